@@ -1,0 +1,62 @@
+# Everything one does here, in one word each. `make` alone lists them.
+.DEFAULT_GOAL := help
+.PHONY: help setup run test test-fast journeys check fix migrate migration bench chaos verify
+SHELL := /bin/sh
+BIN := .venv/bin
+# Test processes side by side; each has its own Redis and PostgreSQL.
+JOBS ?= auto
+ROUNDS ?= 500
+
+help: ## List these targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  \033[1m%-10s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: ## Virtual environment and servers for development
+	@scripts/setup.sh dev
+	@scripts/services.sh test
+
+run: ## Start everything here, index the docs, search them, stay until Ctrl-C
+	@scripts/setup.sh run
+	@scripts/services.sh run
+	@exec $(BIN)/millrace up
+
+test: setup ## The whole suite, on real Redis, PostgreSQL and SQLite
+	@$(BIN)/pytest -n $(JOBS) $(ARGS)
+
+test-fast: setup ## The suite without what takes more than seconds
+	@$(BIN)/pytest -n $(JOBS) -m "not slow and not journey and not chaos" $(ARGS)
+
+journeys: setup ## The promises, one file each, against real processes
+	@$(BIN)/pytest -m journey $(ARGS)
+
+check: ## ruff, mypy strict, import-linter, sizes
+	@scripts/setup.sh dev
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports --no-logo
+	@$(BIN)/python scripts/check_sizes.py
+
+fix: ## Format, and mend what can be mended by itself
+	@scripts/setup.sh dev
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+	@$(BIN)/python scripts/settings_page.py
+
+migrate: ## Bring the database of the settings to the newest schema
+	@scripts/setup.sh run
+	@$(BIN)/millrace migrate
+
+migration: ## Write a migration from the models: make migration M="add a column"
+	@scripts/setup.sh dev
+	@test -n "$(M)" || { echo 'say what it does: make migration M="add a column"' >&2; exit 2; }
+	@scripts/migration.sh "$(M)"
+
+bench: ## The rows of the targets table, each beside its peer
+	@scripts/setup.sh bench
+	@scripts/services.sh test
+	@$(BIN)/python -m tests.bench $(ARGS)
+
+chaos: setup ## Kill, cut and freeze for ROUNDS rounds; nothing may be lost
+	@$(BIN)/python -m tests.chaos --rounds $(ROUNDS) $(ARGS)
+
+verify: check test ## What CI runs
