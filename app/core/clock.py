@@ -1,0 +1,23 @@
+"""The only source of time: UTC for what is written down, a monotonic count for what is measured."""
+
+from __future__ import annotations
+
+import time
+from datetime import UTC, datetime, timedelta
+
+_offset = timedelta(0)
+
+
+def now() -> datetime:
+    return datetime.now(UTC) + _offset
+
+
+def monotonic() -> float:
+    """Seconds that never jump, whatever happens to the wall clock."""
+    return time.monotonic()
+
+
+def shift(offset: timedelta) -> None:
+    """Move the wall clock of this process; monotonic() is untouched. Zero sets it right again."""
+    global _offset
+    _offset = offset

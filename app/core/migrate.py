@@ -1,0 +1,70 @@
+"""Bring the schema to the newest version, whoever asks first; all others wait."""
+# ruff: noqa: E402  alembic is to be quiet while it is imported
+
+from __future__ import annotations
+
+import logging
+import sys
+from pathlib import Path
+
+import sqlalchemy as sa
+
+logging.getLogger("alembic").setLevel(logging.WARNING)  # else each start tells of its plugins as they are imported
+
+from alembic import command
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+
+from app.core.db import Database, database
+
+SCRIPTS = Path(__file__).parent.parent / "migrations"
+LOCK = 52100  # PostgreSQL advisory lock: two containers that start at once migrate once
+
+
+def upgrade(database: Database) -> str:
+    """Migrate to head; the revision reached."""
+    config = _config()
+    with database.engine.connect() as connection:
+        if database.dialect == "postgresql":
+            connection.execute(sa.text("SELECT pg_advisory_lock(:lock)"), {"lock": LOCK})
+            connection.commit()
+        try:
+            config.attributes["connection"] = connection
+            command.upgrade(config, "head")
+            connection.commit()
+        finally:
+            if database.dialect == "postgresql":
+                connection.rollback()
+                connection.execute(sa.text("SELECT pg_advisory_unlock(:lock)"), {"lock": LOCK})
+                connection.commit()
+    return head()
+
+
+def head() -> str:
+    """The revision this program was written for."""
+    return str(ScriptDirectory.from_config(_config()).get_current_head())
+
+
+def current(database: Database) -> str | None:
+    """The revision the database is at; None for an empty one."""
+    with database.engine.connect() as connection:
+        return MigrationContext.configure(connection).get_current_revision()
+
+
+def _config() -> Config:
+    config = Config()
+    config.set_main_option("script_location", str(SCRIPTS))
+    return config
+
+
+def revision(message: str) -> None:
+    """Write a migration that brings the schema of the settings' database to the models."""
+    with database().engine.connect() as connection:
+        config = _config()
+        config.attributes["connection"] = connection
+        command.revision(config, message, autogenerate=True)
+
+
+if __name__ == "__main__":
+    revision(sys.argv[2])

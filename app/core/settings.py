@@ -1,0 +1,150 @@
+"""Every setting: one list of name, unit and default, read from MILLRACE_* variables or a .env file."""
+
+from __future__ import annotations
+
+import os
+from functools import lru_cache
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic.fields import FieldInfo
+from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
+
+from app.core.errors import ConfigError
+
+PREFIX = "MILLRACE_"
+SHORTEST_SECRET = 32
+FEWEST_CHARACTERS = 8  # different ones
+
+
+class SecretFiles(PydanticBaseSettingsSource):
+    """`MILLRACE_X_FILE` names a file whose text is the value of `MILLRACE_X`, as mounted secrets are."""
+
+    def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
+        path = os.environ.get(f"{PREFIX}{field_name.upper()}_FILE")
+        if not path:
+            return None, field_name, False
+        try:
+            return Path(path).read_text().strip(), field_name, False
+        except OSError as error:
+            raise ConfigError(f"{PREFIX}{field_name.upper()}_FILE: {error.strerror}: {path}") from error
+        except UnicodeDecodeError as error:
+            raise ConfigError(f"{PREFIX}{field_name.upper()}_FILE: not a text: {path}") from error
+
+    def __call__(self) -> dict[str, Any]:
+        values = {name: self.get_field_value(field, name)[0] for name, field in self.settings_cls.model_fields.items()}
+        return {name: value for name, value in values.items() if value is not None}
+
+
+class Settings(BaseSettings):
+    """The names are the variables' without their prefix; units stand in the name or the meaning."""
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, env_file=".env", extra="ignore", frozen=True)
+
+    role: Literal["", "api", "worker", "scheduler", "relay", "cli", "lane"] = Field(
+        "", description="What this process may do; set by its start command."
+    )
+    demo: bool = Field(False, description="A desk's try-out: missing secrets are accepted, and said at start.")
+
+    host: str = Field("127.0.0.1", description="Address the api listens on.")
+    port: int = Field(52100, ge=0, le=65535, description="Port the api listens on.")
+    url: str = Field("", description="Address of the api for the command line; by default http://host:port.")
+    cors_origins: Annotated[list[str], NoDecode] = Field(
+        default=[], description="Origins that browsers may call from, comma separated."
+    )
+    trusted_proxies: str = Field("127.0.0.1", description="Addresses whose X-Forwarded-For is believed.")
+    max_body_bytes: int = Field(10 * 1024 * 1024, ge=1024, description="Largest request body, bytes.")
+
+    data_dir: Path = Field(Path("data"), description="Folder of everything this machine keeps.")
+    database_url: str = Field("", description="SQLAlchemy URL; by default SQLite in the data folder.")
+    database_pool: int = Field(10, ge=2, le=200, description="SQL connections a process may hold.")
+    database_prepared: bool = Field(True, description="Prepared statements; off behind a pooling PgBouncer.")
+    sqlite_sync: Literal["normal", "full"] = Field("normal", description="SQLite: 'full' also survives power loss.")
+    redis_url: SecretStr = Field(SecretStr("redis://127.0.0.1:6379/0"), description="Redis or Valkey.")
+
+    api_secret: SecretStr = Field(SecretStr(""), description="Bearer secret of the API, at least 32 characters.")
+
+    worker_threads: int = Field(32, ge=1, le=512, description="Jobs a worker process runs at once.")
+    worker_count: int = Field(1, ge=1, le=64, description="Worker processes supervisord starts.")
+    grace_s: float = Field(30.0, ge=0, description="Seconds a stopping worker gives running jobs.")
+    modules: Annotated[list[str], NoDecode] = Field(
+        default=[], description="Python modules with your own kinds of job, comma separated."
+    )
+    retry_delays: Annotated[list[Annotated[float, Field(ge=0, allow_inf_nan=False)]], NoDecode] = Field(
+        default=[60.0, 120.0, 240.0], description="Seconds before each retry, comma separated."
+    )
+    health_port: int = Field(0, ge=0, le=65535, description="Port of a worker's /health; 0 takes any free one.")
+    health_host: str = Field("127.0.0.1", description="Address of a worker's /health.")
+    loop_stall_s: float = Field(15.0, gt=0, description="Seconds without a turn after which a stalled worker ends.")
+    worker_dead_s: float = Field(12.0, gt=1, description="Seconds with the same beat after which a worker is dead.")
+    beat_s: float = Field(3.0, gt=0, description="Seconds between a worker's beats.")
+
+    lanes: int = Field(0, ge=0, le=64, description="Computing jobs at once in a worker; 0 = one a core.")
+    lane_memory_mb: int = Field(1024, ge=64, description="Memory a computing job may take, MiB.")
+
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level logged.")
+    log_format: Literal["auto", "json", "console"] = Field("auto", description="'auto': JSON unless on a terminal.")
+
+    search_engine: Literal["embedded"] = Field("embedded", description="Which engine answers searches.")
+    embedder: Literal["wordllama"] = Field("wordllama", description="Which model makes vectors.")
+    chunk_tokens: int = Field(256, ge=16, le=8192, description="Tokens a chunk may have.")
+    chunk_overlap_tokens: int = Field(50, ge=0, description="Tokens neighbouring chunks share.")
+    search_rrf_k: int = Field(60, ge=1, description="k of reciprocal rank fusion.")
+    fetch_private: bool = Field(False, description="Whether pages on private addresses may be fetched.")
+    fetch_timeout_s: float = Field(20.0, gt=0, description="Seconds a page may take to arrive.")
+    fetch_max_bytes: int = Field(10 * 1024 * 1024, ge=1024, description="Largest page fetched, bytes.")
+
+    @field_validator("cors_origins", "modules", "retry_delays", mode="before")
+    @classmethod
+    def _split(cls, value: Any) -> Any:
+        return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        return init_settings, env_settings, SecretFiles(settings_cls), dotenv_settings
+
+    @property
+    def sql_url(self) -> str:
+        """The database's URL, the default written out."""
+        return self.database_url or f"sqlite:///{(self.data_dir / 'millrace.db').resolve()}"
+
+    @property
+    def api_url(self) -> str:
+        return self.url or f"http://{self.host}:{self.port}"
+
+    @property
+    def lane_count(self) -> int:
+        return self.lanes or max(2, os.cpu_count() or 2)
+
+    def check_secrets(self) -> None:
+        """Raises ConfigError with every weak or missing secret; an api refuses to start with one."""
+        faults, secret = [], self.api_secret.get_secret_value()
+        if self.demo:
+            return
+        if not secret:
+            faults.append("is missing (make one: openssl rand -hex 32)")
+        elif len(secret) < SHORTEST_SECRET:
+            faults.append(f"is shorter than {SHORTEST_SECRET} characters")
+        if secret and (secret != secret.strip() or len(set(secret)) < FEWEST_CHARACTERS):
+            faults.append("is too easy to guess")
+        if faults:
+            raise ConfigError("; ".join(f"{PREFIX}API_SECRET {fault}" for fault in faults))
+
+
+@lru_cache(maxsize=1)
+def get_settings() -> Settings:
+    """The settings of this process. Raises ConfigError that lists every wrong one."""
+    try:
+        # The file in the data folder holds what `millrace up` made up (a secret, the port of its Redis); .env wins.
+        return Settings(_env_file=(Settings().data_dir / ".env", ".env"))
+    except ValidationError as error:
+        faults = [f"{PREFIX}{str(e['loc'][0]).upper()}: {e['msg']}" if e["loc"] else e["msg"] for e in error.errors()]
+        raise ConfigError("; ".join(faults)) from error
