@@ -1,0 +1,56 @@
+"""What a person asks of a job: cancel it, try it again; with the messages that make it happen at once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+from sqlalchemy.orm import Session
+
+from app.core import clock, redis
+from app.core.db import after_commit
+from app.core.errors import ConfigError, Unavailable
+from app.core.logging import get_logger
+from app.jobs import dispatch, events, ledger
+from app.jobs.ledger import Moved
+from app.jobs.models import JobRow
+
+log = get_logger(__name__)
+
+
+def cancel(session: Session, tenant: str, job_id: str) -> JobRow:
+    """Ask the job to stop. What has not started never starts; what awaits stops within 250 ms, a lane within 2 s.
+
+    Ended jobs stay as they are. Raises NotFound.
+    """
+    row = ledger.cancel(session, tenant, job_id)
+    if row.state == "running":
+        _after(session, partial(_tell_workers, row.id))
+    elif row.state == "cancelled":
+        _after(session, partial(events.announce, [_moved(row)]))
+    return row
+
+
+def retry(session: Session, tenant: str, job_id: str) -> JobRow:
+    """Queue a failed or cancelled job again, its tries counted from 0. Raises NotFound, Conflict."""
+    row = ledger.retry(session, tenant, job_id)
+    if dispatch.window.take(row.queue, 1):
+        row.admitted_at = clock.now()
+        dispatch.push_after_commit(session, [row])
+    _after(session, partial(events.announce, [_moved(row)]))
+    return row
+
+
+def _after(session: Session, run: Callable[[], None]) -> None:
+    after_commit(session, f"control:{id(run)}", lambda: run)
+
+
+def _moved(row: JobRow) -> Moved:
+    return Moved(row.id, row.tenant, row.state, row.tries, row.max_tries, row.progress)  # type: ignore[arg-type]
+
+
+def _tell_workers(job_id: str) -> None:
+    try:
+        redis.push().call(lambda client: client.publish(redis.CANCEL_CHANNEL, job_id))
+    except (Unavailable, ConfigError) as error:
+        log.info("cancel_not_published", job_id=job_id, reason=error.message)  # the worker's beat reads the ledger

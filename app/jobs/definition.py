@@ -1,0 +1,92 @@
+"""What a kind of job is: its payload as a typed class, and how it is run.
+
+    class IngestDocument(Job, kind="documents.ingest", stages={"extract": 1, "embed": 4}):
+        document_id: int
+
+The program that enqueues needs only this; the actor that runs it lives in the worker.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, ClassVar, Self
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from app.core.errors import InvalidInput
+from app.jobs.queues import QUEUES, Queue
+
+if TYPE_CHECKING:
+    from sqlalchemy.orm import Session
+
+    from app.jobs.models import JobRow
+
+OnEnd = Callable[["Session", "JobRow"], None]
+
+_registry: dict[str, type[Job]] = {}
+
+
+class Job(BaseModel):
+    """A payload; the class variables say how jobs of this kind run.
+
+    time_limit_s: the soft limit; grace_s after it the run is killed. max_tries and retry_delays (seconds): None takes
+    the settings' own. stages: name → weight, in their order; percent is made of them. on_end(session, row) runs inside
+    the transaction that ends the job.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    kind: ClassVar[str] = ""
+    queue: ClassVar[Queue] = "default"
+    time_limit_s: ClassVar[float] = 600.0
+    grace_s: ClassVar[float] = 10.0
+    max_tries: ClassVar[int | None] = None
+    retry_delays: ClassVar[tuple[float, ...] | None] = None
+    stages: ClassVar[Mapping[str, float]] = {}
+    payload_version: ClassVar[int] = 1
+    memory_mb: ClassVar[int | None] = None
+    on_end: ClassVar[OnEnd | None] = None
+
+    def __init_subclass__(cls, *, kind: str = "", **options: Any) -> None:
+        super().__init_subclass__()
+        for name, value in options.items():
+            if name not in Job.__class_vars__:
+                raise TypeError(f"{cls.__name__}: a job has no option {name!r}")
+            setattr(cls, name, staticmethod(value) if name == "on_end" else value)
+        if not kind:
+            return
+        if cls.queue not in QUEUES:
+            raise TypeError(f"{cls.__name__}: no queue {cls.queue!r}; one of {', '.join(QUEUES)}")
+        other = _registry.get(kind)
+        if other is not None and other.__qualname__ != cls.__qualname__:
+            raise TypeError(f"kind {kind!r} is defined twice: {other.__qualname__} and {cls.__qualname__}")
+        cls.kind = kind
+        _registry[kind] = cls
+
+    @classmethod
+    def upgrade(cls, payload: dict[str, Any], version: int) -> dict[str, Any]:
+        """The payload of an older version in today's form; kinds whose payload changed override this."""
+        return payload
+
+    @classmethod
+    def load(cls, payload: dict[str, Any], version: int) -> Self:
+        """The checked payload. Raises InvalidInput where it is none (any more)."""
+        if version > cls.payload_version:
+            raise InvalidInput(
+                f"{cls.kind}: payload version {version} is newer than this program's {cls.payload_version}",
+                code="payload_version",
+            )
+        try:
+            return cls.model_validate(cls.upgrade(payload, version) if version < cls.payload_version else payload)
+        except ValidationError as error:
+            faults = [{"field": ".".join(map(str, e["loc"])), "message": e["msg"]} for e in error.errors()]
+            raise InvalidInput(f"{cls.kind}: the payload is not valid", code="payload", errors=faults) from error
+
+
+def definition(kind: str) -> type[Job] | None:
+    """The class of a kind, None where this program does not know it."""
+    return _registry.get(kind)
+
+
+def kinds() -> list[str]:
+    return sorted(_registry)

@@ -1,0 +1,457 @@
+"""The ledger: the only code that moves a job, each move one statement guarded by state and fence."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from datetime import datetime, timedelta
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import sqlalchemy as sa
+from sqlalchemy.exc import OperationalError
+from sqlalchemy.orm import Session
+
+from app.core import clock, sqlrows
+from app.core.db import UtcDateTime
+from app.core.errors import Cancelled, Conflict, NotFound, Stale
+from app.core.ids import is_uuid
+from app.core.logging import get_logger
+from app.jobs.definition import definition
+from app.jobs.models import JOB, JobRow
+from app.jobs.states import ENDED, NOT_STARTED, Outcome, State
+
+# After so many crashes a job is claimed alone in its process; one more while alone fails it as poison.
+CRASHES_BEFORE_ALONE = 2
+# Where workers die without the job as well, its deaths prove nothing, and it is tried again, alone, up to this often.
+MOST_CRASHES = 10
+YOUNG = timedelta(minutes=10)
+FREE_BATCH = 1000
+
+log = get_logger(__name__)
+
+
+class Claim(NamedTuple):
+    """A job that this process may run: the fence says for how long. The order is that of _CLAIMED."""
+
+    id: str
+    fence: int
+    tenant: str
+    kind: str
+    queue: str
+    payload: dict[str, Any]
+    payload_version: int
+    tries: int
+    max_tries: int
+    crashes: int
+    due_at: datetime
+    claimed_at: datetime
+    document_id: int | None
+    request_id: str | None
+    progress: dict[str, Any] | None
+    worker_id: str
+
+    @property
+    def must_mark_start(self) -> bool:
+        """Whether an earlier claim ended uncounted: then its start is on record before its code runs, so that a job
+        which kills its process at once is counted all the same."""
+        return self.fence > self.tries + 1
+
+
+class End(NamedTuple):
+    """What became of one claim."""
+
+    id: str
+    fence: int
+    kind: str
+    state: State
+    outcome: Outcome
+    tries: int
+    finished_at: datetime
+    started_at: datetime | None = None
+    due_at: datetime | None = None
+    error_type: str | None = None
+    error_code: str | None = None
+    error_message: str | None = None
+    fingerprint: str | None = None
+    traceback: str | None = None
+    result: dict[str, Any] | None = None
+    progress: dict[str, Any] | None = None
+
+
+class Moved(NamedTuple):
+    """A job and where it went, for the event that says so."""
+
+    id: str
+    tenant: str
+    state: State
+    tries: int
+    max_tries: int
+    progress: dict[str, Any] | None = None
+
+
+_CLAIMED = (
+    "id, fence, tenant, kind, queue, payload, payload_version, tries, max_tries, crashes, due_at, claimed_at, "
+    "document_id, request_id, progress"
+)
+_MOVED = "id, tenant, state, tries, max_tries, progress"
+
+
+def _typed(sql: str, columns: str, *times: str) -> sa.TextualSelect:
+    """A text statement whose result columns and time parameters have the job table's types."""
+    table = JOB
+    text = sa.text(sql).bindparams(*(sa.bindparam(name, type_=UtcDateTime()) for name in times))
+    return text.columns(*(sa.column(name, table.c[name].type) for name in columns.split(", ")))
+
+
+def _dialect(session: Session) -> str:
+    return session.get_bind().dialect.name
+
+
+def _for_update(dialect: str, *, skip: bool = False) -> str:
+    if dialect == "sqlite":
+        return ""
+    return " FOR UPDATE SKIP LOCKED" if skip else " FOR UPDATE"
+
+
+@lru_cache
+def _claim_sql(dialect: str) -> sa.TextualSelect:
+    return _typed(
+        f"""
+        UPDATE job SET state = 'running', fence = fence + 1, worker_id = CAST(:worker AS {_id_type(dialect)}),
+               claimed_at = :now, started_at = NULL
+        WHERE id IN (
+            SELECT id FROM job WHERE id {sqlrows.among(dialect)} AND state = 'queued'
+               AND (expires_at IS NULL OR expires_at > :now)
+               AND CASE WHEN :alone THEN crashes >= {CRASHES_BEFORE_ALONE} ELSE crashes < {CRASHES_BEFORE_ALONE} END
+               AND EXISTS (SELECT 1 FROM worker WHERE id = CAST(:worker AS {_id_type(dialect)}) AND state = 'running')
+            ORDER BY id{_for_update(dialect)})
+        RETURNING {_CLAIMED}""",
+        _CLAIMED,
+        "now",
+    )
+
+
+def _id_type(dialect: str) -> str:
+    return "uuid" if dialect == "postgresql" else "text"
+
+
+def claim(session: Session, ids: Sequence[str], worker_id: str, *, alone: bool = False) -> list[Claim]:
+    """queued → running for those of the ids that still are, in the order given; the rest is somebody else's.
+
+    A job that crashed twice is only claimed with `alone`, and with `alone` nothing else is.
+    """
+    dialect = _dialect(session)
+    parameters = {"ids": sqlrows.id_list(dialect, ids), "worker": worker_id, "now": clock.now(), "alone": alone}
+    rows = session.execute(_claim_sql(dialect), parameters).all()
+    place = {job_id: position for position, job_id in enumerate(ids)}
+    claims = [Claim._make((*row, worker_id)) for row in rows]
+    return sorted(claims, key=lambda claimed: place[claimed.id])
+
+
+_END = {
+    "key_id": "id",
+    "key_fence": "int",
+    "new_state": "text",
+    "new_outcome": "text",
+    "new_tries": "int",
+    "new_due_at": "time",
+    "new_started_at": "time",
+    "new_finished_at": "time",
+    "new_error_type": "text",
+    "new_error_code": "text",
+    "new_error_message": "text",
+    "new_fingerprint": "text",
+    "new_traceback": "text",
+    "new_result": "json",
+    "new_progress": "json",
+}
+_ATTEMPT = (
+    "INSERT INTO attempt (job_id, fence, worker_id, claimed_at, started_at, finished_at, outcome, error_type, "
+    "error_message, traceback) SELECT id, fence, worker_id, claimed_at, "
+)
+
+
+def _right_claim(dialect: str) -> str:
+    """The condition that joins a row of ours to its job; PostgreSQL is shown the way by its index, too."""
+    same = "job.id = key_id AND job.fence = key_fence AND job.state = 'running'"
+    return f"{same} AND job.id {sqlrows.among(dialect)}" if dialect == "postgresql" else same
+
+
+@lru_cache
+def _finish_sql(dialect: str) -> sa.TextualSelect:
+    # A cancel that was asked for meanwhile wins over another try, not over an end.
+    cancelled = "cancel_requested_at IS NOT NULL AND new_state IN ('retrying', 'queued')"
+    ended = "new_state IN ('succeeded', 'failed', 'cancelled')"
+    return _typed(
+        f"""
+        UPDATE job SET state = CASE WHEN {cancelled} THEN 'cancelled' ELSE new_state END,
+               tries = new_tries, due_at = COALESCE(new_due_at, due_at), admitted_at = NULL,
+               started_at = COALESCE(new_started_at, started_at),
+               finished_at = CASE WHEN {ended} OR ({cancelled}) THEN new_finished_at END,
+               error_type = new_error_type, error_code = new_error_code, error_message = new_error_message,
+               fingerprint = new_fingerprint, result = new_result, progress = COALESCE(new_progress, progress)
+        FROM {sqlrows.table(dialect, _END)} WHERE {_right_claim(dialect)}
+        RETURNING {_MOVED}""",
+        _MOVED,
+    )
+
+
+@lru_cache
+def _attempts_sql(dialect: str) -> sa.TextClause:
+    return sa.text(
+        f"{_ATTEMPT} COALESCE(new_started_at, started_at), new_finished_at, new_outcome, new_error_type, "
+        f"new_error_message, new_traceback FROM {sqlrows.table(dialect, _END)} JOIN job ON {_right_claim(dialect)} "
+        "WHERE true ON CONFLICT DO NOTHING"
+    )
+
+
+@lru_cache
+def _lock_sql(dialect: str) -> sa.TextClause:
+    return sa.text(f"SELECT id FROM job WHERE id {sqlrows.among(dialect)} ORDER BY id FOR UPDATE")
+
+
+def finish(session: Session, ends: Sequence[End], *, call_on_end: bool = True) -> list[Moved]:
+    """Write what became of these claims; those whose fence has moved are dropped. Calls `on_end` of what ended."""
+    dialect = _dialect(session)
+    ids = sqlrows.id_list(dialect, [end.id for end in ends])
+    if dialect == "postgresql" and len(ends) > 1:
+        session.execute(_lock_sql(dialect), {"ids": ids})
+    rows = {"rows": sqlrows.encode(dialect, [_end_row(end) for end in ends]), "ids": ids}
+    session.execute(_attempts_sql(dialect), rows)
+    moved = [Moved(*row) for row in session.execute(_finish_sql(dialect), rows).all()]
+    if call_on_end:
+        _call_on_end(session, moved, {end.id: end.kind for end in ends})
+    return moved
+
+
+def _end_row(end: End) -> dict[str, Any]:
+    row: dict[str, Any] = {
+        "key_id": end.id,
+        "key_fence": end.fence,
+        "new_state": end.state,
+        "new_outcome": end.outcome,
+        "new_tries": end.tries,
+        "new_due_at": end.due_at,
+        "new_started_at": end.started_at,
+        "new_finished_at": end.finished_at,
+        "new_result": end.result,
+        "new_progress": end.progress,
+    }
+    if end.error_type is not None:
+        row |= {
+            "new_error_type": end.error_type,
+            "new_error_code": end.error_code,
+            "new_error_message": end.error_message,
+            "new_fingerprint": end.fingerprint,
+            "new_traceback": end.traceback,
+        }
+    return row
+
+
+_MARK = {"key_id": "id", "key_fence": "int", "new_started_at": "time"}
+_SNAPSHOT = {"key_id": "id", "key_fence": "int", "new_progress": "json"}
+
+
+def _guarded_update(session: Session, assignment: str, columns: dict[str, str], rows: list[dict[str, Any]]) -> None:
+    dialect = _dialect(session)
+    ids = sqlrows.id_list(dialect, [row["key_id"] for row in rows])
+    if dialect == "postgresql" and len(rows) > 1:
+        session.execute(_lock_sql(dialect), {"ids": ids})
+    session.execute(
+        sa.text(f"UPDATE job SET {assignment} FROM {sqlrows.table(dialect, columns)} WHERE {_right_claim(dialect)}"),
+        {"rows": sqlrows.encode(dialect, rows), "ids": ids},
+    )
+
+
+def mark_started(session: Session, marks: Iterable[tuple[str, int, datetime]]) -> None:
+    """Put on record that the code of these claims runs: from here on a death counts as a crash."""
+    rows = [{"key_id": job_id, "key_fence": fence, "new_started_at": at} for job_id, fence, at in marks]
+    _guarded_update(session, "started_at = new_started_at", _MARK, rows)
+
+
+def snapshot(session: Session, progress: Iterable[tuple[str, int, dict[str, Any]]]) -> None:
+    """Keep where these claims are, for those who look later."""
+    rows = [{"key_id": job_id, "key_fence": fence, "new_progress": value} for job_id, fence, value in progress]
+    _guarded_update(session, "progress = new_progress", _SNAPSHOT, rows)
+
+
+def hold(session: Session, claim: Claim) -> None:
+    """Lock the job's row for this transaction; every domain transaction of a job begins so.
+
+    Raises Stale if the job is somebody else's by now, Cancelled if it was asked to stop: nothing is written then.
+    """
+    row = session.execute(
+        sa.select(JobRow.fence, JobRow.state, JobRow.cancel_requested_at).where(JobRow.id == claim.id).with_for_update()
+    ).one_or_none()
+    if row is None or row.fence != claim.fence or row.state != "running":
+        raise Stale(f"job {claim.id} is not at fence {claim.fence} any more")
+    if row.cancel_requested_at is not None:
+        raise Cancelled(f"job {claim.id} was asked to stop")
+
+
+@lru_cache
+def _free_sql(dialect: str) -> sa.TextualSelect:
+    died = "started_at IS NOT NULL"
+    # A worker that began a moment ago and is dead, though it never ran the job: something else kills here.
+    others_die = f"""
+        crashes < {MOST_CRASHES - 1} AND EXISTS (
+            SELECT 1 FROM worker WHERE worker.state = 'dead' AND worker.started_at > :young
+               AND worker.id <> job.worker_id AND worker.id NOT IN (
+                SELECT attempt.worker_id FROM attempt WHERE attempt.job_id = job.id AND attempt.outcome = 'died'))"""
+    poison = f"{died} AND crashes >= {CRASHES_BEFORE_ALONE} AND NOT ({others_die})"
+    ended = f"cancel_requested_at IS NOT NULL OR ({poison})"
+    columns = _MOVED + ", kind"
+    return _typed(
+        f"""
+        WITH moving AS MATERIALIZED (
+            SELECT id FROM job WHERE state = 'running' AND worker_id = CAST(:worker AS {_id_type(dialect)})
+            ORDER BY id LIMIT {FREE_BATCH}{_for_update(dialect)})
+        UPDATE job SET crashes = CASE WHEN {died} THEN crashes + 1 ELSE crashes END, admitted_at = NULL,
+               state = CASE WHEN cancel_requested_at IS NOT NULL THEN 'cancelled'
+                            WHEN {poison} THEN 'failed' ELSE 'queued' END,
+               finished_at = CASE WHEN {ended} THEN :now END,
+               error_type = CASE WHEN {poison} THEN 'Poison' END, error_code = CASE WHEN {poison} THEN 'poison' END,
+               error_message = CASE WHEN {poison} THEN :reason END,
+               fingerprint = CASE WHEN {poison} THEN 'poison' END
+        WHERE id IN (SELECT id FROM moving)
+        RETURNING {columns}""",
+        columns,
+        "now",
+        "young",
+    )
+
+
+def free(session: Session, worker_id: str, reason: str) -> list[Moved]:
+    """running → queued (or failed as poison, or cancelled) for up to FREE_BATCH jobs of a worker that is gone."""
+    dialect, now = _dialect(session), clock.now()
+    parameters = {"worker": worker_id, "now": now, "young": now - YOUNG}
+    parameters["reason"] = f"its worker died again, while it ran alone: {reason}"
+    rows = session.execute(_free_sql(dialect), parameters).all()
+    if not rows:
+        return []
+    written = sa.text(
+        f"{_ATTEMPT} started_at, :now, 'died', 'WorkerDied', CAST(:reason AS text), NULL FROM job "
+        f"WHERE id {sqlrows.among(dialect)} ON CONFLICT DO NOTHING"
+    ).bindparams(sa.bindparam("now", type_=UtcDateTime()))
+    session.execute(written, {"ids": sqlrows.id_list(dialect, [row.id for row in rows]), "now": now, "reason": reason})
+    moved = [Moved(*row[:-1]) for row in rows]
+    _call_on_end(session, moved, {row.id: row.kind for row in rows}, apart=True)
+    return moved
+
+
+def _call_on_end(session: Session, moved: Iterable[Moved], kinds: dict[str, str], *, apart: bool = False) -> None:
+    """`apart`: one that fails is told in the log and keeps no other job from its move."""
+    for move in moved:
+        kind = definition(kinds[move.id])
+        if move.state not in ENDED or kind is None or kind.on_end is None:
+            continue
+        row = session.get(JobRow, move.id, populate_existing=True)
+        assert row is not None
+        if not apart:
+            kind.on_end(session, row)
+            continue
+        try:
+            with session.begin_nested():
+                kind.on_end(session, row)
+        except OperationalError:
+            raise
+        except Exception:  # on_end is anybody's code
+            log.exception("on_end_refused", job_id=move.id, kind=row.kind)
+
+
+def _find(session: Session, tenant: str, job_id: str) -> JobRow:
+    row = None
+    if is_uuid(job_id):
+        statement = sa.select(JobRow).where(JobRow.id == job_id, JobRow.tenant == tenant).with_for_update()
+        row = session.execute(statement, execution_options={"populate_existing": True}).scalar_one_or_none()
+    if row is None:
+        raise NotFound(f"Job {job_id} not found", code="job_not_found")
+    return row
+
+
+def cancel(session: Session, tenant: str, job_id: str) -> JobRow:
+    """Ask the job to stop: what has not started never will, what runs is told. Ended jobs stay as they are."""
+    row = _find(session, tenant, job_id)
+    if row.state in NOT_STARTED:
+        row.state, row.finished_at, row.cancel_requested_at = "cancelled", clock.now(), clock.now()
+        row.admitted_at = None
+        session.flush()
+        kind = definition(row.kind)
+        if kind is not None and kind.on_end is not None:
+            kind.on_end(session, row)
+    elif row.state == "running" and row.cancel_requested_at is None:
+        row.cancel_requested_at = clock.now()
+    session.flush()
+    return row
+
+
+def retry(session: Session, tenant: str, job_id: str) -> JobRow:
+    """A person's retry of a job that failed or was cancelled: queued again, its tries counted from 0.
+
+    Raises Conflict in every other state, and while another job with its unique key is open.
+    """
+    row = _find(session, tenant, job_id)
+    if row.state not in ("failed", "cancelled"):
+        raise Conflict(f"Job {job_id} is {row.state}; only a failed or cancelled job can be retried", code="job_state")
+    row.state, row.tries, row.crashes = "queued", 0, 0
+    row.due_at, row.admitted_at, row.discarded_at = clock.now(), None, None
+    row.finished_at = row.cancel_requested_at = row.expires_at = None
+    row.error_type = row.error_code = row.error_message = row.fingerprint = row.result = None
+    key = row.unique_key
+    try:
+        session.flush()
+    except sa.exc.IntegrityError as error:
+        raise Conflict(f"Another job with the key {key} is open", code="unique_key") from error
+    return row
+
+
+def something_due(session: Session) -> bool:
+    due = sa.select(JobRow.id).where(JobRow.state.in_(("scheduled", "retrying")), JobRow.due_at <= clock.now())
+    return session.scalar(due.limit(1)) is not None
+
+
+def something_expired(session: Session) -> bool:
+    expired = sa.select(JobRow.id).where(JobRow.state == "queued", JobRow.expires_at <= clock.now())
+    return session.scalar(expired.limit(1)) is not None
+
+
+def make_due(session: Session, limit: int) -> int:
+    """scheduled, retrying → queued for what is due. How many moved."""
+    moving = (
+        sa.select(JobRow.id)
+        .where(JobRow.state.in_(("scheduled", "retrying")), JobRow.due_at <= clock.now())
+        .order_by(JobRow.id)
+        .limit(limit)
+        .with_for_update(skip_locked=True)
+        .cte("moving")  # a subquery's LIMIT may limit nothing (see admission)
+    )
+    update = sa.update(JOB).where(JOB.c.id.in_(sa.select(moving.c.id))).values(state="queued", admitted_at=None)
+    return len(session.execute(update.returning(JOB.c.id)).all())
+
+
+def expire(session: Session, limit: int) -> list[Moved]:
+    """queued → failed for what should not start any more."""
+    now = clock.now()
+    moving = (
+        sa.select(JobRow.id)
+        .where(JobRow.state == "queued", JobRow.expires_at <= now)
+        .order_by(JobRow.id)
+        .limit(limit)
+        .with_for_update(skip_locked=True)
+        .cte("moving")  # a subquery's LIMIT may limit nothing (see admission)
+    )
+    values = {"state": "failed", "finished_at": now, "admitted_at": None}
+    values |= {"error_type": "Expired", "error_code": "expired", "error_message": "not started before expires_at"}
+    table = JOB
+    columns = [table.c[name] for name in (_MOVED + ", kind").split(", ")]
+    update = sa.update(table).where(table.c.id.in_(sa.select(moving.c.id))).values(values)
+    found = session.execute(update.returning(*columns)).mappings().all()
+    moved = [Moved(**{name: row[name] for name in _MOVED.split(", ")}) for row in found]
+    _call_on_end(session, moved, {row["id"]: row["kind"] for row in found}, apart=True)
+    return moved
+
+
+def count(session: Session, statement: sa.Executable) -> int:
+    result = session.execute(statement, execution_options={"synchronize_session": False})
+    assert isinstance(result, sa.CursorResult)
+    return result.rowcount

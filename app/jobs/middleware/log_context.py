@@ -1,0 +1,42 @@
+"""Request id → job → every line its code logs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from dramatiq import Middleware
+
+from app.core.logging import bind, get_logger, unbind
+from app.jobs.run import Run
+
+NAMES = ("job_id", "kind", "attempt", "request_id", "tenant")
+
+log = get_logger(__name__)
+
+
+class LogContext(Middleware):
+    def before_process_message(self, broker: Any, message: Any) -> None:
+        claim = message.options["run"].claim
+        bind(
+            job_id=claim.id, kind=claim.kind, attempt=claim.tries + 1, request_id=claim.request_id, tenant=claim.tenant
+        )
+
+    def after_process_message(
+        self, broker: Any, message: Any, *, result: Any = None, exception: BaseException | None = None
+    ) -> None:
+        run: Run = message.options["run"]
+        verdict = run.verdict
+        if verdict is not None and verdict.error_type is not None:
+            line = log.warning if verdict.state != "cancelled" else log.info
+            line(
+                "job_ended",
+                outcome=verdict.outcome,
+                error_type=verdict.error_type,
+                error=verdict.error_message,
+                delay_s=verdict.delay_s,
+                traceback=verdict.traceback,
+            )
+        unbind(*NAMES)
+
+    def after_skip_message(self, broker: Any, message: Any) -> None:
+        unbind(*NAMES)

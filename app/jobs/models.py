@@ -1,0 +1,118 @@
+"""Tables of the spine: job, attempt, worker."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any, cast
+
+import sqlalchemy as sa
+from sqlalchemy.orm import Mapped, mapped_column
+
+from app.core.db import Base, BigId, JsonColumn, UtcDateTime
+from app.jobs.states import OPEN, STATES
+
+JobId = sa.Uuid(as_uuid=False).with_variant(sa.String(36), "sqlite")
+
+_OPEN = "state IN ({})".format(", ".join(f"'{state}'" for state in OPEN))
+_KEYED = f"unique_key IS NOT NULL AND {_OPEN}"
+_FED = "state = 'queued' AND admitted_at IS NOT NULL"
+_UNFED = "state = 'queued' AND admitted_at IS NULL"
+
+
+def _partial(name: str, *columns: str, where: str, unique: bool = False) -> sa.Index:
+    condition = sa.text(where)
+    return sa.Index(name, *columns, unique=unique, sqlite_where=condition, postgresql_where=condition)
+
+
+class JobRow(Base):
+    """One request for work. `fence` rises at each claim and never falls; `tries` counts what counts."""
+
+    __tablename__ = "job"
+    __table_args__ = (
+        _partial("ix_job_unfed", "queue", "id", where=_UNFED),
+        _partial("ix_job_fed", "admitted_at", where=_FED),
+        _partial("ix_job_due", "due_at", where="state IN ('scheduled', 'retrying')"),
+        _partial("ix_job_running", "worker_id", where="state = 'running'"),
+        _partial("ix_job_expires", "expires_at", where="state = 'queued' AND expires_at IS NOT NULL"),
+        _partial("ix_job_parent", "parent_id", where="parent_id IS NOT NULL"),
+        _partial("ix_job_document", "document_id", where="document_id IS NOT NULL"),
+        _partial("uq_job_unique_key", "tenant", "kind", "unique_key", where=_KEYED, unique=True),
+        sa.Index("ix_job_tenant", "tenant", "id"),
+        sa.CheckConstraint("state IN ({})".format(", ".join(f"'{state}'" for state in STATES)), name="state"),
+        # SQLite: the rows lie in the tree of their ids, which rise; a second tree for them would cost a page a write.
+        {"sqlite_with_rowid": False},
+    )
+
+    id: Mapped[str] = mapped_column(JobId, primary_key=True)
+    tenant: Mapped[str] = mapped_column(sa.String(64))
+    kind: Mapped[str] = mapped_column(sa.String(100))
+    payload_version: Mapped[int] = mapped_column(default=1)
+    payload: Mapped[dict[str, Any]] = mapped_column(JsonColumn)
+    queue: Mapped[str] = mapped_column(sa.String(32))
+    state: Mapped[str] = mapped_column(sa.String(16))
+    fence: Mapped[int] = mapped_column(default=0)
+    tries: Mapped[int] = mapped_column(default=0)
+    max_tries: Mapped[int] = mapped_column(default=4)
+    crashes: Mapped[int] = mapped_column(default=0)
+    worker_id: Mapped[str | None] = mapped_column(JobId)
+    due_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    admitted_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    claimed_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    started_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    finished_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    cancel_requested_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    expires_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    parent_id: Mapped[str | None] = mapped_column(JobId)
+    child_index: Mapped[int | None]
+    open_children: Mapped[int] = mapped_column(default=0)
+    unique_key: Mapped[str | None] = mapped_column(sa.String(200))
+    schedule_id: Mapped[int | None] = mapped_column(BigId)
+    document_id: Mapped[int | None] = mapped_column(BigId)
+    error_type: Mapped[str | None] = mapped_column(sa.String(200))
+    error_code: Mapped[str | None] = mapped_column(sa.String(100))
+    error_message: Mapped[str | None] = mapped_column(sa.Text)
+    fingerprint: Mapped[str | None] = mapped_column(sa.String(32))
+    result: Mapped[dict[str, Any] | None] = mapped_column(JsonColumn)
+    progress: Mapped[dict[str, Any] | None] = mapped_column(JsonColumn)
+    request_id: Mapped[str | None] = mapped_column(sa.String(128))
+    created_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    discarded_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+
+
+JOB = cast(sa.Table, JobRow.__table__)
+
+
+class AttemptRow(Base):
+    """One run of a job, written when it has ended; the one under way stands in its job's row."""
+
+    __tablename__ = "attempt"
+    __table_args__ = ({"sqlite_with_rowid": False},)
+
+    job_id: Mapped[str] = mapped_column(JobId, sa.ForeignKey("job.id", ondelete="CASCADE"), primary_key=True)
+    fence: Mapped[int] = mapped_column(primary_key=True)
+    worker_id: Mapped[str | None] = mapped_column(JobId)
+    claimed_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    started_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    finished_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    outcome: Mapped[str] = mapped_column(sa.String(16))
+    error_type: Mapped[str | None] = mapped_column(sa.String(200))
+    error_message: Mapped[str | None] = mapped_column(sa.Text)
+    traceback: Mapped[str | None] = mapped_column(sa.Text)
+
+
+class WorkerRow(Base):
+    """A worker process, alive while its beat rises."""
+
+    __tablename__ = "worker"
+
+    id: Mapped[str] = mapped_column(JobId, primary_key=True)
+    host: Mapped[str] = mapped_column(sa.String(300))
+    pid: Mapped[int]
+    pid_birth: Mapped[int] = mapped_column(BigId, default=0)
+    queues: Mapped[list[str]] = mapped_column(JsonColumn)
+    threads: Mapped[int] = mapped_column(default=0)
+    health_url: Mapped[str | None] = mapped_column(sa.String(200))
+    beat: Mapped[int] = mapped_column(sa.BigInteger, default=0)
+    state: Mapped[str] = mapped_column(sa.String(16), default="running")
+    version: Mapped[str] = mapped_column(sa.String(32))
+    started_at: Mapped[datetime] = mapped_column(UtcDateTime)

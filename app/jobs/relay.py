@@ -1,0 +1,270 @@
+"""The relay: feeds Redis from SQL and frees the jobs of dead workers. Any number of them may run; none leads.
+
+Every move is guarded in SQL, so two relays that do the same thing do it once.
+"""
+
+from __future__ import annotations
+
+import signal
+import threading
+from dataclasses import dataclass, field
+from datetime import timedelta
+from functools import partial
+from typing import Any
+
+from redis.exceptions import RedisError
+
+from app.core import clock, logging, metrics, redis
+from app.core.db import close_database, database
+from app.core.errors import ConfigError, Unavailable
+from app.core.health import HealthServer
+from app.core.settings import get_settings
+from app.jobs import admission, dispatch, events, ledger, workers
+from app.jobs.dispatch import DEFAULT_WINDOW, LUA
+from app.jobs.ledger import FREE_BATCH
+from app.jobs.queues import QUEUES
+from app.jobs.workers import Worker
+
+LARGEST_WINDOW = 5000
+TICK_S = 0.5
+BACKLOG_TICK_S = 0.05
+SLOW_TICK_S = 1.0
+# A push that nobody claimed within this is compared with what Redis holds.
+UNCLAIMED = timedelta(seconds=5)
+BATCH = 1000
+SAY_AGAIN_S = 10.0
+STRAY_TICK_S = 5.0
+KEEP_WORKERS = timedelta(days=7)
+SWEPT_AT_ONCE = 100
+
+log = logging.get_logger(__name__)
+
+
+@dataclass(slots=True)
+class _Window:
+    """How many ids a queue may hold in Redis: about what its workers take in half a second."""
+
+    size: int = DEFAULT_WINDOW
+    fed_at: float = 0.0
+
+    def adapt(self, length: int, least: int, now: float) -> None:
+        """Grow while it is emptied within half a second, shrink while it stays full for two."""
+        if length <= self.size // 4 and now - self.fed_at < 0.5:
+            self.size *= 2
+        elif length > self.size // 2 and now - self.fed_at > 2:
+            self.size //= 2
+        self.size = max(least, min(self.size, LARGEST_WINDOW))
+
+
+@dataclass(slots=True)
+class _Seen:
+    """A worker's beat and since when, on this relay's own monotonic clock, it has not changed."""
+
+    beat: int
+    since: float
+
+
+@dataclass
+class Relay:
+    """One relay; `run()` until the event is set, or `tick()` by hand."""
+
+    stop: threading.Event = field(default_factory=threading.Event)
+    _windows: dict[str, _Window] = field(default_factory=lambda: {queue: _Window() for queue in QUEUES})
+    _seen: dict[str, _Seen] = field(default_factory=dict)
+    _slots: dict[str, int] = field(default_factory=dict)
+    _waiting: list[str] = field(default_factory=list)
+    _said: dict[str, float] = field(default_factory=dict)
+    _run_id: str = ""
+    _slow_at: float = 0.0
+    _looked_at: float = 0.0
+    _stray_at: float = 0.0
+    state: dict[str, Any] = field(default_factory=lambda: {"status": "starting", "role": "relay"})
+
+    def run(self) -> None:
+        """Until `stop`; what fails is tried again at the next tick."""
+        blocking = redis.blocking(TICK_S)
+        while not self.stop.is_set():
+            backlog, problems = self.tick()
+            self.state = {"status": "; ".join(problems) or "healthy", "role": "relay", "windows": self._sizes()}
+            try:
+                blocking.blpop([redis.WAKE_RELAY], timeout=BACKLOG_TICK_S if backlog else TICK_S)
+            except RedisError:
+                self.stop.wait(TICK_S)
+
+    def tick(self) -> tuple[bool, list[str]]:
+        """One round; whether jobs wait outside the windows, and what could not be reached."""
+        steps = [self._make_due, self._expire]
+        if clock.monotonic() - self._slow_at >= SLOW_TICK_S:
+            self._slow_at = clock.monotonic()
+            steps += [self._bury_dead, self._check_epoch, self._tell_windows, self._repush_lost]
+        problems = []
+        for step in (*steps, self._check_flush, self._feed):
+            problems += self._try(step)
+        return bool(self._waiting), list(dict.fromkeys(problems))
+
+    def _try(self, step: Any) -> list[str]:
+        try:
+            step()
+        except (Unavailable, ConfigError) as error:
+            if "database" in error.code:
+                self._seen.clear()  # a beat that could not be read is no beat that stood still
+            self._say(error.message)
+            return [error.message]
+        except Exception as error:  # the relay outlives every fault of one round
+            log.exception("relay_step_failed")
+            return [f"{type(error).__name__}: {error}"]
+        return []
+
+    def _say(self, reason: str) -> None:
+        """Once a reason and ten seconds, however often it stands in the way."""
+        now = clock.monotonic()
+        if now - self._said.get(reason, -SAY_AGAIN_S) >= SAY_AGAIN_S:
+            self._said = {known: at for known, at in self._said.items() if now - at < SAY_AGAIN_S} | {reason: now}
+            log.warning("relay_waits", reason=reason)
+
+    def _make_due(self) -> None:
+        if database().read(ledger.something_due):
+            moved = database().transaction(ledger.make_due, BATCH)
+            log.debug("made_due", jobs=moved)
+
+    def _expire(self) -> None:
+        if database().read(ledger.something_expired):
+            events.announce(database().transaction(ledger.expire, BATCH))
+
+    # Windows
+
+    def _feed(self) -> None:
+        self._waiting = database().read(admission.waiting_queues, list(QUEUES))
+        if not self._waiting:
+            return
+        lengths = redis.push().call(self._lengths)
+        for queue in self._waiting:
+            window, now = self._windows[queue], clock.monotonic()
+            window.adapt(lengths[queue], max(DEFAULT_WINDOW, 2 * self._slots.get(queue, 0)), now)
+            if lengths[queue] > window.size // 2:
+                continue
+            room = window.size - lengths[queue]
+            tickets = database().transaction(admission.admit, queue, room)
+            window.fed_at = now
+            dispatch.push(tickets)
+            metrics.ADMITTED.labels(queue).inc(len(tickets))
+
+    def _lengths(self, client: Any) -> dict[str, int]:
+        with client.pipeline(transaction=False) as pipeline:
+            for queue in QUEUES:
+                pipeline.llen(f"{redis.NAMESPACE}:{queue}")
+            return dict(zip(QUEUES, pipeline.execute(), strict=True))
+
+    def _tell_windows(self) -> None:
+        """Tell those who enqueue how much room each queue has."""
+
+        def tell(client: Any) -> None:
+            with client.pipeline(transaction=False) as pipeline:
+                pipeline.hset(redis.WINDOW, mapping=self._sizes()).expire(redis.WINDOW, 60).execute()
+
+        redis.push().call(tell)
+
+    def _sizes(self) -> dict[str, int]:
+        return {queue: window.size for queue, window in self._windows.items()}
+
+    def _check_epoch(self) -> None:
+        """A Redis that was restarted has another run id; whether its data came back is not worth asking."""
+        self._run_id = str(redis.push().call(lambda client: client.info("server"))["run_id"])
+
+    def _check_flush(self) -> None:
+        if not self._run_id:
+            self._check_epoch()
+        if redis.push().call(lambda client: client.getex(redis.EPOCH, ex=86400)) == self._run_id:
+            return
+        # Two relays that spoke of an old life and a new one would empty the windows in turns.
+        self._check_epoch()
+        if redis.push().script(LUA / "epoch.lua", [redis.EPOCH, self._run_id]):
+            emptied = database().transaction(admission.empty_windows)
+            log.info("redis_is_new", readmitting=emptied)
+
+    def _repush_lost(self) -> None:
+        living: list[str] = []
+        lost = []
+        for queue in QUEUES:  # each for itself: a queue that nobody serves must not hide what others have lost
+            tickets = database().read(admission.unclaimed, queue, UNCLAIMED, BATCH)
+            if not tickets:
+                continue
+            living = living or [worker.id for worker in database().read(workers.alive)]
+            ours = {dispatch.redis_id(ticket.id, ticket.fence): ticket for ticket in tickets}
+            args = [redis.NAMESPACE, queue, len(living), *living, *ours]
+            lost += [ours[redis_id] for redis_id in redis.push().script(LUA / "missing.lua", args)]
+        if lost:
+            log.info("pushed_again", jobs=len(lost))
+            metrics.REPUSHED.inc(len(lost))
+            dispatch.push(lost, first=True)
+
+    # Workers
+
+    def _bury_dead(self) -> None:
+        living = database().read(workers.alive)
+        self._slots = {queue: sum(worker.threads for worker in living if queue in worker.queues) for queue in QUEUES}
+        metrics.WORKERS.set(len(living))
+        now, patience_s = clock.monotonic(), get_settings().worker_dead_s
+        # A relay that stood still itself, perhaps with its whole machine, has watched nobody meanwhile.
+        watched = now - self._looked_at < max(2 * SLOW_TICK_S, patience_s / 3)
+        seen, self._seen, self._looked_at = self._seen if watched else {}, {}, now
+        for worker in living:
+            known = seen.get(worker.id)
+            if known is None or known.beat != worker.beat:
+                known = _Seen(worker.beat, now)
+            self._seen[worker.id] = known
+            if workers.is_gone(worker.host, worker.pid, worker.pid_birth):
+                self._try(partial(self._bury, worker, f"process {worker.pid} ended", None))
+            elif now - known.since > patience_s:
+                self._try(partial(self._bury, worker, f"no beat for {patience_s:g} s", worker.beat))
+        if now - self._stray_at > STRAY_TICK_S:
+            self._stray_at = now
+            for worker_id in database().read(workers.strays):
+                self._free(
+                    worker_id, "its worker is gone", database().transaction(ledger.free, worker_id, "worker gone")
+                )
+            self._measure()
+            self._sweep(database().read(workers.gone, SWEPT_AT_ONCE))  # Redis may have been away when they went
+            database().transaction(workers.prune, clock.now() - KEEP_WORKERS)
+
+    def _bury(self, worker: Worker, reason: str, seen_beat: int | None) -> None:
+        moved = database().transaction(workers.bury, worker.id, reason, seen_beat=seen_beat)
+        if moved is None:
+            return
+        self._seen.pop(worker.id, None)
+        log.warning("worker_died", worker_id=worker.id, pid=worker.pid, reason=reason, jobs=len(moved))
+        self._free(worker.id, reason, moved)
+        # What it had fetched and not claimed goes back to the head of the lists.
+        self._sweep([worker.id])
+
+    def _sweep(self, worker_ids: list[str]) -> None:
+        if worker_ids:
+            redis.push().script(LUA / "sweep.lua", [redis.NAMESPACE, len(QUEUES), *QUEUES, *worker_ids])
+
+    def _free(self, worker_id: str, reason: str, moved: list[ledger.Moved]) -> None:
+        """Tell of the first batch and free the others."""
+        while moved:
+            metrics.FREED.inc(len(moved))
+            events.announce(moved, reason="interrupted")
+            if len(moved) < FREE_BATCH:
+                return
+            moved = database().transaction(ledger.free, worker_id, reason)
+
+    def _measure(self) -> None:
+        for queue, count, oldest in database().read(admission.depths):
+            metrics.JOBS_WAITING.labels(queue).set(count)
+            metrics.OLDEST_WAITING_SECONDS.labels(queue).set(oldest)
+
+
+def main() -> None:
+    """Be a relay process until SIGTERM or SIGINT; a second one changes nothing. Raises ConfigError."""
+    logging.setup("relay")
+    relay = Relay()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: relay.stop.set())
+    health = HealthServer(lambda: relay.state)
+    log.info("relay_started", health=health.url)
+    relay.run()
+    health.stop()
+    close_database()
+    log.info("relay_stopped")

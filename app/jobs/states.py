@@ -1,0 +1,47 @@
+"""The states of a job and every move between them; no other exists, the database refuses it."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+State = Literal["scheduled", "queued", "running", "waiting", "retrying", "succeeded", "failed", "cancelled"]
+
+STATES: tuple[State, ...] = (
+    "scheduled",
+    "queued",
+    "running",
+    "waiting",
+    "retrying",
+    "succeeded",
+    "failed",
+    "cancelled",
+)
+ENDED: tuple[State, ...] = ("succeeded", "failed", "cancelled")
+OPEN: tuple[State, ...] = ("scheduled", "queued", "running", "waiting", "retrying")
+# A cancel ends these at once; a running job is asked.
+NOT_STARTED: tuple[State, ...] = ("scheduled", "queued", "retrying", "waiting")
+
+MOVES: frozenset[tuple[State, State]] = frozenset(
+    {
+        ("scheduled", "queued"),  # due
+        ("retrying", "queued"),
+        ("queued", "running"),  # claimed
+        ("queued", "failed"),  # payload not valid any more, expired
+        ("running", "succeeded"),  # finished; the outcome table decides
+        ("running", "failed"),
+        ("running", "cancelled"),
+        ("running", "retrying"),
+        ("running", "queued"),  # handed back, or its worker died
+        ("running", "waiting"),  # a parent whose children are open
+        ("waiting", "queued"),  # the family's rule
+        ("waiting", "failed"),
+        ("waiting", "cancelled"),
+        ("scheduled", "cancelled"),  # cancel
+        ("queued", "cancelled"),
+        ("retrying", "cancelled"),
+        ("failed", "queued"),  # a person's retry
+        ("cancelled", "queued"),
+    }
+)
+
+Outcome = Literal["succeeded", "failed", "cancelled", "retrying", "handed_back", "died", "waiting"]
