@@ -1,0 +1,170 @@
+"""Content to a document: its row, a version with the body, and the job that will index it, in one transaction."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Literal
+
+import sqlalchemy as sa
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import Session
+
+from app.core import clock
+from app.core.errors import Conflict, InvalidInput
+from app.documents import urls
+from app.documents.jobs import IngestDocument
+from app.documents.models import LONGEST_URL, Document, DocumentVersion
+from app.documents.text import clean_line, scrub, scrub_text
+from app.jobs.enqueue import enqueue
+from app.jobs.models import JobRow
+
+Format = Literal["markdown", "text", "html"]
+
+LONGEST_KEY = 512
+MOST_TAGS = 100
+LONGEST_TAG = 100
+
+
+@dataclass(frozen=True, slots=True)
+class About:
+    """What a caller says of a document; None says nothing, and leaves it to the content."""
+
+    url: str | None = None
+    external_id: str | None = None
+    title: str | None = None
+    description: str | None = None
+    language: str | None = None
+    country: str | None = None
+    is_mobile: bool = False
+    tags: tuple[str, ...] = ()
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+    source: str = "api"
+
+    def fields(self) -> dict[str, Any]:
+        """What a version keeps of it, clean."""
+        return {
+            "title": clean_line(self.title),
+            "description": clean_line(self.description, 4000),
+            "language": clean_line(self.language, 35),
+            "country": clean_line(self.country, 64),
+            "is_mobile": self.is_mobile,
+            "tags": sorted({tag for given in self.tags if (tag := clean_line(given, LONGEST_TAG))})[:MOST_TAGS],
+            "metadata": scrub(dict(self.metadata)),
+            "source": clean_line(self.source, 64) or "api",
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Content:
+    """A body in one format. `html` may come along with Markdown and is kept with it."""
+
+    format: Format
+    body: str
+    html: str | None = None
+    resolved_url: str | None = None
+    status_code: int | None = None
+    crawl_session: str | None = None
+    fetched_at: datetime | None = None
+
+    def content_hash(self) -> str:
+        parts = (self.format, self.body, self.html or "")
+        return hashlib.sha256("\0".join(parts).encode("utf-8", "replace")).hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    job: JobRow
+    document_id: int
+    version_id: int
+
+
+def accept(session: Session, about: About, content: Content, *, tenant: str, request_id: str | None = None) -> Accepted:
+    """The document (the page's own, if its URL or key is known), a version to be indexed, and the job for it.
+
+    Raises InvalidInput where the content is blank or the URL is none.
+    """
+    document_id = find_or_make(session, about, tenant=tenant)
+    version_id = receive(session, document_id, about, content, tenant=tenant)
+    job = IngestDocument(document_id=document_id, version_id=version_id)
+    row = enqueue(session, job, tenant=tenant, request_id=request_id, document_id=document_id)
+    return Accepted(row, document_id, version_id)
+
+
+def find_or_make(session: Session, about: About, *, tenant: str) -> int:
+    """The id of the document with this key, else this URL, its row locked; a new one where there is none."""
+    url = urls.checked(about.url) if about.url is not None else None
+    key = clean_line(about.external_id, LONGEST_KEY)
+    found = _find(session, tenant, key, url)
+    if found is not None:
+        return found
+    document = _new_document(about, tenant, key, url)
+    try:
+        with session.begin_nested():
+            session.add(document)
+    except IntegrityError:  # somebody made it a moment ago
+        found = _find(session, tenant, key, url)
+        if found is None:
+            raise Conflict("another document has this url", code="url_taken") from None
+        return found
+    return document.id
+
+
+def receive(session: Session, document_id: int, about: About, content: Content, *, tenant: str) -> int:
+    """The id of the version that keeps this content until it is indexed.
+
+    The same content again, while the first still waits, is the first: the document's row must be locked.
+    """
+    if not content.body.strip() and not (content.html or "").strip():
+        raise InvalidInput("the document has no text", code="empty_document")
+    fields, content_hash = about.fields(), content.content_hash()
+    query = sa.select(DocumentVersion).where(DocumentVersion.document_id == document_id)
+    latest = session.scalars(query.order_by(DocumentVersion.id.desc()).limit(1)).one_or_none()
+    if latest is not None and (latest.state, latest.content_hash, latest.fields) == ("received", content_hash, fields):
+        return latest.id
+    now = clock.now()
+    is_html = content.format == "html"
+    version = DocumentVersion(
+        tenant=tenant,
+        document_id=document_id,
+        state="received",
+        format=content.format,
+        content_hash=content_hash,
+        url=clean_line(about.url, LONGEST_URL),
+        resolved_url=clean_line(content.resolved_url, LONGEST_URL),
+        status_code=content.status_code,
+        crawl_session=clean_line(content.crawl_session, 255),
+        fields=fields,
+        body=None if is_html else scrub_text(content.body),
+        html=scrub_text(content.body if is_html else content.html or "") or None,
+        fetched_at=content.fetched_at or now,
+        created_at=now,
+    )
+    session.add(version)
+    session.flush()
+    return version.id
+
+
+def _find(session: Session, tenant: str, key: str | None, url: str | None) -> int | None:
+    if key is None and url is None:
+        return None
+    same = Document.external_id == key if key is not None else Document.canonical_url == urls.canonical(url or "")
+    return session.scalar(sa.select(Document.id).where(Document.tenant == tenant, same).with_for_update())
+
+
+def _new_document(about: About, tenant: str, key: str | None, url: str | None) -> Document:
+    now, fields = clock.now(), about.fields()
+    document = Document(tenant=tenant, external_id=key, url=url, created_at=now, updated_at=now, chunk_count=0)
+    if url is not None:
+        document.canonical_url, document.domain = urls.canonical(url), urls.domain(url)
+    describe(document, fields)
+    return document
+
+
+def describe(document: Document, fields: Mapping[str, Any]) -> None:
+    """Give the document what a version says of it."""
+    for name in ("title", "description", "language", "country", "is_mobile", "tags", "source"):
+        setattr(document, name, fields[name])
+    document.meta = fields["metadata"]

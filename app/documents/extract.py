@@ -1,0 +1,95 @@
+"""A page's HTML to the Markdown of its main content; foreign bytes in C code, so it runs in a lane."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import trafilatura
+from lxml.etree import LxmlError
+from selectolax.lexbor import LexborHTMLParser, LexborNode
+
+LEAST_CHARACTERS = 40
+_TITLES = 'meta[property="og:title"]'
+_DESCRIPTIONS = 'meta[name="description"], meta[property="og:description"]'
+# What the tree code of lxml and trafilatura raises on mark-up that nobody foresaw.
+_TRIPPED = (
+    LxmlError, ArithmeticError, AssertionError, AttributeError, LookupError, RecursionError, TypeError, ValueError
+)  # fmt: skip
+_NOISE = "script, style, noscript, template, svg, iframe, nav, footer, aside, form, button, dialog, head"
+_BLOCK = re.compile(
+    "address|article|blockquote|body|dd|div|dl|dt|fieldset|figcaption|figure|h[1-6]|header|hr|li|main|ol|p|pre|section|"
+    "table|tbody|td|th|tr|ul"
+)
+
+
+def extract_html(blob: Path, url: str | None = None) -> dict[str, Any]:
+    """{title, description, language} of the page in the file (UTF-8), None where it does not say.
+
+    Its text goes into the file beside it, `.md`: the main content by trafilatura; where that finds next to none, all
+    that is not navigation.
+    """
+    html = blob.read_text("utf-8", "replace")
+    page = LexborHTMLParser(html)
+    found = {
+        "title": _content(page, _TITLES) or _text(page, "title") or _text(page, "h1"),
+        "description": _content(page, _DESCRIPTIONS),
+        "language": _attribute(page.css_first("html"), "lang"),
+    }
+    text = _main_content(html, url)
+    if len(text) < LEAST_CHARACTERS:
+        text = max(text, _all_text(page), key=len)
+    blob.with_suffix(".md").write_text(text, "utf-8", "replace")
+    return found
+
+
+def _main_content(html: str, url: str | None) -> str:
+    try:
+        document = trafilatura.bare_extraction(
+            html,
+            url=url,
+            output_format="markdown",
+            include_comments=False,
+            include_formatting=True,
+            include_tables=True,
+        )
+    except _TRIPPED:
+        return ""  # odd mark-up that its tree code trips over; the other parser takes it
+    return "" if document is None or isinstance(document, dict) else document.text or ""
+
+
+def _content(page: LexborHTMLParser, selector: str) -> str | None:
+    return _attribute(page.css_first(selector), "content")
+
+
+def _attribute(node: LexborNode | None, name: str) -> str | None:
+    return (node.attributes.get(name) or None) if node is not None else None
+
+
+def _text(page: LexborHTMLParser, selector: str) -> str | None:
+    node = page.css_first(selector)
+    return (node.text(strip=True) or None) if node is not None else None
+
+
+def _all_text(page: LexborHTMLParser) -> str:
+    body = page.body
+    if body is None:
+        return ""
+    for node in body.css(_NOISE):
+        node.decompose()
+    lines: list[str] = [""]
+    for node in body.traverse(include_text=True):
+        _write(node, lines)
+    return "\n\n".join(line for line in (" ".join(line.split()) for line in lines) if line)
+
+
+def _write(node: LexborNode, lines: list[str]) -> None:
+    tag = node.tag or ""
+    if tag == "-text":
+        lines[-1] += node.text_content or ""
+    elif tag == "br":
+        lines[-1] += " "
+    elif _BLOCK.fullmatch(tag):
+        level = int(tag[1]) if tag[1:].isdigit() else 0
+        lines.append("#" * level + " " if level else "- " if tag == "li" else "")

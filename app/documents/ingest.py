@@ -1,0 +1,221 @@
+"""A received version to the searched one: extract, chunk, embed, index. Each step can be repeated.
+
+The first three read and compute; the last is one transaction. A chunk whose text has not changed keeps its vector, and
+a version that changes nothing ends at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.orm import Session
+
+from app.core import clock
+from app.core.db import in_transaction, read
+from app.core.errors import InvalidInput, NotFound
+from app.core.settings import get_settings
+from app.documents.accept import describe
+from app.documents.chunk import chunker
+from app.documents.models import Document, DocumentVersion
+from app.documents.text import clean, clean_line, detect_language, first_heading
+from app.jobs import lanes, ledger
+from app.jobs.ledger import Claim
+from app.jobs.progress import Progress
+from app.search.analyzer import packed_terms
+from app.search.embed import embedder
+from app.search.index import NewChunk, kept_vectors, pack_terms, pack_vectors, replace_document
+from app.search.models import Chunk
+
+EMBED_AT_ONCE = 64
+EXTRACT_LIMIT_S = 60.0
+EXTRACT_HTML = "app.documents.extract:extract_html"  # by name: its libraries are loaded in the lanes alone
+
+
+@dataclass(slots=True)
+class Draft:
+    """The version on its way, and how long each step took."""
+
+    text: str = ""
+    fields: dict[str, Any] = field(default_factory=dict)
+    language: str | None = None
+    chunks: list[NewChunk] = field(default_factory=list)
+    terms: list[bytes] = field(default_factory=list)
+    document_terms: bytes = b""
+    vectors: list[bytes] = field(default_factory=list)
+    tokens: int = 0
+    embedded: int = 0
+    timings_ms: dict[str, float] = field(default_factory=dict)
+
+    @contextmanager
+    def timed(self, stage: str) -> Iterator[None]:
+        started = clock.monotonic()
+        yield
+        self.timings_ms[stage] = round(1000 * (clock.monotonic() - started), 2)
+
+
+async def ingest(document_id: int, version_id: int, progress: Progress) -> dict[str, Any]:
+    """{status, document_id, version_id, chunks, embedded, tokens, timings_ms}.
+
+    status: indexed; unchanged (the document says this already); superseded (a newer version was faster). Raises
+    NotFound where the document was deleted, InvalidInput where nothing is left to index.
+    """
+    claim = progress.claim
+    progress.report(stage="extract")
+    await asyncio.to_thread(embedder)  # loaded now and not inside a transaction
+    version, ended = await in_transaction(_begin, claim, document_id, version_id)
+    if ended is not None:
+        return ended
+    draft = Draft(fields=dict(version.fields))
+    with draft.timed("extract"):
+        await _extract(version, draft)
+    progress.report(stage="chunk")
+    with draft.timed("chunk"):
+        await asyncio.to_thread(cut, draft)
+    with draft.timed("embed"):
+        await _embed(document_id, draft, progress)
+    progress.report(0, len(draft.chunks), stage="index", unit="chunks")
+    with draft.timed("index"):
+        status = await in_transaction(_index, claim, document_id, version_id, draft)
+    progress.report(len(draft.chunks), len(draft.chunks))
+    return _result(status, document_id, version_id, draft)
+
+
+def _begin(
+    session: Session, claim: Claim, document_id: int, version_id: int
+) -> tuple[DocumentVersion, dict[str, Any] | None]:
+    """The version, and the result if there is nothing left to do."""
+    ledger.hold(session, claim)
+    document, version = _locked(session, claim.tenant, document_id, version_id)
+    if version.state != "received":  # a second run of the job
+        status = "indexed" if version.state == "current" else version.state
+        return version, _result(status, document_id, version_id, Draft())
+    current = session.get(DocumentVersion, document.version_id) if document.version_id else None
+    if current is None or current.content_hash != version.content_hash or current.fields != version.fields:
+        return version, None
+    other_model = sa.select(Chunk.id).where(Chunk.document_id == document_id, Chunk.generation != embedder().name)
+    if session.scalar(other_model.limit(1)) is not None:
+        return version, None
+    current.fetched_at = document.fetched_at = version.fetched_at
+    version.state, version.body, version.html = "unchanged", None, None
+    return version, _result("unchanged", document_id, current.id, Draft()) | {"chunks": document.chunk_count}
+
+
+def _locked(session: Session, tenant: str, document_id: int, version_id: int) -> tuple[Document, DocumentVersion]:
+    query = sa.select(Document).where(Document.id == document_id, Document.tenant == tenant)
+    document = session.scalars(query.with_for_update()).one_or_none()
+    version = session.get(DocumentVersion, version_id)
+    if document is None or version is None or version.document_id != document_id:
+        raise NotFound(f"Document {document_id} was deleted", code="document_not_found")
+    return document, version
+
+
+async def _extract(version: DocumentVersion, draft: Draft) -> None:
+    """Fill the draft's text, title and language from the body as it was received."""
+    html_language = None
+    if version.body and version.body.strip():
+        draft.text = await asyncio.to_thread(clean, version.body)
+    if not draft.text and version.html:
+        page, markdown = await _extract_html(version.html, version.resolved_url or version.url)
+        draft.text = await asyncio.to_thread(clean, markdown)
+        html_language = clean_line(page["language"], 35)
+        draft.fields["title"] = draft.fields["title"] or clean_line(page["title"])
+        draft.fields["description"] = draft.fields["description"] or clean_line(page["description"], 4000)
+    if not draft.text:
+        raise InvalidInput("nothing is left to index after cleaning: the document has no text", code="empty_document")
+    draft.language = draft.fields["language"] or html_language or await asyncio.to_thread(detect_language, draft.text)
+    draft.fields["language"] = draft.language
+    draft.fields["title"] = draft.fields["title"] or (
+        first_heading(draft.text) if version.format != "text" else clean_line(draft.text.split("\n", 1)[0], 120)
+    )
+
+
+async def _extract_html(html: str, url: str | None) -> tuple[dict[str, Any], str]:
+    """What extract_html says, and its text. In a lane: an attacker's bytes in C code may take it down, not us."""
+    with tempfile.TemporaryDirectory(prefix="millrace-") as folder:
+        blob = Path(folder) / "page.html"
+        await asyncio.to_thread(blob.write_text, html, "utf-8", "replace")
+        found: dict[str, Any] = await lanes.run(EXTRACT_HTML, {"url": url}, blob=blob, time_limit_s=EXTRACT_LIMIT_S)
+        return found, await asyncio.to_thread(blob.with_suffix(".md").read_text, "utf-8")
+
+
+def cut(draft: Draft) -> None:
+    settings, model = get_settings(), embedder()
+    cutter = chunker(model.tokenizer, settings.chunk_tokens, settings.chunk_overlap_tokens)
+    title = draft.fields["title"]
+    for piece in cutter.chunk(draft.text):
+        # A heading that the piece shows itself, or that repeats the title, is not said twice.
+        above = [name for name in piece.headings if name != title and name not in piece.text[: len(name) + 8]]
+        context = "\n".join([title, *above] if title else above)
+        draft.chunks.append(NewChunk(piece.text, piece.start, piece.end, piece.headings, context))
+    if not draft.chunks:
+        raise InvalidInput("nothing is left to index after cleaning: the document has no text", code="empty_document")
+    draft.terms = pack_terms(draft.chunks, draft.language)
+    draft.document_terms = packed_terms(f"{title}\n{draft.text}" if title else draft.text, draft.language)
+    draft.tokens = sum(len(found.ids) for found in model.tokenizer.encode_batch([c.text for c in draft.chunks]))
+
+
+async def _embed(document_id: int, draft: Draft, progress: Progress) -> None:
+    """A vector for each chunk; those that the document's chunks have already are not made again."""
+    model = embedder()
+    known = await read(kept_vectors, document_id, model.name)
+    wanted = {chunk.text_hash: chunk.searched for chunk in draft.chunks}
+    missing = [text_hash for text_hash in wanted if text_hash not in known]
+    progress.report(0, len(missing), stage="embed", unit="chunks")
+    for first in range(0, len(missing), EMBED_AT_ONCE):
+        batch = missing[first : first + EMBED_AT_ONCE]
+        vectors = await asyncio.to_thread(model.embed_documents, [wanted[text_hash] for text_hash in batch])
+        known.update(zip(batch, pack_vectors(vectors), strict=True))
+        progress.report(first + len(batch), len(missing))
+    draft.embedded = len(missing)
+    draft.vectors = [known[chunk.text_hash] for chunk in draft.chunks]
+
+
+def _index(session: Session, claim: Claim, document_id: int, version_id: int, draft: Draft) -> str:
+    """Make the version current; 'superseded' where a newer one is."""
+    ledger.hold(session, claim)
+    document, version = _locked(session, claim.tenant, document_id, version_id)
+    now = clock.now()
+    version.text, version.language, version.body = draft.text, draft.language, None
+    if document.version_id is not None and document.version_id > version_id:
+        version.state = "superseded"
+        return version.state
+    if document.version_id is not None and document.version_id != version_id:
+        session.execute(
+            sa.update(DocumentVersion).where(DocumentVersion.id == document.version_id).values(state="superseded")
+        )
+    version.state, version.indexed_at = "current", now
+    describe(document, draft.fields)
+    document.version_id, document.chunk_count = version_id, len(draft.chunks)
+    document.fetched_at, document.indexed_at, document.updated_at = version.fetched_at, now, now
+    replace_document(
+        session,
+        tenant=claim.tenant,
+        document_id=document_id,
+        version_id=version_id,
+        generation=embedder().name,
+        language=draft.language,
+        chunks=draft.chunks,
+        terms=draft.terms,
+        document_terms=draft.document_terms,
+        vectors=draft.vectors,
+    )
+    return "indexed"
+
+
+def _result(status: str, document_id: int, version_id: int, draft: Draft) -> dict[str, Any]:
+    return {
+        "status": status,
+        "document_id": str(document_id),
+        "version_id": str(version_id),
+        "chunks": len(draft.chunks),
+        "embedded": draft.embedded,
+        "tokens": draft.tokens,
+        "timings_ms": draft.timings_ms,
+    }

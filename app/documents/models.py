@@ -1,0 +1,83 @@
+"""Tables of documents: what a document is now, and each content it was given."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.orm import Mapped, mapped_column
+
+from app.core.db import Base, BigId, JsonColumn, UtcDateTime
+
+LONGEST_URL = 2_048  # bytes; an index entry of PostgreSQL holds 2,704
+
+
+class Document(Base):
+    """A page, file or text, as its current version says; found by url, by a key of the caller's, or by id alone."""
+
+    __tablename__ = "document"
+    __table_args__ = (
+        sa.UniqueConstraint("tenant", "canonical_url"),
+        sa.UniqueConstraint("tenant", "external_id"),
+        sa.Index("ix_document_tenant", "tenant", "id"),
+        sa.Index("ix_document_domain", "tenant", "domain"),
+        {"sqlite_autoincrement": True},  # an id is never given out twice: jobs and callers remember it
+    )
+
+    id: Mapped[int] = mapped_column(BigId, primary_key=True)
+    tenant: Mapped[str] = mapped_column(sa.String(64))
+    collection_id: Mapped[int | None] = mapped_column(BigId)
+    external_id: Mapped[str | None] = mapped_column(sa.String(512))
+    url: Mapped[str | None] = mapped_column(sa.Text)
+    canonical_url: Mapped[str | None] = mapped_column(sa.Text)
+    domain: Mapped[str | None] = mapped_column(sa.String(300))
+    title: Mapped[str | None] = mapped_column(sa.Text)
+    description: Mapped[str | None] = mapped_column(sa.Text)
+    language: Mapped[str | None] = mapped_column(sa.String(35))
+    country: Mapped[str | None] = mapped_column(sa.String(64))
+    is_mobile: Mapped[bool] = mapped_column(default=False)
+    tags: Mapped[list[str]] = mapped_column(JsonColumn, default=list)
+    meta: Mapped[dict[str, Any]] = mapped_column("metadata", JsonColumn, default=dict)
+    source: Mapped[str] = mapped_column(sa.String(64), default="api")
+    # The version that is searched; None until the first is indexed.
+    version_id: Mapped[int | None] = mapped_column(BigId)
+    chunk_count: Mapped[int] = mapped_column(default=0)
+    fetched_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    indexed_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    created_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    updated_at: Mapped[datetime] = mapped_column(UtcDateTime)
+
+
+class DocumentVersion(Base):
+    """One content of a document: received, then current while it is searched, then superseded.
+
+    `fields` are title, tags and the like as they came with it; they become the document's when it becomes current.
+    `body` is what was received where that is no HTML; `text` is the clean Markdown that all offsets count in.
+    """
+
+    __tablename__ = "document_version"
+    __table_args__ = (
+        sa.Index("ix_document_version_document", "document_id", "id"),
+        sa.Index("ix_document_version_session", "tenant", "crawl_session", "id"),
+        {"sqlite_autoincrement": True},
+    )
+
+    id: Mapped[int] = mapped_column(BigId, primary_key=True)
+    tenant: Mapped[str] = mapped_column(sa.String(64))
+    document_id: Mapped[int] = mapped_column(BigId, sa.ForeignKey("document.id", ondelete="CASCADE"))
+    state: Mapped[str] = mapped_column(sa.String(16), default="received")
+    format: Mapped[str] = mapped_column(sa.String(16))
+    content_hash: Mapped[str] = mapped_column(sa.String(64))
+    url: Mapped[str | None] = mapped_column(sa.Text)
+    resolved_url: Mapped[str | None] = mapped_column(sa.Text)
+    status_code: Mapped[int | None]
+    crawl_session: Mapped[str | None] = mapped_column(sa.String(255))
+    fields: Mapped[dict[str, Any]] = mapped_column(JsonColumn, default=dict)
+    body: Mapped[str | None] = mapped_column(sa.Text)
+    html: Mapped[str | None] = mapped_column(sa.Text)
+    text: Mapped[str | None] = mapped_column(sa.Text)
+    language: Mapped[str | None] = mapped_column(sa.String(35))
+    fetched_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    indexed_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    created_at: Mapped[datetime] = mapped_column(UtcDateTime)

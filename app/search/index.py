@@ -1,0 +1,144 @@
+"""The write side: a document's chunks replaced or dropped in one transaction that ends with a numbered change."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+import numpy as np
+import sqlalchemy as sa
+from sqlalchemy.orm import Session
+
+from app.core import clock
+from app.search.analyzer import packed_terms, primary
+from app.search.embed import Vectors
+from app.search.models import Change, ChangeCounter, Chunk
+
+COUNTER = 1
+ROWS_AT_ONCE = 500
+
+
+@dataclass(frozen=True, slots=True)
+class NewChunk:
+    """A chunk to be indexed. `context` is the title and the headings that lead to it: searched with it, not shown."""
+
+    text: str
+    start: int
+    end: int
+    headings: tuple[str, ...] = ()
+    context: str = ""
+    page: int | None = None
+
+    @property
+    def searched(self) -> str:
+        """What is analysed and embedded."""
+        return f"{self.context}\n{self.text}" if self.context else self.text
+
+    @property
+    def text_hash(self) -> str:
+        """Two chunks with the same hash have the same vector."""
+        return hashlib.blake2b(self.searched.encode(), digest_size=16).hexdigest()
+
+
+def kept_vectors(session: Session, document_id: int, generation: str) -> dict[str, bytes]:
+    """The vectors that the document's chunks have now, by text hash."""
+    query = sa.select(Chunk.text_hash, Chunk.vector).where(
+        Chunk.document_id == document_id, Chunk.generation == generation, Chunk.vector.is_not(None)
+    )
+    return {text_hash: vector for text_hash, vector in session.execute(query) if vector is not None}
+
+
+def pack_vectors(vectors: Vectors) -> list[bytes]:
+    return [row.tobytes() for row in np.ascontiguousarray(vectors, "<f4")]
+
+
+def pack_terms(chunks: Sequence[NewChunk], language: str | None) -> list[bytes]:
+    """The packed terms of each chunk; this takes a millisecond for four of them, so it is done outside of SQL."""
+    return [packed_terms(chunk.searched, language) for chunk in chunks]
+
+
+def replace_document(
+    session: Session,
+    *,
+    tenant: str,
+    document_id: int,
+    version_id: int,
+    generation: str,
+    language: str | None,
+    chunks: Sequence[NewChunk],
+    terms: Sequence[bytes],
+    document_terms: bytes,
+    vectors: Sequence[bytes],
+) -> int:
+    """The number of the change. The last statement of its transaction: the counter stays locked until the commit."""
+    session.execute(sa.delete(Chunk).where(Chunk.document_id == document_id))
+    rows = [
+        {
+            "tenant": tenant,
+            "document_id": document_id,
+            "version_id": version_id,
+            "generation": generation,
+            "ordinal": ordinal,
+            "text": chunk.text,
+            "span_start": chunk.start,
+            "span_end": chunk.end,
+            "page": chunk.page,
+            "headings": list(chunk.headings),
+            "language": primary(language),
+            "text_hash": chunk.text_hash,
+            "terms": packed,
+            "document_terms": None if ordinal else document_terms,
+            "vector": vector,
+        }
+        for ordinal, (chunk, packed, vector) in enumerate(zip(chunks, terms, vectors, strict=True))
+    ]
+    for first in range(0, len(rows), ROWS_AT_ONCE):
+        session.execute(sa.insert(Chunk), rows[first : first + ROWS_AT_ONCE])
+    return _change(session, tenant, document_id, "put")
+
+
+def touch_document(session: Session, *, tenant: str, document_id: int) -> int:
+    """Tell engines that the document's fields have changed, its chunks not. The last statement, as above."""
+    return _change(session, tenant, document_id, "put")
+
+
+def drop_document(session: Session, *, tenant: str, document_id: int) -> int:
+    """Take a document out of search; the last statement, as above. The change is the tombstone."""
+    session.execute(sa.delete(Chunk).where(Chunk.document_id == document_id))
+    return _change(session, tenant, document_id, "drop")
+
+
+def prune_changes(session: Session, older_than: datetime) -> int:
+    """Forget changes made before then, and remember how far; an engine that has not read so far is built anew."""
+    last = session.scalar(sa.select(sa.func.max(Change.seq)).where(Change.at < older_than))
+    if last is None:
+        return 0
+    session.execute(sa.update(ChangeCounter).where(ChangeCounter.id == COUNTER).values(pruned=last))
+    return session.execute(sa.delete(Change).where(Change.seq <= last)).rowcount  # type: ignore[attr-defined, no-any-return]
+
+
+def _change(session: Session, tenant: str, document_id: int, op: str) -> int:
+    session.flush()
+    take = (
+        sa.update(ChangeCounter)
+        .where(ChangeCounter.id == COUNTER)
+        .values(value=ChangeCounter.value + 1)
+        .returning(ChangeCounter.value)
+        .execution_options(synchronize_session=False)
+    )
+    seq = session.scalar(take)
+    if seq is None:  # the first change of all, where the migration did not insert the row
+        _insert_counter(session)
+        seq = session.scalars(take).one()
+    row = {"seq": seq, "tenant": tenant, "document_id": document_id, "op": op, "at": clock.now()}
+    session.execute(sa.insert(Change), row)
+    return seq
+
+
+def _insert_counter(session: Session) -> None:
+    session.execute(
+        sa.text("INSERT INTO change_counter (id, value, pruned) VALUES (:id, 0, 0) ON CONFLICT DO NOTHING"),
+        {"id": COUNTER},
+    )

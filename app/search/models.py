@@ -1,0 +1,87 @@
+"""Tables of search: chunks, and the numbered changes that every engine follows."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+import sqlalchemy as sa
+from sqlalchemy.orm import Mapped, mapped_column
+
+from app.core.db import Base, BigId, JsonColumn, UtcDateTime
+
+
+class Chunk(Base):
+    """A piece of a version's text with all that an engine needs: packed terms and vector.
+
+    `document_terms` are those of the whole document, on its first chunk: neighbours overlap, so sums would count twice.
+    `text` is characters span_start to span_end of the version's. `generation` names the model of the vector; vectors
+    of two generations are never compared.
+    """
+
+    __tablename__ = "chunk"
+    __table_args__ = (
+        sa.Index("ix_chunk_document", "document_id", "ordinal"),
+        sa.Index("ix_chunk_tenant", "tenant", "document_id"),
+    )
+
+    id: Mapped[int] = mapped_column(BigId, primary_key=True)
+    tenant: Mapped[str] = mapped_column(sa.String(64))
+    document_id: Mapped[int] = mapped_column(BigId)
+    version_id: Mapped[int] = mapped_column(BigId)
+    generation: Mapped[str] = mapped_column(sa.String(200))
+    ordinal: Mapped[int]
+    text: Mapped[str] = mapped_column(sa.Text)
+    span_start: Mapped[int]
+    span_end: Mapped[int]
+    page: Mapped[int | None]
+    headings: Mapped[list[str]] = mapped_column(JsonColumn)
+    language: Mapped[str | None] = mapped_column(sa.String(35))
+    text_hash: Mapped[str] = mapped_column(sa.String(32))
+    terms: Mapped[bytes] = mapped_column(sa.LargeBinary)
+    document_terms: Mapped[bytes | None] = mapped_column(sa.LargeBinary)
+    vector: Mapped[bytes | None] = mapped_column(sa.LargeBinary)
+
+
+class Change(Base):
+    """Document `document_id` was put or dropped. Numbers are taken from the one counter, so they commit in order."""
+
+    __tablename__ = "change"
+    __table_args__ = (sa.Index("ix_change_tenant", "tenant", "seq"), sa.Index("ix_change_at", "at"))
+
+    seq: Mapped[int] = mapped_column(sa.BigInteger, primary_key=True, autoincrement=False)
+    tenant: Mapped[str] = mapped_column(sa.String(64))
+    document_id: Mapped[int] = mapped_column(BigId)
+    op: Mapped[str] = mapped_column(sa.String(8))
+    at: Mapped[datetime] = mapped_column(UtcDateTime)
+
+
+class ChangeCounter(Base):
+    """The one row: the last number given out, and up to which changes have been pruned."""
+
+    __tablename__ = "change_counter"
+
+    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    value: Mapped[int] = mapped_column(sa.BigInteger, default=0)
+    pruned: Mapped[int] = mapped_column(sa.BigInteger, default=0)
+
+
+# What search reads of the documents above it: rooms know each other's tables by column name.
+document = sa.table(
+    "document",
+    sa.column("id", BigId),
+    sa.column("tenant", sa.String),
+    sa.column("url", sa.Text),
+    sa.column("canonical_url", sa.Text),
+    sa.column("domain", sa.String),
+    sa.column("title", sa.Text),
+    sa.column("description", sa.Text),
+    sa.column("language", sa.String),
+    sa.column("country", sa.String),
+    sa.column("is_mobile", sa.Boolean),
+    sa.column("tags", JsonColumn),
+    sa.column("metadata", JsonColumn),
+    sa.column("source", sa.String),
+    sa.column("version_id", BigId),
+    sa.column("fetched_at", UtcDateTime),
+    sa.column("indexed_at", UtcDateTime),
+)

@@ -1,0 +1,27 @@
+"""Kinds of job about sources."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from app.documents.accept import About
+from app.documents.jobs import STAGES
+from app.jobs.definition import Job
+
+
+class FetchPage(Job, kind="sources.fetch_page", queue="fetch", time_limit_s=600, stages={"fetch": 20, **STAGES}):
+    """Fetch a document's page and index what comes. The other fields are About's."""
+
+    document_id: int
+    url: str
+    title: str | None = None
+    description: str | None = None
+    language: str | None = None
+    country: str | None = None
+    is_mobile: bool = False
+    tags: tuple[str, ...] = ()
+    metadata: dict[str, Any] = {}
+    source: str = "api"
+
+    def about(self) -> About:
+        return About(**self.model_dump(exclude={"document_id"}))
