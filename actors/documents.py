@@ -1,0 +1,15 @@
+"""Actors of documents."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from actors.runtime import job_actor
+from app.documents.ingest import ingest
+from app.documents.jobs import IngestDocument
+from app.jobs.progress import Progress
+
+
+@job_actor(IngestDocument)
+async def ingest_document(job: IngestDocument, progress: Progress) -> dict[str, Any]:
+    return await ingest(job.document_id, job.version_id, progress)

@@ -1,0 +1,30 @@
+"""A worker's contents as a list: the broker first, then every module with actors. `dramatiq actors.main -p 1`."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+
+from actors.lifespan import EXIT_CONFIG, Lifespan
+from app.core import logging
+from app.core.errors import ConfigError
+from app.core.settings import get_settings
+from app.jobs.broker import install
+
+ROOMS = ("actors.documents", "actors.sources")
+
+try:
+    settings = get_settings()
+    logging.setup("worker")
+    broker = install([Lifespan()])
+    for module in (*ROOMS, *settings.modules):
+        importlib.import_module(module)
+except ConfigError as error:
+    sys.stderr.write(f"millrace worker: {error.message}\n")
+    sys.exit(EXIT_CONFIG)
+except ModuleNotFoundError as error:
+    asked = [name for name in settings.modules if error.name and f"{name}.".startswith(f"{error.name}.")]
+    if not asked:
+        raise
+    sys.stderr.write(f"millrace worker: MILLRACE_MODULES names {asked[0]}, which cannot be found\n")
+    sys.exit(EXIT_CONFIG)

@@ -1,0 +1,88 @@
+"""What the minute brings: one actor, `tick`, run here and at once. `periodiq actors.periodic`.
+
+A tick is no message: nothing crosses Redis, nothing can be late in a queue, and a tick that fails is only logged, since
+the next one finds what is still to do. What it starts is guarded in SQL, so that two schedulers do it once.
+"""
+
+from __future__ import annotations
+
+import importlib
+import signal
+import sys
+from datetime import timedelta
+from typing import Any
+
+import dramatiq
+from periodiq import cron
+from sqlalchemy.exc import SQLAlchemyError
+
+from actors.lifespan import EXIT_CONFIG
+from app.core import clock, logging
+from app.core.db import database
+from app.core.errors import AppError, ConfigError
+from app.core.health import HealthServer
+from app.core.settings import get_settings
+from app.search import index
+
+# An engine that has not followed for longer rebuilds itself from the documents.
+KEEP_CHANGES = timedelta(days=7)
+
+log = logging.get_logger(__name__)
+
+
+class TickBroker(dramatiq.Broker):
+    """Runs what periodiq sends in the scheduler itself."""
+
+    def __init__(self) -> None:
+        super().__init__(middleware=[])
+        self.actor_options.add("periodic")
+        self.last_tick = clock.monotonic()
+        self.problem = ""
+
+    def declare_queue(self, queue_name: str) -> None:
+        """There are no queues."""
+
+    def enqueue(self, message: dramatiq.Message[Any], *, delay: int | None = None) -> dramatiq.Message[Any]:
+        self.last_tick = clock.monotonic()
+        try:
+            self.get_actor(message.actor_name)()
+            self.problem = ""
+        except (AppError, SQLAlchemyError) as error:
+            self.problem = str(error).splitlines()[0]
+            log.warning("tick_failed", reason=self.problem)
+        return message
+
+    def health(self) -> dict[str, Any]:
+        """What /health says of this process."""
+        silent_s = clock.monotonic() - self.last_tick
+        status = self.problem or ("healthy" if silent_s < 150 else f"no tick for {silent_s:.0f} s")
+        return {"status": status, "role": "scheduler", "last_tick_s": round(silent_s, 1)}
+
+
+def _start() -> TickBroker:
+    settings = get_settings()
+    if settings.role not in ("", "scheduler"):
+        raise ConfigError(f"MILLRACE_ROLE={settings.role}: this process may not be the scheduler")
+    logging.setup("scheduler")
+    for module in settings.modules:
+        importlib.import_module(module)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    broker = TickBroker()
+    dramatiq.set_broker(broker)
+    HealthServer(broker.health)
+    return broker
+
+
+try:
+    broker = _start()
+except ConfigError as error:
+    sys.stderr.write(f"millrace scheduler: {error.message}\n")
+    sys.exit(EXIT_CONFIG)
+
+
+@dramatiq.actor(periodic=cron("* * * * *"))
+def tick() -> None:
+    """Once a minute: what has aged out goes."""
+    pruned = database().transaction(index.prune_changes, clock.now() - KEEP_CHANGES)
+    if pruned:
+        log.info("changes_pruned", changes=pruned)

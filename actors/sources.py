@@ -1,0 +1,15 @@
+"""Actors of sources."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from actors.runtime import job_actor
+from app.jobs.progress import Progress
+from app.sources.jobs import FetchPage
+from app.sources.pages import fetch_and_ingest
+
+
+@job_actor(FetchPage)
+async def fetch_page(job: FetchPage, progress: Progress) -> dict[str, Any]:
+    return await fetch_and_ingest(job, progress)

@@ -1,0 +1,245 @@
+"""Documents over HTTP: give one, list, show, delete; and the two index routes of the old service."""
+
+from __future__ import annotations
+
+import json
+from datetime import datetime
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query, Request, Response
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field
+from sqlalchemy.orm import Session
+
+from app.api.accepted import accepted, wait_for_end
+from app.api.deps import Caller, Page, Paging
+from app.api.moments import utc
+from app.core import clock
+from app.core.db import in_transaction, read
+from app.core.errors import InvalidInput
+from app.documents import catalog
+from app.documents.accept import About, Accepted, Content, accept
+from app.documents.catalog import DocumentFilter, document_view
+from app.documents.text import scrub, scrub_text
+from app.sources.pages import accept_page
+
+router = APIRouter(prefix="/api", tags=["documents"])
+
+TEST_WAIT_S = 30.0
+LARGEST_METADATA_BYTES = 64 * 1024
+LARGEST_ID = 2**63 - 1
+JOB: dict[int | str, dict[str, Any]] = {
+    200: {"description": "The ended job, where the caller waited."},
+    202: {"description": "Accepted: the job, and its address in `Location`."},
+}
+
+
+def _alias(name: str, old: str, default: Any = None) -> Any:
+    return Field(default, validation_alias=AliasChoices(old, name))
+
+
+class IndexRequest(BaseModel):
+    """A scraped page as the old service took it, or the short form: url and markdown or html."""
+
+    model_config = ConfigDict(populate_by_name=True)
+
+    url: str
+    resolved_url: str | None = _alias("resolved_url", "resolvedUrl")
+    markdown: str | None = None
+    html: str | None = None
+    status_code: Annotated[int, Field(ge=0, le=999)] | None = _alias("status_code", "statusCode")
+    title: str | None = None
+    description: str | None = None
+    gcs_path: str | None = _alias("gcs_path", "gcsPath")
+    screenshot_url: str | None = _alias("screenshot_url", "screenshotUrl")
+    language: str | None = None
+    country: str | None = None
+    is_mobile: bool | None = _alias("is_mobile", "isMobile", False)
+
+    def split(self) -> tuple[About, Content]:
+        """Raises InvalidInput where neither body has text."""
+        markdown, html = self.markdown or "", self.html or ""
+        if not markdown.strip() and not html.strip():
+            faults = [
+                {"type": "missing", "loc": ["body", name], "msg": "markdown or html must have text", "input": None}
+                for name in ("markdown", "html")
+            ]
+            raise InvalidInput("markdown or html must have text", code="empty_document", errors=faults)
+        extra = {"gcs_path": self.gcs_path, "screenshot_url": self.screenshot_url}
+        about = About(
+            url=self.url,
+            title=self.title,
+            description=self.description,
+            language=self.language,
+            country=self.country,
+            is_mobile=bool(self.is_mobile),
+            metadata={name: value for name, value in extra.items() if value is not None},
+            source="index",
+        )
+        resolved, status = self.resolved_url or self.url, self.status_code or 200
+        if markdown.strip():
+            return about, Content("markdown", markdown, html=html or None, resolved_url=resolved, status_code=status)
+        return about, Content("html", html, resolved_url=resolved, status_code=status)
+
+
+class DocumentRequest(BaseModel):
+    """One of markdown, text and html; or a url alone, which is fetched. `external_id` is a key of the caller's own."""
+
+    url: str | None = None
+    external_id: Annotated[str, Field(max_length=512)] | None = None
+    markdown: str | None = None
+    text: str | None = None
+    html: str | None = None
+    title: str | None = None
+    description: str | None = None
+    language: Annotated[str, Field(max_length=35)] | None = None
+    country: Annotated[str, Field(max_length=64)] | None = None
+    is_mobile: bool = False
+    tags: Annotated[list[Annotated[str, Field(max_length=100)]], Field(max_length=100)] = []
+    metadata: dict[str, Any] = {}
+    source: Annotated[str, Field(max_length=64)] = "api"
+
+    def about(self) -> About:
+        metadata = scrub(self.metadata)  # says no to deep nesting before anything else walks down there
+        if len(json.dumps(metadata)) > LARGEST_METADATA_BYTES:
+            raise InvalidInput(f"metadata: at most {LARGEST_METADATA_BYTES} bytes", code="metadata_size")
+        return About(
+            url=self.url,
+            external_id=self.external_id,
+            title=self.title,
+            description=self.description,
+            language=self.language,
+            country=self.country,
+            is_mobile=self.is_mobile,
+            tags=tuple(self.tags),
+            metadata=metadata,
+            source=self.source,
+        )
+
+    def content(self) -> Content | None:
+        """None where the page must be fetched. Raises InvalidInput for more than one body, or nothing at all."""
+        bodies = [
+            Content(name, body) for name in ("markdown", "text", "html") if (body := getattr(self, name)) is not None
+        ]
+        if len(bodies) > 1:
+            raise InvalidInput("give one of markdown, text and html", code="more_than_one_body")
+        if not bodies and self.url is None:
+            raise InvalidInput("give markdown, text or html, or the url of a page to fetch", code="empty_document")
+        return bodies[0] if bodies else None
+
+
+@router.post("/index", summary="Index a scraped page", responses=JOB, status_code=202)
+async def index(request: Request, caller: Caller, body: IndexRequest) -> Response:
+    taken = await _accept(caller, *body.split())
+    old = {"job_id": taken.job.id, "status": "queued", "message": f"Document queued for indexing: {body.url}"}
+    return await accepted(request, taken.job, _sayable(old))
+
+
+@router.post("/test-index", summary="Index a page and wait for it, step by step")
+async def test_index(request: Request, caller: Caller, body: IndexRequest) -> dict[str, Any]:
+    started = clock.monotonic()
+    taken = await _accept(caller, *body.split())
+    job = await wait_for_end(request, caller.tenant, taken.job.id, TEST_WAIT_S)
+    took_ms = round(1000 * (clock.monotonic() - started), 2)
+    return _test_report(job) | _sayable({"url": body.url, "total_duration_ms": took_ms, "job_id": taken.job.id})
+
+
+@router.post("/documents", summary="Give a document, or the url of one", responses=JOB, status_code=202)
+async def add_document(request: Request, caller: Caller, body: DocumentRequest) -> Response:
+    about, content = body.about(), body.content()
+    if content is None:
+        job = await in_transaction(accept_page, about, tenant=caller.tenant, request_id=caller.request_id)
+    else:
+        job = (await _accept(caller, about, content)).job
+    return await accepted(request, job)
+
+
+@router.get("/documents", summary="List documents, the newest first")
+async def list_documents(
+    caller: Caller,
+    paging: Paging,
+    domain: Annotated[str | None, Query(max_length=300)] = None,
+    language: Annotated[str | None, Query(max_length=35)] = None,
+    country: Annotated[str | None, Query(max_length=64)] = None,
+    source: Annotated[str | None, Query(max_length=64)] = None,
+    url: Annotated[str | None, Query(max_length=2048)] = None,
+    external_id: Annotated[str | None, Query(max_length=512)] = None,
+    indexed: bool | None = None,
+    created_after: datetime | None = None,
+    created_before: datetime | None = None,
+) -> dict[str, Any]:
+    exact = {
+        "domain": domain, "language": language, "country": country, "source": source, "url": url,
+        "external_id": external_id,
+    }  # fmt: skip
+    wanted = DocumentFilter(
+        **{name: None if value is None else scrub_text(value) for name, value in exact.items()},
+        indexed=indexed,
+        created_after=utc(created_after, "created_after"),
+        created_before=utc(created_before, "created_before"),
+        before_id=_before(paging),
+    )
+    return await read(_page_of_documents, caller.tenant, wanted, paging)
+
+
+@router.get("/documents/{document_id}", summary="One document with text, versions and its last job")
+async def show_document(caller: Caller, document_id: str) -> dict[str, Any]:
+    return await read(catalog.document_detail, caller.tenant, document_id)
+
+
+@router.delete("/documents/{document_id}", summary="Forget a document", status_code=204)
+async def delete_document(caller: Caller, document_id: str) -> None:
+    """Its open jobs are cancelled; no search finds it any more."""
+    await in_transaction(catalog.delete, caller.tenant, document_id)
+
+
+async def _accept(caller: Caller, about: About, content: Content) -> Accepted:
+    return await in_transaction(accept, about, content, tenant=caller.tenant, request_id=caller.request_id)
+
+
+def _page_of_documents(session: Session, tenant: str, wanted: DocumentFilter, paging: Page) -> dict[str, Any]:
+    rows = catalog.list_documents(session, tenant, wanted, paging.limit + 1)
+    return paging.cut(rows, document_view, lambda row: [row.id])
+
+
+def _test_report(job: dict[str, Any]) -> dict[str, Any]:
+    """The old service's report, from the job's result."""
+    result = job.get("result") or {}
+    timings = result.get("timings_ms", {})
+    done = job["state"] == "succeeded"
+    error = job.get("error") or {}
+    report: dict[str, Any] = {"status": "success" if done else "failed" if error else "pending"}
+    parse = {"step": "parse_document", "duration_ms": timings.get("extract", 0.0)}
+    rest = round(sum(timings.get(stage, 0.0) for stage in ("chunk", "embed", "index")), 2)
+    report["steps"] = [
+        parse | {"status": "success" if done else "failed", "details": {"outcome": result.get("status")}},
+        {
+            "step": "index_document",
+            "duration_ms": rest,
+            "status": "success" if done else "failed",
+            "details": {"stages_ms": timings, "chunks_embedded": result.get("embedded", 0)},
+        },
+    ]
+    report["summary"] = {
+        "chunks_indexed": result.get("chunks", 0),
+        "total_tokens": result.get("tokens", 0),
+        "indexed_to_qdrant": done,
+        "indexed_to_bm25": done,
+    }
+    if not done:
+        report["error"] = error.get("message") or f"the job has not ended within {TEST_WAIT_S:g} s"
+        report["error_type"] = error.get("type") or "Pending"
+    return report
+
+
+def _sayable(answer: dict[str, Any]) -> dict[str, Any]:
+    """Without halves of surrogate pairs, which JSON in UTF-8 cannot say."""
+    return {name: scrub_text(value) if isinstance(value, str) else value for name, value in answer.items()}
+
+
+def _before(paging: Page) -> int | None:
+    match paging.after:
+        case None:
+            return None
+        case [int(document_id)] if 0 < document_id <= LARGEST_ID:
+            return document_id
+    raise InvalidInput("the cursor is not one of ours", code="cursor")

@@ -1,0 +1,125 @@
+"""The outermost layer: one plain ASGI middleware that gives every exchange its id, limits, log line and metrics.
+
+One and not six: each layer costs every open stream a frame and its closures.
+"""
+
+from __future__ import annotations
+
+import re
+import uuid
+
+from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from app.api.errors import problem
+from app.core import clock
+from app.core.logging import bind, get_logger
+from app.core.metrics import REQUEST_SECONDS
+
+log = get_logger("app.access")
+
+REQUEST_ID = re.compile(rb"[\x21-\x7e]{1,128}")
+# What is asked every few seconds by machines is logged where somebody wants to see it.
+QUIET = frozenset({"/livez", "/readyz", "/health", "/metrics"})
+STREAM = "millrace.stream"
+# What an open stream still needs of its request; the rest (route, endpoint, exit stacks) is let go.
+KEPT = frozenset({"type", "method", "path", "query_string", "http_version", "client", "state", "route"})
+
+
+class Edge:
+    """Wraps the whole application."""
+
+    def __init__(self, app: ASGIApp, *, max_body_bytes: int) -> None:
+        self.app = app
+        self.max_body_bytes = max_body_bytes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        exchange = Exchange(scope, receive, send, self.max_body_bytes)
+        bind(request_id=exchange.request_id)
+        try:
+            refusal = exchange.refusal()
+            await (refusal or self.app)(scope, exchange.receive, exchange.send)
+            # A stream runs here, when the frames of routing and dependencies are gone: that halves what it holds.
+            stream = scope.pop(STREAM, None)
+            if stream is not None:
+                for name in scope.keys() - KEPT:
+                    del scope[name]
+                await stream()
+        finally:
+            exchange.finish()
+
+
+class Exchange:
+    """One request and its answer."""
+
+    __slots__ = ("_limit", "_receive", "_received", "_send", "_started", "request_id", "scope", "status")
+
+    def __init__(self, scope: Scope, receive: Receive, send: Send, limit: int) -> None:
+        self.scope = scope
+        self._receive = receive
+        self._send = send
+        self._limit = limit
+        self._received = 0
+        self._started = clock.monotonic()
+        self.status = 0
+        self.request_id = self._identify()
+        scope.setdefault("state", {})["request_id"] = self.request_id
+
+    def _identify(self) -> str:
+        """The caller's id where it is one: short, printable, ASCII. Else a fresh one."""
+        given = self._header(b"x-request-id")
+        return given.decode("ascii") if given and REQUEST_ID.fullmatch(given) else str(uuid.uuid4())
+
+    def _header(self, name: bytes) -> bytes | None:
+        return next((value for key, value in self.scope["headers"] if key == name), None)
+
+    def refusal(self) -> ASGIApp | None:
+        """The answer to a request that no route should see."""
+        scope = self.scope
+        if "\0" in scope["path"] or b"%00" in scope["query_string"]:
+            return problem(scope, 400, "the address contains a NUL character", code="nul_character")
+        length = self._header(b"content-length")
+        if length and length.isdigit() and int(length) > self._limit:
+            return problem(scope, 413, self._too_large(), headers={"Connection": "close"})
+        return None
+
+    def _too_large(self) -> str:
+        return f"the body is larger than {self._limit} bytes"
+
+    async def receive(self) -> Message:
+        message = await self._receive()
+        if message["type"] == "http.request":
+            self._received += len(message.get("body", b""))
+            if self._received > self._limit:
+                raise HTTPException(413, self._too_large(), headers={"Connection": "close"})
+        return message
+
+    async def send(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+            headers = message.setdefault("headers", [])
+            headers.append((b"x-request-id", self.request_id.encode("ascii")))
+            headers.append((b"x-process-time", b"%.2f" % self._elapsed_ms()))
+        await self._send(message)
+
+    def _elapsed_ms(self) -> float:
+        return (clock.monotonic() - self._started) * 1000
+
+    def finish(self) -> None:
+        """Count and log; the route's pattern is counted, never the address, which anybody may make up."""
+        elapsed_ms = self._elapsed_ms()
+        route = getattr(self.scope.get("route"), "path", "unmatched")
+        REQUEST_SECONDS.labels(self.scope["method"], route, str(self.status)).observe(elapsed_ms / 1000)
+        client = self.scope.get("client")
+        write = log.debug if self.scope["path"] in QUIET else log.info
+        write(
+            "request",
+            method=self.scope["method"],
+            path=self.scope["path"],
+            status=self.status,
+            duration_ms=round(elapsed_ms, 2),
+            client=client[0] if client else None,
+        )

@@ -1,0 +1,147 @@
+"""How this process is: alive, ready, and in numbers. Open to everybody, so nothing names a secret or an address."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.metadata
+import threading
+from typing import Any
+
+import sqlalchemy as sa
+from fastapi import APIRouter, Request, Response
+from fastapi.responses import JSONResponse, PlainTextResponse
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.orm import Session
+
+from app.api.deps import hub_of
+from app.api.errors import problem
+from app.core import clock, metrics
+from app.core.db import read
+from app.core.errors import ConfigError, Unavailable
+from app.core.logging import get_logger
+from app.core.settings import get_settings
+from app.jobs.view import moment
+
+log = get_logger(__name__)
+router = APIRouter(tags=["health"])
+
+SQL_PATIENCE_S = 2.0
+LAG_SAMPLE_S = 0.25
+# The lag shown is the worst of the last so many samples.
+LAG_SAMPLES = 40
+OK = "healthy"
+
+
+def version() -> str:
+    try:
+        return importlib.metadata.version("millrace")
+    except importlib.metadata.PackageNotFoundError:
+        return "0.0.0"  # run from a folder that was never installed
+
+
+class Pulse:
+    """Feels this process: how late its loop turns, and whether SQL answers; one question to SQL at a time."""
+
+    def __init__(self) -> None:
+        self._lags = [0.0] * LAG_SAMPLES
+        self._sampling: asyncio.Task[None] | None = None
+        self._asking: asyncio.Task[str] | None = None
+
+    def start(self) -> None:
+        self._sampling = asyncio.create_task(self._sample(), name="loop-lag")
+
+    async def close(self) -> None:
+        tasks = [task for task in (self._sampling, self._asking) if task is not None]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    @property
+    def lag_s(self) -> float:
+        return max(self._lags)
+
+    async def _sample(self) -> None:
+        turn = 0
+        while True:
+            begun = clock.monotonic()
+            await asyncio.sleep(LAG_SAMPLE_S)
+            self._lags[turn % LAG_SAMPLES] = max(0.0, clock.monotonic() - begun - LAG_SAMPLE_S)
+            metrics.LOOP_LAG_SECONDS.set(self.lag_s)
+            turn += 1
+
+    async def sql(self) -> str:
+        """`healthy`, or what is wrong; an answer that takes longer than 2 s is waited for by the next who asks."""
+        if self._asking is None:
+            self._asking = asyncio.create_task(_ask_sql(), name="ask-sql")
+        asking = self._asking
+        await asyncio.wait([asking], timeout=SQL_PATIENCE_S)
+        if not asking.done():
+            return "no answer"
+        self._asking = None
+        return asking.result()
+
+
+async def _ask_sql() -> str:
+    try:
+        await read(_touch)
+    except (Unavailable, ConfigError) as error:
+        log.warning("sql_not_usable", reason=error.message)
+        return "not reachable"
+    except SQLAlchemyError as error:
+        log.warning("sql_not_usable", reason=str(error))
+        return "no schema: run `millrace migrate`"
+    return OK
+
+
+def _touch(session: Session) -> None:
+    session.execute(sa.text("SELECT 1 FROM job LIMIT 1"))
+
+
+def _pulse(request: Request) -> Pulse:
+    pulse: Pulse = request.app.state.pulse
+    return pulse
+
+
+async def _services(request: Request) -> dict[str, str]:
+    redis = OK if hub_of(request).has_redis else "not reachable"
+    return {"sql": await _pulse(request).sql(), "redis": redis}
+
+
+@router.get("/", summary="What this is")
+async def root() -> dict[str, str]:
+    return {"service": "Millrace", "version": version(), "status": "running", "docs": "/docs", "health": "/health"}
+
+
+@router.get("/livez", summary="Whether the process answers at all")
+async def livez() -> dict[str, str]:
+    return {"status": "ok"}
+
+
+@router.get("/readyz", summary="Whether everything it needs is there", responses={503: {"description": "Not ready."}})
+async def readyz(request: Request) -> Response:
+    services = await _services(request)
+    missing = [name for name, state in services.items() if state != OK]
+    if not missing:
+        return JSONResponse({"status": "ready", "services": services})
+    detail = "not ready: " + ", ".join(f"{name} ({services[name]})" for name in missing)
+    return problem(request.scope, 503, detail, code="not_ready", missing=missing, headers={"Retry-After": "1"})
+
+
+@router.get("/health", summary="The state of the services, and numbers of this process; always 200")
+async def health(request: Request) -> dict[str, Any]:
+    services = await _services(request)
+    return {
+        "status": OK if all(state == OK for state in services.values()) else "degraded",
+        "services": services,
+        "timestamp": moment(clock.now()),
+        "role": get_settings().role or "api",
+        "version": version(),
+        "threads": threading.active_count(),
+        "loop_lag_ms": round(_pulse(request).lag_s * 1000, 2),
+        "streams": hub_of(request).watchers,
+    }
+
+
+@router.get("/metrics", summary="Prometheus", response_class=PlainTextResponse)
+async def prometheus() -> Response:
+    return Response(metrics.render(), media_type="text/plain; version=0.0.4; charset=utf-8")

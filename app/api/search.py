@@ -1,0 +1,94 @@
+"""Search over HTTP, as the old service's clients ask it."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, StringConstraints
+
+from app.api.deps import Caller
+from app.api.moments import utc
+from app.core.db import read
+from app.documents import catalog
+from app.search import query
+from app.search.embed import embedder
+from app.search.engines.face import DEFAULT_FUSION, Filters, Fusion, Mode
+
+router = APIRouter(prefix="/api", tags=["search"])
+
+DocumentId = Annotated[str, StringConstraints(pattern=r"^[0-9]{1,18}$")]
+
+
+class SearchFilters(BaseModel):
+    """Exact values; a document has each of the tags, and was fetched from `since` on and before `until`."""
+
+    model_config = ConfigDict(populate_by_name=True)
+
+    domain: str | None = None
+    language: str | None = None
+    country: str | None = None
+    is_mobile: bool | None = Field(None, validation_alias=AliasChoices("isMobile", "is_mobile"))
+    source: str | None = None
+    tags: Annotated[list[str], Field(max_length=20)] = []
+    since: datetime | None = None
+    until: datetime | None = None
+    document_ids: Annotated[list[DocumentId], Field(max_length=1000)] | None = None
+
+    def plain(self) -> Filters:
+        return Filters(
+            domain=self.domain,
+            language=self.language,
+            country=self.country,
+            is_mobile=self.is_mobile,
+            source=self.source,
+            tags=tuple(self.tags),
+            since=utc(self.since, "since"),
+            until=utc(self.until, "until"),
+            document_ids=None if self.document_ids is None else tuple(map(int, self.document_ids)),
+        )
+
+
+class SearchRequest(BaseModel):
+    query: Annotated[str, Field(max_length=query.LONGEST_QUERY)]
+    mode: Literal["hybrid", "semantic", "keyword", "bm25"] = "hybrid"
+    limit: Annotated[int, Field(ge=1, le=query.LARGEST_PAGE)] = 10
+    offset: Annotated[int, Field(ge=0, le=10**9)] = 0
+    filters: SearchFilters | None = None
+    fusion: Fusion = Field(DEFAULT_FUSION, description="How a hybrid search joins its two scores.")
+    cursor: Annotated[str, Field(max_length=500)] | None = Field(None, description="`next_cursor` of the page before.")
+
+
+@router.post("/search", summary="Find documents by meaning and by words")
+async def search(caller: Caller, body: SearchRequest) -> dict[str, Any]:
+    mode: Mode = "keyword" if body.mode == "bm25" else body.mode
+    question = query.Question(
+        query=body.query,
+        mode=mode,
+        filters=(body.filters or SearchFilters()).plain(),
+        limit=body.limit,
+        offset=body.offset,
+        cursor=body.cursor,
+        fusion=body.fusion,
+    )
+    return await query.search(caller.tenant, question) | {"mode": body.mode}
+
+
+@router.get("/stats", summary="How much can be found now")
+async def stats(caller: Caller) -> dict[str, Any]:
+    """`qdrant_points` are vectors, `bm25_documents` documents with words, whichever engine holds them."""
+    size = await query.stats(caller.tenant)
+    stored = await read(catalog.count, caller.tenant)
+    return {
+        "total_documents": size.documents,
+        "total_chunks": size.chunks,
+        "qdrant_points": size.vectors,
+        "bm25_documents": size.documents,
+        "collection_name": "millrace",
+        "engine": size.engine,
+        "embedder": embedder().name,
+        "dimension": embedder().dimension,
+        "change": size.change,
+        "documents_stored": stored,
+    }

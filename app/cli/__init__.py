@@ -1,0 +1,1 @@
+"""What a person types: up, index, search, jobs, doctor, config; --json on each, progress bars on a terminal."""

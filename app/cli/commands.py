@@ -1,0 +1,189 @@
+"""The words of the command line and their options; each one's work is in a module of its own.
+
+Bodies import what they use: settings, HTTP and bars cost half a second that `--help` need not pay.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from app.cli import exits
+from app.cli.exits import Quit
+
+EXITS = (
+    "Exit codes: 0 done, 1 it failed, 2 wrong use or settings, 3 no server answers, 4 not found, "
+    "5 not done in time, 6 secret not accepted, 130 interrupted."
+)
+app = typer.Typer(
+    name="millrace",
+    help="Durable jobs, live progress, hybrid search. Processes: api, worker, scheduler, relay.",
+    epilog=EXITS,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+jobs = typer.Typer(
+    help="Jobs: list, show, follow, cancel, retry.", no_args_is_help=True, epilog=EXITS, rich_markup_mode=None
+)
+config = typer.Typer(help="Settings.", no_args_is_help=True, rich_markup_mode=None)
+app.add_typer(jobs, name="jobs")
+app.add_typer(config, name="config")
+
+Json = Annotated[bool, typer.Option("--json", help="JSON on stdout, errors as JSON on stderr.")]
+JobId = Annotated[str, typer.Argument(help="The job's id.", metavar="ID")]
+
+
+def main() -> None:
+    """Run a command; a Quit becomes one sentence on stderr and its exit code."""
+    try:
+        code = app(standalone_mode=False)
+    except Quit as error:
+        _complain(error.message)
+        sys.exit(error.code)
+    except KeyboardInterrupt:
+        sys.exit(exits.INTERRUPTED)
+    except BrokenPipeError:  # the reader of our output, such as head, has seen enough
+        sys.stderr.close()
+        sys.exit(exits.OK)
+    except typer.Abort:
+        sys.exit(exits.INTERRUPTED)
+    except typer.TyperException as error:
+        _complain(f"{error.format_message()} (millrace --help tells more)")
+        sys.exit(exits.BAD_USE)
+    sys.exit(code if isinstance(code, int) else exits.OK)
+
+
+def _complain(message: str) -> None:
+    if not message:
+        return
+    if "--json" in sys.argv:
+        import json
+
+        message = json.dumps({"error": message}, ensure_ascii=False)
+    else:
+        message = f"millrace: {message}"
+    sys.stderr.write(message + "\n")
+
+
+@app.command()
+def up(
+    demo: Annotated[
+        bool, typer.Option("--demo/--no-demo", help="Index the project's own pages and search them.")
+    ] = True,
+    for_s: Annotated[
+        float | None, typer.Option("--for", metavar="SECONDS", help="Stop by itself after so long.")
+    ] = None,
+    exit_after_demo: Annotated[bool, typer.Option(help="Stop as soon as the demo is done.")] = False,
+    as_json: Json = False,
+) -> int:
+    """Start the whole system here and keep it running until Ctrl-C."""
+    from app.cli import up as command
+
+    return command.run(demo=demo, for_s=0.0 if exit_after_demo else for_s, as_json=as_json)
+
+
+@app.command()
+def index(
+    targets: Annotated[list[str], typer.Argument(help="Files, folders or http(s) addresses.", metavar="TARGET...")],
+    wait: Annotated[bool, typer.Option(help="Watch every job to its end.")] = False,
+    timeout_s: Annotated[float, typer.Option("--timeout", metavar="SECONDS", help="How long to watch.")] = 600,
+    tag: Annotated[list[str] | None, typer.Option(help="A tag for every document; may be given again.")] = None,
+    as_json: Json = False,
+) -> int:
+    """Index pages, files and folders; one job each."""
+    from app.cli import index as command
+
+    return command.run(targets, wait=wait, timeout_s=timeout_s, tags=tag or [], as_json=as_json)
+
+
+@app.command()
+def search(
+    query: Annotated[str, typer.Argument(help="What to look for.")],
+    mode: Annotated[str, typer.Option(help="hybrid, semantic or keyword.")] = "hybrid",
+    limit: Annotated[int, typer.Option(min=1, max=100, help="How many hits.")] = 5,
+    domain: Annotated[str | None, typer.Option(help="Only pages of this domain.")] = None,
+    as_json: Json = False,
+) -> int:
+    """Find documents."""
+    from app.cli import search as command
+
+    return command.run(query, mode=mode, limit=limit, domain=domain, as_json=as_json)
+
+
+@jobs.command("list")
+def jobs_list(
+    state: Annotated[list[str] | None, typer.Option(help="Only jobs in this state; may be given again.")] = None,
+    kind: Annotated[str | None, typer.Option(help="Only jobs of this kind.")] = None,
+    limit: Annotated[int, typer.Option(min=1, max=100, help="How many.")] = 20,
+    as_json: Json = False,
+) -> int:
+    """The newest jobs."""
+    from app.cli import jobs as command
+
+    return command.show_list(states=state or [], kind=kind, limit=limit, as_json=as_json)
+
+
+@jobs.command("show")
+def jobs_show(job_id: JobId, as_json: Json = False) -> int:
+    """One job with its attempts, payload and result."""
+    from app.cli import jobs as command
+
+    return command.show_one(job_id, as_json=as_json)
+
+
+@jobs.command("follow")
+def jobs_follow(
+    job_id: JobId,
+    timeout_s: Annotated[
+        float | None, typer.Option("--timeout", metavar="SECONDS", help="How long; without it, to the end.")
+    ] = None,
+    as_json: Json = False,
+) -> int:
+    """Watch a job until it ends; exit code 0 only if it succeeded."""
+    from app.cli import jobs as command
+
+    return command.follow(job_id, timeout_s=timeout_s, as_json=as_json)
+
+
+@jobs.command("cancel")
+def jobs_cancel(job_id: JobId, as_json: Json = False) -> int:
+    """Ask a job to stop."""
+    from app.cli import jobs as command
+
+    return command.cancel(job_id, as_json=as_json)
+
+
+@jobs.command("retry")
+def jobs_retry(job_id: JobId, as_json: Json = False) -> int:
+    """Run a failed or cancelled job again."""
+    from app.cli import jobs as command
+
+    return command.retry(job_id, as_json=as_json)
+
+
+@app.command()
+def doctor(as_json: Json = False) -> int:
+    """Check this machine, its settings and what they point to; each fault with its mending."""
+    from app.cli import doctor as command
+
+    return command.run(as_json=as_json)
+
+
+@config.command("show")
+def config_show(as_json: Json = False) -> int:
+    """Every setting: value, source, meaning."""
+    from app.cli import config as command
+
+    return command.show(as_json=as_json)
+
+
+@app.command()
+def migrate(as_json: Json = False) -> int:
+    """Bring the database to the newest schema."""
+    from app.cli import migrate as command
+
+    return command.run(as_json=as_json)

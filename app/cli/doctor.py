@@ -1,0 +1,167 @@
+"""`millrace doctor`: what stands between this machine and a working system, each fault with its mending."""
+
+from __future__ import annotations
+
+import platform
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+from app.cli import exits, output
+from app.cli.exits import Quit
+from app.cli.server import Server
+from app.core import redis
+from app.core.db import close_database, database
+from app.core.errors import AppError, ConfigError
+from app.core.migrate import current, head
+from app.core.settings import Settings, get_settings
+from app.jobs import workers
+from app.search.embed import embedder
+
+OLDEST_PYTHON = (3, 11)
+OLDEST_REDIS = (6, 2)
+LITTLE_DISK_BYTES = 1024**3
+STYLE = {"ok": "green", "warn": "yellow", "fail": "red"}
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One line: what was looked at, how it is, and what to do about it."""
+
+    check: str
+    state: Literal["ok", "warn", "fail"]
+    found: str
+    fix: str = ""
+
+
+def run(*, as_json: bool) -> int:
+    """All checks, each even if an earlier one failed; FAILED if one did."""
+    findings: list[Finding] = []
+    for finding in _examine():
+        findings.append(finding)
+        if not as_json:
+            _show(finding)
+    if as_json:
+        output.emit([asdict(finding) for finding in findings])
+    return exits.FAILED if any(finding.state == "fail" for finding in findings) else exits.OK
+
+
+def _show(finding: Finding) -> None:
+    style = STYLE[finding.state]
+    output.out.print(f"[{style}]{finding.state:<5}[/]{finding.check:<10} {output.text(finding.found)}")
+    if finding.fix:
+        output.out.print(f"                [dim]{output.text(finding.fix)}[/]")
+
+
+def _examine() -> Iterator[Finding]:
+    yield _python()
+    try:
+        here = get_settings()
+    except ConfigError as error:
+        yield Finding("settings", "fail", error.message, "millrace config show lists what each one means")
+        return
+    yield _secrets(here)
+    yield _disk(here)
+    yield _guarded("sql", "MILLRACE_DATABASE_URL", _sql)
+    yield _guarded("redis", "MILLRACE_REDIS_URL", _redis)
+    serves = _api()
+    yield serves
+    yield _guarded("workers", "MILLRACE_DATABASE_URL", lambda: _workers(serves.state == "ok"))
+    yield _guarded("embedder", "MILLRACE_EMBEDDER", _embedder)
+    yield Finding(
+        "search", "ok", f"{here.search_engine} engine: each api process holds one copy of the index in memory"
+    )
+    close_database()
+
+
+def _guarded(check: str, setting: str, look: Callable[[], Finding]) -> Finding:
+    try:
+        return look()
+    except AppError as error:
+        return Finding(check, "fail", error.message, f"{setting} says where it is")
+
+
+def _python() -> Finding:
+    found = f"{platform.python_version()} at {sys.executable}"
+    if sys.version_info < OLDEST_PYTHON:
+        return Finding("python", "fail", found, "install Python 3.11 or newer and run make setup")
+    return Finding("python", "ok", found)
+
+
+def _secrets(here: Settings) -> Finding:
+    try:
+        here.check_secrets()
+    except ConfigError as error:
+        return Finding("settings", "fail", error.message, "millrace up makes a secret, or set MILLRACE_API_SECRET")
+    return Finding("settings", "ok", f"data in {here.data_dir.resolve()}")
+
+
+def _disk(here: Settings) -> Finding:
+    folder = here.data_dir.resolve()
+    while not folder.exists():
+        folder = folder.parent
+    free = shutil.disk_usage(folder).free
+    found = f"{free / 1024**3:.1f} GiB free at {folder}"
+    if free < LITTLE_DISK_BYTES:
+        return Finding("disk", "warn", found, "make room, or move MILLRACE_DATA_DIR")
+    return Finding("disk", "ok", found)
+
+
+def _has_database() -> bool:
+    """A SQLite file that was never made is a first start, no fault."""
+    here = get_settings()
+    return bool(here.database_url) or (here.data_dir / "millrace.db").exists()
+
+
+def _sql() -> Finding:
+    if not _has_database():
+        return Finding("sql", "warn", "no database yet", "millrace up or millrace migrate makes it")
+    opened = database()
+    opened.ping()
+    at, newest = current(opened), head()
+    if at != newest:
+        return Finding("sql", "fail", f"{opened.dialect}, schema {at or 'empty'}, not {newest}", "millrace migrate")
+    return Finding("sql", "ok", f"{opened.dialect}, schema {at}")
+
+
+def _redis() -> Finding:
+    facts: dict[str, Any] = redis.push().call(lambda client: client.info())
+    version = str(facts.get("redis_version", "0"))
+    if tuple(int(part) for part in version.split(".")[:2]) < OLDEST_REDIS:
+        return Finding("redis", "fail", version, "Redis 6.2 or newer, or Valkey, is needed")
+    policy = facts.get("maxmemory_policy", "noeviction")
+    if facts.get("maxmemory") and policy != "noeviction":
+        return Finding("redis", "warn", f"{version}, policy {policy}", "CONFIG SET maxmemory-policy noeviction")
+    return Finding("redis", "ok", f"{version}, {facts.get('used_memory_human', '?')} in use")
+
+
+def _api() -> Finding:
+    try:
+        with Server(timeout_s=5.0) as server:
+            server.get("/readyz")
+            server.get("/api/jobs", limit=1)
+            return Finding("api", "ok", server.url)
+    except Quit as error:
+        if error.code == exits.UNREACHABLE:
+            return Finding("api", "warn", error.message, "make run starts everything")
+        return Finding("api", "fail", error.message, "its log tells more")
+
+
+def _workers(api_serves: bool) -> Finding:
+    known = database().read(workers.alive) if _has_database() else []
+    living = [worker for worker in known if not workers.is_gone(worker.host, worker.pid, worker.pid_birth)]
+    if living:
+        queues = sorted({queue for worker in living for queue in worker.queues})
+        return Finding("workers", "ok", f"{len(living)} on {', '.join(queues)}")
+    state: Literal["warn", "fail"] = "fail" if api_serves else "warn"
+    return Finding("workers", state, "none is alive: jobs are accepted and wait", "millrace worker")
+
+
+def _embedder() -> Finding:
+    model = embedder()
+    length = len(model.embed_query("a question"))
+    if length != model.dimension:
+        return Finding("embedder", "fail", f"{model.name} gave {length} numbers", "reinstall: make setup")
+    return Finding("embedder", "ok", f"{model.name}, nothing downloaded")

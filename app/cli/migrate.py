@@ -1,0 +1,38 @@
+"""`millrace migrate`: the schema brought to the version of this program."""
+
+from __future__ import annotations
+
+from app.cli import exits, output
+from app.cli.exits import Quit
+from app.cli.server import settings
+from app.core.db import Database
+from app.core.errors import ConfigError, Unavailable
+from app.core.migrate import current, upgrade
+
+
+def run(*, as_json: bool) -> int:
+    before, after = bring_up_to_date()
+    if as_json:
+        output.emit({"from": before, "to": after})
+    else:
+        output.out.print(f"schema at {after}" + ("" if before == after else f" (was {before or 'empty'})"))
+    return exits.OK
+
+
+def bring_up_to_date() -> tuple[str | None, str]:
+    """The revisions before and after. Raises Quit where the database cannot be had."""
+    here = settings()
+    here.data_dir.mkdir(parents=True, exist_ok=True)
+    try:
+        database = Database(here.sql_url)
+    except ConfigError as error:
+        raise Quit(exits.BAD_USE, error.message) from error
+    try:
+        database.ping()
+        return current(database), upgrade(database)
+    except ConfigError as error:
+        raise Quit(exits.BAD_USE, error.message) from error
+    except Unavailable as error:
+        raise Quit(exits.UNREACHABLE, error.message) from error
+    finally:
+        database.close()

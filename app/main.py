@@ -1,0 +1,166 @@
+"""The api process: `uvicorn app.main:app`, or `millrace api`."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import signal
+import sys
+import threading
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from types import FrameType
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.middleware.asyncexitstack import AsyncExitStackMiddleware
+from starlette.middleware.cors import CORSMiddleware
+from starlette.middleware.exceptions import ExceptionMiddleware
+from starlette.types import ASGIApp
+
+from app.api import docs, documents, health, jobs, openapi, search
+from app.api.edge import Edge
+from app.api.errors import HANDLERS
+from app.core import logging, redis
+from app.core.db import close_database, database
+from app.core.errors import ConfigError, Unavailable
+from app.core.settings import Settings, get_settings
+from app.jobs.stream import Hub
+
+log = logging.get_logger(__name__)
+
+SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+
+class Api(FastAPI):
+    """FastAPI with one layer around it instead of five: `Edge` outside, the error table inside.
+
+    Its own outermost layer would answer an unexpected error and raise it again; here the table has the last word.
+    """
+
+    def build_middleware_stack(self) -> ASGIApp:
+        settings = get_settings()
+        inner = AsyncExitStackMiddleware(self.router)
+        stack: ASGIApp = ExceptionMiddleware(inner, handlers=self.exception_handlers)
+        if settings.cors_origins:
+            stack = CORSMiddleware(
+                stack,
+                allow_origins=settings.cors_origins,
+                allow_credentials="*" not in settings.cors_origins,
+                allow_methods=["*"],
+                allow_headers=["*"],
+                expose_headers=["Location", "Retry-After", "X-Request-ID", "X-Process-Time"],
+            )
+        return Edge(stack, max_body_bytes=settings.max_body_bytes)
+
+    def openapi(self) -> dict[str, Any]:
+        return openapi.document(self)
+
+
+def create_app() -> FastAPI:
+    """The application. Raises ConfigError where this process may not serve it."""
+    settings = get_settings()
+    if settings.role not in ("", "api", "cli"):
+        raise ConfigError(f"MILLRACE_ROLE is '{settings.role}': this process may not serve the API")
+    _import_own_kinds(settings)
+    app = Api(
+        title="Millrace",
+        version=health.version(),
+        description="Background work and knowledge in one engine: durable jobs, live progress, hybrid search.",
+        lifespan=_lifespan,
+        exception_handlers=HANDLERS,
+        redirect_slashes=False,
+        docs_url=None,
+        redoc_url=None,
+    )
+    for room in (health, jobs, documents, search, docs):
+        app.include_router(room.router)
+    return app
+
+
+def _import_own_kinds(settings: Settings) -> None:
+    """The definitions of a user's own kinds, so that they can be enqueued here."""
+    for name in settings.modules:
+        try:
+            importlib.import_module(name)
+        except ImportError as error:
+            raise ConfigError(f"MILLRACE_MODULES: {name} cannot be imported: {error}") from error
+
+
+@asynccontextmanager
+async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
+    app.state.hub, app.state.pulse = Hub(), health.Pulse()
+    app.state.hub.start()
+    app.state.pulse.start()
+    restore = _on_stop(app.state.hub.hang_up_soon)
+    try:
+        yield
+    finally:
+        restore()
+        await app.state.hub.close()
+        await app.state.pulse.close()
+        await asyncio.to_thread(close_database)
+
+
+def _on_stop(hang_up: Callable[[], None]) -> Callable[[], None]:
+    """Also call `hang_up` at SIGTERM and SIGINT; the answer sets the handlers right again.
+
+    Uvicorn tells the application to stop when all connections are closed, and an open stream never closes by itself.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        return lambda: None
+    before = {number: signal.getsignal(number) for number in SIGNALS}
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        hang_up()
+        previous = before[signal.Signals(number)]
+        if callable(previous):
+            previous(number, frame)
+
+    def restore() -> None:
+        for number, handler in before.items():
+            if signal.getsignal(number) is stop:
+                signal.signal(number, handler)
+
+    for number, handler in before.items():
+        # Where nobody has asked for signals (a test, an embedding program), they are not ours to take.
+        if callable(handler) and handler is not signal.default_int_handler:
+            signal.signal(number, stop)
+    return restore
+
+
+def _serve() -> FastAPI:
+    """The application of a server's process: settings are checked first, in one sentence, exit code 2."""
+    try:
+        settings = get_settings()
+        settings.check_secrets()
+        settings.data_dir.mkdir(parents=True, exist_ok=True)
+        logging.setup("api")
+        for name, ping in (("sql", database().ping), ("redis", redis.ping)):
+            try:
+                ping()
+            except Unavailable as error:
+                log.warning("not_reachable_yet", service=name, reason=error.message)
+        _leave_in_peace()
+        return create_app()
+    except ConfigError as error:
+        sys.stderr.write(f"millrace api: {error.message}\n")
+        raise SystemExit(2) from error
+
+
+def _leave_in_peace() -> None:
+    """A process that was asked to end, and has, ends with 0: uvicorn raises the signal again when it is done."""
+    main_thread = threading.current_thread() is threading.main_thread()
+    if main_thread and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
+        signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(0))
+
+
+def __getattr__(name: str) -> Any:
+    """`app` is made when a server asks for it, so that importing this module has no effect."""
+    if name != "app":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    try:
+        globals()["app"] = made = _serve()
+    except AttributeError as error:  # a bug, which a server would take for "there is no app"
+        raise RuntimeError("the application cannot be made") from error
+    return made
