@@ -1,0 +1,162 @@
+"""Search quality (row 13): nDCG@10 on judged collections, by the program's own chunks, analyzer, vectors and fusion.
+
+    python -m tests.bench.quality [collection …]
+
+Collections lie in MILLRACE_IR_DIR (else ../shared/ir beside the repository), each as corpus.jsonl.gz (id, title, text),
+queries.jsonl (id, text) and qrels.tsv (query, document, grade). The peer is rank-bm25 as it comes: words in lower case.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import math
+import os
+import re
+import sys
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from rank_bm25 import BM25Okapi
+
+from app.documents.ingest import Draft, cut
+from app.search.embed import embedder
+from app.search.engines.face import DEFAULT_FUSION, Fusion, Mode
+from app.search.engines.memory import IndexedChunk, IndexedDocument, MemoryIndex
+from app.search.index import pack_vectors
+from app.search.query import Question, ask_of
+from tests.bench.table import Row
+
+DEPTH = 10
+ROOT = Path(os.environ.get("MILLRACE_IR_DIR") or Path(__file__).parents[3] / "shared" / "ir")
+TARGETS = {"keyword": {"cranfield": 0.362, "med": 0.705}, "hybrid": {"cranfield": 0.375, "med": 0.73}}
+
+
+@dataclass(frozen=True)
+class Collection:
+    name: str
+    documents: list[dict[str, str]]
+    queries: list[dict[str, str]]
+    grades: dict[str, dict[str, int]]
+
+    @classmethod
+    def load(cls, folder: Path) -> Collection:
+        grades: dict[str, dict[str, int]] = defaultdict(dict)
+        for line in (folder / "qrels.tsv").read_text().splitlines():
+            query, document, grade = line.split("\t")
+            grades[query][document] = int(grade)
+        with gzip.open(folder / "corpus.jsonl.gz", "rt") as corpus:
+            documents = [json.loads(line) for line in corpus]
+        queries = [json.loads(line) for line in (folder / "queries.jsonl").read_text().splitlines()]
+        return cls(folder.name, documents, queries, grades)
+
+    def score(self, rank: Callable[[str], Iterable[str]]) -> float:
+        """Mean nDCG@10 over the judged queries; gains are the grades."""
+        found = [_ndcg(list(rank(query["text"])), self.grades[query["id"]]) for query in self.queries]
+        judged = [value for value in found if value is not None]
+        return sum(judged) / len(judged)
+
+
+def _ndcg(ranked: list[str], grades: dict[str, int]) -> float | None:
+    ideal = sorted((grade for grade in grades.values() if grade > 0), reverse=True)
+    if not ideal:
+        return None
+    gains = [max(grades.get(document, 0), 0) for document in ranked]
+    return _dcg(gains) / _dcg(ideal)
+
+
+def _dcg(gains: list[int]) -> float:
+    return sum(gain / math.log2(place + 2) for place, gain in enumerate(gains[:DEPTH]))
+
+
+def index_of(collection: Collection) -> MemoryIndex:
+    index = MemoryIndex(embedder().dimension)
+    index.put(_documents(collection))
+    return index
+
+
+def _documents(collection: Collection) -> Iterable[IndexedDocument]:
+    chunk_id = 0
+    for number, document in enumerate(collection.documents, start=1):
+        draft = Draft(text=document["text"].strip(), fields={"title": document["title"] or None}, language="en")
+        if not draft.text:
+            continue
+        cut(draft)
+        vectors = pack_vectors(embedder().embed_documents([chunk.searched for chunk in draft.chunks]))
+        chunks = []
+        for terms, vector in zip(draft.terms, vectors, strict=True):
+            chunk_id += 1
+            chunks.append(IndexedChunk(chunk_id, terms, vector, "en"))
+        yield IndexedDocument(number, chunks, draft.document_terms, language="en")
+
+
+def ours(collection: Collection, index: MemoryIndex, mode: Mode, fusion: Fusion) -> float:
+    def rank(text: str) -> list[str]:
+        ask = ask_of("bench", Question(text, mode=mode, limit=DEPTH, fusion=fusion))
+        return [collection.documents[hit.document_id - 1]["id"] for hit in index.search(ask).hits]
+
+    return collection.score(rank)
+
+
+def peer(collection: Collection, split: Callable[[str], list[str]]) -> float:
+    """rank-bm25 on title and text as they come."""
+    engine = BM25Okapi([split(f"{document['title']} {document['text']}") for document in collection.documents])
+    ids = [document["id"] for document in collection.documents]
+    return collection.score(
+        lambda text: [ids[i] for i in np.argsort(-engine.get_scores(split(text)), kind="stable")[:DEPTH]]
+    )
+
+
+def measure(names: Sequence[str]) -> dict[str, list[float]]:
+    """nDCG@10 of each way to rank, a figure a collection."""
+    found: dict[str, list[float]] = defaultdict(list)
+    for name in names:
+        collection = Collection.load(ROOT / name)
+        index = index_of(collection)
+        found["millrace keyword"].append(ours(collection, index, "keyword", "rrf"))
+        found["millrace semantic"].append(ours(collection, index, "semantic", "rrf"))
+        found["by reciprocal rank, hybrid"].append(ours(collection, index, "hybrid", "rrf"))
+        found["millrace hybrid"].append(ours(collection, index, "hybrid", DEFAULT_FUSION))
+        found["rank-bm25, split at blanks"].append(peer(collection, lambda text: text.lower().split()))
+        found["rank-bm25, words"].append(peer(collection, lambda text: re.findall(r"\w+", text.lower())))
+    return found
+
+
+def collections() -> list[str]:
+    return sorted(path.name for path in ROOT.iterdir() if (path / "qrels.tsv").exists())
+
+
+def rows() -> list[Row]:
+    """Hybrid and keyword beside plain rank-bm25."""
+    names = collections()
+    found = measure(names)
+
+    def line(label: str) -> str:
+        return " / ".join(f"{value:.3f}" for value in found[label])
+
+    made = []
+    for mode in ("hybrid", "keyword"):
+        label = f"millrace {mode}"
+        wanted = [TARGETS[mode].get(name, 0.0) for name in names]
+        met = all(value >= least for value, least in zip(found[label], wanted, strict=True))
+        reach = "≥ " + " / ".join(f"{least:g}" for least in wanted)
+        what = f"nDCG@10 {' / '.join(names)}, {mode}, {embedder().name}"
+        made.append(Row("13", what, line(label), f"rank-bm25 {line('rank-bm25, words')}", reach, met))
+    return made
+
+
+def main() -> None:
+    names = sys.argv[1:] or collections()
+    print(f"nDCG@{DEPTH}, embedder {embedder().name}")
+    print(f"{'':28}" + "".join(f"{name:>12}" for name in names) + "   target")
+    for label, values in measure(names).items():
+        wanted = TARGETS.get(label.removeprefix("millrace "), {})
+        targets = " / ".join(f"{wanted[name]:g}" for name in names if name in wanted)
+        print(f"{label:28}" + "".join(f"{value:12.4f}" for value in values) + (f"   ≥ {targets}" if targets else ""))
+
+
+if __name__ == "__main__":
+    main()

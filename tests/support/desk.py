@@ -1,0 +1,63 @@
+"""One worker's hand for tests of rooms: claims a job and runs its function here, without Redis or Dramatiq."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from app.core import clock
+from app.core.db import Database
+from app.core.errors import AppError
+from app.core.ids import uuid7
+from app.documents.accept import About, Accepted, Content, accept
+from app.documents.ingest import ingest
+from app.documents.jobs import IngestDocument
+from app.jobs import ledger, workers
+from app.jobs.ledger import Claim, End
+from app.jobs.progress import Progress, Teller
+from app.search import query
+from app.search.query import Question
+
+TENANT = "default"
+
+
+class Desk:
+    """`give` is what the API does, `work` what a worker does, `find` what a searcher does."""
+
+    def __init__(self, db: Database) -> None:
+        self.db = db
+        self.worker_id = uuid7()
+        db.transaction(workers.register, self.worker_id, ["default"], 1, None)
+
+    def give(self, body: str, *, format: Any = "markdown", tenant: str = TENANT, **about: Any) -> Accepted:
+        return self.db.transaction(accept, About(**about), Content(format, body), tenant=tenant)
+
+    def claim(self, job_id: str) -> Progress:
+        claims = self.db.transaction(ledger.claim, [job_id], self.worker_id)
+        return Progress(claims[0], Teller(lambda claim, snapshot: None))
+
+    def run(self, progress: Progress) -> dict[str, Any]:
+        job = IngestDocument.model_validate(progress.claim.payload)
+        return asyncio.run(ingest(job.document_id, job.version_id, progress))
+
+    def work(self, job_id: str) -> dict[str, Any]:
+        """Run the job, and write how it ended; its error is raised."""
+        progress = self.claim(job_id)
+        try:
+            result = self.run(progress)
+        except AppError as error:
+            fault = {"error_type": type(error).__name__, "error_code": error.code, "error_message": error.message}
+            self._finish(progress.claim, "failed", **fault)
+            raise
+        self._finish(progress.claim, "succeeded", result=result)
+        return result
+
+    def _finish(self, claim: Claim, state: Any, **more: Any) -> None:
+        end = End(claim.id, claim.fence, claim.kind, state, state, claim.tries, clock.now(), **more)
+        self.db.transaction(ledger.finish, [end])
+
+    def put(self, body: str, **about: Any) -> dict[str, Any]:
+        return self.work(self.give(body, **about).job.id)
+
+    def find(self, text: str, *, tenant: str = TENANT, **question: Any) -> dict[str, Any]:
+        return asyncio.run(query.search(tenant, Question(text, **question)))

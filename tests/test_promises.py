@@ -1,0 +1,70 @@
+"""Promises that hold for the whole tree: floors, what an import brings along, documents that keep up."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+from app.cli.config import described
+from app.core.settings import PREFIX, Settings, get_settings
+from tests.support.databases import SettingsEnv
+from tests.support.stack import REPOSITORY
+
+BIN = Path(sys.executable).parent
+
+
+def _run(*command: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=55, check=False)
+
+
+def test_the_floors_hold() -> None:
+    ran = _run(str(BIN / "lint-imports"), "--no-cache")
+    assert ran.returncode == 0, ran.stdout
+
+
+def test_the_api_loads_no_actor() -> None:
+    """The inserting program holds no worker code, and neither does it load what only the worker computes with."""
+    names = (
+        "import app.main, sys; print(*[name for name in sys.modules if name.split('.')[0] in {'actors', 'periodiq'}])"
+    )
+    ran = _run(sys.executable, "-c", names)
+    assert ran.returncode == 0, ran.stderr
+    assert ran.stdout.split() == []
+
+
+def test_help_loads_nothing_heavy() -> None:
+    code = (
+        "import sys\nsys.argv = ['millrace', '--help']\nfrom app.__main__ import main\n"
+        "try:\n    main()\nexcept SystemExit:\n    pass\n"
+        "print(*[name for name in ('numpy', 'trafilatura', 'sqlalchemy', 'httpx', 'pydantic') if name in sys.modules])"
+    )
+    ran = _run(sys.executable, "-c", code)
+    assert ran.stdout.splitlines()[-1].split() == [], ran.stdout
+
+
+def test_every_setting_has_a_meaning() -> None:
+    nameless = [name for name, field in Settings.model_fields.items() if not field.description]
+    assert nameless == []
+
+
+def test_the_page_of_settings_is_theirs() -> None:
+    ran = _run(sys.executable, "-c", "from scripts.settings_page import page; print(page(), end='')")
+    assert ran.returncode == 0, ran.stderr
+    assert (REPOSITORY / "docs" / "settings.md").read_text() == ran.stdout, "make fix writes it anew"
+
+
+def test_documents_name_no_setting_that_is_none() -> None:
+    known = {f"{PREFIX}{name.upper()}" for name in Settings.model_fields}
+    for path in [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").rglob("*.md"))]:
+        words = path.read_text().replace("`", " ").replace("=", " ").replace("$", " ").split()
+        named = {word.strip('.,:;()"*/|') for word in words if PREFIX in word}
+        unknown = {n for n in named if n.startswith(PREFIX)} - known - {f"{name}_FILE" for name in known}
+        assert unknown == set(), path
+
+
+def test_no_secret_is_shown(settings_env: SettingsEnv) -> None:
+    settings_env(redis_url="redis://:hidden-one@127.0.0.1:1/0", api_secret="hidden-two-0123456789abcdefghijklmn")
+    rows = described(get_settings())
+    assert "hidden" not in str(rows)
+    assert {row["name"] for row in rows} == {f"{PREFIX}{name.upper()}" for name in Settings.model_fields}
