@@ -11,7 +11,7 @@ from app.core import clock, redis
 from app.core.db import after_commit
 from app.core.errors import ConfigError, Unavailable
 from app.core.logging import get_logger
-from app.jobs import dispatch, events, ledger
+from app.jobs import dispatch, events, moves
 from app.jobs.ledger import Moved
 from app.jobs.models import JobRow
 
@@ -23,7 +23,7 @@ def cancel(session: Session, tenant: str, job_id: str) -> JobRow:
 
     Ended jobs stay as they are. Raises NotFound.
     """
-    row = ledger.cancel(session, tenant, job_id)
+    row = moves.cancel(session, tenant, job_id)
     if row.state == "running":
         _after(session, partial(_tell_workers, row.id))
     elif row.state == "cancelled":
@@ -33,7 +33,7 @@ def cancel(session: Session, tenant: str, job_id: str) -> JobRow:
 
 def retry(session: Session, tenant: str, job_id: str) -> JobRow:
     """Queue a failed or cancelled job again, its tries counted from 0. Raises NotFound, Conflict."""
-    row = ledger.retry(session, tenant, job_id)
+    row = moves.retry(session, tenant, job_id)
     if dispatch.window.take(row.queue, 1):
         row.admitted_at = clock.now()
         dispatch.push_after_commit(session, [row])

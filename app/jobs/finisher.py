@@ -21,6 +21,10 @@ from app.jobs.outcome import due_after, judge
 MOST_WAITING = 1000
 BATCH = 500
 RETRY_S = 0.1
+# While so many end at once, a wait that nobody notices makes the next batch bigger: a transaction costs a job's worth
+# of work or ten, whatever is in it.
+MANY = 8
+LINGER_S = 0.008
 IDLE_S = 5.0
 # Acks that Redis did not take are repeated; more than this are left to whoever finds the worker gone.
 MOST_UNACKED = 10_000
@@ -53,6 +57,7 @@ class Finisher:
         self._unacked: list[tuple[str, str]] = []
         self._lock = threading.Lock()
         self._changed = threading.Condition(self._lock)
+        self._in_hand = 0
         self._busy = False
         self._stopping = False
         self._thread = threading.Thread(target=self._run, name="finisher", daemon=True)
@@ -66,7 +71,7 @@ class Finisher:
 
     @property
     def is_full(self) -> bool:
-        return len(self._done) >= MOST_WAITING
+        return len(self._done) + self._in_hand >= MOST_WAITING
 
     def submit(self, done: Done) -> None:
         with self._lock:
@@ -114,30 +119,32 @@ class Finisher:
                 done, self._done = self._done[:BATCH], self._done[BATCH:]
                 marks, self._marks = list(self._marks.values()), {}
                 snapshots, self._snapshots = list(self._snapshots.values()), {}
-                self._busy = True
+                self._busy, self._in_hand = True, len(done)
             written = self._write(done, marks, snapshots)
             with self._changed:
                 if written is None:
                     self._done[:0] = done
                     for claim, at in marks:
                         self._marks.setdefault(claim.id, (claim, at))
-                self._busy = False
+                self._busy, self._in_hand = False, 0
                 self._changed.notify_all()
             if written is None:
                 if self._stopping:
                     return  # whoever finds this worker gone has the jobs run again
-                self._pause()
+                self._pause(RETRY_S)
                 continue
             self._ack([item.message for item in done])
             self._tell(done, written, marks)
+            if len(done) >= MANY:
+                self._pause(LINGER_S)
 
     def _has_work(self) -> bool:
         marks = self._marks and clock.monotonic() >= self._marks_due
         return bool(self._stopping or self._done or self._snapshots or self._unacked or marks)
 
-    def _pause(self) -> None:
+    def _pause(self, seconds: float) -> None:
         with self._changed:
-            self._changed.wait_for(lambda: self._stopping, RETRY_S)
+            self._changed.wait_for(lambda: self._stopping, seconds)
 
     def _write(
         self,
@@ -192,7 +199,7 @@ class Finisher:
         except (Unavailable, ConfigError):
             with self._changed:
                 self._unacked[:0] = waiting
-            self._pause()
+            self._pause(RETRY_S)
 
     def _tell(self, done: list[Done], moved: list[Moved], marks: list[tuple[Claim, datetime]]) -> None:
         if done and self.before_ends is not None:

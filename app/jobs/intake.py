@@ -26,7 +26,7 @@ IDLE_S = 1.0
 # A kind that no worker here knows is looked at again after this long; a newer worker may have come by then.
 PARKED_FOR = timedelta(seconds=15)
 # Jobs that take this long on average are claimed so much ahead of the threads (a factor).
-DEPTHS = ((0.002, 8), (0.005, 4), (0.02, 2))
+DEPTHS = ((0.002, 16), (0.005, 8), (0.02, 2))
 QUARANTINE_DAYS = 7
 
 log = get_logger(__name__)
@@ -44,7 +44,7 @@ class Fetched:
 
 
 class Depth:
-    """How many jobs a queue may hold here, in threads: one, or up to four while its jobs take milliseconds."""
+    """How many jobs a queue may hold here, in threads: one, or more while its jobs take milliseconds."""
 
     def __init__(self) -> None:
         self._mean_s: dict[str, float] = {}
@@ -157,7 +157,7 @@ class Intake:
             limit = self._threads * self.depth.of(queue)
             room = limit - held
             # Ahead of the threads a bigger batch is worth a short wait; an idle thread is not.
-            if room > 0 and (held < self._threads or room >= limit // 4):
+            if room > 0 and (held < self._threads or room >= limit // 2):
                 rooms.append((queue, room))
         return rooms
 

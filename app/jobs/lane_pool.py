@@ -76,7 +76,8 @@ class Lane:
         """Whether it lives; waits until it does where it was only just ordered."""
         if self.pid is None:
             self.pid = self._hear(timeout_s)
-        return self.pid is not None and not _readable(self.leash, 0)
+        # The server may not have told of its death yet; an idle lane has nothing to say on the channel.
+        return self.pid is not None and not _readable(self.leash, 0) and not _readable(self.channel, 0)
 
     def exit_code(self, timeout_s: float = DEATH_TIMEOUT_S) -> int | None:
         """How it ended (negative: the signal) once it has; None where the server cannot tell."""

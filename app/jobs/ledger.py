@@ -1,4 +1,7 @@
-"""The ledger: the only code that moves a job, each move one statement guarded by state and fence."""
+"""The ledger: what a worker does to a job, each move one statement guarded by state and fence.
+
+Together with `moves` (what people and time do) and `admission` the only code that writes a job row.
+"""
 
 from __future__ import annotations
 
@@ -13,12 +16,11 @@ from sqlalchemy.orm import Session
 
 from app.core import clock, sqlrows
 from app.core.db import UtcDateTime
-from app.core.errors import Cancelled, Conflict, NotFound, Stale
-from app.core.ids import is_uuid
+from app.core.errors import Cancelled, Stale
 from app.core.logging import get_logger
 from app.jobs.definition import definition
 from app.jobs.models import JOB, JobRow
-from app.jobs.states import ENDED, NOT_STARTED, Outcome, State
+from app.jobs.states import ENDED, Outcome, State
 
 # After so many crashes a job is claimed alone in its process; one more while alone fails it as poison.
 CRASHES_BEFORE_ALONE = 2
@@ -93,7 +95,7 @@ _CLAIMED = (
     "id, fence, tenant, kind, queue, payload, payload_version, tries, max_tries, crashes, due_at, claimed_at, "
     "document_id, request_id, progress"
 )
-_MOVED = "id, tenant, state, tries, max_tries, progress"
+MOVED = "id, tenant, state, tries, max_tries, progress"
 
 
 def _typed(sql: str, columns: str, *times: str) -> sa.TextualSelect:
@@ -191,8 +193,8 @@ def _finish_sql(dialect: str) -> sa.TextualSelect:
                error_type = new_error_type, error_code = new_error_code, error_message = new_error_message,
                fingerprint = new_fingerprint, result = new_result, progress = COALESCE(new_progress, progress)
         FROM {sqlrows.table(dialect, _END)} WHERE {_right_claim(dialect)}
-        RETURNING {_MOVED}""",
-        _MOVED,
+        RETURNING {MOVED}""",
+        MOVED,
     )
 
 
@@ -220,7 +222,7 @@ def finish(session: Session, ends: Sequence[End], *, call_on_end: bool = True) -
     session.execute(_attempts_sql(dialect), rows)
     moved = [Moved(*row) for row in session.execute(_finish_sql(dialect), rows).all()]
     if call_on_end:
-        _call_on_end(session, moved, {end.id: end.kind for end in ends})
+        call_on_end_of(session, moved, {end.id: end.kind for end in ends})
     return moved
 
 
@@ -300,7 +302,7 @@ def _free_sql(dialect: str) -> sa.TextualSelect:
                 SELECT attempt.worker_id FROM attempt WHERE attempt.job_id = job.id AND attempt.outcome = 'died'))"""
     poison = f"{died} AND crashes >= {CRASHES_BEFORE_ALONE} AND NOT ({others_die})"
     ended = f"cancel_requested_at IS NOT NULL OR ({poison})"
-    columns = _MOVED + ", kind"
+    columns = MOVED + ", kind"
     return _typed(
         f"""
         WITH moving AS MATERIALIZED (
@@ -335,11 +337,11 @@ def free(session: Session, worker_id: str, reason: str) -> list[Moved]:
     ).bindparams(sa.bindparam("now", type_=UtcDateTime()))
     session.execute(written, {"ids": sqlrows.id_list(dialect, [row.id for row in rows]), "now": now, "reason": reason})
     moved = [Moved(*row[:-1]) for row in rows]
-    _call_on_end(session, moved, {row.id: row.kind for row in rows}, apart=True)
+    call_on_end_of(session, moved, {row.id: row.kind for row in rows}, apart=True)
     return moved
 
 
-def _call_on_end(session: Session, moved: Iterable[Moved], kinds: dict[str, str], *, apart: bool = False) -> None:
+def call_on_end_of(session: Session, moved: Iterable[Moved], kinds: dict[str, str], *, apart: bool = False) -> None:
     """`apart`: one that fails is told in the log and keeps no other job from its move."""
     for move in moved:
         kind = definition(kinds[move.id])
@@ -357,98 +359,6 @@ def _call_on_end(session: Session, moved: Iterable[Moved], kinds: dict[str, str]
             raise
         except Exception:  # on_end is anybody's code
             log.exception("on_end_refused", job_id=move.id, kind=row.kind)
-
-
-def _find(session: Session, tenant: str, job_id: str) -> JobRow:
-    row = None
-    if is_uuid(job_id):
-        statement = sa.select(JobRow).where(JobRow.id == job_id, JobRow.tenant == tenant).with_for_update()
-        row = session.execute(statement, execution_options={"populate_existing": True}).scalar_one_or_none()
-    if row is None:
-        raise NotFound(f"Job {job_id} not found", code="job_not_found")
-    return row
-
-
-def cancel(session: Session, tenant: str, job_id: str) -> JobRow:
-    """Ask the job to stop: what has not started never will, what runs is told. Ended jobs stay as they are."""
-    row = _find(session, tenant, job_id)
-    if row.state in NOT_STARTED:
-        row.state, row.finished_at, row.cancel_requested_at = "cancelled", clock.now(), clock.now()
-        row.admitted_at = None
-        session.flush()
-        kind = definition(row.kind)
-        if kind is not None and kind.on_end is not None:
-            kind.on_end(session, row)
-    elif row.state == "running" and row.cancel_requested_at is None:
-        row.cancel_requested_at = clock.now()
-    session.flush()
-    return row
-
-
-def retry(session: Session, tenant: str, job_id: str) -> JobRow:
-    """A person's retry of a job that failed or was cancelled: queued again, its tries counted from 0.
-
-    Raises Conflict in every other state, and while another job with its unique key is open.
-    """
-    row = _find(session, tenant, job_id)
-    if row.state not in ("failed", "cancelled"):
-        raise Conflict(f"Job {job_id} is {row.state}; only a failed or cancelled job can be retried", code="job_state")
-    row.state, row.tries, row.crashes = "queued", 0, 0
-    row.due_at, row.admitted_at, row.discarded_at = clock.now(), None, None
-    row.finished_at = row.cancel_requested_at = row.expires_at = None
-    row.error_type = row.error_code = row.error_message = row.fingerprint = row.result = None
-    key = row.unique_key
-    try:
-        session.flush()
-    except sa.exc.IntegrityError as error:
-        raise Conflict(f"Another job with the key {key} is open", code="unique_key") from error
-    return row
-
-
-def something_due(session: Session) -> bool:
-    due = sa.select(JobRow.id).where(JobRow.state.in_(("scheduled", "retrying")), JobRow.due_at <= clock.now())
-    return session.scalar(due.limit(1)) is not None
-
-
-def something_expired(session: Session) -> bool:
-    expired = sa.select(JobRow.id).where(JobRow.state == "queued", JobRow.expires_at <= clock.now())
-    return session.scalar(expired.limit(1)) is not None
-
-
-def make_due(session: Session, limit: int) -> int:
-    """scheduled, retrying → queued for what is due. How many moved."""
-    moving = (
-        sa.select(JobRow.id)
-        .where(JobRow.state.in_(("scheduled", "retrying")), JobRow.due_at <= clock.now())
-        .order_by(JobRow.id)
-        .limit(limit)
-        .with_for_update(skip_locked=True)
-        .cte("moving")  # a subquery's LIMIT may limit nothing (see admission)
-    )
-    update = sa.update(JOB).where(JOB.c.id.in_(sa.select(moving.c.id))).values(state="queued", admitted_at=None)
-    return len(session.execute(update.returning(JOB.c.id)).all())
-
-
-def expire(session: Session, limit: int) -> list[Moved]:
-    """queued → failed for what should not start any more."""
-    now = clock.now()
-    moving = (
-        sa.select(JobRow.id)
-        .where(JobRow.state == "queued", JobRow.expires_at <= now)
-        .order_by(JobRow.id)
-        .limit(limit)
-        .with_for_update(skip_locked=True)
-        .cte("moving")  # a subquery's LIMIT may limit nothing (see admission)
-    )
-    values = {"state": "failed", "finished_at": now, "admitted_at": None}
-    values |= {"error_type": "Expired", "error_code": "expired", "error_message": "not started before expires_at"}
-    table = JOB
-    columns = [table.c[name] for name in (_MOVED + ", kind").split(", ")]
-    update = sa.update(table).where(table.c.id.in_(sa.select(moving.c.id))).values(values)
-    found = session.execute(update.returning(*columns)).mappings().all()
-    moved = [Moved(**{name: row[name] for name in _MOVED.split(", ")}) for row in found]
-    _call_on_end(session, moved, {row["id"]: row["kind"] for row in found}, apart=True)
-    return moved
 
 
 def count(session: Session, statement: sa.Executable) -> int:

@@ -32,7 +32,8 @@ class JobRow(Base):
         _partial("ix_job_unfed", "queue", "id", where=_UNFED),
         _partial("ix_job_fed", "admitted_at", where=_FED),
         _partial("ix_job_due", "due_at", where="state IN ('scheduled', 'retrying')"),
-        _partial("ix_job_running", "worker_id", where="state = 'running'"),
+        # Of no use to statements that know the ids: between two vacuums it is full of entries of ended jobs.
+        _partial("ix_job_running", "worker_id", where="state = 'running' AND worker_id IS NOT NULL"),
         _partial("ix_job_expires", "expires_at", where="state = 'queued' AND expires_at IS NOT NULL"),
         _partial("ix_job_parent", "parent_id", where="parent_id IS NOT NULL"),
         _partial("ix_job_document", "document_id", where="document_id IS NOT NULL"),

@@ -19,7 +19,7 @@ from app.core.db import close_database, database
 from app.core.errors import ConfigError, Unavailable
 from app.core.health import HealthServer
 from app.core.settings import get_settings
-from app.jobs import admission, dispatch, events, ledger, workers
+from app.jobs import admission, dispatch, events, ledger, moves, workers
 from app.jobs.dispatch import DEFAULT_WINDOW, LUA
 from app.jobs.ledger import FREE_BATCH
 from app.jobs.queues import QUEUES
@@ -123,13 +123,13 @@ class Relay:
             log.warning("relay_waits", reason=reason)
 
     def _make_due(self) -> None:
-        if database().read(ledger.something_due):
-            moved = database().transaction(ledger.make_due, BATCH)
+        if database().read(moves.something_due):
+            moved = database().transaction(moves.make_due, BATCH)
             log.debug("made_due", jobs=moved)
 
     def _expire(self) -> None:
-        if database().read(ledger.something_expired):
-            events.announce(database().transaction(ledger.expire, BATCH))
+        if database().read(moves.something_expired):
+            events.announce(database().transaction(moves.expire, BATCH))
 
     # Windows
 

@@ -13,7 +13,7 @@ import sqlalchemy as sa
 
 from app.core.db import database
 from app.core.http import client
-from app.jobs import control, ledger
+from app.jobs import control, moves
 from app.jobs.models import WorkerRow
 from tests.actors.conftest import Plant, pass_time
 from tests.support.kinds import Block, Compute, Fail, FailOnce, Held, Kill, Noop, Sleep, Slow, Staged, Stubborn
@@ -280,7 +280,7 @@ def test_a_cancel_reaches_a_worker_that_hears_nothing_from_redis(plant: Plant) -
     plant.worker()
     job_id = plant.enqueue(Sleep(seconds=60))
     plant.until_begun(job_id)
-    database().transaction(ledger.cancel, "default", job_id)
+    database().transaction(moves.cancel, "default", job_id)
     assert plant.until(job_id, "cancelled", timeout_s=4).tries == 0
 
 

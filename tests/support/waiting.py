@@ -7,16 +7,27 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
+from app.core.http import HTTPError
+
 T = TypeVar("T")
 
 POLL_S = 0.02
 
 
-def wait_until(condition: Callable[[], T], *, timeout_s: float = 10.0, what: str, poll_s: float = POLL_S) -> T:
-    """The first true answer of `condition`; fails the test, naming `what`, when there was none in time."""
+def wait_until(condition: Callable[[], T], *, timeout_s: float = 20.0, what: str, poll_s: float = POLL_S) -> T:
+    """The first true answer of `condition`; fails the test, naming `what`, when there was none in time.
+
+    A server that does not answer yet is waited for like one that answers wrongly.
+    """
     deadline = time.monotonic() + timeout_s
     while True:
-        answer = condition()
+        try:
+            answer = condition()
+        except HTTPError as error:
+            if time.monotonic() > deadline:
+                raise AssertionError(f"waited {timeout_s:g} s in vain for {what}: {error!r}") from error
+            time.sleep(poll_s)
+            continue
         if answer:
             return answer
         if time.monotonic() > deadline:
@@ -24,7 +35,7 @@ def wait_until(condition: Callable[[], T], *, timeout_s: float = 10.0, what: str
         time.sleep(poll_s)
 
 
-async def wait_until_async(condition: Callable[[], Awaitable[T]], *, timeout_s: float = 10.0, what: str) -> T:
+async def wait_until_async(condition: Callable[[], Awaitable[T]], *, timeout_s: float = 20.0, what: str) -> T:
     """The same for a condition that is awaited; the loop goes on meanwhile."""
     deadline = time.monotonic() + timeout_s
     while True:

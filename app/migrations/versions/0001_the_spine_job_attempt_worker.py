@@ -120,7 +120,13 @@ def upgrade() -> None:
         "ix_job_fed", "job", ["admitted_at"], unique=False, **where("state = 'queued' AND admitted_at IS NOT NULL")
     )
     op.create_index("ix_job_parent", "job", ["parent_id"], unique=False, **where("parent_id IS NOT NULL"))
-    op.create_index("ix_job_running", "job", ["worker_id"], unique=False, **where("state = 'running'"))
+    op.create_index(
+        "ix_job_running",
+        "job",
+        ["worker_id"],
+        unique=False,
+        **where("state = 'running' AND worker_id IS NOT NULL"),
+    )
     op.create_index("ix_job_tenant", "job", ["tenant", "id"], unique=False)
     op.create_index(
         "ix_job_unfed", "job", ["queue", "id"], unique=False, **where("state = 'queued' AND admitted_at IS NULL")

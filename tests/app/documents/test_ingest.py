@@ -8,7 +8,7 @@ import sqlalchemy as sa
 from app.core.errors import Cancelled, Conflict, InvalidInput, NotFound, Stale
 from app.documents import catalog
 from app.documents.models import Document, DocumentVersion
-from app.jobs import ledger
+from app.jobs import ledger, moves
 from app.search.engines.face import Filters
 from app.search.models import Change, Chunk
 from tests.support.desk import TENANT, Desk
@@ -119,7 +119,7 @@ def test_a_cancelled_job_writes_nothing(desk: Desk) -> None:
     """hold() sees the cancel at the next transaction."""
     accepted = desk.give(PAGE, url="https://example.com/a")
     progress = desk.claim(accepted.job.id)
-    desk.db.transaction(ledger.cancel, TENANT, accepted.job.id)
+    desk.db.transaction(moves.cancel, TENANT, accepted.job.id)
     with pytest.raises(Cancelled):
         desk.run(progress)
     assert desk.find("sluice")["total"] == 0

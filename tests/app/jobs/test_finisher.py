@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 from app.core import clock
 from app.core.errors import ConfigError, InvalidInput, Stale, Unavailable
 from app.core.ids import uuid7
-from app.jobs import control, ledger, workers
+from app.jobs import control, moves, workers
 from app.jobs.definition import Job
 from app.jobs.finisher import MOST_WAITING
 from app.jobs.models import JobRow, WorkerRow
@@ -95,10 +95,10 @@ def test_an_end_calls_on_end_in_its_own_transaction(
 def test_a_cancel_before_the_start_and_a_death_call_on_end_too(desks: Desks) -> None:
     desk = desks(Counted.kind)
     cancelled, died = desk.enqueue(Counted(), Counted())
-    desk.ledger.db.transaction(ledger.cancel, "default", cancelled)
+    desk.ledger.db.transaction(moves.cancel, "default", cancelled)
     (run,) = desk.take()
     assert run.claim.id == died
-    desk.ledger.db.transaction(ledger.cancel, "default", died)
+    desk.ledger.db.transaction(moves.cancel, "default", died)
     desk.ledger.db.transaction(workers.bury, desk.process.id, "killed")
     assert (_told(desk, cancelled), _told(desk, died)) == ("cancelled", "cancelled")
 
@@ -151,7 +151,7 @@ def test_an_on_end_that_fails_keeps_no_job_of_a_dead_worker(desks: Desks) -> Non
     expired, expired_too = desk.ledger.put(kind=Stuck.kind, expires_at=now), desk.ledger.put(expires_at=now)
     desk.ledger.db.transaction(workers.bury, desk.process.id, "killed")
     assert (desk.state(stuck), desk.state(other)) == ("cancelled", "queued")
-    desk.ledger.db.transaction(ledger.expire, 10)
+    desk.ledger.db.transaction(moves.expire, 10)
     assert (desk.state(expired), desk.state(expired_too)) == ("failed", "failed")
     assert _told(desk, stuck) is None
 

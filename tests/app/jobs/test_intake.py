@@ -13,7 +13,7 @@ from app.core import clock
 from app.core.db import database
 from app.core.ids import uuid7
 from app.core.redis import QUARANTINE
-from app.jobs import dispatch, ledger
+from app.jobs import dispatch, moves
 from app.jobs.definition import Job
 from app.jobs.intake import PARKED_FOR, Depth
 from app.jobs.process import LONGEST_WAIT_S
@@ -250,7 +250,7 @@ def test_queues_are_served_in_their_order(desks: Desks) -> None:
 
 def test_a_job_cancelled_in_the_window_is_never_claimed(desk: Desk) -> None:
     (job_id,) = desk.enqueue(Chore())
-    database().transaction(ledger.cancel, "default", job_id)
+    database().transaction(moves.cancel, "default", job_id)
     assert desk.process.intake.next() == []
     desk.until_acked()
     assert desk.state(job_id) == "cancelled"

@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session
 from app.core import clock
 from app.core.errors import Conflict
 from app.core.ids import uuid7
-from app.jobs import admission, ledger, workers
+from app.jobs import admission, ledger, moves, workers
 from app.jobs.models import JOB, JobRow
 from app.jobs.states import ENDED, MOVES, NOT_STARTED, STATES, Outcome, State
 from tests.app.jobs.conftest import WORKER, Ledger, end_of
@@ -33,7 +33,7 @@ def _end(state: State, outcome: Outcome, *, fence: int = FENCE) -> Act:
 
 def _retry(session: Session, job_id: str) -> None:
     try:
-        ledger.retry(session, "default", job_id)
+        moves.retry(session, "default", job_id)
     except Conflict as refusal:
         assert refusal.code == "job_state"
 
@@ -54,10 +54,10 @@ ACTS: dict[str, tuple[Act, dict[State, State]]] = {
     "snapshot": (lambda s, j: ledger.snapshot(s, [(j, FENCE, {"percent": 1.0})]), {}),
     "free": (lambda s, j: ledger.free(s, WORKER, "killed"), {"running": "queued"}),
     "bury": (lambda s, j: workers.bury(s, WORKER, "killed"), {"running": "queued"}),
-    "cancel": (lambda s, j: ledger.cancel(s, "default", j), dict.fromkeys(NOT_STARTED, "cancelled")),
+    "cancel": (lambda s, j: moves.cancel(s, "default", j), dict.fromkeys(NOT_STARTED, "cancelled")),
     "retry": (_retry, {"failed": "queued", "cancelled": "queued"}),
-    "make due": (lambda s, j: ledger.make_due(s, 10), {"scheduled": "queued", "retrying": "queued"}),
-    "expire": (lambda s, j: ledger.expire(s, 10), {"queued": "failed"}),
+    "make due": (lambda s, j: moves.make_due(s, 10), {"scheduled": "queued", "retrying": "queued"}),
+    "expire": (lambda s, j: moves.expire(s, 10), {"queued": "failed"}),
     "admit": (lambda s, j: admission.admit(s, "default", 10), {}),
     "park": (lambda s, j: admission.park(s, [j], clock.now() + FUTURE), {}),
     "empty windows": (lambda s, j: admission.empty_windows(s), {}),
@@ -172,7 +172,7 @@ def test_a_cancel_meanwhile_wins_over_another_try_not_over_an_end(
     ledger_of: Ledger, asked: State, becomes: State
 ) -> None:
     job_id = ledger_of.put(state="running", fence=FENCE, worker_id=WORKER)
-    ledger_of.db.transaction(ledger.cancel, "default", job_id)
+    ledger_of.db.transaction(moves.cancel, "default", job_id)
     outcome: Outcome = "handed_back" if asked == "queued" else asked  # type: ignore[assignment]
     ledger_of.db.transaction(_end(asked, outcome), job_id)
     assert ledger_of.row(job_id).state == becomes
@@ -202,7 +202,7 @@ def test_a_retry_begins_anew_and_keeps_its_fence(ledger_of: Ledger) -> None:
     job_id = ledger_of.put(
         state="failed", fence=FENCE, tries=4, crashes=3, error_type="X", finished_at=clock.now(), result={"a": 1}
     )
-    ledger_of.db.transaction(ledger.retry, "default", job_id)
+    ledger_of.db.transaction(moves.retry, "default", job_id)
     row = ledger_of.row(job_id)
     assert (row.state, row.fence, row.tries, row.crashes) == ("queued", FENCE, 0, 0)
     assert [row.error_type, row.finished_at, row.result, row.admitted_at] == [None] * 4
@@ -212,5 +212,5 @@ def test_a_retry_beside_an_open_job_of_the_same_key_is_a_conflict(ledger_of: Led
     old = ledger_of.put(state="failed", unique_key="page-1")
     ledger_of.put(state="queued", unique_key="page-1")
     with pytest.raises(Conflict, match="page-1"):
-        ledger_of.db.transaction(ledger.retry, "default", old)
+        ledger_of.db.transaction(moves.retry, "default", old)
     assert ledger_of.row(old).state == "failed"

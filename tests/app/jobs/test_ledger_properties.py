@@ -16,7 +16,7 @@ from app.core import clock
 from app.core.db import Database
 from app.core.errors import Cancelled, Conflict, Stale
 from app.core.ids import uuid7
-from app.jobs import admission, ledger, workers
+from app.jobs import admission, ledger, moves, workers
 from app.jobs.ledger import Claim, End
 from app.jobs.models import JOB, AttemptRow, JobRow, WorkerRow
 from app.jobs.states import ENDED, MOVES, Outcome, State
@@ -128,7 +128,7 @@ class Interleaving(RuleBasedStateMachine):
     def cancel(self, which: int) -> None:
         job_id = self._job(which)
         if job_id:
-            self.db.transaction(ledger.cancel, "default", job_id)
+            self.db.transaction(moves.cancel, "default", job_id)
 
     @rule(which=Which)
     def retry(self, which: int) -> None:
@@ -136,7 +136,7 @@ class Interleaving(RuleBasedStateMachine):
         if job_id is None:
             return
         try:
-            self.db.transaction(ledger.retry, "default", job_id)
+            self.db.transaction(moves.retry, "default", job_id)
             self.retried = {job_id}
         except Conflict:
             assert self._state(job_id) not in ("failed", "cancelled")
@@ -148,12 +148,12 @@ class Interleaving(RuleBasedStateMachine):
 
     @rule()
     def relay(self) -> None:
-        self.db.transaction(ledger.make_due, 10)
+        self.db.transaction(moves.make_due, 10)
         self.db.transaction(admission.admit, "default", 3)
 
     @rule()
     def expire(self) -> None:
-        self.db.transaction(ledger.expire, 10)
+        self.db.transaction(moves.expire, 10)
 
     @rule()
     def flush(self) -> None:
@@ -231,8 +231,8 @@ class Interleaving(RuleBasedStateMachine):
         """From wherever it stands, every job comes to an end."""
         for _ in range(3):
             self.db.transaction(lambda session: session.execute(sa.update(JobRow).values(due_at=clock.now() - HOUR)))
-            self.db.transaction(ledger.make_due, 100)
-            self.db.transaction(ledger.expire, 100)
+            self.db.transaction(moves.make_due, 100)
+            self.db.transaction(moves.expire, 100)
             ids = [ticket.id for ticket in self.db.transaction(admission.admit, "default", 100)]
             ids += [job_id for job_id, row in self.db.read(_rows).items() if row["admitted_at"]]
             for alone in (False, True):

@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 from app.core import clock
 from app.core.errors import Cancelled, Stale
 from app.core.ids import uuid7
-from app.jobs import admission, ledger, workers
+from app.jobs import admission, ledger, moves, workers
 from app.jobs.ledger import Claim, End
 from app.jobs.models import WorkerRow
 from app.jobs.states import State
@@ -44,7 +44,7 @@ def _lose_and_claim_again(ledger_of: Ledger, claim: Claim) -> None:
 
 
 def _ask_to_stop(ledger_of: Ledger, claim: Claim) -> None:
-    ledger_of.db.transaction(ledger.cancel, "default", claim.id)
+    ledger_of.db.transaction(moves.cancel, "default", claim.id)
 
 
 def _end(ledger_of: Ledger, claim: Claim) -> None:
@@ -141,8 +141,8 @@ class Crowd:
             self.db.transaction(admission.park, chance.sample(self.ids, 10), clock.now())
             self.db.transaction(admission.empty_windows)
             self.db.transaction(admission.admit, "default", 20)
-            self.db.transaction(ledger.make_due, 20)
-            self.db.transaction(ledger.cancel, "default", chance.choice(self.ids))
+            self.db.transaction(moves.make_due, 20)
+            self.db.transaction(moves.cancel, "default", chance.choice(self.ids))
 
     def _end(self, claim: Claim, chance: random.Random) -> End:
         states: list[State] = ["queued", "queued", "retrying", "retrying", "succeeded"]
