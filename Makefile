@@ -59,4 +59,5 @@ bench: ## The rows of the targets table, each beside its peer
 chaos: setup ## Kill, cut and freeze for ROUNDS rounds; nothing may be lost
 	@$(BIN)/python -m tests.chaos --rounds $(ROUNDS) $(ARGS)
 
-verify: check test ## What CI runs
+verify: check setup ## What CI runs: the checks and the whole suite
+	@JOBS=$(JOBS) scripts/suite.sh $(ARGS)
