@@ -18,7 +18,7 @@ from typing import Any, NoReturn
 from dramatiq import Middleware
 from sqlalchemy.exc import SQLAlchemyError
 
-from app.core import clock, logging, migrate, redis
+from app.core import clock, logging, redis, schema
 from app.core.db import close_database, database
 from app.core.errors import ConfigError, Unavailable
 from app.core.health import HealthServer
@@ -188,11 +188,11 @@ class Lifespan(Middleware):
             log.warning("worker_waits", reason=error.message)  # the intake waits for it by itself
         try:
             database().ping()  # in our words: what refuses us, and what merely does not answer
-            current = migrate.current(database())
+            current = schema.current(database())
         except Unavailable as error:
             return error.message
-        if current is None or current < migrate.head():
-            return f"the schema is at {current or 'nothing'}, not {migrate.head()}; run `millrace migrate`"
+        if current is None or current < schema.head():
+            return f"the schema is at {current or 'nothing'}, not {schema.head()}; run `millrace migrate`"
         return None
 
     def _begin_work(self) -> None:

@@ -1,9 +1,13 @@
 """A worker's contents as a list: the broker first, then every module with actors. `dramatiq actors.main -p 1`."""
+# ruff: noqa: E402  the collector is to rest while modules are imported
 
 from __future__ import annotations
 
+import gc
 import importlib
 import sys
+
+gc.disable()  # nothing that an import makes is garbage, and looking for some is a tenth of it
 
 from actors.lifespan import EXIT_CONFIG, Lifespan
 from app.core import logging
@@ -28,3 +32,6 @@ except ModuleNotFoundError as error:
         raise
     sys.stderr.write(f"millrace worker: MILLRACE_MODULES names {asked[0]}, which cannot be found\n")
     sys.exit(EXIT_CONFIG)
+
+gc.freeze()  # nor will it ever be
+gc.enable()

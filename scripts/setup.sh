@@ -59,8 +59,10 @@ need_uv() {
         give_up "uv could not be fetched from PyPI; check the network, or put uv on the PATH."
 }
 
+# Compiled here once: where Python may not write bytecode (images, many CI machines) each process would compile all it
+# imports anew, 1.7 of a worker's 3.5 s.
 sync() {
-    env -u VIRTUAL_ENV UV_PYTHON_DOWNLOADS=never UV_PROJECT_ENVIRONMENT=.venv \
+    env -u VIRTUAL_ENV UV_COMPILE_BYTECODE=1 UV_PYTHON_DOWNLOADS=never UV_PROJECT_ENVIRONMENT=.venv \
         "$UV" sync --quiet --frozen --inexact --python "$PYTHON" "$@" ||
         give_up "the packages of uv.lock could not be installed; what uv says above tells why."
 }

@@ -21,6 +21,7 @@ pytest_plugins = ["tests.support.databases"]
 close_network()
 for _name in [name for name in os.environ if name.startswith("MILLRACE_") and not name.startswith("MILLRACE_TEST_")]:
     del os.environ[_name]  # a desk's own settings must not steer the tests
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # our processes, dozens of them, would compile the program each time
 
 _REPORT = pytest.StashKey[pytest.TestReport]()
 

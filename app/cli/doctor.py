@@ -15,7 +15,7 @@ from app.cli.server import Server
 from app.core import redis
 from app.core.db import close_database, database
 from app.core.errors import AppError, ConfigError
-from app.core.migrate import current, head
+from app.core.schema import current, head
 from app.core.settings import Settings, get_settings
 from app.jobs import workers
 from app.search.embed import embedder

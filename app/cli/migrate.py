@@ -7,7 +7,8 @@ from app.cli.exits import Quit
 from app.cli.server import settings
 from app.core.db import Database
 from app.core.errors import ConfigError, Unavailable
-from app.core.migrate import current, upgrade
+from app.core.migrate import upgrade
+from app.core.schema import current
 
 
 def run(*, as_json: bool) -> int:

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import logging
 import sys
-from pathlib import Path
 
 import sqlalchemy as sa
 
@@ -13,12 +12,10 @@ logging.getLogger("alembic").setLevel(logging.WARNING)  # else each start tells 
 
 from alembic import command
 from alembic.config import Config
-from alembic.runtime.migration import MigrationContext
-from alembic.script import ScriptDirectory
 
 from app.core.db import Database, database
+from app.core.schema import SCRIPTS, head
 
-SCRIPTS = Path(__file__).parent.parent / "migrations"
 LOCK = 52100  # PostgreSQL advisory lock: two containers that start at once migrate once
 
 
@@ -39,17 +36,6 @@ def upgrade(database: Database) -> str:
                 connection.execute(sa.text("SELECT pg_advisory_unlock(:lock)"), {"lock": LOCK})
                 connection.commit()
     return head()
-
-
-def head() -> str:
-    """The revision this program was written for."""
-    return str(ScriptDirectory.from_config(_config()).get_current_head())
-
-
-def current(database: Database) -> str | None:
-    """The revision the database is at; None for an empty one."""
-    with database.engine.connect() as connection:
-        return MigrationContext.configure(connection).get_current_revision()
 
 
 def _config() -> Config:

@@ -13,8 +13,9 @@ from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
 
-from app.core import migrate
+from app.core import migrate, schema
 from app.core.db import Base, Database
 from app.jobs.states import MOVES, STATES
 from tests.support.services import PostgresServer
@@ -45,7 +46,7 @@ def _tables(database: Database) -> set[str]:
 
 def _to(database: Database, revision: str) -> None:
     config = Config()
-    config.set_main_option("script_location", str(migrate.SCRIPTS))
+    config.set_main_option("script_location", str(schema.SCRIPTS))
     with database.engine.connect() as connection:
         config.attributes["connection"] = connection
         command.downgrade(config, revision)
@@ -62,7 +63,7 @@ def test_models_equal_the_migrations_head(empty_db: Database) -> None:
 
 
 def test_upgrade_downgrade_and_upgrade_again(empty_db: Database) -> None:
-    assert migrate.current(empty_db) is None
+    assert schema.current(empty_db) is None
     migrate.upgrade(empty_db)
     made = _tables(empty_db)
     assert {"job", "attempt", "worker"} <= made
@@ -70,12 +71,18 @@ def test_upgrade_downgrade_and_upgrade_again(empty_db: Database) -> None:
     assert _tables(empty_db) == set()
     migrate.upgrade(empty_db)
     assert _tables(empty_db) == made
-    assert migrate.current(empty_db) == migrate.head()
+    assert schema.current(empty_db) == schema.head()
 
 
 def test_a_second_upgrade_changes_nothing(empty_db: Database) -> None:
     migrate.upgrade(empty_db)
-    assert migrate.upgrade(empty_db) == migrate.current(empty_db) == migrate.head()
+    assert migrate.upgrade(empty_db) == schema.current(empty_db) == schema.head()
+
+
+def test_the_head_that_is_read_from_file_names_is_alembics() -> None:
+    config = Config()
+    config.set_main_option("script_location", str(schema.SCRIPTS))
+    assert ScriptDirectory.from_config(config).get_heads() == [schema.head()]
 
 
 def test_the_migration_knows_the_moves_and_states_of_the_program() -> None:
