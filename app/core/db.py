@@ -37,6 +37,8 @@ LOCK_PATIENCE_S = 5.0
 LOCK_PAUSES_S = (0.0005, 0.005)
 DEADLOCK_RETRIES = 3
 _WRITE = {"millrace_write": True}
+# Several statements of one read see one moment; SQLite has no other way.
+_READ = {"postgresql": {"isolation_level": "REPEATABLE READ"}, "sqlite": {}}
 _AGAIN = {"40001", "40P01"}  # serialization_failure, deadlock_detected
 _WRONG = {"28000", "28P01", "3D000"}  # no such role, wrong password, no such database
 _NO_TABLE = "42P01"  # undefined_table
@@ -138,7 +140,7 @@ class Database:
 
     def _begin(self, session: Session, write: bool) -> None:
         """Open the transaction; on SQLite ask for the lock every 0.5 to 5 ms (its own waiting has a long tail)."""
-        options = _WRITE if write else {}
+        options = _WRITE if write else _READ[self.dialect]
         deadline = clock.monotonic() + LOCK_PATIENCE_S
         pause = LOCK_PAUSES_S[0]
         while True:

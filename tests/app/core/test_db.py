@@ -63,6 +63,18 @@ def test_a_transaction_is_whole_or_not_at_all(things: Database) -> None:
     assert things.read(count) == 0
 
 
+def test_a_read_sees_one_moment(things: Database) -> None:
+    """What is committed between two of its statements is for the next read."""
+
+    def twice(session: Session) -> list[int]:
+        first = count(session)
+        things.transaction(put, 1)
+        return [first, count(session)]
+
+    assert things.read(twice) == [0, 0]
+    assert things.read(count) == 1
+
+
 def test_what_is_left_for_after_the_commit_is_done_once_and_only_then(things: Database) -> None:
     done: list[int] = []
 
