@@ -9,6 +9,7 @@ The program that enqueues needs only this; the actor that runs it lives in the w
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -22,6 +23,24 @@ if TYPE_CHECKING:
     from app.jobs.models import JobRow
 
 OnEnd = Callable[["Session", "JobRow"], None]
+
+MOST_PRIORITY = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Throttle:
+    """At most one start in so many seconds: others get the first job, even when it has ended."""
+
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Debounce:
+    """Starts so many seconds after the last call, with the last payload; at the latest max_wait_s after the first."""
+
+    seconds: float
+    max_wait_s: float
+
 
 _registry: dict[str, type[Job]] = {}
 
@@ -46,22 +65,35 @@ class Job(BaseModel):
     payload_version: ClassVar[int] = 1
     memory_mb: ClassVar[int | None] = None
     on_end: ClassVar[OnEnd | None] = None
+    unique_key: ClassVar[Callable[[Any], object] | None] = None
+    unique: ClassVar[Throttle | Debounce | None] = None
+    open_to: ClassVar[str | None] = None
+    priority: ClassVar[int] = 0
+    webhook_url: ClassVar[str | None] = None
 
     def __init_subclass__(cls, *, kind: str = "", **options: Any) -> None:
         super().__init_subclass__()
         for name, value in options.items():
             if name not in Job.__class_vars__:
                 raise TypeError(f"{cls.__name__}: a job has no option {name!r}")
-            setattr(cls, name, staticmethod(value) if name == "on_end" else value)
+            setattr(cls, name, staticmethod(value) if name in ("on_end", "unique_key") and value else value)
         if not kind:
             return
         if cls.queue not in QUEUES:
             raise TypeError(f"{cls.__name__}: no queue {cls.queue!r}; one of {', '.join(QUEUES)}")
+        if abs(cls.priority) > MOST_PRIORITY:
+            raise TypeError(f"{cls.__name__}: priority is between -{MOST_PRIORITY} and {MOST_PRIORITY}")
         other = _registry.get(kind)
         if other is not None and other.__qualname__ != cls.__qualname__:
             raise TypeError(f"kind {kind!r} is defined twice: {other.__qualname__} and {cls.__qualname__}")
         cls.kind = kind
         _registry[kind] = cls
+
+    @classmethod
+    def __pydantic_init_subclass__(cls, **options: Any) -> None:
+        hidden = sorted(cls.model_fields.keys() & (Job.__class_vars__ | {"load", "upgrade"}))
+        if hidden:
+            raise TypeError(f"{cls.__name__}: {hidden[0]!r} is an option of every job; name the field otherwise")
 
     @classmethod
     def upgrade(cls, payload: dict[str, Any], version: int) -> dict[str, Any]:

@@ -4,109 +4,158 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import lru_cache
 from itertools import groupby
 from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any, TypedDict, Unpack, cast
 
 import sqlalchemy as sa
 from pydantic_core import PydanticSerializationError
 from sqlalchemy.orm import Session
 
-from app.core import clock, metrics
+from app.core import clock, metrics, trace
 from app.core.db import BigId, UtcDateTime
 from app.core.errors import InvalidInput
 from app.core.ids import uuid7
 from app.core.settings import get_settings
-from app.jobs import dispatch
-from app.jobs.definition import Job
+from app.jobs import dispatch, unique
+from app.jobs.definition import MOST_PRIORITY, Debounce, Job
 from app.jobs.models import JOB, JobRow
+from app.jobs.unique import OnConflict, Request
 
 LARGEST_PAYLOAD_BYTES = 256 * 1024
 
-_NOTHING = {column.name: None for column in JOB.c if column.name not in ("id", "payload", "admitted_at")}
+_LOOK: dict[str, Any] = {
+    column.name: None for column in JOB.c if column.name not in ("id", "payload", "admitted_at", "unique_key")
+}
+_LOOK |= {"fence": 0, "tries": 0, "crashes": 0, "open_children": 0, "is_new": True}
 _TIMES = ("now", "due_at", "expires_at")
 
 
-def enqueue(
-    session: Session,
-    job: Job,
-    *,
-    tenant: str,
-    request_id: str | None = None,
-    document_id: int | None = None,
-    due_at: datetime | None = None,
-    expires_at: datetime | None = None,
-) -> JobRow:
-    """The new job, written with this transaction and running soon after its commit.
+class Options(TypedDict, total=False):
+    """How jobs are started; what is left out is their definition's own, or nothing.
 
-    With a due_at in the future it waits as `scheduled`; after expires_at it is not started any more. Raises
-    InvalidInput for a payload over 256 KiB: bodies belong into rows and blobs of their room.
+    due_at: waits as `scheduled` until then. expires_at: is not started any more after it. priority: within the queue,
+    higher first. unique_key: while a job of the tenant and kind with it is open, that one is returned, or Conflict
+    raised with on_conflict="raise". webhook_url: where the end is told. traceparent: by default the one of the request
+    or job that runs now.
     """
-    return enqueue_many(
-        session,
-        [job],
-        tenant=tenant,
-        request_id=request_id,
-        document_id=document_id,
-        due_at=due_at,
-        expires_at=expires_at,
-    )[0]
+
+    request_id: str | None
+    document_id: int | None
+    due_at: datetime | None
+    expires_at: datetime | None
+    priority: int | None
+    unique_key: str | None
+    on_conflict: OnConflict
+    webhook_url: str | None
+    traceparent: str | None
 
 
-def enqueue_many(
-    session: Session,
-    jobs: Sequence[Job],
-    *,
-    tenant: str,
-    request_id: str | None = None,
-    document_id: int | None = None,
-    due_at: datetime | None = None,
-    expires_at: datetime | None = None,
-) -> list[JobRow]:
+def enqueue(session: Session, job: Job, *, tenant: str, **options: Unpack[Options]) -> JobRow:
+    """The new job, written with this transaction and running soon after its commit; or the open one with its key.
+
+    `is_new` tells which. Raises InvalidInput for a payload over 256 KiB: bodies belong into rows and blobs of their
+    room.
+    """
+    return enqueue_many(session, [job], tenant=tenant, **options)[0]
+
+
+def enqueue_many(session: Session, jobs: Sequence[Job], *, tenant: str, **options: Unpack[Options]) -> list[JobRow]:
     """The same for many jobs that share these options, in their order: one statement a run of one kind."""
-    now = clock.now()
-    shared = {
-        "tenant": tenant,
-        "request_id": request_id,
-        "document_id": document_id,
-        "now": now,
-        "due_at": due_at or now,
-        "expires_at": expires_at,
-        "state": "scheduled" if due_at is not None and due_at > now else "queued",
-    }
     made: list[JobRow] = []
     for kind, same in groupby(jobs, type):
-        made += _insert(session, kind, list(same), shared)
-    admitted = [row for row in made if row.admitted_at is not None]
-    if admitted:
-        dispatch.push_after_commit(session, admitted)
+        made += _start(session, kind, list(same), tenant, options)
     return made
 
 
-def _insert(session: Session, kind: type[Job], jobs: list[Job], shared: dict[str, Any]) -> list[JobRow]:
-    payloads = [_payload(job) for job in jobs]
-    ids = [uuid7() for _ in jobs]
-    admitted = dispatch.window.take(kind.queue, len(jobs)) if shared["state"] == "queued" else 0
-    rows = [
-        [job_id, payload, number < admitted] for number, (job_id, payload) in enumerate(zip(ids, payloads, strict=True))
-    ]
-    common = shared | {
+def _start(session: Session, kind: type[Job], jobs: list[Job], tenant: str, options: Options) -> list[JobRow]:
+    shared = _shared(kind, tenant, options)
+    given = options.get("unique_key")
+    if given is None and kind.unique_key is None and kind.unique is None:
+        return _insert(session, kind, [Request(uuid7(), job, _payload(job)) for job in jobs], shared)
+    requests = [Request(uuid7(), job, _payload(job), unique.key_of(job, given)) for job in jobs]
+    free = [request for request in requests if request.key is None]
+    rows = {row.id: row for row in _insert(session, kind, free, shared)} if free else {}
+    asked = unique.Asked(
+        session,
+        kind,
+        tenant,
+        shared["due_at"],
+        options.get("on_conflict", "return"),
+        lambda missing: _insert(session, kind, missing, shared, keyed=True),
+    )
+    keyed = [request for request in requests if request.key is not None]
+    if keyed:
+        rows |= {request.id: row for request, row in zip(keyed, unique.start(asked, keyed), strict=True)}
+    return [rows[request.id] for request in requests]
+
+
+def _shared(kind: type[Job], tenant: str, options: Options) -> dict[str, Any]:
+    """The columns that all jobs of one kind in one call share, and `now`."""
+    now = clock.now()
+    due_at, priority = options.get("due_at") or now, options.get("priority")
+    if isinstance(kind.unique, Debounce):
+        due_at = max(due_at, now + timedelta(seconds=kind.unique.seconds))
+    if priority is not None and abs(priority) > MOST_PRIORITY:
+        raise InvalidInput(f"priority is between -{MOST_PRIORITY} and {MOST_PRIORITY}", code="priority")
+    return {
+        "now": now,
+        "tenant": tenant,
         "kind": kind.kind,
         "queue": kind.queue,
         "payload_version": kind.payload_version,
         "max_tries": kind.max_tries or len(kind.retry_delays or get_settings().retry_delays) + 1,
+        "state": "scheduled" if due_at > now else "queued",
+        "due_at": due_at,
+        "expires_at": options.get("expires_at"),
+        "request_id": options.get("request_id"),
+        "document_id": options.get("document_id"),
+        "priority": kind.priority if priority is None else priority,
+        "webhook_url": options.get("webhook_url") or kind.webhook_url,
+        "traceparent": options.get("traceparent") or trace.current(),
     }
-    session.execute(_insert_sql(session.get_bind().dialect.name), common | {"rows": json.dumps(rows)})
-    metrics.JOBS_ENQUEUED.labels(kind.kind, kind.queue).inc(len(jobs))
-    now = common.pop("now")
-    look = _NOTHING | common | {"created_at": now, "fence": 0, "tries": 0, "crashes": 0, "open_children": 0}
-    # A look-alike, read-only by nature: the ORM's own object costs more than the insert.
-    return [
-        cast(JobRow, SimpleNamespace(**look, id=job_id, payload=job, admitted_at=now if first else None))
-        for (job_id, _, first), job in zip(rows, jobs, strict=True)
+
+
+def _insert(
+    session: Session, kind: type[Job], requests: list[Request], shared: dict[str, Any], *, keyed: bool = False
+) -> list[JobRow]:
+    """The rows of these requests; of keyed ones only those that met no open job with their key."""
+    admitted = dispatch.window.take(kind.queue, len(requests)) if shared["state"] == "queued" else 0
+    rows: list[list[Any]] = [
+        [request.id, request.payload, number < admitted] for number, request in enumerate(requests)
     ]
+    if keyed:
+        for row, request in zip(rows, requests, strict=True):
+            row.append(request.key)
+    result = session.execute(_insert_sql(session.get_bind().dialect.name, keyed), shared | {"rows": json.dumps(rows)})
+    written = requests
+    if keyed:
+        ids = {str(job_id) for job_id in result.scalars()}
+        written = [request for request in requests if request.id in ids]
+    metrics.JOBS_ENQUEUED.labels(kind.kind, kind.queue).inc(len(written))
+    now = shared["now"]
+    look = _LOOK | shared | {"created_at": now}
+    first = {request.id for request in requests[:admitted]}
+    # A look-alike, read-only by nature: the ORM's own object costs more than the insert.
+    made = [
+        cast(
+            JobRow,
+            SimpleNamespace(
+                **look,
+                id=request.id,
+                payload=request.job,
+                unique_key=request.key,
+                admitted_at=now if request.id in first else None,
+            ),
+        )
+        for request in written
+    ]
+    pushed = [row for row in made if row.admitted_at is not None]
+    if pushed:
+        dispatch.push_after_commit(session, pushed)
+    return made
 
 
 def _payload(job: Job) -> str:
@@ -124,7 +173,7 @@ def _payload(job: Job) -> str:
 
 
 @lru_cache
-def _insert_sql(dialect: str) -> sa.TextClause:
+def _insert_sql(dialect: str, keyed: bool) -> sa.TextClause:
     if dialect == "postgresql":
         row = (
             "CAST(value ->> 0 AS uuid), CAST(value ->> 1 AS jsonb), CASE WHEN CAST(value ->> 2 AS boolean) THEN {} END"
@@ -134,16 +183,18 @@ def _insert_sql(dialect: str) -> sa.TextClause:
     else:
         row, rows = "value ->> 0, value ->> 1, CASE WHEN value ->> 2 THEN {} END", "json_each(:rows)"
         now, due_at, expires_at = (f":{name}" for name in _TIMES)
+    key, unless = (", value ->> 3", "WHERE true ON CONFLICT DO NOTHING RETURNING id") if keyed else ("", "")
     return sa.text(
         f"""
         INSERT INTO job (id, payload, admitted_at, tenant, kind, payload_version, queue, state, fence, tries, max_tries,
-                         crashes, open_children, due_at, expires_at, document_id, request_id, created_at)
+                         crashes, open_children, due_at, expires_at, document_id, request_id, created_at, priority,
+                         webhook_url, traceparent{", unique_key" if keyed else ""})
         SELECT {row.format(now)}, :tenant, :kind, :payload_version, :queue, :state, 0, 0, :max_tries,
-               0, 0, {due_at}, {expires_at}, :document_id, :request_id, {now}
-        FROM {rows}"""
+               0, 0, {due_at}, {expires_at}, :document_id, :request_id, {now}, :priority,
+               :webhook_url, :traceparent{key}
+        FROM {rows} {unless}"""
     ).bindparams(
         *(sa.bindparam(name, type_=UtcDateTime()) for name in _TIMES),
         sa.bindparam("document_id", type_=BigId),
-        sa.bindparam("payload_version", type_=sa.Integer()),
-        sa.bindparam("max_tries", type_=sa.Integer()),
+        *(sa.bindparam(name, type_=sa.Integer()) for name in ("payload_version", "max_tries", "priority")),
     )

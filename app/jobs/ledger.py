@@ -1,6 +1,6 @@
 """The ledger: what a worker does to a job, each move one statement guarded by state and fence.
 
-Together with `moves` (what people and time do) and `admission` the only code that writes a job row.
+Together with `moves` (what people and time do), `admission` and `unique` the only code that writes a job row.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ from app.core import clock, sqlrows
 from app.core.db import UtcDateTime
 from app.core.errors import Cancelled, Stale
 from app.core.logging import get_logger
-from app.jobs.definition import definition
+from app.jobs import unique
+from app.jobs.definition import Debounce, definition
 from app.jobs.models import JOB, JobRow
 from app.jobs.states import ENDED, Outcome, State
 
@@ -50,6 +51,7 @@ class Claim(NamedTuple):
     document_id: int | None
     request_id: str | None
     progress: dict[str, Any] | None
+    traceparent: str | None
     worker_id: str
 
     @property
@@ -93,7 +95,7 @@ class Moved(NamedTuple):
 
 _CLAIMED = (
     "id, fence, tenant, kind, queue, payload, payload_version, tries, max_tries, crashes, due_at, claimed_at, "
-    "document_id, request_id, progress"
+    "document_id, request_id, progress, traceparent"
 )
 MOVED = "id, tenant, state, tries, max_tries, progress"
 
@@ -218,12 +220,31 @@ def finish(session: Session, ends: Sequence[End], *, call_on_end: bool = True) -
     ids = sqlrows.id_list(dialect, [end.id for end in ends])
     if dialect == "postgresql" and len(ends) > 1:
         session.execute(_lock_sql(dialect), {"ids": ids})
+    ends = _with_newer_payloads(session, ends)
     rows = {"rows": sqlrows.encode(dialect, [_end_row(end) for end in ends]), "ids": ids}
     session.execute(_attempts_sql(dialect), rows)
     moved = [Moved(*row) for row in session.execute(_finish_sql(dialect), rows).all()]
     if call_on_end:
         call_on_end_of(session, moved, {end.id: end.kind for end in ends})
     return moved
+
+
+def _with_newer_payloads(session: Session, ends: Sequence[End]) -> Sequence[End]:
+    """The ends, those of debounced jobs as another run where a newer payload came while they ran."""
+    debounced = [end for end in ends if isinstance(getattr(definition(end.kind), "unique", None), Debounce)]
+    if not debounced:
+        return ends
+    fences = {end.id: end.fence for end in debounced if end.state not in ("waiting", "cancelled")}
+    held = sa.select(JobRow.id, JobRow.fence).where(JobRow.id.in_(fences), JobRow.state == "running")
+    held = held.where(JobRow.cancel_requested_at.is_(None)).order_by(JobRow.id).with_for_update()
+    ours = [job_id for job_id, fence in session.execute(held) if fence == fences[job_id]]
+    due = unique.take_newer(session, ours)
+    return [
+        end._replace(state="queued" if end.state == "queued" else "retrying", tries=0, due_at=due[end.id], result=None)
+        if end.id in due
+        else end
+        for end in ends
+    ]
 
 
 def _end_row(end: End) -> dict[str, Any]:

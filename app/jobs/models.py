@@ -1,9 +1,9 @@
-"""Tables of the spine: job, attempt, worker."""
+"""Tables of the spine: job, attempt, worker; unique starts and answers kept for a repeated request."""
 
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 import sqlalchemy as sa
 from sqlalchemy.orm import Mapped, mapped_column
@@ -26,6 +26,9 @@ def _partial(name: str, *columns: str, where: str, unique: bool = False) -> sa.I
 
 class JobRow(Base):
     """One request for work. `fence` rises at each claim and never falls; `tries` counts what counts."""
+
+    # False on what `enqueue` returns where another job had the key; only then.
+    is_new: ClassVar[bool] = False
 
     __tablename__ = "job"
     __table_args__ = (
@@ -78,6 +81,9 @@ class JobRow(Base):
     request_id: Mapped[str | None] = mapped_column(sa.String(128))
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)
     discarded_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    priority: Mapped[int] = mapped_column(sa.SmallInteger, default=0, server_default="0")
+    traceparent: Mapped[str | None] = mapped_column(sa.String(55))
+    webhook_url: Mapped[str | None] = mapped_column(sa.Text)
 
 
 JOB = cast(sa.Table, JobRow.__table__)
@@ -117,3 +123,43 @@ class WorkerRow(Base):
     state: Mapped[str] = mapped_column(sa.String(16), default="running")
     version: Mapped[str] = mapped_column(sa.String(32))
     started_at: Mapped[datetime] = mapped_column(UtcDateTime)
+
+
+class ThrottleRow(Base):
+    """The last job started under a throttled key, and when the next may be."""
+
+    __tablename__ = "throttle"
+    __table_args__ = (sa.Index("ix_throttle_free_at", "free_at"), {"sqlite_with_rowid": False})
+
+    tenant: Mapped[str] = mapped_column(sa.String(64), primary_key=True)
+    kind: Mapped[str] = mapped_column(sa.String(100), primary_key=True)
+    unique_key: Mapped[str] = mapped_column(sa.String(200), primary_key=True)
+    job_id: Mapped[str] = mapped_column(JobId)
+    free_at: Mapped[datetime] = mapped_column(UtcDateTime)
+
+
+class DebouncedRow(Base):
+    """The last payload that came for a debounced job while it ran: it runs again with that."""
+
+    __tablename__ = "debounced"
+    __table_args__ = ({"sqlite_with_rowid": False},)
+
+    job_id: Mapped[str] = mapped_column(JobId, sa.ForeignKey("job.id", ondelete="CASCADE"), primary_key=True)
+    payload: Mapped[dict[str, Any]] = mapped_column(JsonColumn)
+    payload_version: Mapped[int]
+    since_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    due_at: Mapped[datetime] = mapped_column(UtcDateTime)
+
+
+class IdempotencyRow(Base):
+    """A request that was answered under an Idempotency-Key, with its answer."""
+
+    __tablename__ = "idempotency"
+    __table_args__ = (sa.Index("ix_idempotency_created_at", "created_at"), {"sqlite_with_rowid": False})
+
+    tenant: Mapped[str] = mapped_column(sa.String(64), primary_key=True)
+    key: Mapped[str] = mapped_column(sa.String(255), primary_key=True)
+    request_hash: Mapped[str] = mapped_column(sa.String(64))
+    status: Mapped[int | None]
+    answer: Mapped[dict[str, Any] | None] = mapped_column(JsonColumn)
+    created_at: Mapped[datetime] = mapped_column(UtcDateTime)

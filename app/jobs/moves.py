@@ -8,6 +8,7 @@ from sqlalchemy.orm import Session
 from app.core import clock
 from app.core.errors import Conflict, NotFound
 from app.core.ids import is_uuid
+from app.jobs import unique
 from app.jobs.definition import definition
 from app.jobs.ledger import MOVED, Moved, call_on_end_of
 from app.jobs.models import JOB, JobRow
@@ -57,6 +58,8 @@ def retry(session: Session, tenant: str, job_id: str) -> JobRow:
         session.flush()
     except sa.exc.IntegrityError as error:
         raise Conflict(f"Another job with the key {key} is open", code="unique_key") from error
+    if unique.take_newer(session, [job_id]):  # it ended by force while a newer payload waited for its end
+        session.refresh(row)
     return row
 
 

@@ -22,7 +22,7 @@ from app.jobs.definition import Job
 from app.jobs.dispatch import Ticket
 from app.jobs.enqueue import enqueue_many
 from app.jobs.ledger import End
-from app.jobs.models import JOB, AttemptRow, JobRow, WorkerRow
+from app.jobs.models import JOB, AttemptRow, DebouncedRow, JobRow, ThrottleRow, WorkerRow
 from app.jobs.outcome import judge
 from app.jobs.process import WorkerProcess
 from app.jobs.progress import Progress
@@ -159,7 +159,7 @@ class Databases:
 
 
 def _delete_all(session: Session) -> None:
-    for table in (AttemptRow, JobRow, WorkerRow):
+    for table in (AttemptRow, DebouncedRow, JobRow, ThrottleRow, WorkerRow):
         session.execute(sa.delete(table))
 
 

@@ -57,6 +57,7 @@ def claim_of(kind: str = Plain.kind, *, tries: int = 0, max_tries: int = 4, **mo
         "document_id": None,
         "request_id": None,
         "progress": None,
+        "traceparent": None,
     }
     return Claim(**(known | {"tries": tries, "max_tries": max_tries} | more))
 
