@@ -18,7 +18,7 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.middleware.exceptions import ExceptionMiddleware
 from starlette.types import ASGIApp
 
-from app.api import docs, documents, health, jobs, openapi, search
+from app.api import docs, documents, health, jobs, keys, openapi, search, tenants
 from app.api.edge import Edge
 from app.api.errors import HANDLERS
 from app.core import logging, redis
@@ -26,6 +26,7 @@ from app.core.db import close_database, database
 from app.core.errors import ConfigError, Unavailable
 from app.core.settings import Settings, get_settings
 from app.jobs.stream import Hub
+from app.tenants.keyring import Keyring
 
 log = logging.get_logger(__name__)
 
@@ -73,7 +74,7 @@ def create_app() -> FastAPI:
         docs_url=None,
         redoc_url=None,
     )
-    for room in (health, jobs, documents, search, docs):
+    for room in (health, jobs, documents, search, keys, tenants, docs):
         app.include_router(room.router)
     return app
 
@@ -89,8 +90,9 @@ def _import_own_kinds(settings: Settings) -> None:
 
 @asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
-    app.state.hub, app.state.pulse = Hub(), health.Pulse()
+    app.state.hub, app.state.pulse, app.state.keyring = Hub(), health.Pulse(), Keyring()
     app.state.hub.start()
+    app.state.keyring.start()
     app.state.pulse.start()
     restore = _on_stop(app.state.hub.hang_up_soon)
     try:
@@ -98,6 +100,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     finally:
         restore()
         await app.state.hub.close()
+        await app.state.keyring.close()
         await app.state.pulse.close()
         await asyncio.to_thread(close_database)
 

@@ -1,4 +1,4 @@
-"""What routes ask of a request: who calls, which page of a list, how long to wait."""
+"""What routes ask of a request: who calls and may they, which page of a list, how long to wait."""
 
 from __future__ import annotations
 
@@ -11,49 +11,146 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, TypeVar
 
-from fastapi import Depends, Query, Request
-from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+from fastapi import Depends, Query, Request, Security
+from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer, SecurityScopes
+from starlette.requests import HTTPConnection
 
+from app.api.edge import HOLD
 from app.api.errors import UNAUTHENTICATED, request_id_of
-from app.core.errors import InvalidInput, NotAllowed
+from app.core.db import read
+from app.core.errors import InvalidInput, NotAllowed, NotFound
 from app.core.settings import get_settings
+from app.jobs import view
 from app.jobs.stream import Hub
+from app.tenants import audit, scopes
+from app.tenants.keyring import Hold, Keyring
+from app.tenants.models import DEFAULT_TENANT
 
 T = TypeVar("T")
 
-DEFAULT_TENANT = "default"
 LONGEST_WAIT_S = 60.0
 MOST_ON_A_PAGE = 200
 _PREFER_WAIT = re.compile(r"(?:^|[,;\s])wait\s*=\s*\"?([0-9]{1,9})\"?(?:$|[,;\s])", re.ASCII | re.IGNORECASE)
+KIND = "kind"
+ANY = "any"
 # Only shown in the OpenAPI document: the contract also takes the bare secret.
-_documented = HTTPBearer(auto_error=False, description="The API secret; `Bearer <secret>` or the secret alone.")
+_documented = HTTPBearer(auto_error=False, description="An API key or the API secret; `Bearer <key>` or the key alone.")
 
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """Who calls, and the id of this request."""
+    """Who calls, what they may, and the id of this request."""
 
     tenant: str
     request_id: str | None
+    scopes: frozenset[str] = scopes.ALL
+    key_id: str | None = None
+
+    @property
+    def actor(self) -> str:
+        """As the audit log names them."""
+        return self.key_id or audit.SECRET
+
+    def may(self, scope: str) -> bool:
+        """Whether they have read, write, admin or operator."""
+        return scopes.allows(self.scopes, scope)
+
+    def kinds(self, scope: str) -> tuple[str, ...] | None:
+        """The kinds of job they may deal with, as names or beginnings with `*`; None means all."""
+        return None if self.may(scope) else scopes.names(self.scopes, KIND)
+
+    def may_kind(self, kind: str, scope: str) -> bool:
+        """Whether they may look at (`read`) or start and change (`write`) jobs of this kind."""
+        given = self.kinds(scope)
+        return given is None or scopes.among(kind, given)
+
+    def require_kind(self, kind: str, scope: str = "write") -> None:
+        """Raises NotAllowed where `may_kind` says no."""
+        if not self.may_kind(kind, scope):
+            raise NotAllowed(f"this key may not start jobs of kind {kind}", code="scope_missing")
+
+
+async def identify(connection: HTTPConnection, given: bytes | None = None) -> Identity:
+    """Who is at the other end; `given` stands in for the Authorization header. Raises NotAllowed (401), Unavailable."""
+    request_id = request_id_of(connection.scope)
+    if given is None:
+        headers: list[tuple[bytes, bytes]] = connection.scope["headers"]
+        given = next((value for name, value in headers if name == b"authorization"), b"")
+    token, secret = given.removeprefix(b"Bearer "), get_settings().api_secret.get_secret_value().encode()
+    if secret and hmac.compare_digest(token, secret):
+        return Identity(DEFAULT_TENANT, request_id)
+    key = await keyring_of(connection).find(token)
+    if key is not None:
+        hold = connection.scope.setdefault("state", {})[HOLD] = Hold(keyring_of(connection), key.id)
+        if connection.scope["type"] == "websocket":
+            hold.begin()
+        return Identity(key.tenant, request_id, key.scopes, key.id)
+    if not secret and not token.startswith(b"mr_"):
+        return Identity(DEFAULT_TENANT, request_id)  # a desk's try-out; any other start refuses this
+    if not given:
+        raise NotAllowed("Missing Authorization header", code=UNAUTHENTICATED)
+    raise NotAllowed("Invalid credentials", code=UNAUTHENTICATED)
 
 
 async def authenticate(
-    request: Request, _: Annotated[HTTPAuthorizationCredentials | None, Depends(_documented)]
+    request: Request, asked: SecurityScopes, _: Annotated[HTTPAuthorizationCredentials | None, Depends(_documented)]
 ) -> Identity:
-    """Raises NotAllowed (401) without the secret."""
-    identity = Identity(DEFAULT_TENANT, request_id_of(request.scope))
-    secret = get_settings().api_secret.get_secret_value().encode()
-    if not secret:
-        return identity  # a desk's try-out; any other start refuses this
-    given = next((value for name, value in request.headers.raw if name == b"authorization"), b"")
-    if not given:
-        raise NotAllowed("Missing Authorization header", code=UNAUTHENTICATED)
-    if not hmac.compare_digest(given.removeprefix(b"Bearer "), secret):
-        raise NotAllowed("Invalid credentials", code=UNAUTHENTICATED)
-    return identity
+    """Raises NotAllowed: 401 without a key, 403 where it has not the scope that the route asks for."""
+    identity = await identify(request)
+    scope, by_kind = needed(request.method, asked.scopes)
+    if scope is None or identity.may(scope):
+        return identity
+    if scopes.names(identity.scopes, KIND):
+        if by_kind:
+            return identity
+        job_id = request.path_params.get("job_id")
+        if job_id is not None and scope in (scopes.READ, scopes.WRITE):
+            await _check_job(identity, job_id, scope)
+            return identity
+    raise NotAllowed(f"this key has not the scope '{scope}'", code="scope_missing")
 
 
-Caller = Annotated[Identity, Depends(authenticate)]
+def needed(method: str, asked: Sequence[str]) -> tuple[str | None, bool]:
+    """The scope that a route needs (read or write by its method, where it says nothing); whether kinds do as well."""
+    if ANY in asked:
+        return None, False
+    named = [scope for scope in asked if scope != KIND]
+    by_method = scopes.READ if method in ("GET", "HEAD") else scopes.WRITE
+    return (named[0] if named else by_method), KIND in asked
+
+
+async def _check_job(identity: Identity, job_id: str, scope: str) -> None:
+    """Raises NotFound unless the job is of a kind that the key may deal with."""
+    row = await read(view.get, identity.tenant, job_id)
+    if not identity.may_kind(row.kind, scope):
+        raise NotFound(f"Job {job_id} not found", code="job_not_found")
+
+
+# A route takes one of these. Caller: `read` for GET, else `write`; keys for single kinds reach the jobs of their kinds
+# at routes with a {job_id}.
+Caller = Annotated[Identity, Security(authenticate)]
+# As Caller, and keys for single kinds come in too: the route itself looks at `caller.kinds(...)` or `require_kind`.
+KindCaller = Annotated[Identity, Security(authenticate, scopes=[KIND])]
+# `read`, whatever the method.
+Reader = Annotated[Identity, Security(authenticate, scopes=[scopes.READ])]
+# `admin`: the tenant's own keys, its audit log.
+Admin = Annotated[Identity, Security(authenticate, scopes=[scopes.ADMIN])]
+# `operator`: what is everybody's, such as tenants, queues and workers.
+Operator = Annotated[Identity, Security(authenticate, scopes=[scopes.OPERATOR])]
+# Whoever has any key.
+Anyone = Annotated[Identity, Security(authenticate, scopes=[ANY])]
+
+
+async def _keyring(request: Request) -> Keyring:
+    return keyring_of(request)
+
+
+Keys = Annotated[Keyring, Depends(_keyring)]
+
+
+def keyring_of(connection: HTTPConnection) -> Keyring:
+    keyring: Keyring = connection.app.state.keyring
+    return keyring
 
 
 def hub_of(request: Request) -> Hub:

@@ -5,8 +5,10 @@ One and not six: each layer costs every open stream a frame and its closures.
 
 from __future__ import annotations
 
+import asyncio
 import re
 import uuid
+from collections.abc import Awaitable, Callable
 
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -15,6 +17,7 @@ from app.api.errors import problem
 from app.core import clock
 from app.core.logging import bind, get_logger
 from app.core.metrics import REQUEST_SECONDS
+from app.tenants.keyring import Hold
 
 log = get_logger("app.access")
 
@@ -22,6 +25,9 @@ REQUEST_ID = re.compile(rb"[\x21-\x7e]{1,128}")
 # What is asked every few seconds by machines is logged where somebody wants to see it.
 QUIET = frozenset({"/livez", "/readyz", "/health", "/metrics"})
 STREAM = "millrace.stream"
+# In a request's state: what ties an open stream to the key it came with.
+HOLD = "key_hold"
+POLICY_VIOLATION = 1008
 # What an open stream still needs of its request; the rest (route, endpoint, exit stacks) is let go.
 KEPT = frozenset({"type", "method", "path", "query_string", "http_version", "client", "state", "route"})
 
@@ -35,7 +41,7 @@ class Edge:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
-            await self.app(scope, receive, send)
+            await self._other(scope, receive, send)
             return
         exchange = Exchange(scope, receive, send, self.max_body_bytes)
         bind(request_id=exchange.request_id)
@@ -47,15 +53,30 @@ class Edge:
             if stream is not None:
                 for name in scope.keys() - KEPT:
                     del scope[name]
-                await stream()
+                hold = scope["state"].get(HOLD)
+                await (stream() if hold is None else exchange.under(hold, stream))
         finally:
             exchange.finish()
+
+    async def _other(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Start and stop of the process, and WebSockets: one ends with its key."""
+        try:
+            await self.app(scope, receive, send)
+        except asyncio.CancelledError:
+            hold = scope.get("state", {}).pop(HOLD, None)
+            if hold is None or not hold.end():
+                raise
+            await send({"type": "websocket.close", "code": POLICY_VIOLATION, "reason": "the key was revoked"})
+        finally:
+            hold = scope.get("state", {}).pop(HOLD, None)
+            if hold is not None:
+                hold.end()
 
 
 class Exchange:
     """One request and its answer."""
 
-    __slots__ = ("_limit", "_receive", "_received", "_send", "_started", "request_id", "scope", "status")
+    __slots__ = ("_complete", "_limit", "_receive", "_received", "_send", "_started", "request_id", "scope", "status")
 
     def __init__(self, scope: Scope, receive: Receive, send: Send, limit: int) -> None:
         self.scope = scope
@@ -64,6 +85,7 @@ class Exchange:
         self._limit = limit
         self._received = 0
         self._started = clock.monotonic()
+        self._complete = False
         self.status = 0
         self.request_id = self._identify()
         scope.setdefault("state", {})["request_id"] = self.request_id
@@ -103,7 +125,22 @@ class Exchange:
             headers = message.setdefault("headers", [])
             headers.append((b"x-request-id", self.request_id.encode("ascii")))
             headers.append((b"x-process-time", b"%.2f" % self._elapsed_ms()))
+        elif not message.get("more_body", False):
+            self._complete = True
         await self._send(message)
+
+    async def under(self, hold: Hold, stream: Callable[[], Awaitable[None]]) -> None:
+        """The stream, which ends when its key stops counting."""
+        hold.begin()
+        try:
+            await stream()
+        except asyncio.CancelledError:
+            if not hold.end():
+                raise
+            if not self._complete:
+                await self.send({"type": "http.response.body", "body": b"", "more_body": False})
+        finally:
+            hold.end()
 
     def _elapsed_ms(self) -> float:
         return (clock.monotonic() - self._started) * 1000

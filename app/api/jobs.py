@@ -10,7 +10,7 @@ from fastapi import APIRouter, Header, Query, Request, Response
 from sqlalchemy.orm import Session
 
 from app.api.accepted import accepted, wait_for_end
-from app.api.deps import LONGEST_WAIT_S, Caller, Events, Page, Paging
+from app.api.deps import LONGEST_WAIT_S, Caller, Events, KindCaller, Page, Paging
 from app.api.moments import utc
 from app.api.sse import Client, EventStream
 from app.core.db import in_transaction, read
@@ -39,7 +39,7 @@ EVENT_STREAM: dict[int | str, dict[str, Any]] = {
 
 @router.get("/jobs", summary="List jobs, the newest first")
 async def list_jobs(
-    caller: Caller,
+    caller: KindCaller,
     paging: Paging,
     state: Annotated[list[str] | None, Query(description="One or more states, also comma separated.")] = None,
     kind: Annotated[str | None, Query(max_length=100)] = None,
@@ -58,6 +58,7 @@ async def list_jobs(
         created_after=utc(created_after, "created_after"),
         created_before=utc(created_before, "created_before"),
         before_id=_before(paging),
+        only_kinds=caller.kinds("read"),
     )
     return await read(_page_of_jobs, caller.tenant, wanted, paging)
 

@@ -7,6 +7,8 @@ from typing import Any
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
+from app.api.deps import needed
+
 PROBLEM: dict[str, Any] = {
     "title": "Problem",
     "description": "An error (RFC 9457).",
@@ -24,7 +26,7 @@ PROBLEM: dict[str, Any] = {
     },
 }
 ALWAYS = {"400": "Bad request", "429": "Too many requests", "500": "A bug", "503": "SQL or Redis cannot be used now"}
-GUARDED = {"401": "Missing or wrong credentials"}
+GUARDED = {"401": "Missing or wrong credentials", "403": "The key has not the scope for this"}
 WITH_INPUT = {"404": "Not found", "409": "Conflict", "413": "Body too large", "422": "Invalid input"}
 REFERENCE = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
 
@@ -34,7 +36,8 @@ def document(app: FastAPI) -> dict[str, Any]:
     if app.openapi_schema is None:
         schema = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
         for path in schema["paths"].values():
-            for operation in path.values():
+            for method, operation in path.items():
+                _say_the_scope(method.upper(), operation)
                 _describe_errors(operation)
         schemas = schema.setdefault("components", {}).setdefault("schemas", {})
         for unused in ("HTTPValidationError", "ValidationError"):
@@ -42,6 +45,17 @@ def document(app: FastAPI) -> dict[str, Any]:
         schemas["Problem"] = PROBLEM
         app.openapi_schema = schema
     return app.openapi_schema
+
+
+def _say_the_scope(method: str, operation: dict[str, Any]) -> None:
+    """The scope that a key needs, in the one place that OpenAPI has for it and in words."""
+    for requirement in operation.get("security", []):
+        for scheme, asked in requirement.items():
+            scope, by_kind = needed(method, asked)
+            requirement[scheme] = [scope] if scope else []
+            words = f"Needs the scope `{scope}`" if scope else "Any key will do"
+            words += ", or `kind:NAME` for some kinds." if by_kind else "."
+            operation["description"] = "\n\n".join(filter(None, [operation.get("description"), words]))
 
 
 def _describe_errors(operation: dict[str, Any]) -> None:

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, StringConstraints
 
-from app.api.deps import Caller
+from app.api.deps import Reader
 from app.api.moments import utc
 from app.core.db import read
 from app.documents import catalog
@@ -61,7 +61,7 @@ class SearchRequest(BaseModel):
 
 
 @router.post("/search", summary="Find documents by meaning and by words")
-async def search(caller: Caller, body: SearchRequest) -> dict[str, Any]:
+async def search(caller: Reader, body: SearchRequest) -> dict[str, Any]:
     mode: Mode = "keyword" if body.mode == "bm25" else body.mode
     question = query.Question(
         query=body.query,
@@ -76,7 +76,7 @@ async def search(caller: Caller, body: SearchRequest) -> dict[str, Any]:
 
 
 @router.get("/stats", summary="How much can be found now")
-async def stats(caller: Caller) -> dict[str, Any]:
+async def stats(caller: Reader) -> dict[str, Any]:
     """`qdrant_points` are vectors, `bm25_documents` documents with words, whichever engine holds them."""
     size = await query.stats(caller.tenant)
     stored = await read(catalog.count, caller.tenant)

@@ -126,6 +126,8 @@ def receive(session: Session, document_id: int, about: About, content: Content, 
         return latest.id
     now = clock.now()
     is_html = content.format == "html"
+    body = None if is_html else scrub_text(content.body)
+    html = scrub_text(content.body if is_html else content.html or "") or None
     version = DocumentVersion(
         tenant=tenant,
         document_id=document_id,
@@ -137,8 +139,9 @@ def receive(session: Session, document_id: int, about: About, content: Content, 
         status_code=content.status_code,
         crawl_session=clean_line(content.crawl_session, 255),
         fields=fields,
-        body=None if is_html else scrub_text(content.body),
-        html=scrub_text(content.body if is_html else content.html or "") or None,
+        body=body,
+        html=html,
+        size_bytes=len((body or "").encode()) + len((html or "").encode()),
         fetched_at=content.fetched_at or now,
         created_at=now,
     )

@@ -60,6 +60,7 @@ class DocumentVersion(Base):
     __table_args__ = (
         sa.Index("ix_document_version_document", "document_id", "id"),
         sa.Index("ix_document_version_session", "tenant", "crawl_session", "id"),
+        sa.Index("ix_document_version_size", "tenant", "size_bytes"),  # a tenant's bytes, from the index alone
         {"sqlite_autoincrement": True},
     )
 
@@ -77,6 +78,8 @@ class DocumentVersion(Base):
     body: Mapped[str | None] = mapped_column(sa.Text)
     html: Mapped[str | None] = mapped_column(sa.Text)
     text: Mapped[str | None] = mapped_column(sa.Text)
+    # What was received: body and html.
+    size_bytes: Mapped[int] = mapped_column(BigId, default=0, server_default="0")
     language: Mapped[str | None] = mapped_column(sa.String(35))
     fetched_at: Mapped[datetime] = mapped_column(UtcDateTime)
     indexed_at: Mapped[datetime | None] = mapped_column(UtcDateTime)

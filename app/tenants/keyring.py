@@ -1,0 +1,181 @@
+"""The keys that a process has seen lately, looked up every five seconds; what one holds open is closed with it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Iterable
+from datetime import datetime
+
+from sqlalchemy.exc import SQLAlchemyError
+
+from app.core import clock
+from app.core.db import in_transaction, read
+from app.core.errors import ConfigError, Unavailable
+from app.core.logging import get_logger
+from app.tenants import keys
+from app.tenants.keys import Key
+
+log = get_logger(__name__)
+
+FRESH_S = 5.0
+# Unknown ids are remembered too, so that guessing costs one query each; the oldest go first.
+MOST_REMEMBERED = 10_000
+# When a key was last used is written this often.
+NOTE_S = 15.0
+# No key: what is compared where an id is unknown, so that this takes no less time.
+_NOBODY = Key("", "", frozenset(), {}, bytes(32), None, None, None, True)
+
+
+class Hold:
+    """Ties the running task to a key: it is cancelled when the key stops counting."""
+
+    __slots__ = ("_key_id", "_keyring")
+
+    def __init__(self, keyring: Keyring, key_id: str) -> None:
+        self._keyring = keyring
+        self._key_id = key_id
+
+    def begin(self) -> None:
+        self._keyring.hold(self._key_id)
+
+    def end(self) -> bool:
+        """Whether the task was cancelled for its key; then that cancellation is taken back. Harmless when repeated."""
+        return self._keyring.release(self._key_id)
+
+
+class Keyring:
+    """Lives on one loop; `start()` and `close()` are called there."""
+
+    def __init__(self) -> None:
+        self._seen: OrderedDict[str, tuple[float, Key | None]] = OrderedDict()
+        self._asking: dict[str, asyncio.Task[Key | None]] = {}
+        self._used: dict[str, datetime] = {}
+        self._open: dict[str, set[asyncio.Task[object]]] = {}
+        self._ended: set[asyncio.Task[object]] = set()
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        self._task = asyncio.create_task(self._turn(), name="keyring")
+
+    async def close(self) -> None:
+        tasks = [task for task in (self._task, *self._asking.values()) if task is not None]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await self._note_use()
+
+    async def find(self, token: bytes) -> Key | None:
+        """The key with this token, None where there is none that counts. Raises Unavailable without SQL."""
+        parts = keys.split(token)
+        if parts is None:
+            return None
+        key = await self._get(parts[0])
+        now = clock.now()
+        if not (key or _NOBODY).opens(parts[1], now) or key is None:
+            return None
+        self._used[key.id] = now
+        return key
+
+    async def _get(self, key_id: str) -> Key | None:
+        seen = self._seen.get(key_id)
+        if seen is not None and clock.monotonic() - seen[0] < FRESH_S:
+            return seen[1]
+        asking = self._asking.get(key_id)
+        if asking is None:
+            asking = self._asking[key_id] = asyncio.create_task(self._ask(key_id), name="keyring-ask")
+        # Others wait for the same answer: one of them that leaves must not take it along.
+        return await asyncio.shield(asking)
+
+    async def _ask(self, key_id: str) -> Key | None:
+        try:
+            asked_at = clock.monotonic()
+            key = (await read(keys.look_up, [key_id])).get(key_id)
+            self._remember(key_id, asked_at, key)
+            return key
+        finally:
+            self._asking.pop(key_id, None)
+
+    def _remember(self, key_id: str, at: float, key: Key | None) -> None:
+        self._seen[key_id] = (at, key)
+        self._seen.move_to_end(key_id)
+        if len(self._seen) > MOST_REMEMBERED:
+            self._seen.popitem(last=False)
+
+    # What stays open: event streams.
+
+    def hold(self, key_id: str) -> None:
+        task = asyncio.current_task()
+        if task is not None:
+            self._open.setdefault(key_id, set()).add(task)
+
+    def release(self, key_id: str) -> bool:
+        task = asyncio.current_task()
+        tasks = self._open.get(key_id)
+        if task is None or tasks is None:
+            return False
+        tasks.discard(task)
+        if not tasks:
+            del self._open[key_id]
+        if task not in self._ended:
+            return False
+        self._ended.discard(task)
+        task.uncancel()
+        return True
+
+    async def changed(self, key_id: str | None) -> None:
+        """A key (None: some, a whole tenant's perhaps) has changed: it is looked up anew. Never raises."""
+        if key_id is None:
+            self._seen.clear()
+        else:
+            self._seen.pop(key_id, None)
+        await self._recheck_quietly(None if key_id is None else [key_id])
+
+    async def recheck(self, key_ids: Iterable[str] | None = None) -> None:
+        """Look these keys up again (all that hold something open); what a useless one holds is closed."""
+        wanted = set(self._open) if key_ids is None else set(key_ids)
+        for key_id in wanted:
+            self._seen.pop(key_id, None)
+        held = wanted & self._open.keys()
+        if not held:
+            return
+        asked_at = clock.monotonic()
+        found = await read(keys.look_up, held)
+        now = clock.now()
+        for key_id in held:
+            key = found.get(key_id)
+            self._remember(key_id, asked_at, key)
+            if key is None or not key.usable(now):
+                self._end(key_id)
+
+    async def _recheck_quietly(self, key_ids: Iterable[str] | None = None) -> None:
+        try:
+            await self.recheck(key_ids)
+        except (Unavailable, ConfigError, SQLAlchemyError) as error:
+            log.info("keys_not_read", reason=str(error))
+
+    def _end(self, key_id: str) -> None:
+        tasks = self._open.get(key_id, set()) - self._ended
+        if tasks:
+            log.info("streams_closed", key_id=key_id, streams=len(tasks))
+        for task in tasks:
+            self._ended.add(task)
+            task.cancel()
+
+    async def _turn(self) -> None:
+        noted = clock.monotonic()
+        while True:
+            await asyncio.sleep(FRESH_S)
+            await self._recheck_quietly()
+            if clock.monotonic() - noted >= NOTE_S:
+                noted = clock.monotonic()
+                await self._note_use()
+
+    async def _note_use(self) -> None:
+        used, self._used = self._used, {}
+        if not used:
+            return
+        try:
+            await in_transaction(keys.note_use, used)
+        except (Unavailable, ConfigError, SQLAlchemyError) as error:
+            log.info("last_use_not_noted", reason=str(error))

@@ -1,0 +1,69 @@
+"""Tables of who may ask: tenants, their keys, and what administrators did."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.orm import Mapped, mapped_column
+
+from app.core.db import Base, BigId, JsonColumn, UtcDateTime
+
+DEFAULT_TENANT = "default"  # made with the schema; MILLRACE_API_SECRET is its operator's
+
+
+class Tenant(Base):
+    """Whose work it is. A limit that is None is none; a disabled tenant's keys open nothing."""
+
+    __tablename__ = "tenant"
+
+    id: Mapped[str] = mapped_column(sa.String(64), primary_key=True)
+    title: Mapped[str] = mapped_column(sa.String(200), default="")
+    max_open_jobs: Mapped[int | None]
+    max_documents: Mapped[int | None]
+    max_bytes: Mapped[int | None] = mapped_column(BigId)
+    created_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    disabled_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+
+
+class ApiKey(Base):
+    """A key; of its secret only the SHA-256. After a rotation the secret before may work on for a while."""
+
+    __tablename__ = "api_key"
+    __table_args__ = (sa.Index("ix_api_key_tenant", "tenant", "id"),)
+
+    id: Mapped[str] = mapped_column(sa.String(16), primary_key=True)
+    tenant: Mapped[str] = mapped_column(sa.String(64), sa.ForeignKey("tenant.id"))
+    name: Mapped[str] = mapped_column(sa.String(200))
+    scopes: Mapped[list[str]] = mapped_column(JsonColumn)
+    # "POST /api/search" or "*" → "600/minute"
+    rate_limits: Mapped[dict[str, str]] = mapped_column(JsonColumn, default=dict)
+    secret_hash: Mapped[bytes] = mapped_column(sa.LargeBinary)
+    previous_hash: Mapped[bytes | None] = mapped_column(sa.LargeBinary)
+    previous_until: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    created_by: Mapped[str] = mapped_column(sa.String(64))
+    created_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    expires_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    last_used_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    revoked_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+
+
+class AuditEntry(Base):
+    """One act of an administrator, written in its transaction."""
+
+    __tablename__ = "audit_log"
+    __table_args__ = (
+        sa.Index("ix_audit_log_tenant", "tenant", "id"),
+        sa.Index("ix_audit_log_at", "at"),
+        {"sqlite_autoincrement": True},
+    )
+
+    id: Mapped[int] = mapped_column(BigId, primary_key=True)
+    at: Mapped[datetime] = mapped_column(UtcDateTime)
+    tenant: Mapped[str] = mapped_column(sa.String(64))
+    actor: Mapped[str] = mapped_column(sa.String(64))
+    action: Mapped[str] = mapped_column(sa.String(64))
+    subject: Mapped[str] = mapped_column(sa.String(300))
+    details: Mapped[dict[str, Any]] = mapped_column(JsonColumn, default=dict)
+    request_id: Mapped[str | None] = mapped_column(sa.String(128))

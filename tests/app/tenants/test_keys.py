@@ -1,0 +1,138 @@
+"""Keys: what opens, what does not, and for how long."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import datetime, timedelta
+
+import pytest
+from sqlalchemy.orm import Session
+
+from app.core import clock
+from app.core.db import Database
+from app.core.errors import Conflict, InvalidInput, NotFound
+from app.tenants import directory, keys, scopes
+from app.tenants.keys import Key
+from app.tenants.models import ApiKey
+
+
+def issue(db: Database, tenant: str = "default", **more: object) -> tuple[ApiKey, str]:
+    options = {"name": "n", "scopes": ["read"], "created_by": "test"} | more
+    return db.transaction(lambda session: keys.issue(session, tenant, **options))  # type: ignore[arg-type]
+
+
+def looked_up(db: Database, key_id: str) -> Key:
+    return db.read(keys.look_up, [key_id])[key_id]
+
+
+def opens(db: Database, token: str) -> bool:
+    parts = keys.split(token.encode())
+    assert parts is not None
+    return looked_up(db, parts[0]).opens(parts[1], clock.now())
+
+
+@pytest.fixture
+def later() -> Iterator[object]:
+    """Moves the clock: `later(hours=1)`."""
+    yield lambda **delta: clock.shift(timedelta(**delta))
+    clock.shift(timedelta(0))
+
+
+def test_a_key_opens_with_its_own_secret_alone(db: Database) -> None:
+    one, token = issue(db)
+    _, other = issue(db)
+    assert token.startswith(f"mr_{one.id}_")
+    assert opens(db, token)
+    assert not opens(db, f"mr_{one.id}_{other.rpartition('_')[2]}"[: len(token)].ljust(len(token), "A"))
+    assert token.encode() not in one.secret_hash
+    assert len(one.secret_hash) == 32
+
+
+@pytest.mark.parametrize(
+    "token", [b"", b"mr_", b"mr__", b"mr_0123456789abcdef_", b"mr_0123456789ABCDEF_" + b"A" * 43, b"\xff" * 63]
+)
+def test_what_does_not_look_like_a_key_is_none(token: bytes) -> None:
+    assert keys.split(token) is None
+
+
+def test_a_rotated_key_opens_with_the_new_secret_and_for_a_while_with_the_old(db: Database, later: object) -> None:
+    key, old = issue(db)
+    _, new = db.transaction(keys.rotate, "default", key.id, timedelta(hours=1))
+    assert opens(db, old) and opens(db, new)
+    later(hours=2)  # type: ignore[operator]
+    assert (opens(db, old), opens(db, new)) == (False, True)
+    _, newest = db.transaction(keys.rotate, "default", key.id, timedelta(0))
+    assert (opens(db, new), opens(db, newest)) == (False, True)
+
+
+def test_a_revoked_key_opens_nothing_and_cannot_be_rotated(db: Database) -> None:
+    key, token = issue(db)
+    first = db.transaction(keys.revoke, "default", key.id).revoked_at
+    assert db.transaction(keys.revoke, "default", key.id).revoked_at == first
+    assert not opens(db, token)
+    with pytest.raises(Conflict):
+        db.transaction(keys.rotate, "default", key.id, timedelta(0))
+
+
+def test_an_expired_key_opens_nothing(db: Database, later: object) -> None:
+    _, token = issue(db, expires_at=clock.now() + timedelta(minutes=1))
+    assert opens(db, token)
+    later(minutes=2)  # type: ignore[operator]
+    assert not opens(db, token)
+    with pytest.raises(InvalidInput):
+        issue(db, expires_at=clock.now() - timedelta(seconds=1))
+
+
+def test_a_disabled_tenants_keys_open_nothing_until_it_is_enabled(db: Database) -> None:
+    db.transaction(directory.create, "acme", "Acme", {})
+    _, token = issue(db, "acme")
+    db.transaction(directory.change, "acme", {"disabled": True})
+    assert not opens(db, token)
+    db.transaction(directory.change, "acme", {"disabled": False})
+    assert opens(db, token)
+    with pytest.raises(Conflict):
+        db.transaction(directory.change, "default", {"disabled": True})
+
+
+def test_another_tenants_key_is_not_there(db: Database) -> None:
+    db.transaction(directory.create, "acme", "Acme", {})
+    key, _ = issue(db, "acme")
+    for call in (
+        lambda session: keys.get(session, "default", key.id),
+        lambda session: keys.revoke(session, "default", key.id),
+        lambda session: keys.rotate(session, "default", key.id, timedelta(0)),
+        lambda session: keys.issue(session, "nobody", name="n", scopes=["read"], created_by="t"),
+    ):
+        with pytest.raises(NotFound):
+            db.transaction(call)
+    assert [k.id for k in db.read(keys.list_keys, "acme", before_id=None, limit=5)] == [key.id]
+    assert db.read(keys.list_keys, "default", before_id=None, limit=5) == []
+
+
+def test_the_last_use_only_moves_on(db: Database) -> None:
+    key, _ = issue(db)
+    now = clock.now()
+    for at in (now, now - timedelta(hours=1)):
+        db.transaction(keys.note_use, {key.id: at})
+
+    def last_used(session: Session) -> datetime | None:
+        return keys.get(session, None, key.id).last_used_at
+
+    assert db.read(last_used) == now
+
+
+@pytest.mark.parametrize("bad", [[], ["root"], ["kind:"], ["kind:a b"], ["kind:**"], ["read\0"], ["collection"]])
+def test_unknown_scopes_are_refused(bad: list[str]) -> None:
+    with pytest.raises(InvalidInput):
+        scopes.checked(bad)
+
+
+def test_scopes_hold_what_they_say() -> None:
+    assert scopes.checked(["write", "read", "read"]) == ["read", "write"]
+    assert not scopes.allows(["write"], "read") and not scopes.allows(["read"], "write")
+    assert all(scopes.allows(["admin"], scope) for scope in ("read", "write", "admin"))
+    assert not scopes.allows(["admin"], "operator") and scopes.allows(["operator"], "admin")
+    assert scopes.names(["kind:a", "read", "collection:c"], "kind") == ("a",)
+    assert scopes.among("shop.receipt", ["shop.*"]) and not scopes.among("shop.receipt", ["shop", "Shop.*"])
+    assert scopes.may_grant(["admin"], ["admin", "kind:x"]) and not scopes.may_grant(["admin"], ["operator"])
+    assert not scopes.may_grant(["write"], ["read"])
