@@ -46,6 +46,8 @@ async def list_jobs(
     queue: Annotated[str | None, Query(max_length=32)] = None,
     document_id: Annotated[int | None, Query(ge=0, le=LARGEST_ID)] = None,
     error_code: Annotated[str | None, Query(max_length=100)] = None,
+    fingerprint: Annotated[str | None, Query(max_length=32, description="Jobs that failed of the same fault.")] = None,
+    discarded: bool | None = None,
     created_after: datetime | None = None,
     created_before: datetime | None = None,
 ) -> dict[str, Any]:
@@ -55,6 +57,8 @@ async def list_jobs(
         queue=queue,
         document_id=document_id,
         error_code=error_code,
+        fingerprint=fingerprint,
+        discarded=discarded,
         created_after=utc(created_after, "created_after"),
         created_before=utc(created_before, "created_before"),
         before_id=_before(paging),

@@ -27,10 +27,17 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 jobs = typer.Typer(
-    help="Jobs: list, show, follow, cancel, retry.", no_args_is_help=True, epilog=EXITS, rich_markup_mode=None
+    help="Jobs: what they are, why, and what to do with them.",
+    no_args_is_help=True,
+    epilog=EXITS,
+    rich_markup_mode=None,
+)
+dead = typer.Typer(
+    help="Dead letters: what failed and waits for a person.", no_args_is_help=True, rich_markup_mode=None
 )
 config = typer.Typer(help="Settings.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(jobs, name="jobs")
+app.add_typer(dead, name="dead")
 app.add_typer(config, name="config")
 
 Json = Annotated[bool, typer.Option("--json", help="JSON on stdout, errors as JSON on stderr.")]
@@ -163,6 +170,43 @@ def jobs_retry(job_id: JobId, as_json: Json = False) -> int:
     from app.cli import jobs as command
 
     return command.retry(job_id, as_json=as_json)
+
+
+@jobs.command("explain")
+def jobs_explain(job_id: JobId, as_json: Json = False) -> int:
+    """The one reason why a job is where it is, and the fix."""
+    from app.cli import reasons as command
+
+    return command.explain(job_id, as_json=as_json)
+
+
+@jobs.command("run-now")
+def jobs_run_now(job_id: JobId, as_json: Json = False) -> int:
+    """Start a job now that waits for its time or its next try."""
+    from app.cli import jobs as command
+
+    return command.run_now(job_id, as_json=as_json)
+
+
+@jobs.command("discard")
+def jobs_discard(job_id: JobId, as_json: Json = False) -> int:
+    """Take a failed job out of the dead letters."""
+    from app.cli import jobs as command
+
+    return command.discard(job_id, as_json=as_json)
+
+
+@dead.command("list")
+def dead_list(
+    kind: Annotated[str | None, typer.Option(help="Only jobs of this kind.")] = None,
+    queue: Annotated[str | None, typer.Option(help="Only jobs of this queue.")] = None,
+    limit: Annotated[int, typer.Option(min=1, max=100, help="How many groups.")] = 20,
+    as_json: Json = False,
+) -> int:
+    """Failed jobs, those of the same fault in one line."""
+    from app.cli import reasons as command
+
+    return command.dead(kind=kind, queue=queue, limit=limit, as_json=as_json)
 
 
 @app.command()

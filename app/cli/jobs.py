@@ -99,6 +99,14 @@ def retry(job_id: str, *, as_json: bool) -> int:
     return _ask(job_id, "retry", as_json)
 
 
+def run_now(job_id: str, *, as_json: bool) -> int:
+    return _ask(job_id, "run-now", as_json)
+
+
+def discard(job_id: str, *, as_json: bool) -> int:
+    return _ask(job_id, "discard", as_json)
+
+
 def _ask(job_id: str, what: str, as_json: bool) -> int:
     with Server() as server:
         job = server.post(f"/api/jobs/{job_id}/{what}")

@@ -74,8 +74,8 @@ def _start(session: Session, kind: type[Job], jobs: list[Job], tenant: str, opti
     shared = _shared(kind, tenant, options)
     given = options.get("unique_key")
     if given is None and kind.unique_key is None and kind.unique is None:
-        return _insert(session, kind, [Request(uuid7(), job, _payload(job)) for job in jobs], shared)
-    requests = [Request(uuid7(), job, _payload(job), unique.key_of(job, given)) for job in jobs]
+        return _insert(session, kind, [Request(uuid7(), job, payload_json(job)) for job in jobs], shared)
+    requests = [Request(uuid7(), job, payload_json(job), unique.key_of(job, given)) for job in jobs]
     free = [request for request in requests if request.key is None]
     rows = {row.id: row for row in _insert(session, kind, free, shared)} if free else {}
     asked = unique.Asked(
@@ -158,7 +158,8 @@ def _insert(
     return made
 
 
-def _payload(job: Job) -> str:
+def payload_json(job: Job) -> str:
+    """The payload as its row keeps it. Raises InvalidInput for what no row can keep."""
     try:
         payload = job.model_dump_json()
     except PydanticSerializationError as error:  # half a surrogate pair, for example

@@ -16,6 +16,7 @@ JobId = sa.Uuid(as_uuid=False).with_variant(sa.String(36), "sqlite")
 _OPEN = "state IN ({})".format(", ".join(f"'{state}'" for state in OPEN))
 _KEYED = f"unique_key IS NOT NULL AND {_OPEN}"
 _FED = "state = 'queued' AND admitted_at IS NOT NULL"
+_DEAD = "state = 'failed' AND discarded_at IS NULL"
 _UNFED = "state = 'queued' AND admitted_at IS NULL"
 
 
@@ -39,6 +40,7 @@ class JobRow(Base):
         _partial("ix_job_running", "worker_id", where="state = 'running' AND worker_id IS NOT NULL"),
         _partial("ix_job_expires", "expires_at", where="state = 'queued' AND expires_at IS NOT NULL"),
         _partial("ix_job_parent", "parent_id", where="parent_id IS NOT NULL"),
+        _partial("ix_job_dead", "tenant", "fingerprint", "finished_at", where=_DEAD),
         _partial("ix_job_document", "document_id", where="document_id IS NOT NULL"),
         _partial("uq_job_unique_key", "tenant", "kind", "unique_key", where=_KEYED, unique=True),
         sa.Index("ix_job_tenant", "tenant", "id"),
@@ -120,6 +122,8 @@ class WorkerRow(Base):
     threads: Mapped[int] = mapped_column(default=0)
     health_url: Mapped[str | None] = mapped_column(sa.String(200))
     beat: Mapped[int] = mapped_column(sa.BigInteger, default=0)
+    # For people; whether a worker lives is judged by the beat alone, which no clock can set back.
+    beat_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
     state: Mapped[str] = mapped_column(sa.String(16), default="running")
     version: Mapped[str] = mapped_column(sa.String(32))
     started_at: Mapped[datetime] = mapped_column(UtcDateTime)

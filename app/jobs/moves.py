@@ -100,6 +100,7 @@ def expire(session: Session, limit: int) -> list[Moved]:
     )
     values = {"state": "failed", "finished_at": now, "admitted_at": None}
     values |= {"error_type": "Expired", "error_code": "expired", "error_message": "not started before expires_at"}
+    values["fingerprint"] = "expired"
     columns = [JOB.c[name] for name in (MOVED + ", kind").split(", ")]
     update = sa.update(JOB).where(JOB.c.id.in_(sa.select(moving.c.id))).values(values)
     found = session.execute(update.returning(*columns)).mappings().all()

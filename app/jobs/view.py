@@ -28,6 +28,8 @@ class JobFilter:
     queue: str | None = None
     document_id: int | None = None
     error_code: str | None = None
+    fingerprint: str | None = None
+    discarded: bool | None = None
     created_after: datetime | None = None
     created_before: datetime | None = None
     before_id: str | None = None
@@ -67,9 +69,14 @@ def job_view(row: JobRow) -> dict[str, Any]:
     }
 
 
-def get(session: Session, tenant: str, job_id: str) -> JobRow:
-    """The job's row. Raises NotFound, also for another tenant's and for what is no id."""
-    row = session.get(JobRow, job_id) if is_uuid(job_id) else None
+def get(session: Session, tenant: str, job_id: str, *, lock: bool = False) -> JobRow:
+    """The job's row. Raises NotFound, also for another tenant's and for what is no id.
+
+    With `lock` nobody else, no claim either, moves it before this transaction ends.
+    """
+    row = None
+    if is_uuid(job_id):
+        row = session.get(JobRow, job_id, with_for_update=lock, populate_existing=lock)
     if row is None or row.tenant != tenant:
         raise NotFound(f"Job {job_id} not found", code="job_not_found")
     return row
@@ -89,6 +96,8 @@ def list_jobs(session: Session, tenant: str, wanted: JobFilter, limit: int) -> l
         wanted.queue is not None and JobRow.queue == wanted.queue,
         wanted.document_id is not None and JobRow.document_id == wanted.document_id,
         wanted.error_code is not None and JobRow.error_code == wanted.error_code,
+        wanted.fingerprint is not None and JobRow.fingerprint == wanted.fingerprint,
+        wanted.discarded is not None and (JobRow.discarded_at.is_not(None) == wanted.discarded),
         wanted.created_after is not None and JobRow.created_at >= wanted.created_after,
         wanted.created_before is not None and JobRow.created_at < wanted.created_before,
         wanted.before_id is not None and JobRow.id < wanted.before_id,
@@ -138,6 +147,9 @@ def job_detail(session: Session, row: JobRow) -> dict[str, Any]:
     return job_view(row) | {
         "payload": row.payload,
         "result": row.result,
+        "fingerprint": row.fingerprint,
+        "expires_at": moment(row.expires_at),
+        "discarded_at": moment(row.discarded_at),
         "attempts": [_attempt_view(attempt, workers.get(attempt.worker_id or "")) for attempt in attempts],
         "children": {"total": total, "succeeded": succeeded, "failed": failed, "open": total - succeeded - failed},
     }

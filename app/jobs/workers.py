@@ -18,7 +18,7 @@ from app.jobs import ledger
 from app.jobs.ledger import Moved
 from app.jobs.models import JobRow, WorkerRow
 
-ALIVE = ("running", "draining")
+ALIVE = ("running", "paused", "draining")
 VERSION = "0.1.0"
 
 
@@ -83,6 +83,7 @@ def register(session: Session, worker_id: str, queues: list[str], threads: int, 
             health_url=health_url,
             version=VERSION,
             started_at=clock.now(),
+            beat_at=clock.now(),
         )
     )
 
@@ -90,7 +91,7 @@ def register(session: Session, worker_id: str, queues: list[str], threads: int, 
 def beat(session: Session, worker_id: str) -> bool:
     """Count the beat up; False when this worker was declared dead."""
     alive = sa.update(WorkerRow).where(WorkerRow.id == worker_id, WorkerRow.state.in_(ALIVE))
-    return ledger.count(session, alive.values(beat=WorkerRow.beat + 1)) == 1
+    return ledger.count(session, alive.values(beat=WorkerRow.beat + 1, beat_at=clock.now())) == 1
 
 
 def set_state(session: Session, worker_id: str, state: str) -> None:
