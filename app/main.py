@@ -27,9 +27,12 @@ from app.core.errors import ConfigError, Unavailable
 from app.core.settings import Settings, get_settings
 from app.jobs.stream import Hub
 from app.tenants.keyring import Keyring
+from app.tenants.limits import Counter
 
 log = logging.get_logger(__name__)
 
+# Headers of an answer that a browser's script may read.
+EXPOSED = ("Location", "Retry-After", "RateLimit", "RateLimit-Policy", "X-Request-ID", "X-Process-Time")
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
@@ -50,7 +53,7 @@ class Api(FastAPI):
                 allow_credentials="*" not in settings.cors_origins,
                 allow_methods=["*"],
                 allow_headers=["*"],
-                expose_headers=["Location", "Retry-After", "X-Request-ID", "X-Process-Time"],
+                expose_headers=EXPOSED,
             )
         return Edge(stack, max_body_bytes=settings.max_body_bytes)
 
@@ -90,7 +93,8 @@ def _import_own_kinds(settings: Settings) -> None:
 
 @asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
-    app.state.hub, app.state.pulse, app.state.keyring = Hub(), health.Pulse(), Keyring()
+    app.state.hub, app.state.pulse = Hub(), health.Pulse()
+    app.state.keyring, app.state.counter = Keyring(), Counter()
     app.state.hub.start()
     app.state.keyring.start()
     app.state.pulse.start()
@@ -101,6 +105,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         restore()
         await app.state.hub.close()
         await app.state.keyring.close()
+        await app.state.counter.close()
         await app.state.pulse.close()
         await asyncio.to_thread(close_database)
 

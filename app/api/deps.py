@@ -7,14 +7,15 @@ import binascii
 import hmac
 import json
 import re
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Annotated, Any, TypeVar
 
 from fastapi import Depends, Query, Request, Security
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer, SecurityScopes
 from starlette.requests import HTTPConnection
 
+from app.api import rates
 from app.api.edge import HOLD
 from app.api.errors import UNAUTHENTICATED, request_id_of
 from app.core.db import read
@@ -45,6 +46,7 @@ class Identity:
     request_id: str | None
     scopes: frozenset[str] = scopes.ALL
     key_id: str | None = None
+    rate_limits: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def actor(self) -> str:
@@ -84,7 +86,7 @@ async def identify(connection: HTTPConnection, given: bytes | None = None) -> Id
         hold = connection.scope.setdefault("state", {})[HOLD] = Hold(keyring_of(connection), key.id)
         if connection.scope["type"] == "websocket":
             hold.begin()
-        return Identity(key.tenant, request_id, key.scopes, key.id)
+        return Identity(key.tenant, request_id, key.scopes, key.id, key.rate_limits)
     if not secret and not token.startswith(b"mr_"):
         return Identity(DEFAULT_TENANT, request_id)  # a desk's try-out; any other start refuses this
     if not given:
@@ -95,8 +97,10 @@ async def identify(connection: HTTPConnection, given: bytes | None = None) -> Id
 async def authenticate(
     request: Request, asked: SecurityScopes, _: Annotated[HTTPAuthorizationCredentials | None, Depends(_documented)]
 ) -> Identity:
-    """Raises NotAllowed: 401 without a key, 403 where it has not the scope that the route asks for."""
+    """Raises NotAllowed: 401 without a key, 403 where it has not the scope that the route asks for; RateLimited."""
     identity = await identify(request)
+    client = request.client.host if request.client else "?"
+    await rates.count(request, request.method, identity.key_id or f"secret@{client}", identity.rate_limits)
     scope, by_kind = needed(request.method, asked.scopes)
     if scope is None or identity.may(scope):
         return identity

@@ -27,6 +27,8 @@ QUIET = frozenset({"/livez", "/readyz", "/health", "/metrics"})
 STREAM = "millrace.stream"
 # In a request's state: what ties an open stream to the key it came with.
 HOLD = "key_hold"
+# In a request's state: headers for its answer, whoever makes that.
+EXTRA_HEADERS = "extra_headers"
 POLICY_VIOLATION = 1008
 # What an open stream still needs of its request; the rest (route, endpoint, exit stacks) is let go.
 KEPT = frozenset({"type", "method", "path", "query_string", "http_version", "client", "state", "route"})
@@ -123,6 +125,7 @@ class Exchange:
         if message["type"] == "http.response.start":
             self.status = message["status"]
             headers = message.setdefault("headers", [])
+            headers.extend(self.scope["state"].pop(EXTRA_HEADERS, ()))
             headers.append((b"x-request-id", self.request_id.encode("ascii")))
             headers.append((b"x-process-time", b"%.2f" % self._elapsed_ms()))
         elif not message.get("more_body", False):

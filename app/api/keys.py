@@ -16,13 +16,18 @@ from app.core.db import in_transaction, read
 from app.core.errors import InvalidInput, NotAllowed, NotFound
 from app.core.sqlrows import storable
 from app.jobs.view import moment
-from app.tenants import audit, keys, scopes
+from app.tenants import audit, keys, limits, scopes
 from app.tenants.models import ApiKey, AuditEntry
 
 router = APIRouter(prefix="/api", tags=["keys"])
 
 LARGEST_ID = 2**63 - 1
 Name = Annotated[str, Field(min_length=1, max_length=200)]
+Scopes = Annotated[list[Annotated[str, Field(max_length=120)]], Field(max_length=scopes.MOST_SCOPES)]
+RateLimits = Annotated[
+    dict[str, str],
+    Field(max_length=limits.MOST_ENTRIES, description='Route or `*` → rate: `{"POST /api/search": "600/minute"}`.'),
+]
 OfTenant = Annotated[
     str | None, Query(max_length=64, description="Another tenant, or `*` for all: for operators only.")
 ]
@@ -32,9 +37,18 @@ class KeyRequest(BaseModel):
     """`scopes`: read, write, admin, operator, kind:NAME, collection:NAME."""
 
     name: Name
-    scopes: Annotated[list[Annotated[str, Field(max_length=120)]], Field(max_length=scopes.MOST_SCOPES)]
+    scopes: Scopes
     tenant: Annotated[str, Field(max_length=64)] | None = Field(None, description="Another tenant: for operators only.")
+    rate_limits: RateLimits = {}
     expires_at: datetime | None = None
+
+
+class KeyChange(BaseModel):
+    """Only what is given changes."""
+
+    name: Name | None = None
+    scopes: Scopes | None = None
+    rate_limits: RateLimits | None = None
 
 
 class RotateRequest(BaseModel):
@@ -55,6 +69,7 @@ def key_view(key: ApiKey) -> dict[str, Any]:
         "name": key.name,
         "state": state,
         "scopes": key.scopes,
+        "rate_limits": key.rate_limits,
         "created_by": key.created_by,
         **{name: moment(getattr(key, name)) for name in times},
     }
@@ -106,6 +121,7 @@ def _create(session: Session, caller: Identity, body: KeyRequest) -> dict[str, A
         name=storable(body.name),
         scopes=wanted,
         created_by=caller.actor,
+        rate_limits=limits.checked(body.rate_limits),
         expires_at=utc(body.expires_at, "expires_at"),
     )
     note(session, caller, "key.create", key.id, tenant=tenant, name=key.name, scopes=wanted)
@@ -132,6 +148,28 @@ def _page_of_keys(session: Session, tenant: str | None, paging: Page) -> dict[st
 @router.get("/keys/{key_id}", summary="One key")
 async def show_key(caller: Admin, key_id: str) -> dict[str, Any]:
     return key_view(await read(keys.get, _range(caller), key_id))
+
+
+@router.patch("/keys/{key_id}", summary="Change a key's name, scopes or rate limits")
+async def change_key(caller: Admin, keyring: Keys, key_id: str, body: KeyChange) -> dict[str, Any]:
+    answer = key_view(await in_transaction(_change, caller, key_id, body))
+    await keyring.changed(key_id)
+    return answer
+
+
+def _change(session: Session, caller: Identity, key_id: str, body: KeyChange) -> ApiKey:
+    key = keys.get(session, _range(caller), key_id, lock=True)
+    wanted = key.scopes if body.scopes is None else scopes.checked(body.scopes)
+    if not scopes.may_grant(caller.scopes, {*wanted, *key.scopes}):
+        raise NotAllowed("only an operator may grant 'operator', or change such a key", code="scope_missing")
+    key.scopes = wanted
+    if body.name is not None:
+        key.name = storable(body.name)
+    if body.rate_limits is not None:
+        key.rate_limits = limits.checked(body.rate_limits)
+    changes = storable(body.model_dump(exclude_none=True))
+    note(session, caller, "key.change", key.id, tenant=key.tenant, **changes)
+    return key
 
 
 @router.post("/keys/{key_id}/rotate", summary="Give a key a new secret")

@@ -9,6 +9,7 @@ mr:epoch          string  which life of Redis this is; missing or other = empty 
 mr:seq:{job}      string  the number of a job's last event                               1 day, 1 h after the end
 mr:ev:{job}       stream  a job's last 200 events                                        1 day, 1 h after the end
 mr:ev:t:{tenant}  stream  a tenant's last 10,000 events                                  1 day
+mr:rl:{bucket}    string  requests of a key at a route in a window                       the window and 1 s
 mr:quarantine     list    messages nobody could decode                                   7 days
 
 Channels: mr:e:{job} (its events), mr:cancel (ids of jobs to stop).
@@ -43,6 +44,7 @@ EPOCH = "mr:epoch"
 SEQUENCE = "mr:seq:{}"
 EVENTS = "mr:ev:{}"
 TENANT_EVENTS = "mr:ev:t:{}"
+RATE = "mr:rl:{}"
 QUARANTINE = "mr:quarantine"
 CHANNEL = "mr:e:{}"
 CANCEL_CHANNEL = "mr:cancel"
@@ -116,17 +118,12 @@ def subscription() -> redis.client.PubSub:
 
 def async_client() -> redis.asyncio.Redis:
     """The same for the loop."""
-    url = get_settings().redis_url.get_secret_value()
-    client: redis.asyncio.Redis = redis.asyncio.Redis.from_url(
-        url,
-        socket_connect_timeout=1.0,
-        socket_timeout=None,
-        decode_responses=True,
-        encoding_errors="replace",
-        client_name="millrace-events",
-        retry=redis.asyncio.retry.Retry(NoBackoff(), 0),
-    )
-    return client
+    return _async_from_url("millrace-events", socket_connect_timeout=1.0, socket_timeout=None)
+
+
+def async_push() -> redis.asyncio.Redis:
+    """For short commands on the loop, which go on without an answer when it takes long."""
+    return _async_from_url("millrace-limits", socket_connect_timeout=CONNECT_TIMEOUT_S, socket_timeout=ANSWER_TIMEOUT_S)
 
 
 def ping() -> None:
@@ -141,3 +138,15 @@ def _from_url(url: str, **options: Any) -> redis.Redis:
         return redis.Redis.from_url(url, retry=Retry(NoBackoff(), 0), **text, **options)
     except ValueError as error:
         raise ConfigError("MILLRACE_REDIS_URL is not a Redis URL (example: redis://127.0.0.1:6379/0)") from error
+
+
+def _async_from_url(name: str, **options: Any) -> redis.asyncio.Redis:
+    client: redis.asyncio.Redis = redis.asyncio.Redis.from_url(
+        get_settings().redis_url.get_secret_value(),
+        decode_responses=True,
+        encoding_errors="replace",
+        client_name=name,
+        retry=redis.asyncio.retry.Retry(NoBackoff(), 0),
+        **options,
+    )
+    return client

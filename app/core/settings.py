@@ -65,6 +65,8 @@ class Settings(BaseSettings):
 
     api_secret: SecretStr = Field(SecretStr(""), description="Bearer secret of the API, at least 32 characters.")
 
+    rate_limits: Literal["on", "off"] = Field("on", description="Whether the api limits how often a key may ask.")
+
     worker_threads: int = Field(32, ge=1, le=512, description="Jobs a worker process runs at once.")
     worker_count: int = Field(1, ge=1, le=64, description="Worker processes supervisord starts.")
     grace_s: float = Field(30.0, ge=0, description="Seconds a stopping worker gives running jobs.")

@@ -8,9 +8,11 @@ from contextlib import contextmanager
 import httpx
 import pytest
 
+from app.core import clock
 from app.jobs.models import JobRow
 from tests.api.conftest import Api
 from tests.api.test_shapes import assert_problem
+from tests.support.databases import SettingsEnv
 from tests.support.waiting import wait_until
 
 Make = Callable[..., JobRow]
@@ -161,3 +163,43 @@ def test_a_stream_ends_when_its_key_does(api: Api, errand: Make, close: Callable
             assert "event: end" not in list(lines)
             wait_until(lambda: api.hub.watchers == 1, what="only the other stream to be left")
         assert_problem(acme.get(path), 401, "unauthenticated")
+
+
+@pytest.fixture
+def limited(lite_api: Api, settings_env: SettingsEnv) -> Api:
+    settings_env(rate_limits="on")
+    return lite_api
+
+
+def test_a_route_says_how_often_it_may_be_asked_and_refuses_more(limited: Api) -> None:
+    """The old service's limits where its clients know them; each key counts for itself."""
+    with holder(limited, "read", "write") as one, holder(limited, "read", "write") as two:
+        wait_until(lambda: clock.now().second < 50, timeout_s=30, what="a window with enough time left")
+        for left in range(49, -1, -1):
+            answer = one.post("/api/search", json={"query": "x"})
+            assert answer.headers["ratelimit"].startswith(f'"search";r={left};t=')
+        assert answer.headers["ratelimit-policy"] == '"search";q=50;w=60'
+        refused = one.post("/api/search", json={"query": "x"})
+        assert_problem(refused, 429, "rate_limited")
+        assert refused.json()["error"] == "Rate limit exceeded: 50 per 1 minute"
+        assert 1 <= int(refused.headers["retry-after"]) <= 60
+        assert two.post("/api/search", json={"query": "x"}).status_code == 200
+        assert one.get("/api/jobs").headers["ratelimit-policy"] == '"jobs";q=6000;w=60'
+        assert one.get("/api/stats").headers["ratelimit-policy"] == '"stats";q=100;w=60'
+
+
+def test_a_key_has_limits_of_its_own(limited: Api) -> None:
+    with holder(limited, "read") as client:
+        path = f"/api/keys/{client.headers['X-Key']}"
+        own = {"POST /api/search": "2/day", "*": "unlimited"}
+        assert limited.client.patch(path, json={"rate_limits": own}).json()["rate_limits"] == own
+        codes = [client.post("/api/search", json={"query": "x"}).status_code for _ in range(3)]
+        assert codes == [200, 200, 429]
+        assert "ratelimit" not in client.get("/api/jobs").headers
+        assert_problem(limited.client.patch(path, json={"rate_limits": {"*": "often"}}), 422, "rate")
+        assert limited.client.patch(path, json={"name": "new", "scopes": ["write"]}).json()["name"] == "new"
+        assert_problem(client.get("/api/jobs"), 403, "scope_missing")
+
+
+def test_what_is_open_to_everybody_has_no_limit(limited: Api) -> None:
+    assert "ratelimit" not in limited.anyone.get("/health").headers

@@ -30,6 +30,7 @@ class Rig:
         self.redis = redis_server
         self.env = {
             **os.environ,
+            "MILLRACE_RATE_LIMITS": "off",
             "MILLRACE_DATABASE_URL": database_url,
             "MILLRACE_REDIS_URL": redis_server.url,
             "MILLRACE_DATA_DIR": str(folder),

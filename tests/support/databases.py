@@ -90,7 +90,7 @@ def settings_env(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Se
             monkeypatch.setenv(f"MILLRACE_{name.upper()}", str(value))
         _forget()
 
-    put(data_dir=tmp_path / "data", api_secret=API_SECRET)
+    put(data_dir=tmp_path / "data", api_secret=API_SECRET, rate_limits="off")
     yield put
     _forget()
 
@@ -131,6 +131,7 @@ def make_stack_env(database_url: str, redis_url: str, folder: Path) -> dict[str,
         "MILLRACE_REDIS_URL": redis_url,
         "MILLRACE_DATA_DIR": str(folder / "data"),
         "MILLRACE_API_SECRET": API_SECRET,
+        "MILLRACE_RATE_LIMITS": "off",
         "MILLRACE_LOG_FORMAT": "console",
         "MILLRACE_WORKER_THREADS": "8",
         "MILLRACE_GRACE_S": "5",

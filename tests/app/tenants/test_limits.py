@@ -1,0 +1,119 @@
+"""Rates: what is a rate, and that several processes count as one, with Redis and without."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine, Iterator
+from datetime import timedelta
+
+import pytest
+
+from app.core import clock
+from app.core.errors import InvalidInput
+from app.tenants import limits
+from app.tenants.limits import Counter, Rate
+from tests.support.databases import SettingsEnv
+
+LONG = Rate(5, 86400)
+
+
+@pytest.fixture(autouse=True)
+def _noon() -> Iterator[None]:
+    """A day's window must not end under a test."""
+    now = clock.now()
+    clock.shift(now.replace(hour=12) - now)
+    yield
+    clock.shift(timedelta(0))
+
+
+def run(scenario: Callable[[Counter, Counter], Coroutine[None, None, None]]) -> None:
+    async def both() -> None:
+        one, two = Counter(patience_s=10), Counter(patience_s=10)
+        try:
+            await scenario(one, two)
+        finally:
+            await one.close()
+            await two.close()
+
+    asyncio.run(both())
+
+
+def test_rates_are_words() -> None:
+    assert Rate.parse("50/minute") == Rate(50, 60)
+    assert str(Rate.parse("50/minute")) == "50 per 1 minute"
+    assert Rate.parse("unlimited") is None
+    for bad in ("", "0/minute", "-1/hour", "5", "5/week", "5/minute ", "1e3/day", "٥/minute", "9999999999/day"):
+        with pytest.raises(InvalidInput):
+            Rate.parse(bad)
+    for bad_route in ("", "/api/search", "post /api", "POST api", "POST /a b"):
+        with pytest.raises(InvalidInput):
+            limits.checked({bad_route: "1/day"})
+
+
+def test_a_keys_own_limit_counts_before_the_routes() -> None:
+    own = {"POST /api/search": "7/hour", "*": "unlimited"}
+    assert limits.of_key(own, "POST /api/search", LONG) == Rate(7, 3600)
+    assert limits.of_key(own, "GET /api/jobs", LONG) is None
+    assert limits.of_key({}, "GET /api/jobs", LONG) == LONG
+
+
+def test_two_processes_count_as_one(redis_url: str, settings_env: SettingsEnv) -> None:
+    settings_env(redis_url=redis_url)
+
+    async def scenario(one: Counter, two: Counter) -> None:
+        left = [(await counter.hit("b", LONG)).left for counter in (one, two, one, two, one)]
+        assert left == [4, 3, 2, 1, 0]
+        assert (await two.hit("b", LONG)).left < 0
+        assert (await one.hit("other", LONG)).left == 4
+
+    run(scenario)
+
+
+def test_the_next_window_begins_anew(redis_url: str, settings_env: SettingsEnv) -> None:
+    settings_env(redis_url=redis_url)
+
+    async def scenario(one: Counter, two: Counter) -> None:
+        for _ in range(6):
+            last = await one.hit("b", LONG)
+        assert last.left < 0
+        assert 0 < last.reset_s <= 86400
+        clock.shift(timedelta(seconds=last.reset_s + 60))
+        assert (await one.hit("b", LONG)).left == 4
+
+    run(scenario)
+
+
+def test_of_many_at_once_only_so_many_are_let_through(redis_url: str, settings_env: SettingsEnv) -> None:
+    settings_env(redis_url=redis_url)
+
+    async def scenario(one: Counter, two: Counter) -> None:
+        found = await asyncio.gather(*((one, two)[number % 2].hit("b", LONG) for number in range(60)))
+        assert sum(count.left >= 0 for count in found) == LONG.limit
+
+    run(scenario)
+
+
+def test_without_redis_each_process_counts_alone(settings_env: SettingsEnv) -> None:
+    settings_env(redis_url="redis://127.0.0.1:1/0")
+
+    async def scenario(one: Counter, two: Counter) -> None:
+        assert [(await one.hit("b", LONG)).left for _ in range(6)] == [4, 3, 2, 1, 0, -1]
+        assert (await two.hit("b", LONG)).left == 4
+
+    run(scenario)
+
+
+def test_every_key_in_redis_expires(redis_url: str, settings_env: SettingsEnv) -> None:
+    import redis
+
+    settings_env(redis_url=redis_url)
+
+    async def scenario(one: Counter, _: Counter) -> None:
+        await one.hit("b", LONG)
+        await one.hit("c", Rate(1, 60))
+
+    run(scenario)
+    with redis.Redis.from_url(redis_url, decode_responses=True) as client:
+        names = client.keys("mr:rl:*")
+        assert len(names) == 2
+        assert all(client.ttl(name) > 0 for name in names)
