@@ -25,6 +25,7 @@ from app.core.errors import ConfigError, Unavailable
 from app.core.health import HealthServer
 from app.core.settings import get_settings
 from app.jobs import dispatch, lanes, workers
+from app.jobs.job_log import JobLog
 from app.jobs.lane_child import prctl
 from app.jobs.middleware.cancellation import cancel
 from app.jobs.process import EXIT_SOFTWARE, WorkerProcess
@@ -58,6 +59,7 @@ class Lifespan(Middleware):
         self._booted = threading.Event()
         self._left = threading.Event()
         self._health: HealthServer | None = None
+        self._job_log = JobLog()
         self._forward = signal.getsignal(signal.SIGTERM)
         if master is not None:
             signal.signal(signal.SIGTERM, _end_at_once)
@@ -80,6 +82,7 @@ class Lifespan(Middleware):
             process.start(queues, worker.worker_threads)
             broker.awaiting.limit = worker.worker_threads
             lanes.start_pool()
+            self._job_log.start()
             self._health = HealthServer(process.health)
             self._booted.set()
         except ConfigError as error:
@@ -171,6 +174,7 @@ class Lifespan(Middleware):
         process.finisher.drain(STUBBORN_S)
         process.teller.stop()
         process.finisher.stop()
+        self._job_log.stop()
         self._left.set()
         self._quietly(process.intake.give_back)
         self._quietly(lambda: database().transaction(workers.set_state, process.id, "stopped"))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from datetime import datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
@@ -15,11 +15,14 @@ from app.api.deps import Caller, Page, Paging
 from app.api.moments import utc
 from app.core.db import in_transaction, read
 from app.core.errors import InvalidInput
-from app.jobs import dead_letters, edit, explain, reason, view
+from app.jobs import dead_letters, edit, explain, job_log, reason, view
 from app.jobs.definition import MOST_PRIORITY
 from app.jobs.edit import KEPT, Changes
 
 router = APIRouter(prefix="/api", tags=["jobs"])
+
+Level = Literal["debug", "info", "warning", "error", "critical"]
+LARGEST_ATTEMPT = 2**31 - 1
 
 
 class Patch(BaseModel):
@@ -51,6 +54,36 @@ class Patch(BaseModel):
 async def explain_job(caller: Caller, job_id: str) -> dict[str, Any]:
     around = await asyncio.to_thread(reason.look_around)
     return await read(explain.explain, caller.tenant, job_id, around)
+
+
+@router.get("/jobs/{job_id}/logs", summary="What a job's code has logged, the oldest first")
+async def list_log_lines(
+    caller: Caller,
+    paging: Paging,
+    job_id: str,
+    level: Annotated[Level | None, Query(description="Lines of this level and above.")] = None,
+    attempt: Annotated[int | None, Query(ge=1, le=LARGEST_ATTEMPT, description="Lines of this try alone.")] = None,
+) -> dict[str, Any]:
+    """Lines come here within a second, up to 1,000 a run, and stay as long as MILLRACE_LOG_DAYS says."""
+    return await read(_page_of_lines, caller.tenant, job_id, paging, level, attempt)
+
+
+def _page_of_lines(
+    session: Session, tenant: str, job_id: str, paging: Page, level: str | None, attempt: int | None
+) -> dict[str, Any]:
+    row = view.get(session, tenant, job_id)
+    after = _line_after(paging)
+    rows = job_log.lines_of(session, row.id, limit=paging.limit + 1, level=level, attempt=attempt, after=after)
+    return paging.cut(rows, job_log.line_view, lambda line: [line.id])
+
+
+def _line_after(paging: Page) -> int | None:
+    match paging.after:
+        case None:
+            return None
+        case [int(number)] if 0 <= number < 2**63 and not isinstance(number, bool):
+            return number
+    raise InvalidInput("the cursor is not one of ours", code="cursor")
 
 
 @router.post("/jobs/{job_id}/run-now", summary="Start a job now that waits for its time", status_code=202)

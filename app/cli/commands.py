@@ -180,6 +180,19 @@ def jobs_explain(job_id: JobId, as_json: Json = False) -> int:
     return command.explain(job_id, as_json=as_json)
 
 
+@jobs.command("logs")
+def jobs_logs(
+    job_id: JobId,
+    level: Annotated[str | None, typer.Option(help="Lines of this level and above, for example warning.")] = None,
+    attempt: Annotated[int | None, typer.Option(min=1, help="Lines of this try alone.")] = None,
+    as_json: Json = False,
+) -> int:
+    """What the job's code has logged."""
+    from app.cli import reasons as command
+
+    return command.logs(job_id, level=level, attempt=attempt, as_json=as_json)
+
+
 @jobs.command("run-now")
 def jobs_run_now(job_id: JobId, as_json: Json = False) -> int:
     """Start a job now that waits for its time or its next try."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from rich.table import Table
 
 from app.cli import exits, output
@@ -19,6 +21,31 @@ def explain(job_id: str, *, as_json: bool) -> int:
     output.out.print(f"  why  {output.text(said['message'])}")
     output.out.print(f"  fix  {output.text(said['fix'])}")
     return exits.OK
+
+
+def logs(job_id: str, *, level: str | None, attempt: int | None, as_json: bool) -> int:
+    """Everything that the job's code has logged, a line each; with --json one object a line."""
+    asked = {"level": level, "attempt": attempt, "limit": 200}
+    with Server() as server:
+        cursor = None
+        while True:
+            page = server.get(f"/api/jobs/{job_id}/logs", cursor=cursor, **asked)
+            for line in page["data"]:
+                output.emit(line) if as_json else _show_line(line)
+            cursor = page["next_cursor"]
+            if cursor is None:
+                return exits.OK
+
+
+def _show_line(line: dict[str, Any]) -> None:
+    style = {"warning": "yellow", "error": "red", "critical": "red", "debug": "dim"}.get(line["level"], "default")
+    fields = dict(line["fields"])
+    exception = fields.pop("exception", None)
+    said = " ".join([line["event"], *(f"{name}={value}" for name, value in fields.items())])
+    level = f"[{style}]{line['level']:<8}[/]"
+    output.out.print(f"[dim]{line['at'][:23]}[/] {line['attempt']} {level} {output.text(said)}")
+    if exception:
+        output.out.print(output.text(exception))
 
 
 def dead(*, kind: str | None, queue: str | None, limit: int, as_json: bool) -> int:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 import re
 import sys
+import traceback
+from collections.abc import Callable
 from contextvars import ContextVar
 from typing import Any
 
@@ -33,6 +35,27 @@ def _masked(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
         elif isinstance(value, str):
             event[name] = mask(value)
     return event
+
+
+def line_of(record: logging.LogRecord) -> dict[str, Any]:
+    """A record as plain values, masked: `at` (seconds since 1970), `level`, `logger`, `event`, and `fields` with all
+    else that was said. What is bound to all lines of the task is left out; `exception` is a traceback's text."""
+    said = dict(record.msg) if isinstance(record.msg, dict) else {"event": record.getMessage()}
+    error: Any = said.pop("exc_info", None) or record.exc_info
+    if error is True:
+        error = sys.exc_info()
+    raised = error[1] if isinstance(error, tuple) else error
+    if isinstance(raised, BaseException):
+        said["exception"] = "".join(traceback.format_exception(raised))
+    event = _masked(None, "", said).pop("event", "")
+    own = {"role", "level", "logger", "timestamp", *_bound.get()}
+    return {
+        "at": record.created,
+        "level": record.levelname.lower(),
+        "logger": record.name,
+        "event": str(event),
+        "fields": {str(name): value for name, value in said.items() if name not in own},
+    }
 
 
 def _with_bound(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
@@ -79,6 +102,33 @@ def setup(role: str) -> None:
     for own in ("uvicorn", "uvicorn.error", "uvicorn.access"):
         logging.getLogger(own).handlers[:] = []
         logging.getLogger(own).propagate = own != "uvicorn.access"
+
+
+class _Lines(logging.Handler):
+    """Hands every line to whoever collects them."""
+
+    def __init__(self, take: Callable[[dict[str, Any]], None]) -> None:
+        super().__init__()
+        self._take = take
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if "job_id" not in _bound.get():
+            return
+        try:
+            self._take(line_of(record))
+        except Exception:  # noqa: BLE001  a line that cannot be kept must not cost its job anything
+            self.handleError(record)
+
+
+def send_lines(take: Callable[[dict[str, Any]], None] | None) -> None:
+    """Hand every line that a job's code logs to `take` as well, in the thread that logs it; None hands them to nobody.
+
+    A second call replaces the first.
+    """
+    root = logging.getLogger()
+    root.handlers[:] = [handler for handler in root.handlers if not isinstance(handler, _Lines)]
+    if take is not None:
+        root.addHandler(_Lines(take))
 
 
 def get_logger(name: str) -> structlog.stdlib.BoundLogger:

@@ -88,6 +88,8 @@ class Settings(BaseSettings):
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level logged.")
     log_format: Literal["auto", "json", "console"] = Field("auto", description="'auto': JSON unless on a terminal.")
 
+    log_days: int = Field(14, ge=1, description="Days that the log lines of jobs are kept.")
+
     search_engine: Literal["embedded"] = Field("embedded", description="Which engine answers searches.")
     embedder: Literal["wordllama"] = Field("wordllama", description="Which model makes vectors.")
     chunk_tokens: int = Field(256, ge=16, le=8192, description="Tokens a chunk may have.")

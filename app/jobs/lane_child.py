@@ -2,8 +2,9 @@
 
 One call at a time, on the main thread. In: `{"function", "arguments", "blob", "memory_mb", "cpu_s", "time_limit_s",
 "log_context"}`, the last being what the host's log lines carry: those of the lane carry it as well.
-Out, any number of `{"progress": {...}}`, then one `{"result": ..., "worn": bool}` or one `{"error": {...}}`. They go
-over a socket of their own: what the function or foreign code prints to fd 1 or 2 lands in the host's stderr.
+Out, any number of `{"progress": {...}}` and `{"log": {...}}`, then one `{"result": ..., "worn": bool}` or one
+`{"error": {...}}`. They go over a socket of their own: what the function or foreign code prints to fd 1 or 2 lands
+in the host's stderr.
 
 SIGUSR1 is the soft time limit: it raises TimeLimitExceeded inside the function. The memory limit is RLIMIT_AS above
 what the lane already has (Linux only), the CPU limit RLIMIT_CPU above what it has used; both end with the call.
@@ -152,7 +153,7 @@ class _Lane:
         self._limit.late = False
         signal.signal(SOFT_LIMIT_SIGNAL, self._limit.on_signal)
         function = named(request["function"])
-        self._bind(request["log_context"])
+        self._bind(request["log_context"], progress)
         arguments = dict(request["arguments"])
         if request["blob"] is not None:
             arguments["blob"] = Path(request["blob"])
@@ -172,9 +173,10 @@ class _Lane:
             bound = "there is" if memory_mb is None else f"its limit of {memory_mb} MiB"
             raise LaneOutOfMemory(f"needed more memory than {bound}") from error
 
-    def _bind(self, context: dict[str, Any]) -> None:
+    def _bind(self, context: dict[str, Any], progress: LaneProgress) -> None:
         self._logs = self._logs or set_up_logging()
         if self._logs is not None:
+            self._logs.send_lines(progress.say)
             self._logs.unbind(*self._bound)
             self._logs.bind(**context)
             self._bound = list(context)

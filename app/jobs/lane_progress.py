@@ -13,6 +13,8 @@ from app.core.clock import monotonic
 from app.core.errors import TimeLimitExceeded
 
 REPORT_EVERY_S = 0.05
+# One more than the host keeps of a run, so that it can say that there were more.
+MOST_LINES = 1001
 
 
 class SoftLimit:
@@ -47,6 +49,7 @@ class LaneProgress:
         self._sent_at = -math.inf
         self._timer: threading.Timer | None = None
         self._closed = False
+        self._lines = 0
 
     def report(
         self,
@@ -59,17 +62,30 @@ class LaneProgress:
     ) -> None:
         """From any thread of the lane; after the call's end it does nothing."""
         said = {"done": done, "total": total, "unit": unit, "stage": stage, "message": message}
+        self._guarded(self._take, {name: value for name, value in said.items() if value is not None})
+
+    def say(self, line: dict[str, Any]) -> None:
+        """A line for the job's log, which its host keeps; the first MOST_LINES of a call."""
+        self._guarded(self._say, line)
+
+    def _guarded(self, step: Callable[[dict[str, Any]], None], what: dict[str, Any]) -> None:
+        """A soft limit waits for the frame that is being sent."""
         on_main = threading.current_thread() is threading.main_thread()
         if on_main:
             self._limit.guarded = True
         try:
             with self._lock:
-                self._take({name: value for name, value in said.items() if value is not None})
+                step(what)
         finally:
             if on_main:
                 self._limit.guarded = False
         if on_main and self._limit.late:
             self._limit.expire()
+
+    def _say(self, line: dict[str, Any]) -> None:
+        self._lines += 1
+        if not self._closed and self._lines <= MOST_LINES:
+            self._send({"log": line})
 
     def _take(self, report: dict[str, Any]) -> None:
         if self._closed:

@@ -36,6 +36,7 @@ from app.core.errors import AppError, Cancelled, Interrupted, InvalidInput, Lane
 from app.core.logging import bound
 from app.core.settings import get_settings
 from app.core.waiting import settled
+from app.jobs import job_log
 from app.jobs.lane_child import MAX_REQUEST_BYTES, SOFT_LIMIT_SIGNAL
 from app.jobs.lane_frames import Frames, LaneFailed, garbage, rebuilt
 from app.jobs.lane_pool import Lane, Pool
@@ -174,9 +175,12 @@ class LaneCall:
                     if not chunk:
                         raise self._death(lane, pool)
                     for frame in frames.feed(chunk):
-                        if "progress" not in frame:
+                        if "progress" in frame:
+                            self._report(frame["progress"])
+                        elif "log" in frame:
+                            job_log.keep(frame["log"])
+                        else:
                             return self._end(frame, clean=frames.empty)
-                        self._report(frame["progress"])
             except (BrokenPipeError, ConnectionResetError):
                 raise self._death(lane, pool) from None
             if not events and leash in ready:

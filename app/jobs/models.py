@@ -129,6 +129,23 @@ class WorkerRow(Base):
     started_at: Mapped[datetime] = mapped_column(UtcDateTime)
 
 
+class JobLogRow(Base):
+    """A line that a job's code logged; `attempt` is the try, `fence` the claim it belongs to."""
+
+    __tablename__ = "job_log"
+    __table_args__ = (sa.Index("ix_job_log_job", "job_id", "id"), sa.Index("ix_job_log_at", "at"))
+
+    id: Mapped[int] = mapped_column(BigId, primary_key=True, autoincrement=True)
+    job_id: Mapped[str] = mapped_column(JobId, sa.ForeignKey("job.id", ondelete="CASCADE"))
+    fence: Mapped[int]
+    attempt: Mapped[int]
+    at: Mapped[datetime] = mapped_column(UtcDateTime)
+    level: Mapped[str] = mapped_column(sa.String(10))
+    logger: Mapped[str] = mapped_column(sa.String(100))
+    event: Mapped[str] = mapped_column(sa.Text)
+    fields: Mapped[dict[str, Any]] = mapped_column(JsonColumn)
+
+
 class ThrottleRow(Base):
     """The last job started under a throttled key, and when the next may be."""
 

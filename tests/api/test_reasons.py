@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 
 from app.core import clock, ids
+from app.core.db import database
+from app.jobs import job_log
 from app.jobs.models import JobRow
 from tests.api.conftest import Api
 from tests.api.test_events import move
@@ -100,3 +102,31 @@ def test_dead_letters_are_grouped_listed_and_discarded(api: Api, errand: Make) -
 def test_a_cursor_that_is_none_of_ours_is_refused(lite_api: Api, wrong: str) -> None:
     answer = lite_api.client.get("/api/dead-letters", params={"cursor": wrong})
     assert (answer.status_code, answer.json()["code"]) == (422, "cursor")
+
+
+def test_log_lines_are_read_in_pages_and_by_level(api: Api, errand: Make) -> None:
+    job = errand()
+    rows: list[dict[str, Any]] = [
+        {
+            "key_id": job.id,
+            "fence": 1,
+            "attempt": 1,
+            "at": clock.now(),
+            "level": level,
+            "logger": "shop",
+            "event": level,
+        }
+        | {"fields": {"number": 1}}
+        for level in ("info", "warning", "error")
+    ]
+    database().transaction(job_log.write, rows)
+    path = f"/api/jobs/{job.id}/logs"
+    first = api.client.get(path, params={"limit": 2}).json()
+    rest = api.client.get(path, params={"limit": 2, "cursor": first["next_cursor"]}).json()
+    assert [line["event"] for line in (*first["data"], *rest["data"])] == ["info", "warning", "error"]
+    assert set(first["data"][0]) == {"id", "at", "level", "attempt", "fence", "logger", "event", "fields"}
+    assert [line["event"] for line in api.client.get(path, params={"level": "error"}).json()["data"]] == ["error"]
+    assert api.client.get(path, params={"attempt": 2}).json()["data"] == []
+    for wrong in ({"level": "loud"}, {"attempt": 0}, {"cursor": "W10"}, {"cursor": "WzEuNV0"}):
+        assert api.client.get(path, params=wrong).status_code == 422
+    assert api.client.get(f"/api/jobs/{errand(tenant='other').id}/logs").status_code == 404

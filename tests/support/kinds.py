@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ctypes
+import logging
 import os
 import signal
 import time
@@ -15,10 +16,13 @@ from sqlalchemy.orm import Session
 from actors.runtime import job_actor
 from app.core.db import in_transaction
 from app.core.errors import InvalidInput, Unavailable
+from app.core.logging import get_logger
 from app.jobs import ledger
 from app.jobs.definition import Job
 from app.jobs.ledger import Claim
 from app.jobs.progress import Progress
+
+log = get_logger(__name__)
 
 
 class Noop(Job, kind="tests.noop"):
@@ -134,6 +138,35 @@ class Block(Job, kind="tests.block"):
 @job_actor(Block)
 async def block(job: Block, progress: Progress) -> None:
     time.sleep(job.seconds)
+
+
+class Talk(Job, kind="tests.talk", retry_delays=(0.1,)):
+    """Logs in each of the ways there are."""
+
+    secret: str = ""
+
+
+@job_actor(Talk)
+async def talk(job: Talk, progress: Progress) -> None:
+    log.info("hello", number=7, api_key=job.secret)
+    logging.getLogger("tests.plain").warning("plain %s", "words")
+    await asyncio.to_thread(log.warning, "from a thread")
+    try:
+        raise ValueError("this")
+    except ValueError:
+        log.exception("caught")
+
+
+class TalkInLane(Job, kind="tests.talk_in_lane"):
+    """The same from a child process."""
+
+    lines: int = 1
+
+
+@job_actor(TalkInLane)
+def talk_in_lane(job: TalkInLane, progress: Progress) -> None:
+    for number in range(job.lines):
+        log.info("in a lane", number=number)
 
 
 class Compute(Job, kind="tests.compute", retry_delays=(0.1, 0.1, 0.1)):

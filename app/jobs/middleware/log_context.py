@@ -9,7 +9,7 @@ from dramatiq import Middleware
 from app.core.logging import bind, get_logger, unbind
 from app.jobs.run import Run
 
-NAMES = ("job_id", "kind", "attempt", "request_id", "tenant")
+NAMES = ("job_id", "kind", "attempt", "fence", "request_id", "tenant")
 
 log = get_logger(__name__)
 
@@ -18,7 +18,12 @@ class LogContext(Middleware):
     def before_process_message(self, broker: Any, message: Any) -> None:
         claim = message.options["run"].claim
         bind(
-            job_id=claim.id, kind=claim.kind, attempt=claim.tries + 1, request_id=claim.request_id, tenant=claim.tenant
+            job_id=claim.id,
+            kind=claim.kind,
+            attempt=claim.tries + 1,
+            fence=claim.fence,
+            request_id=claim.request_id,
+            tenant=claim.tenant,
         )
 
     def after_process_message(
