@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 import signal
 import sys
+import threading
 from datetime import timedelta
 from typing import Any
 
@@ -22,8 +23,12 @@ from app.core.db import database
 from app.core.errors import AppError, ConfigError
 from app.core.health import HealthServer
 from app.core.settings import get_settings
+from app.jobs import schedules, timetable
 from app.search import index
 
+# Whose definitions a schedule may name, beside those of MILLRACE_MODULES. Nothing heavy: no actor, no model.
+DEFINITIONS = ("app.documents.jobs", "app.sources.jobs")
+WAITING_S = 1.0
 # An engine that has not followed for longer rebuilds itself from the documents.
 KEEP_CHANGES = timedelta(days=7)
 
@@ -59,17 +64,47 @@ class TickBroker(dramatiq.Broker):
         return {"status": status, "role": "scheduler", "last_tick_s": round(silent_s, 1)}
 
 
+def start_due() -> None:
+    """Everything that is due by now, in as many transactions as it takes."""
+    now = clock.now()
+    while database().transaction(schedules.replan, now) == schedules.BATCH:
+        log.info("clock_was_ahead", replanned=schedules.BATCH)
+    while True:
+        fired = database().transaction(schedules.fire, now)
+        if fired.ticks:
+            log.info("ticked", schedules=fired.schedules, **fired.ticks)
+        if fired.schedules < schedules.BATCH:
+            return
+
+
+def start_waiting() -> None:
+    """What waited for an earlier job that has ended meanwhile."""
+    if database().read(schedules.waiting):
+        database().transaction(schedules.start_waiting)
+
+
+def _watch() -> None:
+    """A tick in the queue of its own schedule starts a second after the end it waits for, not a minute."""
+    pause = threading.Event()
+    while not pause.wait(WAITING_S):
+        try:
+            start_waiting()
+        except (AppError, SQLAlchemyError) as error:
+            log.warning("waiting_ticks_wait_on", reason=str(error).splitlines()[0])
+
+
 def _start() -> TickBroker:
     settings = get_settings()
     if settings.role not in ("", "scheduler"):
         raise ConfigError(f"MILLRACE_ROLE={settings.role}: this process may not be the scheduler")
     logging.setup("scheduler")
-    for module in settings.modules:
+    for module in (*DEFINITIONS, *settings.modules):
         importlib.import_module(module)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     broker = TickBroker()
     dramatiq.set_broker(broker)
     HealthServer(broker.health)
+    threading.Thread(target=_watch, name="waiting-ticks", daemon=True).start()
     return broker
 
 
@@ -82,7 +117,9 @@ except ConfigError as error:
 
 @dramatiq.actor(periodic=cron("* * * * *"))
 def tick() -> None:
-    """Once a minute: what has aged out goes."""
+    """Once a minute: the program's schedules are as it declares them, what is due is started, what is old goes."""
+    database().transaction(timetable.declare)
+    start_due()
     pruned = database().transaction(index.prune_changes, clock.now() - KEEP_CHANGES)
     if pruned:
         log.info("changes_pruned", changes=pruned)

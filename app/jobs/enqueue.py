@@ -14,7 +14,7 @@ import sqlalchemy as sa
 from pydantic_core import PydanticSerializationError
 from sqlalchemy.orm import Session
 
-from app.core import clock, metrics, trace
+from app.core import clock, metrics, sqlrows, trace
 from app.core.db import BigId, UtcDateTime
 from app.core.errors import InvalidInput
 from app.core.ids import uuid7
@@ -171,6 +171,21 @@ def payload_json(job: Job) -> str:
     if "\\u0000" in payload.replace("\\\\", ""):  # not a backslash that a text itself holds
         raise InvalidInput(f"{job.kind}: the payload has a NUL character", code="payload")
     return payload
+
+
+def mark_scheduled(session: Session, jobs: Sequence[tuple[str, int]]) -> None:
+    """Note on jobs that this transaction has made which schedule asked for each: (job id, schedule id)."""
+    dialect = session.get_bind().dialect.name
+    columns = {"key_id": "id", "key_schedule": "int"}
+    rows = [{"key_id": job_id, "key_schedule": schedule_id} for job_id, schedule_id in sorted(jobs)]
+    ids = [job_id for job_id, _ in jobs]
+    session.execute(
+        sa.text(
+            f"UPDATE job SET schedule_id = key_schedule FROM {sqlrows.table(dialect, columns)} "
+            f"WHERE job.id = key_id AND job.id {sqlrows.among(dialect)} AND job.schedule_id IS NULL"
+        ),
+        {"rows": sqlrows.encode(dialect, rows), "ids": sqlrows.id_list(dialect, ids)},
+    )
 
 
 @lru_cache

@@ -1,4 +1,4 @@
-"""Tables of the spine: job, attempt, worker; unique starts and answers kept for a repeated request."""
+"""Tables of the spine: job, attempt, worker, schedule; unique starts and answers kept for a repeated request."""
 
 from __future__ import annotations
 
@@ -41,6 +41,7 @@ class JobRow(Base):
         _partial("ix_job_expires", "expires_at", where="state = 'queued' AND expires_at IS NOT NULL"),
         _partial("ix_job_parent", "parent_id", where="parent_id IS NOT NULL"),
         _partial("ix_job_dead", "tenant", "fingerprint", "finished_at", where=_DEAD),
+        _partial("ix_job_schedule", "schedule_id", where=f"schedule_id IS NOT NULL AND {_OPEN}"),
         _partial("ix_job_document", "document_id", where="document_id IS NOT NULL"),
         _partial("uq_job_unique_key", "tenant", "kind", "unique_key", where=_KEYED, unique=True),
         sa.Index("ix_job_tenant", "tenant", "id"),
@@ -184,3 +185,54 @@ class IdempotencyRow(Base):
     status: Mapped[int | None]
     answer: Mapped[dict[str, Any] | None] = mapped_column(JsonColumn)
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)
+
+
+class ScheduleRow(Base):
+    """What is started again and again, and when next. `next_at` was computed at `planned_at`, on this clock."""
+
+    __tablename__ = "schedule"
+    __table_args__ = (
+        sa.UniqueConstraint("tenant", "name"),
+        _partial("ix_schedule_next", "next_at", where="paused_at IS NULL"),
+        {"sqlite_autoincrement": True},  # jobs remember the id
+    )
+
+    id: Mapped[int] = mapped_column(BigId, primary_key=True)
+    tenant: Mapped[str] = mapped_column(sa.String(64))
+    name: Mapped[str] = mapped_column(sa.String(100))
+    # Declared by the program, which alone changes it; people may pause it.
+    in_code: Mapped[bool] = mapped_column(default=False)
+    kind: Mapped[str] = mapped_column(sa.String(100))
+    payload_version: Mapped[int] = mapped_column(default=1)
+    payload: Mapped[dict[str, Any]] = mapped_column(JsonColumn)
+    cron: Mapped[str | None] = mapped_column(sa.String(100))
+    every_s: Mapped[int | None]
+    timezone: Mapped[str] = mapped_column(sa.String(64), default="UTC")
+    anchor_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    catch_up: Mapped[str] = mapped_column(sa.String(8), default="once")
+    catch_up_limit: Mapped[int] = mapped_column(default=10)
+    overlap: Mapped[str] = mapped_column(sa.String(8), default="skip")
+    next_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    planned_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    last_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    paused_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    created_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    updated_at: Mapped[datetime] = mapped_column(UtcDateTime)
+
+
+class ScheduleTickRow(Base):
+    """What became of one tick: a row is written once, so that no tick is done twice whoever else looks."""
+
+    __tablename__ = "schedule_tick"
+    __table_args__ = (
+        sa.Index("ix_schedule_tick_written", "written_at"),
+        _partial("ix_schedule_tick_waiting", "schedule_id", "tick_at", where="outcome = 'waiting'"),
+        {"sqlite_with_rowid": False},
+    )
+
+    schedule_id: Mapped[int] = mapped_column(BigId, sa.ForeignKey("schedule.id", ondelete="CASCADE"), primary_key=True)
+    tick_at: Mapped[datetime] = mapped_column(UtcDateTime, primary_key=True)
+    outcome: Mapped[str] = mapped_column(sa.String(16))
+    job_id: Mapped[str | None] = mapped_column(JobId)
+    note: Mapped[str | None] = mapped_column(sa.Text)
+    written_at: Mapped[datetime] = mapped_column(UtcDateTime)

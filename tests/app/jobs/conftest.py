@@ -22,7 +22,16 @@ from app.jobs.definition import Job
 from app.jobs.dispatch import Ticket
 from app.jobs.enqueue import enqueue_many
 from app.jobs.ledger import End
-from app.jobs.models import JOB, AttemptRow, DebouncedRow, JobRow, ThrottleRow, WorkerRow
+from app.jobs.models import (
+    JOB,
+    AttemptRow,
+    DebouncedRow,
+    JobRow,
+    ScheduleRow,
+    ScheduleTickRow,
+    ThrottleRow,
+    WorkerRow,
+)
 from app.jobs.outcome import judge
 from app.jobs.process import WorkerProcess
 from app.jobs.progress import Progress
@@ -159,7 +168,7 @@ class Databases:
 
 
 def _delete_all(session: Session) -> None:
-    for table in (AttemptRow, DebouncedRow, JobRow, ThrottleRow, WorkerRow):
+    for table in (AttemptRow, DebouncedRow, JobRow, ThrottleRow, WorkerRow, ScheduleTickRow, ScheduleRow):
         session.execute(sa.delete(table))
 
 
