@@ -6,7 +6,6 @@ what is left uncounted, exit 0. A second SIGTERM: the same, now. Both may come t
 
 from __future__ import annotations
 
-import faulthandler
 import multiprocessing
 import os
 import signal
@@ -24,7 +23,8 @@ from app.core.db import close_database, database
 from app.core.errors import ConfigError, Unavailable
 from app.core.health import HealthServer
 from app.core.settings import get_settings
-from app.jobs import dispatch, lanes, workers
+from app.jobs import dispatch, gates, lanes, workers
+from app.jobs.definition import caps
 from app.jobs.job_log import JobLog
 from app.jobs.lane_child import prctl
 from app.jobs.middleware.cancellation import cancel
@@ -38,8 +38,6 @@ TICK_S = 0.5
 SAME_SIGNAL_S = 0.25
 # What does not stop when it is told to is left behind after this.
 STUBBORN_S = 3.0
-# What a stop may take beyond the grace period, however slowly SQL or Redis answer; then the relay does the rest.
-LONGEST_STOP_S = 10.0
 _PR_SET_PDEATHSIG = 1
 
 log = logging.get_logger(__name__)
@@ -119,7 +117,6 @@ class Lifespan(Middleware):
         first = not self._signalled
         self._signalled.append(now)
         if first:
-            threading.Thread(target=self._give_up, name="give-up", daemon=True).start()
             threading.Thread(target=self._drain, name="drain", daemon=True).start()
             if callable(self._forward):
                 with suppress(SystemExit):  # it heard one before we did, and would end without a word to the ledger
@@ -147,12 +144,6 @@ class Lifespan(Middleware):
         self._booted.wait()
         threading.Event().wait(STUBBORN_S)
         self._leave()
-
-    def _give_up(self) -> None:
-        threading.Event().wait(get_settings().grace_s + LONGEST_STOP_S)
-        log.critical("stop_took_too_long", exit_code=EXIT_SOFTWARE)
-        faulthandler.dump_traceback(all_threads=True)
-        os._exit(EXIT_SOFTWARE)
 
     def _stop_now(self) -> None:
         process = self.process
@@ -240,6 +231,7 @@ class Lifespan(Middleware):
                     if workers.is_gone(gone.host, gone.pid, gone.pid_birth):
                         database().transaction(workers.bury, gone.id, f"process {gone.pid} ended")
                 database().transaction(workers.register, process.id, process.intake.queues, process.threads, url)
+                database().transaction(gates.declare, caps())
                 return
             except Unavailable as error:
                 log.warning("worker_waits", reason=error.message)

@@ -18,7 +18,7 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.middleware.exceptions import ExceptionMiddleware
 from starlette.types import ASGIApp
 
-from app.api import docs, documents, health, jobs, keys, openapi, reasons, search, tenants
+from app.api import docs, documents, health, jobs, keys, openapi, queues, reasons, search, tenants
 from app.api.edge import Edge
 from app.api.errors import HANDLERS
 from app.core import logging, redis
@@ -77,7 +77,7 @@ def create_app() -> FastAPI:
         docs_url=None,
         redoc_url=None,
     )
-    for room in (health, jobs, reasons, documents, search, keys, tenants, docs):
+    for room in (health, jobs, queues, reasons, documents, search, keys, tenants, docs):
         app.include_router(room.router)
     return app
 

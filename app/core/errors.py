@@ -3,6 +3,7 @@
 AppError
 ├── InvalidInput · NotFound · Conflict · NotAllowed      the caller's; a job that raises one has failed
 ├── LimitReached(retry_after_s)                          later; a job is retried after that many seconds
+├── Later(retry_after_s)                                 a job asks to be run later; no try is counted
 ├── Cancelled                                            somebody asked the job to stop
 ├── Stale                                                the fence moved: drop everything, write nothing
 ├── Interrupted                                          the worker is stopping: handed back, not counted
@@ -52,6 +53,16 @@ class LimitReached(AppError):
     code = "limit_reached"
 
     def __init__(self, message: str, retry_after_s: float, *, code: str | None = None) -> None:
+        super().__init__(message, code=code)
+        self.retry_after_s = retry_after_s
+
+
+class Later(AppError):
+    """Raised by a job that would rather run again in so many seconds: it leaves its worker, and no try is counted."""
+
+    code = "later"
+
+    def __init__(self, retry_after_s: float, message: str = "asked to run later", *, code: str | None = None) -> None:
         super().__init__(message, code=code)
         self.retry_after_s = retry_after_s
 

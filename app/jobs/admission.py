@@ -10,12 +10,30 @@ from sqlalchemy.orm import Session
 
 from app.core import clock, sqlrows
 from app.core.db import UtcDateTime
-from app.jobs import ledger
+from app.jobs import dispatch, gates, ledger
 from app.jobs.dispatch import Ticket
 from app.jobs.models import JOB, JobRow
 from app.jobs.queues import QUEUES
 
 _TICKET = "id, fence, kind, queue, crashes"
+
+
+def room_for(session: Session, queue: str, kind: str, tenant: str, count: int) -> int:
+    """How many of so many new jobs their own transaction may admit; what it may not, a relay does in fair order."""
+    before = gates.believed(session).before(queue, kind, tenant)
+    if not before:
+        return dispatch.window.take(queue, count)
+    if not any(gate.paused for gate in before):
+        dispatch.wake_relay_after_commit(session)
+    return 0
+
+
+_NOT_PAUSED = "".join(
+    f"""
+                    AND NOT EXISTS (SELECT 1 FROM gate WHERE scope = '{scope}' AND name = job.{scope}
+                                    AND paused_at IS NOT NULL)"""
+    for scope in gates.SCOPES
+)
 
 
 @lru_cache
@@ -27,7 +45,8 @@ def _admit_sql(dialect: str) -> sa.TextualSelect:
         sa.text(
             f"""
             WITH moving AS MATERIALIZED (
-                SELECT id FROM job WHERE state = 'queued' AND admitted_at IS NULL AND queue = :queue AND due_at <= :now
+                SELECT id FROM job WHERE state = 'queued' AND admitted_at IS NULL AND queue = :queue
+                   AND due_at <= :now{_NOT_PAUSED}
                 ORDER BY id LIMIT :room{lock})
             UPDATE job SET admitted_at = :now WHERE id IN (SELECT id FROM moving)
             RETURNING {_TICKET}"""

@@ -11,7 +11,7 @@ from app.core import clock, redis
 from app.core.db import after_commit
 from app.core.errors import ConfigError, Unavailable
 from app.core.logging import get_logger
-from app.jobs import dispatch, events, moves
+from app.jobs import admission, dispatch, events, moves
 from app.jobs.ledger import Moved
 from app.jobs.models import JobRow
 
@@ -34,7 +34,7 @@ def cancel(session: Session, tenant: str, job_id: str) -> JobRow:
 def retry(session: Session, tenant: str, job_id: str) -> JobRow:
     """Queue a failed or cancelled job again, its tries counted from 0. Raises NotFound, Conflict."""
     row = moves.retry(session, tenant, job_id)
-    if dispatch.window.take(row.queue, 1):
+    if admission.room_for(session, row.queue, row.kind, row.tenant, 1):
         row.admitted_at = clock.now()
         dispatch.push_after_commit(session, [row])
     _after(session, partial(events.announce, [_moved(row)]))

@@ -49,8 +49,8 @@ class Job(BaseModel):
     """A payload; the class variables say how jobs of this kind run.
 
     time_limit_s: the soft limit; grace_s after it the run is killed. max_tries and retry_delays (seconds): None takes
-    the settings' own. stages: name → weight, in their order; percent is made of them. on_end(session, row) runs inside
-    the transaction that ends the job.
+    the settings' own. running_cap: how many of the kind run at once, on all workers together. stages: name → weight,
+    in their order; percent is made of them. on_end(session, row) runs inside the transaction that ends the job.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -64,6 +64,7 @@ class Job(BaseModel):
     stages: ClassVar[Mapping[str, float]] = {}
     payload_version: ClassVar[int] = 1
     memory_mb: ClassVar[int | None] = None
+    running_cap: ClassVar[int | None] = None
     on_end: ClassVar[OnEnd | None] = None
     unique_key: ClassVar[Callable[[Any], object] | None] = None
     unique: ClassVar[Throttle | Debounce | None] = None
@@ -122,3 +123,8 @@ def definition(kind: str) -> type[Job] | None:
 
 def kinds() -> list[str]:
     return sorted(_registry)
+
+
+def caps() -> dict[str, int | None]:
+    """How many of each kind may run at once, as the definitions say; None where they say nothing."""
+    return {kind: found.running_cap for kind, found in _registry.items()}

@@ -19,7 +19,7 @@ from app.core.db import BigId, UtcDateTime
 from app.core.errors import InvalidInput
 from app.core.ids import uuid7
 from app.core.settings import get_settings
-from app.jobs import dispatch, unique
+from app.jobs import admission, dispatch, unique
 from app.jobs.definition import MOST_PRIORITY, Debounce, Job
 from app.jobs.models import JOB, JobRow
 from app.jobs.unique import OnConflict, Request
@@ -122,7 +122,9 @@ def _insert(
     session: Session, kind: type[Job], requests: list[Request], shared: dict[str, Any], *, keyed: bool = False
 ) -> list[JobRow]:
     """The rows of these requests; of keyed ones only those that met no open job with their key."""
-    admitted = dispatch.window.take(kind.queue, len(requests)) if shared["state"] == "queued" else 0
+    admitted = 0
+    if shared["state"] == "queued":
+        admitted = admission.room_for(session, kind.queue, kind.kind, shared["tenant"], len(requests))
     rows: list[list[Any]] = [
         [request.id, request.payload, number < admitted] for number, request in enumerate(requests)
     ]

@@ -216,7 +216,7 @@ class Finisher:
             events.publish(told)
         except (Unavailable, ConfigError) as error:
             log.info("events_not_published", events=len(told), reason=error.message)
-        if any(move.state == "queued" for move in moved):
+        if any(move.state == "queued" for move in moved) or any(item.claim.capped for item in done):
             dispatch.wake_relay()
 
 

@@ -17,7 +17,7 @@ from app.core.db import database
 from app.core.errors import ConfigError, Unavailable
 from app.core.ids import is_uuid
 from app.core.logging import get_logger
-from app.jobs import admission, ledger
+from app.jobs import admission, gated
 from app.jobs.dispatch import LUA
 from app.jobs.finisher import Finisher
 from app.jobs.run import Run, Runs
@@ -225,7 +225,7 @@ class Intake:
             return
         by_id = {item.job_id: item for item in reversed(items)}
         ids = list(dict.fromkeys(item.job_id for item in items))
-        claims = database().transaction(ledger.claim, ids, self._worker_id(), alone=alone)
+        claims = database().transaction(gated.claim, ids, self._worker_id(), alone=alone)
         taken = []
         for claim in claims:
             item = by_id.pop(claim.id)

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from app.core import errors
-from app.core.errors import AppError, LaneCrashed, LimitReached, Unavailable
+from app.core.errors import AppError, LaneCrashed, Later, LimitReached, Unavailable
 from app.jobs.lane_child import MAX_RESULT_BYTES
 
 _MAX_FRAME_BYTES = MAX_RESULT_BYTES + 256 * 1024
@@ -87,6 +87,8 @@ def rebuilt(error: dict[str, Any]) -> Exception:
     failure: AppError
     if issubclass(kind, LimitReached):
         failure = kind(message, float(after_s), code=code)
+    elif issubclass(kind, Later):
+        failure = kind(float(after_s), message, code=code)
     elif issubclass(kind, Unavailable):
         failure = kind(message, retry_after_s=None if after_s is None else float(after_s), code=code)
     else:

@@ -53,6 +53,7 @@ class Claim(NamedTuple):
     progress: dict[str, Any] | None
     traceparent: str | None
     worker_id: str
+    capped: bool = False  # when it ends, another may pass its gate
 
     @property
     def must_mark_start(self) -> bool:
@@ -117,8 +118,16 @@ def _for_update(dialect: str, *, skip: bool = False) -> str:
     return " FOR UPDATE SKIP LOCKED" if skip else " FOR UPDATE"
 
 
+_OPEN_GATES = "".join(
+    f"""
+               AND NOT EXISTS (SELECT 1 FROM gate WHERE scope = '{scope}' AND name = job.{scope} AND (
+                   paused_at IS NOT NULL OR running_cap IS NOT NULL OR declared_cap IS NOT NULL))"""
+    for scope in ("queue", "kind", "tenant")
+)
+
+
 @lru_cache
-def _claim_sql(dialect: str) -> sa.TextualSelect:
+def _claim_sql(dialect: str, past_gates: bool) -> sa.TextualSelect:
     return _typed(
         f"""
         UPDATE job SET state = 'running', fence = fence + 1, worker_id = CAST(:worker AS {_id_type(dialect)}),
@@ -128,6 +137,7 @@ def _claim_sql(dialect: str) -> sa.TextualSelect:
                AND (expires_at IS NULL OR expires_at > :now)
                AND CASE WHEN :alone THEN crashes >= {CRASHES_BEFORE_ALONE} ELSE crashes < {CRASHES_BEFORE_ALONE} END
                AND EXISTS (SELECT 1 FROM worker WHERE id = CAST(:worker AS {_id_type(dialect)}) AND state = 'running')
+               {"" if past_gates else _OPEN_GATES}
             ORDER BY id{_for_update(dialect)})
         RETURNING {_CLAIMED}""",
         _CLAIMED,
@@ -139,16 +149,19 @@ def _id_type(dialect: str) -> str:
     return "uuid" if dialect == "postgresql" else "text"
 
 
-def claim(session: Session, ids: Sequence[str], worker_id: str, *, alone: bool = False) -> list[Claim]:
+def claim(
+    session: Session, ids: Sequence[str], worker_id: str, *, alone: bool = False, past_gates: bool = False
+) -> list[Claim]:
     """queued → running for those of the ids that still are, in the order given; the rest is somebody else's.
 
-    A job that crashed twice is only claimed with `alone`, and with `alone` nothing else is.
+    A job that crashed twice is only claimed with `alone`, and with `alone` nothing else is. One before a gate is only
+    claimed with `past_gates`; `gated` says when it may.
     """
     dialect = _dialect(session)
     parameters = {"ids": sqlrows.id_list(dialect, ids), "worker": worker_id, "now": clock.now(), "alone": alone}
-    rows = session.execute(_claim_sql(dialect), parameters).all()
+    rows = session.execute(_claim_sql(dialect, past_gates), parameters).all()
     place = {job_id: position for position, job_id in enumerate(ids)}
-    claims = [Claim._make((*row, worker_id)) for row in rows]
+    claims = [Claim._make((*row, worker_id, False)) for row in rows]
     return sorted(claims, key=lambda claimed: place[claimed.id])
 
 

@@ -1,4 +1,4 @@
-"""Tables of the spine: job, attempt, worker, schedule; unique starts and answers kept for a repeated request."""
+"""Tables of the spine: job, attempt, worker, gate, schedule; unique starts and answers kept for a repeated request."""
 
 from __future__ import annotations
 
@@ -236,3 +236,22 @@ class ScheduleTickRow(Base):
     job_id: Mapped[str | None] = mapped_column(JobId)
     note: Mapped[str | None] = mapped_column(sa.Text)
     written_at: Mapped[datetime] = mapped_column(UtcDateTime)
+
+
+class GateRow(Base):
+    """What stands before the jobs of a queue, a kind or a tenant: shut, letting so many through at once, or a weight.
+
+    running_cap is a person's word and goes before declared_cap, which the definition of the kind names.
+    """
+
+    __tablename__ = "gate"
+    __table_args__ = (sa.CheckConstraint("scope IN ('queue', 'kind', 'tenant')", name="scope"),)
+
+    scope: Mapped[str] = mapped_column(sa.String(8), primary_key=True)
+    name: Mapped[str] = mapped_column(sa.String(100), primary_key=True)
+    paused_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    paused_by: Mapped[str | None] = mapped_column(sa.String(128))
+    pause_reason: Mapped[str | None] = mapped_column(sa.String(500))
+    running_cap: Mapped[int | None]
+    declared_cap: Mapped[int | None]
+    weight: Mapped[int] = mapped_column(default=1)

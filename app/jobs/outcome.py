@@ -17,6 +17,7 @@ from app.core.errors import (
     InvalidInput,
     LaneCrashed,
     LaneOutOfMemory,
+    Later,
     LimitReached,
     NotAllowed,
     NotFound,
@@ -64,6 +65,8 @@ def judge(claim: Claim, error: BaseException | None) -> Verdict:
         return Verdict(None, "handed_back", claim.tries)
     if isinstance(error, Interrupted):
         return Verdict("queued", "handed_back", claim.tries)
+    if isinstance(error, Later):
+        return Verdict("retrying", "snoozed", claim.tries, delay_s=error.retry_after_s)
     if isinstance(error, Cancelled):
         return _told(claim, error, "cancelled", "cancelled", claim.tries)
     tries = claim.tries + 1

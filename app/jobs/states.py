@@ -44,4 +44,4 @@ MOVES: frozenset[tuple[State, State]] = frozenset(
     }
 )
 
-Outcome = Literal["succeeded", "failed", "cancelled", "retrying", "handed_back", "died", "waiting"]
+Outcome = Literal["succeeded", "failed", "cancelled", "retrying", "snoozed", "handed_back", "died", "waiting"]

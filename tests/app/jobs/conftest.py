@@ -17,7 +17,7 @@ from sqlalchemy.orm import Session
 from app.core import clock, redis
 from app.core.db import Database, database
 from app.core.ids import uuid7
-from app.jobs import dispatch, workers
+from app.jobs import dispatch, gates, workers
 from app.jobs.definition import Job
 from app.jobs.dispatch import Ticket
 from app.jobs.enqueue import enqueue_many
@@ -26,6 +26,7 @@ from app.jobs.models import (
     JOB,
     AttemptRow,
     DebouncedRow,
+    GateRow,
     JobRow,
     ScheduleRow,
     ScheduleTickRow,
@@ -168,8 +169,9 @@ class Databases:
 
 
 def _delete_all(session: Session) -> None:
-    for table in (AttemptRow, DebouncedRow, JobRow, ThrottleRow, WorkerRow, ScheduleTickRow, ScheduleRow):
+    for table in (AttemptRow, DebouncedRow, GateRow, JobRow, ThrottleRow, WorkerRow, ScheduleTickRow, ScheduleRow):
         session.execute(sa.delete(table))
+    gates.forget()
 
 
 @pytest.fixture(scope="session")

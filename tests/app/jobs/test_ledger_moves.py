@@ -47,6 +47,7 @@ ACTS: dict[str, tuple[Act, dict[State, State]]] = {
     "end as cancelled": (_end("cancelled", "cancelled"), {"running": "cancelled"}),
     "try again later": (_end("retrying", "retrying"), {"running": "retrying"}),
     "hand back": (_end("queued", "handed_back"), {"running": "queued"}),
+    "run later": (_end("retrying", "snoozed"), {"running": "retrying"}),
     "wait for children": (_end("waiting", "waiting"), {"running": "waiting"}),
     "stale end": (_end("succeeded", "succeeded", fence=FENCE - 1), {}),
     "end of a later claim": (_end("succeeded", "succeeded", fence=FENCE + 1), {}),

@@ -16,6 +16,7 @@ from app.core.errors import (
     InvalidInput,
     LaneCrashed,
     LaneOutOfMemory,
+    Later,
     LimitReached,
     NotAllowed,
     NotFound,
@@ -100,6 +101,13 @@ def test_every_class_of_error_has_its_place(
     assert (verdict.state, verdict.tries) == (state, 1 + counts)
     assert (verdict.traceback is not None) == traced
     assert (verdict.error_type == type(error).__name__) == (state in ("failed", "retrying", "cancelled"))
+
+
+def test_a_job_that_asks_to_run_later_has_not_tried(settings_env: SettingsEnv) -> None:
+    """Not even as its last try, and nothing stands on record as an error."""
+    verdict = judge(claim_of(tries=3), raised(Later(90.0, "the file is not there yet")))
+    assert (verdict.state, verdict.outcome, verdict.tries, verdict.delay_s) == ("retrying", "snoozed", 3, 90.0)
+    assert (verdict.error_type, verdict.traceback) == (None, None)
 
 
 def test_success_clears_all(settings_env: SettingsEnv) -> None:
