@@ -12,18 +12,18 @@ from contextlib import asynccontextmanager
 from types import FrameType
 from typing import Any
 
-from fastapi import FastAPI
+from fastapi import FastAPI, WebSocket
 from fastapi.middleware.asyncexitstack import AsyncExitStackMiddleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.middleware.exceptions import ExceptionMiddleware
 from starlette.types import ASGIApp
 
-from app.api import docs, documents, health, jobs, keys, openapi, queues, reasons, search, tenants
+from app.api import docs, documents, events, health, jobs, keys, openapi, queues, reasons, search, tenants
 from app.api.edge import Edge
 from app.api.errors import HANDLERS
 from app.core import logging, redis
 from app.core.db import close_database, database
-from app.core.errors import ConfigError, Unavailable
+from app.core.errors import ConfigError, NotFound, Unavailable
 from app.core.settings import Settings, get_settings
 from app.jobs.stream import Hub
 from app.tenants.keyring import Keyring
@@ -77,9 +77,15 @@ def create_app() -> FastAPI:
         docs_url=None,
         redoc_url=None,
     )
-    for room in (health, jobs, queues, reasons, documents, search, keys, tenants, docs):
+    for room in (health, jobs, queues, reasons, events, documents, search, keys, tenants, docs):
         app.include_router(room.router)
+    app.add_api_websocket_route("/{path:path}", _no_such_socket)
     return app
+
+
+async def _no_such_socket(websocket: WebSocket) -> None:
+    """After all others, so that what is not there is said in the one shape of error."""
+    raise NotFound(f"{websocket.url.path} is no WebSocket")
 
 
 def _import_own_kinds(settings: Settings) -> None:

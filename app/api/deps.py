@@ -11,13 +11,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any, TypeVar
 
-from fastapi import Depends, Query, Request, Security
+from fastapi import Depends, Query, Request, Security, WebSocket
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer, SecurityScopes
 from starlette.requests import HTTPConnection
 
 from app.api import rates
 from app.api.edge import HOLD
 from app.api.errors import UNAUTHENTICATED, request_id_of
+from app.api.ws import offered_key
 from app.core.db import read
 from app.core.errors import InvalidInput, NotAllowed, NotFound
 from app.core.settings import get_settings
@@ -98,16 +99,24 @@ async def authenticate(
     request: Request, asked: SecurityScopes, _: Annotated[HTTPAuthorizationCredentials | None, Depends(_documented)]
 ) -> Identity:
     """Raises NotAllowed: 401 without a key, 403 where it has not the scope that the route asks for; RateLimited."""
-    identity = await identify(request)
-    client = request.client.host if request.client else "?"
-    await rates.count(request, request.method, identity.key_id or f"secret@{client}", identity.rate_limits)
-    scope, by_kind = needed(request.method, asked.scopes)
+    return await _let_in(await identify(request), request, request.method, asked.scopes)
+
+
+async def authenticate_socket(websocket: WebSocket, asked: SecurityScopes) -> Identity:
+    """The same for a WebSocket, whose key may come as a subprotocol; what refuses it is answered before it opens."""
+    return await _let_in(await identify(websocket, offered_key(websocket)), websocket, "GET", asked.scopes)
+
+
+async def _let_in(identity: Identity, connection: HTTPConnection, method: str, asked: Sequence[str]) -> Identity:
+    client = connection.client.host if connection.client else "?"
+    await rates.count(connection, method, identity.key_id or f"secret@{client}", identity.rate_limits)
+    scope, by_kind = needed(method, asked)
     if scope is None or identity.may(scope):
         return identity
     if scopes.names(identity.scopes, KIND):
         if by_kind:
             return identity
-        job_id = request.path_params.get("job_id")
+        job_id = connection.path_params.get("job_id")
         if job_id is not None and scope in (scopes.READ, scopes.WRITE):
             await _check_job(identity, job_id, scope)
             return identity
@@ -135,6 +144,9 @@ async def _check_job(identity: Identity, job_id: str, scope: str) -> None:
 Caller = Annotated[Identity, Security(authenticate)]
 # As Caller, and keys for single kinds come in too: the route itself looks at `caller.kinds(...)` or `require_kind`.
 KindCaller = Annotated[Identity, Security(authenticate, scopes=[KIND])]
+# The same two for WebSockets.
+SocketCaller = Annotated[Identity, Security(authenticate_socket)]
+SocketKindCaller = Annotated[Identity, Security(authenticate_socket, scopes=[KIND])]
 # `read`, whatever the method.
 Reader = Annotated[Identity, Security(authenticate, scopes=[scopes.READ])]
 # `admin`: the tenant's own keys, its audit log.
@@ -166,7 +178,13 @@ async def _hub(request: Request) -> Hub:
     return hub_of(request)
 
 
+async def _hub_of_socket(websocket: WebSocket) -> Hub:
+    hub: Hub = websocket.app.state.hub
+    return hub
+
+
 Events = Annotated[Hub, Depends(_hub)]
+SocketEvents = Annotated[Hub, Depends(_hub_of_socket)]
 
 
 @dataclass(frozen=True, slots=True)

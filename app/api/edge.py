@@ -62,8 +62,14 @@ class Edge:
 
     async def _other(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Start and stop of the process, and WebSockets: one ends with its key."""
+        app = self.app
+        if scope["type"] == "websocket":
+            exchange = Exchange(scope, receive, send, self.max_body_bytes)
+            bind(request_id=exchange.request_id)
+            log.info("websocket", path=scope["path"], client=scope["client"][0] if scope.get("client") else None)
+            app = exchange.refusal() or app
         try:
-            await self.app(scope, receive, send)
+            await app(scope, receive, send)
         except asyncio.CancelledError:
             hold = scope.get("state", {}).pop(HOLD, None)
             if hold is None or not hold.end():

@@ -9,7 +9,7 @@ from http import HTTPStatus
 from typing import Any
 
 from fastapi import Request, Response
-from fastapi.exceptions import RequestValidationError
+from fastapi.exceptions import RequestValidationError, WebSocketRequestValidationError
 from pydantic_core import PydanticSerializationError
 from sqlalchemy.exc import DataError
 from starlette.exceptions import HTTPException
@@ -176,7 +176,7 @@ async def http_error(request: Request, error: Exception) -> Response:
 
 
 async def invalid_request(request: Request, error: Exception) -> Response:
-    assert isinstance(error, RequestValidationError)
+    assert isinstance(error, RequestValidationError | WebSocketRequestValidationError)
     faults = [
         {"field": ".".join(map(str, fault["loc"])), "message": fault["msg"], "type": fault["type"]}
         for fault in error.errors()
@@ -215,6 +215,7 @@ HANDLERS: dict[int | type[Exception], Callable[[Request, Any], Coroutine[Any, An
     AppError: app_error,
     HTTPException: http_error,
     RequestValidationError: invalid_request,
+    WebSocketRequestValidationError: invalid_request,
     ClientDisconnect: gone,
     DataError: not_storable,
     UnicodeEncodeError: not_storable,

@@ -1,4 +1,4 @@
-"""A job's events as Server-Sent Events: one bare ASGI response a client, which rests in a single frame.
+"""Events as Server-Sent Events: one bare ASGI response a client, which rests in a single frame.
 
 Measured: `fastapi.sse` holds 53 KB a client, StreamingResponse 29, this one 13 (tests/bench/sse_clients.py).
 """
@@ -7,14 +7,17 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections.abc import Sequence
 from functools import partial
 
 from fastapi import Response
 from starlette.types import Receive, Scope, Send
 
+from app.api.doors import END, Door
 from app.api.edge import STREAM
-from app.jobs.replay import Event
-from app.jobs.stream import Hub, Watcher
+from app.jobs.stream import Hub
+from app.jobs.tenant_stream import TenantStreams, TenantWatcher, Wanted
+from app.jobs.watcher import Told, Watcher
 
 # Browsers come back after so many milliseconds; spread, so that a restart does not bring all of them at once.
 RETRY_MS = (1000, 4000)
@@ -26,10 +29,11 @@ HEADERS = [
 ]
 
 
-def render(event: Event) -> bytes:
+def render(event: Told) -> bytes:
     """The event on the wire; made once, however many follow."""
     if not event.wire:
-        event.wire = f"id: {event.seq}\nevent: {event.name}\ndata: {event.text}\n\n".encode()
+        place = f"id: {event.id}\n" if event.id else ""
+        event.wire = f"{place}event: {event.name}\ndata: {event.text}\n\n".encode()
     return event.wire
 
 
@@ -37,69 +41,47 @@ def _retry() -> bytes:
     return b"retry: %d\n\n" % random.randint(*RETRY_MS)
 
 
-class Client(Watcher):
-    """A follower at the other end of a response. Idle, it waits for the disconnect; a short task writes what comes."""
+class SseDoor(Door):
+    """A response that goes on."""
 
-    __slots__ = ("_pulse", "_send", "_writing")
+    __slots__ = ()
+
+    async def start(self, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": list(HEADERS)})
+        await send({"type": "http.response.body", "body": _retry(), "more_body": True})
+
+    async def put(self, send: Send, events: Sequence[Told], more: bool) -> None:
+        body = b"".join(map(render, events))
+        if not more and not (events and events[-1].name == END):
+            body += _retry()
+        await send({"type": "http.response.body", "body": body or self.sign_of_life(), "more_body": more})
+
+    def sign_of_life(self) -> bytes:
+        return KEEP_ALIVE
+
+
+class Client(SseDoor, Watcher):
+    """A follower of one job."""
+
+    __slots__ = ()
 
     def __init__(self, hub: Hub, job_id: str) -> None:
         super().__init__(hub, job_id)
-        self._send: Send | None = None
-        self._writing: asyncio.Task[None] | None = None
-        self._pulse = False
+        self.shut()
 
-    async def run(self, receive: Receive, send: Send) -> None:
-        """The whole response; returns when the job has ended, the client is gone or the process stops."""
-        try:
-            await send({"type": "http.response.start", "status": 200, "headers": list(HEADERS)})
-            await send({"type": "http.response.body", "body": _retry(), "more_body": True})
-            self._send = send
-            self.wake()
-            # After the last body this is answered too.
-            while (await receive())["type"] != "http.disconnect":
-                pass
-        finally:
-            self.hub.drop(self)
-            if self._writing is not None:
-                self._writing.cancel()
 
-    def wake(self) -> None:
-        if self._send is not None and self._writing is None:
-            self._writing = asyncio.create_task(self._write(self._send))
+class TenantClient(SseDoor, TenantWatcher):
+    """A follower of a tenant."""
 
-    def keep_alive(self) -> None:
-        if self._writing is None:
-            self._pulse = True
-            self.wake()
+    __slots__ = ()
 
-    async def _write(self, send: Send) -> None:
-        try:
-            more = True
-            while more and (self.waiting or self.overflowed or self.hung_up or self._pulse):
-                body, more = await self._next()
-                await send({"type": "http.response.body", "body": body, "more_body": more})
-            if not more:
-                self._send = None
-        finally:
-            self._writing = None
+    def __init__(self, streams: TenantStreams, tenant: str, wanted: Wanted, last_event_id: str | None) -> None:
+        super().__init__(streams, tenant, wanted, last_event_id)
+        self.shut()
 
-    async def _next(self) -> tuple[bytes, bool]:
-        """What is to be written now, and whether anything can follow it."""
-        self._pulse = False
-        if self.overflowed:
-            self.overflowed = False
-            self.waiting = None
-            now = await self.hub.snapshot(self.job_id)
-            if now is None:
-                return _retry(), False
-            return render(now), now.name != "end"
-        events = self.take()
-        body = b"".join(map(render, events))
-        if events and events[-1].name == "end":
-            return body, False
-        if self.hung_up:
-            return body + _retry(), False
-        return body or KEEP_ALIVE, True
+    def sign_of_life(self) -> bytes:
+        """Browsers remember the id: who wanted none of the last ten thousand events has not lost its place."""
+        return f"id: {self.place}\n\n".encode() if self.place else KEEP_ALIVE
 
 
 class EventStream(Response):
@@ -111,7 +93,7 @@ class EventStream(Response):
     status_code = 200
     media_type = "text/event-stream"
 
-    def __init__(self, client: Client) -> None:
+    def __init__(self, client: SseDoor) -> None:
         self.client = client
         self.raw_headers = []
 

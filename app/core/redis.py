@@ -12,7 +12,8 @@ mr:ev:t:{tenant}  stream  a tenant's last 10,000 events                         
 mr:rl:{bucket}    string  requests of a key at a route in a window                       the window and 1 s
 mr:quarantine     list    messages nobody could decode                                   7 days
 
-Channels: mr:e:{job} (its events), mr:cancel (ids of jobs to stop).
+Channels: mr:e:{job} (its events), mr:e:t:{tenant} (all of its jobs', each after its place in the stream), mr:cancel
+(ids of jobs to stop).
 """
 
 from __future__ import annotations

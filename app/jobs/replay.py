@@ -36,6 +36,10 @@ class Event:
         self.text = json.dumps(data) if text is None else text
         self.wire = b""
 
+    @property
+    def id(self) -> str:
+        return str(self.seq)
+
     @classmethod
     def parse(cls, text: str) -> Event | None:
         """The event, None for what is none: Redis may hold anything."""

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import re
-from abc import ABC, abstractmethod
 
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -19,66 +18,16 @@ from app.core.logging import get_logger
 from app.core.metrics import STREAMS
 from app.jobs.replay import Event, Standing, opening, standings
 from app.jobs.subscription import Subscription
+from app.jobs.tenant_stream import CHANNEL, TenantStreams
+from app.jobs.watcher import Follower, Watcher
 
 log = get_logger(__name__)
 
 POLL_S = 1.0
 # With Redis present the ledger is asked at every fifth turn.
 POLLS_WITH_REDIS = 5
-# Progress within a stage is replaced while it waits, so this many are changes: that reader does not read.
-MOST_WAITING = 64
 KEEP_ALIVE_S = 15.0
 NUMBER = re.compile(r"[0-9]{1,15}")
-
-
-class Watcher(ABC):
-    """One follower: what waits for it, bounded. Its door overrides `wake`, which must not block."""
-
-    __slots__ = ("_begun", "hub", "hung_up", "job_id", "overflowed", "waiting")
-
-    def __init__(self, hub: Hub, job_id: str) -> None:
-        self.hub = hub
-        self.job_id = job_id
-        self.waiting: list[Event] | None = None
-        self.overflowed = False
-        self.hung_up = False
-        self._begun = False
-
-    def begin(self, first: list[Event]) -> None:
-        """The opening goes first; of what came live meanwhile, only what it does not hold."""
-        last = first[-1]
-        live = [event for event in self.waiting or [] if event.seq > last.seq]
-        self.waiting = first + live if last.name != "end" else first
-        self._begun = True
-
-    def offer(self, event: Event) -> None:
-        if self.waiting is None:
-            self.waiting = []
-        last = self.waiting[-1] if self.waiting and self._begun else None
-        if last is not None and event.name == last.name == "progress" and event.stage == last.stage:
-            self.waiting[-1] = event
-        else:
-            self.waiting.append(event)
-        if len(self.waiting) > MOST_WAITING and event.name != "end":
-            self.waiting, self.overflowed = None, True
-        if self._begun:
-            self.wake()
-
-    def take(self) -> list[Event]:
-        taken, self.waiting = self.waiting or [], None
-        return taken
-
-    def hang_up(self) -> None:
-        """The process stops, or the job is gone: nothing more will come."""
-        self.hung_up = True
-        self.wake()
-
-    def keep_alive(self) -> None:  # noqa: B027  only some doors have something to say
-        """Called every 15 s."""
-
-    @abstractmethod
-    def wake(self) -> None:
-        """Something waits; must not block."""
 
 
 class Topic:
@@ -127,6 +76,7 @@ class Hub:
         self._keep_alive_s = keep_alive_s
         self._topics: dict[str, Topic] = {}
         self._subscription = Subscription(self._on_event, self._catch_up)
+        self.tenants = TenantStreams(self._subscription, self._counted)
         self._tasks: list[asyncio.Task[None]] = []
         self._closing = False
         self._questions: list[tuple[str, asyncio.Future[Standing | None]]] = []
@@ -157,6 +107,7 @@ class Hub:
         for topic in list(self._topics.values()):
             for watcher in tuple(topic.watchers):
                 watcher.hang_up()
+        self.tenants.hang_up()
 
     def hang_up_soon(self) -> None:
         """The same from another thread or a signal handler."""
@@ -169,6 +120,7 @@ class Hub:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        await self.tenants.close()
         await self._subscription.close()
 
     def add(self, watcher: Watcher) -> None:
@@ -180,19 +132,21 @@ class Hub:
             topic = self._topics[watcher.job_id] = Topic()
             self._subscription.want(watcher.job_id)
         topic.watchers.add(watcher)
-        self._count += 1
-        STREAMS.set(self._count)
+        self._counted(1)
 
     def drop(self, watcher: Watcher) -> None:
         topic = self._topics.get(watcher.job_id)
         if topic is None or watcher not in topic.watchers:
             return
         topic.watchers.remove(watcher)
-        self._count -= 1
-        STREAMS.set(self._count)
+        self._counted(-1)
         if not topic.watchers:
             del self._topics[watcher.job_id]
             self._subscription.unwant(watcher.job_id)
+
+    def _counted(self, more: int) -> None:
+        self._count += more
+        STREAMS.set(self._count)
 
     async def open(self, watcher: Watcher, tenant: str, last_event_id: str | None = None) -> bool:
         """Add the watcher and give it its opening; False where it has heard all. Raises NotFound, Unavailable."""
@@ -263,6 +217,9 @@ class Hub:
         return found[0].event(max(found[0].seq, last), name, snapshot=True, reset=True) if found else None
 
     def _on_event(self, job_id: str, text: str) -> None:
+        if job_id.startswith(CHANNEL):
+            self.tenants.on_event(job_id.removeprefix(CHANNEL), text)
+            return
         topic = self._topics.get(job_id)
         event = Event.parse(text) if topic else None
         if topic and event:
@@ -277,7 +234,7 @@ class Hub:
             for event in kept:
                 if event.name != "end" or event is kept[-1]:
                     topic.take(event)
-        await self._compare()
+        await asyncio.gather(self.tenants.reconnected(), self._compare())
 
     async def _poll(self) -> None:
         while True:
@@ -309,7 +266,8 @@ class Hub:
         """One timer for all, a few hundred at a time, so that the loop turns in between."""
         while True:
             await asyncio.sleep(self._keep_alive_s)
-            everyone = [watcher for topic in self._topics.values() for watcher in topic.watchers]
+            everyone: list[Follower] = [watcher for topic in self._topics.values() for watcher in topic.watchers]
+            everyone += self.tenants.watchers()
             for start in range(0, len(everyone), 200):
                 for watcher in everyone[start : start + 200]:
                     watcher.keep_alive()

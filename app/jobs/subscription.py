@@ -36,6 +36,15 @@ class Tail:
     newest: str | None
 
 
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """What Redis keeps of a tenant's events after a place: (place, JSON); with the places of all its first and last."""
+
+    events: list[tuple[str, str]]
+    first: str | None
+    last: str | None
+
+
 class Subscription:
     """Two connections: one listens, one reads streams.
 
@@ -53,6 +62,7 @@ class Subscription:
         self._changed = asyncio.Event()
         self._questions: list[tuple[str, int, asyncio.Future[Tail | None]]] = []
         self._asking: asyncio.Task[None] | None = None
+        self._one_by_one = asyncio.Lock()
         self._listening: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -99,13 +109,36 @@ class Subscription:
             self._asking = asyncio.create_task(self._ask(), name="events-ask")
         return await future
 
+    async def kept(self, tenant: str, after: str, count: int) -> Kept | None:
+        """Up to `count` of a tenant's events after a place; None while Redis is away."""
+        stream = redis.TENANT_EVENTS.format(tenant)
+        try:
+            async with (
+                self._one_by_one,
+                asyncio.timeout(ANSWER_S),
+                self._client.pipeline(transaction=False) as pipeline,
+            ):
+                pipeline.xrange(stream, f"({after}", "+", count=count)
+                pipeline.xrange(stream, "-", "+", count=1)
+                pipeline.xrevrange(stream, "+", "-", count=1)
+                events, first, last = await pipeline.execute()
+        except (RedisError, OSError, TimeoutError) as error:
+            log.info("streams_not_read", reason=str(error))
+            return None
+        texts = [(place, fields["e"]) for place, fields in events]
+        return Kept(texts, first[0][0] if first else None, last[0][0] if last else None)
+
     async def _ask(self) -> None:
         """Answer all who wait in one round trip for each BATCH; thousands may come back at once."""
         while self._questions:
             batch, self._questions = self._questions[:BATCH], self._questions[BATCH:]
             answers: list[Any] = []
             try:
-                async with asyncio.timeout(ANSWER_S), self._client.pipeline(transaction=False) as pipeline:
+                async with (
+                    self._one_by_one,  # one connection for all that is read
+                    asyncio.timeout(ANSWER_S),
+                    self._client.pipeline(transaction=False) as pipeline,
+                ):
                     for job_id, after, _ in batch:
                         stream = redis.EVENTS.format(job_id)
                         pipeline.xrange(stream, f"{after}-0", "+")

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-from app.api.sse import KEEP_ALIVE, Client
+from app.api.sse import KEEP_ALIVE, Client, TenantClient
+from app.jobs.events import Event as Told
+from app.jobs.events import publish
 from app.jobs.models import JobRow
-from app.jobs.stream import MOST_WAITING, Hub
+from app.jobs.stream import Hub
+from app.jobs.tenant_stream import MOST_WAITING as MOST_LIVE
+from app.jobs.tenant_stream import Wanted
+from app.jobs.watcher import MOST_WAITING
 from tests.api.test_events import move
 from tests.app.jobs.test_stream import event
 from tests.support.databases import SettingsEnv
@@ -105,6 +111,36 @@ async def test_a_client_that_missed_too_much_gets_a_fresh_snapshot(errand: Make)
     assert '"percent": 77' in connection.text
     connection.gone.set()
     await _ended(hub, task)
+
+
+@pytest.mark.usefixtures("_environment")
+async def test_a_tenants_slow_follower_reads_everything_later_and_once(errand: Make) -> None:
+    hub, job, connection = Hub(), errand(), Connection()
+    hub.start()
+    await wait_until_async(_reached(hub), what="the hub to reach Redis")
+    client = TenantClient(hub.tenants, "default", Wanted(names=("state",)), None)
+    await hub.tenants.open(client)
+    task = asyncio.create_task(client.run(connection.receive, connection.send))
+    await wait_until_async(_says(connection, "event: open"), what="the opening")
+    connection.open.clear()
+    for start in range(0, 3 * MOST_LIVE, 100):
+        coming = [Told(job.id, "default", "state", "running", 1, {"done": start + n}) for n in range(100)]
+        await asyncio.to_thread(publish, coming)
+    connection.open.set()
+    await wait_until_async(_says(connection, f'"done": {3 * MOST_LIVE - 1},'), what="the last event")
+    assert [int(number) for number in re.findall(r'"done": (\d+)', connection.text)] == list(range(3 * MOST_LIVE))
+    assert "event: reset" not in connection.text
+    client.keep_alive()
+    await wait_until_async(_says(connection, f"\n\nid: {client.place}\n\n"), what="the place as a sign of life")
+    connection.gone.set()
+    await _ended(hub, task)
+
+
+def _reached(hub: Hub) -> Any:
+    async def reached() -> bool:
+        return hub.has_redis
+
+    return reached
 
 
 @pytest.mark.usefixtures("_environment")

@@ -23,8 +23,9 @@ for i = 5, #ARGV, 5 do
     end
     redis.call("publish", named(ARGV[3], job), event)
     local all = named(ARGV[4], tenant)
-    redis.call("xadd", all, "MAXLEN", "~", 10000, "*", "e", event)
+    local place = redis.call("xadd", all, "MAXLEN", "~", 10000, "*", "e", event)
     redis.call("expire", all, 86400)
+    redis.call("publish", named(ARGV[3], "t:" .. tenant), place .. " " .. event)
     answer[#answer + 1] = number
 end
 return answer

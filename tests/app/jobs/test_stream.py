@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from app.jobs.replay import Event, Standing, opening
-from app.jobs.stream import MOST_WAITING, Topic, Watcher
+from app.jobs.stream import Topic
 from app.jobs.subscription import Tail
+from app.jobs.watcher import MOST_WAITING, Watcher
 
 JOB = "01a20472-8105-7f57-9d0a-6beac39f915f"
 
