@@ -13,6 +13,7 @@ from sqlalchemy.orm import Session
 from app.api.accepted import accepted, wait_for_end
 from app.api.deps import Caller, Page, Paging
 from app.api.moments import utc
+from app.api.quota import within
 from app.core import clock
 from app.core.db import in_transaction, read
 from app.core.errors import InvalidInput
@@ -147,7 +148,9 @@ async def test_index(request: Request, caller: Caller, body: IndexRequest) -> di
 async def add_document(request: Request, caller: Caller, body: DocumentRequest) -> Response:
     about, content = body.about(), body.content()
     if content is None:
-        job = await in_transaction(accept_page, about, tenant=caller.tenant, request_id=caller.request_id)
+        job = await in_transaction(
+            within, caller.tenant, accept_page, about, tenant=caller.tenant, request_id=caller.request_id
+        )
     else:
         job = (await _accept(caller, about, content)).job
     return await accepted(request, job)
@@ -193,7 +196,9 @@ async def delete_document(caller: Caller, document_id: str) -> None:
 
 
 async def _accept(caller: Caller, about: About, content: Content) -> Accepted:
-    return await in_transaction(accept, about, content, tenant=caller.tenant, request_id=caller.request_id)
+    return await in_transaction(
+        within, caller.tenant, accept, about, content, tenant=caller.tenant, request_id=caller.request_id
+    )
 
 
 def _page_of_documents(session: Session, tenant: str, wanted: DocumentFilter, paging: Page) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from sqlalchemy.orm import Session
 from app.api.accepted import accepted, wait_for_end
 from app.api.deps import LONGEST_WAIT_S, Caller, Events, KindCaller, Page, Paging
 from app.api.moments import utc
+from app.api.quota import within
 from app.api.sse import Client, EventStream
 from app.core.db import in_transaction, read
 from app.core.errors import Conflict, InvalidInput, NotFound
@@ -114,7 +115,7 @@ def _cancel(session: Session, tenant: str, job_id: str) -> JobRow:
 
 @router.post("/jobs/{job_id}/retry", summary="Try a failed or cancelled job again", status_code=202)
 async def retry_job(request: Request, caller: Caller, job_id: str) -> Response:
-    return await accepted(request, await in_transaction(control.retry, caller.tenant, job_id))
+    return await accepted(request, await in_transaction(within, caller.tenant, control.retry, caller.tenant, job_id))
 
 
 @router.get(

@@ -11,6 +11,7 @@ from sqlalchemy.orm import Session
 
 from app.api.deps import Admin, Anyone, Identity, Keys, Page, Paging
 from app.api.moments import utc
+from app.api.quota import usage
 from app.core import clock
 from app.core.db import in_transaction, read
 from app.core.errors import InvalidInput, NotAllowed, NotFound
@@ -99,7 +100,9 @@ def note(session: Session, caller: Identity, action: str, subject: str, *, tenan
 
 @router.get("/me", summary="Whose key this is, and what it may do")
 async def me(caller: Anyone) -> dict[str, Any]:
-    return {"tenant": caller.tenant, "key_id": caller.key_id, "scopes": sorted(caller.scopes)}
+    """With `read`, also what the tenant may hold and holds."""
+    here = await read(usage, caller.tenant) if caller.may(scopes.READ) else {}
+    return {"tenant": caller.tenant, "key_id": caller.key_id, "scopes": sorted(caller.scopes), **here}
 
 
 @router.post("/keys", summary="Make a key", status_code=201)

@@ -10,6 +10,7 @@ from sqlalchemy.orm import Session
 
 from app.api.deps import Identity, Keys, Operator, Page, Paging
 from app.api.keys import note
+from app.api.quota import usage
 from app.core.db import in_transaction, read
 from app.core.errors import InvalidInput
 from app.core.sqlrows import storable
@@ -83,7 +84,12 @@ def _page_of_tenants(session: Session, paging: Page) -> dict[str, Any]:
 
 @router.get("/tenants/{tenant_id}", summary="One tenant")
 async def show_tenant(caller: Operator, tenant_id: str) -> dict[str, Any]:
-    return tenant_view(await read(directory.get, tenant_id))
+    """With what it holds now."""
+    return await read(_detail, tenant_id)
+
+
+def _detail(session: Session, tenant_id: str) -> dict[str, Any]:
+    return tenant_view(directory.get(session, tenant_id)) | {"used": usage(session, tenant_id)["used"]}
 
 
 @router.patch("/tenants/{tenant_id}", summary="Change a tenant's title or quotas, disable it")

@@ -12,6 +12,7 @@ import typer
 
 from app.cli import exits
 from app.cli.exits import Quit
+from app.cli.keys_words import keys, tenants
 
 EXITS = (
     "Exit codes: 0 done, 1 it failed, 2 wrong use or settings, 3 no server answers, 4 not found, "
@@ -46,6 +47,8 @@ app.add_typer(jobs, name="jobs")
 app.add_typer(dead, name="dead")
 app.add_typer(queues, name="queues")
 app.add_typer(config, name="config")
+app.add_typer(keys, name="keys")
+app.add_typer(tenants, name="tenants")
 
 Json = Annotated[bool, typer.Option("--json", help="JSON on stdout, errors as JSON on stderr.")]
 Kind = Annotated[bool, typer.Option("--kind", help="NAME is a kind of job.")]

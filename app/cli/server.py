@@ -47,6 +47,12 @@ class Server:
     def post(self, path: str, body: Any = None) -> Any:
         return self._call("POST", path, json=body)
 
+    def patch(self, path: str, body: Any) -> Any:
+        return self._call("PATCH", path, json=body)
+
+    def delete(self, path: str) -> Any:
+        return self._call("DELETE", path)
+
     def _call(self, method: str, path: str, **options: Any) -> Any:
         """The answer's JSON. Raises Quit with the server's own sentence when it refuses."""
         try:

@@ -53,6 +53,12 @@ def list_documents(session: Session, tenant: str, wanted: DocumentFilter, limit:
     return list(session.scalars(query.order_by(Document.id.desc()).limit(limit)))
 
 
+def stored_bytes(session: Session, tenant: str) -> int:
+    """What was received and is kept, of all versions of all documents."""
+    total = sa.select(sa.func.sum(DocumentVersion.size_bytes)).where(DocumentVersion.tenant == tenant)
+    return int(session.scalar(total) or 0)
+
+
 def count(session: Session, tenant: str) -> int:
     """All documents, also those that are not indexed yet."""
     return session.scalar(sa.select(sa.func.count()).where(Document.tenant == tenant)) or 0

@@ -9,11 +9,12 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Mapped, mapped_column
 
 from app.core.db import Base, BigId, JsonColumn, UtcDateTime
-from app.jobs.states import OPEN, STATES
+from app.jobs.states import NOT_STARTED, OPEN, STATES
 
 JobId = sa.Uuid(as_uuid=False).with_variant(sa.String(36), "sqlite")
 
 _OPEN = "state IN ({})".format(", ".join(f"'{state}'" for state in OPEN))
+_NOT_STARTED = "state IN ({})".format(", ".join(f"'{state}'" for state in NOT_STARTED))
 _KEYED = f"unique_key IS NOT NULL AND {_OPEN}"
 _FED = "state = 'queued' AND admitted_at IS NOT NULL"
 _DEAD = "state = 'failed' AND discarded_at IS NULL"
@@ -43,6 +44,7 @@ class JobRow(Base):
         _partial("ix_job_dead", "tenant", "fingerprint", "finished_at", where=_DEAD),
         _partial("ix_job_schedule", "schedule_id", where=f"schedule_id IS NOT NULL AND {_OPEN}"),
         _partial("ix_job_document", "document_id", where="document_id IS NOT NULL"),
+        _partial("ix_job_waiting", "tenant", where=_NOT_STARTED),  # how many a tenant has
         _partial("uq_job_unique_key", "tenant", "kind", "unique_key", where=_KEYED, unique=True),
         sa.Index("ix_job_tenant", "tenant", "id"),
         sa.CheckConstraint("state IN ({})".format(", ".join(f"'{state}'" for state in STATES)), name="state"),

@@ -9,6 +9,8 @@ from app.core.db import BigId as Big
 from app.core.db import JsonColumn as Json
 from app.core.db import UtcDateTime as Time
 
+NOT_STARTED = sa.text("state IN ('scheduled', 'queued', 'retrying', 'waiting')")
+
 revision = "0007"
 down_revision = "0006"
 branch_labels = None
@@ -62,6 +64,7 @@ def upgrade() -> None:
     )
     op.create_index("ix_audit_log_tenant", "audit_log", ["tenant", "id"], unique=False)
     op.create_index("ix_audit_log_at", "audit_log", ["at"], unique=False)
+    op.create_index("ix_job_waiting", "job", ["tenant"], sqlite_where=NOT_STARTED, postgresql_where=NOT_STARTED)
     op.add_column("document_version", sa.Column("size_bytes", Big, server_default="0", nullable=False))
     op.create_index("ix_document_version_size", "document_version", ["tenant", "size_bytes"], unique=False)
     sizes = {"sqlite": "length(CAST(coalesce({}, '') AS BLOB))", "postgresql": "octet_length(coalesce({}, ''))"}
@@ -72,6 +75,7 @@ def upgrade() -> None:
 def downgrade() -> None:
     op.drop_index("ix_document_version_size", table_name="document_version")
     op.drop_column("document_version", "size_bytes")
+    op.drop_index("ix_job_waiting", table_name="job")
     op.drop_index("ix_audit_log_at", table_name="audit_log")
     op.drop_index("ix_audit_log_tenant", table_name="audit_log")
 

@@ -1,0 +1,57 @@
+"""How much a tenant may hold at once. What it holds now others count: this room knows neither jobs nor documents."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+
+from sqlalchemy.orm import Session
+
+from app.core.errors import Conflict, LimitReached
+from app.tenants.models import Tenant
+
+# Jobs end by themselves: it is worth while to ask again so soon.
+JOBS_RETRY_S = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Amounts:
+    """Of a quota: None is no limit. Of a use: None was not counted."""
+
+    open_jobs: int | None = None
+    documents: int | None = None
+    bytes: int | None = None
+
+    def view(self) -> dict[str, int | None]:
+        return asdict(self)
+
+
+def of(session: Session, tenant_id: str, *, lock: bool = False) -> Amounts | None:
+    """The tenant's quotas, None where it has none; with `lock` its requests pass one by one from here to the commit."""
+    tenant = session.get(Tenant, tenant_id)
+    if tenant is None:
+        return None
+    amounts = Amounts(tenant.max_open_jobs, tenant.max_documents, tenant.max_bytes)
+    if amounts == Amounts():
+        return None
+    if lock:
+        session.refresh(tenant, with_for_update=True)
+        amounts = Amounts(tenant.max_open_jobs, tenant.max_documents, tenant.max_bytes)
+    return amounts
+
+
+def check(quota: Amounts, before: Amounts, after: Amounts) -> None:
+    """Raises LimitReached for jobs, which end by themselves, Conflict for documents and bytes, which do not.
+
+    Only what a request adds is refused: who is over a quota that was lowered may still replace and delete.
+    """
+    if _over(quota.open_jobs, before.open_jobs, after.open_jobs):
+        message = f"the tenant may have {quota.open_jobs} open jobs at once"
+        raise LimitReached(message, JOBS_RETRY_S, code="quota_open_jobs")
+    if _over(quota.documents, before.documents, after.documents):
+        raise Conflict(f"the tenant may have {quota.documents} documents; delete some first", code="quota_documents")
+    if _over(quota.bytes, before.bytes, after.bytes):
+        raise Conflict(f"the tenant may store {quota.bytes} bytes; delete documents first", code="quota_bytes")
+
+
+def _over(quota: int | None, before: int | None, after: int | None) -> bool:
+    return quota is not None and after is not None and after > quota and after > (before or 0)
