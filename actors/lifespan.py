@@ -167,6 +167,7 @@ class Lifespan(Middleware):
         process.finisher.stop()
         self._job_log.stop()
         self._left.set()
+        process.nudged.set()
         self._quietly(process.intake.give_back)
         self._quietly(lambda: database().transaction(workers.set_state, process.id, "stopped"))
         dispatch.wake_relay()
@@ -230,7 +231,8 @@ class Lifespan(Middleware):
                 for gone in database().read(workers.alive):
                     if workers.is_gone(gone.host, gone.pid, gone.pid_birth):
                         database().transaction(workers.bury, gone.id, f"process {gone.pid} ended")
-                database().transaction(workers.register, process.id, process.intake.queues, process.threads, url)
+                place = (process.id, process.intake.queues, process.threads, url)
+                database().transaction(workers.register, *place, paused=process.intake.is_paused)
                 database().transaction(gates.declare, caps())
                 return
             except Unavailable as error:
@@ -241,7 +243,12 @@ class Lifespan(Middleware):
         process = self.process
         assert process is not None
         # Also while it drains: a drain may last longer than the patience with a silent worker.
-        while not self._left.wait(get_settings().beat_s):
+        wait_s = get_settings().beat_s
+        while not self._left.is_set():
+            process.nudged.wait(wait_s)
+            process.nudged.clear()
+            if self._left.is_set():
+                return
             try:
                 alive = database().transaction(workers.beat, process.id)
                 if not alive and not self._left.is_set():
@@ -249,8 +256,14 @@ class Lifespan(Middleware):
                     process.rename()
                     if not process.stopping.is_set():
                         self._register()
-                for job_id in database().read(workers.cancelled_of, process.id):
+                state, cancelled = database().read(workers.orders_for, process.id)
+                for job_id in cancelled:
                     cancel(process, job_id)
+                process.obey(state)
+                wait_s = TICK_S if state == "draining" else get_settings().beat_s
+                if state == "draining" and not self._signalled and not len(process.runs):
+                    log.info("worker_drained", worker_id=process.id)
+                    self._end_soon(0)
             except (Unavailable, ConfigError, SQLAlchemyError) as error:
                 log.warning("beat_missed", reason=str(error))
 

@@ -13,7 +13,7 @@ mr:rl:{bucket}    string  requests of a key at a route in a window              
 mr:quarantine     list    messages nobody could decode                                   7 days
 
 Channels: mr:e:{job} (its events), mr:e:t:{tenant} (all of its jobs', each after its place in the stream), mr:cancel
-(ids of jobs to stop).
+(ids of jobs to stop), mr:orders (ids of workers to look at their row).
 """
 
 from __future__ import annotations
@@ -49,6 +49,7 @@ RATE = "mr:rl:{}"
 QUARANTINE = "mr:quarantine"
 CHANNEL = "mr:e:{}"
 CANCEL_CHANNEL = "mr:cancel"
+ORDERS_CHANNEL = "mr:orders"
 
 CONNECT_TIMEOUT_S = 0.05
 ANSWER_TIMEOUT_S = 2.0

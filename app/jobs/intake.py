@@ -23,6 +23,8 @@ from app.jobs.finisher import Finisher
 from app.jobs.run import Run, Runs
 
 IDLE_S = 1.0
+# How soon a paused worker notices that it may take work again.
+REST_S = 0.25
 # A kind that no worker here knows is looked at again after this long; a newer worker may have come by then.
 PARKED_FOR = timedelta(seconds=15)
 # Jobs that take this long on average are claimed so much ahead of the threads (a factor).
@@ -85,6 +87,7 @@ class Intake:
         self._begun = threading.Event()
         self._begun.set()
         self._stopping = threading.Event()
+        self._paused = threading.Event()
         self._blocking = redis.blocking(IDLE_S)
 
     def set_up(self, queues: list[str], threads: int) -> None:
@@ -104,8 +107,8 @@ class Intake:
         """The next runs; none after up to a second without any."""
         if not self._begun.wait(IDLE_S):
             return []
-        if self._stopping.is_set():
-            self._stopping.wait(IDLE_S)
+        if self._stopping.is_set() or self._paused.is_set():
+            self._rest()
             return []
         if self._finisher.is_full or (self._exclusive and not self._runs.wait_below(1, IDLE_S)):
             self._stopping.wait(0.05)
@@ -126,6 +129,30 @@ class Intake:
         self._stopping.set()
         self._runs.wake()
 
+    @property
+    def is_paused(self) -> bool:
+        return self._paused.is_set()
+
+    def pause(self) -> None:
+        """Take nothing more until `resume()`; the ledger refuses this worker's claims meanwhile."""
+        self._paused.set()
+        self._runs.wake()
+
+    def resume(self) -> None:
+        self._paused.clear()
+
+    def _rest(self) -> None:
+        """What is fetched and not claimed is somebody else's, for as long as this worker rests."""
+        if not self._stopping.is_set() and (self._fetched or self._alone or self._lost_answer):
+            self._fetched.clear()
+            self._alone.clear()
+            try:
+                self.give_back()
+                self._lost_answer = False
+            except (RedisError, Unavailable, ConfigError):
+                self._lost_answer = True
+        self._stopping.wait(REST_S if self._paused.is_set() else IDLE_S)
+
     def give_back(self) -> None:
         """Put every id that this worker took and holds no run for back to the head of its queue."""
         self._recover({run.redis_id for run in self._runs.all()})
@@ -145,7 +172,7 @@ class Intake:
                 return
             if not self._fetch(rooms):
                 self._wait_for_push()
-                if self._stopping.is_set() or not self._fetch(rooms):
+                if self._stopping.is_set() or self._paused.is_set() or not self._fetch(rooms):
                     return
         self._claim()
 

@@ -38,6 +38,7 @@ class WorkerProcess:
         self.id = uuid7()
         self.threads = get_settings().worker_threads
         self.stopping = threading.Event()
+        self.nudged = threading.Event()
         self.on_end_soon: Callable[[int], None] = os._exit
         self.runs = Runs()
         self.loop = JobLoop()
@@ -101,6 +102,24 @@ class WorkerProcess:
         for run in self.runs.all():
             self.end(run, Verdict("queued", "handed_back", run.claim.tries))
 
+    def nudge(self, worker_id: str) -> None:
+        """An order for this worker may stand in its row: look now instead of at the next beat."""
+        if worker_id == self.id:
+            self.nudged.set()
+
+    def obey(self, state: str | None) -> None:
+        """Do what the state of this worker's row asks for."""
+        if self.stopping.is_set() or state is None:
+            return
+        if state == "running":
+            self.intake.resume()
+            return
+        if not self.intake.is_paused:
+            log.info("worker_obeys", worker_id=self.id, state=state, running=len(self.runs))
+        self.intake.pause()
+        for run in self.runs.all():
+            self.hand_back(run)
+
     def end_soon(self, reason: str) -> None:
         """Drain and end this process with an error: something in it cannot be stopped otherwise."""
         log.error("worker_ends", reason=reason)
@@ -121,6 +140,8 @@ class WorkerProcess:
         """What /health says of this process."""
         lag_s, draining = self.loop.stalled_s, self.stopping.is_set()
         working = "stalled" if lag_s > STALLED_S else self.intake.problem or "healthy"
+        if self.intake.is_paused and working == "healthy":
+            working = "paused"
         return {
             "status": "draining" if draining else working,
             "role": "worker",

@@ -71,7 +71,15 @@ class Worker:
     threads: int
 
 
-def register(session: Session, worker_id: str, queues: list[str], threads: int, health_url: str | None) -> None:
+def register(
+    session: Session,
+    worker_id: str,
+    queues: list[str],
+    threads: int,
+    health_url: str | None,
+    *,
+    paused: bool = False,
+) -> None:
     session.add(
         WorkerRow(
             id=worker_id,
@@ -81,6 +89,7 @@ def register(session: Session, worker_id: str, queues: list[str], threads: int, 
             queues=queues,
             threads=threads,
             health_url=health_url,
+            state="paused" if paused else "running",
             version=VERSION,
             started_at=clock.now(),
             beat_at=clock.now(),
@@ -132,12 +141,13 @@ def strays(session: Session) -> list[str]:
     return [worker_id for worker_id in session.scalars(running) if worker_id]
 
 
-def cancelled_of(session: Session, worker_id: str) -> list[str]:
-    """Ids of this worker's running jobs that were asked to stop."""
+def orders_for(session: Session, worker_id: str) -> tuple[str | None, list[str]]:
+    """What a worker is to do: the state it was put into, and the ids of its running jobs that were asked to stop."""
+    state = session.scalar(sa.select(WorkerRow.state).where(WorkerRow.id == worker_id))
     asked = sa.select(JobRow.id).where(
         JobRow.state == "running", JobRow.worker_id == worker_id, JobRow.cancel_requested_at.is_not(None)
     )
-    return list(session.scalars(asked))
+    return state, list(session.scalars(asked))
 
 
 def prune(session: Session, before: datetime) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from app.core import clock, ids
 from app.core.db import database
-from app.jobs import job_log
+from app.jobs import job_log, workers
 from app.jobs.models import JobRow
 from tests.api.conftest import Api
 from tests.api.test_events import move
@@ -130,3 +130,19 @@ def test_log_lines_are_read_in_pages_and_by_level(api: Api, errand: Make) -> Non
     for wrong in ({"level": "loud"}, {"attempt": 0}, {"cursor": "W10"}, {"cursor": "WzEuNV0"}):
         assert api.client.get(path, params=wrong).status_code == 422
     assert api.client.get(f"/api/jobs/{errand(tenant='other').id}/logs").status_code == 404
+
+
+def test_workers_are_listed_and_steered(api: Api) -> None:
+    worker_id = ids.uuid7()
+    database().transaction(workers.register, worker_id, ["default"], 4, None)
+    (shown,) = api.client.get("/api/workers").json()["data"]
+    assert (shown["id"], shown["state"], shown["running"], shown["threads"]) == (worker_id, "running", 0, 4)
+    for order, state in (("pause", "paused"), ("resume", "running"), ("drain", "draining")):
+        answer = api.client.post(f"/api/workers/{worker_id}/{order}")
+        assert (answer.status_code, answer.json()["state"]) == (200, state)
+    refused = api.client.post(f"/api/workers/{worker_id}/pause")
+    assert (refused.status_code, refused.json()["code"]) == (409, "worker_state")
+    assert api.client.post(f"/api/workers/{ids.uuid7()}/pause").status_code == 404
+    assert api.client.get("/api/workers", params={"state": "running"}).json()["data"] == []
+    acts = [entry["action"] for entry in api.client.get("/api/audit-log").json()["data"]]
+    assert acts[:3] == ["worker.drain", "worker.resume", "worker.pause"]

@@ -1,4 +1,4 @@
-"""A cancel that is asked for reaches the run at once by Redis, and by the ledger where Redis is away."""
+"""A cancel or an order to a worker reaches it at once by Redis, and by the ledger where Redis is away."""
 
 from __future__ import annotations
 
@@ -38,10 +38,14 @@ class Cancellation(Middleware):
         while True:  # to the end of the process: a draining worker still runs jobs
             try:
                 with redis.subscription() as subscription:
-                    subscription.subscribe(redis.CANCEL_CHANNEL)
+                    subscription.subscribe(redis.CANCEL_CHANNEL, redis.ORDERS_CHANNEL)
                     while True:
                         message = subscription.get_message(timeout=LISTEN_S)
-                        if message is not None:
+                        if message is None or message["type"] != "message":
+                            continue
+                        if message["channel"] == redis.ORDERS_CHANNEL:
+                            self._process.nudge(str(message["data"]))
+                        else:
                             cancel(self._process, str(message["data"]))
             except RedisError as error:
                 log.info("cancels_not_heard", reason=str(error))
