@@ -46,6 +46,7 @@ async def list_jobs(
     kind: Annotated[str | None, Query(max_length=100)] = None,
     queue: Annotated[str | None, Query(max_length=32)] = None,
     document_id: Annotated[int | None, Query(ge=0, le=LARGEST_ID)] = None,
+    parent_id: Annotated[str | None, Query(max_length=36, description="Children of this job.")] = None,
     error_code: Annotated[str | None, Query(max_length=100)] = None,
     fingerprint: Annotated[str | None, Query(max_length=32, description="Jobs that failed of the same fault.")] = None,
     discarded: bool | None = None,
@@ -57,6 +58,7 @@ async def list_jobs(
         kind=kind,
         queue=queue,
         document_id=document_id,
+        parent_id=_job_id(parent_id, "parent_id"),
         error_code=error_code,
         fingerprint=fingerprint,
         discarded=discarded,
@@ -79,6 +81,12 @@ def _states(given: list[str] | None) -> list[str] | None:
     if unknown:
         raise InvalidInput(f"state: {unknown[0]!r} is none of {', '.join(STATES)}", code="state")
     return states or None
+
+
+def _job_id(given: str | None, name: str) -> str | None:
+    if given is not None and not is_uuid(given):
+        raise InvalidInput(f"{name}: {given!r} is no id of a job", code=name)
+    return given
 
 
 def _before(paging: Page) -> str | None:

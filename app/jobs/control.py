@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Any
 
 from sqlalchemy.orm import Session
 
@@ -12,8 +13,8 @@ from app.core.db import after_commit
 from app.core.errors import ConfigError, Unavailable
 from app.core.logging import get_logger
 from app.jobs import admission, dispatch, events, moves
-from app.jobs.ledger import Moved
 from app.jobs.models import JobRow
+from app.jobs.moved import MOVED, Moved
 
 log = get_logger(__name__)
 
@@ -25,7 +26,7 @@ def cancel(session: Session, tenant: str, job_id: str) -> JobRow:
     """
     row = moves.cancel(session, tenant, job_id)
     if row.state == "running":
-        _after(session, partial(_tell_workers, row.id))
+        _after(session, partial(tell_workers, [row.id]))
     elif row.state == "cancelled":
         _after(session, partial(events.announce, [_moved(row)]))
     return row
@@ -46,11 +47,19 @@ def _after(session: Session, run: Callable[[], None]) -> None:
 
 
 def _moved(row: JobRow) -> Moved:
-    return Moved(row.id, row.tenant, row.state, row.tries, row.max_tries, row.progress)  # type: ignore[arg-type]
+    return Moved(*(getattr(row, name) for name in MOVED.split(", ")))
 
 
-def _tell_workers(job_id: str) -> None:
+def tell_workers(ids: Sequence[str]) -> None:
+    """Have the runs of these jobs stopped, wherever they are; for jobs whose cancel is in the ledger already."""
+
+    def tell(client: Any) -> None:
+        with client.pipeline(transaction=False) as pipeline:
+            for job_id in ids:
+                pipeline.publish(redis.CANCEL_CHANNEL, job_id)
+            pipeline.execute()
+
     try:
-        redis.push().call(lambda client: client.publish(redis.CANCEL_CHANNEL, job_id))
+        redis.push().call(tell)
     except (Unavailable, ConfigError) as error:
-        log.info("cancel_not_published", job_id=job_id, reason=error.message)  # the worker's beat reads the ledger
+        log.info("cancel_not_published", jobs=len(ids), reason=error.message)  # the worker's beat reads the ledger

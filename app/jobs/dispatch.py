@@ -15,7 +15,7 @@ from app.core import clock, redis
 from app.core.db import after_commit
 from app.core.errors import ConfigError, Unavailable
 from app.core.logging import get_logger
-from app.jobs.ledger import CRASHES_BEFORE_ALONE
+from app.jobs.states import CRASHES_BEFORE_ALONE
 
 LUA = Path(__file__).parent / "lua"
 # An admission on a belief older than this asks Redis first, by pushing.

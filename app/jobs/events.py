@@ -11,7 +11,7 @@ from app.core import clock, redis
 from app.core.errors import ConfigError, Unavailable
 from app.core.logging import get_logger
 from app.jobs.dispatch import LUA
-from app.jobs.ledger import Moved
+from app.jobs.moved import Moved
 from app.jobs.states import ENDED
 
 EventName = Literal["progress", "state", "end"]

@@ -244,5 +244,6 @@ def _fallbacks(item: Done) -> list[End]:
         traceback=None,
         result=None,
         progress=None,
+        wait=None,
     )
     return [plain, plain._replace(state="failed", outcome="failed")]

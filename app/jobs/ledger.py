@@ -18,13 +18,16 @@ from app.core import clock, sqlrows
 from app.core.db import UtcDateTime
 from app.core.errors import Cancelled, Stale
 from app.core.logging import get_logger
-from app.jobs import unique
+from app.jobs import kinship, unique
 from app.jobs.definition import Debounce, definition
-from app.jobs.models import JOB, JobRow
+from app.jobs.kinship import Wait
+from app.jobs.models import JobRow
+from app.jobs.moved import MOVED as MOVED
+from app.jobs.moved import Moved as Moved
+from app.jobs.moved import typed as _typed
+from app.jobs.states import CRASHES_BEFORE_ALONE as CRASHES_BEFORE_ALONE
 from app.jobs.states import ENDED, Outcome, State
 
-# After so many crashes a job is claimed alone in its process; one more while alone fails it as poison.
-CRASHES_BEFORE_ALONE = 2
 # Where workers die without the job as well, its deaths prove nothing, and it is tried again, alone, up to this often.
 MOST_CRASHES = 10
 YOUNG = timedelta(minutes=10)
@@ -52,8 +55,15 @@ class Claim(NamedTuple):
     request_id: str | None
     progress: dict[str, Any] | None
     traceparent: str | None
+    parent_id: str | None
+    family_rule: str | None
     worker_id: str
     capped: bool = False  # when it ends, another may pass its gate
+
+    @property
+    def continues(self) -> bool:
+        """Whether the job has waited for its children, they have ended, and it goes on with their results."""
+        return self.family_rule not in (None, kinship.AGAIN)
 
     @property
     def must_mark_start(self) -> bool:
@@ -81,31 +91,14 @@ class End(NamedTuple):
     traceback: str | None = None
     result: dict[str, Any] | None = None
     progress: dict[str, Any] | None = None
-
-
-class Moved(NamedTuple):
-    """A job and where it went, for the event that says so."""
-
-    id: str
-    tenant: str
-    state: State
-    tries: int
-    max_tries: int
-    progress: dict[str, Any] | None = None
+    parent_id: str | None = None
+    wait: Wait | None = None
 
 
 _CLAIMED = (
     "id, fence, tenant, kind, queue, payload, payload_version, tries, max_tries, crashes, due_at, claimed_at, "
-    "document_id, request_id, progress, traceparent"
+    "document_id, request_id, progress, traceparent, parent_id, family_rule"
 )
-MOVED = "id, tenant, state, tries, max_tries, progress"
-
-
-def _typed(sql: str, columns: str, *times: str) -> sa.TextualSelect:
-    """A text statement whose result columns and time parameters have the job table's types."""
-    table = JOB
-    text = sa.text(sql).bindparams(*(sa.bindparam(name, type_=UtcDateTime()) for name in times))
-    return text.columns(*(sa.column(name, table.c[name].type) for name in columns.split(", ")))
 
 
 def _dialect(session: Session) -> str:
@@ -197,7 +190,7 @@ def _right_claim(dialect: str) -> str:
 @lru_cache
 def _finish_sql(dialect: str) -> sa.TextualSelect:
     # A cancel that was asked for meanwhile wins over another try, not over an end.
-    cancelled = "cancel_requested_at IS NOT NULL AND new_state IN ('retrying', 'queued')"
+    cancelled = "cancel_requested_at IS NOT NULL AND new_state IN ('retrying', 'queued', 'waiting')"
     ended = "new_state IN ('succeeded', 'failed', 'cancelled')"
     return _typed(
         f"""
@@ -206,7 +199,8 @@ def _finish_sql(dialect: str) -> sa.TextualSelect:
                started_at = COALESCE(new_started_at, started_at),
                finished_at = CASE WHEN {ended} OR ({cancelled}) THEN new_finished_at END,
                error_type = new_error_type, error_code = new_error_code, error_message = new_error_message,
-               fingerprint = new_fingerprint, result = new_result, progress = COALESCE(new_progress, progress)
+               fingerprint = new_fingerprint, result = new_result, progress = COALESCE(new_progress, progress),
+               cut_children = open_children > 0 AND (new_state IN ('failed', 'cancelled') OR ({cancelled}))
         FROM {sqlrows.table(dialect, _END)} WHERE {_right_claim(dialect)}
         RETURNING {MOVED}""",
         MOVED,
@@ -231,12 +225,15 @@ def finish(session: Session, ends: Sequence[End], *, call_on_end: bool = True) -
     """Write what became of these claims; those whose fence has moved are dropped. Calls `on_end` of what ended."""
     dialect = _dialect(session)
     ids = sqlrows.id_list(dialect, [end.id for end in ends])
-    if dialect == "postgresql" and len(ends) > 1:
-        session.execute(_lock_sql(dialect), {"ids": ids})
+    parents = {end.parent_id for end in ends if end.parent_id}
+    if dialect == "postgresql" and (parents or len(ends) > 1):
+        session.execute(_lock_sql(dialect), {"ids": sqlrows.id_list(dialect, {end.id for end in ends} | parents)})
     ends = _with_newer_payloads(session, ends)
     rows = {"rows": sqlrows.encode(dialect, [_end_row(end) for end in ends]), "ids": ids}
     session.execute(_attempts_sql(dialect), rows)
     moved = [Moved(*row) for row in session.execute(_finish_sql(dialect), rows).all()]
+    moved = kinship.begin_waiting(session, moved, {end.id: (end.kind, end.wait) for end in ends if end.wait})
+    kinship.count(session, moved)
     if call_on_end:
         call_on_end_of(session, moved, {end.id: end.kind for end in ends})
     return moved
@@ -348,7 +345,7 @@ def _free_sql(dialect: str) -> sa.TextualSelect:
                finished_at = CASE WHEN {ended} THEN :now END,
                error_type = CASE WHEN {poison} THEN 'Poison' END, error_code = CASE WHEN {poison} THEN 'poison' END,
                error_message = CASE WHEN {poison} THEN :reason END,
-               fingerprint = CASE WHEN {poison} THEN 'poison' END
+               fingerprint = CASE WHEN {poison} THEN 'poison' END, cut_children = open_children > 0 AND ({ended})
         WHERE id IN (SELECT id FROM moving)
         RETURNING {columns}""",
         columns,
@@ -360,6 +357,8 @@ def _free_sql(dialect: str) -> sa.TextualSelect:
 def free(session: Session, worker_id: str, reason: str) -> list[Moved]:
     """running → queued (or failed as poison, or cancelled) for up to FREE_BATCH jobs of a worker that is gone."""
     dialect, now = _dialect(session), clock.now()
+    held = sa.select(JobRow.id).where(JobRow.state == "running", JobRow.worker_id == worker_id)
+    kinship.lock(session, held.where(JobRow.parent_id.is_not(None)).order_by(JobRow.id).limit(FREE_BATCH))
     parameters = {"worker": worker_id, "now": now, "young": now - YOUNG}
     parameters["reason"] = f"its worker died again, while it ran alone: {reason}"
     rows = session.execute(_free_sql(dialect), parameters).all()
@@ -371,6 +370,7 @@ def free(session: Session, worker_id: str, reason: str) -> list[Moved]:
     ).bindparams(sa.bindparam("now", type_=UtcDateTime()))
     session.execute(written, {"ids": sqlrows.id_list(dialect, [row.id for row in rows]), "now": now, "reason": reason})
     moved = [Moved(*row[:-1]) for row in rows]
+    kinship.count(session, moved)
     call_on_end_of(session, moved, {row.id: row.kind for row in rows}, apart=True)
     return moved
 

@@ -40,9 +40,11 @@ class JobRow(Base):
         # Of no use to statements that know the ids: between two vacuums it is full of entries of ended jobs.
         _partial("ix_job_running", "worker_id", where="state = 'running' AND worker_id IS NOT NULL"),
         _partial("ix_job_expires", "expires_at", where="state = 'queued' AND expires_at IS NOT NULL"),
-        _partial("ix_job_parent", "parent_id", where="parent_id IS NOT NULL"),
         _partial("ix_job_dead", "tenant", "fingerprint", "finished_at", where=_DEAD),
         _partial("ix_job_schedule", "schedule_id", where=f"schedule_id IS NOT NULL AND {_OPEN}"),
+        _partial("uq_job_child", "parent_id", "child_index", where="parent_id IS NOT NULL", unique=True),
+        _partial("ix_job_settled", "id", where="state = 'waiting' AND open_children = 0"),
+        _partial("ix_job_cut", "id", where="cut_children"),
         _partial("ix_job_document", "document_id", where="document_id IS NOT NULL"),
         _partial("ix_job_waiting", "tenant", where=_NOT_STARTED),  # how many a tenant has
         _partial("uq_job_unique_key", "tenant", "kind", "unique_key", where=_KEYED, unique=True),
@@ -89,6 +91,15 @@ class JobRow(Base):
     priority: Mapped[int] = mapped_column(sa.SmallInteger, default=0, server_default="0")
     traceparent: Mapped[str | None] = mapped_column(sa.String(55))
     webhook_url: Mapped[str | None] = mapped_column(sa.Text)
+    # Of a parent; open_children is above. `settled_` is what had ended when it last went on: its rule counts the rest.
+    children: Mapped[int] = mapped_column(default=0, server_default="0")
+    failed_children: Mapped[int] = mapped_column(default=0, server_default="0")
+    settled_children: Mapped[int] = mapped_column(default=0, server_default="0")
+    settled_failed: Mapped[int] = mapped_column(default=0, server_default="0")
+    family_rule: Mapped[str | None] = mapped_column(sa.String(32))
+    family_limit: Mapped[int | None]
+    # Its open children are still to be cancelled.
+    cut_children: Mapped[bool] = mapped_column(default=False, server_default=sa.false())
 
 
 JOB = cast(sa.Table, JobRow.__table__)

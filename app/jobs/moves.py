@@ -8,7 +8,7 @@ from sqlalchemy.orm import Session
 from app.core import clock
 from app.core.errors import Conflict, NotFound
 from app.core.ids import is_uuid
-from app.jobs import unique
+from app.jobs import kinship, unique
 from app.jobs.definition import definition
 from app.jobs.ledger import MOVED, Moved, call_on_end_of
 from app.jobs.models import JOB, JobRow
@@ -18,6 +18,7 @@ from app.jobs.states import NOT_STARTED
 def _find(session: Session, tenant: str, job_id: str) -> JobRow:
     row = None
     if is_uuid(job_id):
+        kinship.lock(session, [job_id])
         statement = sa.select(JobRow).where(JobRow.id == job_id, JobRow.tenant == tenant).with_for_update()
         row = session.execute(statement, execution_options={"populate_existing": True}).scalar_one_or_none()
     if row is None:
@@ -30,8 +31,9 @@ def cancel(session: Session, tenant: str, job_id: str) -> JobRow:
     row = _find(session, tenant, job_id)
     if row.state in NOT_STARTED:
         row.state, row.finished_at, row.cancel_requested_at = "cancelled", clock.now(), clock.now()
-        row.admitted_at = None
+        row.admitted_at, row.cut_children = None, row.open_children > 0
         session.flush()
+        kinship.count(session, [_moved(row)])
         kind = definition(row.kind)
         if kind is not None and kind.on_end is not None:
             kind.on_end(session, row)
@@ -49,10 +51,9 @@ def retry(session: Session, tenant: str, job_id: str) -> JobRow:
     row = _find(session, tenant, job_id)
     if row.state not in ("failed", "cancelled"):
         raise Conflict(f"Job {job_id} is {row.state}; only a failed or cancelled job can be retried", code="job_state")
-    row.state, row.tries, row.crashes = "queued", 0, 0
-    row.due_at, row.admitted_at, row.discarded_at = clock.now(), None, None
-    row.finished_at = row.cancel_requested_at = row.expires_at = None
-    row.error_type = row.error_code = row.error_message = row.fingerprint = row.result = None
+    for name, value in kinship.as_new().items():
+        setattr(row, name, value)
+    row.family_rule = kinship.AGAIN if row.children else None
     key = row.unique_key
     try:
         session.flush()
@@ -60,7 +61,13 @@ def retry(session: Session, tenant: str, job_id: str) -> JobRow:
         raise Conflict(f"Another job with the key {key} is open", code="unique_key") from error
     if unique.take_newer(session, [job_id]):  # it ended by force while a newer payload waited for its end
         session.refresh(row)
+    if row.parent_id is not None:
+        kinship.uncount(session, row.parent_id, 1)
     return row
+
+
+def _moved(row: JobRow) -> Moved:
+    return Moved(*(getattr(row, name) for name in MOVED.split(", ")))
 
 
 def something_due(session: Session) -> bool:
@@ -90,20 +97,21 @@ def make_due(session: Session, limit: int) -> int:
 def expire(session: Session, limit: int) -> list[Moved]:
     """queued → failed for what should not start any more."""
     now = clock.now()
+    expired = sa.select(JobRow.id).where(JobRow.state == "queued", JobRow.expires_at <= now).order_by(JobRow.id)
+    kinship.lock(session, expired.where(JobRow.parent_id.is_not(None)).limit(limit))
     moving = (
-        sa.select(JobRow.id)
-        .where(JobRow.state == "queued", JobRow.expires_at <= now)
-        .order_by(JobRow.id)
-        .limit(limit)
+        expired.limit(limit)
         .with_for_update(skip_locked=True)
         .cte("moving")  # a subquery's LIMIT may limit nothing (see admission)
     )
     values = {"state": "failed", "finished_at": now, "admitted_at": None}
+    values["cut_children"] = JOB.c.open_children > 0
     values |= {"error_type": "Expired", "error_code": "expired", "error_message": "not started before expires_at"}
     values["fingerprint"] = "expired"
     columns = [JOB.c[name] for name in (MOVED + ", kind").split(", ")]
     update = sa.update(JOB).where(JOB.c.id.in_(sa.select(moving.c.id))).values(values)
     found = session.execute(update.returning(*columns)).mappings().all()
     moved = [Moved(**{name: row[name] for name in MOVED.split(", ")}) for row in found]
+    kinship.count(session, moved)
     call_on_end_of(session, moved, {row["id"]: row["kind"] for row in found}, apart=True)
     return moved

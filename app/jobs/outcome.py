@@ -28,6 +28,7 @@ from app.core.errors import (
 )
 from app.core.settings import get_settings
 from app.jobs.definition import definition
+from app.jobs.kinship import Wait, WaitForChildren
 from app.jobs.lane_frames import LaneFailed
 from app.jobs.ledger import Claim
 from app.jobs.states import Outcome, State
@@ -55,6 +56,7 @@ class Verdict(NamedTuple):
     error_message: str | None = None
     fingerprint: str | None = None
     traceback: str | None = None
+    wait: Wait | None = None
 
 
 def judge(claim: Claim, error: BaseException | None) -> Verdict:
@@ -67,6 +69,8 @@ def judge(claim: Claim, error: BaseException | None) -> Verdict:
         return Verdict("queued", "handed_back", claim.tries)
     if isinstance(error, Later):
         return Verdict("retrying", "snoozed", claim.tries, delay_s=error.retry_after_s)
+    if isinstance(error, WaitForChildren):
+        return Verdict("waiting", "waiting", claim.tries, wait=error.wait)
     if isinstance(error, Cancelled):
         return _told(claim, error, "cancelled", "cancelled", claim.tries)
     tries = claim.tries + 1

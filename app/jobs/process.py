@@ -179,5 +179,7 @@ class WorkerProcess:
             traceback=verdict.traceback,
             result=run.result if verdict.state == "succeeded" else None,
             progress=progress,
+            parent_id=claim.parent_id,
+            wait=verdict.wait,
         )
         self.finisher.submit(Done(end, claim, (run.queue, run.redis_id), events))

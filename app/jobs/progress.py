@@ -43,6 +43,10 @@ class Progress:
         self.seq = int(last.get("seq", 0))
         self._now: dict[str, Any] = {"percent": 0.0, "stage": None, "done": None, "total": None}
         self._now |= {"unit": None, "message": None}
+        if claim.continues:  # the try goes on, and its bar must not fall
+            self._now |= {
+                name: value for name, value in last.items() if name not in ("seq", "message") and value is not None
+            }
         self._untold: list[dict[str, Any]] = []
 
     def report(

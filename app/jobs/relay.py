@@ -19,7 +19,7 @@ from app.core.db import close_database, database
 from app.core.errors import ConfigError, Unavailable
 from app.core.health import HealthServer
 from app.core.settings import get_settings
-from app.jobs import admission, dispatch, events, ledger, moves, workers
+from app.jobs import admission, control, dispatch, events, families, ledger, moves, workers
 from app.jobs.dispatch import DEFAULT_WINDOW, LUA
 from app.jobs.ledger import FREE_BATCH
 from app.jobs.queues import QUEUES
@@ -36,6 +36,8 @@ SAY_AGAIN_S = 10.0
 STRAY_TICK_S = 5.0
 KEEP_WORKERS = timedelta(days=7)
 SWEPT_AT_ONCE = 100
+# Batches of children to cancel in one round; the others come in the next.
+CUTS_A_TICK = 20
 
 log = logging.get_logger(__name__)
 
@@ -93,7 +95,7 @@ class Relay:
 
     def tick(self) -> tuple[bool, list[str]]:
         """One round; whether jobs wait outside the windows, and what could not be reached."""
-        steps = [self._make_due, self._expire]
+        steps = [self._make_due, self._expire, self._look_after_families]
         if clock.monotonic() - self._slow_at >= SLOW_TICK_S:
             self._slow_at = clock.monotonic()
             steps += [self._bury_dead, self._check_epoch, self._tell_windows, self._repush_lost]
@@ -130,6 +132,17 @@ class Relay:
     def _expire(self) -> None:
         if database().read(moves.something_expired):
             events.announce(database().transaction(moves.expire, BATCH))
+
+    def _look_after_families(self) -> None:
+        settled, cut = database().read(families.something_to_do)
+        for _ in range(CUTS_A_TICK if cut else 0):
+            found = database().transaction(families.cut)
+            events.announce(found.moved)
+            control.tell_workers(found.asked)
+            if not found.more:
+                break
+        if settled or cut:
+            events.announce(database().transaction(families.settle))
 
     # Windows
 

@@ -51,6 +51,8 @@ class Event:
 
     def is_news_after(self, last: Event | None) -> bool:
         """Numbers may begin anew after a flush of Redis, so another state is news whatever its number."""
+        if last is not None and (self.name, self.state) == ("progress", "waiting") != ("progress", last.state):
+            return False  # counted by children that ended before the parent went on
         if last is None or self.seq > last.seq:
             return True
         return self.name != "progress" and not self.repeats(last)

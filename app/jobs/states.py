@@ -44,4 +44,7 @@ MOVES: frozenset[tuple[State, State]] = frozenset(
     }
 )
 
+# After so many crashes a job is claimed alone in its process; one more while alone fails it as poison.
+CRASHES_BEFORE_ALONE = 2
+
 Outcome = Literal["succeeded", "failed", "cancelled", "retrying", "snoozed", "handed_back", "died", "waiting"]

@@ -34,6 +34,7 @@ class JobFilter:
     created_before: datetime | None = None
     before_id: str | None = None
     only_kinds: Sequence[str] | None = None
+    parent_id: str | None = None
 
 
 def moment(value: datetime | None) -> str | None:
@@ -100,6 +101,7 @@ def list_jobs(session: Session, tenant: str, wanted: JobFilter, limit: int) -> l
         wanted.discarded is not None and (JobRow.discarded_at.is_not(None) == wanted.discarded),
         wanted.created_after is not None and JobRow.created_at >= wanted.created_after,
         wanted.created_before is not None and JobRow.created_at < wanted.created_before,
+        wanted.parent_id is not None and JobRow.parent_id == wanted.parent_id,
         wanted.before_id is not None and JobRow.id < wanted.before_id,
         wanted.only_kinds is not None and _of_kinds(wanted.only_kinds or ()),
     ]
@@ -140,10 +142,7 @@ def job_detail(session: Session, row: JobRow) -> dict[str, Any]:
         )
     known = {attempt.worker_id for attempt in attempts if attempt.worker_id}
     workers = {worker.id: worker for worker in session.scalars(sa.select(WorkerRow).where(WorkerRow.id.in_(known)))}
-    query = sa.select(JobRow.state, sa.func.count()).where(JobRow.parent_id == row.id).group_by(JobRow.state)
-    children = dict(session.execute(query).all())
-    succeeded, failed = children.get("succeeded", 0), children.get("failed", 0) + children.get("cancelled", 0)
-    total = sum(children.values())
+    total, failed, still_open = row.children, row.failed_children, row.open_children
     return job_view(row) | {
         "payload": row.payload,
         "result": row.result,
@@ -151,7 +150,13 @@ def job_detail(session: Session, row: JobRow) -> dict[str, Any]:
         "expires_at": moment(row.expires_at),
         "discarded_at": moment(row.discarded_at),
         "attempts": [_attempt_view(attempt, workers.get(attempt.worker_id or "")) for attempt in attempts],
-        "children": {"total": total, "succeeded": succeeded, "failed": failed, "open": total - succeeded - failed},
+        "children": {
+            "total": total,
+            "succeeded": total - failed - still_open,
+            "failed": failed,
+            "open": still_open,
+            "rule": row.family_rule,
+        },
     }
 
 

@@ -59,6 +59,8 @@ def claim_of(kind: str = Plain.kind, *, tries: int = 0, max_tries: int = 4, **mo
         "request_id": None,
         "progress": None,
         "traceparent": None,
+        "parent_id": None,
+        "family_rule": None,
     }
     return Claim(**(known | {"tries": tries, "max_tries": max_tries} | more))
 
