@@ -101,6 +101,7 @@ def _import_own_kinds(settings: Settings) -> None:
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     app.state.hub, app.state.pulse = Hub(), health.Pulse()
     app.state.keyring, app.state.counter = Keyring(), Counter()
+    app.state.hub.on_notice = app.state.keyring.hear
     app.state.hub.start()
     app.state.keyring.start()
     app.state.pulse.start()

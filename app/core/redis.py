@@ -48,6 +48,7 @@ TENANT_EVENTS = "mr:ev:t:{}"
 RATE = "mr:rl:{}"
 QUARANTINE = "mr:quarantine"
 CHANNEL = "mr:e:{}"
+NOTICES_CHANNEL = CHANNEL.format("notices")
 CANCEL_CHANNEL = "mr:cancel"
 ORDERS_CHANNEL = "mr:orders"
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+from collections.abc import Callable
 
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -17,7 +18,7 @@ from app.core.ids import is_uuid
 from app.core.logging import get_logger
 from app.core.metrics import STREAMS
 from app.jobs.replay import Event, Standing, opening, standings
-from app.jobs.subscription import Subscription
+from app.jobs.subscription import NOTICES, Subscription
 from app.jobs.tenant_stream import CHANNEL, TenantStreams
 from app.jobs.watcher import Follower, Watcher
 
@@ -77,6 +78,8 @@ class Hub:
         self._topics: dict[str, Topic] = {}
         self._subscription = Subscription(self._on_event, self._catch_up)
         self.tenants = TenantStreams(self._subscription, self._counted)
+        # Called with what other processes tell this one beside events: app/core/redis.py lists the words.
+        self.on_notice: Callable[[str], None] = log.debug
         self._tasks: list[asyncio.Task[None]] = []
         self._closing = False
         self._questions: list[tuple[str, asyncio.Future[Standing | None]]] = []
@@ -219,6 +222,9 @@ class Hub:
     def _on_event(self, job_id: str, text: str) -> None:
         if job_id.startswith(CHANNEL):
             self.tenants.on_event(job_id.removeprefix(CHANNEL), text)
+            return
+        if job_id == NOTICES:
+            self.on_notice(text)
             return
         topic = self._topics.get(job_id)
         event = Event.parse(text) if topic else None

@@ -17,8 +17,9 @@ from app.core.logging import get_logger
 log = get_logger(__name__)
 
 PREFIX = redis.CHANNEL.format("")
-# A subscription must have a channel, also while nobody follows anything.
-HOME = redis.CHANNEL.format("nobody")
+# A subscription must have a channel, also while nobody follows anything: this one carries what concerns no job.
+HOME = redis.NOTICES_CHANNEL
+NOTICES = HOME.removeprefix(PREFIX)
 BATCH = 500
 # Redis that says nothing for so long is asked for a sign of life; twice in vain, and it counts as gone.
 SILENCE_S = 2.0

@@ -6,10 +6,12 @@ import asyncio
 from collections import OrderedDict
 from collections.abc import Iterable
 from datetime import datetime
+from functools import partial
 
+from redis import Redis
 from sqlalchemy.exc import SQLAlchemyError
 
-from app.core import clock
+from app.core import clock, redis
 from app.core.db import in_transaction, read
 from app.core.errors import ConfigError, Unavailable
 from app.core.logging import get_logger
@@ -23,6 +25,8 @@ FRESH_S = 5.0
 MOST_REMEMBERED = 10_000
 # When a key was last used is written this often.
 NOTE_S = 15.0
+# The words of a notice: `key ID`, or `key *`.
+NOTICE, EVERY = "key", "*"
 # No key: what is compared where an id is unknown, so that this takes no less time.
 _NOBODY = Key("", "", frozenset(), {}, bytes(32), None, None, None, True)
 
@@ -47,19 +51,21 @@ class Hold:
 class Keyring:
     """Lives on one loop; `start()` and `close()` are called there."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, fresh_s: float = FRESH_S) -> None:
+        self._fresh_s = fresh_s
         self._seen: OrderedDict[str, tuple[float, Key | None]] = OrderedDict()
         self._asking: dict[str, asyncio.Task[Key | None]] = {}
         self._used: dict[str, datetime] = {}
         self._open: dict[str, set[asyncio.Task[object]]] = {}
         self._ended: set[asyncio.Task[object]] = set()
+        self._heard: set[asyncio.Task[None]] = set()
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
         self._task = asyncio.create_task(self._turn(), name="keyring")
 
     async def close(self) -> None:
-        tasks = [task for task in (self._task, *self._asking.values()) if task is not None]
+        tasks = [task for task in (self._task, *self._asking.values(), *self._heard) if task is not None]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -79,7 +85,7 @@ class Keyring:
 
     async def _get(self, key_id: str) -> Key | None:
         seen = self._seen.get(key_id)
-        if seen is not None and clock.monotonic() - seen[0] < FRESH_S:
+        if seen is not None and clock.monotonic() - seen[0] < self._fresh_s:
             return seen[1]
         asking = self._asking.get(key_id)
         if asking is None:
@@ -124,11 +130,24 @@ class Keyring:
         return True
 
     async def changed(self, key_id: str | None) -> None:
-        """A key (None: some, a whole tenant's perhaps) has changed: it is looked up anew. Never raises."""
+        """A key (None: some, a whole tenant's perhaps) has changed: every process looks it up anew. Never raises."""
+        await self._look_anew(key_id)
+        try:
+            await asyncio.to_thread(redis.push().call, partial(_tell, key_id))
+        except (Unavailable, ConfigError) as error:
+            log.info("key_change_not_told", reason=error.message)  # the others ask again within FRESH_S
+
+    def hear(self, notice: str) -> None:
+        """What another process has told with `changed`."""
+        word, _, key_id = notice.partition(" ")
+        if word == NOTICE:
+            task = asyncio.create_task(self._look_anew(None if key_id == EVERY else key_id), name="keyring-heard")
+            self._heard.add(task)
+            task.add_done_callback(self._heard.discard)
+
+    async def _look_anew(self, key_id: str | None) -> None:
         if key_id is None:
             self._seen.clear()
-        else:
-            self._seen.pop(key_id, None)
         await self._recheck_quietly(None if key_id is None else [key_id])
 
     async def recheck(self, key_ids: Iterable[str] | None = None) -> None:
@@ -165,7 +184,7 @@ class Keyring:
     async def _turn(self) -> None:
         noted = clock.monotonic()
         while True:
-            await asyncio.sleep(FRESH_S)
+            await asyncio.sleep(self._fresh_s)
             await self._recheck_quietly()
             if clock.monotonic() - noted >= NOTE_S:
                 noted = clock.monotonic()
@@ -179,3 +198,7 @@ class Keyring:
             await in_transaction(keys.note_use, used)
         except (Unavailable, ConfigError, SQLAlchemyError) as error:
             log.info("last_use_not_noted", reason=str(error))
+
+
+def _tell(key_id: str | None, client: Redis) -> None:
+    client.publish(redis.NOTICES_CHANNEL, f"{NOTICE} {key_id or EVERY}")

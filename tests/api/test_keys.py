@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import httpx
 import pytest
+from websockets.exceptions import ConnectionClosed
+from websockets.sync.client import connect
 
 from app.core import clock
 from app.jobs.models import JobRow
-from tests.api.conftest import Api
+from app.main import create_app
+from tests.api.conftest import Api, served
 from tests.api.test_shapes import assert_problem
 from tests.support.databases import SettingsEnv
 from tests.support.waiting import wait_until
@@ -162,6 +166,43 @@ def test_a_stream_ends_when_its_key_does(api: Api, errand: Make, close: Callable
             assert "event: end" not in list(lines)
             wait_until(lambda: api.hub.watchers == 1, what="only the other stream to be left")
         assert_problem(acme.get(path), 401, "unauthenticated")
+
+
+def test_a_revocation_is_told_to_every_process(api: Api, errand: Make) -> None:
+    """Another api closes what the key opened there, without waiting for its own next look."""
+    path = f"/api/jobs/{errand().id}/events"
+    with served(create_app()) as other:
+        wait_until(lambda: other.hub.has_redis, what="the other api to reach Redis")
+        heard: list[str] = []
+        hear = other.hub.on_notice
+
+        def overhear(notice: str) -> None:
+            heard.append(notice)
+            hear(notice)
+
+        other.hub.on_notice = overhear
+        with holder(api, "read") as client:
+            headers = {"Authorization": client.headers["Authorization"]}
+            with other.anyone.stream("GET", path, headers=headers) as stream:
+                lines = stream.iter_lines()
+                assert "retry:" in next(lines)
+                api.client.delete(f"/api/keys/{client.headers['X-Key']}")
+                assert "event: end" not in list(lines)
+            wait_until(lambda: heard == [f"key {client.headers['X-Key']}"], what="the other api to hear of it")
+            assert_problem(other.anyone.get(path, headers=headers), 401, "unauthenticated")
+
+
+def test_a_revoked_keys_websocket_is_closed(api: Api, errand: Make) -> None:
+    with holder(api, "read") as client:
+        headers = {"Authorization": client.headers["Authorization"]}
+        url = f"ws://127.0.0.1:{api.port}/api/jobs/{errand().id}/ws"
+        with connect(url, additional_headers=headers, open_timeout=20) as socket:
+            assert json.loads(socket.recv(timeout=20))["state"] == "queued"
+            api.client.delete(f"/api/keys/{client.headers['X-Key']}")
+            with pytest.raises(ConnectionClosed) as closed:
+                socket.recv(timeout=20)
+            assert closed.value.rcvd is not None and closed.value.rcvd.code == 1008
+        wait_until(lambda: api.hub.watchers == 0, what="the follower to be dropped")
 
 
 @pytest.fixture

@@ -1,0 +1,146 @@
+"""The keys a process has seen: asked for once, told of changes, and what they hold open closed with them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from datetime import datetime
+
+import sqlalchemy as sa
+
+from app.core.db import Database, in_transaction
+from app.tenants import keys
+from app.tenants.keyring import Keyring
+from app.tenants.models import ApiKey
+
+Scenario = Callable[[Keyring], Coroutine[None, None, None]]
+NEVER_S = 3600.0
+
+
+def issue(db: Database) -> tuple[str, bytes]:
+    key, token = db.transaction(
+        lambda session: keys.issue(session, "default", name="n", scopes=["read"], created_by="test")
+    )
+    return key.id, token.encode()
+
+
+def run(scenario: Scenario, fresh_s: float = NEVER_S) -> None:
+    async def started() -> None:
+        keyring = Keyring(fresh_s=fresh_s)
+        keyring.start()
+        try:
+            await scenario(keyring)
+        finally:
+            await keyring.close()
+
+    asyncio.run(started())
+
+
+def revoke(db: Database, key_id: str) -> Coroutine[None, None, ApiKey]:
+    return in_transaction(keys.revoke, None, key_id)
+
+
+def queries(db: Database) -> list[str]:
+    """Every statement about keys from now on."""
+    seen: list[str] = []
+
+    def note(connection: object, cursor: object, statement: str, *_: object) -> None:
+        if "FROM api_key" in statement:
+            seen.append(statement)
+
+    sa.event.listen(db.engine, "before_cursor_execute", note)
+    return seen
+
+
+async def held(keyring: Keyring, key_id: str, begun: asyncio.Event) -> str:
+    """An open stream: how it ended."""
+    keyring.hold(key_id)
+    begun.set()
+    try:
+        await asyncio.Event().wait()
+    except asyncio.CancelledError:
+        if not keyring.release(key_id):
+            raise
+        return "closed"
+    return "never"
+
+
+def test_a_key_is_asked_for_once_however_many_come(db: Database) -> None:
+    _, token = issue(db)
+    unknown = b"mr_0123456789abcdef_" + b"A" * 43
+
+    async def scenario(keyring: Keyring) -> None:
+        seen = queries(db)
+        found = await asyncio.gather(*(keyring.find(token) for _ in range(20)))
+        assert all(key is not None and key.tenant == "default" for key in found)
+        assert len(seen) == 1
+        assert [await keyring.find(unknown) for _ in range(3)] == [None] * 3
+        assert await keyring.find(b"Basic dTpw") is None
+        assert await keyring.find(token[:-1] + (b"A" if token[-1:] != b"A" else b"B")) is None
+        assert len(seen) == 2
+
+    run(scenario)
+
+
+def test_a_caller_that_leaves_does_not_take_the_answer_along(db: Database) -> None:
+    _, token = issue(db)
+
+    async def scenario(keyring: Keyring) -> None:
+        leaving, staying = (asyncio.create_task(keyring.find(token)) for _ in range(2))
+        await asyncio.sleep(0)
+        leaving.cancel()
+        assert await staying is not None
+
+    run(scenario)
+
+
+def test_what_it_hears_counts_at_once(db: Database) -> None:
+    """Nothing else would make this one look again within an hour."""
+    key_id, token = issue(db)
+
+    async def scenario(keyring: Keyring) -> None:
+        assert await keyring.find(token) is not None
+        begun = asyncio.Event()
+        stream = asyncio.create_task(held(keyring, key_id, begun))
+        await begun.wait()
+        await revoke(db, key_id)
+        assert await keyring.find(token) is not None
+        keyring.hear("something else")
+        keyring.hear(f"key {key_id}")
+        assert await asyncio.wait_for(stream, 20) == "closed"
+        assert await keyring.find(token) is None
+
+    run(scenario)
+
+
+def test_without_a_word_a_stream_ends_at_the_next_look(db: Database) -> None:
+    """As when Redis was away while the key was revoked."""
+    (key_id, token), (other_id, _) = issue(db), issue(db)
+
+    async def scenario(keyring: Keyring) -> None:
+        assert await keyring.find(token) is not None
+        begun, others = asyncio.Event(), asyncio.Event()
+        stream = asyncio.create_task(held(keyring, key_id, begun))
+        other = asyncio.create_task(held(keyring, other_id, others))
+        await asyncio.gather(begun.wait(), others.wait())
+        await revoke(db, key_id)
+        assert await asyncio.wait_for(stream, 20) == "closed"
+        assert not other.done()
+        other.cancel()
+        assert isinstance((await asyncio.gather(other, return_exceptions=True))[0], asyncio.CancelledError)
+
+    run(scenario, fresh_s=0.1)
+
+
+def test_the_last_use_is_written_when_the_process_ends(db: Database) -> None:
+    key_id, token = issue(db)
+
+    async def scenario(keyring: Keyring) -> None:
+        await keyring.find(token)
+
+    run(scenario)
+
+    def last_used(session: sa.orm.Session) -> datetime | None:
+        return keys.get(session, None, key_id).last_used_at
+
+    assert db.read(last_used) is not None
