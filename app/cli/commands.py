@@ -109,14 +109,6 @@ def up(
 
 
 @app.command()
-def single() -> int:
-    """Be the whole system in one foreground process, as a container's only program; logs on stdout."""
-    from app.cli import single as command
-
-    return command.run()
-
-
-@app.command()
 def index(
     targets: Annotated[list[str], typer.Argument(help="Files, folders or http(s) addresses.", metavar="TARGET...")],
     wait: Annotated[bool, typer.Option(help="Watch every job to its end.")] = False,
@@ -148,13 +140,14 @@ def search(
 def jobs_list(
     state: Annotated[list[str] | None, typer.Option(help="Only jobs in this state; may be given again.")] = None,
     kind: Annotated[str | None, typer.Option(help="Only jobs of this kind.")] = None,
+    parent: Annotated[str | None, typer.Option(metavar="ID", help="Only children of this job.")] = None,
     limit: Annotated[int, typer.Option(min=1, max=100, help="How many.")] = 20,
     as_json: Json = False,
 ) -> int:
     """The newest jobs."""
     from app.cli import jobs as command
 
-    return command.show_list(states=state or [], kind=kind, limit=limit, as_json=as_json)
+    return command.show_list(states=state or [], kind=kind, parent=parent, limit=limit, as_json=as_json)
 
 
 @jobs.command("show")

@@ -12,10 +12,10 @@ from app.cli.follow import FINAL, events
 from app.cli.server import Server
 
 
-def show_list(*, states: Sequence[str], kind: str | None, limit: int, as_json: bool) -> int:
+def show_list(*, states: Sequence[str], kind: str | None, parent: str | None, limit: int, as_json: bool) -> int:
     """The newest jobs first."""
     with Server() as server:
-        page = server.get("/api/jobs", state=",".join(states) or None, kind=kind, limit=limit)
+        page = server.get("/api/jobs", state=",".join(states) or None, kind=kind, parent_id=parent, limit=limit)
     if as_json:
         output.emit(page)
         return exits.OK
@@ -43,6 +43,10 @@ def show_one(job_id: str, *, as_json: bool) -> int:
     for name, value in facts.items():
         if value is not None:
             output.out.print(f"  {name:<12} {output.text(value)}")
+    children = job.get("children") or {"total": 0}
+    if children["total"]:
+        told = ", ".join(f"{children[name]} {name}" for name in ("succeeded", "failed", "open"))
+        output.out.print(f"  {'children':<12} {children['total']}: {told}")
     for attempt in job.get("attempts", []):
         _show_attempt(attempt)
     _show_error(job)

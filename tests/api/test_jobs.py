@@ -72,6 +72,9 @@ def test_a_list_is_filtered(api: Api, errand: Make) -> None:
     assert found(document_id=5) == {about.id}
     assert found(kind="tests.api.errand", queue="default") == found()
     assert found(kind="other") == found(queue="bulk") == set()
+    assert found(parent_id=plain.id) == set()
+    move(about, parent_id=plain.id, child_index=0)
+    assert found(parent_id=plain.id) == {about.id}
     shown = api.client.get(f"/api/jobs/{failed.id}").json()
     assert failed.id not in found(created_after=api.client.get(f"/api/jobs/{about.id}").json()["created_at"])
     assert found(created_before=shown["created_at"]) == {plain.id}
@@ -83,7 +86,8 @@ def test_a_list_is_filtered(api: Api, errand: Make) -> None:
     [
         "limit=0", "limit=201", "limit=x", "limit=1e3", "cursor=x", "cursor=é", "cursor=W10", "cursor=WzFd",
         "cursor=eyJ9",
-        "cursor=" + "W" * 501, "state=lost", "document_id=x", "document_id=99999999999999999999", "created_after=soon",
+        "cursor=" + "W" * 501, "state=lost", "parent_id=x",
+        "document_id=x", "document_id=99999999999999999999", "created_after=soon",
         "created_after=0001-01-01T00:00:00%2B14:00", "kind=" + "k" * 101,
     ],
 )  # fmt: skip

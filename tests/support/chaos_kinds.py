@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,9 @@ from sqlalchemy.orm import Session
 from actors.runtime import job_actor
 from app.core.db import BigId, in_transaction
 from app.core.errors import InvalidInput, Unavailable
-from app.jobs import lanes, ledger
+from app.jobs import families, lanes, ledger
 from app.jobs.definition import Job
+from app.jobs.families import WaitForChildren, at_most
 from app.jobs.ledger import Claim
 from app.jobs.models import JOB
 from app.jobs.progress import Progress
@@ -142,6 +144,66 @@ class Plain(Job, kind="chaos.plain", queue="bulk", retry_delays=DELAYS):
 def plain(job: Plain, progress: Progress) -> dict[str, Any]:
     progress.report(0, 1)
     return nap(job.seconds)
+
+
+class Member(Job, kind="chaos.member", retry_delays=DELAYS):
+    """A child: one effect, then it succeeds, fails, or waits to be cancelled with its parent."""
+
+    effects: int = 1
+    pause_s: float = 0
+    fails: bool = False
+    endless: bool = False
+
+
+@job_actor(Member)
+async def member(job: Member, progress: Progress) -> None:
+    await _effects(progress, 1, job.pause_s)
+    if job.fails:
+        raise InvalidInput("never")
+    if job.endless:
+        await asyncio.sleep(60)
+
+
+class Family(Job, kind="chaos.family", retry_delays=DELAYS):
+    """Starts its children in batches, waits, and writes its one effect when they have ended by its rule."""
+
+    effects: int = 1
+    children: int
+    failing: int = 0
+    allowed: int = 0
+    endless: bool = False
+    pause_s: float = 0
+    batch: int = 100
+
+
+def start_members(session: Session, claim: Claim, job: Family, first: int) -> int:
+    numbers = range(first, min(first + job.batch, job.children))
+    members = [Member(pause_s=job.pause_s, fails=n < job.failing, endless=job.endless) for n in numbers]
+    return families.start(session, claim, members, first=first)
+
+
+@job_actor(Family)
+async def family(job: Family, progress: Progress) -> dict[str, Any]:
+    if not progress.claim.continues:
+        for first in range(0, job.children, job.batch):
+            await in_transaction(start_members, progress.claim, job, first)
+        raise WaitForChildren(at_most(job.allowed))
+    states = Counter([child.state async for child in families.results(progress.claim)])
+    await _effects(progress, 1, 0)
+    return dict(states)
+
+
+class Chain(Job, kind="chaos.chain", retry_delays=DELAYS):
+    """A step of a pipeline: counts on from the one before it, with an effect of its own."""
+
+    effects: int = 1
+    previous: dict[str, int] | None = None
+
+
+@job_actor(Chain)
+async def chain(job: Chain, progress: Progress) -> dict[str, Any]:
+    await _effects(progress, 1, 0)
+    return {"count": (job.previous or {"count": 0})["count"] + 1}
 
 
 class InTransaction(Job, kind="chaos.in_transaction", retry_delays=DELAYS):

@@ -40,8 +40,8 @@ class Told(Job, kind="tests.told_child", on_end=lambda session, row: ended.appen
 class Desk(OneDesk):
     """What it claimed beside what was asked for, it gives at the next time."""
 
-    def __init__(self) -> None:
-        super().__init__([Chore.kind, Parent.kind, StagedParent.kind, Keyed.kind, Told.kind])
+    def __init__(self, *more: str) -> None:
+        super().__init__([Chore.kind, Parent.kind, StagedParent.kind, Keyed.kind, Told.kind, *more])
         self.spare: list[Run] = []
 
     def take(self, count: int = 1) -> list[Run]:
@@ -53,6 +53,24 @@ class Desk(OneDesk):
         wait_until(taken, what=f"{count} runs; there are {self.spare}")
         runs, self.spare = self.spare[:count], self.spare[count:]
         return runs
+
+    def settle(self, parent_id: str, *states: str) -> JobRow:
+        """The parent's row once a relay has brought it there."""
+        relay = Relay()
+
+        def there() -> bool:
+            relay.tick()
+            return self.state(parent_id) in states
+
+        wait_until(there, what=f"the parent to be {states}; it is {self.state(parent_id)}")
+        return self.ledger.row(parent_id)
+
+    def take_settled(self, parent_id: str) -> Run:
+        """The next run of a parent whose children have ended."""
+        self.settle(parent_id, "queued")
+        (run,) = self.take()
+        assert run.claim.id == parent_id
+        return run
 
 
 class Family:
@@ -105,20 +123,11 @@ class Family:
 
     def until(self, *states: str) -> JobRow:
         """The parent's row once a relay has brought it there."""
-        relay = Relay()
-
-        def there() -> bool:
-            relay.tick()
-            return self.desk.state(self.id) in states
-
-        wait_until(there, what=f"the parent to be {states}; it is {self.desk.state(self.id)}")
-        return self.desk.ledger.row(self.id)
+        return self.desk.settle(self.id, *states)
 
     def take_parent(self) -> Run:
         """The parent's next run."""
-        self.until("queued")
-        (self.run,) = self.desk.take()
-        assert self.run.claim.id == self.id
+        self.run = self.desk.take_settled(self.id)
         self.desk.begin(self.run)
         return self.run
 

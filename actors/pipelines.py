@@ -1,0 +1,15 @@
+"""The actor of pipelines."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from actors.runtime import job_actor
+from app.jobs import pipeline
+from app.jobs.pipeline import Pipeline
+from app.jobs.progress import Progress
+
+
+@job_actor(Pipeline)
+async def run_pipeline(job: Pipeline, progress: Progress) -> dict[str, Any] | None:
+    return await pipeline.run(job, progress.claim)

@@ -1,0 +1,83 @@
+"""A family of two thousand: a worker is killed in it, a child fails in it, and one like it is cancelled."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+import sqlalchemy as sa
+from sqlalchemy.orm import Session
+
+from app.core.db import database
+from app.jobs import families
+from app.jobs.enqueue import enqueue
+from app.jobs.models import JobRow
+from app.jobs.pipeline import Pipeline
+from tests.api.following import follow
+from tests.journeys.conftest import TENANT, Ledger
+from tests.support.chaos_kinds import EFFECT, Chain, Family
+from tests.support.kinds import Fail
+from tests.support.stack import Stack
+from tests.support.waiting import wait_until
+
+pytestmark = [pytest.mark.journey, pytest.mark.timeout(240)]
+
+MANY = 2000
+
+
+def _states(parent_id: str) -> Counter[str]:
+    query = sa.select(JobRow.state, sa.func.count()).where(JobRow.parent_id == parent_id).group_by(JobRow.state)
+    return Counter(database().read(lambda session: dict(session.execute(query).all())))
+
+
+def _effects(parent_id: str) -> tuple[int, int]:
+    """How many effects the children wrote, and of how many children."""
+    children = sa.select(sa.cast(JobRow.id, EFFECT.c.job_id.type)).where(JobRow.parent_id == parent_id)
+    query = sa.select(sa.func.count(), sa.func.count(sa.distinct(EFFECT.c.job_id))).where(EFFECT.c.job_id.in_(children))
+
+    def count(session: Session) -> tuple[int, int]:
+        rows, jobs = session.execute(query).one()
+        return rows, jobs
+
+    return database().read(count)
+
+
+def test_a_family_of_two_thousand(stack: Stack, ledger: Ledger) -> None:
+    """Every child is there once and did its work once; the parent goes on with their results, or is cancelled with
+    them. Then a pipeline hands its results on, and one of whose steps fails goes no further."""
+    stack.start(workers=2)
+    parent = ledger.enqueue(Family(children=MANY, failing=1, allowed=1, pause_s=0.005))
+    wait_until(lambda: _states(parent)["succeeded"] > 200, timeout_s=60, what="the family to be on its way")
+    stack.workers[0].kill()
+    with follow(stack.client, parent) as events:
+        bars = [event.data["percent"] for event in events if event.data["attempt"] == 1 and event.data["percent"]]
+    row = ledger.wait(parent, timeout_s=120)
+    assert (row.state, row.result) == ("succeeded", {"succeeded": MANY - 1, "failed": 1})
+    assert (row.children, row.open_children, row.failed_children, row.tries) == (MANY, 0, 1, 0)
+    assert _effects(parent) == (MANY, MANY)
+    assert ledger.outcomes(parent)[-2:] == ["waiting", "succeeded"]
+    assert bars == sorted(bars)
+    assert len(bars) > 3
+
+    stack.workers[0].start()
+    cancelled = ledger.enqueue(Family(children=MANY, endless=True))
+    wait_until(lambda: _states(cancelled)["running"] > 0, timeout_s=60, what="children that run")
+    ledger.wait(cancelled, "waiting", timeout_s=60)
+    assert stack.post(f"/api/jobs/{cancelled}/cancel", None).json()["state"] == "cancelled"
+    wait_until(lambda: _states(cancelled) == {"cancelled": MANY}, timeout_s=60, what="all children to follow")
+    written = _effects(cancelled)
+    assert written[0] == written[1] < MANY
+    assert stack.job(cancelled)["children"] == {
+        "total": MANY, "succeeded": 0, "failed": MANY, "open": 0, "rule": "at_most:0",
+    }  # fmt: skip
+
+    one, other = database().transaction(_pipelines)
+    assert ledger.wait(one).result == {"count": 3}
+    assert (ledger.wait(other).state, ledger.row(other).error_code) == ("failed", "children_failed")
+    assert [child.state for child in database().read(families.results_page, other)] == ["succeeded", "failed"]
+
+
+def _pipelines(session: Session) -> tuple[str, str]:
+    good = Pipeline.of(Chain(), Chain(), Chain())
+    bad = Pipeline.of(Chain(), Fail(error="permanent"), Chain())
+    return enqueue(session, good, tenant=TENANT).id, enqueue(session, bad, tenant=TENANT).id
