@@ -59,6 +59,18 @@ Name = Annotated[str, typer.Argument(help="A queue's name, or what --kind or --t
 JobId = Annotated[str, typer.Argument(help="The job's id.", metavar="ID")]
 
 
+@app.callback()
+def _program(
+    profile: Annotated[
+        str, typer.Option(help="Which server: a profile of ~/.config/millrace/config.toml.", metavar="NAME")
+    ] = "",
+) -> None:
+    if profile:
+        from app.cli import place
+
+        place.choose(profile)
+
+
 def main() -> None:
     """Run a command; a Quit becomes one sentence on stderr and its exit code."""
     try:
@@ -160,16 +172,23 @@ def jobs_show(job_id: JobId, as_json: Json = False) -> int:
 
 @jobs.command("follow")
 def jobs_follow(
-    job_id: JobId,
+    job_ids: Annotated[list[str] | None, typer.Argument(help="Ids of jobs.", metavar="ID...")] = None,
+    everything: Annotated[bool, typer.Option("--all", help="All jobs, until Ctrl-C.")] = False,
+    kind: Annotated[str | None, typer.Option(help="With --all: only this kind; shop.* for all such.")] = None,
+    state: Annotated[list[str] | None, typer.Option(help="With --all: only this state; may be given again.")] = None,
     timeout_s: Annotated[
         float | None, typer.Option("--timeout", metavar="SECONDS", help="How long; without it, to the end.")
     ] = None,
     as_json: Json = False,
 ) -> int:
-    """Watch a job until it ends; exit code 0 only if it succeeded."""
-    from app.cli import jobs as command
+    """Watch jobs until they end; exit code 0 only if all succeeded."""
+    from app.cli import many
 
-    return command.follow(job_id, timeout_s=timeout_s, as_json=as_json)
+    if everything == bool(job_ids):
+        raise Quit(exits.BAD_USE, "give ids of jobs, or --all")
+    if everything:
+        return many.follow_all(kinds=kind, states=state or [], timeout_s=timeout_s, as_json=as_json)
+    return many.follow(job_ids or [], timeout_s=timeout_s, as_json=as_json)
 
 
 @jobs.command("cancel")
@@ -335,3 +354,13 @@ def migrate(as_json: Json = False) -> int:
     from app.cli import migrate as command
 
     return command.run(as_json=as_json)
+
+
+@app.command()
+def completion(
+    shell: Annotated[Literal["bash", "zsh", "fish"], typer.Argument(help="bash, zsh or fish.", metavar="SHELL")],
+) -> int:
+    """Print what completes commands at Tab, such as: source <(millrace completion bash)."""
+    from app.cli import completion as command
+
+    return command.run(shell, typer.main.get_command(app))

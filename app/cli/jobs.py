@@ -8,7 +8,7 @@ from typing import Any
 from rich.table import Table
 
 from app.cli import exits, output
-from app.cli.follow import FINAL, events
+from app.cli.follow import FINAL
 from app.cli.server import Server
 
 
@@ -69,30 +69,6 @@ def _show_error(job: dict[str, Any]) -> None:
 
 def _percent(job: dict[str, Any]) -> int:
     return round(job["progress"].get("percent") or 0)
-
-
-def follow(job_id: str, *, timeout_s: float | None, as_json: bool) -> int:
-    """The job's events until its end; FAILED unless it succeeded."""
-    state = ""
-    with Server() as server, output.progress() as bars:
-        bar = bars.add_task(output.text(job_id), total=100, stage="") if not as_json else None
-        for event in events(server, job_id, timeout_s=timeout_s):
-            state = event.data.get("state") or state
-            if bar is None:
-                output.emit({"event": event.kind, **event.data})
-                continue
-            bars.update(bar, completed=event.data.get("percent") or 0, stage=_where(event.data, state))
-        job = server.get(f"/api/jobs/{job_id}")
-    if not as_json:
-        output.out.print(f"{output.state(job['state'])}  {job['id']}")
-        _show_error(job)
-    return exits.OK if job["state"] == "succeeded" else exits.FAILED
-
-
-def _where(data: dict[str, Any], state: str) -> str:
-    done, total, unit = data.get("done"), data.get("total"), data.get("unit") or ""
-    count = f" {done}/{total} {unit}" if done is not None and total else ""
-    return f"{data.get('stage') or state}{count}"
 
 
 def cancel(job_id: str, *, as_json: bool) -> int:

@@ -1,38 +1,39 @@
-"""The server as the command line talks to it: one client, its refusals turned into exit codes."""
+"""The server as the command line talks to it: one client, patient, its refusals turned into exit codes."""
 
 from __future__ import annotations
 
+import time
+import uuid
 from typing import Any
 
 from app.cli import exits
 from app.cli.exits import Quit
+from app.cli.place import Place, place, settings
 from app.core import http
-from app.core.errors import ConfigError
-from app.core.settings import Settings, get_settings
+
+__all__ = ["Server", "refusal", "settings", "unreachable"]
 
 _EXIT_OF_STATUS = {401: exits.NOT_ALLOWED, 403: exits.NOT_ALLOWED, 404: exits.NOT_FOUND, 400: 2, 413: 2, 422: 2}
-
-
-def settings() -> Settings:
-    """The settings of this command; a wrong one ends it with one sentence."""
-    try:
-        return get_settings()
-    except ConfigError as error:
-        raise Quit(exits.BAD_USE, error.message) from error
+# An api that restarts is back within seconds; a person waits no longer for a word.
+PAUSES_S = (0.2, 0.4, 0.8, 1.6)
+REPEATABLE = {"GET", "PUT", "POST"}  # a POST by its key
+BUSY = {429, 502, 503, 504}
+# The first request under the same key is still under way.
+UNDER_WAY = "idempotency_key_in_use"
+LONGEST_PAUSE_S = 10.0
 
 
 class Server:
-    """The API at MILLRACE_URL, with the secret of the settings."""
+    """The API of the place that is meant (`app/cli/place.py`), or of `there`."""
 
-    def __init__(self, timeout_s: float = 30.0) -> None:
-        here = settings()
-        secret = here.api_secret.get_secret_value()
-        headers = {"authorization": f"Bearer {secret}"} if secret else {}
-        self.url = here.api_url
+    def __init__(self, timeout_s: float = 30.0, there: Place | None = None) -> None:
+        here = there or place()
+        headers = {"authorization": f"Bearer {here.key}"} if here.key else {}
+        self.url, self.source = here.url, here.source
         try:
             self.client = http.client(timeout_s, base_url=self.url, headers=headers)
-        except http.InvalidURL as error:
-            raise Quit(exits.BAD_USE, f"MILLRACE_URL is not a URL: {self.url}") from error
+        except (http.InvalidURL, UnicodeEncodeError) as error:
+            raise Quit(exits.BAD_USE, f"{self.source}: address or key cannot be sent: {self.url}") from error
 
     def __enter__(self) -> Server:
         return self
@@ -44,10 +45,15 @@ class Server:
         given = {name: value for name, value in parameters.items() if value is not None}
         return self._call("GET", path, params=given)
 
-    def post(self, path: str, body: Any = None) -> Any:
-        return self._call("POST", path, json=body)
+    def post(self, path: str, body: Any = None, **parameters: Any) -> Any:
+        """Sent again where no answer came, always under the same key: what it creates is created once."""
+        given = {name: value for name, value in parameters.items() if value is not None}
+        return self._call("POST", path, json=body, params=given, headers={"idempotency-key": str(uuid.uuid4())})
 
-    def patch(self, path: str, body: Any) -> Any:
+    def put(self, path: str, body: Any = None) -> Any:
+        return self._call("PUT", path, json=body)
+
+    def patch(self, path: str, body: Any = None) -> Any:
         return self._call("PATCH", path, json=body)
 
     def delete(self, path: str) -> Any:
@@ -55,13 +61,41 @@ class Server:
 
     def _call(self, method: str, path: str, **options: Any) -> Any:
         """The answer's JSON. Raises Quit with the server's own sentence when it refuses."""
-        try:
-            answer = self.client.request(method, path, **options)
-        except http.HTTPError as error:
-            raise unreachable(self.url, error) from error
+        for pause_s in (*PAUSES_S, None):
+            try:
+                answer = self.client.request(method, path, **options)
+            except http.HTTPError as error:
+                # What may have been done is asked for again only where twice is once.
+                if pause_s is None or not (method in REPEATABLE or isinstance(error, http.ConnectError)):
+                    raise unreachable(self.url, error) from error
+                time.sleep(pause_s)
+                continue
+            again_s = _pause(answer, pause_s)
+            if again_s is None:
+                break
+            time.sleep(again_s)
         if answer.is_success:
             return answer.json() if answer.content else None
         raise refusal(answer)
+
+
+def _pause(answer: http.Response, usual_s: float | None) -> float | None:
+    """How long to wait before the same request is sent again; None where its answer stands."""
+    if usual_s is None or not (answer.status_code in BUSY or _code(answer) == UNDER_WAY):
+        return None
+    told = answer.headers.get("retry-after", "")
+    pause_s = max(usual_s, float(told)) if told.isdecimal() else usual_s
+    return pause_s if pause_s <= LONGEST_PAUSE_S else None
+
+
+def _code(answer: http.Response) -> str | None:
+    if answer.status_code != 409:
+        return None
+    try:
+        problem = answer.json()
+    except ValueError:
+        return None
+    return str(problem.get("code")) if isinstance(problem, dict) else None
 
 
 def unreachable(url: str, error: Exception) -> Quit:
@@ -82,6 +116,6 @@ def refusal(answer: http.Response) -> Quit:
     faults = problem.get("errors") or [] if isinstance(problem, dict) else []
     told = [str(fault.get("message") or fault.get("msg")) for fault in faults if isinstance(fault, dict)]
     sentence = " ".join([str(detail or f"the server answered {answer.status_code}"), *told])
-    if code == exits.NOT_ALLOWED:
-        sentence += "; is MILLRACE_API_SECRET the server's?"
+    if answer.status_code == 401:
+        sentence += "; is the key the server's (MILLRACE_API_KEY, a profile's, or MILLRACE_API_SECRET)?"
     return Quit(code, sentence)

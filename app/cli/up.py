@@ -11,7 +11,8 @@ from typing import Any
 from app.cli import exits, index, migrate, output, search
 from app.cli.desk import TOP, Supervisor, is_free, prepare
 from app.cli.exits import Quit
-from app.cli.server import Server, settings
+from app.cli.place import local, settings
+from app.cli.server import Server
 from app.core import http
 from app.core.errors import ConfigError
 from app.core.settings import Settings
@@ -103,7 +104,7 @@ def _demo(here: Settings, say: Callable[..., None]) -> dict[str, Any]:
     """Index the project's own pages with a live bar, ask one question of them; the answer."""
     bodies = [body for name in ("docs", "README.md") for body in index.requests(str(TOP / name), ["millrace"])]
     began = time.monotonic()
-    with Server() as server:
+    with Server(there=local()) as server:
         sent = [index.Sent(name, server.post("/api/documents", body)) for name, body in bodies]
         ended = index.watch(server, sent, timeout_s=DEMO_WITHIN_S)
         bad = [job for job in ended if job["state"] != "succeeded"]

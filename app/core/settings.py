@@ -63,6 +63,11 @@ class Settings(BaseSettings):
     sqlite_sync: Literal["normal", "full"] = Field("normal", description="SQLite: 'full' also survives power loss.")
     redis_url: SecretStr = Field(SecretStr("redis://127.0.0.1:6379/0"), description="Redis or Valkey.")
 
+    api_key: SecretStr = Field(SecretStr(""), description="API key of the command line; by default the API secret.")
+    profile: str = Field("", description="Profile of the command line: which server it talks to, and its key.")
+    profiles: Path = Field(
+        Path("~/.config/millrace/config.toml"), description="File with the profiles of the command line."
+    )
     api_secret: SecretStr = Field(SecretStr(""), description="Bearer secret of the API, at least 32 characters.")
 
     rate_limits: Literal["on", "off"] = Field("on", description="Whether the api limits how often a key may ask.")

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from app.cli.exits import Quit
-from app.cli.follow import Event, parse
+from app.cli.follow import SIGN_OF_LIFE, Event, parse
 from app.cli.index import requests
 from app.cli.search import passage
 from tests.support.command import millrace
@@ -31,7 +31,11 @@ def test_events_are_read_as_the_standard_says() -> None:
         "id:5",
         "",
     ]
-    assert list(parse(lines)) == [Event("4", "progress", {"percent": 50}), Event("4", "message", {})]
+    assert list(parse(lines)) == [
+        Event("4", "progress", {"percent": 50}),
+        Event("4", "message", {}),
+        Event("5", SIGN_OF_LIFE, {}),
+    ]
 
 
 def test_half_an_event_is_none() -> None:

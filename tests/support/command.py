@@ -34,7 +34,8 @@ class Ran(NamedTuple):
 def millrace(*words: str, env: Mapping[str, str], cwd: Path | None = None, timeout_s: float = 50) -> Ran:
     """Run it to its end; no terminal, so no bars."""
     command = [sys.executable, "-m", "app", *words]
-    environment = {**env, "PYTHONPATH": str(REPOSITORY), "COLUMNS": "200"}
+    # A desk's own profiles must not steer the tests.
+    environment = {"MILLRACE_PROFILES": os.devnull, **env, "PYTHONPATH": str(REPOSITORY), "COLUMNS": "200"}
     with subprocess.Popen(
         command,
         env=environment,
