@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 import httpx
 import pytest
-from websockets.exceptions import ConnectionClosed
+from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 
 from app.core import clock
@@ -243,3 +243,18 @@ def test_a_key_has_limits_of_its_own(limited: Api) -> None:
 
 def test_what_is_open_to_everybody_has_no_limit(limited: Api) -> None:
     assert "ratelimit" not in limited.anyone.get("/health").headers
+
+
+def test_websockets_are_counted_like_requests(limited: Api, errand: Make) -> None:
+    path = f"/api/jobs/{errand().id}/ws"
+    with holder(limited, "read") as client:
+        own = {"rate_limits": {"GET /api/jobs/{job_id}/ws": "1/day"}}
+        assert limited.client.patch(f"/api/keys/{client.headers['X-Key']}", json=own).status_code == 200
+        headers = {"Authorization": client.headers["Authorization"]}
+        url = f"ws://127.0.0.1:{limited.port}{path}"
+        with connect(url, additional_headers=headers, open_timeout=20) as socket:
+            assert json.loads(socket.recv(timeout=20))["state"] == "queued"
+        with pytest.raises(InvalidStatus) as refused:
+            connect(url, additional_headers=headers, open_timeout=20)
+        assert refused.value.response.status_code == 429
+        assert int(refused.value.response.headers["retry-after"]) >= 1
