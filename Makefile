@@ -1,11 +1,13 @@
 # Everything one does here, in one word each. `make` alone lists them.
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-fast journeys check fix migrate migration bench chaos verify
+.PHONY: help setup run test test-fast journeys check fix migrate migration image bench chaos verify
 SHELL := /bin/sh
 BIN := .venv/bin
 # Test processes side by side; each has its own Redis and PostgreSQL.
 JOBS ?= auto
 ROUNDS ?= 500
+BASE ?= debian:bookworm-slim
+IMAGE ?= millrace:dev
 
 help: ## List these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  \033[1m%-10s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -50,6 +52,9 @@ migration: ## Write a migration from the models: make migration M="add a column"
 	@scripts/setup.sh dev
 	@test -n "$(M)" || { echo 'say what it does: make migration M="add a column"' >&2; exit 2; }
 	@scripts/migration.sh "$(M)"
+
+image: ## Build the container image: make image BASE=debian:bookworm-slim
+	@docker build --build-arg BASE=$(BASE) -t $(IMAGE) .
 
 bench: ## The rows of the targets table, each beside its peer
 	@scripts/setup.sh bench

@@ -9,6 +9,8 @@ import importlib
 import sys
 
 PROCESSES = ("api", "worker", "scheduler", "relay")
+# Words of containers and of supervisord, not of people.
+INSIDE = ("minder", "healthy")
 
 
 def main() -> None:
@@ -16,6 +18,8 @@ def main() -> None:
     words = sys.argv[1:]
     if words and words[0] in PROCESSES and not {"-h", "--help"} & set(words[1:]):
         sys.exit(importlib.import_module("app.cli.processes").run(words[0], words[1:]))
+    if words and words[0] in INSIDE:
+        sys.exit(importlib.import_module(f"app.cli.{words[0]}").run(words[1:]))
     importlib.import_module("app.cli.commands").main()
 
 

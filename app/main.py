@@ -18,7 +18,21 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.middleware.exceptions import ExceptionMiddleware
 from starlette.types import ASGIApp
 
-from app.api import docs, documents, events, health, jobs, keys, openapi, queues, reasons, search, tenants, workers
+from app.api import (
+    docs,
+    documents,
+    events,
+    health,
+    jobs,
+    keys,
+    openapi,
+    queues,
+    reasons,
+    search,
+    starts,
+    tenants,
+    workers,
+)
 from app.api.edge import Edge
 from app.api.errors import HANDLERS
 from app.core import logging, redis
@@ -32,7 +46,15 @@ from app.tenants.limits import Counter
 log = logging.get_logger(__name__)
 
 # Headers of an answer that a browser's script may read.
-EXPOSED = ("Location", "Retry-After", "RateLimit", "RateLimit-Policy", "X-Request-ID", "X-Process-Time")
+EXPOSED = (
+    "Location",
+    "Retry-After",
+    "RateLimit",
+    "RateLimit-Policy",
+    "X-Request-ID",
+    "X-Process-Time",
+    "Idempotency-Replayed",
+)
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
@@ -77,7 +99,7 @@ def create_app() -> FastAPI:
         docs_url=None,
         redoc_url=None,
     )
-    for room in (health, jobs, queues, workers, reasons, events, documents, search, keys, tenants, docs):
+    for room in (health, jobs, starts, queues, workers, reasons, events, documents, search, keys, tenants, docs):
         app.include_router(room.router)
     app.add_api_websocket_route("/{path:path}", _no_such_socket)
     return app

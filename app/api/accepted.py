@@ -14,6 +14,7 @@ from app.core.db import read
 from app.core.errors import ConfigError, NotFound, Unavailable
 from app.core.logging import get_logger
 from app.jobs import view
+from app.jobs.idempotency import Answer
 from app.jobs.models import JobRow
 from app.jobs.states import ENDED
 
@@ -30,17 +31,34 @@ async def accepted(request: Request, job: JobRow, extra: dict[str, Any] | None =
 
     Call it after the commit. It never fails: the work is accepted, whatever happens to the waiting.
     """
-    headers = {"Location": f"/api/jobs/{job.id}"}
-    body, status = view.job_view(job), 202
+    return await answered(request, job.tenant, answer_of(job, extra))
+
+
+def answer_of(job: JobRow, extra: dict[str, Any] | None = None) -> Answer:
+    """The same as plain values, to be made in the transaction and kept with it; 200 for a job that has ended."""
+    status = 200 if job.state in ENDED else 202
+    return Answer(status, view.job_view(job) | (extra or {}), job.id, extra)
+
+
+async def answered(request: Request, tenant: str, answer: Answer) -> Response:
+    """The answer as HTTP, after the wait that the caller asked for. Like `accepted`, it never fails."""
+    headers: dict[str, str] = {}
+    if answer.replayed:
+        headers["Idempotency-Replayed"] = "true"
+    if answer.job_id is None:
+        return JSONResponse(answer.body, status_code=answer.status, headers=headers)
+    headers["Location"] = f"/api/jobs/{answer.job_id}"
+    body, status = answer.body, answer.status
     wait_s = preferred_wait_s(request)
     if wait_s:
         headers["Preference-Applied"] = f"wait={wait_s:g}"
         try:
-            body = await wait_for_end(request, job.tenant, job.id, wait_s)
-            status = 200 if body["state"] in ENDED else 202
+            job = await wait_for_end(request, tenant, answer.job_id, wait_s)
+            status = 200 if job["state"] in ENDED else 202
+            body = job | (answer.extra or {})
         except (Unavailable, ConfigError, NotFound) as error:
-            log.info("wait_given_up", job_id=job.id, reason=error.message)
-    return JSONResponse(body | (extra or {}), status_code=status, headers=headers)
+            log.info("wait_given_up", job_id=answer.job_id, reason=error.message)
+    return JSONResponse(body, status_code=status, headers=headers)
 
 
 async def wait_for_end(request: Request, tenant: str, job_id: str, wait_s: float) -> dict[str, Any]:

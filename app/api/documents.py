@@ -10,9 +10,10 @@ from fastapi import APIRouter, Query, Request, Response
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field
 from sqlalchemy.orm import Session
 
-from app.api.accepted import accepted, wait_for_end
+from app.api.accepted import answer_of, answered, wait_for_end
 from app.api.deps import Caller, Page, Paging
 from app.api.moments import utc
+from app.api.once import OnceOnly
 from app.api.quota import within
 from app.core import clock
 from app.core.db import in_transaction, read
@@ -21,6 +22,7 @@ from app.documents import catalog
 from app.documents.accept import About, Accepted, Content, accept
 from app.documents.catalog import DocumentFilter, document_view
 from app.documents.text import scrub, scrub_text
+from app.jobs.idempotency import Answer
 from app.sources.pages import accept_page
 
 router = APIRouter(prefix="/api", tags=["documents"])
@@ -129,10 +131,15 @@ class DocumentRequest(BaseModel):
 
 
 @router.post("/index", summary="Index a scraped page", responses=JOB, status_code=202)
-async def index(request: Request, caller: Caller, body: IndexRequest) -> Response:
-    taken = await _accept(caller, *body.split())
-    old = {"job_id": taken.job.id, "status": "queued", "message": f"Document queued for indexing: {body.url}"}
-    return await accepted(request, taken.job, _sayable(old))
+async def index(request: Request, caller: Caller, once: OnceOnly, body: IndexRequest) -> Response:
+    about, content = body.split()
+
+    def work(session: Session) -> Answer:
+        job = accept(session, about, content, tenant=caller.tenant, request_id=caller.request_id).job
+        old = {"job_id": job.id, "status": "queued", "message": f"Document queued for indexing: {body.url}"}
+        return answer_of(job, _sayable(old))
+
+    return await answered(request, caller.tenant, await once.run(caller.tenant, work))
 
 
 @router.post("/test-index", summary="Index a page and wait for it, step by step")
@@ -145,15 +152,15 @@ async def test_index(request: Request, caller: Caller, body: IndexRequest) -> di
 
 
 @router.post("/documents", summary="Give a document, or the url of one", responses=JOB, status_code=202)
-async def add_document(request: Request, caller: Caller, body: DocumentRequest) -> Response:
+async def add_document(request: Request, caller: Caller, once: OnceOnly, body: DocumentRequest) -> Response:
     about, content = body.about(), body.content()
-    if content is None:
-        job = await in_transaction(
-            within, caller.tenant, accept_page, about, tenant=caller.tenant, request_id=caller.request_id
-        )
-    else:
-        job = (await _accept(caller, about, content)).job
-    return await accepted(request, job)
+
+    def work(session: Session) -> Answer:
+        if content is None:
+            return answer_of(accept_page(session, about, tenant=caller.tenant, request_id=caller.request_id))
+        return answer_of(accept(session, about, content, tenant=caller.tenant, request_id=caller.request_id).job)
+
+    return await answered(request, caller.tenant, await once.run(caller.tenant, work))
 
 
 @router.get("/documents", summary="List documents, the newest first")

@@ -14,7 +14,7 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.api.errors import problem
-from app.core import clock
+from app.core import clock, trace
 from app.core.logging import bind, get_logger
 from app.core.metrics import REQUEST_SECONDS
 from app.tenants.keyring import Hold
@@ -47,6 +47,7 @@ class Edge:
             return
         exchange = Exchange(scope, receive, send, self.max_body_bytes)
         bind(request_id=exchange.request_id)
+        exchange.trace()
         try:
             refusal = exchange.refusal()
             await (refusal or self.app)(scope, exchange.receive, exchange.send)
@@ -102,6 +103,14 @@ class Exchange:
         """The caller's id where it is one: short, printable, ASCII. Else a fresh one."""
         given = self._header(b"x-request-id")
         return given.decode("ascii") if given and REQUEST_ID.fullmatch(given) else str(uuid.uuid4())
+
+    def trace(self) -> None:
+        """What is started or called for this request belongs to the caller's trace."""
+        given = self._header(b"traceparent")
+        traceparent = trace.checked(given.decode("latin-1")) if given else None
+        trace.enter(traceparent)
+        if traceparent is not None:
+            bind(trace_id=trace.trace_id(traceparent))
 
     def _header(self, name: bytes) -> bytes | None:
         return next((value for key, value in self.scope["headers"] if key == name), None)

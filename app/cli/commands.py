@@ -121,6 +121,14 @@ def up(
 
 
 @app.command()
+def single() -> int:
+    """Be the whole system in one foreground process, as a container's only program; logs on stdout."""
+    from app.cli import single as command
+
+    return command.run()
+
+
+@app.command()
 def index(
     targets: Annotated[list[str], typer.Argument(help="Files, folders or http(s) addresses.", metavar="TARGET...")],
     wait: Annotated[bool, typer.Option(help="Watch every job to its end.")] = False,

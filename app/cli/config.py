@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import Any
 
 from pydantic import SecretStr
@@ -39,8 +40,10 @@ def described(here: Settings) -> list[dict[str, Any]]:
 
 def given_by_person(name: str) -> bool:
     """Whether a person set it, rather than the default or what `millrace up` keeps in the data folder."""
-    files = {".env": _names_in(".env")}
-    return _source(name, files) != "default"
+    here = Path(".env")
+    # In a container the working directory is the data folder.
+    kept = here.resolve() == (settings().data_dir / ".env").resolve()
+    return _source(name, {} if kept else {".env": _names_in(here)}) != "default"
 
 
 def _shown(value: object) -> str:

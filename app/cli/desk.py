@@ -8,6 +8,7 @@ import hashlib
 import math
 import os
 import secrets
+import shlex
 import shutil
 import signal
 import socket
@@ -29,7 +30,11 @@ from app.cli.exits import Quit
 from app.core.settings import Settings, get_settings
 
 TOP = Path(__file__).resolve().parents[2]
-CONFIGURATION = TOP / "supervisord.conf"
+# Beside the code in a clone, beside this module where the wheel was installed.
+CONFIGURATION = next(
+    (path for path in (TOP / "supervisord.conf", Path(__file__).with_name("supervisord.conf")) if path.is_file()),
+    TOP / "supervisord.conf",
+)
 BROKEN = {"FATAL", "EXITED"}
 LONGEST_SOCKET_PATH = 100  # the kernel's limit is 108, on macOS 104
 STOP_MARGIN_S = 15
@@ -124,13 +129,35 @@ class Program:
 
 
 class Supervisor:
-    """supervisord as a child of ours: it ends when we end, however that comes about."""
+    """supervisord as a child of ours: it ends when we end, however that comes about.
 
-    def __init__(self, settings: Settings) -> None:
+    `onto_stdout` is for a container: the programs' lines go to its stdout in this style, json or console; without it
+    each program has a file.
+    """
+
+    def __init__(self, settings: Settings, *, onto_stdout: str = "") -> None:
         self.folder = settings.data_dir.resolve()
         self.socket = _socket_path(self.folder)
-        self._environment = self._make_environment(settings)
+        fault = self.folder / "run" / "fault"
+        style = onto_stdout or "console"
+        self.command = [sys.executable, "-m", "app.cli.supervise", style, str(fault), str(CONFIGURATION)]
+        self.environment = self._make_environment(settings) | self._make_logs(onto_stdout)
+        redis_conf = str(self.folder / "redis" / "redis.conf") if uses_local_redis() else "-"
+        words = [style, str(self.socket), redis_conf, str(fault), *settings.programs]
+        self.environment["MILLRACE_MINDER"] = shlex.join(words)
         self._process: subprocess.Popen[bytes] | None = None
+
+    def _make_logs(self, onto_stdout: str) -> dict[str, str]:
+        """Where supervisord writes what; it fills in the program's name, so a real percent sign is doubled."""
+        if onto_stdout:
+            stdout = "/dev/stdout"
+            places = {"LOG": stdout, "WORKER_LOG": stdout, "REDIS_LOG": "NONE", "LOG_BYTES": "0"}
+            places |= {"SILENT": "true", "LOG_FORMAT": onto_stdout}
+        else:
+            folder = str(self.folder / "logs").replace("%", "%%")
+            one, many = f"{folder}/%(program_name)s.log", f"{folder}/%(program_name)s_%(process_num)02d.log"
+            places = {"LOG": one, "WORKER_LOG": many, "REDIS_LOG": one, "LOG_BYTES": "10MB", "SILENT": "false"}
+        return {f"MILLRACE_{name}": value for name, value in places.items()}
 
     def _make_environment(self, settings: Settings) -> dict[str, str]:
         local = uses_local_redis()
@@ -164,11 +191,10 @@ class Supervisor:
             return False
 
     def start(self) -> None:
-        command = [sys.executable, "-m", "supervisor.supervisord", "-n", "-c", str(CONFIGURATION)]
         with (self.folder / "logs" / "start.log").open("wb") as log:
             self._process = subprocess.Popen(
-                command,
-                env=self._environment,
+                self.command,
+                env=self.environment,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,

@@ -80,7 +80,8 @@ def _command(word: str, settings: Settings, options: list[str]) -> list[str]:
     """The program behind the word: what a person would type without us."""
     if word == "worker":
         # Its master is deaf until its child has booted, and waits 30 s for one that was killed at that.
-        patience = ["--worker-fork-timeout", "500"]
+        # Its own lines before we set up the log would not be in our form.
+        patience = ["--worker-fork-timeout", "500", "--skip-logging"]
         return ["dramatiq", "actors.main", "-p", "1", "-t", str(settings.worker_threads), *patience, *options]
     return ["periodiq", "actors.periodic", *options]
 

@@ -6,6 +6,8 @@ from typing import Any
 
 import httpx
 
+from app.core import trace
+
 HTTPError = httpx.HTTPError
 InvalidURL = httpx.InvalidURL
 Response = httpx.Response
@@ -17,14 +19,30 @@ USER_AGENT = "Millrace/0.1"
 
 
 def client(timeout_s: float = 10.0, **options: Any) -> httpx.Client:
-    """A client for threads; no environment proxies, redirects only where asked for."""
-    return httpx.Client(timeout=timeout_s, trust_env=False, headers=_headers(options), **options)
+    """A client for threads; no environment proxies, redirects only where asked for; calls go on with the trace."""
+    return httpx.Client(timeout=timeout_s, trust_env=False, headers=_headers(options), **_traced(options, _trace))
 
 
 def async_client(timeout_s: float = 10.0, **options: Any) -> httpx.AsyncClient:
     """The same for the loop."""
-    return httpx.AsyncClient(timeout=timeout_s, trust_env=False, headers=_headers(options), **options)
+    headers = _headers(options)
+    return httpx.AsyncClient(timeout=timeout_s, trust_env=False, headers=headers, **_traced(options, _trace_async))
 
 
 def _headers(options: dict[str, Any]) -> dict[str, str]:
     return {"user-agent": USER_AGENT, **options.pop("headers", {})}
+
+
+def _traced(options: dict[str, Any], hook: Any) -> dict[str, Any]:
+    hooks = dict(options.pop("event_hooks", {}))
+    return {**options, "event_hooks": {**hooks, "request": [hook, *hooks.get("request", [])]}}
+
+
+def _trace(request: httpx.Request) -> None:
+    traceparent = trace.child()
+    if traceparent is not None:
+        request.headers.setdefault("traceparent", traceparent)
+
+
+async def _trace_async(request: httpx.Request) -> None:
+    _trace(request)

@@ -16,7 +16,7 @@ from structlog.typing import EventDict, WrappedLogger
 from app.core.settings import get_settings
 
 # One variable for all: structlog's own, one a name, cost a job more than its claim.
-_role = ""
+_standing: dict[str, Any] = {}  # on every line of this process
 _bound: ContextVar[dict[str, Any]] = ContextVar("bound", default={})  # noqa: B039  replaced, never changed
 
 _SECRET_NAMES = re.compile(r"secret|password|authorization|api_?key|token$", re.IGNORECASE)
@@ -59,14 +59,14 @@ def line_of(record: logging.LogRecord) -> dict[str, Any]:
 
 
 def _with_bound(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
-    return {"role": _role, **_bound.get(), **event}
+    return {**_standing, **_bound.get(), **event}
 
 
 def setup(role: str) -> None:
     """Route structlog and the standard library's loggers to one format."""
-    global _role
-    _role = role
+    global _standing
     settings = get_settings()
+    _standing = {"role": role} | ({"program": settings.program} if settings.program else {})
     console = settings.log_format == "console" or (settings.log_format == "auto" and sys.stderr.isatty())
     shared: list[Any] = [
         _with_bound,

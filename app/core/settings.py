@@ -16,6 +16,7 @@ from app.core.errors import ConfigError
 PREFIX = "MILLRACE_"
 SHORTEST_SECRET = 32
 FEWEST_CHARACTERS = 8  # different ones
+Program = Literal["api", "relay", "worker", "scheduler"]
 
 
 class SecretFiles(PydanticBaseSettingsSource):
@@ -73,6 +74,11 @@ class Settings(BaseSettings):
     rate_limits: Literal["on", "off"] = Field("on", description="Whether the api limits how often a key may ask.")
 
     worker_threads: int = Field(32, ge=1, le=512, description="Jobs a worker process runs at once.")
+    programs: Annotated[list[Program], NoDecode] = Field(
+        default=["api", "relay", "worker", "scheduler"],
+        description="Programs that supervisord starts here, comma separated; the others run elsewhere.",
+    )
+    program: str = Field("", description="Name of this program on its log lines; set by supervisord.")
     worker_count: int = Field(1, ge=1, le=64, description="Worker processes supervisord starts.")
     grace_s: float = Field(30.0, ge=0, description="Seconds a stopping worker gives running jobs.")
     modules: Annotated[list[str], NoDecode] = Field(
@@ -104,7 +110,7 @@ class Settings(BaseSettings):
     fetch_timeout_s: float = Field(20.0, gt=0, description="Seconds a page may take to arrive.")
     fetch_max_bytes: int = Field(10 * 1024 * 1024, ge=1024, description="Largest page fetched, bytes.")
 
-    @field_validator("cors_origins", "modules", "retry_delays", mode="before")
+    @field_validator("cors_origins", "modules", "retry_delays", "programs", mode="before")
     @classmethod
     def _split(cls, value: Any) -> Any:
         return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from contextvars import ContextVar, Token
+from contextvars import ContextVar
 
 # Version 00 is the only one there is; a trace or a span of zeros means none.
 _TRACEPARENT = re.compile(r"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}", re.ASCII)
@@ -22,13 +22,9 @@ def current() -> str | None:
     return _current.get()
 
 
-def enter(traceparent: str | None) -> Token[str | None]:
+def enter(traceparent: str | None) -> None:
     """What runs from now on in this thread or task belongs to this trace, or to none."""
-    return _current.set(traceparent)
-
-
-def leave(token: Token[str | None]) -> None:
-    _current.reset(token)
+    _current.set(traceparent)
 
 
 def trace_id(traceparent: str) -> str:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from app.jobs.models import JobRow
 
 OnEnd = Callable[["Session", "JobRow"], None]
+
+OpenTo = Literal["write", "admin", "operator"]
 
 MOST_PRIORITY = 100
 
@@ -68,7 +70,7 @@ class Job(BaseModel):
     on_end: ClassVar[OnEnd | None] = None
     unique_key: ClassVar[Callable[[Any], object] | None] = None
     unique: ClassVar[Throttle | Debounce | None] = None
-    open_to: ClassVar[str | None] = None
+    open_to: ClassVar[OpenTo | None] = None
     priority: ClassVar[int] = 0
     webhook_url: ClassVar[str | None] = None
 
@@ -82,6 +84,8 @@ class Job(BaseModel):
             return
         if cls.queue not in QUEUES:
             raise TypeError(f"{cls.__name__}: no queue {cls.queue!r}; one of {', '.join(QUEUES)}")
+        if cls.open_to is not None and cls.open_to not in get_args(OpenTo):
+            raise TypeError(f"{cls.__name__}: open_to is None or one of {', '.join(get_args(OpenTo))}")
         if abs(cls.priority) > MOST_PRIORITY:
             raise TypeError(f"{cls.__name__}: priority is between -{MOST_PRIORITY} and {MOST_PRIORITY}")
         other = _registry.get(kind)

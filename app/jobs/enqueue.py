@@ -106,7 +106,7 @@ def _shared(kind: type[Job], tenant: str, options: Options) -> dict[str, Any]:
         "kind": kind.kind,
         "queue": kind.queue,
         "payload_version": kind.payload_version,
-        "max_tries": kind.max_tries or len(kind.retry_delays or get_settings().retry_delays) + 1,
+        "max_tries": tries_of(kind),
         "state": "scheduled" if due_at > now else "queued",
         "due_at": due_at,
         "expires_at": options.get("expires_at"),
@@ -116,6 +116,11 @@ def _shared(kind: type[Job], tenant: str, options: Options) -> dict[str, Any]:
         "webhook_url": options.get("webhook_url") or kind.webhook_url,
         "traceparent": options.get("traceparent") or trace.current(),
     }
+
+
+def tries_of(kind: type[Job]) -> int:
+    """How often a job of this kind is tried."""
+    return kind.max_tries or len(kind.retry_delays or get_settings().retry_delays) + 1
 
 
 def _insert(

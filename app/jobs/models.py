@@ -196,7 +196,7 @@ class IdempotencyRow(Base):
     key: Mapped[str] = mapped_column(sa.String(255), primary_key=True)
     request_hash: Mapped[str] = mapped_column(sa.String(64))
     status: Mapped[int | None]
-    answer: Mapped[dict[str, Any] | None] = mapped_column(JsonColumn)
+    answer: Mapped[str | None] = mapped_column(sa.Text)  # JSON, letter by letter as it was given
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)
 
 

@@ -145,9 +145,13 @@ def job_detail(session: Session, row: JobRow) -> dict[str, Any]:
     total, failed, still_open = row.children, row.failed_children, row.open_children
     return job_view(row) | {
         "payload": row.payload,
+        "priority": row.priority,
+        "expires_at": moment(row.expires_at),
+        "unique_key": row.unique_key,
+        "webhook_url": row.webhook_url,
+        "traceparent": row.traceparent,
         "result": row.result,
         "fingerprint": row.fingerprint,
-        "expires_at": moment(row.expires_at),
         "discarded_at": moment(row.discarded_at),
         "attempts": [_attempt_view(attempt, workers.get(attempt.worker_id or "")) for attempt in attempts],
         "children": {

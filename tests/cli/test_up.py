@@ -17,7 +17,7 @@ from app.jobs.models import JobRow
 from tests.support.command import millrace
 from tests.support.databases import SettingsEnv
 from tests.support.kinds import Sleep
-from tests.support.processes import Process, free_port, listens
+from tests.support.processes import Process, free_port, leftovers, listens
 from tests.support.stack import REPOSITORY
 from tests.support.waiting import wait_until
 
@@ -33,20 +33,6 @@ def env(tmp_path: Path) -> dict[str, str]:
         "MILLRACE_DATA_DIR": str(tmp_path / "data"),
         "PYTHONPATH": str(REPOSITORY),
     }
-
-
-def leftovers(folder: Path) -> list[str]:
-    """Command lines of processes that were started for this data folder (Linux tells)."""
-    found = []
-    for process in Path("/proc").glob("[0-9]*"):
-        try:
-            environment = (process / "environ").read_bytes()
-            state = (process / "stat").read_text().rpartition(")")[2].split()[0]
-        except OSError:
-            continue
-        if f"MILLRACE_DATA_DIR={folder}\0".encode() in environment + b"\0" and state != "Z":
-            found.append((process / "cmdline").read_text().replace("\0", " "))
-    return found
 
 
 def test_one_command_gives_a_first_result(env: dict[str, str], tmp_path: Path) -> None:

@@ -44,6 +44,20 @@ class Account(NamedTuple):
     gid: int
 
 
+def leftovers(folder: Path) -> list[str]:
+    """Command lines of processes that were started for this data folder (Linux tells)."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            environment = (process / "environ").read_bytes()
+            state = (process / "stat").read_text().rpartition(")")[2].split()[0]
+        except OSError:
+            continue
+        if f"MILLRACE_DATA_DIR={folder}\0".encode() in environment + b"\0" and state != "Z":
+            found.append((process / "cmdline").read_text().replace("\0", " "))
+    return found
+
+
 def _dies_with_us(command: Sequence[str], account: Account | None) -> list[str]:
     """The command so wrapped that the kernel ends it when pytest is killed; plain where Linux's setpriv is absent."""
     setpriv = shutil.which("setpriv")

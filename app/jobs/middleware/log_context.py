@@ -1,4 +1,4 @@
-"""Request id → job → every line its code logs."""
+"""Request id and trace → job → every line its code logs, every call it makes."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ from typing import Any
 
 from dramatiq import Middleware
 
+from app.core import trace
 from app.core.logging import bind, get_logger, unbind
 from app.jobs.run import Run
 
-NAMES = ("job_id", "kind", "attempt", "fence", "request_id", "tenant")
+NAMES = ("job_id", "kind", "attempt", "fence", "request_id", "tenant", "trace_id")
 
 log = get_logger(__name__)
 
@@ -25,6 +26,9 @@ class LogContext(Middleware):
             request_id=claim.request_id,
             tenant=claim.tenant,
         )
+        trace.enter(claim.traceparent)
+        if claim.traceparent is not None:
+            bind(trace_id=trace.trace_id(claim.traceparent))
 
     def after_process_message(
         self, broker: Any, message: Any, *, result: Any = None, exception: BaseException | None = None
@@ -41,7 +45,11 @@ class LogContext(Middleware):
                 delay_s=verdict.delay_s,
                 traceback=verdict.traceback,
             )
-        unbind(*NAMES)
+        self._leave()
 
     def after_skip_message(self, broker: Any, message: Any) -> None:
+        self._leave()
+
+    def _leave(self) -> None:
         unbind(*NAMES)
+        trace.enter(None)

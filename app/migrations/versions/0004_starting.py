@@ -48,7 +48,7 @@ def upgrade() -> None:
         sa.Column("key", sa.String(length=255), nullable=False),
         sa.Column("request_hash", sa.String(length=64), nullable=False),
         sa.Column("status", sa.Integer(), nullable=True),
-        sa.Column("answer", Json, nullable=True),
+        sa.Column("answer", sa.Text(), nullable=True),
         sa.Column("created_at", Time(), nullable=False),
         sa.PrimaryKeyConstraint("tenant", "key", name=op.f("pk_idempotency")),
         sqlite_with_rowid=False,
