@@ -1,6 +1,7 @@
 """Redis: three kinds of client and no more, and the list of every key.
 
-Keys that live: mr:q:*, Dramatiq's own layout (list, bodies, ack sets). All others expire:
+Keys that live: mr:q:*, Dramatiq's own layout (list, bodies, ack sets) and beside each list what came early
+(.early, .turn). All others expire:
 
 mr:wake:{queue}   list    one element a push, read by BLPOP; wakes an idle worker        60 s
 mr:wake:relay     list    wakes a relay                                                  60 s

@@ -1,66 +1,115 @@
-"""Which queued jobs lie in Redis: the window of each queue, fed in the order of their making."""
+"""Which queued jobs lie in Redis: what their own transaction admits, what is lost there, and what must leave it.
+
+The rest is fed by relays, in fair order: see `shares`.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime, timedelta
-from functools import lru_cache
+from typing import NamedTuple
 
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from app.core import clock, sqlrows
-from app.core.db import UtcDateTime
+from app.core.db import UtcDateTime, after_commit, database
+from app.core.errors import ConfigError, Unavailable
+from app.core.logging import get_logger
 from app.jobs import dispatch, gates, ledger
 from app.jobs.dispatch import Ticket
-from app.jobs.models import JOB, JobRow
+from app.jobs.models import JobRow
 from app.jobs.queues import QUEUES
 
-_TICKET = "id, fence, kind, queue, crashes"
+log = get_logger(__name__)
 
 
-def room_for(session: Session, queue: str, kind: str, tenant: str, count: int) -> int:
-    """How many of so many new jobs their own transaction may admit; what it may not, a relay does in fair order."""
+class Room(NamedTuple):
+    """How many of so many new jobs may be admitted by their own transaction, and whether they come early."""
+
+    jobs: int
+    early: bool = False
+
+
+def room_for(session: Session, queue: str, kind: str, tenant: str, count: int, priority: int = 0) -> Room:
+    """What this says no to, a relay admits in fair order; a tenant that has nothing in a full window gets one in."""
     before = gates.believed(session).before(queue, kind, tenant)
-    if not before:
-        return dispatch.window.take(queue, count)
-    if not any(gate.paused for gate in before):
+    if before:
+        if not any(gate.paused for gate in before):
+            dispatch.wake_relay_after_commit(session)
+        return Room(0)
+    room = dispatch.window.take(queue, count)
+    if room:
+        return Room(room, early=priority > 0)
+    if priority > 0:
         dispatch.wake_relay_after_commit(session)
-    return 0
+    if dispatch.window.length(queue) and _comes_new(session, queue, tenant, 0):
+        return Room(1, early=True)
+    return Room(0)
 
 
-_NOT_PAUSED = "".join(
-    f"""
-                    AND NOT EXISTS (SELECT 1 FROM gate WHERE scope = '{scope}' AND name = job.{scope}
-                                    AND paused_at IS NOT NULL)"""
-    for scope in gates.SCOPES
-)
+# Tenants of which we know that they have something in a queue's window, and since when.
+_present: dict[tuple[str, str], float] = {}
+_MOST_PRESENT = 10_000
 
 
-@lru_cache
-def _admit_sql(dialect: str) -> sa.TextualSelect:
-    lock = " FOR UPDATE SKIP LOCKED" if dialect == "postgresql" else ""
-    # Not a subquery: PostgreSQL may run one once a row, each time for others, and LIMIT limits nothing.
-    table = JOB
-    return (
-        sa.text(
-            f"""
-            WITH moving AS MATERIALIZED (
-                SELECT id FROM job WHERE state = 'queued' AND admitted_at IS NULL AND queue = :queue
-                   AND due_at <= :now{_NOT_PAUSED}
-                ORDER BY id LIMIT :room{lock})
-            UPDATE job SET admitted_at = :now WHERE id IN (SELECT id FROM moving)
-            RETURNING {_TICKET}"""
-        )
-        .bindparams(sa.bindparam("now", type_=UtcDateTime()))
-        .columns(*(sa.column(name, table.c[name].type) for name in _TICKET.split(", ")))
-    )
+def _comes_new(session: Session, queue: str, tenant: str, own: int) -> bool:
+    """Whether the tenant has nothing running in the queue and nothing in its window but its `own` latest ones.
+
+    Asked at most four times a second for each tenant: the answer makes it present.
+    """
+    now = clock.monotonic()
+    if now - _present.get((queue, tenant), -dispatch.BELIEF_S) < dispatch.BELIEF_S:
+        return False
+    if len(_present) >= _MOST_PRESENT:
+        _present.clear()
+    _present[queue, tenant] = now
+    theirs = (JobRow.queue == queue, JobRow.tenant == tenant)
+    fed = sa.select(JobRow.id).where(JobRow.state == "queued", JobRow.admitted_at.is_not(None), *theirs)
+    running = sa.select(JobRow.id).where(JobRow.state == "running", JobRow.worker_id.is_not(None), *theirs)
+    if len(session.scalars(fed.limit(own + 1)).all()) > own:
+        return False
+    return session.scalar(running.limit(1)) is None
 
 
-def admit(session: Session, queue: str, room: int) -> list[Ticket]:
-    """Admit up to `room` jobs of the queue, the oldest first; they are to be pushed after the commit."""
-    dialect = session.get_bind().dialect.name
-    rows = session.execute(_admit_sql(dialect), {"now": clock.now(), "queue": queue, "room": room})
-    return sorted((Ticket(*row) for row in rows), key=lambda ticket: ticket.id)
+def forget() -> None:
+    """Believe nothing any more: another database or Redis stands behind the settings."""
+    _present.clear()
+    gates.forget()
+    dispatch.window.forget()
+
+
+def push_after_commit(session: Session, jobs: Sequence[JobRow], *, early: bool = False) -> None:
+    """Push these once the session's transaction is true; what cannot be pushed waits for the relay."""
+    waiting: _Outbox = after_commit(session, "dispatch", _Outbox)
+    (waiting.early if early else waiting.jobs).extend(jobs)
+
+
+class _Outbox:
+    def __init__(self) -> None:
+        self.jobs: list[JobRow] = []
+        self.early: list[JobRow] = []
+
+    def __call__(self) -> None:
+        try:
+            dispatch.push(self.early, place="early")
+            dispatch.push(self.jobs)
+            self._let_new_ones_in()
+        except (Unavailable, ConfigError) as error:
+            log.warning("push_failed", jobs=len(self.jobs) + len(self.early), reason=error.message)
+
+    def _let_new_ones_in(self) -> None:
+        """A tenant that had nothing in a window, and found others waiting there, comes early with its first job.
+
+        Only now it is known how many wait, and a push that meets nobody pays nothing for this.
+        """
+        ours: dict[tuple[str, str], list[JobRow]] = {}
+        for job in self.jobs:
+            ours.setdefault((job.queue, job.tenant), []).append(job)
+        for (queue, tenant), jobs in ours.items():
+            others = dispatch.window.length(queue) > len(jobs)
+            if others and database().read(_comes_new, queue, tenant, len(jobs)):
+                dispatch.push(jobs[:1], place="move")
 
 
 def waiting_queues(session: Session, queues: list[str]) -> list[str]:

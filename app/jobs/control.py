@@ -12,7 +12,7 @@ from app.core import clock, redis
 from app.core.db import after_commit
 from app.core.errors import ConfigError, Unavailable
 from app.core.logging import get_logger
-from app.jobs import admission, dispatch, events, moves
+from app.jobs import admission, events, moves
 from app.jobs.models import JobRow
 from app.jobs.moved import MOVED, Moved
 
@@ -35,9 +35,10 @@ def cancel(session: Session, tenant: str, job_id: str) -> JobRow:
 def retry(session: Session, tenant: str, job_id: str) -> JobRow:
     """Queue a failed or cancelled job again, its tries counted from 0. Raises NotFound, Conflict."""
     row = moves.retry(session, tenant, job_id)
-    if admission.room_for(session, row.queue, row.kind, row.tenant, 1):
+    room, early = admission.room_for(session, row.queue, row.kind, row.tenant, 1, row.priority)
+    if room:
         row.admitted_at = clock.now()
-        dispatch.push_after_commit(session, [row])
+        admission.push_after_commit(session, [row], early=early)
     _after(session, partial(events.announce, [_moved(row)]))
     return row
 

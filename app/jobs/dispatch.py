@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 from sqlalchemy.orm import Session
 
@@ -23,6 +23,8 @@ BELIEF_S = 0.25
 # The window of a queue no relay has spoken of yet.
 DEFAULT_WINDOW = 64
 BATCH = 500
+
+Place = Literal["last", "head", "early", "move"]
 
 log = get_logger(__name__)
 
@@ -42,15 +44,16 @@ class Admitted(Protocol):
     def crashes(self) -> int: ...
 
 
-@dataclass(frozen=True, slots=True)
-class Ticket:
-    """An admitted job, as a relay reads it."""
+class Ticket(NamedTuple):
+    """An admitted job, as a relay reads it; `early`: to be served before the rest of its queue."""
 
     id: str
     fence: int
     kind: str
     queue: str
     crashes: int
+    tenant: str = ""
+    early: bool = False
 
 
 @dataclass(slots=True)
@@ -78,6 +81,11 @@ class Window:
             room = max(0, min(count, belief.window - belief.length))
             belief.length += room
             return room
+
+    def length(self, queue: str) -> int:
+        """How many ids lie in the queue's window, as far as this process knows; 0 where that is too long ago."""
+        belief = self._beliefs.get(queue)
+        return 0 if belief is None or clock.monotonic() - belief.at > BELIEF_S else belief.length
 
     def forget(self) -> None:
         """Believe nothing any more: another Redis stands behind the settings."""
@@ -112,33 +120,19 @@ def envelope(job: Admitted) -> str:
     return json.dumps(message)
 
 
-def push(jobs: Iterable[Admitted], *, first: bool = False) -> None:
-    """Push ids and wake workers. Raises Unavailable; then the relay does it later."""
+def push(jobs: Iterable[Admitted], *, place: Place = "last") -> None:
+    """Push ids and wake workers. Raises Unavailable; then the relay does it later.
+
+    place: `head` of the queue; `early`, served before the rest in its own order; `move`, early if no worker has it yet.
+    """
     rows = list(jobs)
     for start in range(0, len(rows), BATCH):
         args: list[Any] = [redis.NAMESPACE, redis.WAKE, redis.WINDOW]
         for job in rows[start : start + BATCH]:
-            args += [job.queue, redis_id(job.id, job.fence), envelope(job), "1" if first else "0"]
+            args += [job.queue, redis_id(job.id, job.fence), envelope(job), place]
         answer = redis.push().script(LUA / "push.lua", args)
-        for place in range(0, len(answer), 3):
-            window.learn(answer[place], int(answer[place + 1]), int(answer[place + 2]))
-
-
-def push_after_commit(session: Session, jobs: Sequence[Admitted]) -> None:
-    """Push these once the session's transaction is true; what cannot be pushed waits for the relay."""
-    waiting: _Outbox = after_commit(session, "dispatch", _Outbox)
-    waiting.jobs.extend(jobs)
-
-
-class _Outbox:
-    def __init__(self) -> None:
-        self.jobs: list[Admitted] = []
-
-    def __call__(self) -> None:
-        try:
-            push(self.jobs)
-        except (Unavailable, ConfigError) as error:
-            log.warning("push_failed", jobs=len(self.jobs), reason=error.message)
+        for at in range(0, len(answer), 3):
+            window.learn(answer[at], int(answer[at + 1]), int(answer[at + 2]))
 
 
 def wake_relay() -> None:

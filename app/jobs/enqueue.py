@@ -19,7 +19,7 @@ from app.core.db import BigId, UtcDateTime
 from app.core.errors import InvalidInput
 from app.core.ids import uuid7
 from app.core.settings import get_settings
-from app.jobs import admission, dispatch, unique
+from app.jobs import admission, unique
 from app.jobs.definition import MOST_PRIORITY, Debounce, Job
 from app.jobs.models import JOB, JobRow
 from app.jobs.unique import OnConflict, Request
@@ -127,9 +127,10 @@ def _insert(
     session: Session, kind: type[Job], requests: list[Request], shared: dict[str, Any], *, keyed: bool = False
 ) -> list[JobRow]:
     """The rows of these requests; of keyed ones only those that met no open job with their key."""
-    admitted = 0
+    admitted, early = 0, False
     if shared["state"] == "queued":
-        admitted = admission.room_for(session, kind.queue, kind.kind, shared["tenant"], len(requests))
+        asked = (kind.queue, kind.kind, shared["tenant"], len(requests), shared["priority"])
+        admitted, early = admission.room_for(session, *asked)
     rows: list[list[Any]] = [
         [request.id, request.payload, number < admitted] for number, request in enumerate(requests)
     ]
@@ -161,7 +162,7 @@ def _insert(
     ]
     pushed = [row for row in made if row.admitted_at is not None]
     if pushed:
-        dispatch.push_after_commit(session, pushed)
+        admission.push_after_commit(session, pushed, early=early)
     return made
 
 

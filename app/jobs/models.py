@@ -34,8 +34,8 @@ class JobRow(Base):
 
     __tablename__ = "job"
     __table_args__ = (
-        _partial("ix_job_unfed", "queue", "id", where=_UNFED),
-        _partial("ix_job_fed", "admitted_at", where=_FED),
+        _partial("ix_job_unfed", "queue", "priority", "tenant", "kind", "id", where=_UNFED),
+        _partial("ix_job_fed", "queue", "tenant", "admitted_at", where=_FED),
         _partial("ix_job_due", "due_at", where="state IN ('scheduled', 'retrying')"),
         # Of no use to statements that know the ids: between two vacuums it is full of entries of ended jobs.
         _partial("ix_job_running", "worker_id", where="state = 'running' AND worker_id IS NOT NULL"),

@@ -19,7 +19,7 @@ from app.core.db import close_database, database
 from app.core.errors import ConfigError, Unavailable
 from app.core.health import HealthServer
 from app.core.settings import get_settings
-from app.jobs import admission, control, dispatch, events, families, ledger, moves, workers
+from app.jobs import admission, control, dispatch, events, families, ledger, moves, shares, workers
 from app.jobs.dispatch import DEFAULT_WINDOW, LUA
 from app.jobs.ledger import FREE_BATCH
 from app.jobs.queues import QUEUES
@@ -75,6 +75,7 @@ class Relay:
     _seen: dict[str, _Seen] = field(default_factory=dict)
     _slots: dict[str, int] = field(default_factory=dict)
     _waiting: list[str] = field(default_factory=list)
+    _backlog: set[str] = field(default_factory=set)
     _said: dict[str, float] = field(default_factory=dict)
     _run_id: str = ""
     _slow_at: float = 0.0
@@ -148,32 +149,47 @@ class Relay:
 
     def _feed(self) -> None:
         self._waiting = database().read(admission.waiting_queues, list(QUEUES))
+        if self._backlog != set(self._waiting):
+            self._backlog = set(self._waiting)
+            self._tell_windows()
+        for queue in database().read(shares.crowded):
+            dispatch.push(database().read(shares.hastened, queue), place="move")
         if not self._waiting:
             return
         lengths = redis.push().call(self._lengths)
-        for queue in self._waiting:
-            window, now = self._windows[queue], clock.monotonic()
-            window.adapt(lengths[queue], max(DEFAULT_WINDOW, 2 * self._slots.get(queue, 0)), now)
-            if lengths[queue] > window.size // 2:
-                continue
-            room = window.size - lengths[queue]
-            tickets = database().transaction(admission.admit, queue, room)
-            window.fed_at = now
-            dispatch.push(tickets)
-            metrics.ADMITTED.labels(queue).inc(len(tickets))
+        for queue in list(self._waiting):
+            length, early = lengths[queue]
+            window, now, least = self._windows[queue], clock.monotonic(), self._least(queue)
+            window.adapt(length, least, now)
+            room = window.size - length if length <= window.size // 2 else 0
+            tickets = database().transaction(shares.admit, queue, room, early_room=max(0, least - early))
+            if tickets:
+                window.fed_at = now if room else window.fed_at
+                dispatch.push([ticket for ticket in tickets if ticket.early], place="early")
+                dispatch.push([ticket for ticket in tickets if not ticket.early])
+                metrics.ADMITTED.labels(queue).inc(len(tickets))
+            elif room:
+                self._waiting.remove(queue)  # paused or capped: there is no hurry, who opens the gate wakes a relay
 
-    def _lengths(self, client: Any) -> dict[str, int]:
+    def _least(self, queue: str) -> int:
+        """The smallest window: what its workers hold twice, so that a share of it is soon served."""
+        return min(2 * self._slots.get(queue, 0) or DEFAULT_WINDOW, LARGEST_WINDOW)
+
+    def _lengths(self, client: Any) -> dict[str, tuple[int, int]]:
+        """For each queue how many ids lie in its window, and how many of them came early."""
         with client.pipeline(transaction=False) as pipeline:
             for queue in QUEUES:
-                pipeline.llen(f"{redis.NAMESPACE}:{queue}")
-            return dict(zip(QUEUES, pipeline.execute(), strict=True))
+                pipeline.llen(f"{redis.NAMESPACE}:{queue}").llen(f"{redis.NAMESPACE}:{queue}.early")
+            lengths = pipeline.execute()
+        return {queue: (sum(lengths[2 * n : 2 * n + 2]), lengths[2 * n + 1]) for n, queue in enumerate(QUEUES)}
 
     def _tell_windows(self) -> None:
-        """Tell those who enqueue how much room each queue has."""
+        """Tell those who enqueue how much room each queue has: next to none where others wait already."""
+        told = {queue: 1 if queue in self._backlog else size for queue, size in self._sizes().items()}
 
         def tell(client: Any) -> None:
             with client.pipeline(transaction=False) as pipeline:
-                pipeline.hset(redis.WINDOW, mapping=self._sizes()).expire(redis.WINDOW, 60).execute()
+                pipeline.hset(redis.WINDOW, mapping=told).expire(redis.WINDOW, 60).execute()
 
         redis.push().call(tell)
 
@@ -209,7 +225,7 @@ class Relay:
         if lost:
             log.info("pushed_again", jobs=len(lost))
             metrics.REPUSHED.inc(len(lost))
-            dispatch.push(lost, first=True)
+            dispatch.push(lost, place="head")
 
     # Workers
 

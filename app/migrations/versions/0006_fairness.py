@@ -1,4 +1,4 @@
-"""gates: pauses, caps and weights of queues, kinds and tenants."""
+"""gates: pauses, caps and weights of queues, kinds and tenants; indexes in the order of fair admission."""
 
 from __future__ import annotations
 
@@ -13,7 +13,19 @@ branch_labels = None
 depends_on = None
 
 
+FED, UNFED = "state = 'queued' AND admitted_at IS NOT NULL", "state = 'queued' AND admitted_at IS NULL"
+
+
+def index(name: str, *columns: str, where: str) -> None:
+    """Make the index anew."""
+    op.drop_index(name, table_name="job")
+    condition = sa.text(where)
+    op.create_index(name, "job", list(columns), sqlite_where=condition, postgresql_where=condition)
+
+
 def upgrade() -> None:
+    index("ix_job_unfed", "queue", "priority", "tenant", "kind", "id", where=UNFED)
+    index("ix_job_fed", "queue", "tenant", "admitted_at", where=FED)
     op.create_table(
         "gate",
         sa.Column("scope", sa.String(length=8), nullable=False),
@@ -31,3 +43,5 @@ def upgrade() -> None:
 
 def downgrade() -> None:
     op.drop_table("gate")
+    index("ix_job_fed", "admitted_at", where=FED)
+    index("ix_job_unfed", "queue", "id", where=UNFED)

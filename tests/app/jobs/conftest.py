@@ -17,7 +17,7 @@ from sqlalchemy.orm import Session
 from app.core import clock, redis
 from app.core.db import Database, database
 from app.core.ids import uuid7
-from app.jobs import dispatch, gates, workers
+from app.jobs import admission, dispatch, gates, workers
 from app.jobs.definition import Job
 from app.jobs.dispatch import Ticket
 from app.jobs.enqueue import enqueue_many
@@ -195,6 +195,7 @@ def spine_env(
 ) -> SettingsEnv:
     """This process's settings name an empty database of either kind and an empty Redis."""
     settings_env(database_url=ledger_databases.url(request.param), redis_url=redis_url, retry_delays="0,0,0")
+    admission.forget()
     for queue in QUEUES:
         dispatch.window.learn(queue, 0, 0)  # what this process believes of another test's Redis
     return settings_env

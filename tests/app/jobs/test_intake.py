@@ -76,7 +76,8 @@ def test_messages_that_cannot_be_read_are_put_aside_and_hold_up_nobody(desk: Des
     """They lie in one batch with a good job; they end in the quarantine, and the good one runs."""
     for name, body in BROKEN.items():
         _raw(desk, name, body)
-    (good,) = desk.enqueue(Chore())
+    good = desk.ledger.put(admitted_at=clock.now())
+    desk.push([good])
     (run,) = desk.take()
     assert run.claim.id == good
     kept = [json.loads(one) for one in desk.redis.lrange(QUARANTINE, 0, -1)]
@@ -152,7 +153,7 @@ def test_a_job_pushed_thrice_runs_once(desk: Desk) -> None:
     row = desk.ledger.row(job_id)
     dispatch.push([row])
     (run,) = desk.take()
-    dispatch.push([row], first=True)
+    dispatch.push([row], place="head")
     assert desk.process.intake.next() == []
     desk.end(run)
     desk.until(job_id, "succeeded")

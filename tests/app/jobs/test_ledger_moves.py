@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session
 from app.core import clock
 from app.core.errors import Conflict
 from app.core.ids import uuid7
-from app.jobs import admission, ledger, moves, workers
+from app.jobs import admission, ledger, moves, shares, workers
 from app.jobs.models import JOB, JobRow
 from app.jobs.states import ENDED, MOVES, NOT_STARTED, STATES, Outcome, State
 from tests.app.jobs.conftest import WORKER, Ledger, end_of
@@ -59,7 +59,7 @@ ACTS: dict[str, tuple[Act, dict[State, State]]] = {
     "retry": (_retry, {"failed": "queued", "cancelled": "queued"}),
     "make due": (lambda s, j: moves.make_due(s, 10), {"scheduled": "queued", "retrying": "queued"}),
     "expire": (lambda s, j: moves.expire(s, 10), {"queued": "failed"}),
-    "admit": (lambda s, j: admission.admit(s, "default", 10), {}),
+    "admit": (lambda s, j: shares.admit(s, "default", 10), {}),
     "park": (lambda s, j: admission.park(s, [j], clock.now() + FUTURE), {}),
     "empty windows": (lambda s, j: admission.empty_windows(s), {}),
 }

@@ -16,7 +16,7 @@ from app.core import clock
 from app.core.db import Database
 from app.core.errors import Cancelled, Conflict, Stale
 from app.core.ids import uuid7
-from app.jobs import admission, ledger, moves, workers
+from app.jobs import admission, ledger, moves, shares, workers
 from app.jobs.ledger import Claim, End
 from app.jobs.models import JOB, AttemptRow, JobRow, WorkerRow
 from app.jobs.states import ENDED, MOVES, Outcome, State
@@ -149,7 +149,7 @@ class Interleaving(RuleBasedStateMachine):
     @rule()
     def relay(self) -> None:
         self.db.transaction(moves.make_due, 10)
-        self.db.transaction(admission.admit, "default", 3)
+        self.db.transaction(shares.admit, "default", 3)
 
     @rule()
     def expire(self) -> None:
@@ -233,7 +233,7 @@ class Interleaving(RuleBasedStateMachine):
             self.db.transaction(lambda session: session.execute(sa.update(JobRow).values(due_at=clock.now() - HOUR)))
             self.db.transaction(moves.make_due, 100)
             self.db.transaction(moves.expire, 100)
-            ids = [ticket.id for ticket in self.db.transaction(admission.admit, "default", 100)]
+            ids = [ticket.id for ticket in self.db.transaction(shares.admit, "default", 100)]
             ids += [job_id for job_id, row in self.db.read(_rows).items() if row["admitted_at"]]
             for alone in (False, True):
                 self.db.transaction(ledger.claim, ids, self.workers[0], alone=alone)

@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 from app.core import clock
 from app.core.errors import Cancelled, Stale
 from app.core.ids import uuid7
-from app.jobs import admission, ledger, moves, workers
+from app.jobs import admission, ledger, moves, shares, workers
 from app.jobs.ledger import Claim, End
 from app.jobs.models import WorkerRow
 from app.jobs.states import State
@@ -140,7 +140,7 @@ class Crowd:
                 self.db.transaction(ledger.finish, [self._end(claim, chance) for claim in claims])
             self.db.transaction(admission.park, chance.sample(self.ids, 10), clock.now())
             self.db.transaction(admission.empty_windows)
-            self.db.transaction(admission.admit, "default", 20)
+            self.db.transaction(shares.admit, "default", 20)
             self.db.transaction(moves.make_due, 20)
             self.db.transaction(moves.cancel, "default", chance.choice(self.ids))
 

@@ -17,7 +17,7 @@ import sqlalchemy as sa
 from app.core import clock, redis
 from app.core.db import database
 from app.core.ids import uuid7
-from app.jobs import admission, ledger, moves, workers
+from app.jobs import ledger, moves, shares, workers
 from app.jobs.dispatch import DEFAULT_WINDOW
 from app.jobs.models import JOB, JobRow, WorkerRow
 from app.jobs.relay import LARGEST_WINDOW, UNCLAIMED, Relay, _Window
@@ -121,7 +121,7 @@ def test_a_batch_has_its_limit_whatever_the_planner_believes(rows: Ledger) -> No
     rows.put_many(300, state="scheduled", due_at=past)
     rows.put_many(300, queue="bulk")
     rows.put_many(ledger.FREE_BATCH + 5, state="running", fence=1, worker_id=worker_id)
-    assert len(db.transaction(admission.admit, "bulk", 7)) == 7
+    assert len(db.transaction(shares.admit, "bulk", 7)) == 7
     assert len(db.transaction(moves.expire, 9)) == 9
     assert db.transaction(moves.make_due, 8) == 8
     assert len(db.transaction(ledger.free, worker_id, "killed")) == ledger.FREE_BATCH
