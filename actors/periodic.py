@@ -10,7 +10,6 @@ import importlib
 import signal
 import sys
 import threading
-from datetime import timedelta
 from typing import Any
 
 import dramatiq
@@ -24,13 +23,10 @@ from app.core.errors import AppError, ConfigError
 from app.core.health import HealthServer
 from app.core.settings import get_settings
 from app.jobs import schedules, timetable
-from app.search import index
 
 # Whose definitions a schedule may name, beside those of MILLRACE_MODULES. Nothing heavy: no actor, no model.
-DEFINITIONS = ("app.documents.jobs", "app.sources.jobs")
+DEFINITIONS = ("app.documents.jobs", "app.sources.jobs", "app.retention.jobs")
 WAITING_S = 1.0
-# An engine that has not followed for longer rebuilds itself from the documents.
-KEEP_CHANGES = timedelta(days=7)
 
 log = logging.get_logger(__name__)
 
@@ -117,9 +113,6 @@ except ConfigError as error:
 
 @dramatiq.actor(periodic=cron("* * * * *"))
 def tick() -> None:
-    """Once a minute: the program's schedules are as it declares them, what is due is started, what is old goes."""
+    """Once a minute: the program's schedules are as it declares them, and what is due is started."""
     database().transaction(timetable.declare)
     start_due()
-    pruned = database().transaction(index.prune_changes, clock.now() - KEEP_CHANGES)
-    if pruned:
-        log.info("changes_pruned", changes=pruned)

@@ -28,6 +28,7 @@ from app.api import (
     openapi,
     queues,
     reasons,
+    schedules,
     search,
     starts,
     tenants,
@@ -99,7 +100,21 @@ def create_app() -> FastAPI:
         docs_url=None,
         redoc_url=None,
     )
-    for room in (health, jobs, starts, queues, workers, reasons, events, documents, search, keys, tenants, docs):
+    for room in (
+        health,
+        jobs,
+        starts,
+        schedules,
+        queues,
+        workers,
+        reasons,
+        events,
+        documents,
+        search,
+        keys,
+        tenants,
+        docs,
+    ):
         app.include_router(room.router)
     app.add_api_websocket_route("/{path:path}", _no_such_socket)
     return app

@@ -113,7 +113,7 @@ async def start_jobs(request: Request, caller: KindCaller, once: OnceOnly, body:
 def _checked(caller: Identity, asked: StartRequest, place: int | None) -> tuple[Job, Options]:
     """The payload as its definition has it, and the options. `place` is named in faults of a list."""
     try:
-        kind = _open_kind(caller, asked.kind)
+        kind = open_kind(caller, asked.kind)
         if asked.unique_key is not None and (kind.unique_key is not None or kind.unique is not None):
             raise InvalidInput(f"unique_key: {kind.kind} has one of its own", code="unique_key")
         return kind.load(asked.payload, asked.payload_version or kind.payload_version), asked.options()
@@ -124,7 +124,7 @@ def _checked(caller: Identity, asked: StartRequest, place: int | None) -> tuple[
         raise InvalidInput(message, code=error.code, errors=faults) from error
 
 
-def _open_kind(caller: Identity, name: str) -> type[Job]:
+def open_kind(caller: Identity, name: str) -> type[Job]:
     """Raises InvalidInput for a kind that is unknown here, NotAllowed for one that this caller may not start."""
     kind = definition(name)
     if kind is None:

@@ -13,6 +13,7 @@ import typer
 from app.cli import exits
 from app.cli.exits import Quit
 from app.cli.keys_words import keys, tenants
+from app.cli.schedules_words import schedules
 
 EXITS = (
     "Exit codes: 0 done, 1 it failed, 2 wrong use or settings, 3 no server answers, 4 not found, "
@@ -48,6 +49,7 @@ app.add_typer(jobs, name="jobs")
 app.add_typer(dead, name="dead")
 app.add_typer(workers, name="workers")
 app.add_typer(queues, name="queues")
+app.add_typer(schedules, name="schedules")
 app.add_typer(config, name="config")
 app.add_typer(keys, name="keys")
 app.add_typer(tenants, name="tenants")

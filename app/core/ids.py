@@ -6,6 +6,7 @@ import os
 import re
 import threading
 import time
+from datetime import datetime
 
 _lock = threading.Lock()
 _last = 0
@@ -29,6 +30,12 @@ def uuid7() -> str:
     rest = int.from_bytes(drawn) & 0x3FFF_FFFF_FFFF_FFFF
     value = (milliseconds << 80) | (0x7 << 76) | (fraction << 64) | (0b10 << 62) | rest
     digits = f"{value:032x}"
+    return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
+
+
+def first_uuid7(moment: datetime) -> str:
+    """The least id that uuid7() may give at that time: all that were made before it are less."""
+    digits = f"{(int(moment.timestamp() * 1000) << 80) | (0x7 << 76) | (0b10 << 62):032x}"
     return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
 
 

@@ -100,6 +100,10 @@ class Settings(BaseSettings):
     log_format: Literal["auto", "json", "console"] = Field("auto", description="'auto': JSON unless on a terminal.")
 
     log_days: int = Field(14, ge=1, description="Days that the log lines of jobs are kept.")
+    job_days: int = Field(30, ge=0, description="Days that succeeded and cancelled jobs are kept; 0: for ever.")
+    failed_job_days: int = Field(90, ge=0, description="Days that failed jobs are kept; 0: for ever.")
+    tick_days: int = Field(30, ge=2, description="Days that it is kept what became of a schedule's ticks.")
+    audit_days: int = Field(400, ge=0, description="Days that the audit log is kept; 0: for ever.")
 
     search_engine: Literal["embedded"] = Field("embedded", description="Which engine answers searches.")
     embedder: Literal["wordllama"] = Field("wordllama", description="Which model makes vectors.")

@@ -133,7 +133,7 @@ def declare(session: Session, declared: Sequence[Schedule] | None = None) -> int
 def _new(tenant: str, name: str, columns: dict[str, Any], **more: Any) -> ScheduleRow:
     now = clock.now()
     row = ScheduleRow(tenant=tenant, name=name, anchor_at=now, created_at=now, updated_at=now, **columns, **more)
-    _plan_next(row, now)
+    plan_next(row, now)
     return row
 
 
@@ -149,15 +149,18 @@ def _update(row: ScheduleRow, columns: dict[str, Any]) -> bool:
     if different & {"cron", "every_s", "timezone"}:
         row.anchor_at = now
         if row.paused_at is None:
-            _plan_next(row, now)
+            plan_next(row, now)
     return True
 
 
-def _plan_next(row: ScheduleRow, now: datetime) -> None:
-    row.next_at, row.planned_at = _timing(row).after(now), now
+def plan_next(row: ScheduleRow, now: datetime) -> bool:
+    """Count from now on; whether there is a next time."""
+    row.next_at, row.planned_at = timing(row).after(now), now
+    return row.next_at is not None
 
 
-def _timing(row: ScheduleRow) -> Timing:
+def timing(row: ScheduleRow) -> Timing:
+    """When its ticks are."""
     return Timing(row.cron, row.every_s, row.timezone, row.anchor_at)
 
 
@@ -227,7 +230,7 @@ def resume(session: Session, tenant: str, schedule_id: int) -> ScheduleRow:
     row = get(session, tenant, schedule_id, lock=True)
     if row.paused_at is not None:
         row.paused_at = None
-        _plan_next(row, clock.now())
+        plan_next(row, clock.now())
     return row
 
 
@@ -276,7 +279,7 @@ def schedule_detail(session: Session, row: ScheduleRow) -> dict[str, Any]:
     query = sa.select(ScheduleTickRow).where(ScheduleTickRow.schedule_id == row.id)
     ticks = session.scalars(query.order_by(ScheduleTickRow.tick_at.desc()).limit(SHOWN_TICKS))
     return schedule_view(row) | {
-        "next": [moment(tick) for tick in _timing(row).following(clock.now(), SHOWN_TIMES)],
+        "next": [moment(tick) for tick in timing(row).following(clock.now(), SHOWN_TIMES)],
         "open_jobs": schedules.open_jobs(session, [row.id]).get(row.id, []),
         "ticks": [
             {"at": moment(tick.tick_at), "outcome": tick.outcome, "job_id": tick.job_id, "note": tick.note}

@@ -1,0 +1,46 @@
+"""What ages out, and after how many days."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from app.core.settings import get_settings
+
+# An engine that has not followed for longer rebuilds itself from the documents.
+KEEP_CHANGES = timedelta(days=7)
+# As long as a repeated request gets the answer of its first.
+KEEP_ANSWERS = timedelta(days=1)
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """Up to when each thing goes; None keeps it for ever. The names are those of the sweep's result."""
+
+    jobs: datetime | None
+    failed_jobs: datetime | None
+    log_lines: datetime | None
+    schedule_ticks: datetime | None
+    audit_entries: datetime | None
+    idempotency_keys: datetime | None
+    throttles: datetime | None
+    changes: datetime | None
+
+    @classmethod
+    def at(cls, now: datetime) -> Policy:
+        """As the settings have it, at this time."""
+        settings = get_settings()
+        return cls(
+            jobs=_before(now, settings.job_days),
+            failed_jobs=_before(now, settings.failed_job_days),
+            log_lines=_before(now, settings.log_days),
+            schedule_ticks=_before(now, settings.tick_days),
+            audit_entries=_before(now, settings.audit_days),
+            idempotency_keys=now - KEEP_ANSWERS,
+            throttles=now,
+            changes=now - KEEP_CHANGES,
+        )
+
+
+def _before(now: datetime, days: int) -> datetime | None:
+    return now - timedelta(days=days) if days else None

@@ -1,0 +1,110 @@
+"""Delete what has aged out, in batches: each a short transaction that holds the job, so that nothing waits long."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime
+from functools import partial
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.orm import Session, aliased
+
+from app.core import clock
+from app.core.db import in_transaction
+from app.core.ids import first_uuid7
+from app.jobs import job_log, ledger
+from app.jobs.ledger import Claim
+from app.jobs.models import IdempotencyRow, JobRow, ScheduleTickRow, ThrottleRow
+from app.jobs.progress import Progress
+from app.jobs.states import OPEN
+from app.retention.policy import Policy
+from app.search import index
+from app.tenants.models import AuditEntry
+
+BATCH = 500
+
+
+async def sweep(progress: Progress, policy: Policy | None = None) -> dict[str, Any]:
+    """How many rows of each thing are gone."""
+    policy = policy or Policy.at(clock.now())
+    deleted = {"jobs": await _sweep_jobs(progress, policy)}
+    steps: dict[str, tuple[datetime | None, Callable[[Session, datetime], int]]] = {
+        "log_lines": (policy.log_lines, partial(job_log.prune, limit=BATCH)),
+        "schedule_ticks": (policy.schedule_ticks, delete_ticks),
+        "audit_entries": (policy.audit_entries, partial(delete_before, column=AuditEntry.at)),
+        "idempotency_keys": (policy.idempotency_keys, partial(delete_before, column=IdempotencyRow.created_at)),
+        "throttles": (policy.throttles, partial(delete_before, column=ThrottleRow.free_at)),
+        "changes": (policy.changes, index.prune_changes),
+    }
+    for name, (before, delete) in steps.items():
+        deleted[name] = 0
+        while before is not None:
+            gone = await in_transaction(_held, progress.claim, delete, before)
+            deleted[name] += gone
+            progress.report(sum(deleted.values()), unit="rows", message=name)
+            if gone < BATCH or name == "changes":
+                break
+    return {"deleted": deleted}
+
+
+def _held(session: Session, claim: Claim, delete: Callable[[Session, datetime], int], before: datetime) -> int:
+    ledger.hold(session, claim)
+    return delete(session, before)
+
+
+async def _sweep_jobs(progress: Progress, policy: Policy) -> int:
+    deleted, after = 0, ""
+    while True:
+        ids = await in_transaction(_jobs_held, progress.claim, policy, after)
+        deleted += len(ids)
+        progress.report(deleted, unit="rows", message="jobs")
+        if len(ids) < BATCH:
+            return deleted
+        after = ids[-1]
+
+
+def _jobs_held(session: Session, claim: Claim, policy: Policy, after: str) -> list[str]:
+    ledger.hold(session, claim)
+    return delete_jobs(session, policy, after)
+
+
+def delete_jobs(session: Session, policy: Policy, after: str = "", limit: int = BATCH) -> list[str]:
+    """The ids of the ended jobs that are gone, up to `limit` of those behind `after`, with all that hangs on them.
+
+    Children stay as long as their parent is open: it may still ask for their results.
+    """
+    parent = aliased(JobRow)
+    old = [
+        sa.and_(JobRow.state.in_(states), JobRow.finished_at < before)
+        for states, before in ((("succeeded", "cancelled"), policy.jobs), (("failed",), policy.failed_jobs))
+        if before is not None
+    ]
+    if not old:
+        return []
+    # Ids rise with the time of making: what was made later than all this cannot have ended before it.
+    latest = max(before for before in (policy.jobs, policy.failed_jobs) if before is not None)
+    query = sa.select(JobRow.id).where(
+        JobRow.id < first_uuid7(latest),
+        sa.or_(*old),
+        ~sa.exists().where(parent.id == JobRow.parent_id, parent.state.in_(OPEN)),
+    )
+    if after:
+        query = query.where(JobRow.id > after)
+    query = query.order_by(JobRow.id).limit(limit).with_for_update(skip_locked=True, of=JobRow)
+    ids = list(session.scalars(query))
+    if ids:
+        session.execute(sa.delete(JobRow).where(JobRow.id.in_(ids)), execution_options={"synchronize_session": False})
+    return ids
+
+
+def delete_before(session: Session, before: datetime, *, column: Any, keep: Any = None, limit: int = BATCH) -> int:
+    """Delete the oldest rows whose column lies before then, about `limit` of them, but none of `keep`; how many."""
+    old = column < before if keep is None else sa.and_(column < before, ~keep)
+    last = session.scalar(sa.select(column).where(old).order_by(column).offset(limit - 1).limit(1))
+    return ledger.count(session, sa.delete(column.class_).where(old if last is None else sa.and_(old, column <= last)))
+
+
+def delete_ticks(session: Session, before: datetime) -> int:
+    """Those that wait for an earlier job stay."""
+    return delete_before(session, before, column=ScheduleTickRow.written_at, keep=ScheduleTickRow.outcome == "waiting")
