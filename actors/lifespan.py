@@ -6,6 +6,8 @@ what is left uncounted, exit 0. A second SIGTERM: the same, now. Both may come t
 
 from __future__ import annotations
 
+import faulthandler
+import inspect
 import multiprocessing
 import os
 import signal
@@ -38,6 +40,8 @@ TICK_S = 0.5
 SAME_SIGNAL_S = 0.25
 # What does not stop when it is told to is left behind after this.
 STUBBORN_S = 3.0
+# What a stop may take beyond the grace period, however slowly SQL or Redis answer; then the relay does the rest.
+LONGEST_STOP_S = 10.0
 _PR_SET_PDEATHSIG = 1
 
 log = logging.get_logger(__name__)
@@ -61,6 +65,8 @@ class Lifespan(Middleware):
         self._forward = signal.getsignal(signal.SIGTERM)
         if master is not None:
             signal.signal(signal.SIGTERM, _end_at_once)
+            if _has_heard(self._forward):
+                sys.exit(0)
             threading.Thread(target=self._mind_master, name="master", daemon=True).start()
 
     def before_worker_boot(self, broker: Any, worker: Any) -> None:
@@ -88,6 +94,11 @@ class Lifespan(Middleware):
         # Dramatiq's master hears no signal before its workers have booted, so what may take long comes after.
         threading.Thread(target=self._begin_work, name="begin", daemon=True).start()
         threading.Thread(target=self._watch, args=(worker,), name="watchdog", daemon=True).start()
+
+    def before_worker_shutdown(self, broker: Any, worker: Any) -> None:
+        """However it came to it: threads that end from now on have not died."""
+        if self.process is not None:
+            self.process.stop_intake()
 
     def after_worker_shutdown(self, broker: Any, worker: Any) -> None:
         """Dramatiq's threads have ended: the last ends go on record, then the process may."""
@@ -117,6 +128,7 @@ class Lifespan(Middleware):
         first = not self._signalled
         self._signalled.append(now)
         if first:
+            threading.Thread(target=self._give_up, name="give-up", daemon=True).start()
             threading.Thread(target=self._drain, name="drain", daemon=True).start()
             if callable(self._forward):
                 with suppress(SystemExit):  # it heard one before we did, and would end without a word to the ledger
@@ -144,6 +156,12 @@ class Lifespan(Middleware):
         self._booted.wait()
         threading.Event().wait(STUBBORN_S)
         self._leave()
+
+    def _give_up(self) -> None:
+        threading.Event().wait(get_settings().grace_s + LONGEST_STOP_S)
+        log.critical("stop_took_too_long", exit_code=EXIT_SOFTWARE)
+        faulthandler.dump_traceback(all_threads=True)
+        os._exit(EXIT_SOFTWARE)
 
     def _stop_now(self) -> None:
         process = self.process
@@ -286,6 +304,11 @@ class Lifespan(Middleware):
             if not process.serves or not all(thread.is_alive() for thread in threads):
                 log.critical("thread_died", threads=[t.name for t in threads if not t.is_alive()])
                 os._exit(EXIT_SOFTWARE)
+
+
+def _has_heard(handler: Any) -> bool:
+    """Whether Dramatiq's own handler was called before ours stood; it would boot to the end, and only then stop."""
+    return inspect.isfunction(handler) and inspect.getclosurevars(handler).nonlocals.get("running") is False
 
 
 def _end_at_once(number: int, frame: Any) -> NoReturn:

@@ -163,6 +163,26 @@ def test_ten_sigterms_to_the_group_leave_nobody(plant: Plant) -> None:
         assert plant.until(job_id, "queued").tries == 0
 
 
+def _children(plant: Plant, master: int) -> list[int]:
+    """Dramatiq forks: its worker process has its command line."""
+    return [pid for pid, name in plant.living().items() if pid != master and "dramatiq" in name]
+
+
+@on_sqlite
+def test_a_worker_asked_to_end_while_it_boots_ends_before_it_has_booted(plant: Plant) -> None:
+    """Dramatiq's own handler, which stands until ours does, would boot to the end first."""
+    for delay_s in (0.0, 0.05, 0.15, 0.4):
+        worker = plant.stack.add_worker(wait=False)
+        children = wait_until(lambda worker=worker: _children(plant, worker.pid), what="it")  # type: ignore[misc]
+        pass_time(delay_s)
+        for pid in children:
+            os.kill(pid, signal.SIGTERM)
+        assert worker.wait(60) >= 0
+        plant.until_nobody_lives()
+        assert "thread_died" not in worker.tail()
+        assert "worker_started" not in worker.tail()
+
+
 def test_a_killed_master_leaves_no_live_worker(plant: Plant) -> None:
     worker = plant.worker()
     job_id = plant.enqueue(Sleep(seconds=60))

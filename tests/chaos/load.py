@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 import threading
 import time
@@ -16,10 +17,13 @@ from app.core.errors import ConfigError, Unavailable
 from app.jobs import control
 from app.jobs.definition import Job
 from app.jobs.enqueue import enqueue, enqueue_many
-from tests.support.chaos_kinds import Broken, Endless, Flaky, InLane, Plain, Quick, Steps
+from tests.chaos.clockwork import Clockwork
+from tests.support.chaos_kinds import Broken, Endless, Family, Flaky, InLane, Latest, Plain, Quick, Steps
 
 TENANT = "chaos"
 CANCEL_AFTER_S = (0.0, 0.6)
+# What the debounced jobs are about.
+SUBJECTS = ("bread", "wine", "salt")
 
 
 def _write(session: Session, jobs: Sequence[Job], due_in_s: float) -> list[str]:
@@ -32,6 +36,10 @@ class Load:
 
     def __init__(self, seed: int, rate: float) -> None:
         self.confirmed: dict[str, str] = {}
+        # The last confirmed number of each subject of the debounced jobs.
+        self.latest: dict[str, int] = {}
+        self.clockwork = Clockwork(TENANT)
+        self._numbers = itertools.count()
         self.unconfirmed = 0
         self._rng = random.Random(seed)
         self._rate = rate
@@ -44,19 +52,23 @@ class Load:
     def start(self) -> None:
         self._running.set()
         self._thread.start()
+        self.clockwork.start()
 
     def pause(self) -> None:
         """Returns when nothing is being enqueued, and all that is to be cancelled has been."""
+        self.clockwork.pause()
         self._running.clear()
         self._idle.wait(60)
 
     def resume(self) -> None:
         self._idle.clear()
         self._running.set()
+        self.clockwork.resume()
 
     def stop(self) -> None:
         self._stopping = True
         self._running.set()
+        self.clockwork.stop()
         if self._thread.ident is not None:
             self._thread.join(20)
 
@@ -89,6 +101,10 @@ class Load:
     def _next(self) -> tuple[list[Job], float]:
         rng = self._rng
         dice = rng.random()
+        if dice < 0.04:
+            return [Family(children=rng.choice((2, 5, 20)))], 0.0
+        if dice < 0.12:
+            return [Latest(about=rng.choice(SUBJECTS), number=next(self._numbers))], 0.0
         if dice < 0.30:
             return [Quick() for _ in range(rng.choice((1, 1, 1, 2, 5, 20)))], 0.0
         if dice < 0.72:
@@ -117,6 +133,8 @@ class Load:
             return
         for job_id, job in zip(ids, jobs, strict=True):
             self.confirmed[job_id] = job.kind
+            if isinstance(job, Latest):
+                self.latest[job.about] = job.number
             if isinstance(job, Endless):
                 self._to_cancel.append((time.monotonic() + self._rng.uniform(*CANCEL_AFTER_S), job_id))
 

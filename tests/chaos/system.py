@@ -145,7 +145,8 @@ class System:
         while self._later or self.asked_to_end or not self._all_serve():
             self.supervise(0.2)
             late = [name for name, at in self.asked_to_end.items() if time.monotonic() - at > LONGEST_STOP_S]
-            assert not late, f"asked to end {LONGEST_STOP_S:g} s ago and still there: {late}"
+            tails = "\n".join(process.tail(60) for process in self.stack.processes if process.name in late)
+            assert not late, f"asked to end {LONGEST_STOP_S:g} s ago and still there: {late}\n{tails}"
             idle = [process.tail(20) for process in self.stack.processes if not self._serves(process)]
             assert time.monotonic() < deadline, "these do not serve:\n" + "\n".join(idle)
 

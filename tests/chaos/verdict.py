@@ -22,7 +22,7 @@ from app.jobs.models import AttemptRow, JobRow
 from app.jobs.states import ENDED
 from tests.chaos.load import TENANT, Load
 from tests.chaos.system import System
-from tests.support.chaos_kinds import EFFECT, Broken, Endless
+from tests.support.chaos_kinds import EFFECT, Broken, Endless, Latest
 from tests.support.waiting import wait_until
 
 LONGEST_QUIET_S = 60.0
@@ -59,20 +59,22 @@ def judge(system: System, load: Load, after: str = "") -> Verdict:
     load.pause()
     system.wait_until_database()
     began = time.monotonic()
-    _wait_for_quiet(system, verdict)
+    _wait_for_quiet(system, load, verdict)
     verdict.quiet_s = time.monotonic() - began
     _judge_jobs(load, verdict, after)
+    _judge_latest(load, verdict)
+    verdict.lost += load.clockwork.faults()
     _judge_processes(system, verdict)
     _judge_redis(system, verdict)
     return verdict
 
 
-def _wait_for_quiet(system: System, verdict: Verdict) -> None:
+def _wait_for_quiet(system: System, load: Load, verdict: Verdict) -> None:
     deadline = time.monotonic() + LONGEST_QUIET_S
     while time.monotonic() < deadline:
         system.supervise(0.05)
         rows = database().read(_open_rows)
-        if not rows:
+        if not rows and not load.clockwork.start_waiting():
             return
         for row in rows:
             # Its enqueueing was not confirmed, so nobody has cancelled it yet.
@@ -101,6 +103,9 @@ def _judge_jobs(load: Load, verdict: Verdict, after: str) -> None:
                 f"{row.kind} {row.id} is {row.state}, not {wanted} (crashes {row.crashes}, {row.error_code}: "
                 f"{row.error_message})"
             )
+        if row.kind == Latest.kind:  # runs once more for a number that came while it ran
+            _judge_effects(row, effects[row.id], verdict, numbered=False)
+            continue
         if wanted == "succeeded" and successes[row.id] != 1:
             verdict.doubled.append(f"{row.kind} {row.id} succeeded {successes[row.id]} times")
         verdict.effects += len(effects[row.id])
@@ -121,16 +126,29 @@ def _everything(session: Session, after: str) -> tuple[list[JobRow], dict[str, l
     return list(session.scalars(jobs)), by_job, successes
 
 
-def _judge_effects(row: JobRow, effects: list[Any], verdict: Verdict) -> None:
+def _judge_latest(load: Load, verdict: Verdict) -> None:
+    """The last number of each subject, or a later one whose enqueueing was not confirmed, has had its effect."""
+    query = sa.select(JobRow.unique_key, sa.func.max(EFFECT.c.effect)).where(
+        sa.cast(JobRow.id, sa.Text) == EFFECT.c.job_id, JobRow.kind == Latest.kind
+    )
+    done: dict[str | None, int] = dict(
+        database().read(lambda session: session.execute(query.group_by(JobRow.unique_key)).tuples().all())
+    )
+    for about, number in load.latest.items():
+        if done.get(about, -1) < number:
+            verdict.lost.append(f"number {number} about {about} has had no effect, the last is {done.get(about)}")
+
+
+def _judge_effects(row: JobRow, effects: list[Any], verdict: Verdict, *, numbered: bool = True) -> None:
     counted = Counter(effect.effect for effect in effects)
     for number, count in counted.items():
         if count > 1:
             verdict.doubled.append(f"effect {row.id}:{number} was written {count} times")
-    wanted = int(row.payload["effects"])
+    wanted = int(row.payload["effects"]) if numbered else 0
     missing = set(range(wanted)) - set(counted)
     if missing and row.state == "succeeded":
         verdict.lost.append(f"{row.kind} {row.id} succeeded without its effects {sorted(missing)}")
-    if max(counted, default=-1) >= wanted:
+    if numbered and max(counted, default=-1) >= wanted:
         verdict.doubled.append(f"{row.kind} {row.id} went on after its end: effects {sorted(counted)}")
     fences = [effect.fence for effect in effects]
     if fences != sorted(fences) or any(effect.fence != effect.job_fence for effect in effects):

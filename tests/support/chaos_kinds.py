@@ -20,7 +20,7 @@ from actors.runtime import job_actor
 from app.core.db import BigId, in_transaction
 from app.core.errors import InvalidInput, Unavailable
 from app.jobs import families, lanes, ledger
-from app.jobs.definition import Job
+from app.jobs.definition import Debounce, Job
 from app.jobs.families import WaitForChildren, at_most
 from app.jobs.ledger import Claim
 from app.jobs.models import JOB
@@ -223,3 +223,21 @@ def _write_slowly(session: Session, claim: Claim, job: InTransaction) -> None:
 @job_actor(InTransaction)
 async def in_transaction_for_long(job: InTransaction, progress: Progress) -> None:
     await in_transaction(_write_slowly, progress.claim, job)
+
+
+class Latest(
+    Job,
+    kind="chaos.latest",
+    retry_delays=DELAYS,
+    unique_key=lambda job: job.about,
+    unique=Debounce(0.3, 1.5),
+):
+    """Of all that come at once the last counts; its effect is its number."""
+
+    about: str
+    number: int
+
+
+@job_actor(Latest)
+async def latest(job: Latest, progress: Progress) -> None:
+    await in_transaction(write_effect, progress.claim, job.number)
