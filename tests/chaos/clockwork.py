@@ -89,4 +89,4 @@ class Clockwork:
 
 
 def _ticks(session: Session) -> dict[datetime, str]:
-    return {row.tick_at: row.outcome for row in session.execute(sa.select(ScheduleTickRow))}
+    return {row.tick_at: row.outcome for row in session.scalars(sa.select(ScheduleTickRow))}
