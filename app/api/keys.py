@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Query, Request, Response
 from pydantic import BaseModel, Field
 from sqlalchemy.orm import Session
 
+from app.api.accepted import answered
 from app.api.deps import Admin, Anyone, Identity, Keys, Page, Paging
 from app.api.moments import utc
+from app.api.once import OnceOnly
 from app.api.quota import usage
 from app.core import clock
 from app.core.db import in_transaction, read
 from app.core.errors import InvalidInput, NotAllowed, NotFound
 from app.core.sqlrows import storable
+from app.jobs.idempotency import Answer
 from app.jobs.view import moment
 from app.tenants import audit, keys, limits, scopes
 from app.tenants.models import ApiKey, AuditEntry
@@ -106,12 +110,22 @@ async def me(caller: Anyone) -> dict[str, Any]:
 
 
 @router.post("/keys", summary="Make a key", status_code=201)
-async def create_key(caller: Admin, body: KeyRequest) -> dict[str, Any]:
-    """`key` is the only time that anybody sees it."""
-    return await in_transaction(_create, caller, body)
+async def create_key(request: Request, caller: Admin, once: OnceOnly, body: KeyRequest) -> Response:
+    """`key` is shown this once; a repeated request (`Idempotency-Key`) is answered with null there."""
+    token = None
+
+    def work(session: Session) -> Answer:
+        nonlocal token
+        key, token = _create(session, caller, body)
+        return Answer(201, key_view(key) | {"key": None})
+
+    answer = await once.run(caller.tenant, work)
+    if not answer.replayed:
+        answer = replace(answer, body=answer.body | {"key": token})
+    return await answered(request, caller.tenant, answer)
 
 
-def _create(session: Session, caller: Identity, body: KeyRequest) -> dict[str, Any]:
+def _create(session: Session, caller: Identity, body: KeyRequest) -> tuple[ApiKey, str]:
     tenant = reach(caller, body.tenant)
     if tenant is None:
         raise InvalidInput("tenant: a key belongs to one", code="tenant")
@@ -128,7 +142,7 @@ def _create(session: Session, caller: Identity, body: KeyRequest) -> dict[str, A
         expires_at=utc(body.expires_at, "expires_at"),
     )
     note(session, caller, "key.create", key.id, tenant=tenant, name=key.name, scopes=wanted)
-    return key_view(key) | {"key": token}
+    return key, token
 
 
 @router.get("/keys", summary="List keys, the newest first")

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, Field
 from sqlalchemy.orm import Session
 
+from app.api.accepted import answered
 from app.api.deps import Identity, Keys, Operator, Page, Paging
 from app.api.keys import note
+from app.api.once import OnceOnly
 from app.api.quota import usage
 from app.core.db import in_transaction, read
 from app.core.errors import InvalidInput
 from app.core.sqlrows import storable
+from app.jobs.idempotency import Answer
 from app.jobs.view import moment
 from app.tenants import directory
 from app.tenants.models import Tenant
@@ -54,8 +57,11 @@ def tenant_view(tenant: Tenant) -> dict[str, Any]:
 
 
 @router.post("/tenants", summary="Make a tenant", status_code=201)
-async def create_tenant(caller: Operator, body: TenantRequest) -> dict[str, Any]:
-    return tenant_view(await in_transaction(_create, caller, body))
+async def create_tenant(request: Request, caller: Operator, once: OnceOnly, body: TenantRequest) -> Response:
+    def work(session: Session) -> Answer:
+        return Answer(201, tenant_view(_create(session, caller, body)))
+
+    return await answered(request, caller.tenant, await once.run(caller.tenant, work))
 
 
 def _create(session: Session, caller: Identity, body: TenantRequest) -> Tenant:

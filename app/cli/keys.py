@@ -94,7 +94,9 @@ def _show(key: dict[str, Any], as_json: bool) -> int:
     for name, value in (facts | limits).items():
         if value is not None:
             output.out.print(f"  {output.text(name)}  {output.text(value)}")
-    if "key" in key:
+    if "key" in key and key["key"] is None:
+        output.err.print(f"It was made, but its secret was lost on the way: millrace keys rotate {key['id']}")
+    elif "key" in key:
         output.err.print("Shown this once:")
         output.out.print(output.text(key["key"]))
     return exits.OK

@@ -56,6 +56,18 @@ def test_a_key_is_shown_once_used_listed_and_revoked(api: Api) -> None:
     assert token[-20:] not in log.text
 
 
+def test_a_repeated_request_makes_no_second_key_and_shows_no_secret(lite_api: Api) -> None:
+    """Nothing keeps the secret, so a lost answer is mended by rotating the key."""
+    body, headers = {"name": "shop", "scopes": ["read"]}, {"Idempotency-Key": "k1"}
+    first, again = (lite_api.client.post("/api/keys", json=body, headers=headers) for _ in range(2))
+    assert (first.status_code, again.status_code, again.headers["idempotency-replayed"]) == (201, 201, "true")
+    assert again.json() == first.json() | {"key": None}
+    assert len(lite_api.client.get("/api/keys").json()["data"]) == 1
+    made = [lite_api.client.post("/api/tenants", json={"id": "acme"}, headers=headers | {"Idempotency-Key": "k2"})]
+    made.append(lite_api.client.post("/api/tenants", json={"id": "acme"}, headers={"Idempotency-Key": "k2"}))
+    assert [answer.status_code for answer in made] == [201, 201]
+
+
 def test_rotation_gives_a_new_secret(api: Api) -> None:
     made = api.client.post("/api/keys", json={"name": "shop", "scopes": ["read"]}).json()
     path = f"/api/keys/{made['id']}/rotate"
