@@ -9,6 +9,7 @@ from sqlalchemy.orm import Session
 
 from app.core import clock
 from app.core.settings import get_settings
+from app.jobs import gates
 from app.jobs.ledger import CRASHES_BEFORE_ALONE
 from app.jobs.models import JobRow, WorkerRow
 from app.jobs.reason import Around, Reason, span
@@ -23,9 +24,11 @@ def explain_queued(session: Session, row: JobRow, around: Around) -> Reason:
     return (
         _expired(row, now, around)
         or _unknown_kind(row, now)
+        or _paused(session, row)
         or _nobody_serves(session, row, now)
         or _redis_away(around)
         or _no_relay(row, around)
+        or _capped(session, row)
         or _behind(session, row)
     )
 
@@ -46,6 +49,29 @@ def _unknown_kind(row: JobRow, now: datetime) -> Reason | None:
     message = f"A worker took it and does not know the kind {row.kind}; it is offered again at {_clock(row.due_at)}."
     fix = "Start workers with the module of that kind in MILLRACE_MODULES, or cancel the job."
     return Reason("kind_unknown", message, fix, facts={"kind": row.kind})
+
+
+def _paused(session: Session, row: JobRow) -> Reason | None:
+    gate = next((hold.gate for hold in gates.holding(session, row) if hold.gate.paused), None)
+    if gate is None:
+        return None
+    by = f" by {gate.paused_by}" if gate.paused_by else ""
+    why = f": {gate.reason}" if gate.reason else "."
+    option = "" if gate.scope == "queue" else f" --{gate.scope}"
+    fix = f"Resume it: `millrace queues resume {gate.name}{option}`."
+    message = f"The {gate.scope} {gate.name} was paused{by}{why}"
+    return Reason("paused", message, fix, gate.paused_at, {"scope": gate.scope, "name": gate.name})
+
+
+def _capped(session: Session, row: JobRow) -> Reason | None:
+    hold = next((hold for hold in gates.holding(session, row) if hold.running is not None), None)
+    if hold is None:
+        return None
+    gate = hold.gate
+    message = f"At most {gate.cap} jobs of the {gate.scope} {gate.name} may run at once, and {hold.running} do."
+    facts = {"scope": gate.scope, "name": gate.name, "cap": gate.cap, "running": hold.running}
+    fix = f"Wait, or raise the limit of that {gate.scope}."
+    return Reason("capped", message, fix, row.created_at, facts)
 
 
 def _nobody_serves(session: Session, row: JobRow, now: datetime) -> Reason | None:

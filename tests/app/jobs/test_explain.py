@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from app.core import clock
 from app.core.errors import InvalidInput, NotFound, Unavailable
 from app.core.ids import uuid7
-from app.jobs import admission, dead_letters, moves, workers
+from app.jobs import admission, dead_letters, gates, moves, workers
 from app.jobs import ledger as book
 from app.jobs.explain import explain
 from app.jobs.models import WorkerRow
@@ -97,6 +97,22 @@ def test_queued_without_a_worker(ledger_of: Ledger) -> None:
     ledger_of.db.transaction(workers.bury, WORKER, "gone")
     said = why(ledger_of, here)
     assert (said["reason"], said["fix"]) == ("no_worker", "Start one: `millrace worker`.")
+
+
+@pytest.mark.parametrize(("scope", "name"), [("queue", "default"), ("kind", Chore.kind), ("tenant", "default")])
+def test_queued_before_a_gate_that_is_shut_or_full(ledger_of: Ledger, scope: gates.Scope, name: str) -> None:
+    job_id = ledger_of.put()
+    ledger_of.db.transaction(gates.pause, scope, name, by="the operator", reason="moving house")
+    said = why(ledger_of, job_id)
+    assert said["reason"] == "paused"
+    assert said["message"] == f"The {scope} {name} was paused by the operator: moving house"
+    assert f"millrace queues resume {name}" in said["fix"]
+    ledger_of.db.transaction(gates.resume, scope, name)
+    assert reason(ledger_of, job_id) == "about_to_start"
+    ledger_of.db.transaction(gates.set_limits, scope, name, running_cap=2)
+    ledger_of.put_many(2, state="running", worker_id=WORKER, claimed_at=clock.now())
+    said = why(ledger_of, job_id)
+    assert (said["reason"], said["facts"]["cap"], said["facts"]["running"]) == ("capped", 2, 2)
 
 
 def test_queued_while_redis_or_the_relay_is_away(ledger_of: Ledger) -> None:
