@@ -15,7 +15,7 @@ from app.core.errors import ConfigError
 from app.core.settings import get_settings
 from app.jobs.broker import install
 
-ROOMS = ("actors.documents", "actors.pipelines", "actors.retention", "actors.sources")
+ROOMS = ("actors.deliveries", "actors.documents", "actors.pipelines", "actors.retention", "actors.sources")
 
 try:
     settings = get_settings()

@@ -32,6 +32,7 @@ from app.api import (
     search,
     starts,
     tenants,
+    webhooks,
     workers,
 )
 from app.api.edge import Edge
@@ -108,6 +109,7 @@ def create_app() -> FastAPI:
         queues,
         workers,
         reasons,
+        webhooks,
         events,
         documents,
         search,

@@ -19,6 +19,7 @@ from app.api.moments import utc
 from app.api.once import OnceOnly
 from app.core import clock
 from app.core.errors import InvalidInput, NotAllowed
+from app.deliveries.webhooks import checked_url
 from app.jobs import view
 from app.jobs.definition import MOST_PRIORITY, Debounce, Job, Throttle, definition, kinds
 from app.jobs.enqueue import Options, enqueue_many, tries_of
@@ -59,7 +60,9 @@ class StartRequest(BaseModel):
     )
 
     def options(self) -> Options:
-        """Raises InvalidInput for times that make no sense."""
+        """Raises InvalidInput for times that make no sense and for an address that webhooks may not go to."""
+        if self.webhook_url is not None:
+            checked_url(self.webhook_url)
         expires_at = utc(self.expires_at, "expires_at")
         if expires_at is not None and expires_at <= clock.now():
             raise InvalidInput("expires_at: this time is over", code="expires_at")

@@ -1,4 +1,4 @@
-"""Addresses that are never fetched: whatever is not out on the public internet."""
+"""Addresses that are never called for a caller: whatever is not out on the public internet."""
 
 from __future__ import annotations
 
@@ -27,8 +27,10 @@ def is_public(address: Address) -> bool:
     return address.is_global and not address.is_multicast
 
 
-async def resolve(host: str, port: int) -> str:
+async def resolve(host: str, port: int, *, private: bool | None = None) -> str:
     """One checked address of the host, to be connected to as it is: a second look-up could say something else.
+
+    With `private` it may be anywhere; None leaves that to MILLRACE_FETCH_PRIVATE.
 
     Raises Rejected where the host is unknown or any of its addresses is not public, Unavailable where nobody knows now.
     """
@@ -41,7 +43,7 @@ async def resolve(host: str, port: int) -> str:
     except UnicodeError as error:
         raise Rejected(f"{host!r} is no name of a host", code="unknown_host") from error
     addresses = [ipaddress.ip_address(str(entry[4][0]).partition("%")[0]) for entry in found]
-    if not get_settings().fetch_private:
+    if not (get_settings().fetch_private if private is None else private):
         for address in addresses:
             if not is_public(address):
                 raise Rejected(f"{host} is at {address}, which is not on the public internet", code="private_address")

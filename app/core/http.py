@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx
 
@@ -46,3 +47,12 @@ def _trace(request: httpx.Request) -> None:
 
 async def _trace_async(request: httpx.Request) -> None:
     _trace(request)
+
+
+def pinned(url: str, address: str) -> tuple[str, dict[str, str], dict[str, Any]]:
+    """How to ask an address that was checked for a URL: the URL to call, its Host header and request extensions."""
+    parts = urlsplit(url)
+    literal = f"[{address}]" if ":" in address else address
+    port = parts.port or {"http": 80, "https": 443}[parts.scheme]
+    there = parts._replace(netloc=f"{literal}:{port}", fragment="").geturl()
+    return there, {"host": parts.netloc.rpartition("@")[2]}, {"sni_hostname": parts.hostname or ""}

@@ -105,6 +105,12 @@ class Settings(BaseSettings):
     tick_days: int = Field(30, ge=2, description="Days that it is kept what became of a schedule's ticks.")
     audit_days: int = Field(400, ge=0, description="Days that the audit log is kept; 0: for ever.")
 
+    webhook_secrets: SecretStr = Field(
+        SecretStr(""), description="What completion webhooks are signed with, newest first; by default the API secret."
+    )
+    webhook_private: bool = Field(False, description="Whether webhooks may go to private addresses and plain http.")
+    webhook_timeout_s: float = Field(20.0, gt=0, le=60, description="Seconds a webhook may take to answer.")
+
     search_engine: Literal["embedded"] = Field("embedded", description="Which engine answers searches.")
     embedder: Literal["wordllama"] = Field("wordllama", description="Which model makes vectors.")
     chunk_tokens: int = Field(256, ge=16, le=8192, description="Tokens a chunk may have.")

@@ -18,7 +18,7 @@ from app.core import clock, sqlrows
 from app.core.db import UtcDateTime
 from app.core.errors import Cancelled, Stale
 from app.core.logging import get_logger
-from app.jobs import kinship, unique
+from app.jobs import kinship, unique, webhooks
 from app.jobs.definition import Debounce, definition
 from app.jobs.kinship import Wait
 from app.jobs.models import JobRow
@@ -236,6 +236,8 @@ def finish(session: Session, ends: Sequence[End], *, call_on_end: bool = True) -
     kinship.count(session, moved)
     if call_on_end:
         call_on_end_of(session, moved, {end.id: end.kind for end in ends})
+    else:
+        webhooks.tell_ends(session, moved)
     return moved
 
 
@@ -376,7 +378,9 @@ def free(session: Session, worker_id: str, reason: str) -> list[Moved]:
 
 
 def call_on_end_of(session: Session, moved: Iterable[Moved], kinds: dict[str, str], *, apart: bool = False) -> None:
-    """`apart`: one that fails is told in the log and keeps no other job from its move."""
+    """And tell their webhooks. `apart`: one that fails is told in the log and keeps no other job from its move."""
+    moved = list(moved)
+    webhooks.tell_ends(session, moved)
     for move in moved:
         kind = definition(kinds[move.id])
         if move.state not in ENDED or kind is None or kind.on_end is None:

@@ -12,7 +12,7 @@ from app.jobs.states import State
 
 
 class Moved(NamedTuple):
-    """A job and where it went, for the event that says so and for its parent's counts. The order is that of MOVED."""
+    """A job and where it went, for its event, its parent's counts and its webhook. The order is that of MOVED."""
 
     id: str
     tenant: str
@@ -22,9 +22,10 @@ class Moved(NamedTuple):
     progress: dict[str, Any] | None = None
     parent_id: str | None = None
     open_children: int = 0
+    webhook_url: str | None = None
 
 
-MOVED = "id, tenant, state, tries, max_tries, progress, parent_id, open_children"
+MOVED = "id, tenant, state, tries, max_tries, progress, parent_id, open_children, webhook_url"
 
 
 def typed(sql: str, columns: str, *times: str) -> sa.TextualSelect:

@@ -8,7 +8,7 @@ from sqlalchemy.orm import Session
 from app.core import clock
 from app.core.errors import Conflict, NotFound
 from app.core.ids import is_uuid
-from app.jobs import kinship, unique
+from app.jobs import kinship, unique, webhooks
 from app.jobs.definition import definition
 from app.jobs.ledger import MOVED, Moved, call_on_end_of
 from app.jobs.models import JOB, JobRow
@@ -34,6 +34,7 @@ def cancel(session: Session, tenant: str, job_id: str) -> JobRow:
         row.admitted_at, row.cut_children = None, row.open_children > 0
         session.flush()
         kinship.count(session, [_moved(row)])
+        webhooks.tell_ends(session, [_moved(row)])
         kind = definition(row.kind)
         if kind is not None and kind.on_end is not None:
             kind.on_end(session, row)

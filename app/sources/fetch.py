@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from urllib.parse import SplitResult, urljoin, urlsplit
 
 from app.core.errors import InvalidInput, Rejected, Unavailable
-from app.core.http import AsyncClient, HTTPError, InvalidURL, Response, async_client
+from app.core.guard import resolve
+from app.core.http import AsyncClient, HTTPError, InvalidURL, Response, async_client, pinned
 from app.core.settings import get_settings
 from app.documents.accept import Format
-from app.sources.guard import resolve
 
 MOST_REDIRECTS = 5
 LONGEST_WAIT_S = 3600
@@ -68,11 +68,9 @@ async def _get(client: AsyncClient, url: str) -> Page | str:
     parts = target(url)
     host, port = parts.hostname or "", parts.port or _PORTS[parts.scheme]
     address = await resolve(host, port)
-    literal = f"[{address}]" if ":" in address else address
-    there = parts._replace(netloc=f"{literal}:{port}", fragment="").geturl()
-    name = parts.netloc.rpartition("@")[2]
-    headers = {"host": name, "accept": "text/html,application/xhtml+xml,text/markdown,text/plain;q=0.9,*/*;q=0.1"}
-    request = client.build_request("GET", there, headers=headers, extensions={"sni_hostname": host})
+    there, headers, extensions = pinned(url, address)
+    headers["accept"] = "text/html,application/xhtml+xml,text/markdown,text/plain;q=0.9,*/*;q=0.1"
+    request = client.build_request("GET", there, headers=headers, extensions=extensions)
     response = await client.send(request, stream=True, follow_redirects=False)
     try:
         location = response.headers.get("location")

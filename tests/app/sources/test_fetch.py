@@ -9,12 +9,12 @@ import pytest
 
 from app.core.db import Database, database
 from app.core.errors import InvalidInput, Rejected, Unavailable
+from app.core.guard import is_public, resolve
 from app.core.ids import uuid7
 from app.documents.accept import About
 from app.jobs import ledger, workers
 from app.jobs.progress import Progress, Teller
 from app.sources.fetch import Page, fetch
-from app.sources.guard import is_public, resolve
 from app.sources.jobs import FetchPage
 from app.sources.pages import accept_page, fetch_and_ingest
 from tests.app.sources.conftest import Answer, Site

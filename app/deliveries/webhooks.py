@@ -1,0 +1,128 @@
+"""A job's end told to its webhook: signed, sent to a checked address, tried for three days."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Any
+from urllib.parse import SplitResult, urlsplit
+
+from sqlalchemy.orm import Session
+
+from app.core import clock
+from app.core.db import read
+from app.core.errors import InvalidInput, Rejected, Unavailable
+from app.core.guard import resolve
+from app.core.http import HTTPError, InvalidURL, Response, async_client, pinned
+from app.core.settings import get_settings
+from app.deliveries.signing import secrets_of, signature
+from app.jobs import view
+from app.jobs.ledger import Claim
+from app.jobs.models import JobRow
+from app.jobs.webhooks import TellWebhook
+
+LONGEST_URL = 2000
+LONGEST_WAIT_S = 86_400
+# An event is a word and a link, not a parcel: receivers refuse large bodies.
+LARGEST_RESULT_BYTES = 8 * 1024
+LONGEST_ANSWER_BYTES = 4096
+_PORTS = {"http": 80, "https": 443}
+_GONE = 410
+
+
+def checked_url(url: str) -> SplitResult:
+    """The parts of a URL that webhooks may go to. Raises InvalidInput."""
+    try:
+        parts = urlsplit(url)
+        _ = parts.port
+    except ValueError as error:
+        raise InvalidInput(f"webhook_url: {error}", code="webhook_url") from error
+    schemes = ("https", "http") if get_settings().webhook_private else ("https",)
+    if parts.scheme not in schemes or not parts.hostname or len(url) > LONGEST_URL or not url.isprintable():
+        allowed = " or ".join(f"{scheme}://" for scheme in schemes)
+        raise InvalidInput(f"webhook_url: an {allowed} address of up to {LONGEST_URL} characters", code="webhook_url")
+    return parts
+
+
+async def deliver(job: TellWebhook, claim: Claim) -> dict[str, Any]:
+    """Send the event once. Raises Rejected for a final no, Unavailable for everything that may work later."""
+    body = await read(event, claim.tenant, job)
+    message_id = f"msg_{claim.id.replace('-', '')}"  # the same on each try: the receiver's idempotency key
+    began = clock.monotonic()
+    status, said = await _send(job.url, claim.tenant, message_id, body)
+    _judge(job.url, status, said)
+    return {"status": status.status_code, "message_id": message_id, "seconds": round(clock.monotonic() - began, 3)}
+
+
+def event(session: Session, tenant: str, job: TellWebhook) -> bytes:
+    """The event's body: the exact bytes that are signed and sent."""
+    row = session.get(JobRow, job.job_id)
+    data: dict[str, Any] = {"id": job.job_id}
+    if row is not None and row.tenant == tenant:
+        data = view.job_view(row)
+        result = row.result if job.state == "succeeded" else None
+        data["result"] = result if len(json.dumps(result)) <= LARGEST_RESULT_BYTES else None
+    # As it ended, even when somebody has tried it again since.
+    data |= {"state": job.state, "finished_at": job.at, "link": f"/api/jobs/{job.job_id}"}
+    return json.dumps({"type": f"job.{job.state}", "timestamp": job.at, "data": data}, ensure_ascii=False).encode()
+
+
+async def _send(url: str, tenant: str, message_id: str, body: bytes) -> tuple[Response, bytes]:
+    settings = get_settings()
+    parts = checked_url(url)
+    timestamp = int(clock.now().timestamp())
+    headers = {
+        "content-type": "application/json",
+        "webhook-id": message_id,
+        "webhook-timestamp": str(timestamp),
+        "webhook-signature": signature(secrets_of(tenant), message_id, timestamp, body),
+    }
+    try:
+        async with asyncio.timeout(settings.webhook_timeout_s), async_client(settings.webhook_timeout_s) as client:
+            address = await _address(parts)
+            there, host, extensions = pinned(url, address)
+            request = client.build_request("POST", there, headers=headers | host, content=body, extensions=extensions)
+            response = await client.send(request, stream=True, follow_redirects=False)
+            try:
+                return response, await _beginning(response)
+            finally:
+                await response.aclose()
+    except TimeoutError as error:
+        raise Unavailable(f"{url} took longer than {settings.webhook_timeout_s:g} s") from error
+    except (HTTPError, InvalidURL) as error:
+        raise Unavailable(f"{url} cannot be reached: {str(error) or type(error).__name__}") from error
+
+
+async def _address(parts: SplitResult) -> str:
+    host, port = parts.hostname or "", parts.port or _PORTS[parts.scheme]
+    try:
+        return await resolve(host, port, private=get_settings().webhook_private)
+    except Rejected as error:
+        if error.code == "unknown_host":  # names come and go; what an address is does not
+            raise Unavailable(error.message, code="unknown_host") from error
+        raise
+
+
+async def _beginning(response: Response) -> bytes:
+    """What the receiver says, as far as anybody would read it."""
+    said = b""
+    async for part in response.aiter_bytes():
+        said += part
+        if len(said) >= LONGEST_ANSWER_BYTES:
+            break
+    return said[:LONGEST_ANSWER_BYTES]
+
+
+def _judge(url: str, response: Response, said: bytes) -> None:
+    status = response.status_code
+    if 200 <= status < 300:
+        return
+    words = said.decode("utf-8", "replace").strip()[:300]
+    message = f"{url} answered {status}" + (f": {words}" if words else "")
+    if status == _GONE:
+        raise Rejected(message, code="webhook_gone")
+    if response.is_redirect:
+        raise Unavailable(f"{message}; redirects are not followed")
+    after = response.headers.get("retry-after", "")
+    wait_s = min(float(after), LONGEST_WAIT_S) if after.isdecimal() and status in (429, 502, 503, 504) else None
+    raise Unavailable(message, retry_after_s=wait_s)

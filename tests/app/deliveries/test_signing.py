@@ -1,0 +1,40 @@
+"""Signatures are those of Standard Webhooks, and no tenant can sign as another."""
+
+from __future__ import annotations
+
+import base64
+
+import pytest
+
+from app.core.errors import Rejected
+from app.deliveries.signing import secrets_of, shown, signature
+from tests.support.databases import SettingsEnv
+
+
+def test_the_specifications_own_vector() -> None:
+    """Made with the Python package `standardwebhooks` 1.1.0."""
+    secret = base64.b64decode("MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3")
+    body = b'{"type":"watch.changed","timestamp":"2026-11-22T09:00:00Z","data":{"id":"w_1"}}'
+    said = signature([secret], "msg_2KWPBgLlAfxdpx2AI54pPJ85f4W", 1700000000, body)
+    assert said == "v1,azaGHsvJIxMZFtpuwI5qEN9GGJfniWLpQsu1yrI1Y10="
+    assert shown(secret) == "whsec_MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3"
+
+
+def test_each_tenant_has_secrets_of_its_own_and_a_former_one_signs_as_well(settings_env: SettingsEnv) -> None:
+    settings_env(webhook_secrets="new-one-0123456789 old-one-0123456789")
+    mine, theirs = secrets_of("mine"), secrets_of("theirs")
+    assert len({*mine, *theirs}) == 4
+    assert all(len(secret) == 32 for secret in mine)
+    both = signature(mine, "msg_1", 1, b"{}").split()
+    assert both == [signature([secret], "msg_1", 1, b"{}") for secret in mine]
+    settings_env(webhook_secrets="old-one-0123456789")
+    assert secrets_of("mine") == mine[1:]
+
+
+def test_without_a_setting_they_are_made_of_the_api_secret_and_without_that_there_are_none(
+    settings_env: SettingsEnv,
+) -> None:
+    assert len(secrets_of("default")) == 1
+    settings_env(api_secret="", demo=True)
+    with pytest.raises(Rejected, match="no secret"):
+        secrets_of("default")
