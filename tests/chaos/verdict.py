@@ -186,8 +186,9 @@ def _judge_redis(system: System, verdict: Verdict) -> None:
 def _messages(client: Redis) -> dict[str, int]:
     """What lies in Dramatiq's own keys: lists, bodies and the sets of workers, dead ones included."""
     sizes = {"list": client.llen, "hash": client.hlen, "set": client.scard}
-    found = {str(key): sizes[str(client.type(key))](key) for key in client.scan_iter(f"{core_redis.NAMESPACE}:*")}
-    return {key: int(size) for key, size in found.items() if size}
+    kinds = {str(key): str(client.type(key)) for key in client.scan_iter(f"{core_redis.NAMESPACE}:*")}
+    found = {key: int(sizes[kind](key)) for key, kind in kinds.items() if kind in sizes}
+    return {key: size for key, size in found.items() if size}
 
 
 def recoveries(probes: list[tuple[str, str, datetime]]) -> dict[str, list[float]]:
