@@ -6,6 +6,7 @@ Bodies import what they use: settings, HTTP and bars cost half a second that `--
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
@@ -374,3 +375,26 @@ def completion(
     from app.cli import completion as command
 
     return command.run(shell, typer.main.get_command(app))
+
+
+@app.command()
+def backup(
+    folder: Annotated[Path, typer.Argument(help="A folder that is new or empty.", metavar="DIR")],
+    as_json: Json = False,
+) -> int:
+    """Copy everything that is kept into a folder, while the system runs on."""
+    from app.cli import backup as command
+
+    return command.run(folder, as_json=as_json)
+
+
+@app.command()
+def restore(
+    folder: Annotated[Path, typer.Argument(help="A folder that `millrace backup` wrote.", metavar="DIR")],
+    replace: Annotated[bool, typer.Option("--replace", help="Also where the database is not empty.")] = False,
+    as_json: Json = False,
+) -> int:
+    """Bring a backup back; the system must not run."""
+    from app.cli import backup as command
+
+    return command.restore(folder, replace=replace, as_json=as_json)

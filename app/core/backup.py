@@ -1,0 +1,200 @@
+"""A copy of everything that is kept, taken while the system runs, and its way back.
+
+SQL is all there is to keep: a search engine follows it and Redis is only a window on it. A backup is a folder with the
+database (`database.sqlite` or PostgreSQL's `database.dump`) and `manifest.json`, which is written last: a folder
+without it is no backup.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import sqlite3
+import subprocess
+from contextlib import closing
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import sqlalchemy as sa
+
+from app.core import clock
+from app.core.db import Database
+from app.core.errors import Conflict, InvalidInput, Unavailable
+from app.core.schema import current, head
+
+MANIFEST = "manifest.json"
+FILES = {"sqlite": "database.sqlite", "postgresql": "database.dump"}
+BLOCK = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """What a backup is: which database, at which schema, and the digest that its file must have."""
+
+    dialect: str
+    schema: str
+    made_at: str
+    file: str
+    size_bytes: int
+    sha256: str
+
+
+def back_up(database: Database, folder: Path) -> Manifest:
+    """Write a backup into a folder that is new or empty.
+
+    Raises Conflict where the folder holds something, Unavailable where the database cannot be read or copied.
+    """
+    schema = current(database)
+    if schema is None:
+        raise Conflict("the database is empty: there is nothing to back up")
+    if folder.exists() and any(folder.iterdir()):
+        raise Conflict(f"{folder} is not empty: a backup wants a folder of its own")
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    copy = folder / FILES[database.dialect]
+    made_at = clock.now().isoformat()
+    if database.dialect == "sqlite":
+        _copy_sqlite(database, copy)
+    else:
+        command = ["pg_dump", "--format=custom", "--no-owner", "--no-privileges", "--file", str(copy)]
+        _run(command, _client_environment(database))
+    copy.chmod(0o600)
+    manifest = Manifest(database.dialect, schema, made_at, copy.name, copy.stat().st_size, _digest(copy))
+    _write(folder / MANIFEST, json.dumps(asdict(manifest), indent=2) + "\n")
+    return manifest
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """What lies in the folder, its file compared with its digest. Raises InvalidInput for what is no whole backup."""
+    try:
+        manifest = Manifest(**json.loads((folder / MANIFEST).read_text()))
+    except (OSError, ValueError, TypeError) as error:
+        raise InvalidInput(f"{folder} holds no whole backup: {MANIFEST} cannot be read") from error
+    copy = folder / FILES.get(manifest.dialect, "")
+    if not copy.is_file() or _digest(copy) != manifest.sha256:
+        raise InvalidInput(f"{copy} is not what the backup wrote: it is damaged or missing")
+    return manifest
+
+
+def restore(database: Database, folder: Path, *, replace: bool) -> Manifest:
+    """Put the backup in the place of the database, which must be empty unless `replace` says otherwise.
+
+    Nothing may run on it meanwhile. What was there stays as it was when anything fails. Raises InvalidInput, Conflict
+    or Unavailable.
+    """
+    manifest = read_manifest(folder)
+    if manifest.dialect != database.dialect:
+        raise InvalidInput(f"the backup is of {manifest.dialect}, the settings name {database.dialect}")
+    if manifest.schema > head():
+        raise InvalidInput(f"the backup is at schema {manifest.schema}, newer than this version's {head()}")
+    if current(database) is not None and not replace:
+        raise Conflict("the database is not empty; --replace puts the backup in its place")
+    copy = folder / manifest.file
+    if database.dialect == "sqlite":
+        _restore_sqlite(database, copy)
+    else:
+        _restore_postgres(database, copy)
+    return manifest
+
+
+def _copy_sqlite(database: Database, copy: Path) -> None:
+    """SQLite's own online copy: one moment, while others write."""
+    try:
+        with closing(sqlite3.connect(_sqlite_path(database))) as source, closing(sqlite3.connect(copy)) as target:
+            source.backup(target)
+            # A file that needs no other beside it.
+            target.execute("PRAGMA journal_mode=DELETE")
+            found = target.execute("PRAGMA quick_check").fetchone()[0]
+    except sqlite3.Error as error:
+        raise Unavailable(f"the database cannot be copied: {error}") from error
+    if found != "ok":
+        raise Unavailable(f"the database is damaged: {found}")
+    _sync(copy)
+
+
+def _restore_sqlite(database: Database, copy: Path) -> None:
+    place = Path(_sqlite_path(database))
+    place.parent.mkdir(parents=True, exist_ok=True)
+    fresh = place.with_name(place.name + ".restored")
+    shutil.copyfile(copy, fresh)
+    _sync(fresh)
+    database.engine.dispose()
+    # The log of the file that was there must not be read into the one that comes.
+    for beside in ("-wal", "-shm"):
+        place.with_name(place.name + beside).unlink(missing_ok=True)
+    fresh.replace(place)
+
+
+def _restore_postgres(database: Database, copy: Path) -> None:
+    """All in one transaction: a fresh schema `public`, then what the backup holds."""
+    # A file between the two programs, no pipe: at a pipe's end psql would commit, also when the other broke off.
+    script, wanted = copy.with_name("restore.sql"), copy.with_name("restore.list")
+    environment = _client_environment(database)
+    try:
+        contents = _run(["pg_restore", "--list", str(copy)], environment).splitlines()
+        wanted.write_text("\n".join(line for line in contents if " SCHEMA - public " not in line))
+        options = ["--no-owner", "--no-privileges", "--use-list", str(wanted), "--file", str(script)]
+        _run(["pg_restore", *options, str(copy)], environment)
+        command = ["psql", "--no-psqlrc", "--quiet", "--single-transaction", "--set", "ON_ERROR_STOP=1"]
+        command += ["--command", "DROP SCHEMA IF EXISTS public CASCADE; CREATE SCHEMA public", "--file", str(script)]
+        _run(command, environment)
+    finally:
+        script.unlink(missing_ok=True)
+        wanted.unlink(missing_ok=True)
+    database.engine.dispose()
+
+
+def _sqlite_path(database: Database) -> str:
+    path = database.engine.url.database
+    if not path or path == ":memory:":
+        raise InvalidInput("a database in memory can be neither copied nor brought back")
+    return path
+
+
+def _client_environment(database: Database) -> dict[str, str]:
+    """Where PostgreSQL's programs find the server; no password on a command line, which everybody may read."""
+    url: sa.URL = database.engine.url
+    given = {
+        "PGHOST": url.host,
+        "PGPORT": str(url.port) if url.port else None,
+        "PGUSER": url.username,
+        "PGPASSWORD": str(url.password) if url.password else None,
+        "PGDATABASE": url.database,
+    }
+    given |= {f"PG{name.upper()}": str(value) for name, value in url.query.items() if name.startswith(("ssl", "host"))}
+    return {**os.environ, **{name: value for name, value in given.items() if value}}
+
+
+def _run(command: list[str], environment: dict[str, str]) -> str:
+    """What a program of PostgreSQL's printed. Raises Unavailable with its own words."""
+    program = shutil.which(command[0])
+    if program is None:
+        raise Unavailable(f"{command[0]} is missing; install PostgreSQL's client (apt-get install postgresql-client)")
+    ended = subprocess.run([program, *command[1:]], env=environment, capture_output=True, text=True, check=False)
+    if ended.returncode != 0:
+        lines = [line.strip() for line in ended.stderr.splitlines() if line.strip()]
+        lines = [line for line in lines if "error" in line.lower()] or lines or [f"exit code {ended.returncode}"]
+        raise Unavailable(f"{command[0]}: {lines[0]}")
+    return ended.stdout
+
+
+def _digest(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(BLOCK):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _sync(path: Path) -> None:
+    with path.open("rb+") as file:
+        os.fsync(file.fileno())
+
+
+def _write(path: Path, text: str) -> None:
+    """In one step, safe on the disk."""
+    fresh = path.with_name(path.name + ".new")
+    fresh.write_text(text)
+    _sync(fresh)
+    fresh.replace(path)
