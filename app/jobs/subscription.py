@@ -21,12 +21,17 @@ PREFIX = redis.CHANNEL.format("")
 HOME = redis.NOTICES_CHANNEL
 NOTICES = HOME.removeprefix(PREFIX)
 BATCH = 500
+# Each may be some hundred kilobytes.
+PAGES_AT_ONCE = 20
 # Redis that says nothing for so long is asked for a sign of life; twice in vain, and it counts as gone.
 SILENCE_S = 2.0
 ANSWER_S = 2.0
 CONFIRM_S = 1.0
 CANCEL_AGAIN_S = 0.5
 RECONNECT_S = (0.1, 1.0)
+
+
+Entries = list[tuple[str, dict[str, str]]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +68,8 @@ class Subscription:
         self._changed = asyncio.Event()
         self._questions: list[tuple[str, int, asyncio.Future[Tail | None]]] = []
         self._asking: asyncio.Task[None] | None = None
+        self._pages: list[tuple[str, str, int, asyncio.Future[Kept | None]]] = []
+        self._turning: asyncio.Task[None] | None = None
         self._one_by_one = asyncio.Lock()
         self._listening: asyncio.Task[None] | None = None
 
@@ -70,7 +77,7 @@ class Subscription:
         self._listening = asyncio.create_task(self._listen(), name="events-listen")
 
     async def close(self) -> None:
-        tasks = [task for task in (self._listening, self._asking) if task is not None]
+        tasks = [task for task in (self._listening, self._asking, self._turning) if task is not None]
         while waiting := [task for task in tasks if not task.done()]:
             for task in waiting:  # again: a library may swallow a cancel in the middle of its connecting
                 task.cancel()
@@ -112,22 +119,36 @@ class Subscription:
 
     async def kept(self, tenant: str, after: str, count: int) -> Kept | None:
         """Up to `count` of a tenant's events after a place; None while Redis is away."""
-        stream = redis.TENANT_EVENTS.format(tenant)
-        try:
-            async with (
-                self._one_by_one,
-                asyncio.timeout(ANSWER_S),
-                self._client.pipeline(transaction=False) as pipeline,
-            ):
-                pipeline.xrange(stream, f"({after}", "+", count=count)
-                pipeline.xrange(stream, "-", "+", count=1)
-                pipeline.xrevrange(stream, "+", "-", count=1)
-                events, first, last = await pipeline.execute()
-        except (RedisError, OSError, TimeoutError) as error:
-            log.info("streams_not_read", reason=str(error))
+        if not self.connected:
             return None
-        texts = [(place, fields["e"]) for place, fields in events]
-        return Kept(texts, first[0][0] if first else None, last[0][0] if last else None)
+        future: asyncio.Future[Kept | None] = asyncio.get_running_loop().create_future()
+        self._pages.append((tenant, after, count, future))
+        if self._turning is None or self._turning.done():
+            self._turning = asyncio.create_task(self._turn_pages(), name="events-pages")
+        return await future
+
+    async def _turn_pages(self) -> None:
+        """Answer all who wait, PAGES_AT_ONCE in one round trip."""
+        while self._pages:
+            batch, self._pages = self._pages[:PAGES_AT_ONCE], self._pages[PAGES_AT_ONCE:]
+            answers: list[Any] = []
+            try:
+                async with (
+                    self._one_by_one,
+                    asyncio.timeout(ANSWER_S),
+                    self._client.pipeline(transaction=False) as pipeline,
+                ):
+                    for tenant, after, count, _ in batch:
+                        stream = redis.TENANT_EVENTS.format(tenant)
+                        pipeline.xrange(stream, f"({after}", "+", count=count)
+                        pipeline.xrange(stream, "-", "+", count=1)
+                        pipeline.xrevrange(stream, "+", "-", count=1)
+                    answers = await pipeline.execute()
+            except (RedisError, OSError, TimeoutError) as error:
+                log.info("streams_not_read", reason=str(error))
+            for place, (*_, future) in enumerate(batch):
+                if not future.done():
+                    future.set_result(_kept(*answers[3 * place : 3 * place + 3]) if answers else None)
 
     async def _ask(self) -> None:
         """Answer all who wait in one round trip for each BATCH; thousands may come back at once."""
@@ -224,5 +245,10 @@ class Subscription:
             self._wanted[job_id] = None
 
 
-def _tail(kept: list[tuple[str, dict[str, str]]], newest: list[tuple[str, dict[str, str]]]) -> Tail:
+def _kept(events: Entries, first: Entries, last: Entries) -> Kept:
+    texts = [(place, fields.get("e", "")) for place, fields in events]
+    return Kept(texts, first[0][0] if first else None, last[0][0] if last else None)
+
+
+def _tail(kept: Entries, newest: Entries) -> Tail:
     return Tail([fields["e"] for _, fields in kept], newest[0][1]["e"] if newest else None)
