@@ -16,6 +16,7 @@ from app.jobs.events import Event
 from app.jobs.models import JobRow
 from app.main import create_app
 from tests.api.conftest import Api, served
+from tests.api.test_keys import holder
 from tests.support.databases import SettingsEnv
 from tests.support.services import RedisServer
 from tests.support.waiting import wait_until
@@ -158,6 +159,24 @@ def test_another_tenants_events_are_not_told(lite_api: Api, errand: Make) -> Non
         tell(theirs, 1)
         tell(ours, 2)
         assert stream.next()[1]["job_id"] == ours.id
+
+
+def test_a_key_for_single_kinds_hears_of_those_alone(lite_api: Api, errand: Make) -> None:
+    job = errand()
+    with (
+        holder(lite_api, "kind:tests.api.*") as ours,
+        holder(lite_api, "kind:tests.other") as others,
+        follow(ours) as stream,
+        follow(others) as deaf,
+        follow(others, kind="tests.api.errand") as asking,
+        follow(lite_api.client) as everything,
+    ):
+        for each in (stream, deaf, asking, everything):
+            assert each.next()[0] == "open"
+        tell(job, 5)
+        assert stream.percents(1) == everything.percents(1) == [5]
+        lite_api.hub.hang_up_soon()
+        assert list(deaf) == list(asking) == []
 
 
 def test_what_is_no_event_is_passed_over(lite_api: Api, redis_url: str, errand: Make) -> None:
