@@ -19,11 +19,11 @@ RUN apt-get update && apt-get install -y --no-install-recommends python3-venv
 RUN python3 -m venv /uv && /uv/bin/pip install --no-cache-dir --disable-pip-version-check uv==0.13.9
 WORKDIR /src
 ENV UV_PROJECT_ENVIRONMENT=/opt/millrace UV_PYTHON_DOWNLOADS=never UV_COMPILE_BYTECODE=1 UV_LINK_MODE=copy UV_NO_CACHE=1
-COPY pyproject.toml uv.lock README.md LICENSE ./
+COPY pyproject.toml uv.lock ./
 RUN /uv/bin/uv sync --quiet --frozen --no-dev --no-install-project --python /usr/bin/python3
+COPY README.md LICENSE supervisord.conf ./
 COPY app app
 COPY actors actors
-COPY supervisord.conf ./
 # Built by the venv's own means and not editable: the final image holds no source tree and no builder.
 RUN /uv/bin/uv sync --quiet --frozen --no-dev --no-editable --python /usr/bin/python3
 
@@ -43,7 +43,7 @@ ENV PATH=/opt/millrace/bin:$PATH \
     MILLRACE_HOST=0.0.0.0 \
     MILLRACE_PORT=52100 \
     MILLRACE_HEALTH_HOST=0.0.0.0 \
-    MILLRACE_HEALTH_PORT=52101
+    MILLRACE_HEALTH_PORT=52110
 USER 10001:10001
 WORKDIR /data
 VOLUME ["/data"]

@@ -1,6 +1,6 @@
 # Everything one does here, in one word each. `make` alone lists them.
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-fast journeys check fix migrate migration image bench chaos verify
+.PHONY: help setup run test test-fast journeys check fix migrate migration image smoke bench chaos verify
 SHELL := /bin/sh
 BIN := .venv/bin
 # Test processes side by side; each has its own Redis and PostgreSQL.
@@ -55,6 +55,10 @@ migration: ## Write a migration from the models: make migration M="add a column"
 
 image: ## Build the container image: make image BASE=debian:bookworm-slim
 	@docker build --build-arg BASE=$(BASE) -t $(IMAGE) .
+
+smoke: ## Run the image as one container and as many, and hurt both; skipped without an engine
+	@scripts/setup.sh dev
+	@$(BIN)/python -m tests.smoke --image $(IMAGE) $(ARGS)
 
 bench: ## The rows of the targets table, each beside its peer
 	@scripts/setup.sh bench
