@@ -10,9 +10,11 @@ import sys
 gc.disable()  # nothing that an import makes is garbage, and looking for some is a tenth of it
 
 from actors.lifespan import EXIT_CONFIG, Lifespan
+from actors.running import add_actor
 from app.core import logging
 from app.core.errors import ConfigError
 from app.core.settings import get_settings
+from app.jobs import functions
 from app.jobs.broker import install
 
 ROOMS = ("actors.deliveries", "actors.documents", "actors.pipelines", "actors.retention", "actors.sources")
@@ -21,16 +23,13 @@ try:
     settings = get_settings()
     logging.setup("worker")
     broker = install([Lifespan()])
-    for module in (*ROOMS, *settings.modules):
+    for module in ROOMS:
         importlib.import_module(module)
+    functions.import_own(settings.modules)
+    for declared in functions.declared():
+        add_actor(broker, declared)
 except ConfigError as error:
     sys.stderr.write(f"millrace worker: {error.message}\n")
-    sys.exit(EXIT_CONFIG)
-except ModuleNotFoundError as error:
-    asked = [name for name in settings.modules if error.name and f"{name}.".startswith(f"{error.name}.")]
-    if not asked:
-        raise
-    sys.stderr.write(f"millrace worker: MILLRACE_MODULES names {asked[0]}, which cannot be found\n")
     sys.exit(EXIT_CONFIG)
 
 gc.freeze()  # nor will it ever be

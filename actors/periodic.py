@@ -22,7 +22,7 @@ from app.core.db import database
 from app.core.errors import AppError, ConfigError
 from app.core.health import HealthServer
 from app.core.settings import get_settings
-from app.jobs import schedules, timetable
+from app.jobs import functions, schedules, timetable
 
 # Whose definitions a schedule may name, beside those of MILLRACE_MODULES. Nothing heavy: no actor, no model.
 DEFINITIONS = ("app.documents.jobs", "app.sources.jobs", "app.retention.jobs")
@@ -94,8 +94,9 @@ def _start() -> TickBroker:
     if settings.role not in ("", "scheduler"):
         raise ConfigError(f"MILLRACE_ROLE={settings.role}: this process may not be the scheduler")
     logging.setup("scheduler")
-    for module in (*DEFINITIONS, *settings.modules):
+    for module in DEFINITIONS:
         importlib.import_module(module)
+    functions.import_own(settings.modules)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     broker = TickBroker()
     dramatiq.set_broker(broker)

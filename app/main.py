@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import importlib
 import signal
 import sys
 import threading
@@ -40,7 +39,8 @@ from app.api.errors import HANDLERS
 from app.core import logging, redis
 from app.core.db import close_database, database
 from app.core.errors import ConfigError, NotFound, Unavailable
-from app.core.settings import Settings, get_settings
+from app.core.settings import get_settings
+from app.jobs import functions
 from app.jobs.stream import Hub
 from app.tenants.keyring import Keyring
 from app.tenants.limits import Counter
@@ -90,7 +90,7 @@ def create_app() -> FastAPI:
     settings = get_settings()
     if settings.role not in ("", "api", "cli"):
         raise ConfigError(f"MILLRACE_ROLE is '{settings.role}': this process may not serve the API")
-    _import_own_kinds(settings)
+    functions.import_own(settings.modules)
     app = Api(
         title="Millrace",
         version=health.version(),
@@ -125,15 +125,6 @@ def create_app() -> FastAPI:
 async def _no_such_socket(websocket: WebSocket) -> None:
     """After all others, so that what is not there is said in the one shape of error."""
     raise NotFound(f"{websocket.url.path} is no WebSocket")
-
-
-def _import_own_kinds(settings: Settings) -> None:
-    """The definitions of a user's own kinds, so that they can be enqueued here."""
-    for name in settings.modules:
-        try:
-            importlib.import_module(name)
-        except ImportError as error:
-            raise ConfigError(f"MILLRACE_MODULES: {name} cannot be imported: {error}") from error
 
 
 @asynccontextmanager

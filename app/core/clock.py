@@ -21,3 +21,8 @@ def shift(offset: timedelta) -> None:
     """Move the wall clock of this process; monotonic() is untouched. Zero sets it right again."""
     global _offset
     _offset = offset
+
+
+def shifted() -> timedelta:
+    """How far the wall clock of this process has been moved."""
+    return _offset

@@ -79,6 +79,10 @@ class Push:
         """Whether Redis failed less than a second ago."""
         return clock.monotonic() < self._open_until
 
+    def give_up(self) -> None:
+        """Try nothing any more: this process has no Redis, and what waits in SQL waits there."""
+        self._open_until = float("inf")
+
     def call(self, command: Callable[[redis.Redis], T]) -> T:
         """What the command returns. Raises Unavailable at once while the circuit is open."""
         if self.is_open:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -173,3 +175,21 @@ def get_settings() -> Settings:
     except ValidationError as error:
         faults = [f"{PREFIX}{str(e['loc'][0]).upper()}: {e['msg']}" if e["loc"] else e["msg"] for e in error.errors()]
         raise ConfigError("; ".join(faults)) from error
+
+
+@contextmanager
+def overridden(**values: object) -> Iterator[None]:
+    """These settings in place of what the environment says, for this process: `overridden(data_dir=folder)`."""
+    names = {f"{PREFIX}{name.upper()}": str(value) for name, value in values.items()}
+    before = {name: os.environ.get(name) for name in names}
+    os.environ.update(names)
+    get_settings.cache_clear()
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+        get_settings.cache_clear()

@@ -6,9 +6,10 @@ import hashlib
 import random
 import re
 import traceback
-from datetime import timedelta
-from typing import NamedTuple
+from datetime import datetime, timedelta
+from typing import Any, NamedTuple
 
+from app.core import clock
 from app.core.errors import (
     AppError,
     Cancelled,
@@ -30,7 +31,7 @@ from app.core.settings import get_settings
 from app.jobs.definition import definition
 from app.jobs.kinship import Wait, WaitForChildren
 from app.jobs.lane_frames import LaneFailed
-from app.jobs.ledger import Claim
+from app.jobs.ledger import Claim, End
 from app.jobs.states import Outcome, State
 
 # Another try would end the same way.
@@ -118,3 +119,36 @@ def _told(
 
 def due_after(delay_s: float) -> timedelta:
     return timedelta(seconds=max(0.0, min(delay_s, timedelta(days=365).total_seconds())))
+
+
+def end_of(
+    claim: Claim,
+    verdict: Verdict,
+    *,
+    started_at: datetime | None,
+    result: dict[str, Any] | None,
+    progress: dict[str, Any] | None,
+) -> End:
+    """The verdict as the ledger writes it, now; there must be a state to write."""
+    assert verdict.state is not None
+    now = clock.now()
+    return End(
+        id=claim.id,
+        fence=claim.fence,
+        kind=claim.kind,
+        state=verdict.state,
+        outcome=verdict.outcome,
+        tries=verdict.tries,
+        finished_at=now,
+        started_at=started_at,
+        due_at=None if verdict.delay_s is None else now + due_after(verdict.delay_s),
+        error_type=verdict.error_type,
+        error_code=verdict.error_code,
+        error_message=verdict.error_message,
+        fingerprint=verdict.fingerprint,
+        traceback=verdict.traceback,
+        result=result if verdict.state == "succeeded" else None,
+        progress=progress,
+        parent_id=claim.parent_id,
+        wait=verdict.wait,
+    )

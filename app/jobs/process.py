@@ -16,9 +16,8 @@ from app.core.settings import get_settings
 from app.jobs import ledger
 from app.jobs.finisher import Done, Finisher
 from app.jobs.intake import Intake
-from app.jobs.ledger import End
 from app.jobs.loop import JobLoop
-from app.jobs.outcome import Verdict, due_after
+from app.jobs.outcome import Verdict, end_of
 from app.jobs.progress import Teller
 from app.jobs.run import Run, Runs
 
@@ -155,31 +154,11 @@ class WorkerProcess:
     def _submit(self, run: Run, verdict: Verdict) -> None:
         claim = run.claim
         progress, events = run.progress.close(succeeded=verdict.state == "succeeded") if run.progress else (None, [])
-        now = clock.now()
         if run.began is not None:
             self.intake.depth.learn(run.queue, clock.monotonic() - run.began)
         self.runs.remove(run)
         if verdict.state is None:  # somebody else's by now: nothing is written
             self.finisher.forget([(run.queue, run.redis_id)])
             return
-        end = End(
-            id=claim.id,
-            fence=claim.fence,
-            kind=claim.kind,
-            state=verdict.state,
-            outcome=verdict.outcome,
-            tries=verdict.tries,
-            finished_at=now,
-            started_at=run.started_at,
-            due_at=None if verdict.delay_s is None else now + due_after(verdict.delay_s),
-            error_type=verdict.error_type,
-            error_code=verdict.error_code,
-            error_message=verdict.error_message,
-            fingerprint=verdict.fingerprint,
-            traceback=verdict.traceback,
-            result=run.result if verdict.state == "succeeded" else None,
-            progress=progress,
-            parent_id=claim.parent_id,
-            wait=verdict.wait,
-        )
+        end = end_of(claim, verdict, started_at=run.started_at, result=run.result, progress=progress)
         self.finisher.submit(Done(end, claim, (run.queue, run.redis_id), events))

@@ -19,7 +19,7 @@ from app.core.db import close_database, database
 from app.core.errors import ConfigError, Unavailable
 from app.core.health import HealthServer
 from app.core.settings import get_settings
-from app.jobs import admission, control, dispatch, events, families, ledger, moves, shares, workers
+from app.jobs import admission, control, dispatch, events, families, functions, ledger, moves, shares, workers
 from app.jobs.dispatch import DEFAULT_WINDOW, LUA
 from app.jobs.ledger import FREE_BATCH
 from app.jobs.queues import QUEUES
@@ -288,6 +288,7 @@ class Relay:
 def main() -> None:
     """Be a relay process until SIGTERM or SIGINT; a second one changes nothing. Raises ConfigError."""
     logging.setup("relay")
+    functions.import_own(get_settings().modules)  # a job may end here, and its definition wants to hear of it
     relay = Relay()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: relay.stop.set())

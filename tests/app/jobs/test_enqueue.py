@@ -10,12 +10,12 @@ import pytest
 from pydantic import ValidationError
 from sqlalchemy.orm import Session
 
-from actors.runtime import LARGEST_RESULT_BYTES, checked_result
 from app.core import clock
 from app.core.errors import InvalidInput
 from app.jobs import dispatch
 from app.jobs.definition import Job, definition, kinds
 from app.jobs.enqueue import LARGEST_PAYLOAD_BYTES, enqueue, enqueue_many
+from app.jobs.results import LARGEST_RESULT_BYTES, checked_result
 from tests.app.jobs.conftest import Chore, Desk
 from tests.support.databases import SettingsEnv
 from tests.support.services import RedisServer

@@ -1,0 +1,97 @@
+"""How a worker runs the function of a kind: on the loop where it awaits, in a lane where it computes."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+import dramatiq
+
+from app.core.errors import AppError
+from app.core.settings import get_settings
+from app.jobs.awaiting import AWAITS
+from app.jobs.broker import LedgerBroker
+from app.jobs.definition import Job
+from app.jobs.functions import Declared
+from app.jobs.lanes import LaneCall
+from app.jobs.process import WorkerProcess
+from app.jobs.queues import QUEUES
+from app.jobs.results import checked_result
+from app.jobs.run import Run
+
+
+def add_actor(broker: LedgerBroker, declared: Declared) -> None:
+    """Make the function the actor of its kind; what surrounds every run is middleware."""
+    definition, function = declared
+    process, options = broker.process, {}
+
+    def receive(job_id: str) -> None:
+        run = process.runs.get(job_id)
+        if run is not None:  # else it was handed back a moment ago
+            run.result = checked_result(_run_in_lane(process, run, definition, function))
+
+    async def awaits(run: Run) -> None:
+        run.result = checked_result(await _stoppable(process, run, definition, function))
+
+    if inspect.iscoroutinefunction(function):
+        options[AWAITS] = awaits
+
+    dramatiq.Actor(
+        receive,
+        broker=broker,
+        actor_name=definition.kind,
+        queue_name=definition.queue,
+        priority=QUEUES.index(definition.queue),
+        options=options,
+    )
+
+
+async def _stoppable(process: WorkerProcess, run: Run, definition: type[Job], function: Callable[..., Any]) -> Any:
+    job = definition.load(run.claim.payload, run.claim.payload_version)
+    task = asyncio.current_task()
+    assert task is not None
+
+    def stop(_: AppError) -> None:
+        process.loop.loop.call_soon_threadsafe(task.cancel)
+
+    run.attach(stop)
+    try:
+        if run.claim.must_mark_start:
+            await asyncio.to_thread(process.mark_start_now, run)
+        return await function(job, run.progress)
+    except asyncio.CancelledError as error:
+        if run.reason is None:
+            raise RuntimeError("the job cancelled itself") from error
+        raise run.reason from None
+    finally:
+        run.attach(_nothing)
+
+
+def _nothing(_: AppError) -> None:
+    """There is no code to stop any more."""
+
+
+def _run_in_lane(process: WorkerProcess, run: Run, definition: type[Job], function: Callable[..., Any]) -> Any:
+    job = definition.load(run.claim.payload, run.claim.payload_version)
+    progress = run.progress
+    assert progress is not None
+    if run.claim.must_mark_start:
+        process.mark_start_now(run)
+
+    def report(said: dict[str, Any]) -> None:
+        progress.report(**said)
+
+    call = LaneCall.of_job(
+        f"{definition.__module__}:{definition.__qualname__}",
+        job.model_dump(mode="json"),
+        function,
+        on_progress=report,
+        time_limit_s=definition.time_limit_s,
+        grace_s=definition.grace_s,
+        memory_mb=definition.memory_mb or get_settings().lane_memory_mb,
+    )
+    run.disarm()  # the lane keeps the limits, counted from when it has the call
+    run.attach(call.stop)
+    return call.run()

@@ -1,0 +1,218 @@
+"""For tests of your own kinds: an empty ledger, and their jobs run here and now. Needs neither Redis nor a worker.
+
+    from app.jobs import testing as jobs
+
+    @pytest.fixture(autouse=True)
+    def ledger():
+        with jobs.ledger():
+            yield
+
+    def test_a_receipt_is_sent():
+        row = jobs.run_inline(SendReceipt(order_id=7))
+        assert row.state == "succeeded"
+
+    def test_what_a_payment_starts():
+        pay(order)                                  # enqueues
+        assert [row.kind for row in jobs.drain()] == ["shop.receipt"]
+
+The row, the transactions, holds, errors and retries are the real ones; a plain function runs in this process instead of
+a lane, and no time limit is kept.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from datetime import timedelta
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Unpack
+
+import sqlalchemy as sa
+from sqlalchemy.orm import Session
+
+from app.core import clock, migrate, redis, trace
+from app.core.db import Database, close_database, database
+from app.core.ids import uuid7
+from app.core.settings import overridden
+from app.jobs import dispatch, families, functions, moves, workers
+from app.jobs import ledger as rows
+from app.jobs.definition import Job
+from app.jobs.enqueue import Options, enqueue
+from app.jobs.ledger import Claim
+from app.jobs.models import JobRow
+from app.jobs.outcome import end_of, judge
+from app.jobs.progress import Progress, Teller
+from app.jobs.queues import QUEUES
+from app.jobs.results import checked_result
+from app.jobs.states import ENDED
+
+# Jobs that start each other for ever are found out.
+MOST_RUNS = 1000
+
+
+@contextmanager
+def ledger(database_url: str | None = None) -> Iterator[Database]:
+    """An empty ledger for this process: SQLite in a folder that goes away, or a database of yours (it is migrated)."""
+    with tempfile.TemporaryDirectory(prefix="millrace-test-") as folder:
+        if database_url is None:
+            path = Path(folder) / "millrace.db"
+            shutil.copyfile(_template(), path)
+            database_url = f"sqlite:///{path}"
+        shift = clock.shifted()
+        _forget()
+        try:
+            with overridden(database_url=database_url, data_dir=folder, redis_url="unix:///nonexistent/redis.sock"):
+                redis.push().give_up()
+                migrate.upgrade(database())
+                yield database()
+        finally:
+            clock.shift(shift)
+            _forget()
+
+
+@lru_cache(maxsize=1)
+def _template() -> Path:
+    """A migrated file, made once a process: the copies are cheap."""
+    folder = tempfile.TemporaryDirectory(prefix="millrace-test-")
+    _kept.append(folder)
+    path = Path(folder.name) / "template.db"
+    made = Database(f"sqlite:///{path}")
+    migrate.upgrade(made)
+    with made.engine.connect() as connection:
+        connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)")
+        connection.commit()
+    made.close()
+    return path
+
+
+# Gone with the process.
+_kept: list[tempfile.TemporaryDirectory[str]] = []
+
+
+def _forget() -> None:
+    close_database()
+    redis.push.cache_clear()
+    dispatch.window.forget()
+
+
+def run_inline(job: Job, *, tenant: str = "default", **options: Unpack[Options]) -> JobRow:
+    """Enqueue the job and run it at once, whatever its due_at; its row as the run left it.
+
+    Raises what the job raised, after its row says so.
+    """
+    row = database().transaction(enqueue, job, tenant=tenant, **options)
+    with _at(row):
+        ended, error = _run(row.id)
+    if error is not None and ended.state != "waiting":
+        raise error
+    return ended
+
+
+def drain(*, most: int = MOST_RUNS, later: bool = False) -> list[JobRow]:
+    """Run all that waits, and what that starts in turn, until nothing is left; the rows in the order of their runs.
+
+    What a job raised stands in its row, as always. `later`: what is due in the future, such as retries, runs as well;
+    the clock goes on for it. Raises RuntimeError after so many runs.
+    """
+    done: list[JobRow] = []
+    shift = clock.shifted()
+    try:
+        while True:
+            job_id = database().transaction(_next, later)
+            if job_id is None:
+                return done
+            if len(done) == most:
+                raise RuntimeError(f"more than {most} runs: do these jobs start each other for ever?")
+            done.append(_run(job_id)[0])
+    finally:
+        clock.shift(shift)
+
+
+@contextmanager
+def _at(row: JobRow) -> Iterator[None]:
+    """The clock, for as long, at the time when the job is due."""
+    shift = clock.shifted()
+    if row.due_at > clock.now():
+        clock.shift(shift + (row.due_at - clock.now()))
+    try:
+        yield
+    finally:
+        clock.shift(shift)
+
+
+def _next(session: Session, later: bool) -> str | None:
+    """The next job to run, as a worker would take it; with `later` the clock goes on to what is due first."""
+    while True:
+        moves.make_due(session, MOST_RUNS)
+        moves.expire(session, MOST_RUNS)
+        families.cut(session)
+        families.settle(session)
+        queued = sa.select(JobRow.id).where(JobRow.state == "queued", JobRow.due_at <= clock.now())
+        job_id = session.scalar(queued.order_by(JobRow.priority.desc(), JobRow.id).limit(1))
+        if job_id is not None or not later:
+            return job_id
+        waiting = sa.select(sa.func.min(JobRow.due_at)).where(JobRow.state.in_(("scheduled", "retrying", "queued")))
+        first = session.scalar(waiting)
+        if first is None:
+            return None
+        clock.shift(clock.shifted() + max(first - clock.now(), timedelta(0)))
+
+
+def _run(job_id: str) -> tuple[JobRow, BaseException | None]:
+    """One run of a queued job, as far as a worker would take it."""
+    claim = database().transaction(_claim, job_id)
+    progress = Progress(claim, Teller(lambda claim, snapshot: None))
+    started_at, result, error = clock.now(), None, None
+    trace.enter(claim.traceparent)
+    try:
+        result = checked_result(_call(claim, progress))
+    except Exception as raised:  # noqa: BLE001  the outcome table judges it, as in a worker
+        error = raised
+    finally:
+        trace.enter(None)
+    kept, _ = progress.close(succeeded=error is None)
+    verdict = judge(claim, error)
+    if verdict.state is not None:
+        end = end_of(claim, verdict, started_at=started_at, result=result, progress=kept)
+        database().transaction(rows.finish, [end])
+    row = database().read(lambda session: session.get(JobRow, job_id))
+    assert row is not None
+    return row, None if row.state == "succeeded" else error
+
+
+def _claim(session: Session, job_id: str) -> Claim:
+    moves.make_due(session, MOST_RUNS)
+    worker_id = uuid7()
+    workers.register(session, worker_id, list(QUEUES), 1, None)
+    claims = rows.claim(session, [job_id], worker_id, past_gates=True)
+    if not claims:
+        row = session.get(JobRow, job_id)
+        state = "gone" if row is None else f"{row.state}{' already' if row.state in ENDED else ''}"
+        raise RuntimeError(f"job {job_id} cannot be run: it is {state}")
+    return claims[0]
+
+
+def _call(claim: Claim, progress: Progress) -> Any:
+    found = functions.function_of(claim.kind)
+    if found is None:
+        raise LookupError(f"no function is declared for {claim.kind}: import the module with its @job_actor")
+    job = found.definition.load(claim.payload, claim.payload_version)
+    if inspect.iscoroutinefunction(found.function):
+        return _awaited(lambda: asyncio.run(found.function(job, progress)))
+    return found.function(job, progress)
+
+
+def _awaited(run: Callable[[], Any]) -> Any:
+    """Also inside a test that has a loop of its own: then in a thread beside it."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return run()
+    with ThreadPoolExecutor(1) as beside:
+        return beside.submit(run).result()
