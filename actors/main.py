@@ -17,7 +17,14 @@ from app.core.settings import get_settings
 from app.jobs import functions
 from app.jobs.broker import install
 
-ROOMS = ("actors.deliveries", "actors.documents", "actors.pipelines", "actors.retention", "actors.sources")
+ROOMS = (
+    "actors.deliveries",
+    "actors.documents",
+    "actors.jobs",
+    "actors.pipelines",
+    "actors.retention",
+    "actors.sources",
+)
 
 try:
     settings = get_settings()

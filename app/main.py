@@ -18,6 +18,7 @@ from starlette.middleware.exceptions import ExceptionMiddleware
 from starlette.types import ASGIApp
 
 from app.api import (
+    bulk,
     docs,
     documents,
     events,
@@ -110,6 +111,7 @@ def create_app() -> FastAPI:
         workers,
         reasons,
         webhooks,
+        bulk,
         events,
         documents,
         search,

@@ -255,6 +255,45 @@ def jobs_discard(job_id: JobId, as_json: Json = False) -> int:
     return command.discard(job_id, as_json=as_json)
 
 
+DeadKind = Annotated[str | None, typer.Option("--kind", help="Only jobs of this kind.")]
+DeadQueue = Annotated[str | None, typer.Option("--queue", help="Only jobs of this queue.")]
+DeadCode = Annotated[str | None, typer.Option("--code", help="Only errors with this code.")]
+Fingerprint = Annotated[str | None, typer.Option(help="Only this fault; `millrace dead list` shows them.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be touched, and touch nothing.")]
+
+
+@dead.command("retry")
+def dead_retry(
+    fingerprint: Fingerprint = None,
+    kind: DeadKind = None,
+    queue: DeadQueue = None,
+    code: DeadCode = None,
+    dry_run: DryRun = False,
+    as_json: Json = False,
+) -> int:
+    """Try all dead letters again that the options name."""
+    from app.cli import reasons as command
+
+    wanted = {"fingerprint": fingerprint, "kind": kind, "queue": queue, "error_code": code}
+    return command.many("retry", wanted, dry_run=dry_run, as_json=as_json)
+
+
+@dead.command("discard")
+def dead_discard(
+    fingerprint: Fingerprint = None,
+    kind: DeadKind = None,
+    queue: DeadQueue = None,
+    code: DeadCode = None,
+    dry_run: DryRun = False,
+    as_json: Json = False,
+) -> int:
+    """Put all dead letters away that the options name."""
+    from app.cli import reasons as command
+
+    wanted = {"fingerprint": fingerprint, "kind": kind, "queue": queue, "error_code": code}
+    return command.many("discard", wanted, dry_run=dry_run, as_json=as_json)
+
+
 @dead.command("list")
 def dead_list(
     kind: Annotated[str | None, typer.Option(help="Only jobs of this kind.")] = None,

@@ -65,3 +65,18 @@ def dead(*, kind: str | None, queue: str | None, limit: int, as_json: bool) -> i
     if page.get("has_more"):
         output.out.print("[dim]and more: --limit[/]")
     return exits.OK
+
+
+def many(action: str, wanted: dict[str, str | None], *, dry_run: bool, as_json: bool) -> int:
+    """Have a job do it to all that are wanted, or say what it would touch."""
+    given = {name: value for name, value in wanted.items() if value is not None}
+    with Server() as server:
+        said = server.post("/api/jobs:bulk", {"action": action, "filter": given, "dry_run": dry_run})
+    if as_json:
+        output.emit(said)
+    elif dry_run:
+        kinds = ", ".join(f"{number} {kind}" for kind, number in said["kinds"].items())
+        output.out.print(f"{said['matched']} jobs{output.text(f': {kinds}' if kinds else '')}")
+    else:
+        output.out.print(f"{output.state(said['state'])}  {said['id']}  (millrace jobs follow {said['id']})")
+    return exits.OK

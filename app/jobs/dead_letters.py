@@ -11,10 +11,8 @@ from sqlalchemy.orm import Session
 from app.core import clock
 from app.core.errors import Conflict
 from app.jobs.models import JobRow
-from app.jobs.view import get, moment
+from app.jobs.view import NAMELESS, get, moment
 
-# The group of failures that have no fingerprint.
-NAMELESS = "none"
 # Not a parameter: PostgreSQL would take it for two different ones in SELECT and GROUP BY.
 _FINGERPRINT = sa.func.coalesce(JobRow.fingerprint, sa.literal_column(f"'{NAMELESS}'"))
 DEAD = sa.and_(JobRow.state == "failed", JobRow.discarded_at.is_(None))

@@ -143,6 +143,17 @@ class WorkerRow(Base):
     started_at: Mapped[datetime] = mapped_column(UtcDateTime)
 
 
+class BulkRow(Base):
+    """How far a job over many jobs has come: written with each batch, so that a second run goes on where it was."""
+
+    __tablename__ = "bulk"
+
+    job_id: Mapped[str] = mapped_column(JobId, sa.ForeignKey("job.id", ondelete="CASCADE"), primary_key=True)
+    last_id: Mapped[str | None] = mapped_column(JobId)
+    done: Mapped[int] = mapped_column(default=0)
+    refused: Mapped[int] = mapped_column(default=0)
+
+
 class JobLogRow(Base):
     """A line that a job's code logged; `attempt` is the try, `fence` the claim it belongs to."""
 

@@ -15,6 +15,9 @@ from app.core.ids import is_uuid
 from app.jobs.events import FIELDS, attempt_number
 from app.jobs.models import AttemptRow, JobRow, WorkerRow
 
+# The fingerprint of failures that have none.
+NAMELESS = "none"
+
 
 @dataclass(frozen=True, slots=True)
 class JobFilter:
@@ -88,16 +91,15 @@ def get_many(session: Session, ids: Sequence[str]) -> list[JobRow]:
     return list(session.scalars(sa.select(JobRow).where(JobRow.id.in_(ids))))
 
 
-def list_jobs(session: Session, tenant: str, wanted: JobFilter, limit: int) -> list[JobRow]:
-    """The newest first, at most `limit`."""
-    query = sa.select(JobRow).where(JobRow.tenant == tenant).order_by(JobRow.id.desc()).limit(limit)
-    conditions = [
+def conditions(tenant: str, wanted: JobFilter) -> list[sa.ColumnElement[bool]]:
+    """What rows of the tenant must be for the filter."""
+    asked = [
         wanted.states is not None and JobRow.state.in_(wanted.states or ()),
         wanted.kind is not None and JobRow.kind == wanted.kind,
         wanted.queue is not None and JobRow.queue == wanted.queue,
         wanted.document_id is not None and JobRow.document_id == wanted.document_id,
         wanted.error_code is not None and JobRow.error_code == wanted.error_code,
-        wanted.fingerprint is not None and JobRow.fingerprint == wanted.fingerprint,
+        wanted.fingerprint is not None and _of_fault(wanted.fingerprint),
         wanted.discarded is not None and (JobRow.discarded_at.is_not(None) == wanted.discarded),
         wanted.created_after is not None and JobRow.created_at >= wanted.created_after,
         wanted.created_before is not None and JobRow.created_at < wanted.created_before,
@@ -105,7 +107,17 @@ def list_jobs(session: Session, tenant: str, wanted: JobFilter, limit: int) -> l
         wanted.before_id is not None and JobRow.id < wanted.before_id,
         wanted.only_kinds is not None and _of_kinds(wanted.only_kinds or ()),
     ]
-    return list(session.scalars(query.where(*(c for c in conditions if not isinstance(c, bool)))))
+    return [JobRow.tenant == tenant, *(one for one in asked if not isinstance(one, bool))]
+
+
+def _of_fault(fingerprint: str) -> sa.ColumnElement[bool]:
+    return JobRow.fingerprint.is_(None) if fingerprint == NAMELESS else JobRow.fingerprint == fingerprint
+
+
+def list_jobs(session: Session, tenant: str, wanted: JobFilter, limit: int) -> list[JobRow]:
+    """The newest first, at most `limit`."""
+    query = sa.select(JobRow).where(*conditions(tenant, wanted)).order_by(JobRow.id.desc()).limit(limit)
+    return list(session.scalars(query))
 
 
 def _of_kinds(names: Sequence[str]) -> sa.ColumnElement[bool]:

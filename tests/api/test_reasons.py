@@ -146,3 +146,29 @@ def test_workers_are_listed_and_steered(api: Api) -> None:
     assert api.client.get("/api/workers", params={"state": "running"}).json()["data"] == []
     acts = [entry["action"] for entry in api.client.get("/api/audit-log").json()["data"]]
     assert acts[:3] == ["worker.drain", "worker.resume", "worker.pause"]
+
+
+def test_many_jobs_are_tried_again_by_a_job_of_its_own(api: Api, errand: Make) -> None:
+    for _ in range(3):
+        move(errand(), state="failed", finished_at=clock.now(), fingerprint="ab")
+    body = {"action": "retry", "filter": {"fingerprint": "ab"}}
+    preview = api.client.post("/api/jobs:bulk", json=body | {"dry_run": True})
+    assert (preview.status_code, preview.json()["matched"], len(preview.json()["sample"])) == (200, 3, 3)
+    first = api.client.post("/api/jobs:bulk", json=body, headers={"Idempotency-Key": "once"})
+    again = api.client.post("/api/jobs:bulk", json=body, headers={"Idempotency-Key": "once"})
+    assert (first.status_code, first.json()["kind"], again.json()["id"]) == (202, "jobs.bulk", first.json()["id"])
+    acts = [entry["action"] for entry in api.client.get("/api/audit-log").json()["data"]]
+    assert acts == ["jobs.bulk.retry"]
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {}, {"action": "retry"}, {"action": "retry", "filter": {}}, {"action": "burn", "filter": {"kind": "x"}},
+        {"action": "cancel", "filter": {"states": ["failed"]}}, {"action": "retry", "filter": {"states": []}},
+        {"action": "retry", "filter": {"colour": "red"}}, {"action": "retry", "filter": {"parent_id": "x"}},
+        {"action": "retry", "filter": {"created_after": "0001-01-01T00:00:00+14:00"}},
+    ],
+)  # fmt: skip
+def test_a_wrong_order_for_many_is_refused(lite_api: Api, wrong: dict[str, Any]) -> None:
+    assert lite_api.client.post("/api/jobs:bulk", json=wrong).status_code == 422

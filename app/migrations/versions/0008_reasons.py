@@ -1,4 +1,4 @@
-"""Reasons: dead letters in groups, log lines of jobs, and when a worker was last heard."""
+"""Reasons: dead letters in groups, log lines of jobs, jobs over many jobs, and when a worker was last heard."""
 
 from __future__ import annotations
 
@@ -39,11 +39,21 @@ def upgrade() -> None:
         sa.ForeignKeyConstraint(["job_id"], ["job.id"], name=op.f("fk_job_log_job_id"), ondelete="CASCADE"),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_job_log")),
     )
+    op.create_table(
+        "bulk",
+        sa.Column("job_id", Id, nullable=False),
+        sa.Column("last_id", Id, nullable=True),
+        sa.Column("done", sa.Integer(), nullable=False),
+        sa.Column("refused", sa.Integer(), nullable=False),
+        sa.ForeignKeyConstraint(["job_id"], ["job.id"], name=op.f("fk_bulk_job_id"), ondelete="CASCADE"),
+        sa.PrimaryKeyConstraint("job_id", name=op.f("pk_bulk")),
+    )
     op.create_index("ix_job_log_job", "job_log", ["job_id", "id"], unique=False)
     op.create_index("ix_job_log_at", "job_log", ["at"], unique=False)
 
 
 def downgrade() -> None:
+    op.drop_table("bulk")
     op.drop_table("job_log")
     op.drop_column("worker", "beat_at")
     op.drop_index("ix_job_dead", table_name="job")

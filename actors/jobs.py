@@ -1,0 +1,15 @@
+"""Actors about jobs themselves."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from actors.runtime import job_actor
+from app.jobs import bulk
+from app.jobs.bulk import Bulk
+from app.jobs.progress import Progress
+
+
+@job_actor(Bulk)
+async def many_jobs(job: Bulk, progress: Progress) -> dict[str, Any]:
+    return await bulk.run(job, progress)
