@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from app.cli import exits
+from app.cli import exits, kinds_words
 from app.cli.exits import Quit
 from app.cli.keys_words import keys, tenants
 from app.cli.schedules_words import schedules
@@ -47,6 +47,8 @@ queues = typer.Typer(
 workers = typer.Typer(help="Workers: who runs jobs.", no_args_is_help=True, rich_markup_mode=None)
 config = typer.Typer(help="Settings.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(jobs, name="jobs")
+app.command("kinds")(kinds_words.kinds)
+jobs.command("start")(kinds_words.start)
 app.add_typer(dead, name="dead")
 app.add_typer(workers, name="workers")
 app.add_typer(queues, name="queues")

@@ -20,6 +20,7 @@ from app.cli import exits
 from app.cli.exits import Quit
 from app.cli.place import Place
 from app.cli.server import Server
+from app.jobs.definition import Job
 from app.jobs.models import JobRow
 from tests.api.conftest import Api
 from tests.api.test_events import move
@@ -206,3 +207,32 @@ def test_everything_can_be_followed_until_one_has_seen_enough(
     assert elsewhere("jobs", "follow", **there).code == exits.BAD_USE
     assert elsewhere("jobs", "follow", "--all", "x", **there).code == exits.BAD_USE
     assert elsewhere("jobs", "follow", "--all", "--state", "odd", **there).code == exits.BAD_USE
+
+
+class Parcel(Job, kind="tests.cli.parcel", open_to="write"):
+    """Send a parcel."""
+
+    to: str
+    weight_g: int = 100
+
+
+def test_any_open_kind_can_be_started(lite_api: Api, elsewhere: Elsewhere, tmp_path: Path) -> None:
+    there = {"MILLRACE_URL": lite_api.url, "MILLRACE_API_KEY": API_SECRET}
+    listed = elsewhere("kinds", **there)
+    assert "tests.cli.parcel" in listed.out and "to, weight_g?" in listed.out
+    assert elsewhere("kinds", "tests.cli.parcel", "--json", **there).json["schema"]["required"] == ["to"]
+    assert elsewhere("kinds", "nothing", **there).code == exits.NOT_FOUND
+    one = ("jobs", "start", "tests.cli.parcel", '{"to": "Oslo"}', "--due", "2199-01-01T00:00:00Z", "--priority", "5")
+    started = elsewhere(*one, "--key", "k", "--json", **there).json
+    assert (started["kind"], started["state"]) == ("tests.cli.parcel", "scheduled")
+    assert elsewhere(*one, "--key", "k", "--json", **there).json["id"] == started["id"]
+    (tmp_path / "home" / "many.json").write_text('[{"to": "Rome"}, {"to": "Bern", "weight_g": 7}]')
+    several = elsewhere("jobs", "start", "tests.cli.parcel", f"@{tmp_path / 'home' / 'many.json'}", "--json", **there)
+    shown = [lite_api.client.get(f"/api/jobs/{job['id']}").json()["payload"] for job in several.lines]
+    assert shown == [{"to": "Rome", "weight_g": 100}, {"to": "Bern", "weight_g": 7}]
+    for wrong in ("{", "@nowhere", '{"to": 7}', "7"):
+        refused = elsewhere("jobs", "start", "tests.cli.parcel", wrong, **there)
+        assert (refused.code, len(refused.err.splitlines())) == (exits.BAD_USE, 1), refused
+    assert elsewhere("jobs", "start", "nothing", **there).code == exits.BAD_USE
+    late = elsewhere("jobs", "start", "tests.cli.parcel", '{"to": "Oslo"}', "--wait", "--timeout", "0.5", **there)
+    assert late.code == exits.TIMEOUT
