@@ -17,6 +17,7 @@ MODULES = (
     "progress_latency",
     "sse_clients",
     "query_latency",
+    "schedules",
     "quality",
     "fresh_start",
 )
