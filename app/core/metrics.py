@@ -10,6 +10,7 @@ _FAST = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10,
 
 JOBS_ENQUEUED = Counter("millrace_jobs_enqueued", "Jobs written.", ["kind", "queue"], registry=REGISTRY)
 JOBS_ENDED = Counter("millrace_jobs_ended", "Attempts ended.", ["kind", "outcome"], registry=REGISTRY)
+JOBS_TIMED_OUT = Counter("millrace_jobs_timed_out", "Attempts that a time limit ended.", ["kind"], registry=REGISTRY)
 JOB_SECONDS = Histogram(
     "millrace_job_duration_seconds", "Length of an attempt.", ["kind"], buckets=_FAST, registry=REGISTRY
 )
@@ -22,6 +23,7 @@ OLDEST_WAITING_SECONDS = Gauge(
     "millrace_oldest_waiting_seconds", "Age of the oldest job that is due.", ["queue"], registry=REGISTRY
 )
 WORKERS = Gauge("millrace_workers", "Workers alive.", registry=REGISTRY)
+SERVICE_UP = Gauge("millrace_service_up", "Whether a relay's last round reached it.", ["service"], registry=REGISTRY)
 REPUSHED = Counter("millrace_relay_repushed", "Pushes that were lost and repeated.", registry=REGISTRY)
 ADMITTED = Counter("millrace_relay_admitted", "Jobs the relay put into the window.", ["queue"], registry=REGISTRY)
 FREED = Counter("millrace_relay_freed", "Jobs taken back from dead workers.", registry=REGISTRY)

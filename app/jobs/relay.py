@@ -77,6 +77,7 @@ class Relay:
     _waiting: list[str] = field(default_factory=list)
     _backlog: set[str] = field(default_factory=set)
     _said: dict[str, float] = field(default_factory=dict)
+    _missed: set[str] = field(default_factory=set)
     _run_id: str = ""
     _slow_at: float = 0.0
     _looked_at: float = 0.0
@@ -101,14 +102,18 @@ class Relay:
             self._slow_at = clock.monotonic()
             steps += [self._bury_dead, self._check_epoch, self._tell_windows, self._repush_lost]
         problems = []
+        self._missed.clear()
         for step in (*steps, self._check_flush, self._feed):
             problems += self._try(step)
+        for service in ("sql", "redis"):
+            metrics.SERVICE_UP.labels(service).set(service not in self._missed)
         return bool(self._waiting), list(dict.fromkeys(problems))
 
     def _try(self, step: Any) -> list[str]:
         try:
             step()
         except (Unavailable, ConfigError) as error:
+            self._missed.add("sql" if "database" in error.code else "redis")
             if "database" in error.code:
                 self._seen.clear()  # a beat that could not be read is no beat that stood still
             self._say(error.message)

@@ -9,6 +9,7 @@ from dramatiq import Middleware
 from prometheus_client import Counter, Histogram
 
 from app.core import clock, metrics
+from app.core.errors import TimeLimitExceeded
 from app.jobs.process import WorkerProcess
 from app.jobs.run import Run
 
@@ -40,6 +41,8 @@ class Metrics(Middleware):
         claim = run.claim
         if run.verdict is not None:
             _ended(claim.kind, run.verdict.outcome).inc()
+            if run.verdict.error_type == TimeLimitExceeded.__name__:
+                metrics.JOBS_TIMED_OUT.labels(claim.kind).inc()
         if run.began is not None and run.started_at is not None:
             _lengths(claim.kind).observe(clock.monotonic() - run.began)
             _waits(claim.queue).observe(max(0.0, (run.started_at - claim.due_at).total_seconds()))

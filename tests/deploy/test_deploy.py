@@ -1,0 +1,119 @@
+"""What lies in deploy/ fits the programs: metrics that exist, settings that exist, ports and users that agree."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from app.core import metrics
+from app.core.settings import PREFIX, Settings
+from tests.support.stack import REPOSITORY
+
+DEPLOY = REPOSITORY / "deploy"
+ALERTS = DEPLOY / "alerts"
+
+
+def _series() -> set[str]:
+    """Every name that /metrics may show, also of what was not counted yet."""
+    names: set[str] = set()
+    for family in metrics.REGISTRY.collect():
+        suffixes = {"counter": ["_total"], "histogram": ["_bucket", "_count", "_sum"]}.get(family.type, [""])
+        names |= {family.name + suffix for suffix in suffixes}
+    return names
+
+
+def _named(text: str) -> set[str]:
+    return set(re.findall(r"\bmillrace_[a-z_]+\b", text))
+
+
+def test_rules_and_panels_name_metrics_that_exist() -> None:
+    rules = yaml.safe_load((ALERTS / "rules.yaml").read_text())["groups"][0]["rules"]
+    panels = json.loads((ALERTS / "dashboard.json").read_text())["panels"]
+    asked = _named(" ".join(rule["expr"] for rule in rules))
+    shown = _named(" ".join(target["expr"] for panel in panels for target in panel["targets"]))
+    assert asked
+    assert shown
+    assert (asked | shown) - _series() == set()
+
+
+def test_every_rule_says_what_to_do() -> None:
+    for rule in yaml.safe_load((ALERTS / "rules.yaml").read_text())["groups"][0]["rules"]:
+        assert {"summary", "action"} <= set(rule["annotations"]), rule["alert"]
+
+
+def test_the_rules_fire_when_they_should() -> None:
+    """Prometheus' own unit tests; every rule is in them."""
+    promtool = shutil.which("promtool")
+    if promtool is None:
+        pytest.skip("promtool is not here (apt-get install prometheus)")
+    ran = subprocess.run(
+        [promtool, "test", "rules", "rules.test.yaml"], cwd=ALERTS, capture_output=True, text=True, check=False
+    )
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+
+
+def test_every_rule_is_tested() -> None:
+    tested = yaml.safe_load((ALERTS / "rules.test.yaml").read_text())["tests"]
+    fired = {one["alertname"] for test in tested for one in test["alert_rule_test"] if one.get("exp_alerts")}
+    rules = yaml.safe_load((ALERTS / "rules.yaml").read_text())["groups"][0]["rules"]
+    assert fired == {rule["alert"] for rule in rules}
+
+
+def _known_settings() -> set[str]:
+    known = {f"{PREFIX}{name.upper()}" for name in Settings.model_fields}
+    return known | {f"{name}_FILE" for name in known}
+
+
+def _deployed() -> list[Path]:
+    return [path for path in DEPLOY.rglob("*") if path.suffix in (".yaml", ".example")] + [REPOSITORY / "Dockerfile"]
+
+
+@pytest.mark.parametrize("path", _deployed(), ids=lambda path: path.name)
+def test_only_settings_that_exist_are_set(path: Path) -> None:
+    named = set(re.findall(r"\bMILLRACE_[A-Z_]+", path.read_text()))
+    # The one name that is Compose's own.
+    assert named - _known_settings() - {"MILLRACE_IMAGE"} == set()
+
+
+@pytest.mark.parametrize("name", ["compose.yaml", "compose.single.yaml"])
+def test_containers_outlive_the_grace_period_and_own_nothing(name: str) -> None:
+    services: dict[str, Any] = yaml.safe_load((DEPLOY / name).read_text())["services"]
+    ours = {word: one for word, one in services.items() if "millrace" in str(one["image"])}
+    assert ours
+    for service in services.values():
+        assert "container_name" not in service
+    for service in ours.values():
+        assert int(service["stop_grace_period"].removesuffix("s")) >= Settings().grace_s + 30
+        assert service["read_only"]
+        assert service["cap_drop"] == ["ALL"]
+    published = [word for word, one in services.items() if "ports" in one]
+    assert published == (["api"] if name == "compose.yaml" else ["millrace"])
+
+
+def test_the_overlay_builds_and_pods_are_closed(tmp_path: Path) -> None:
+    kubectl = shutil.which("kubectl")
+    if kubectl is None:
+        pytest.skip("kubectl is not here; its kustomize builds the overlay")
+    shutil.copytree(DEPLOY / "k8s", tmp_path / "k8s")
+    overlay = tmp_path / "k8s" / "production"
+    shutil.copyfile(overlay / "secrets.example", overlay / "secrets.env")
+    ran = subprocess.run([kubectl, "kustomize", str(overlay)], capture_output=True, text=True, check=False)
+    assert ran.returncode == 0, ran.stderr
+    made = [one for one in yaml.safe_load_all(ran.stdout) if one]
+    pods = {
+        one["metadata"]["name"]: one["spec"]["template"]["spec"] for one in made if "template" in one.get("spec", {})
+    }
+    assert set(pods) == {"api", "worker", "relay", "scheduler", "migrate"}
+    for name, pod in pods.items():
+        assert pod["securityContext"]["runAsUser"] == 10001
+        [container] = pod["containers"]
+        assert container["securityContext"]["readOnlyRootFilesystem"], name
+        assert container["args"] == [name]
+        assert name == "migrate" or pod["terminationGracePeriodSeconds"] >= Settings().grace_s + 30
