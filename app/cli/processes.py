@@ -72,6 +72,9 @@ def _api(settings: Settings) -> int:
         server_header=False,
         forwarded_allow_ips=settings.trusted_proxies,
         timeout_graceful_shutdown=max(1, round(settings.grace_s)),
+        # What a WebSocket's client says is not listened to; compressing what it hears would cost more than it holds.
+        ws_max_size=64 * 1024,
+        ws_per_message_deflate=False,
     )
     return exits.OK
 

@@ -78,24 +78,29 @@ def test_a_passage_keeps_its_highlights_in_place() -> None:
 @pytest.mark.timeout(180)
 @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 def test_a_follower_survives_a_restart_of_the_api(stack: Stack, tmp_path: Path) -> None:
-    """The job waits, the api goes and comes back, a worker starts: the follower hears of the end."""
+    """The job waits, the api goes and comes back, a worker starts: who follows it, or everything, hears of the end."""
     stack.start(workers=0)
     (tmp_path / "tea.md").write_text("# Tea\n\nGreen tea.\n")
     job_id = millrace("index", "tea.md", "--json", env=stack.env).lines[0]["job"]["id"]
-    command = [sys.executable, "-m", "app", "jobs", "follow", job_id, "--json"]
+    command = [sys.executable, "-m", "app", "jobs", "follow", "--json"]
     env = stack.env | {"PYTHONPATH": str(REPOSITORY)}
-    follower = Process("follower", command, log=tmp_path / "follower.log", env=env)
+    follower = Process("follower", [*command, job_id], log=tmp_path / "follower.log", env=env)
+    everything = Process("everything", [*command, "--all"], log=tmp_path / "everything.log", env=env)
     follower.start()
+    everything.start()
     try:
         wait_until(lambda: "queued" in follower.log.read_text(), timeout_s=40, what="the snapshot")
+        wait_until(lambda: '"open"' in everything.log.read_text(), timeout_s=40, what="the opening")
         assert stack.api is not None
         stack.api.kill()
         stack.api.start()
         stack.wait_for_api()
         stack.add_worker()
         assert follower.wait(60) == 0, follower.tail() + stack.logs()
+        wait_until(lambda: '"end"' in everything.log.read_text(), timeout_s=40, what="the end among everything")
     finally:
         follower.stop()
+        everything.stop()
     said = follower.log.read_text()
     assert '"succeeded"' in said
     assert '"index"' in said
