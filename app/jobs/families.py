@@ -21,7 +21,7 @@ from sqlalchemy.orm import Session
 
 from app.core import clock, sqlrows
 from app.core.db import read
-from app.jobs import dispatch, kinship, ledger
+from app.jobs import admission, dispatch, kinship, ledger
 from app.jobs.enqueue import Options, enqueue_many
 from app.jobs.kinship import AGAIN, ALL, ANY, ANYHOW, Rule, WaitForChildren, at_most
 from app.jobs.ledger import Claim, Moved, call_on_end_of
@@ -157,7 +157,17 @@ def settle(session: Session, limit: int = PARENTS_AT_ONCE) -> list[Moved]:
     moved = [Moved(*row[:-1]) for row in found]
     kinship.count(session, moved)
     call_on_end_of(session, moved, {row.id: row.kind for row in found}, apart=True)
+    _admit(session, [move.id for move in moved if move.state == "queued"])
     return moved
+
+
+def _admit(session: Session, ids: list[str]) -> None:
+    """Let these go on at once where there is room; the others are admitted in their turn."""
+    for row in session.scalars(sa.select(JobRow).where(JobRow.id.in_(ids)).order_by(JobRow.id)) if ids else ():
+        room, early = admission.room_for(session, row.queue, row.kind, row.tenant, 1, row.priority)
+        if room:
+            row.admitted_at = clock.now()
+            admission.push_after_commit(session, [row], early=early)
 
 
 @lru_cache

@@ -48,6 +48,8 @@ class Desk(OneDesk):
         def taken() -> bool:
             if len(self.spare) < count:
                 self.spare += self.process.intake.next()
+            if not self.spare:
+                Relay().tick()  # while others wait, a new job is admitted by a relay
             return len(self.spare) >= count
 
         wait_until(taken, what=f"{count} runs; there are {self.spare}")
