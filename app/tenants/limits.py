@@ -20,6 +20,8 @@ UNLIMITED = "unlimited"
 # Redis has this long to answer; then, and for a second after, this process counts alone.
 PATIENCE_S = 0.1
 ALONE_S = 1.0
+# So many requests before its limit a key is asked about before each answer, so that the limit is exact.
+MARGIN = 50
 MOST_COUNTED = 100_000
 MOST_ENTRIES = 100
 _RATE = re.compile(r"([1-9][0-9]{0,8})/(second|minute|hour|day)", re.ASCII)
@@ -75,6 +77,18 @@ def of_key(limits: Mapping[str, str], route: str, default: Rate | None) -> Rate 
     return default if given is None else Rate.parse(given)
 
 
+@dataclass(frozen=True, slots=True)
+class _Question:
+    bucket: str
+    window: int
+    window_s: int
+    future: asyncio.Future[int]
+
+    @property
+    def key(self) -> str:
+        return redis.RATE.format(f"{self.bucket}:{self.window_s}:{self.window}")
+
+
 class Counter:
     """Counts requests. Lives on one loop; `close()` is called there."""
 
@@ -84,8 +98,13 @@ class Counter:
         self._alone_until = 0.0
         # bucket → (window, count): what counts while Redis is away, and what needs no question, being full already.
         self._here: dict[str, tuple[int, int]] = {}
-        self._questions: list[tuple[str, int, asyncio.Future[int]]] = []
+        self._questions: list[_Question] = []
         self._asking: asyncio.Task[None] | None = None
+
+    async def settle(self) -> None:
+        """Until Redis has answered what it was asked."""
+        if self._asking is not None:
+            await asyncio.gather(self._asking, return_exceptions=True)
 
     async def close(self) -> None:
         if self._asking is not None:
@@ -94,33 +113,37 @@ class Counter:
         await self._client.aclose()
 
     async def hit(self, bucket: str, rate: Rate) -> Count:
-        """Count one request of this bucket. Never raises."""
+        """Count one request of this bucket. Never raises.
+
+        Far from the limit nobody waits for Redis: its answer counts for the next request.
+        """
         now = clock.now().timestamp()
         window = int(now // rate.window_s)
         reset_s = (window + 1) * rate.window_s - now
-        count = self._note(bucket, window, 1)
+        count = self._count(bucket, window) + 1
+        self._set(bucket, window, count)
         if count <= rate.limit and clock.monotonic() >= self._alone_until:
-            told = await self._ask(f"{bucket}:{rate.window_s}:{window}", rate.window_s)
-            if told > count:
-                self._note(bucket, window, told - count)
-                count = told
+            answer = self._ask(bucket, window, rate.window_s)
+            if count > rate.limit // 2 or rate.limit - count < MARGIN:
+                count = max(count, await answer)
         return Count(rate.limit - count, reset_s)
 
-    def _note(self, bucket: str, window: int, more: int) -> int:
+    def _count(self, bucket: str, window: int) -> int:
+        known = self._here.get(bucket)
+        return known[1] if known and known[0] == window else 0
+
+    def _set(self, bucket: str, window: int, count: int) -> None:
         if len(self._here) >= MOST_COUNTED and bucket not in self._here:
             self._here.clear()
-        before = self._here.get(bucket)
-        count = (before[1] if before and before[0] == window else 0) + more
         self._here[bucket] = (window, count)
-        return count
 
-    async def _ask(self, name: str, window_s: int) -> int:
+    def _ask(self, bucket: str, window: int, window_s: int) -> asyncio.Future[int]:
         """How many the bucket had with this one, in all processes; 0 where Redis does not say."""
         future: asyncio.Future[int] = asyncio.get_running_loop().create_future()
-        self._questions.append((redis.RATE.format(name), window_s, future))
+        self._questions.append(_Question(bucket, window, window_s, future))
         if self._asking is None or self._asking.done():
             self._asking = asyncio.create_task(self._ask_all(), name="rates-ask")
-        return await future
+        return future
 
     async def _ask_all(self) -> None:
         """One round trip for all that came meanwhile."""
@@ -129,13 +152,16 @@ class Counter:
             counts = [0] * len(questions)
             try:
                 async with asyncio.timeout(self._patience_s), self._client.pipeline(transaction=False) as pipeline:
-                    for key, window_s, _ in questions:
-                        pipeline.incr(key)
-                        pipeline.expire(key, window_s + 1)
+                    for question in questions:
+                        pipeline.incr(question.key)
+                        pipeline.expire(question.key, question.window_s + 1)
                     counts = [int(answer) for answer in (await pipeline.execute())[::2]]
             except (RedisError, OSError, TimeoutError) as error:
                 log.info("rates_counted_alone", reason=str(error) or type(error).__name__)
                 self._alone_until = clock.monotonic() + ALONE_S
-            for (_, _, future), count in zip(questions, counts, strict=True):
-                if not future.done():
-                    future.set_result(count)
+            for question, count in zip(questions, counts, strict=True):
+                known = self._here.get(question.bucket, (question.window, 0))
+                if known[0] == question.window and count > known[1]:  # nobody needs to know of a window that is over
+                    self._set(question.bucket, question.window, count)
+                if not question.future.done():
+                    question.future.set_result(count)

@@ -93,6 +93,27 @@ def test_of_many_at_once_only_so_many_are_let_through(redis_url: str, settings_e
     run(scenario)
 
 
+def test_far_from_its_limit_nobody_waits_and_near_it_the_count_is_exact(
+    redis_url: str, settings_env: SettingsEnv
+) -> None:
+    settings_env(redis_url=redis_url)
+    rate = Rate(200, 86400)
+
+    async def scenario(one: Counter, two: Counter) -> None:
+        for counter in (one, two):
+            for _ in range(60):
+                await counter.hit("b", rate)
+            await counter.settle()
+        # One has heard nothing since; what it asks from here on tells it all.
+        left = [(await one.hit("b", rate)).left for _ in range(60)]
+        await one.settle()
+        assert (await one.hit("b", rate)).left == 200 - 181
+        assert left == sorted(left, reverse=True)
+        assert sum([(await (one, two)[n % 2].hit("b", rate)).left >= 0 for n in range(60)]) == 19
+
+    run(scenario)
+
+
 def test_without_redis_each_process_counts_alone(settings_env: SettingsEnv) -> None:
     settings_env(redis_url="redis://127.0.0.1:1/0")
 
