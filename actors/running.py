@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -11,6 +12,7 @@ import dramatiq
 
 from app.core.errors import AppError
 from app.core.settings import get_settings
+from app.jobs import rates
 from app.jobs.awaiting import AWAITS
 from app.jobs.broker import LedgerBroker
 from app.jobs.definition import Job
@@ -60,6 +62,9 @@ async def _stoppable(process: WorkerProcess, run: Run, definition: type[Job], fu
     try:
         if run.claim.must_mark_start:
             await asyncio.to_thread(process.mark_start_now, run)
+        line = rates.start_of(job)
+        if line is not None:
+            await rates.take(*line)
         return await function(job, run.progress)
     except asyncio.CancelledError as error:
         if run.reason is None:
@@ -79,6 +84,9 @@ def _run_in_lane(process: WorkerProcess, run: Run, definition: type[Job], functi
     assert progress is not None
     if run.claim.must_mark_start:
         process.mark_start_now(run)
+    line = rates.start_of(job)
+    if line is not None:
+        threading.Event().wait(rates.reserve(*line, rates.LONGEST_DEAF_WAIT_S))
 
     def report(said: dict[str, Any]) -> None:
         progress.report(**said)

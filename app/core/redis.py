@@ -11,6 +11,7 @@ mr:seq:{job}      string  the number of a job's last event                      
 mr:ev:{job}       stream  a job's last 200 events                                        1 day, 1 h after the end
 mr:ev:t:{tenant}  stream  a tenant's last 10,000 events                                  1 day
 mr:rl:{bucket}    string  requests of a key at a route in a window                       the window and 1 s
+mr:rate:{key}     string  when the next call to an outside service is due                   until then
 mr:quarantine     list    messages nobody could decode                                   7 days
 
 Channels: mr:e:{job} (its events), mr:e:t:{tenant} (all of its jobs', each after its place in the stream), mr:cancel
@@ -48,6 +49,7 @@ EVENTS = "mr:ev:{}"
 TENANT_EVENTS = "mr:ev:t:{}"
 RATE = "mr:rl:{}"
 QUARANTINE = "mr:quarantine"
+RATE = "mr:rate:{}"
 CHANNEL = "mr:e:{}"
 NOTICES_CHANNEL = CHANNEL.format("notices")
 CANCEL_CHANNEL = "mr:cancel"

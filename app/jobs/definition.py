@@ -27,6 +27,7 @@ OnEnd = Callable[["Session", "JobRow"], None]
 OpenTo = Literal["write", "admin", "operator"]
 
 MOST_PRIORITY = 100
+_CALLED = ("on_end", "unique_key", "start_rate_key")
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +45,23 @@ class Debounce:
     max_wait_s: float
 
 
+@dataclass(frozen=True, slots=True)
+class Rate:
+    """So many calls in so many seconds; `burst` of them may come at once."""
+
+    calls: float
+    per_s: float = 1.0
+    burst: int = 1
+
+    def __post_init__(self) -> None:
+        if self.calls <= 0 or self.per_s <= 0 or self.burst < 1:
+            raise ValueError(f"not a rate: {self}")
+
+    @property
+    def gap_s(self) -> float:
+        return self.per_s / self.calls
+
+
 _registry: dict[str, type[Job]] = {}
 
 
@@ -51,8 +69,9 @@ class Job(BaseModel):
     """A payload; the class variables say how jobs of this kind run.
 
     time_limit_s: the soft limit; grace_s after it the run is killed. max_tries and retry_delays (seconds): None takes
-    the settings' own. running_cap: how many of the kind run at once, on all workers together. stages: name → weight,
-    in their order; percent is made of them. on_end(session, row) runs inside the transaction that ends the job.
+    the settings' own. running_cap: how many of the kind run at once, on all workers together. start_rate: how many
+    start in a time, of the kind or of what start_rate_key(job) says. stages: name → weight, in their order; percent
+    is made of them. on_end(session, row) runs inside the transaction that ends the job.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -67,6 +86,8 @@ class Job(BaseModel):
     payload_version: ClassVar[int] = 1
     memory_mb: ClassVar[int | None] = None
     running_cap: ClassVar[int | None] = None
+    start_rate: ClassVar[Rate | None] = None
+    start_rate_key: ClassVar[Callable[[Any], object] | None] = None
     on_end: ClassVar[OnEnd | None] = None
     unique_key: ClassVar[Callable[[Any], object] | None] = None
     unique: ClassVar[Throttle | Debounce | None] = None
@@ -79,7 +100,7 @@ class Job(BaseModel):
         for name, value in options.items():
             if name not in Job.__class_vars__:
                 raise TypeError(f"{cls.__name__}: a job has no option {name!r}")
-            setattr(cls, name, staticmethod(value) if name in ("on_end", "unique_key") and value else value)
+            setattr(cls, name, staticmethod(value) if name in _CALLED and value else value)
         if not kind:
             return
         if cls.queue not in QUEUES:

@@ -16,7 +16,21 @@ from app.core.http import client
 from app.jobs import control, moves
 from app.jobs.models import WorkerRow
 from tests.actors.conftest import Plant, pass_time
-from tests.support.kinds import Block, Compute, Fail, FailOnce, Held, Kill, Noop, Sleep, Slow, Staged, Stubborn
+from tests.support.kinds import (
+    Block,
+    Compute,
+    Fail,
+    FailOnce,
+    Held,
+    Kill,
+    Noop,
+    Paced,
+    PacedCompute,
+    Sleep,
+    Slow,
+    Staged,
+    Stubborn,
+)
 from tests.support.stack import REPOSITORY
 from tests.support.waiting import wait_until
 
@@ -79,6 +93,19 @@ def test_what_may_not_run_jobs_refuses_with_a_sentence(
     assert sentence in done.stderr
     assert "Traceback" not in done.stderr
     assert plant.workers() == []
+
+
+@on_sqlite
+def test_more_starts_than_a_rate_lets_through_are_put_off(plant: Plant) -> None:
+    """Awaiting and in a lane; what is put off has not tried, and its slot is free."""
+    plant.worker()
+    jobs = [Paced(), Paced(), PacedCompute(key="a"), PacedCompute(key="a"), PacedCompute(key="b")]
+    ids = [plant.enqueue(job) for job in jobs]
+    rows = [plant.until(job_id, "succeeded", "retrying") for job_id in ids]
+    assert sorted(row.state for row in rows[:2]) == sorted(row.state for row in rows[2:4]) == ["retrying", "succeeded"]
+    assert rows[4].state == "succeeded"
+    (late,) = [row for row in rows[:2] if row.state == "retrying"]
+    assert (late.tries, [attempt.outcome for attempt in plant.ledger.attempts(late.id)]) == (0, ["snoozed"])
 
 
 def test_a_drain_lets_what_runs_finish_and_gives_back_what_waits(plant: Plant) -> None:

@@ -18,7 +18,7 @@ from app.core.db import in_transaction
 from app.core.errors import InvalidInput, Unavailable
 from app.core.logging import get_logger
 from app.jobs import ledger
-from app.jobs.definition import Job
+from app.jobs.definition import Job, Rate
 from app.jobs.ledger import Claim
 from app.jobs.progress import Progress
 
@@ -75,6 +75,26 @@ async def fail(job: Fail, progress: Progress) -> None:
         "itself": asyncio.CancelledError(),
     }
     raise errors[job.error]
+
+
+class Paced(Job, kind="tests.paced", start_rate=Rate(1, per_s=3600)):
+    """One an hour."""
+
+
+@job_actor(Paced)
+async def paced(job: Paced, progress: Progress) -> None:
+    return None
+
+
+class PacedCompute(Job, kind="tests.paced_compute", start_rate=Rate(1, 3600), start_rate_key=lambda job: job.key):
+    """One an hour for each key, in a lane."""
+
+    key: str
+
+
+@job_actor(PacedCompute)
+def paced_compute(job: PacedCompute, progress: Progress) -> None:
+    return None
 
 
 class FailOnce(Job, kind="tests.fail_once", retry_delays=(0.1, 0.1, 0.1)):

@@ -223,6 +223,7 @@ def test_the_others_do_not_wait_for_ever_behind_those_who_come_early(desk: Desk)
 
 def test_the_next_slots_go_half_to_a_second_tenant_with_slow_jobs(desk: Desk) -> None:
     """Four slots, a hundred jobs of the first tenant, then twenty of a second."""
+    desk.process.intake.depth.learn("default", 60.0)
     relay = Relay()
     relay.tick()
     desk.enqueue(*[Chore(number=number) for number in range(100)])
@@ -231,8 +232,7 @@ def test_the_next_slots_go_half_to_a_second_tenant_with_slow_jobs(desk: Desk) ->
         desk.begin(run)
     database().transaction(enqueue_many, [Chore(number=number) for number in range(20)], tenant="second")
     started: Counter[str] = Counter()
-    for _ in range(24):
-        relay.tick()
+    for _ in range(16):
         over = running.pop(0)
         desk.end(over)
         desk.until(over.claim.id, "succeeded")
@@ -242,13 +242,14 @@ def test_the_next_slots_go_half_to_a_second_tenant_with_slow_jobs(desk: Desk) ->
         started[run.claim.tenant] += 1
         if sum(started.values()) == 2:
             assert started["second"] >= 1
-    assert 7 <= started["second"] <= 17
+    assert 5 <= started["second"] <= 12
 
 
 def _next(desk: Desk, relay: Relay) -> list[Run]:
     runs: list[Run] = []
 
     def taken() -> bool:
+        desk.process.intake.depth.learn("default", 60.0)  # slow jobs, so nothing is claimed ahead of the slots
         relay.tick()
         runs.extend(desk.process.intake.next())
         return bool(runs)
