@@ -265,9 +265,10 @@ def _missing(level: _Level, tenants: Iterable[str]) -> dict[str, int]:
     weights = sum(level.known.weight(tenant) for tenant in present)
     found = {}
     for tenant in tenants:
-        share = running.total() * level.known.weight(tenant) // weights
-        if share - running[tenant] > 0 or not running[tenant]:
-            found[tenant] = max(share, 1) - running[tenant]
+        # Rounded up: the slot that has just become free is not among what runs.
+        share = max(1, -(-running.total() * level.known.weight(tenant) // weights))
+        if share > running[tenant]:
+            found[tenant] = share - running[tenant]
     return found
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -53,7 +54,7 @@ def test_keys_have_lines_of_their_own(key: str) -> None:
 def test_threads_never_get_the_same_place(key: str) -> None:
     with ThreadPoolExecutor(8) as pool:
         waits = sorted(pool.map(lambda _: rates.reserve(key, Rate(1, per_s=100), 10_000), range(40)))
-    assert all(later - earlier > 50 for earlier, later in zip(waits, waits[1:], strict=False))
+    assert all(later - earlier > 50 for earlier, later in itertools.pairwise(waits))
 
 
 def test_take_waits_for_its_turn(key: str) -> None:
