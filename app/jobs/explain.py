@@ -147,7 +147,10 @@ def _waiting(session: Session, row: JobRow, around: Around) -> Reason:
         message = "Its children have ended; what follows from them is being settled."
         fix = "Nothing to do." if around.relay else "Start a relay: `millrace relay`."
         return Reason("children_ended", message, fix, facts=facts)
-    message = f"It waits for {row.open_children} of its children, the first of them {some[0].state}."
+    if row.cut_children:
+        message = f"Its rule ({row.family_rule}) has decided; {row.open_children} children that are left are stopped."
+        return Reason("children_stopping", message, "Nothing to do: it goes on when they have.", facts=facts)
+    message = f"It waits for {row.open_children} of its {row.children} children, the first of them {some[0].state}."
     fix = f"See why that one is where it is: `millrace jobs explain {some[0].id}`; a cancel takes the children along."
     return Reason("waits_for_children", message, fix, facts=facts)
 
@@ -166,6 +169,8 @@ def _failed(session: Session, row: JobRow, around: Around) -> Reason:
             "discarded", message, f"To run it all the same: `millrace jobs retry {row.id}`.", row.discarded_at
         )
     code, given_up = row.error_code or "failed", row.tries >= row.max_tries
+    if code == "children_failed":
+        return _failed_by_children(session, row, facts)
     if code in ("expired", "poison"):
         how = f"{_line(row)[:1].upper()}{_line(row)[1:]}."
     elif given_up and row.max_tries > 1:
@@ -174,6 +179,15 @@ def _failed(session: Session, row: JobRow, around: Around) -> Reason:
         how = f"Another try would end the same way; {row.error_type}: {_line(row)}"
     fix = _FIXES.get(code, _RETRY.format(id=row.id))
     return Reason(code if code in ("expired", "poison") else "failed", how, fix, row.finished_at, facts)
+
+
+def _failed_by_children(session: Session, row: JobRow, facts: dict[str, Any]) -> Reason:
+    worst = sa.select(JobRow.id).where(JobRow.parent_id == row.id, JobRow.state.in_(("failed", "cancelled")))
+    first = session.scalar(worst.order_by(JobRow.finished_at, JobRow.id).limit(1))
+    fix = f"Mend the cause, then `millrace jobs retry {row.id}`: it starts those again that did not succeed."
+    if first is not None:
+        fix = f"See what the first of them failed of: `millrace jobs explain {first}`. {fix}"
+    return Reason("children_failed", f"{_line(row)}.", fix, row.finished_at, facts | {"first_failed": first})
 
 
 def _cancelled(session: Session, row: JobRow, around: Around) -> Reason:

@@ -18,6 +18,7 @@ MODULES = (
     "sse_clients",
     "query_latency",
     "schedules",
+    "explain",
     "quality",
     "fresh_start",
 )

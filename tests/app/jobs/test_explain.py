@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from app.core import clock
 from app.core.errors import InvalidInput, NotFound, Unavailable
 from app.core.ids import uuid7
-from app.jobs import admission, dead_letters, gates, moves, workers
+from app.jobs import admission, dead_letters, families, gates, moves, workers
 from app.jobs import ledger as book
 from app.jobs.explain import explain
 from app.jobs.models import WorkerRow
@@ -185,6 +185,23 @@ def test_waiting_for_children_names_the_first(ledger_of: Ledger) -> None:
     assert children[0] in said["fix"]
     childless = ledger_of.put(state="waiting", open_children=1)
     assert reason(ledger_of, childless) == "children_ended"
+
+
+def test_a_family_that_stops_and_one_that_failed(ledger_of: Ledger) -> None:
+    """By the real moves: one child fails, the rule is broken, the other is cancelled, the parent fails."""
+    parent = ledger_of.put(state="waiting", children=2, open_children=2, family_rule="all", family_limit=0)
+    first, second = (ledger_of.put(parent_id=parent, child_index=index) for index in range(2))
+    claim(ledger_of, first)
+    ledger_of.db.transaction(book.finish, [end_of(first, 1, "failed", parent_id=parent)])
+    assert (ledger_of.row(parent).state, reason(ledger_of, parent)) == ("waiting", "children_stopping")
+    ledger_of.db.transaction(families.cut)
+    assert reason(ledger_of, parent) == "children_ended"
+    ledger_of.db.transaction(families.settle)
+    said = why(ledger_of, parent)
+    assert (said["state"], said["reason"], said["facts"]["first_failed"]) == ("failed", "children_failed", first)
+    assert said["message"] == "2 of 2 children failed; the rule was all."
+    assert first in said["fix"]
+    assert reason(ledger_of, second) == "cancelled_with_parent"
 
 
 def test_succeeded(ledger_of: Ledger) -> None:
