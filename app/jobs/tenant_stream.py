@@ -319,25 +319,28 @@ class TenantStreams:
         """The events, each with its job's kind, queue and document."""
         found = [(place, data) for place, text in kept if (data := _parsed(text)) is not None]
         facts = await self._facts_about({data["job_id"] for _, data in found})
+        if facts is None:
+            return []  # the process stops: who follows comes back, and goes on after the last that it was told
         return [TenantEvent(place, data, facts[data["job_id"]]) for place, data in found]
 
-    async def _facts_about(self, ids: set[str]) -> dict[str, Fact]:
+    async def _facts_about(self, ids: set[str]) -> dict[str, Fact] | None:
         """Asks SQL where it must, for as long as it takes: events without a kind could not be sorted."""
         known = {job_id: fact for job_id in ids if (fact := self._facts.get(job_id)) is not None}
         unknown = list(ids - known.keys())
-        while unknown:
+        if not unknown:
+            return known
+        while not self._closing:
             try:
                 found = dict.fromkeys(unknown, _NOTHING) | await read(_facts_of, unknown)
-                break
             except (Unavailable, ConfigError, SQLAlchemyError) as error:
                 log.info("kinds_not_read", reason=str(error))
                 await asyncio.sleep(SQL_AGAIN_S)
-        else:
-            return known
-        if len(self._facts) > MOST_FACTS:
-            self._facts.clear()
-        self._facts |= found
-        return known | found
+                continue
+            if len(self._facts) > MOST_FACTS:
+                self._facts.clear()
+            self._facts |= found
+            return known | found
+        return None
 
 
 def _facts_of(session: Session, ids: Sequence[str]) -> dict[str, Fact]:

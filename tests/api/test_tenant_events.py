@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from typing import Any
 
 import httpx
 import pytest
 from redis import Redis
 
+from app.core.db import database
 from app.jobs import events
 from app.jobs.events import Event
 from app.jobs.models import JobRow
@@ -219,6 +221,32 @@ def test_after_an_outage_of_redis_a_follower_is_told_that_something_may_be_missi
                 redis_server.flush()
                 tell(job, 20)
                 assert stream.percents(1) == late.percents(1) == [20]
+
+
+def test_events_wait_for_sql_and_do_not_hold_up_a_stop(lite_api: Api, errand: Make) -> None:
+    known, job, other = errand(), errand(), errand()
+    with follow(lite_api.client) as stream:
+        stream.next()
+        tell(known, 1)
+        assert stream.percents(1) == [1]
+        rename("job", "gone")
+        tell(job, 2)
+        tell(known, 3)
+        turn = lite_api.hub.turns
+        wait_until(lambda: lite_api.hub.turns > turn + 1, what="the api to ask in vain")
+        rename("gone", "job")
+        assert stream.percents(2) == [2, 3]
+        rename("job", "gone")
+        tell(other, 4)
+        lite_api.hub.hang_up_soon()
+        assert list(stream) == []
+
+
+def rename(table: str, name: str) -> None:
+    """What SQL cannot find is away for us."""
+    with closing(sqlite3.connect(database().engine.url.database or "", timeout=20)) as connection:
+        connection.execute(f"ALTER TABLE {table} RENAME TO {name}")
+        connection.commit()
 
 
 def test_stopping_the_server_ends_the_stream(lite_api: Api) -> None:

@@ -14,6 +14,7 @@ from app.jobs.models import JobRow
 from tests.api.conftest import Api
 from tests.api.test_events import move
 from tests.api.test_tenant_events import tell
+from tests.support.databases import SettingsEnv
 from tests.support.stack import API_SECRET
 from tests.support.waiting import wait_until
 
@@ -109,6 +110,16 @@ def test_who_may_not_is_told_before_anything_opens(lite_api: Api, errand: Make) 
     assert refusal(lite_api, "/events/ws?document_id=x")[0] == 422
     assert refusal(lite_api, "/events/ws?kind=%00")[0] == 400
     assert refusal(lite_api, "/nowhere/ws")[0] == 404
+
+
+def test_opening_counts_against_the_keys_limit(lite_api: Api, settings_env: SettingsEnv) -> None:
+    settings_env(rate_limits="on")
+    asked = {"name": "n", "scopes": ["read"], "rate_limits": {"GET /api/events/ws": "2/day"}}
+    protocols = ["millrace", f"bearer.{lite_api.client.post('/api/keys', json=asked).json()['key']}"]
+    for _ in range(2):
+        with opened(lite_api, "/events/ws", subprotocols=protocols) as socket:
+            assert heard(socket)[0]["event"] == "open"
+    assert refusal(lite_api, "/events/ws", subprotocols=protocols)[0] == 429
 
 
 def test_what_a_client_says_is_not_listened_to(lite_api: Api, errand: Make) -> None:
