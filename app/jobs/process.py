@@ -108,10 +108,10 @@ class WorkerProcess:
 
     def obey(self, state: str | None) -> None:
         """Do what the state of this worker's row asks for."""
-        if self.stopping.is_set() or state is None:
-            return
-        if state == "running":
+        if state == "running" and not self.stopping.is_set():
             self.intake.resume()
+        # One that was declared dead a moment ago is no order: its next beat finds out and takes another name.
+        if state not in ("paused", "draining") or self.stopping.is_set():
             return
         if not self.intake.is_paused:
             log.info("worker_obeys", worker_id=self.id, state=state, running=len(self.runs))

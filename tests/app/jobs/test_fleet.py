@@ -80,6 +80,16 @@ def test_a_worker_that_obeys_a_pause_gives_back_what_has_not_begun(desk: Desk) -
     assert second.ended
 
 
+@pytest.mark.parametrize("state", ["dead", "stopped", None])
+def test_what_is_no_order_changes_nothing(desk: Desk, state: str | None) -> None:
+    """A worker that was declared dead by mistake comes back to work, not paused for ever."""
+    desk.process.obey(state)
+    assert not desk.process.intake.is_paused
+    desk.process.obey("paused")
+    desk.process.obey(state)
+    assert desk.process.intake.is_paused
+
+
 def test_an_order_is_told_to_the_worker_it_is_for(desk: Desk) -> None:
     with redis.subscription() as heard:
         heard.subscribe(redis.ORDERS_CHANNEL)
