@@ -20,6 +20,7 @@ MODULES = (
     "schedules",
     "explain",
     "quality",
+    "idle",
     "fresh_start",
 )
 
