@@ -187,12 +187,14 @@ def mark_scheduled(session: Session, jobs: Sequence[tuple[str, int]]) -> None:
     columns = {"key_id": "id", "key_schedule": "int"}
     rows = [{"key_id": job_id, "key_schedule": schedule_id} for job_id, schedule_id in sorted(jobs)]
     ids = [job_id for job_id, _ in jobs]
+    # PostgreSQL is shown the way by its index; SQLite finds it, and would go it once more for each id.
+    among = f"AND job.id {sqlrows.among(dialect)}" if dialect == "postgresql" else ""
     session.execute(
         sa.text(
             f"UPDATE job SET schedule_id = key_schedule FROM {sqlrows.table(dialect, columns)} "
-            f"WHERE job.id = key_id AND job.id {sqlrows.among(dialect)} AND job.schedule_id IS NULL"
+            f"WHERE job.id = key_id {among} AND job.schedule_id IS NULL"
         ),
-        {"rows": sqlrows.encode(dialect, rows), "ids": sqlrows.id_list(dialect, ids)},
+        {"rows": sqlrows.encode(dialect, rows)} | ({"ids": sqlrows.id_list(dialect, ids)} if among else {}),
     )
 
 

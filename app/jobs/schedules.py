@@ -169,7 +169,7 @@ def _wanted(one: Planned, first: datetime, now: datetime) -> tuple[list[Tick], d
     due = one.timing.due(first, now, keep + 1)
     kept, before = due.ticks[-keep:], due.ticks[:-keep]
     if one.catch_up == "skip" and kept and now - kept[-1] > ON_TIME:
-        kept, before = [], due.ticks
+        kept, before = (), due.ticks
     ticks = [Tick(one, at, "started") for at in kept]
     if before and one.catch_up == "once":
         ticks[0].note = f"also for those before it, since {first.isoformat()}"

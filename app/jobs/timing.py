@@ -71,6 +71,11 @@ class Timing:
 
     def due(self, first: datetime, now: datetime, most: int) -> Due:
         """The last `most` ticks of those from `first`, a tick itself, up to now."""
+        if self.cron is not None:
+            return _due_of_line(self.cron, self.timezone, first, now, most)
+        return self._due(first, now, most)
+
+    def _due(self, first: datetime, now: datetime, most: int) -> Due:
         if self.every_s is not None:
             first = max(first, now - timedelta(seconds=self.every_s * (most + 1)))
         for look in _LOOKS:
@@ -84,7 +89,7 @@ class Timing:
                 ticks.append(tick)
             if start == first or len(ticks) >= most:
                 break
-        return Due(ticks[-most:], start > first or len(ticks) > most, upcoming)
+        return Due(tuple(ticks[-most:]), start > first or len(ticks) > most, upcoming)
 
     def _walk(self, moment: datetime) -> Iterator[datetime]:
         """Every tick after the moment, in UTC, rising."""
@@ -108,9 +113,15 @@ class Timing:
 class Due:
     """Ticks that have come, the oldest first; whether there were others before them; and the next one."""
 
-    ticks: list[datetime]
+    ticks: tuple[datetime, ...]
     more: bool
     upcoming: datetime | None
+
+
+@lru_cache(maxsize=500)
+def _due_of_line(cron: str, timezone: str, first: datetime, now: datetime, most: int) -> Due:
+    """Thousands of schedules may have one line; it is walked once a tick."""
+    return Timing(cron, None, timezone, first)._due(first, now, most)
 
 
 def _five_fields(cron: str) -> str:
