@@ -18,7 +18,7 @@ from app.core.db import in_transaction
 from app.core.errors import InvalidInput, Unavailable
 from app.core.logging import get_logger
 from app.jobs import ledger
-from app.jobs.definition import Job, Rate
+from app.jobs.definition import Debounce, Job, Rate
 from app.jobs.ledger import Claim
 from app.jobs.progress import Progress
 
@@ -243,3 +243,34 @@ def _write_fence(session: Session, claim: Claim, path: str) -> None:
     ledger.hold(session, claim)
     with Path(path).open("a") as said:
         said.write(f"{claim.fence} ")
+
+
+class Noted(
+    Job, kind="tests.noted", open_to="write", unique_key=lambda job: job.path, unique=Debounce(0.3, max_wait_s=1.5)
+):
+    """Debounced: writes the number of its payload when it begins and when it ends."""
+
+    path: str
+    number: int
+
+
+@job_actor(Noted)
+async def noted(job: Noted, progress: Progress) -> None:
+    for word in ("begin", "end"):
+        with Path(job.path).open("a") as said:
+            said.write(f"{word} {job.number}\n")
+        await asyncio.sleep(0.2)
+
+
+class Single(Job, kind="tests.single", open_to="write", unique_key=lambda job: job.path):
+    """Unique while it is open: waits for the file of its path and `.go`, then adds a line to its own."""
+
+    path: str
+
+
+@job_actor(Single)
+async def single(job: Single, progress: Progress) -> None:
+    while not Path(f"{job.path}.go").exists():
+        await asyncio.sleep(0.05)
+    with Path(job.path).open("a") as said:
+        said.write("ran\n")

@@ -28,6 +28,7 @@ class Stack:
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.env = {**env, "MILLRACE_PORT": str(self.port), "MILLRACE_HOST": "127.0.0.1"}
+        self.cwd = REPOSITORY
         self.processes: list[Process] = []
         self.workers: list[Process] = []
         self.relays: list[Process] = []
@@ -60,7 +61,7 @@ class Stack:
     def _spawn(self, name: str, *words: str, env: Mapping[str, str] | None = None) -> Process:
         command = [sys.executable, "-m", "app", *words]
         log = self.folder / f"{name}.log"
-        process = Process(name, command, log=log, env={**self.env, **(env or {})}, cwd=REPOSITORY)
+        process = Process(name, command, log=log, env={**self.env, **(env or {})}, cwd=self.cwd)
         self.processes.append(process)
         process.start()
         return process
