@@ -23,6 +23,14 @@ def test_the_tree_has_what_people_type() -> None:
     assert {word.text for word in TREE["completion"]} >= set(SCRIPTS)
 
 
+def test_every_command_speaks_json_and_says_what_it_does() -> None:
+    """All but what runs on until it is stopped, and what prints a script."""
+    groups = {path.rpartition(" ")[0] for path in TREE if path} | {""}
+    commands = TREE.keys() - groups - {"single", "completion"}
+    assert [path for path in commands if "--json" not in {word.text for word in TREE[path]}] == []
+    assert [word.text for words in TREE.values() for word in words if not word.help] == []
+
+
 @pytest.mark.parametrize("shell", SCRIPTS)
 def test_each_script_knows_every_command(shell: str) -> None:
     script = SCRIPTS[shell](TREE)
