@@ -19,6 +19,7 @@ MODULES = (
     "query_latency",
     "schedules",
     "explain",
+    "families",
     "quality",
     "idle",
     "fresh_start",

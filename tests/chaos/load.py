@@ -17,8 +17,9 @@ from app.core.errors import ConfigError, Unavailable
 from app.jobs import control
 from app.jobs.definition import Job
 from app.jobs.enqueue import enqueue, enqueue_many
+from app.jobs.pipeline import Pipeline
 from tests.chaos.clockwork import Clockwork
-from tests.support.chaos_kinds import Broken, Endless, Family, Flaky, InLane, Latest, Plain, Quick, Steps
+from tests.support.chaos_kinds import Broken, Chain, Endless, Family, Flaky, InLane, Latest, Plain, Quick, Steps
 
 TENANT = "chaos"
 CANCEL_AFTER_S = (0.0, 0.6)
@@ -102,7 +103,7 @@ class Load:
         rng = self._rng
         dice = rng.random()
         if dice < 0.04:
-            return [Family(children=rng.choice((2, 5, 20)))], 0.0
+            return [self._family()], 0.0
         if dice < 0.12:
             return [Latest(about=rng.choice(SUBJECTS), number=next(self._numbers))], 0.0
         if dice < 0.30:
@@ -118,6 +119,17 @@ class Load:
         if dice < 0.96:
             return [Endless()], 0.0
         return [InLane() if rng.random() < 0.6 else Plain()], 0.0
+
+    def _family(self) -> Job:
+        """One that succeeds, some of whose children fail, one to be cancelled whole, or one in a row."""
+        children = self._rng.choice((2, 5, 20))
+        dice = self._rng.random()
+        if dice < 0.2:
+            return Pipeline.of(*(Chain() for _ in range(3)))
+        if dice < 0.4:
+            return Family(children=children, endless=True)
+        failing = self._rng.choice((0, 0, 1, 2))
+        return Family(children=children, failing=failing, allowed=failing, batch=7, pause_s=self._rng.uniform(0, 0.1))
 
     def _steps(self) -> Steps:
         effects = self._rng.choice((2, 3, 4, 5))
@@ -135,7 +147,7 @@ class Load:
             self.confirmed[job_id] = job.kind
             if isinstance(job, Latest):
                 self.latest[job.about] = job.number
-            if isinstance(job, Endless):
+            if isinstance(job, Endless) or (isinstance(job, Family) and job.endless):
                 self._to_cancel.append((time.monotonic() + self._rng.uniform(*CANCEL_AFTER_S), job_id))
 
     def _cancel_due(self, *, everything: bool = False) -> None:

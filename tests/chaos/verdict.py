@@ -22,7 +22,7 @@ from app.jobs.models import AttemptRow, JobRow
 from app.jobs.states import ENDED
 from tests.chaos.load import TENANT, Load
 from tests.chaos.system import System
-from tests.support.chaos_kinds import EFFECT, Broken, Endless, Latest
+from tests.support.chaos_kinds import EFFECT, Broken, Endless, Family, Latest
 from tests.support.waiting import wait_until
 
 LONGEST_QUIET_S = 60.0
@@ -78,7 +78,7 @@ def _wait_for_quiet(system: System, load: Load, verdict: Verdict) -> None:
             return
         for row in rows:
             # Its enqueueing was not confirmed, so nobody has cancelled it yet.
-            if row.kind == Endless.kind and row.cancel_requested_at is None:
+            if _expected(row) == "cancelled" and row.parent_id is None and row.cancel_requested_at is None:
                 database().transaction(control.cancel, TENANT, row.id)
     for row in database().read(_open_rows):
         verdict.lost.append(f"{row.kind} {row.id} is still {row.state} (fence {row.fence}, worker {row.worker_id})")
@@ -94,10 +94,11 @@ def _judge_jobs(load: Load, verdict: Verdict, after: str) -> None:
     missing = [(job, kind) for job, kind in load.confirmed.items() if job > after and job not in known]
     verdict.lost += [f"{kind} {job} has no row" for job, kind in missing]
     verdict.jobs.update(row.kind for row in rows)
+    _judge_families(rows, verdict)
     for row in rows:
         if row.state not in ENDED:
             continue
-        wanted = EXPECTED.get(row.kind, "succeeded")
+        wanted = _expected(row)
         if row.state != wanted:
             verdict.lost.append(
                 f"{row.kind} {row.id} is {row.state}, not {wanted} (crashes {row.crashes}, {row.error_code}: "
@@ -110,6 +111,29 @@ def _judge_jobs(load: Load, verdict: Verdict, after: str) -> None:
             verdict.doubled.append(f"{row.kind} {row.id} succeeded {successes[row.id]} times")
         verdict.effects += len(effects[row.id])
         _judge_effects(row, effects[row.id], verdict)
+
+
+def _expected(row: JobRow) -> str:
+    """How the job has to end; a member of a family as its payload says."""
+    if row.payload.get("endless"):
+        return "cancelled"
+    return "failed" if row.payload.get("fails") else EXPECTED.get(row.kind, "succeeded")
+
+
+def _judge_families(rows: list[JobRow], verdict: Verdict) -> None:
+    """Every parent has the children that it asked for, and has counted each of their ends once."""
+    members: dict[str, list[str]] = defaultdict(list)
+    for row in rows:
+        if row.parent_id is not None:
+            members[row.parent_id].append(row.state)
+    for row in rows:
+        states = members[row.id]
+        ended_badly = sum(state in ("failed", "cancelled") for state in states)
+        counted = (row.children, row.open_children, row.failed_children)
+        if row.state in ENDED and counted != (len(states), 0, ended_badly):
+            verdict.lost.append(f"{row.kind} {row.id} counts {counted} of {dict(Counter(states))}")
+        if row.kind == Family.kind and row.state == "succeeded" and row.children != row.payload["children"]:
+            verdict.lost.append(f"{row.kind} {row.id} has {row.children} children, not {row.payload['children']}")
 
 
 def _everything(session: Session, after: str) -> tuple[list[JobRow], dict[str, list[Any]], Counter[str]]:
@@ -144,7 +168,7 @@ def _judge_effects(row: JobRow, effects: list[Any], verdict: Verdict, *, numbere
     for number, count in counted.items():
         if count > 1:
             verdict.doubled.append(f"effect {row.id}:{number} was written {count} times")
-    wanted = int(row.payload["effects"]) if numbered else 0
+    wanted = int(row.payload.get("effects", 0)) if numbered else 0
     missing = set(range(wanted)) - set(counted)
     if missing and row.state == "succeeded":
         verdict.lost.append(f"{row.kind} {row.id} succeeded without its effects {sorted(missing)}")
