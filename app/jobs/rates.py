@@ -67,7 +67,7 @@ def start_of(job: Job) -> tuple[str, Rate] | None:
 
 def _in_redis(key: str, rate: Rate, longest_wait_s: float) -> tuple[float, bool]:
     # A key may be anything, and long.
-    name = redis.RATE.format(hashlib.sha256(key.encode("utf-8", "replace")).hexdigest()[:32])
+    name = redis.CALL_RATE.format(hashlib.sha256(key.encode("utf-8", "replace")).hexdigest()[:32])
     args = [name, int(rate.gap_s * 1e6), rate.burst, int(longest_wait_s * 1e6)]
     wait, taken = redis.push().script(LUA / "rate.lua", args)
     return int(wait) / 1e6, bool(taken)

@@ -15,6 +15,7 @@ from app.core import clock
 from app.core.errors import Conflict
 from app.core.ids import uuid7
 from app.jobs import admission, ledger, moves, shares, workers
+from app.jobs.kinship import ALL, Wait
 from app.jobs.models import JOB, JobRow
 from app.jobs.states import ENDED, MOVES, NOT_STARTED, STATES, Outcome, State
 from tests.app.jobs.conftest import WORKER, Ledger, end_of
@@ -26,7 +27,8 @@ Act = Callable[[Session, str], object]
 
 def _end(state: State, outcome: Outcome, *, fence: int = FENCE) -> Act:
     def act(session: Session, job_id: str) -> object:
-        return ledger.finish(session, [end_of(job_id, fence, state, outcome, tries=1)])
+        wait = Wait(ALL) if state == "waiting" else None
+        return ledger.finish(session, [end_of(job_id, fence, state, outcome, tries=1, wait=wait)])
 
     return act
 
