@@ -12,13 +12,13 @@ from datetime import timedelta
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, aliased
 
 from app.core import clock
 from app.jobs import ledger, moves, timetable, workers
 from app.jobs.ledger import Moved
 from app.jobs.models import DebouncedRow, JobRow, ScheduleRow
-from app.jobs.states import ENDED
+from app.jobs.states import ENDED, OPEN
 
 BATCH = 500
 # What a relay does within a second, nobody has done for so long.
@@ -51,6 +51,7 @@ def _set(condition: Callable[[], sa.ColumnElement[bool]], **values: Callable[[],
     """Write these values where the condition still holds."""
 
     def mend(session: Session, ids: Sequence[Any]) -> list[Moved]:
+        session.execute(sa.select(JobRow.id).where(JobRow.id.in_(ids)).order_by(JobRow.id).with_for_update())
         made = {name: value() for name, value in values.items()}
         ledger.count(session, sa.update(JobRow).where(JobRow.id.in_(ids), condition()).values(made))
         return []
@@ -114,6 +115,21 @@ def _unfit() -> sa.ColumnElement[bool]:
     return sa.and_(JobRow.state.in_(("scheduled", "retrying", "waiting")), JobRow.admitted_at.is_not(None))
 
 
+def _children(*states: str) -> sa.ScalarSelect[int]:
+    child = aliased(JobRow)
+    return (
+        sa.select(sa.func.count())
+        .select_from(child)
+        .where(child.parent_id == JobRow.id, child.state.in_(states))
+        .correlate(JobRow)
+        .scalar_subquery()
+    )
+
+
+def _waiting_in_vain() -> sa.ColumnElement[bool]:
+    return sa.and_(JobRow.state == "waiting", JobRow.open_children > 0, _children(*OPEN) == 0)
+
+
 CHECKS: dict[str, Check] = {
     # A claim that crossed its worker's death: freed, as a relay does.
     "workers_gone_with_running_jobs": Check(workers.strays, _free),
@@ -123,6 +139,15 @@ CHECKS: dict[str, Check] = {
     "open_with_time_of_end": Check(_jobs(_with_end), _set(_with_end, finished_at=sa.null)),
     # Once it is queued nobody would feed it.
     "admitted_but_not_queued": Check(_jobs(_unfit), _set(_unfit, admitted_at=sa.null)),
+    # A parent that counts children as open which have ended would wait for ever; a relay settles it then.
+    "waiting_for_no_child": Check(
+        _jobs(_waiting_in_vain),
+        _set(
+            _waiting_in_vain,
+            open_children=lambda: 0,
+            failed_children=lambda: _children("failed", "cancelled"),
+        ),
+    ),
     "due_for_long": Check(
         _jobs(
             lambda: JobRow.state.in_(("scheduled", "retrying")),

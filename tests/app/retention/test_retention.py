@@ -210,6 +210,10 @@ FAULTS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "ended_without_time": ({"state": "failed"}, {"state": "failed"}),
     "open_with_time_of_end": ({"state": "queued", "finished_at": clock.now()}, {"finished_at": None}),
     "admitted_but_not_queued": ({"state": "retrying", "admitted_at": clock.now()}, {"admitted_at": None}),
+    "waiting_for_no_child": (
+        {"state": "waiting", "children": 3, "open_children": 3, "failed_children": 3},
+        {"state": "waiting", "open_children": 0, "failed_children": 0},
+    ),
     "due_for_long": ({"state": "scheduled", "due_at": _late()}, {"state": "queued"}),
     "expired_for_long": ({"state": "queued", "expires_at": _late()}, {"state": "failed", "error_code": "expired"}),
 }
@@ -230,6 +234,15 @@ def test_a_fault_is_found_told_and_mended(house: Ledger, name: str) -> None:
     if name == "ended_without_time":
         assert row.finished_at is not None
     assert _check(house).keys() == (set() if mended else {name})
+
+
+def test_a_parent_whose_child_is_open_waits_on(house: Ledger) -> None:
+    parents = [house.put(state="waiting", children=1, open_children=1) for _ in range(2)]
+    house.put(state="failed", finished_at=clock.now(), parent_id=parents[0])
+    house.put(state="retrying", parent_id=parents[1])
+    assert _check(house)["waiting_for_no_child"]["examples"] == [parents[0]]
+    counts = [(house.row(parent).open_children, house.row(parent).failed_children) for parent in parents]
+    assert counts == [(0, 1), (1, 0)]
 
 
 def test_a_schedule_without_a_plan_is_planned_unless_it_is_paused(house: Ledger) -> None:
