@@ -24,7 +24,7 @@ from app.core.errors import InvalidInput, NotAllowed, NotFound
 from app.core.settings import get_settings
 from app.jobs import view
 from app.jobs.stream import Hub
-from app.tenants import audit, scopes
+from app.tenants import audit, keys, scopes
 from app.tenants.keyring import Hold, Keyring
 from app.tenants.models import DEFAULT_TENANT
 
@@ -84,7 +84,7 @@ async def identify(connection: HTTPConnection, given: bytes | None = None) -> Id
         return Identity(DEFAULT_TENANT, request_id)
     key = await keyring_of(connection).find(token)
     if key is not None:
-        hold = connection.scope.setdefault("state", {})[HOLD] = Hold(keyring_of(connection), key.id)
+        hold = connection.scope.setdefault("state", {})[HOLD] = Hold(keyring_of(connection), key.id, keys.digest(token))
         if connection.scope["type"] == "websocket":
             hold.begin()
         return Identity(key.tenant, request_id, key.scopes, key.id, key.rate_limits)

@@ -32,16 +32,17 @@ _NOBODY = Key("", "", frozenset(), {}, bytes(32), None, None, None, True)
 
 
 class Hold:
-    """Ties the running task to a key: it is cancelled when the key stops counting."""
+    """Ties the running task to a key: it is cancelled when the key, or the secret it came with, stops counting."""
 
-    __slots__ = ("_key_id", "_keyring")
+    __slots__ = ("_digest", "_key_id", "_keyring")
 
-    def __init__(self, keyring: Keyring, key_id: str) -> None:
+    def __init__(self, keyring: Keyring, key_id: str, digest: bytes) -> None:
         self._keyring = keyring
         self._key_id = key_id
+        self._digest = digest
 
     def begin(self) -> None:
-        self._keyring.hold(self._key_id)
+        self._keyring.hold(self._key_id, self._digest)
 
     def end(self) -> bool:
         """Whether the task was cancelled for its key; then that cancellation is taken back. Harmless when repeated."""
@@ -56,7 +57,8 @@ class Keyring:
         self._seen: OrderedDict[str, tuple[float, Key | None]] = OrderedDict()
         self._asking: dict[str, asyncio.Task[Key | None]] = {}
         self._used: dict[str, datetime] = {}
-        self._open: dict[str, set[asyncio.Task[object]]] = {}
+        # What each key holds open: the task, and the digest of the secret that opened it.
+        self._open: dict[str, dict[asyncio.Task[object], bytes]] = {}
         self._ended: set[asyncio.Task[object]] = set()
         self._heard: set[asyncio.Task[None]] = set()
         self._task: asyncio.Task[None] | None = None
@@ -110,17 +112,17 @@ class Keyring:
 
     # What stays open: event streams.
 
-    def hold(self, key_id: str) -> None:
+    def hold(self, key_id: str, digest: bytes) -> None:
         task = asyncio.current_task()
         if task is not None:
-            self._open.setdefault(key_id, set()).add(task)
+            self._open.setdefault(key_id, {})[task] = digest
 
     def release(self, key_id: str) -> bool:
         task = asyncio.current_task()
         tasks = self._open.get(key_id)
         if task is None or tasks is None:
             return False
-        tasks.discard(task)
+        tasks.pop(task, None)
         if not tasks:
             del self._open[key_id]
         if task not in self._ended:
@@ -164,8 +166,8 @@ class Keyring:
         for key_id in held:
             key = found.get(key_id)
             self._remember(key_id, asked_at, key)
-            if key is None or not key.usable(now):
-                self._end(key_id)
+            held_open = self._open.get(key_id, {}).items()
+            self._end(key_id, {task for task, digest in held_open if key is None or not key.takes(digest, now)})
 
     async def _recheck_quietly(self, key_ids: Iterable[str] | None = None) -> None:
         try:
@@ -173,8 +175,8 @@ class Keyring:
         except (Unavailable, ConfigError, SQLAlchemyError) as error:
             log.info("keys_not_read", reason=str(error))
 
-    def _end(self, key_id: str) -> None:
-        tasks = self._open.get(key_id, set()) - self._ended
+    def _end(self, key_id: str, tasks: set[asyncio.Task[object]]) -> None:
+        tasks -= self._ended
         if tasks:
             log.info("streams_closed", key_id=key_id, streams=len(tasks))
         for task in tasks:

@@ -42,7 +42,10 @@ class Key:
 
     def opens(self, secret: bytes, now: datetime) -> bool:
         """Whether this is its secret (or the one before, while that still counts); takes the same time for any."""
-        given = hashlib.sha256(secret).digest()
+        return self.takes(hashlib.sha256(secret).digest(), now)
+
+    def takes(self, given: bytes, now: datetime) -> bool:
+        """The same of a secret's SHA-256."""
         fits = hmac.compare_digest(given, self.secret_hash)
         if self.previous_hash is not None and self.previous_until is not None and now < self.previous_until:
             fits |= hmac.compare_digest(given, self.previous_hash)
@@ -53,6 +56,12 @@ def split(token: bytes) -> tuple[str, bytes] | None:
     """(id, secret) of what looks like a key."""
     found = _TOKEN.fullmatch(token)
     return (found[1].decode("ascii"), found[2]) if found else None
+
+
+def digest(token: bytes) -> bytes:
+    """The SHA-256 of a token's secret; of nothing where it is no token."""
+    parts = split(token)
+    return hashlib.sha256(parts[1] if parts else b"").digest()
 
 
 def issue(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
-from datetime import datetime
+from datetime import datetime, timedelta
 
 import sqlalchemy as sa
 
@@ -52,9 +52,9 @@ def queries(db: Database) -> list[str]:
     return seen
 
 
-async def held(keyring: Keyring, key_id: str, begun: asyncio.Event) -> str:
+async def held(keyring: Keyring, key_id: str, token: bytes, begun: asyncio.Event) -> str:
     """An open stream: how it ended."""
-    keyring.hold(key_id)
+    keyring.hold(key_id, keys.digest(token))
     begun.set()
     try:
         await asyncio.Event().wait()
@@ -101,7 +101,7 @@ def test_what_it_hears_counts_at_once(db: Database) -> None:
     async def scenario(keyring: Keyring) -> None:
         assert await keyring.find(token) is not None
         begun = asyncio.Event()
-        stream = asyncio.create_task(held(keyring, key_id, begun))
+        stream = asyncio.create_task(held(keyring, key_id, token, begun))
         await begun.wait()
         await revoke(db, key_id)
         assert await keyring.find(token) is not None
@@ -115,13 +115,13 @@ def test_what_it_hears_counts_at_once(db: Database) -> None:
 
 def test_without_a_word_a_stream_ends_at_the_next_look(db: Database) -> None:
     """As when Redis was away while the key was revoked."""
-    (key_id, token), (other_id, _) = issue(db), issue(db)
+    (key_id, token), (other_id, other_token) = issue(db), issue(db)
 
     async def scenario(keyring: Keyring) -> None:
         assert await keyring.find(token) is not None
         begun, others = asyncio.Event(), asyncio.Event()
-        stream = asyncio.create_task(held(keyring, key_id, begun))
-        other = asyncio.create_task(held(keyring, other_id, others))
+        stream = asyncio.create_task(held(keyring, key_id, token, begun))
+        other = asyncio.create_task(held(keyring, other_id, other_token, others))
         await asyncio.gather(begun.wait(), others.wait())
         await revoke(db, key_id)
         assert await asyncio.wait_for(stream, 20) == "closed"
@@ -130,6 +130,25 @@ def test_without_a_word_a_stream_ends_at_the_next_look(db: Database) -> None:
         assert isinstance((await asyncio.gather(other, return_exceptions=True))[0], asyncio.CancelledError)
 
     run(scenario, fresh_s=0.1)
+
+
+def test_a_new_secret_ends_what_the_old_one_opened_unless_that_still_counts(db: Database) -> None:
+    key_id, first = issue(db)
+
+    async def scenario(keyring: Keyring) -> None:
+        begun = asyncio.Event()
+        stream = asyncio.create_task(held(keyring, key_id, first, begun))
+        await begun.wait()
+        _, second = await in_transaction(keys.rotate, None, key_id, timedelta(hours=1))
+        await keyring.recheck([key_id])
+        assert await keyring.find(first) is not None
+        assert not stream.done()
+        await in_transaction(keys.rotate, None, key_id, timedelta(0))
+        await keyring.recheck([key_id])
+        assert await asyncio.wait_for(stream, 20) == "closed"
+        assert await keyring.find(second.encode()) is None
+
+    run(scenario)
 
 
 def test_the_last_use_is_written_when_the_process_ends(db: Database) -> None:
