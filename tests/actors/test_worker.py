@@ -335,6 +335,7 @@ def test_a_cancel_reaches_a_worker_that_hears_nothing_from_redis(plant: Plant) -
 def test_a_worker_tells_of_its_health_and_counts(plant: Plant) -> None:
     worker = plant.worker()
     plant.until(plant.enqueue(Noop()), "succeeded")
+    plant.until(plant.enqueue(Slow()), "failed", timeout_s=60)
     with client(base_url=f"http://127.0.0.1:{plant.stack.health_port(worker)}") as http:
         health = http.get("/health").json()
         assert (health["status"], health["role"], health["worker_id"]) == ("healthy", "worker", plant.workers()[0])
@@ -342,6 +343,8 @@ def test_a_worker_tells_of_its_health_and_counts(plant: Plant) -> None:
         assert health["loop_lag_s"] < 5
         assert http.get("/readyz").status_code == 200
         assert 'millrace_jobs_ended_total{kind="tests.noop",outcome="succeeded"} 1.0' in http.get("/metrics").text
+        limits = 'millrace_jobs_timed_out_total{kind="tests.slow"} 4.0'
+        wait_until(lambda: limits in http.get("/metrics").text, what="its tries to be counted")
 
 
 @on_sqlite

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from app.core import clock, redis
+from app.core import clock, metrics, redis
 from app.core.db import database
 from app.core.ids import uuid7
 from app.jobs import ledger, moves, shares, workers
@@ -388,13 +388,22 @@ def test_a_relay_without_redis_says_so_and_goes_on(redis_server: RedisServer, sp
     spine_env(redis_url=redis_server.url)
     rows, relay = Ledger(database()), Relay()
     relay.tick()
+    assert (reached("sql"), reached("redis")) == (1, 1)
     redis_server.stop()
     job_id = rows.put(state="scheduled", due_at=clock.now() - HOUR)
     problems = relay.tick()[1]
     assert any("Redis" in problem for problem in problems)
+    assert (reached("sql"), reached("redis")) == (1, 0)
     assert rows.row(job_id).state == "queued"
     redis_server.start()
     wait_until(lambda: relay.tick() and listed(), what="the job to be fed")
+    relay.tick()
+    assert reached("redis") == 1
+
+
+def reached(service: str) -> float | None:
+    """What /metrics says of it."""
+    return metrics.REGISTRY.get_sample_value("millrace_service_up", {"service": service})
 
 
 def test_no_key_of_ours_lives_for_ever_but_dramatiqs_own(desk: Desk) -> None:
