@@ -20,6 +20,7 @@ MODULES = (
     "schedules",
     "explain",
     "families",
+    "fairness",
     "quality",
     "idle",
     "fresh_start",
