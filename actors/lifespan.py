@@ -44,6 +44,9 @@ STUBBORN_S = 3.0
 LONGEST_STOP_S = 10.0
 _PR_SET_PDEATHSIG = 1
 
+# Somebody asked this process to end while it was importing.
+_asked = threading.Event()
+
 log = logging.get_logger(__name__)
 
 
@@ -76,6 +79,8 @@ class Lifespan(Middleware):
         process = self.process = broker.process
         process.on_end_soon = self._end_soon
         self._take_signals()
+        if _asked.is_set():
+            sys.exit(0)
         try:
             self._ready()  # what no waiting would mend is said before anything is started
             wanted = worker.consumer_whitelist or set(QUEUES)
@@ -312,7 +317,12 @@ def _has_heard(handler: Any) -> bool:
 
 
 def _end_at_once(number: int, frame: Any) -> NoReturn:
-    """While modules are still imported nothing has been claimed."""
+    """While modules are still imported nothing has been claimed.
+
+    Raised just anywhere, the exit may be lost on code that catches everything, or that nobody can raise from; so it is
+    also written down, and looked at once more before the worker boots.
+    """
+    _asked.set()
     # A second one would cut off the word to the master, which would wait for it, deaf, for half a minute.
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     sys.exit(0)
