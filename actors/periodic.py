@@ -39,6 +39,7 @@ class TickBroker(dramatiq.Broker):
         self.actor_options.add("periodic")
         self.last_tick = clock.monotonic()
         self.problem = ""
+        self.has_declared = False
 
     def declare_queue(self, queue_name: str) -> None:
         """There are no queues."""
@@ -114,6 +115,11 @@ except ConfigError as error:
 
 @dramatiq.actor(periodic=cron("* * * * *"))
 def tick() -> None:
-    """Once a minute: the program's schedules are as it declares them, and what is due is started."""
-    database().transaction(timetable.declare)
+    """Once a minute: what is due is started. Before the first, the program's schedules are made as it declares them.
+
+    Not again: beside a scheduler of another version, each would undo every minute what the other has done.
+    """
+    if not broker.has_declared:
+        database().transaction(timetable.declare)
+        broker.has_declared = True
     start_due()
