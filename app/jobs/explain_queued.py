@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 
 import sqlalchemy as sa
@@ -20,16 +21,16 @@ MOST_COUNTED = 1000
 
 
 def explain_queued(session: Session, row: JobRow, around: Around) -> Reason:
-    now = clock.now()
+    now, held, serving = clock.now(), gates.holding(session, row), serving_workers(session, row.queue)
     return (
         _expired(row, now, around)
         or _unknown_kind(row, now)
-        or _paused(session, row)
-        or _nobody_serves(session, row, now)
+        or _paused(held)
+        or _nobody_serves(serving, row, now)
         or _redis_away(around)
         or _no_relay(row, around)
-        or _capped(session, row)
-        or _behind(session, row)
+        or _capped(held, row)
+        or _behind(session, serving, row)
     )
 
 
@@ -51,8 +52,8 @@ def _unknown_kind(row: JobRow, now: datetime) -> Reason | None:
     return Reason("kind_unknown", message, fix, facts={"kind": row.kind})
 
 
-def _paused(session: Session, row: JobRow) -> Reason | None:
-    gate = next((hold.gate for hold in gates.holding(session, row) if hold.gate.paused), None)
+def _paused(held: Sequence[gates.Hold]) -> Reason | None:
+    gate = next((hold.gate for hold in held if hold.gate.paused), None)
     if gate is None:
         return None
     by = f" by {gate.paused_by}" if gate.paused_by else ""
@@ -63,8 +64,8 @@ def _paused(session: Session, row: JobRow) -> Reason | None:
     return Reason("paused", message, fix, gate.paused_at, {"scope": gate.scope, "name": gate.name})
 
 
-def _capped(session: Session, row: JobRow) -> Reason | None:
-    hold = next((hold for hold in gates.holding(session, row) if hold.running is not None), None)
+def _capped(held: Sequence[gates.Hold], row: JobRow) -> Reason | None:
+    hold = next((hold for hold in held if hold.running is not None), None)
     if hold is None:
         return None
     gate = hold.gate
@@ -74,8 +75,7 @@ def _capped(session: Session, row: JobRow) -> Reason | None:
     return Reason("capped", message, fix, row.created_at, facts)
 
 
-def _nobody_serves(session: Session, row: JobRow, now: datetime) -> Reason | None:
-    serving = serving_workers(session, row.queue)
+def _nobody_serves(serving: Sequence[WorkerRow], row: JobRow, now: datetime) -> Reason | None:
     silent_s = 2 * get_settings().worker_dead_s
     heard = [w for w in serving if w.beat_at is None or (now - w.beat_at).total_seconds() < silent_s]
     if any(worker.state == "running" for worker in heard):
@@ -114,8 +114,8 @@ def _no_relay(row: JobRow, around: Around) -> Reason | None:
     return Reason("no_relay", message, "Start a relay: `millrace relay`.")
 
 
-def _behind(session: Session, row: JobRow) -> Reason:
-    serving = [worker for worker in serving_workers(session, row.queue) if worker.state == "running"]
+def _behind(session: Session, alive: Sequence[WorkerRow], row: JobRow) -> Reason:
+    serving = [worker for worker in alive if worker.state == "running"]
     slots = sum(worker.threads for worker in serving)
     ids = [worker.id for worker in serving]
     holding = sa.select(sa.func.count()).where(JobRow.state == "running", JobRow.worker_id.in_(ids))
