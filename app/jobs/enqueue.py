@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 from functools import lru_cache
 from itertools import groupby
-from types import SimpleNamespace
 from typing import Any, TypedDict, Unpack, cast
 
 import sqlalchemy as sa
@@ -31,6 +30,27 @@ _LOOK: dict[str, Any] = {
 }
 _LOOK |= {"fence": 0, "tries": 0, "crashes": 0, "open_children": 0, "is_new": True}
 _TIMES = ("now", "due_at", "expires_at")
+
+
+class _Made:
+    """A new row's look-alike, read-only by nature: the ORM's own object costs more than the insert.
+
+    What the rows of one call share lies in one dictionary.
+    """
+
+    __slots__ = ("_shared", "admitted_at", "id", "payload", "unique_key")
+
+    def __init__(self, shared: dict[str, Any], request: Request, admitted_at: datetime | None) -> None:
+        self._shared = shared
+        self.id = request.id
+        self.payload = request.job
+        self.unique_key = request.key
+        self.admitted_at = admitted_at
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_") or name not in self._shared:
+            raise AttributeError(name)
+        return self._shared[name]
 
 
 class Options(TypedDict, total=False):
@@ -146,20 +166,7 @@ def _insert(
     now = shared["now"]
     look = _LOOK | shared | {"created_at": now}
     first = {request.id for request in requests[:admitted]}
-    # A look-alike, read-only by nature: the ORM's own object costs more than the insert.
-    made = [
-        cast(
-            JobRow,
-            SimpleNamespace(
-                **look,
-                id=request.id,
-                payload=request.job,
-                unique_key=request.key,
-                admitted_at=now if request.id in first else None,
-            ),
-        )
-        for request in written
-    ]
+    made = [cast(JobRow, _Made(look, request, now if request.id in first else None)) for request in written]
     pushed = [row for row in made if row.admitted_at is not None]
     if pushed:
         admission.push_after_commit(session, pushed, early=early)

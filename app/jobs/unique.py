@@ -10,7 +10,7 @@ import json
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
@@ -33,8 +33,7 @@ WAITS: tuple[State, ...] = ("scheduled", "queued", "retrying")
 OnConflict = Literal["return", "raise"]
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
+class Request(NamedTuple):
     """One asked-for job: its id if it becomes one, and the checked payload as JSON."""
 
     id: str
