@@ -97,8 +97,9 @@ class Lifespan(Middleware):
         except ConfigError as error:
             _fail(error.message)
         # Dramatiq's master hears no signal before its workers have booted, so what may take long comes after.
-        threading.Thread(target=self._begin_work, name="begin", daemon=True).start()
-        threading.Thread(target=self._watch, args=(worker,), name="watchdog", daemon=True).start()
+        begin = threading.Thread(target=self._begin_work, name="begin", daemon=True)
+        begin.start()
+        threading.Thread(target=self._watch, args=(worker, begin), name="watchdog", daemon=True).start()
 
     def before_worker_shutdown(self, broker: Any, worker: Any) -> None:
         """However it came to it: threads that end from now on have not died."""
@@ -290,7 +291,7 @@ class Lifespan(Middleware):
             except (Unavailable, ConfigError, SQLAlchemyError) as error:
                 log.warning("beat_missed", reason=str(error))
 
-    def _watch(self, worker: Any) -> None:
+    def _watch(self, worker: Any, begin: threading.Thread) -> None:
         """End a process whose loop stands still or whose threads have died; its jobs are then run elsewhere."""
         process = self.process
         assert process is not None
@@ -303,7 +304,7 @@ class Lifespan(Middleware):
             if process.loop.stalled_s > settings.loop_stall_s:
                 log.critical("loop_stalled", seconds=round(process.loop.stalled_s, 1), stack=process.loop.stack())
                 os._exit(EXIT_SOFTWARE)
-            threads = [*worker.consumers.values(), *worker.workers]
+            threads = [begin, *worker.consumers.values(), *worker.workers]
             if process.stopping.is_set():
                 continue
             if not process.serves or not all(thread.is_alive() for thread in threads):

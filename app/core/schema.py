@@ -8,6 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import sqlalchemy as sa
+from sqlalchemy.orm import Session
 
 from app.core.db import Database
 
@@ -21,9 +22,12 @@ def head() -> str:
 
 
 def current(database: Database) -> str | None:
-    """The revision the database is at; None for an empty one."""
-    with database.engine.connect() as connection:
-        if not sa.inspect(connection).has_table(_TABLE):
-            return None
-        found: str | None = connection.scalar(sa.text(f"SELECT version_num FROM {_TABLE}"))
-        return found
+    """The revision the database is at; None for an empty one. Raises Unavailable where SQL does not answer."""
+    return database.read(_version)
+
+
+def _version(session: Session) -> str | None:
+    if not sa.inspect(session.connection()).has_table(_TABLE):
+        return None
+    found: str | None = session.scalar(sa.text(f"SELECT version_num FROM {_TABLE}"))
+    return found
