@@ -263,7 +263,7 @@ def test_a_living_pid_of_this_host_frees_nobody(rows: Ledger) -> None:
     assert rows.row(job_id).state == "running"
 
 
-def _until_freed(relay: Relay, rows: Ledger, job_id: str, timeout_s: float = 6.0) -> float:
+def _until_freed(relay: Relay, rows: Ledger, job_id: str, timeout_s: float = 15.0) -> float:
     """Seconds until the job is free."""
     began = time.monotonic()
 
@@ -277,7 +277,7 @@ def _until_freed(relay: Relay, rows: Ledger, job_id: str, timeout_s: float = 6.0
 
 def test_a_beat_that_stands_still_frees_on_the_relays_own_clock(spine_env: SettingsEnv) -> None:
     """Whatever the wall clocks say: one that jumps a day ahead or back frees nobody."""
-    spine_env(worker_dead_s=1.2)
+    spine_env(worker_dead_s=3)
     rows, relay = Ledger(database()), Relay()
     worker_id = put_worker()
     job_id = put_running(rows, worker_id)
@@ -287,8 +287,8 @@ def test_a_beat_that_stands_still_frees_on_the_relays_own_clock(spine_env: Setti
         tick_slowly(relay)
         assert rows.row(job_id).state == "running"
     database().transaction(workers.beat, worker_id)
-    assert 1.1 < _until_freed(relay, rows, job_id) < 5
-    assert rows.attempts(job_id)[0].error_message == "no beat for 1.2 s"
+    assert 2.9 < _until_freed(relay, rows, job_id) < 12
+    assert rows.attempts(job_id)[0].error_message == "no beat for 3 s"
 
 
 @on_sqlite
