@@ -161,40 +161,6 @@ def search(
     return command.run(query, mode=mode, limit=limit, domain=domain, as_json=as_json)
 
 
-@app.command()
-def kinds(as_json: Json = False) -> int:
-    """The kinds of job that may be started here, with their payloads."""
-    from app.cli import starts as command
-
-    return command.show_kinds(as_json=as_json)
-
-
-@jobs.command("start")
-def jobs_start(
-    kind: Annotated[str, typer.Argument(help="What `millrace kinds` lists.", metavar="KIND")],
-    payload: Annotated[str, typer.Argument(help="JSON, or - to read it from stdin.", metavar="JSON")] = "{}",
-    priority: Annotated[int | None, typer.Option(min=-100, max=100, help="Higher goes first in its queue.")] = None,
-    due_at: Annotated[str | None, typer.Option("--due-at", help="Not before this, as 2030-01-31T12:00:00Z.")] = None,
-    unique_key: Annotated[str | None, typer.Option(help="While a job with it is open, that one is returned.")] = None,
-    wait: Annotated[bool, typer.Option("--wait", help="Watch it to its end, and print its result.")] = False,
-    timeout_s: Annotated[float, typer.Option("--timeout", metavar="SECONDS", help="How long to watch.")] = 600,
-    as_json: Json = False,
-) -> int:
-    """Start a job of any kind that is open to callers."""
-    from app.cli import starts as command
-
-    return command.start(
-        kind,
-        payload,
-        priority=priority,
-        due_at=due_at,
-        unique_key=unique_key,
-        wait=wait,
-        timeout_s=timeout_s,
-        as_json=as_json,
-    )
-
-
 @jobs.command("list")
 def jobs_list(
     state: Annotated[list[str] | None, typer.Option(help="Only jobs in this state; may be given again.")] = None,

@@ -51,7 +51,8 @@ def _fields(kind: dict[str, Any]) -> list[str]:
     """The payload's fields, those that may be left out with a question mark."""
     schema = kind["schema"] or {}
     needed = schema.get("required", [])
-    return [name if name in needed else f"{name}?" for name in schema.get("properties", {})]
+    fields = schema.get("properties", {}).items()
+    return [f"{name}{'' if name in needed else '?'}: {about.get('type', 'any')}" for name, about in fields]
 
 
 def start(
@@ -68,13 +69,23 @@ def start(
         answer = server.post("/api/jobs", body)
     jobs = answer["data"] if isinstance(given, list) else [answer]
     if wait:
-        return many.follow([job["id"] for job in jobs], timeout_s=timeout_s, as_json=as_json)
+        return _watch([job["id"] for job in jobs], timeout_s=timeout_s, as_json=as_json)
     for job in jobs:
         if as_json:
             output.emit(job)
         else:
             output.out.print(f"{output.state(job['state'])}  {job['id']}")
     return exits.OK
+
+
+def _watch(ids: list[str], *, timeout_s: float | None, as_json: bool) -> int:
+    code = many.follow(ids, timeout_s=timeout_s, as_json=as_json)
+    if not as_json:
+        with Server() as server:
+            for result in [server.get(f"/api/jobs/{job_id}").get("result") for job_id in ids]:
+                if result is not None:
+                    output.out.print(output.text(json.dumps(result, ensure_ascii=False)))
+    return code
 
 
 def _parsed(payload: str) -> Any:

@@ -25,7 +25,7 @@ IDS_A_QUERY = 1000
 class Event:
     """One event as JSON, with what is needed to order it; `wire` is a place for a door's own rendering."""
 
-    __slots__ = ("attempt", "name", "seq", "stage", "state", "text", "wire")
+    __slots__ = ("attempt", "name", "percent", "seq", "stage", "state", "text", "wire")
 
     def __init__(self, data: dict[str, Any], text: str | None = None) -> None:
         self.seq = int(data["seq"])
@@ -33,6 +33,7 @@ class Event:
         self.state = str(data["state"])
         self.stage = data.get("stage")
         self.attempt = int(data["attempt"])
+        self.percent = float(data.get("percent") or 0)
         self.text = json.dumps(data) if text is None else text
         self.wire = b""
 
@@ -53,9 +54,16 @@ class Event:
         """Numbers may begin anew after a flush of Redis, so another state is news whatever its number."""
         if last is not None and (self.name, self.state) == ("progress", "waiting") != ("progress", last.state):
             return False  # counted by children that ended before the parent went on
+        if last is not None and self.falls_behind(last):
+            return False
         if last is None or self.seq > last.seq:
             return True
         return self.name != "progress" and not self.repeats(last)
+
+    def falls_behind(self, last: Event) -> bool:
+        """Whether it tells of fewer ended children than `last`: several processes count, and one told late."""
+        same = self.name == "progress" and (self.state, self.attempt) == ("waiting", last.attempt)
+        return same and last.state == "waiting" and self.percent < last.percent
 
     def repeats(self, last: Event) -> bool:
         """Whether it names the state and attempt that were known."""

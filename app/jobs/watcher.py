@@ -63,7 +63,7 @@ class Follower(ABC):
 class Watcher(Follower):
     """One follower of one job: what waits for it, bounded."""
 
-    __slots__ = ("_begun", "hub", "job_id", "overflowed", "waiting")
+    __slots__ = ("_begun", "_opening", "hub", "job_id", "overflowed", "waiting")
 
     def __init__(self, hub: Hub, job_id: str) -> None:
         self.hub = hub
@@ -72,15 +72,22 @@ class Watcher(Follower):
         self.overflowed = False
         self.hung_up = False
         self._begun = False
+        self._opening: Event | None = None
 
     def begin(self, first: list[Event]) -> None:
         """The opening goes first; of what came live meanwhile, only what it does not hold."""
-        last = first[-1]
-        live = [event for event in self.waiting or [] if event.seq > last.seq]
-        self.waiting = first + live if last.name != "end" else first
+        opening = first[:1]
+        for event in first[1:]:
+            if not event.falls_behind(opening[-1]):
+                opening.append(event)
+        last = self._opening = opening[-1]
+        live = [event for event in self.waiting or [] if event.seq > last.seq and not event.falls_behind(last)]
+        self.waiting = opening + live if last.name != "end" else opening
         self._begun = True
 
     def offer(self, event: Event) -> None:
+        if self._opening is not None and event.falls_behind(self._opening):
+            return
         if self.waiting is None:
             self.waiting = []
         last = self.waiting[-1] if self.waiting and self._begun else None

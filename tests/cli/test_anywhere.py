@@ -219,7 +219,7 @@ class Parcel(Job, kind="tests.cli.parcel", open_to="write"):
 def test_any_open_kind_can_be_started(lite_api: Api, elsewhere: Elsewhere, tmp_path: Path) -> None:
     there = {"MILLRACE_URL": lite_api.url, "MILLRACE_API_KEY": API_SECRET}
     listed = elsewhere("kinds", **there)
-    assert "tests.cli.parcel" in listed.out and "to, weight_g?" in listed.out
+    assert "tests.cli.parcel" in listed.out and "to: string, weight_g?: integer" in listed.out
     assert elsewhere("kinds", "tests.cli.parcel", "--json", **there).json["schema"]["required"] == ["to"]
     assert elsewhere("kinds", "nothing", **there).code == exits.NOT_FOUND
     one = ("jobs", "start", "tests.cli.parcel", '{"to": "Oslo"}', "--due", "2199-01-01T00:00:00Z", "--priority", "5")
