@@ -3,8 +3,8 @@
 .PHONY: help setup run test test-fast journeys check fix migrate migration image smoke bench chaos verify
 SHELL := /bin/sh
 BIN := .venv/bin
-# Test processes side by side; each has its own Redis and PostgreSQL.
-JOBS ?= auto
+# Test processes side by side, each with its own Redis and PostgreSQL: one more than cores, since tests mostly wait.
+JOBS ?= $(shell echo $$(( $$(getconf _NPROCESSORS_ONLN) + 1 )))
 ROUNDS ?= 500
 BASE ?= debian:bookworm-slim
 IMAGE ?= millrace:dev

@@ -237,10 +237,10 @@ class Supervisor:
         process = self._process
         if process is None:
             return
-        groups = self._worker_groups()
         again: list[int] = []
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in (signal.SIGINT, signal.SIGTERM):  # before anything else: the second may come at once
             signal.signal(number, lambda received, _: again.append(received))
+        groups = self._worker_groups()
         if process.poll() is None:
             process.terminate()
         while process.poll() is None:
