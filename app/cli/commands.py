@@ -12,14 +12,13 @@ from typing import Annotated, Literal
 import typer
 
 from app.cli import exits, kinds_words
-from app.cli.exits import Quit
+from app.cli.dead_words import dead
+from app.cli.exits import EXITS, Quit
 from app.cli.keys_words import keys, tenants
+from app.cli.queues_words import queues
 from app.cli.schedules_words import schedules
+from app.cli.workers_words import workers
 
-EXITS = (
-    "Exit codes: 0 done, 1 it failed, 2 wrong use or settings, 3 no server answers, 4 not found, "
-    "5 not done in time, 6 secret not accepted, 130 interrupted."
-)
 app = typer.Typer(
     name="millrace",
     help="Durable jobs, live progress, hybrid search. Processes: api, worker, scheduler, relay.",
@@ -35,16 +34,6 @@ jobs = typer.Typer(
     epilog=EXITS,
     rich_markup_mode=None,
 )
-dead = typer.Typer(
-    help="Dead letters: what failed and waits for a person.", no_args_is_help=True, rich_markup_mode=None
-)
-queues = typer.Typer(
-    help="Queues: what waits; pause and resume a queue, a kind or a tenant.",
-    no_args_is_help=True,
-    epilog=EXITS,
-    rich_markup_mode=None,
-)
-workers = typer.Typer(help="Workers: who runs jobs.", no_args_is_help=True, rich_markup_mode=None)
 config = typer.Typer(help="Settings.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(jobs, name="jobs")
 app.command("kinds")(kinds_words.kinds)
@@ -58,9 +47,6 @@ app.add_typer(keys, name="keys")
 app.add_typer(tenants, name="tenants")
 
 Json = Annotated[bool, typer.Option("--json", help="JSON on stdout, errors as JSON on stderr.")]
-Kind = Annotated[bool, typer.Option("--kind", help="NAME is a kind of job.")]
-Tenant = Annotated[bool, typer.Option("--tenant", help="NAME is a tenant.")]
-Name = Annotated[str, typer.Argument(help="A queue's name, or what --kind or --tenant says.", metavar="NAME")]
 JobId = Annotated[str, typer.Argument(help="The job's id.", metavar="ID")]
 
 
@@ -255,133 +241,6 @@ def jobs_discard(job_id: JobId, as_json: Json = False) -> int:
     from app.cli import jobs as command
 
     return command.discard(job_id, as_json=as_json)
-
-
-DeadKind = Annotated[str | None, typer.Option("--kind", help="Only jobs of this kind.")]
-DeadQueue = Annotated[str | None, typer.Option("--queue", help="Only jobs of this queue.")]
-DeadCode = Annotated[str | None, typer.Option("--code", help="Only errors with this code.")]
-Fingerprint = Annotated[str | None, typer.Option(help="Only this fault; `millrace dead list` shows them.")]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be touched, and touch nothing.")]
-
-
-@dead.command("retry")
-def dead_retry(
-    fingerprint: Fingerprint = None,
-    kind: DeadKind = None,
-    queue: DeadQueue = None,
-    code: DeadCode = None,
-    dry_run: DryRun = False,
-    as_json: Json = False,
-) -> int:
-    """Try all dead letters again that the options name."""
-    from app.cli import reasons as command
-
-    wanted = {"fingerprint": fingerprint, "kind": kind, "queue": queue, "error_code": code}
-    return command.many("retry", wanted, dry_run=dry_run, as_json=as_json)
-
-
-@dead.command("discard")
-def dead_discard(
-    fingerprint: Fingerprint = None,
-    kind: DeadKind = None,
-    queue: DeadQueue = None,
-    code: DeadCode = None,
-    dry_run: DryRun = False,
-    as_json: Json = False,
-) -> int:
-    """Put all dead letters away that the options name."""
-    from app.cli import reasons as command
-
-    wanted = {"fingerprint": fingerprint, "kind": kind, "queue": queue, "error_code": code}
-    return command.many("discard", wanted, dry_run=dry_run, as_json=as_json)
-
-
-@dead.command("list")
-def dead_list(
-    kind: Annotated[str | None, typer.Option(help="Only jobs of this kind.")] = None,
-    queue: Annotated[str | None, typer.Option(help="Only jobs of this queue.")] = None,
-    limit: Annotated[int, typer.Option(min=1, max=100, help="How many groups.")] = 20,
-    as_json: Json = False,
-) -> int:
-    """Failed jobs, those of the same fault in one line."""
-    from app.cli import reasons as command
-
-    return command.dead(kind=kind, queue=queue, limit=limit, as_json=as_json)
-
-
-@queues.command("list")
-def queues_list(as_json: Json = False) -> int:
-    """What waits in each queue, how long, and who serves it."""
-    from app.cli import queues as command
-
-    return command.show(as_json=as_json)
-
-
-@queues.command("pause")
-def queues_pause(
-    name: Name,
-    kind: Kind = False,
-    tenant: Tenant = False,
-    reason: Annotated[str | None, typer.Option(help="Why, for those who wonder later.")] = None,
-    as_json: Json = False,
-) -> int:
-    """Start no more jobs; what runs goes on, what waits keeps its place."""
-    from app.cli import queues as command
-
-    return command.pause(_scope(kind, tenant), name, reason=reason, as_json=as_json)
-
-
-@queues.command("resume")
-def queues_resume(name: Name, kind: Kind = False, tenant: Tenant = False, as_json: Json = False) -> int:
-    """Let jobs start again."""
-    from app.cli import queues as command
-
-    return command.resume(_scope(kind, tenant), name, as_json=as_json)
-
-
-def _scope(kind: bool, tenant: bool) -> Literal["queues", "kinds", "tenants"]:
-    if kind and tenant:
-        raise Quit(exits.BAD_USE, "--kind and --tenant do not go together")
-    return "kinds" if kind else "tenants" if tenant else "queues"
-
-
-@workers.command("list")
-def workers_list(
-    every: Annotated[bool, typer.Option("--all", help="Also those that have stopped or died.")] = False,
-    limit: Annotated[int, typer.Option(min=1, max=100, help="How many.")] = 50,
-    as_json: Json = False,
-) -> int:
-    """Who runs jobs."""
-    from app.cli import fleet as command
-
-    return command.show_list(every=every, limit=limit, as_json=as_json)
-
-
-WorkerId = Annotated[str, typer.Argument(help="The worker's id.", metavar="ID")]
-
-
-@workers.command("pause")
-def workers_pause(worker_id: WorkerId, as_json: Json = False) -> int:
-    """Let a worker take no more jobs; what runs goes on."""
-    from app.cli import fleet as command
-
-    return command.order(worker_id, "pause", as_json=as_json)
-
-
-@workers.command("resume")
-def workers_resume(worker_id: WorkerId, as_json: Json = False) -> int:
-    """Let a paused worker take jobs again."""
-    from app.cli import fleet as command
-
-    return command.order(worker_id, "resume", as_json=as_json)
-
-
-@workers.command("drain")
-def workers_drain(worker_id: WorkerId, as_json: Json = False) -> int:
-    """Let a worker finish what runs, and then end."""
-    from app.cli import fleet as command
-
-    return command.order(worker_id, "drain", as_json=as_json)
 
 
 @app.command()

@@ -10,6 +10,11 @@ NOT_FOUND = 4  # no such job or document
 TIMEOUT = 5  # it goes on, but was not done within --timeout
 NOT_ALLOWED = 6  # the server does not accept our secret
 INTERRUPTED = 130  # Ctrl-C
+# What help says of them.
+EXITS = (
+    "Exit codes: 0 done, 1 it failed, 2 wrong use or settings, 3 no server answers, 4 not found, "
+    "5 not done in time, 6 secret not accepted, 130 interrupted."
+)
 
 
 class Quit(Exception):

@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import subprocess
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -71,15 +72,16 @@ def compose_words() -> list[str]:
     return ["docker-compose"]
 
 
-class Inside:
+class Inside(ABC):
     """One running container in which our command line works, and the api's published port."""
 
     def __init__(self, port: int) -> None:
         self.port = port
         self._client: Client | None = None
 
+    @abstractmethod
     def exec(self, *words: str) -> str:
-        raise NotImplementedError
+        """What the command said, run in the container."""
 
     @property
     def api(self) -> Client:
