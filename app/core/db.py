@@ -120,7 +120,7 @@ class Database:
                 if write:
                     session.commit()  # a read is ended by close(), which leaves its rows loaded
             except DBAPIError as error:
-                session.rollback()
+                _end(session)
                 attempt += 1
                 lost = error.connection_invalidated and not committing and attempt == 1
                 if not lost and not (_sqlstate(error) in _AGAIN and attempt <= DEADLOCK_RETRIES):
@@ -129,11 +129,8 @@ class Database:
                 continue
             except PoolTimeout as error:
                 raise Unavailable("all connections to the database are in use", code="database_unavailable") from error
-            except BaseException:
-                session.rollback()
-                raise
             finally:
-                session.close()
+                _end(session)
             for run in session.info.get("after_commit", {}).values():
                 run()
             return result
@@ -294,6 +291,14 @@ def _make_sqlite(url: sa.URL, pool_size: int, sync: str) -> sa.Engine:
         connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")
 
     return engine
+
+
+def _end(session: Session) -> None:
+    """Roll back what was not committed and give the connection back; one that died meanwhile has nothing to lose."""
+    try:
+        session.close()
+    except DBAPIError:
+        session.invalidate()
 
 
 def _sqlstate(error: DBAPIError) -> str | None:

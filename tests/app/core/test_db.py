@@ -226,6 +226,31 @@ def test_connections_that_were_cut_are_replaced(postgres_url: str, shared_postgr
     cut.close()
 
 
+def test_a_connection_that_dies_after_its_last_answer_takes_nothing_along(
+    postgres_url: str, shared_postgres: PostgresServer
+) -> None:
+    """What was read is read, and what fails for another reason fails for that."""
+    database = Database(postgres_url)
+    name = postgres_url.rpartition("/")[2]
+
+    def cut_off(session: Session) -> int:
+        found = int(session.scalar(sa.text("SELECT 7")) or 0)
+        shared_postgres.execute(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'")
+        return found
+
+    def cut_off_and_fail(session: Session) -> None:
+        cut_off(session)
+        raise LookupError("of its own")
+
+    assert database.read(cut_off) == 7
+    with pytest.raises(LookupError):
+        database.transaction(cut_off_and_fail)
+    with pytest.raises(Unavailable):
+        database.transaction(cut_off)
+    assert database.read(lambda session: session.scalar(sa.text("SELECT 1"))) == 1
+    database.close()
+
+
 def test_what_never_works_is_a_config_error_what_does_not_answer_unavailable(shared_postgres: PostgresServer) -> None:
     good = sa.make_url(shared_postgres.url_of("postgres"))
     urls = [
