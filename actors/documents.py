@@ -5,11 +5,17 @@ from __future__ import annotations
 from typing import Any
 
 from actors.runtime import job_actor
+from app.documents import bulk
 from app.documents.ingest import ingest
-from app.documents.jobs import IngestDocument
+from app.documents.jobs import DeleteDocuments, IngestDocument
 from app.jobs.progress import Progress
 
 
 @job_actor(IngestDocument)
 async def ingest_document(job: IngestDocument, progress: Progress) -> dict[str, Any]:
     return await ingest(job.document_id, job.version_id, progress)
+
+
+@job_actor(DeleteDocuments)
+async def delete_documents(job: DeleteDocuments, progress: Progress) -> dict[str, Any]:
+    return await bulk.delete_documents(job, progress)

@@ -19,8 +19,10 @@ from starlette.types import ASGIApp
 
 from app.api import (
     bulk,
+    collections,
     docs,
     documents,
+    documents_bulk,
     events,
     health,
     jobs,
@@ -114,6 +116,8 @@ def create_app() -> FastAPI:
         bulk,
         events,
         documents,
+        documents_bulk,
+        collections,
         search,
         keys,
         tenants,

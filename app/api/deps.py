@@ -22,6 +22,7 @@ from app.api.ws import offered_key
 from app.core.db import read
 from app.core.errors import InvalidInput, NotAllowed, NotFound
 from app.core.settings import get_settings
+from app.documents import collections
 from app.jobs import view
 from app.jobs.stream import Hub
 from app.tenants import audit, keys, scopes
@@ -34,6 +35,7 @@ LONGEST_WAIT_S = 60.0
 MOST_ON_A_PAGE = 200
 _PREFER_WAIT = re.compile(r"(?:^|[,;\s])wait\s*=\s*\"?([0-9]{1,9})\"?(?:$|[,;\s])", re.ASCII | re.IGNORECASE)
 KIND = "kind"
+COLLECTION = "collection"
 ANY = "any"
 # Only shown in the OpenAPI document: the contract also takes the bare secret.
 _documented = HTTPBearer(auto_error=False, description="An API key or the API secret; `Bearer <key>` or the key alone.")
@@ -61,6 +63,10 @@ class Identity:
     def kinds(self, scope: str) -> tuple[str, ...] | None:
         """The kinds of job they may deal with, as names or beginnings with `*`; None means all."""
         return None if self.may(scope) else scopes.names(self.scopes, KIND)
+
+    def collections(self, scope: str) -> tuple[str, ...] | None:
+        """The collections whose documents they may deal with, as names or beginnings with `*`; None means all."""
+        return None if self.may(scope) else scopes.names(self.scopes, COLLECTION)
 
     def may_kind(self, kind: str, scope: str) -> bool:
         """Whether they may look at (`read`) or start and change (`write`) jobs of this kind."""
@@ -110,32 +116,35 @@ async def authenticate_socket(websocket: WebSocket, asked: SecurityScopes) -> Id
 async def _let_in(identity: Identity, connection: HTTPConnection, method: str, asked: Sequence[str]) -> Identity:
     client = connection.client.host if connection.client else "?"
     await rates.count(connection, method, identity.key_id or f"secret@{client}", identity.rate_limits)
-    scope, by_kind = needed(method, asked)
-    if scope is None or identity.may(scope):
+    scope, words = needed(method, asked)
+    if scope is None or identity.may(scope) or any(scopes.names(identity.scopes, word) for word in words):
         return identity
-    if scopes.names(identity.scopes, KIND):
-        if by_kind:
-            return identity
-        job_id = connection.path_params.get("job_id")
-        if job_id is not None and scope in (scopes.READ, scopes.WRITE):
-            await _check_job(identity, job_id, scope)
-            return identity
+    job_id = connection.path_params.get("job_id")
+    by_name = scopes.names(identity.scopes, KIND) or scopes.names(identity.scopes, COLLECTION)
+    if job_id is not None and by_name and scope in (scopes.READ, scopes.WRITE):
+        await _check_job(identity, job_id, scope)
+        return identity
     raise NotAllowed(f"this key has not the scope '{scope}'", code="scope_missing")
 
 
-def needed(method: str, asked: Sequence[str]) -> tuple[str | None, bool]:
-    """The scope that a route needs (read or write by its method, where it says nothing); whether kinds do as well."""
+def needed(method: str, asked: Sequence[str]) -> tuple[str | None, list[str]]:
+    """The scope that a route needs (read or write by its method, where it says nothing), and the words whose names do
+    as well: kind, collection."""
     if ANY in asked:
-        return None, False
-    named = [scope for scope in asked if scope != KIND]
+        return None, []
+    words = [scope for scope in asked if scope in (KIND, COLLECTION)]
+    named = [scope for scope in asked if scope not in words]
     by_method = scopes.READ if method in ("GET", "HEAD") else scopes.WRITE
-    return (named[0] if named else by_method), KIND in asked
+    return (named[0] if named else by_method), words
 
 
 async def _check_job(identity: Identity, job_id: str, scope: str) -> None:
-    """Raises NotFound unless the job is of a kind that the key may deal with."""
+    """Raises NotFound unless the job is of a kind, or about a document in a collection, that the key may deal with."""
     row = await read(view.get, identity.tenant, job_id)
-    if not identity.may_kind(row.kind, scope):
+    if identity.may_kind(row.kind, scope):
+        return
+    names = identity.collections(scope)
+    if not names or not await read(collections.has_job, row, names):
         raise NotFound(f"Job {job_id} not found", code="job_not_found")
 
 
@@ -144,7 +153,10 @@ async def _check_job(identity: Identity, job_id: str, scope: str) -> None:
 Caller = Annotated[Identity, Security(authenticate)]
 # As Caller, and keys for single kinds come in too: the route itself looks at `caller.kinds(...)` or `require_kind`.
 KindCaller = Annotated[Identity, Security(authenticate, scopes=[KIND])]
-# The same two for WebSockets.
+# As Caller and Reader, and keys for single collections come in too: the route looks at `caller.collections(...)`.
+CollectionCaller = Annotated[Identity, Security(authenticate, scopes=[COLLECTION])]
+CollectionReader = Annotated[Identity, Security(authenticate, scopes=[scopes.READ, COLLECTION])]
+# Caller and KindCaller for WebSockets.
 SocketCaller = Annotated[Identity, Security(authenticate_socket)]
 SocketKindCaller = Annotated[Identity, Security(authenticate_socket, scopes=[KIND])]
 # `read`, whatever the method.

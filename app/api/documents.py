@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from datetime import datetime
 from typing import Annotated, Any
 
@@ -11,19 +12,21 @@ from pydantic import AliasChoices, BaseModel, ConfigDict, Field
 from sqlalchemy.orm import Session
 
 from app.api.accepted import answer_of, answered, wait_for_end
-from app.api.deps import Caller, Page, Paging
+from app.api.collections import reach, reach_of, target
+from app.api.deps import Caller, CollectionCaller, Identity, Page, Paging
 from app.api.moments import utc
 from app.api.once import OnceOnly
 from app.api.quota import within
 from app.core import clock
 from app.core.db import in_transaction, read
 from app.core.errors import InvalidInput
-from app.documents import catalog
+from app.documents import catalog, collections
 from app.documents.accept import About, Accepted, Content, accept
 from app.documents.catalog import DocumentFilter, document_view
 from app.documents.text import scrub, scrub_text
 from app.jobs.idempotency import Answer
 from app.sources.pages import accept_page
+from app.tenants import scopes
 
 router = APIRouter(prefix="/api", tags=["documents"])
 
@@ -100,6 +103,7 @@ class DocumentRequest(BaseModel):
     tags: Annotated[list[Annotated[str, Field(max_length=100)]], Field(max_length=100)] = []
     metadata: dict[str, Any] = {}
     source: Annotated[str, Field(max_length=64)] = "api"
+    collection: Annotated[str, Field(max_length=100)] | None = None
 
     def about(self) -> About:
         metadata = scrub(self.metadata)  # says no to deep nesting before anything else walks down there
@@ -116,6 +120,7 @@ class DocumentRequest(BaseModel):
             tags=tuple(self.tags),
             metadata=metadata,
             source=self.source,
+            collection=self.collection,
         )
 
     def content(self) -> Content | None:
@@ -152,20 +157,22 @@ async def test_index(request: Request, caller: Caller, body: IndexRequest) -> di
 
 
 @router.post("/documents", summary="Give a document, or the url of one", responses=JOB, status_code=202)
-async def add_document(request: Request, caller: Caller, once: OnceOnly, body: DocumentRequest) -> Response:
-    about, content = body.about(), body.content()
+async def add_document(request: Request, caller: CollectionCaller, once: OnceOnly, body: DocumentRequest) -> Response:
+    about, content = replace(body.about(), collection=target(caller, body.collection)), body.content()
 
     def work(session: Session) -> Answer:
+        given: Any = {"tenant": caller.tenant, "request_id": caller.request_id}
+        given["reach"] = reach(session, caller, scopes.WRITE)
         if content is None:
-            return answer_of(accept_page(session, about, tenant=caller.tenant, request_id=caller.request_id))
-        return answer_of(accept(session, about, content, tenant=caller.tenant, request_id=caller.request_id).job)
+            return answer_of(accept_page(session, about, **given))
+        return answer_of(accept(session, about, content, **given).job)
 
     return await answered(request, caller.tenant, await once.run(caller.tenant, work))
 
 
 @router.get("/documents", summary="List documents, the newest first")
 async def list_documents(
-    caller: Caller,
+    caller: CollectionCaller,
     paging: Paging,
     domain: Annotated[str | None, Query(max_length=300)] = None,
     language: Annotated[str | None, Query(max_length=35)] = None,
@@ -173,6 +180,8 @@ async def list_documents(
     source: Annotated[str | None, Query(max_length=64)] = None,
     url: Annotated[str | None, Query(max_length=2048)] = None,
     external_id: Annotated[str | None, Query(max_length=512)] = None,
+    collection: Annotated[list[str] | None, Query(max_length=20)] = None,
+    tag: Annotated[list[str] | None, Query(max_length=20)] = None,
     indexed: bool | None = None,
     created_after: datetime | None = None,
     created_before: datetime | None = None,
@@ -181,25 +190,59 @@ async def list_documents(
         "domain": domain, "language": language, "country": country, "source": source, "url": url,
         "external_id": external_id,
     }  # fmt: skip
+    given: dict[str, Any] = {name: scrub_text(value) for name, value in exact.items() if value is not None}
     wanted = DocumentFilter(
-        **{name: None if value is None else scrub_text(value) for name, value in exact.items()},
+        **given,
+        tags=tuple(scrub_text(value) for value in tag or ()),
         indexed=indexed,
         created_after=utc(created_after, "created_after"),
         created_before=utc(created_before, "created_before"),
         before_id=_before(paging),
     )
-    return await read(_page_of_documents, caller.tenant, wanted, paging)
+    return await read(_page_of_documents, caller, wanted, tuple(collection or ()), paging)
 
 
 @router.get("/documents/{document_id}", summary="One document with text, versions and its last job")
-async def show_document(caller: Caller, document_id: str) -> dict[str, Any]:
-    return await read(catalog.document_detail, caller.tenant, document_id)
+async def show_document(caller: CollectionCaller, document_id: str) -> dict[str, Any]:
+    return await read(_document, caller, document_id)
+
+
+class DocumentChange(BaseModel):
+    """Only what is given changes. `collection`: the name of the one it goes to; null takes it out."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    collection: Annotated[str, Field(max_length=100)] | None = None
+
+
+@router.patch("/documents/{document_id}", summary="Put a document into a collection, or take it out")
+async def change_document(caller: CollectionCaller, document_id: str, body: DocumentChange) -> dict[str, Any]:
+    return await in_transaction(_change, caller, document_id, body)
 
 
 @router.delete("/documents/{document_id}", summary="Forget a document", status_code=204)
-async def delete_document(caller: Caller, document_id: str) -> None:
+async def delete_document(caller: CollectionCaller, document_id: str) -> None:
     """Its open jobs are cancelled; no search finds it any more."""
-    await in_transaction(catalog.delete, caller.tenant, document_id)
+    await in_transaction(_delete, caller, document_id)
+
+
+def _document(session: Session, caller: Identity, document_id: str) -> dict[str, Any]:
+    return catalog.document_detail(session, caller.tenant, document_id, reach(session, caller, scopes.READ))
+
+
+def _delete(session: Session, caller: Identity, document_id: str) -> None:
+    catalog.delete(session, caller.tenant, document_id, reach(session, caller, scopes.WRITE))
+
+
+def _change(session: Session, caller: Identity, document_id: str, body: DocumentChange) -> dict[str, Any]:
+    within = reach(session, caller, scopes.WRITE)
+    document = catalog.get(session, caller.tenant, document_id, lock=True, reach=within)
+    if "collection" in body.model_fields_set:
+        name = target(caller, body.collection)
+        catalog.move(session, document, None if name is None else collections.find(session, caller.tenant, name).id)
+        session.flush()
+        session.refresh(document)
+    return document_view(document)
 
 
 async def _accept(caller: Caller, about: About, content: Content) -> Accepted:
@@ -208,8 +251,11 @@ async def _accept(caller: Caller, about: About, content: Content) -> Accepted:
     )
 
 
-def _page_of_documents(session: Session, tenant: str, wanted: DocumentFilter, paging: Page) -> dict[str, Any]:
-    rows = catalog.list_documents(session, tenant, wanted, paging.limit + 1)
+def _page_of_documents(
+    session: Session, caller: Identity, wanted: DocumentFilter, names: tuple[str, ...], paging: Page
+) -> dict[str, Any]:
+    wanted = replace(wanted, collection_ids=reach_of(session, caller, scopes.READ, names))
+    rows = catalog.list_documents(session, caller.tenant, wanted, paging.limit + 1)
     return paging.cut(rows, document_view, lambda row: [row.id])
 
 

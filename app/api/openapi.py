@@ -51,10 +51,10 @@ def _say_the_scope(method: str, operation: dict[str, Any]) -> None:
     """The scope that a key needs, in the one place that OpenAPI has for it and in words."""
     for requirement in operation.get("security", []):
         for scheme, asked in requirement.items():
-            scope, by_kind = needed(method, asked)
+            scope, others = needed(method, asked)
             requirement[scheme] = [scope] if scope else []
             words = f"Needs the scope `{scope}`" if scope else "Any key will do"
-            words += ", or `kind:NAME` for some kinds." if by_kind else "."
+            words += "".join(f", or `{word}:NAME` for some {word}s" for word in others) + "."
             operation["description"] = "\n\n".join(filter(None, [operation.get("description"), words]))
 
 

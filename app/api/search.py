@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, StringConstraints
 
-from app.api.deps import Reader
+from app.api.collections import reach_of
+from app.api.deps import CollectionReader, Reader
 from app.api.moments import utc
 from app.core.db import read
 from app.documents import catalog
 from app.search import query
 from app.search.embed import embedder
 from app.search.engines.face import DEFAULT_FUSION, Filters, Fusion, Mode
+from app.tenants import scopes
 
 router = APIRouter(prefix="/api", tags=["search"])
 
@@ -35,6 +38,9 @@ class SearchFilters(BaseModel):
     since: datetime | None = None
     until: datetime | None = None
     document_ids: Annotated[list[DocumentId], Field(max_length=1000)] | None = None
+    collections: Annotated[
+        list[str], Field(max_length=20, description="Names of collections: it is in one of them.")
+    ] = []
 
     def plain(self) -> Filters:
         return Filters(
@@ -61,12 +67,14 @@ class SearchRequest(BaseModel):
 
 
 @router.post("/search", summary="Find documents by meaning and by words")
-async def search(caller: Reader, body: SearchRequest) -> dict[str, Any]:
+async def search(caller: CollectionReader, body: SearchRequest) -> dict[str, Any]:
     mode: Mode = "keyword" if body.mode == "bm25" else body.mode
+    filters = body.filters or SearchFilters()
+    within = await read(reach_of, caller, scopes.READ, tuple(filters.collections))
     question = query.Question(
         query=body.query,
         mode=mode,
-        filters=(body.filters or SearchFilters()).plain(),
+        filters=replace(filters.plain(), collection_ids=within),
         limit=body.limit,
         offset=body.offset,
         cursor=body.cursor,

@@ -12,6 +12,7 @@ from typing import Annotated, Literal
 import typer
 
 from app.cli import exits, kinds_words
+from app.cli.collections_words import collections
 from app.cli.dead_words import dead
 from app.cli.exits import EXITS, Quit
 from app.cli.keys_words import keys, tenants
@@ -43,6 +44,7 @@ app.add_typer(workers, name="workers")
 app.add_typer(queues, name="queues")
 app.add_typer(schedules, name="schedules")
 app.add_typer(config, name="config")
+app.add_typer(collections, name="collections")
 app.add_typer(keys, name="keys")
 app.add_typer(tenants, name="tenants")
 

@@ -56,8 +56,9 @@ class Server:
     def patch(self, path: str, body: Any = None) -> Any:
         return self._call("PATCH", path, json=body)
 
-    def delete(self, path: str) -> Any:
-        return self._call("DELETE", path)
+    def delete(self, path: str, **parameters: Any) -> Any:
+        given = {name: value for name, value in parameters.items() if value is not None}
+        return self._call("DELETE", path, params=given)
 
     def _call(self, method: str, path: str, **options: Any) -> Any:
         """The answer's JSON. Raises Quit with the server's own sentence when it refuses."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Literal
@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session
 
 from app.core import clock
 from app.core.errors import Conflict, InvalidInput
-from app.documents import urls
+from app.documents import catalog, collections, urls
 from app.documents.jobs import IngestDocument
 from app.documents.models import LONGEST_URL, Document, DocumentVersion
 from app.documents.text import clean_line, scrub, scrub_text
@@ -22,6 +22,8 @@ from app.jobs.enqueue import enqueue
 from app.jobs.models import JobRow
 
 Format = Literal["markdown", "text", "html"]
+# The ids of the collections that the caller may touch; None is all, and what is in none.
+Reach = Collection[int] | None
 
 LONGEST_KEY = 512
 MOST_TAGS = 100
@@ -42,6 +44,8 @@ class About:
     tags: tuple[str, ...] = ()
     metadata: Mapping[str, Any] = field(default_factory=dict)
     source: str = "api"
+    # The name of a collection; None leaves the document where it is.
+    collection: str | None = None
 
     def fields(self) -> dict[str, Any]:
         """What a version keeps of it, clean."""
@@ -81,20 +85,47 @@ class Accepted:
     version_id: int
 
 
-def accept(session: Session, about: About, content: Content, *, tenant: str, request_id: str | None = None) -> Accepted:
+def accept(
+    session: Session,
+    about: About,
+    content: Content,
+    *,
+    tenant: str,
+    request_id: str | None = None,
+    reach: Reach = None,
+) -> Accepted:
     """The document (the page's own, if its URL or key is known), a version to be indexed, and the job for it.
 
-    Raises InvalidInput where the content is blank or the URL is none.
+    Raises InvalidInput where the content is blank or the URL is none, NotFound for an unknown collection, Conflict
+    where the document is in a collection outside of `reach`.
     """
-    document_id = find_or_make(session, about, tenant=tenant)
+    document_id = find_or_make(session, about, tenant=tenant, reach=reach)
     version_id = receive(session, document_id, about, content, tenant=tenant)
     job = IngestDocument(document_id=document_id, version_id=version_id)
     row = enqueue(session, job, tenant=tenant, request_id=request_id, document_id=document_id)
     return Accepted(row, document_id, version_id)
 
 
-def find_or_make(session: Session, about: About, *, tenant: str) -> int:
-    """The id of the document with this key, else this URL, its row locked; a new one where there is none."""
+def find_or_make(session: Session, about: About, *, tenant: str, reach: Reach = None) -> int:
+    """The id of the document with this key, else this URL, its row locked; a new one where there is none.
+
+    It is put into the collection that `about` names. Raises as accept() does.
+    """
+    document_id = _found_or_made(session, about, tenant)
+    wanted = None if about.collection is None else collections.find(session, tenant, about.collection).id
+    if wanted is None and reach is None:
+        return document_id
+    document = session.get_one(Document, document_id)
+    if reach is not None and document.collection_id is not None and document.collection_id not in reach:
+        raise Conflict("this document is in another collection", code="other_collection")
+    if reach is not None and document.collection_id is None and document.version_id is not None:
+        raise Conflict("this document is in no collection", code="other_collection")
+    if wanted is not None:
+        catalog.move(session, document, wanted)
+    return document_id
+
+
+def _found_or_made(session: Session, about: About, tenant: str) -> int:
     url = urls.checked(about.url) if about.url is not None else None
     key = clean_line(about.external_id, LONGEST_KEY)
     found = _find(session, tenant, key, url)

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Session
 
+from app.core import clock
 from app.core.errors import NotFound
 from app.documents.models import Document, DocumentVersion
 from app.jobs import control, view
 from app.jobs.models import JobRow
 from app.jobs.states import OPEN
-from app.search.index import drop_document
+from app.search.index import drop_document, touch_document
 
 VERSIONS_SHOWN = 50
 LARGEST_ID = 2**63 - 1
@@ -34,23 +36,41 @@ class DocumentFilter:
     indexed: bool | None = None
     created_after: datetime | None = None
     created_before: datetime | None = None
+    tags: Sequence[str] = ()
+    collection_ids: Collection[int] | None = None
     before_id: int | None = None
 
 
 def list_documents(session: Session, tenant: str, wanted: DocumentFilter, limit: int) -> list[Document]:
     """The newest first, at most `limit`."""
-    equal = {name: getattr(wanted, name) for name in ("domain", "language", "country", "source", "url", "external_id")}
-    conditions = [getattr(Document, name) == value for name, value in equal.items() if value is not None]
-    if wanted.created_after is not None:
-        conditions.append(Document.created_at >= wanted.created_after)
-    if wanted.created_before is not None:
-        conditions.append(Document.created_at < wanted.created_before)
-    if wanted.before_id is not None:
-        conditions.append(Document.id < wanted.before_id)
-    query = sa.select(Document).where(Document.tenant == tenant, *conditions)
-    if wanted.indexed is not None:
-        query = query.where(Document.version_id.is_not(None) if wanted.indexed else Document.version_id.is_(None))
+    query = sa.select(Document).where(*conditions(session, tenant, wanted))
     return list(session.scalars(query.order_by(Document.id.desc()).limit(limit)))
+
+
+def conditions(session: Session, tenant: str, wanted: DocumentFilter) -> list[sa.ColumnElement[bool]]:
+    """What a tenant's documents must be to be wanted; all of it."""
+    equal = {name: getattr(wanted, name) for name in ("domain", "language", "country", "source", "url", "external_id")}
+    found = [Document.tenant == tenant]
+    found += [getattr(Document, name) == value for name, value in equal.items() if value is not None]
+    if wanted.created_after is not None:
+        found.append(Document.created_at >= wanted.created_after)
+    if wanted.created_before is not None:
+        found.append(Document.created_at < wanted.created_before)
+    if wanted.before_id is not None:
+        found.append(Document.id < wanted.before_id)
+    if wanted.collection_ids is not None:
+        found.append(Document.collection_id.in_(wanted.collection_ids))
+    if wanted.indexed is not None:
+        found.append(Document.version_id.is_not(None) if wanted.indexed else Document.version_id.is_(None))
+    return [*found, *(_has_tag(session, tag) for tag in wanted.tags)]
+
+
+def _has_tag(session: Session, tag: str) -> sa.ColumnElement[bool]:
+    """Whether the list of tags, which is stored as JSON, holds this one."""
+    if session.get_bind().dialect.name == "postgresql":
+        return sa.cast(Document.tags, JSONB).contains([tag])
+    each = sa.func.json_each(Document.tags).table_valued("value")
+    return sa.exists(sa.select(1).select_from(each).where(each.c.value == tag))
 
 
 def stored_bytes(session: Session, tenant: str) -> int:
@@ -80,6 +100,7 @@ def document_view(document: Document) -> dict[str, Any]:
         "tags": document.tags or [],
         "metadata": document.meta or {},
         "source": document.source,
+        "collection": document.collection.name if document.collection else None,
         "content_id": None if document.version_id is None else str(document.version_id),
         "chunks": document.chunk_count,
         "fetched_at": view.moment(document.fetched_at),
@@ -89,19 +110,23 @@ def document_view(document: Document) -> dict[str, Any]:
     }
 
 
-def get(session: Session, tenant: str, document_id: str, *, lock: bool = False) -> Document:
-    """Raises NotFound, also for another tenant's and for what is no id."""
+def get(
+    session: Session, tenant: str, document_id: str, *, lock: bool = False, reach: Collection[int] | None = None
+) -> Document:
+    """Raises NotFound, also for another tenant's, for what is no id, and outside of the collections in `reach`."""
     number = int(document_id) if document_id.isascii() and document_id.isdecimal() and len(document_id) < 20 else 0
     query = sa.select(Document).where(Document.tenant == tenant, Document.id == min(number, LARGEST_ID))
     document = session.scalars(query.with_for_update() if lock else query).one_or_none()
-    if document is None:
+    if document is None or (reach is not None and document.collection_id not in reach):
         raise NotFound(f"Document {document_id} not found", code="document_not_found")
     return document
 
 
-def document_detail(session: Session, tenant: str, document_id: str) -> dict[str, Any]:
+def document_detail(
+    session: Session, tenant: str, document_id: str, reach: Collection[int] | None = None
+) -> dict[str, Any]:
     """A document alone: with its text, its latest versions and the last job about it."""
-    document = get(session, tenant, document_id)
+    document = get(session, tenant, document_id, reach=reach)
     current = session.get(DocumentVersion, document.version_id) if document.version_id is not None else None
     columns = ("id", "state", "format", "content_hash", "status_code", "fetched_at", "indexed_at", "created_at")
     query = sa.select(*(getattr(DocumentVersion, name) for name in columns))
@@ -118,9 +143,17 @@ def document_detail(session: Session, tenant: str, document_id: str) -> dict[str
     }
 
 
-def delete(session: Session, tenant: str, document_id: str) -> None:
+def move(session: Session, document: Document, collection_id: int | None) -> None:
+    """Put the document into this collection, or into none; searches see it there from the commit on."""
+    if document.collection_id != collection_id:
+        document.collection_id, document.updated_at = collection_id, clock.now()
+        if document.version_id is not None:
+            touch_document(session, tenant=document.tenant, document_id=document.id)
+
+
+def delete(session: Session, tenant: str, document_id: str, reach: Collection[int] | None = None) -> None:
     """Stop its jobs and forget the document with all its versions; searches do not find it from the commit on."""
-    document = get(session, tenant, document_id)
+    document = get(session, tenant, document_id, reach=reach)
     jobs = sa.select(JobRow.id).where(
         JobRow.tenant == tenant, JobRow.document_id == document.id, JobRow.state.in_(OPEN)
     )

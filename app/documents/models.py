@@ -6,11 +6,26 @@ from datetime import datetime
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.orm import Mapped, mapped_column
+from sqlalchemy.orm import Mapped, mapped_column, relationship
 
 from app.core.db import Base, BigId, JsonColumn, UtcDateTime
 
 LONGEST_URL = 2_048  # bytes; an index entry of PostgreSQL holds 2,704
+
+
+class Collection(Base):
+    """A named set of documents: a case, a project, a site."""
+
+    __tablename__ = "collection"
+    __table_args__ = (sa.UniqueConstraint("tenant", "name"), {"sqlite_autoincrement": True})
+
+    id: Mapped[int] = mapped_column(BigId, primary_key=True)
+    tenant: Mapped[str] = mapped_column(sa.String(64))
+    name: Mapped[str] = mapped_column(sa.String(100))
+    title: Mapped[str] = mapped_column(sa.String(200), default="")
+    description: Mapped[str] = mapped_column(sa.Text, default="")
+    created_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    updated_at: Mapped[datetime] = mapped_column(UtcDateTime)
 
 
 class Document(Base):
@@ -22,6 +37,7 @@ class Document(Base):
         sa.UniqueConstraint("tenant", "external_id"),
         sa.Index("ix_document_tenant", "tenant", "id"),
         sa.Index("ix_document_domain", "tenant", "domain"),
+        sa.Index("ix_document_collection", "tenant", "collection_id", "id"),
         {"sqlite_autoincrement": True},  # an id is never given out twice: jobs and callers remember it
     )
 
@@ -47,6 +63,10 @@ class Document(Base):
     indexed_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)
     updated_at: Mapped[datetime] = mapped_column(UtcDateTime)
+
+    collection: Mapped[Collection | None] = relationship(
+        primaryjoin="foreign(Document.collection_id) == Collection.id", viewonly=True
+    )
 
 
 class DocumentVersion(Base):

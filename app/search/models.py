@@ -81,6 +81,7 @@ document = sa.table(
     sa.column("tags", JsonColumn),
     sa.column("metadata", JsonColumn),
     sa.column("source", sa.String),
+    sa.column("collection_id", BigId),
     sa.column("version_id", BigId),
     sa.column("fetched_at", UtcDateTime),
     sa.column("indexed_at", UtcDateTime),

@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session
 from app.core import clock
 from app.core.db import in_transaction
 from app.documents import catalog, urls
-from app.documents.accept import About, Content, find_or_make, receive
+from app.documents.accept import About, Content, Reach, find_or_make, receive
 from app.documents.ingest import ingest
 from app.jobs import ledger
 from app.jobs.enqueue import enqueue
@@ -20,11 +20,13 @@ from app.sources.fetch import Page, fetch, target
 from app.sources.jobs import FetchPage
 
 
-def accept_page(session: Session, about: About, *, tenant: str, request_id: str | None = None) -> JobRow:
+def accept_page(
+    session: Session, about: About, *, tenant: str, request_id: str | None = None, reach: Reach = None
+) -> JobRow:
     """The job that will fetch it. Raises InvalidInput for what cannot be fetched."""
     url = urls.checked(about.url or "")
     target(url)
-    document_id = find_or_make(session, about, tenant=tenant)
+    document_id = find_or_make(session, about, tenant=tenant, reach=reach)
     fields = about.fields()
     job = FetchPage(document_id=document_id, url=url, **fields)
     return enqueue(session, job, tenant=tenant, request_id=request_id, document_id=document_id)

@@ -33,7 +33,7 @@ NOT_WALKED = {
     "/api/events": "has no end; test_tenant_events.py looks at it",
 }
 # What the walk does to what is its own: these name a thing of ours, so for others they are not there.
-OWNED = ("job_id", "document_id", "key_id", "schedule_id")
+OWNED = ("job_id", "document_id", "key_id", "schedule_id", "collection")
 METHODS = {"get", "post", "put", "patch", "delete"}
 
 
@@ -57,7 +57,9 @@ class Belongings:
         )
         assert schedule.status_code == 201, schedule.text
         key = client.post("/api/keys", json={"name": MARK, "scopes": ["read"]}).json()
+        client.post("/api/collections", json={"name": MARK})
         self.ids = {
+            "collection": MARK,
             "job_id": waiting.id,
             "document_id": str(given.document_id),
             "key_id": key["id"],
@@ -74,6 +76,7 @@ class Belongings:
         paths = (
             f"/api/jobs/{ids['job_id']}", "/api/jobs", f"/api/documents/{ids['document_id']}", "/api/documents",
             f"/api/keys/{ids['key_id']}", "/api/keys", "/api/audit-log", f"/api/schedules/{ids['schedule_id']}",
+            f"/api/collections/{ids['collection']}", "/api/collections",
         )  # fmt: skip
         answers = {path: self.client.get(path) for path in paths}
         assert {answer.status_code for answer in answers.values()} == {200}
@@ -162,7 +165,7 @@ def test_what_is_not_there_and_what_is_anothers_look_the_same(lite_api: Api, lit
     """Every route that names a thing says 404 for another tenant's, in the words for a thing that never was."""
     nothing = {
         "job_id": "0198c5d0-0000-7000-8000-000000000000", "document_id": "999999", "key_id": "0123456789abcdef",
-        "schedule_id": "999999",
+        "schedule_id": "999999", "collection": "nothing",
     }  # fmt: skip
     looked = 0
     with holder(lite_api, "read", "write", "admin", tenant=THEIRS) as theirs:

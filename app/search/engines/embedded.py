@@ -27,7 +27,7 @@ DEAD_ALLOWED = 5_000
 
 log = get_logger(__name__)
 
-_FIELDS = ("domain", "language", "country", "is_mobile", "source", "tags", "fetched_at")
+_FIELDS = ("domain", "language", "country", "is_mobile", "source", "tags", "fetched_at", "collection_id")
 
 
 class Follower:

@@ -31,6 +31,7 @@ class Filters:
     since: datetime | None = None
     until: datetime | None = None
     document_ids: Sequence[int] | None = None
+    collection_ids: Sequence[int] | None = None
 
 
 @dataclass(frozen=True, slots=True)

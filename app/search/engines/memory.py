@@ -52,6 +52,7 @@ class IndexedDocument:
     source: str | None = None
     tags: Sequence[str] = ()
     fetched_at: datetime | None = None
+    collection_id: int | None = None
 
 
 class Coded:
@@ -81,6 +82,7 @@ class MemoryIndex:
         self._columns = {name: Coded() for name in ("domain", "language", "country", "source")}
         self._is_mobile = Growing(np.bool_)
         self._fetched_at = Growing(np.float64)
+        self._collection = Growing(np.int64)
         self._tagged: defaultdict[str, list[int]] = defaultdict(list)
         self._first_chunk = Growing(np.int64)
         self._chunk_ids = Growing(np.int64)
@@ -147,6 +149,7 @@ class MemoryIndex:
             column.append(getattr(document, name))
         self._is_mobile.append(document.is_mobile)
         self._fetched_at.append(document.fetched_at.timestamp() if document.fetched_at else NO_DATE)
+        self._collection.append(-1 if document.collection_id is None else document.collection_id)
         for tag in set(document.tags):
             self._tagged[tag].append(slot)
         self._first_chunk.append(len(self._chunk_ids))
@@ -181,6 +184,8 @@ class MemoryIndex:
             allowed &= self._fetched_at.view >= filters.since.timestamp()
         if filters.until is not None:
             allowed &= (self._fetched_at.view < filters.until.timestamp()) & (self._fetched_at.view > NO_DATE)
+        if filters.collection_ids is not None:
+            allowed &= np.isin(self._collection.view, np.asarray(filters.collection_ids, np.int64))
         for tag in filters.tags:
             allowed &= self._only(self._tagged.get(tag, []))
         if filters.document_ids is not None:
