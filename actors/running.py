@@ -52,7 +52,7 @@ def add_actor(broker: LedgerBroker, declared: Declared) -> None:
 
 async def _stoppable(process: WorkerProcess, run: Run, definition: type[Job], function: Callable[..., Any]) -> Any:
     job = definition.load(run.claim.payload, run.claim.payload_version)
-    task = asyncio.current_task()
+    task = run.task
     assert task is not None
 
     def stop(_: AppError) -> None:

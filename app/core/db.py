@@ -114,7 +114,7 @@ class Database:
             session = Session(self.engine, expire_on_commit=False)
             committing = False
             try:
-                self._begin(session, write)
+                session.connection(execution_options=_WRITE if write else _READ[self.dialect])
                 result = f(session, *args, **kwargs)
                 committing = write
                 if write:
@@ -134,22 +134,6 @@ class Database:
             for run in session.info.get("after_commit", {}).values():
                 run()
             return result
-
-    def _begin(self, session: Session, write: bool) -> None:
-        """Open the transaction; on SQLite ask for the lock every 0.5 to 5 ms (its own waiting has a long tail)."""
-        options = _WRITE if write else _READ[self.dialect]
-        deadline = clock.monotonic() + LOCK_PATIENCE_S
-        pause = LOCK_PAUSES_S[0]
-        while True:
-            try:
-                session.connection(execution_options=options)
-                return
-            except OperationalError as error:
-                if self.dialect != "sqlite" or "locked" not in str(error.orig) or clock.monotonic() > deadline:
-                    raise
-                session.rollback()
-                time.sleep(random.uniform(0.5, 1.0) * pause)
-                pause = min(2 * pause, LOCK_PAUSES_S[1])
 
     def ping(self) -> None:
         """Raises Unavailable while SQL does not answer, ConfigError where it never will with these settings."""
@@ -287,10 +271,28 @@ def _make_sqlite(url: sa.URL, pool_size: int, sync: str) -> sa.Engine:
 
     @sa.event.listens_for(engine, "begin")
     def begin(connection: sa.Connection) -> None:
-        write = connection.get_execution_options().get("millrace_write")
-        connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")
+        statement = "BEGIN IMMEDIATE" if connection.get_execution_options().get("millrace_write") else "BEGIN"
+        if not _begun(connection.connection.cursor(), statement):
+            connection.exec_driver_sql(statement)  # which says what is wrong as all else is said
 
     return engine
+
+
+def _begun(cursor: Any, statement: str) -> bool:
+    """Open a transaction on SQLite, asking for its lock every 0.5 to 5 ms; False where that is not to be had.
+
+    SQLite's own waiting has a long tail. Asked below SQLAlchemy, whose errors cost more than the question.
+    """
+    deadline, pause = clock.monotonic() + LOCK_PATIENCE_S, LOCK_PAUSES_S[0]
+    while True:
+        try:
+            cursor.execute(statement)
+            return True
+        except sqlite3.OperationalError as error:
+            if "locked" not in str(error) or clock.monotonic() > deadline:
+                return False
+        time.sleep(random.uniform(0.5, 1.0) * pause)
+        pause = min(2 * pause, LOCK_PAUSES_S[1])
 
 
 def _end(session: Session) -> None:

@@ -42,7 +42,9 @@ class AwaitingRuns:
 
     def _fill(self) -> None:
         while self._waiting and len(self._tasks) < self.limit:
-            task = self._loop.loop.create_task(self._process(self._waiting.popleft()))
+            message = self._waiting.popleft()
+            task = self._loop.loop.create_task(self._process(message))
+            message.options["run"].task = task
             self._tasks.add(task)
             task.add_done_callback(self._ended)
 

@@ -81,6 +81,11 @@ def _retrying(session: Session, row: JobRow, around: Around) -> Reason:
     left = span((row.due_at - clock.now()).total_seconds())
     facts = {"error_code": row.error_code, "tries": row.tries, "max_tries": row.max_tries}
     fix = f"It tries again by itself; to do it now: `millrace jobs run-now {row.id}`."
+    kind = definition(row.kind)
+    if row.error_type is None and kind is not None and kind.start_rate is not None:
+        rate = kind.start_rate
+        message = f"Jobs like it start at most {rate.calls:g} times in {span(rate.per_s)}; its turn is in {left}."
+        return Reason("start_rate", message, "Wait, or raise start_rate of its kind.", facts=facts)
     if row.error_type is None:
         return Reason("snoozed", f"It asked to go on later, {left} from now; that counts as no try.", fix, facts=facts)
     message = f"Try {row.tries} of {row.max_tries} failed ({row.error_type}: {_line(row)}); the next is in {left}."

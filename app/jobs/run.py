@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from collections.abc import Callable
 from datetime import datetime
@@ -17,8 +18,17 @@ from app.jobs.progress import Progress
 Stop = Callable[[AppError], None]
 
 
+# One for all runs: held for an assignment or two, and a lock a run costs each of them more than it ever waits.
+_lock = threading.Lock()
+
+
 class Run:
     """What the process knows of a claim between taking it and writing its end."""
+
+    __slots__ = (
+        "_stop", "began", "claim", "ended", "hard_deadline", "progress", "queue", "reason", "redis_id", "result",
+        "soft_deadline", "started_at", "taken_at", "task", "verdict",
+    )  # fmt: skip
 
     def __init__(self, claim: Claim, redis_id: str, taken_from: str) -> None:
         self.claim = claim
@@ -34,8 +44,9 @@ class Run:
         self.verdict: Verdict | None = None
         self.reason: AppError | None = None
         self.ended = False
+        # The task that awaits it, where one does.
+        self.task: asyncio.Task[None] | None = None
         self._stop: Stop | None = None
-        self._lock = threading.Lock()
 
     @property
     def definition(self) -> type[Job] | None:
@@ -43,7 +54,7 @@ class Run:
 
     def begin(self) -> bool:
         """Mark the code as running; False if the run was stopped or handed back before."""
-        with self._lock:
+        with _lock:
             if self.reason is not None or self.ended:
                 return False
             self.started_at, self.began = clock.now(), clock.monotonic()
@@ -51,7 +62,7 @@ class Run:
 
     def end(self) -> bool:
         """Take the right to write the run's end; True once."""
-        with self._lock:
+        with _lock:
             if self.ended:
                 return False
             self.ended = True
@@ -59,7 +70,7 @@ class Run:
 
     def hand_back(self) -> bool:
         """Take the right to hand back a run that has not begun."""
-        with self._lock:
+        with _lock:
             if self.ended or self.began is not None:
                 return False
             self.ended = True
@@ -67,14 +78,14 @@ class Run:
 
     def attach(self, stop: Stop) -> None:
         """How to stop the code that runs now; called at once if a reason to stop came first."""
-        with self._lock:
+        with _lock:
             self._stop, reason = stop, self.reason
         if reason is not None:
             stop(reason)
 
     def interrupt(self, reason: AppError) -> None:
         """Stop the code for this reason; the first reason stands, and is pressed again at each call."""
-        with self._lock:
+        with _lock:
             self.reason = self.reason or reason
             stop, reason = self._stop, self.reason
         if stop is not None:

@@ -21,6 +21,7 @@ from app.jobs.relay import Relay
 from app.jobs.states import STATES
 from tests.app.jobs.conftest import WORKER, Chore, Desk, Ledger, end_of
 from tests.support.databases import SettingsEnv
+from tests.support.kinds import Paced
 from tests.support.processes import free_port
 
 WELL = Around()
@@ -80,6 +81,8 @@ def test_retrying_says_what_failed_and_when_it_goes_on(ledger_of: Ledger) -> Non
     assert "Try 1 of 4 failed (Unavailable: closed)" in said["message"]
     assert reason(ledger_of, later(ledger_of, state="retrying", error_type="E", error_code="e")) == "retry_later"
     assert reason(ledger_of, later(ledger_of, state="retrying")) == "snoozed"
+    said = why(ledger_of, later(ledger_of, state="retrying", kind=Paced.kind))
+    assert (said["reason"], "at most 1 times in 60 min" in said["message"]) == ("start_rate", True)
     assert reason(ledger_of, later(ledger_of, -60, state="retrying", error_type="E")) == "no_relay"
 
 
