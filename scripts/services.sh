@@ -15,6 +15,9 @@ have_postgres() {
     return 1
 }
 
+# Debian puts it where only root looks.
+have_pgbouncer() { have pgbouncer || [ -x /usr/sbin/pgbouncer ]; }
+
 run() {
     [ -z "${MILLRACE_REDIS_URL:-}" ] || return 0
     have_redis && return 0
@@ -31,6 +34,8 @@ tests() {
     have_redis || wanted="$wanted redis-server"
     have_postgres || wanted="$wanted postgresql"
     have xz || wanted="$wanted xz-utils"
+    have openssl || wanted="$wanted openssl"
+    have_pgbouncer || wanted="$wanted pgbouncer"
     [ -n "$wanted" ] || return 0
     # shellcheck disable=SC2086  # a list of words
     if may_install && install_packages $wanted; then

@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import logging
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import sqlalchemy as sa
 
@@ -22,20 +24,26 @@ LOCK = 52100  # PostgreSQL advisory lock: two containers that start at once migr
 def upgrade(database: Database) -> str:
     """Migrate to head; the revision reached."""
     config = _config()
-    with database.engine.connect() as connection:
-        if database.dialect == "postgresql":
-            connection.execute(sa.text("SELECT pg_advisory_lock(:lock)"), {"lock": LOCK})
-            connection.commit()
-        try:
-            config.attributes["connection"] = connection
-            command.upgrade(config, "head")
-            connection.commit()
-        finally:
-            if database.dialect == "postgresql":
-                connection.rollback()
-                connection.execute(sa.text("SELECT pg_advisory_unlock(:lock)"), {"lock": LOCK})
-                connection.commit()
+    with _one_at_a_time(database), database.engine.connect() as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, "head")
+        connection.commit()
     return head()
+
+
+@contextmanager
+def _one_at_a_time(database: Database) -> Iterator[None]:
+    """On PostgreSQL, by a lock that a transaction of its own holds.
+
+    Behind a pooler a session's lock may be taken on one server and given back on another, which keeps it for ever.
+    """
+    if database.dialect != "postgresql":
+        yield
+        return
+    with database.engine.connect() as guard, guard.begin():
+        guard.execute(sa.text("SET LOCAL idle_in_transaction_session_timeout = 0"))
+        guard.execute(sa.text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": LOCK})
+        yield
 
 
 def _config() -> Config:

@@ -33,7 +33,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import AuthenticationError, AuthorizationError, NoPermissionError, RedisError
 from redis.retry import Retry
 
-from app.core import clock
+from app.core import clock, redis_url
 from app.core.errors import ConfigError, Unavailable
 from app.core.settings import get_settings
 
@@ -94,7 +94,7 @@ class Push:
         except (AuthenticationError, AuthorizationError, NoPermissionError) as error:
             raise ConfigError(f"MILLRACE_REDIS_URL: Redis refuses us: {error}") from error
         except RedisError as error:
-            if str(error).startswith(("NOAUTH", "WRONGPASS")):
+            if str(error).startswith(("NOAUTH", "WRONGPASS")) or "CERTIFICATE_VERIFY_FAILED" in str(error):
                 raise ConfigError(f"MILLRACE_REDIS_URL: Redis refuses us: {error}") from error
             self._open_until = clock.monotonic() + CIRCUIT_OPEN_S
             raise Unavailable(f"Redis: {error}", code="redis_unavailable", retry_after_s=1) from error
@@ -144,14 +144,11 @@ def ping() -> None:
 def _from_url(url: str, **options: Any) -> redis.Redis:
     # Bytes that are no text come and go unchanged: one broken message must not make a whole answer unreadable.
     text = {"decode_responses": True, "encoding_errors": "surrogateescape"}
-    try:
-        return redis.Redis.from_url(url, retry=Retry(NoBackoff(), 0), **text, **options)
-    except ValueError as error:
-        raise ConfigError("MILLRACE_REDIS_URL is not a Redis URL (example: redis://127.0.0.1:6379/0)") from error
+    return redis_url.client(url, retry=Retry(NoBackoff(), 0), **text, **options)
 
 
 def _async_from_url(name: str, **options: Any) -> redis.asyncio.Redis:
-    client: redis.asyncio.Redis = redis.asyncio.Redis.from_url(
+    return redis_url.async_client(
         get_settings().redis_url.get_secret_value(),
         decode_responses=True,
         encoding_errors="replace",
@@ -159,4 +156,3 @@ def _async_from_url(name: str, **options: Any) -> redis.asyncio.Redis:
         retry=redis.asyncio.retry.Retry(NoBackoff(), 0),
         **options,
     )
-    return client

@@ -64,7 +64,10 @@ class Settings(BaseSettings):
     database_pool: int = Field(10, ge=2, le=200, description="SQL connections a process may hold.")
     database_prepared: bool = Field(True, description="Prepared statements; off behind a pooling PgBouncer.")
     sqlite_sync: Literal["normal", "full"] = Field("normal", description="SQLite: 'full' also survives power loss.")
-    redis_url: SecretStr = Field(SecretStr("redis://127.0.0.1:6379/0"), description="Redis or Valkey.")
+    redis_url: SecretStr = Field(
+        SecretStr("redis://127.0.0.1:6379/0"),
+        description="Redis or Valkey: redis://, rediss:// or redis+sentinel://.",
+    )
 
     api_key: SecretStr = Field(SecretStr(""), description="API key of the command line; by default the API secret.")
     profile: str = Field("", description="Profile of the command line: which server it talks to, and its key.")

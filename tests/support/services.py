@@ -41,7 +41,7 @@ def find_program(name: str) -> Path | None:
         candidates.append(Path(on_path))
     for root in ("/usr/lib/postgresql", "/opt/homebrew/opt", "/usr/local/opt"):
         candidates += sorted(Path(root).glob(f"*/bin/{name}"), reverse=True)
-    candidates.append(Path(sys.executable).parent / name)
+    candidates += [Path(sys.executable).parent / name, Path("/usr/sbin") / name]
     return next((path for path in candidates if path.is_file() and os.access(path, os.X_OK)), None)
 
 
@@ -113,7 +113,7 @@ class PostgresServer:
         self.user = "millrace"
         self.password = secrets.token_urlsafe(12)
         self.port = free_port()
-        self._account = _unprivileged_account()
+        self._account = unprivileged_account()
         self.folder = folder or Path(tempfile.mkdtemp(prefix="millrace-pg-"))
         self.folder.mkdir(parents=True, exist_ok=True)
         self._initialise(initdb)
@@ -199,7 +199,7 @@ class PostgresServer:
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
-def _unprivileged_account() -> Account | None:
+def unprivileged_account() -> Account | None:
     """PostgreSQL refuses to run as root: the account to run it as, or None where we are somebody else already."""
     if os.geteuid() != 0:
         return None

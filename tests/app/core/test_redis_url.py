@@ -1,0 +1,106 @@
+"""Where Redis is: URLs with TLS and of sentinels, told apart, checked, and connected to for real."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from app.core import redis as clients
+from app.core import redis_url
+from app.core.errors import ConfigError, Unavailable
+from app.core.redis import Push
+from tests.support.redis_kinds import Certificates, TlsRedis, Watched
+from tests.support.waiting import wait_until
+
+
+@pytest.fixture
+def tls_redis(tmp_path: Path) -> Iterator[TlsRedis]:
+    server = TlsRedis(tmp_path / "redis")
+    try:
+        server.start()
+        yield server
+    finally:
+        server.process.stop()
+
+
+@pytest.fixture
+def watched(tmp_path: Path) -> Iterator[Watched]:
+    redis = Watched(tmp_path / "watched")
+    try:
+        redis.start()
+        yield redis
+    finally:
+        redis.stop()
+
+
+def test_a_url_of_sentinels_names_hosts_service_and_who_asks(tmp_path: Path) -> None:
+    authority = tmp_path / "ca.pem"
+    authority.touch()
+    query = f"ssl_ca_certs={authority}&ssl_check_hostname=false&sentinel_password=third"
+    found = redis_url.sentinels(f"rediss+sentinel://me:se%40cret@one:1,two,[::1]:3/mymaster/4?{query}")
+    assert found is not None
+    assert found.hosts == [("one", 1), ("two", redis_url.SENTINEL_PORT), ("::1", 3)]
+    assert (found.service, found.master["db"]) == ("mymaster", 4)
+    assert (found.master["username"], found.master["password"]) == ("me", "se@cret")
+    tls = {"ssl": True, "ssl_ca_certs": str(authority), "ssl_check_hostname": False}
+    assert {name: found.master[name] for name in tls} == tls
+    assert found.sentinel == tls | {"password": "third"}
+    assert redis_url.sentinels("redis://127.0.0.1:6379/0") is None
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "redis+sentinel://one:1", "redis+sentinel://one:1/", "redis+sentinel:///mymaster", "redis+sentinel://a:x/m",
+        "redis+sentinel://one:1/m/zero", "redis+sentinel://one:1/m/0/1", "http+sentinel://one:1/m", "http://one",
+        "redis+sentinel://one:1/m?colour=red", "rediss://one?ssl_ca_certs=/nowhere/ca.pem", "redis://[",
+    ],
+)  # fmt: skip
+def test_what_is_no_such_url_is_said_in_one_sentence(url: str) -> None:
+    with pytest.raises(ConfigError, match=r"^MILLRACE_REDIS_URL.*[^.]$"):
+        redis_url.client(url)
+
+
+def test_redis_behind_tls_is_asked_by_every_client(tls_redis: TlsRedis) -> None:
+    url = tls_redis.url
+    push = Push(url)
+    assert push.call(lambda client: client.set("a", "1"))
+    blocking = redis_url.client(url, socket_connect_timeout=1.0, socket_timeout=3, decode_responses=True)
+    push.call(lambda client: client.rpush("list", "x"))
+    assert blocking.blpop(["list"], timeout=1) in (["list", "x"], ("list", "x"))
+
+    async def on_the_loop() -> object:
+        client = redis_url.async_client(url, decode_responses=True, socket_connect_timeout=clients.CONNECT_TIMEOUT_S)
+        try:
+            return await client.get("a")
+        finally:
+            await client.aclose()
+
+    assert asyncio.run(on_the_loop()) == "1"
+
+
+def test_a_server_that_another_authority_vouches_for_is_refused(tls_redis: TlsRedis, tmp_path: Path) -> None:
+    """A wrong certificate is a wrong setting, and never mends itself."""
+    other = Certificates(tmp_path / "other").authority
+    with pytest.raises(ConfigError, match="CERTIFICATE_VERIFY_FAILED"):
+        Push(f"rediss://127.0.0.1:{tls_redis.port}/0?ssl_ca_certs={other}").call(lambda client: client.ping())
+
+
+def test_a_new_master_is_found_by_who_knew_the_old_one(watched: Watched) -> None:
+    push = Push(watched.url)
+    assert push.call(lambda client: client.set("a", "1"))
+    before = watched.master()
+    wait_until(lambda: watched.servers[1].client().get("a") == "1", what="the replica to follow")
+    watched.servers[0].kill()
+
+    def answers() -> bool:
+        try:
+            return push.call(lambda client: client.get("a")) == "1"
+        except Unavailable:
+            return False
+
+    wait_until(lambda: watched.master() != before and answers(), timeout_s=30, what="the other to be master")
+    assert push.call(lambda client: client.set("a", "2"))
