@@ -9,11 +9,13 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+import kubernetes_validate
 import pytest
 import yaml
 
 from app.core import metrics
 from app.core.settings import PREFIX, Settings
+from tests.support.services import missing
 from tests.support.stack import REPOSITORY
 
 DEPLOY = REPOSITORY / "deploy"
@@ -52,7 +54,7 @@ def test_the_rules_fire_when_they_should() -> None:
     """Prometheus' own unit tests; every rule is in them."""
     promtool = shutil.which("promtool")
     if promtool is None:
-        pytest.skip("promtool is not here (apt-get install prometheus)")
+        missing("promtool", "apt-get install prometheus")
     ran = subprocess.run(
         [promtool, "test", "rules", "rules.test.yaml"], cwd=ALERTS, capture_output=True, text=True, check=False
     )
@@ -97,18 +99,55 @@ def test_containers_outlive_the_grace_period_and_own_nothing(name: str) -> None:
     assert published == (["api"] if name == "compose.yaml" else ["millrace"])
 
 
-def test_the_overlay_builds_and_pods_are_closed(tmp_path: Path) -> None:
-    kubectl = shutil.which("kubectl")
-    if kubectl is None:
-        pytest.skip("kubectl is not here; its kustomize builds the overlay")
-    shutil.copytree(DEPLOY / "k8s", tmp_path / "k8s")
-    overlay = tmp_path / "k8s" / "production"
-    shutil.copyfile(overlay / "secrets.example", overlay / "secrets.env")
-    ran = subprocess.run([kubectl, "kustomize", str(overlay)], capture_output=True, text=True, check=False)
-    assert ran.returncode == 0, ran.stderr
-    made = [one for one in yaml.safe_load_all(ran.stdout) if one]
+def _kustomized() -> list[dict[str, Any]]:
+    """What the overlay applies, as far as schemas and pods are concerned: its resources, the base's, the one patch."""
+    overlay = DEPLOY / "k8s" / "production"
+    kustomization = yaml.safe_load((overlay / "kustomization.yaml").read_text())
+    made: list[dict[str, Any]] = []
+    for resource in kustomization["resources"]:
+        place = overlay / resource
+        if place.is_dir():
+            base = yaml.safe_load((place / "kustomization.yaml").read_text())
+            files = [place / name for name in base["resources"]]
+            assert {path.name for path in place.glob("*.yaml")} == {"kustomization.yaml", *base["resources"]}
+        else:
+            files = [place]
+        made += [one for path in files for one in yaml.safe_load_all(path.read_text()) if one]
+    for patch in kustomization["patches"]:
+        found = [
+            one
+            for one in made
+            if (one["kind"], one["metadata"]["name"]) == (patch["target"]["kind"], patch["target"]["name"])
+        ]
+        assert len(found) == 1
+        assert yaml.safe_load(patch["patch"]) == [{"op": "remove", "path": "/spec/replicas"}]
+        del found[0]["spec"]["replicas"]
+    return made
+
+
+@pytest.mark.parametrize("version", ["1.29", "1.37"])
+def test_the_manifests_fit_the_schemas_of_kubernetes(version: str) -> None:
+    """An old release that is still run, and a new one; strict: a misspelt field is an error."""
+    made = _kustomized()
+    assert {one["kind"] for one in made} >= {
+        "Deployment", "Job", "Service", "PodDisruptionBudget", "NetworkPolicy", "HorizontalPodAutoscaler",
+    }  # fmt: skip
+    for one in made:
+        kubernetes_validate.validate(one, version, strict=True)
+
+
+def test_a_misspelt_field_does_not_fit() -> None:
+    broken = next(one for one in _kustomized() if one["kind"] == "Deployment")
+    broken["spec"]["template"]["spec"]["terminationGracePeriod"] = 1
+    with pytest.raises(kubernetes_validate.ValidationError):
+        kubernetes_validate.validate(broken, "1.37", strict=True)
+
+
+def test_pods_are_closed_and_end_in_time() -> None:
     pods = {
-        one["metadata"]["name"]: one["spec"]["template"]["spec"] for one in made if "template" in one.get("spec", {})
+        one["metadata"]["name"]: one["spec"]["template"]["spec"]
+        for one in _kustomized()
+        if "template" in one.get("spec", {})
     }
     assert set(pods) == {"api", "worker", "relay", "scheduler", "migrate"}
     for name, pod in pods.items():
