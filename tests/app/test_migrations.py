@@ -6,6 +6,7 @@ import importlib
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
@@ -90,3 +91,65 @@ def test_the_migration_knows_the_moves_and_states_of_the_program() -> None:
     assert {tuple(move.split(">")) for move in spine.MOVES} == MOVES
     assert len(spine.MOVES) == len(MOVES)
     assert tuple(spine.STATES) == STATES
+
+
+# The schema of the last release; what is migrated after it must not disturb that release's programs. Until there is
+# one, the schema from which on this is promised.
+RELEASED = "0008"
+
+
+def _shape(database: Database) -> dict[str, dict[str, tuple[str, bool, bool]]]:
+    """Of each column: its type, whether it may be null, whether a row may leave it out."""
+    look = sa.inspect(database.engine)
+    shape = {}
+    for table in look.get_table_names():
+        keys = set(look.get_pk_constraint(table)["constrained_columns"])
+        shape[table] = {
+            column["name"]: (
+                str(column["type"]),
+                bool(column["nullable"]),
+                bool(column["nullable"]) or column["default"] is not None or column["name"] in keys,
+            )
+            for column in look.get_columns(table)
+        }
+    return shape
+
+
+def _disturbances(before: Any, after: Any) -> list[str]:
+    """What a program written for `before` would stumble over."""
+    found = []
+    for table, columns in before.items():
+        now = after.get(table, {})
+        for name, (kind, nullable, _) in columns.items():
+            if name not in now:
+                found.append(f"{table}.{name} is gone")
+            elif now[name][0] != kind or (nullable and not now[name][1]):
+                found.append(f"{table}.{name} is {now[name]}, not {kind}")
+        found += [
+            f"{table}.{name} is new and must be given" for name in now.keys() - columns.keys() if not now[name][2]
+        ]
+    return found
+
+
+def test_what_came_after_the_last_release_disturbs_none_of_its_programs(empty_db: Database) -> None:
+    """Columns and tables are only added, and nobody must fill them."""
+    config = Config()
+    config.set_main_option("script_location", str(schema.SCRIPTS))
+    with empty_db.engine.connect() as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, RELEASED)
+        connection.commit()
+    before = _shape(empty_db)
+    migrate.upgrade(empty_db)
+    assert _disturbances(before, _shape(empty_db)) == []
+
+
+def test_a_migration_that_takes_or_demands_something_is_found() -> None:
+    before = {"job": {"id": ("TEXT", False, True), "note": ("TEXT", True, True)}}
+    assert _disturbances(before, {"job": {"id": ("TEXT", False, True)}}) == ["job.note is gone"]
+    assert _disturbances(before, {}) == ["job.id is gone", "job.note is gone"]
+    demanding = {"job": before["job"] | {"size": ("INTEGER", False, False)}}
+    assert _disturbances(before, demanding) == ["job.size is new and must be given"]
+    narrower = {"job": before["job"] | {"note": ("TEXT", False, True)}}
+    assert len(_disturbances(before, narrower)) == 1
+    assert _disturbances(before, {"job": before["job"] | {"size": ("INTEGER", True, True)}}) == []

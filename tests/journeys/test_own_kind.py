@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import shlex
 import subprocess
 import sys
@@ -10,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.support import ten_lines
 from tests.support.command import millrace
-from tests.support.stack import REPOSITORY, Stack
+from tests.support.stack import Stack
 
 pytestmark = [
     pytest.mark.journey,
@@ -19,25 +19,10 @@ pytestmark = [
     pytest.mark.parametrize("database_url", ["sqlite"], indirect=True),  # which database makes no difference here
 ]
 
-SECTION = "## A kind of your own in ten lines"
-
-
-def _blocks() -> list[tuple[str, str]]:
-    """Language and text of each block of the section."""
-    section = (REPOSITORY / "README.md").read_text().partition(SECTION)[2].partition("\n## ")[0]
-    return re.findall(r"```(\w+)\n(.*?)```", section, re.DOTALL)
-
 
 def test_the_ten_lines_of_the_readme_work_as_they_stand(stack: Stack, tmp_path: Path) -> None:
     folder = tmp_path / "desk"
-    commands: list[str] = []
-    for language, text in _blocks():
-        if language == "sh":
-            commands = [line.partition("#")[0].strip() for line in text.splitlines()]
-            continue
-        path = folder / text.splitlines()[0].removeprefix("# ")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text)
+    commands = ten_lines.write(folder)
     code = [line for line in (folder / "shop" / "jobs.py").read_text().splitlines()[1:] if line]
     assert len(code) <= 10, "ten lines are promised"
     assert len(commands) == 4

@@ -12,6 +12,8 @@ from tests.support.stack import REPOSITORY
 from tests.support.waiting import wait_until
 
 STARTS_WITHIN_S = 300
+# Longer than a busy machine takes to look whether they run.
+LONG_S = 20
 
 
 class Many(Inside):
@@ -84,7 +86,7 @@ def _main_job(system: Many) -> None:
 def _hurt(system: Many) -> None:
     system.scale(3)
     wait_until(lambda: system.workers_alive() == 3, timeout_s=STARTS_WITHIN_S, what="three workers")
-    jobs = system.enqueue(8, 90)
+    jobs = system.enqueue(LONG_S, 90)
     system.wait_state(jobs[0], "running")
     run("docker", "kill", "-s", "KILL", system.containers("worker")[0])
     run("docker", "kill", "-s", "KILL", *system.containers("redis"))
@@ -97,7 +99,7 @@ def _hurt(system: Many) -> None:
 
 
 def _scaled_down(system: Many) -> None:
-    jobs = system.enqueue(8, 40)
+    jobs = system.enqueue(LONG_S, 40)
     system.wait_state(jobs[0], "running")
     system.scale(1)
     rows = system.wait_all(jobs, timeout_s=240)

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import tempfile
 import time
 from collections.abc import Callable
+from pathlib import Path
 from uuid import uuid4
 
 from tests.smoke.engine import OWN, START_S, Inside, run
+from tests.support import ten_lines
 from tests.support.processes import free_port
 from tests.support.waiting import wait_until
 
@@ -17,17 +20,18 @@ GRACE_S = 5
 class Single(Inside):
     """A container on a volume of its own; `end()` removes both."""
 
-    def __init__(self, image: str) -> None:
+    def __init__(self, image: str, *, own: Path = OWN, modules: str = "smoke_kinds") -> None:
         super().__init__(free_port())
         self.image = image
+        self.own, self.modules = own, modules
         self.name = f"millrace-smoke-{uuid4().hex[:8]}"
 
     def start(self) -> None:
         words = ["docker", "run", "-d", "--name", self.name, "--stop-timeout", "60"]
         words += ["--read-only", "--tmpfs", "/tmp", "--user", "10001", "--cap-drop", "ALL"]
         words += ["--security-opt", "no-new-privileges", "-p", f"127.0.0.1:{self.port}:52100"]
-        words += ["-v", f"{self.name}:/data", "-v", f"{OWN}:/own:ro", "-e", "PYTHONPATH=/own"]
-        words += ["-e", "MILLRACE_MODULES=smoke_kinds", "-e", f"MILLRACE_GRACE_S={GRACE_S}", self.image]
+        words += ["-v", f"{self.name}:/data", "-v", f"{self.own}:/own:ro", "-e", "PYTHONPATH=/own"]
+        words += ["-e", f"MILLRACE_MODULES={self.modules}", "-e", f"MILLRACE_GRACE_S={GRACE_S}", self.image]
         run(*words)
 
     def exec(self, *words: str) -> str:
@@ -77,6 +81,8 @@ def check(image: str, say: Callable[[str], None]) -> None:
         box.end()
     _cannot_start(image)
     say("a program that cannot start ends the container, its reason last")
+    _own_kind(image)
+    say("the README's kind of one's own runs in the image, and so does its test")
 
 
 def _healthy(box: Single) -> Callable[[], bool]:
@@ -129,6 +135,24 @@ def _drained(box: Single, say: Callable[[str], None]) -> None:
     assert code == 0
     strange = [line for line in box.logs() if not line.startswith("{") and "Periodiq" not in line]
     assert strange == [], strange
+
+
+def _own_kind(image: str) -> None:
+    """What the README shows, in a folder that the container has as PYTHONPATH."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        ten_lines.write(folder)
+        folder.chmod(0o755)
+        box = Single(image, own=folder, modules="shop.jobs")
+        try:
+            box.start()
+            box.wait_ready()
+            box.exec("python", "-c", "import shop.test_jobs as tests; tests.test_a_receipt_is_sent()")
+            assert "order_id: integer" in box.exec("millrace", "kinds")
+            said = box.exec("millrace", "jobs", "start", "shop.receipt", '{"order_id": 7}', "--wait", "--json")
+            assert "receipt of order 7" in said
+        finally:
+            box.end()
 
 
 def _cannot_start(image: str) -> None:
