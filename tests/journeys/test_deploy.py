@@ -41,7 +41,7 @@ def test_a_rolling_deploy_under_load(stack: Stack, ledger: Ledger) -> None:
         done.set()
         loader.join()
     rows = ledger.wait_all(jobs)
-    assert len(rows) > 50
+    assert len(rows) > 20, "there was a load"
     assert {(row.state, row.tries, row.crashes) for row in rows} == {("succeeded", 0, 0)}
     outcomes = [ledger.outcomes(job_id) for job_id in jobs]
     assert {outcome for each in outcomes for outcome in each} <= {"succeeded", "handed_back"}
