@@ -64,6 +64,14 @@ class Settings(BaseSettings):
     database_pool: int = Field(10, ge=2, le=200, description="SQL connections a process may hold.")
     database_prepared: bool = Field(True, description="Prepared statements; off behind a pooling PgBouncer.")
     sqlite_sync: Literal["normal", "full"] = Field("normal", description="SQLite: 'full' also survives power loss.")
+    blob_url: str = Field(
+        "", description="Where originals are kept: file:/path or s3://bucket/prefix; by default in the data folder."
+    )
+    s3_endpoint: str = Field("", description="Address of an S3-compatible store; by default that of AWS.")
+    s3_region: str = Field("us-east-1", description="Region of the bucket.")
+    s3_access_key_id: str = Field("", description="Key id of the store; by default what the machine's role gives.")
+    s3_secret_access_key: SecretStr = Field(SecretStr(""), description="Secret of that key.")
+
     redis_url: SecretStr = Field(
         SecretStr("redis://127.0.0.1:6379/0"),
         description="Redis or Valkey: redis://, rediss:// or redis+sentinel://.",

@@ -1,0 +1,105 @@
+"""Originals by what is in them: in a folder, and in a bucket of a real S3 server."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from app.core import clock
+from app.core.blobs import Blobs, blobs
+from app.core.errors import ConfigError, NotFound, Unavailable
+from tests.support.databases import SettingsEnv
+from tests.support.processes import free_port
+from tests.support.s3 import S3Server
+
+
+@pytest.fixture(scope="module")
+def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
+    server = S3Server(tmp_path_factory.mktemp("s3"))
+    try:
+        server.start()
+        yield server
+    finally:
+        server.stop()
+
+
+@pytest.fixture(params=["folder", "s3"])
+def store(request: pytest.FixtureRequest, settings_env: SettingsEnv, tmp_path: Path) -> Blobs:
+    if request.param == "s3":
+        settings_env(**request.getfixturevalue("s3").settings)
+    else:
+        settings_env(blob_url=f"file:{tmp_path / 'originals'}")
+    return blobs()
+
+
+async def _content(store: Blobs, key: str) -> bytes:
+    return b"".join([part async for part in store.stream(key)])
+
+
+def test_what_was_put_comes_back_whatever_its_size(store: Blobs, tmp_path: Path) -> None:
+    async def run() -> None:
+        for size in (0, 1, 3_000_000):
+            path = tmp_path / f"file-{size}"
+            path.write_bytes(bytes(range(256)) * (size // 256) + b"x" * (size % 256))
+            blob = await store.put_file(path)
+            assert (blob.key, blob.size_bytes) == (hashlib.sha256(path.read_bytes()).hexdigest(), size)
+            assert await _content(store, blob.key) == path.read_bytes()
+            again = await store.put(path.read_bytes())
+            assert again == blob
+            await store.fetch(blob.key, tmp_path / "back")
+            assert (tmp_path / "back").read_bytes() == path.read_bytes()
+
+    asyncio.run(run())
+
+
+def test_blobs_are_listed_with_their_age_and_deleted(store: Blobs) -> None:
+    async def run() -> None:
+        before = clock.now()
+        kept, gone = await store.put(b"kept"), await store.put(b"gone")
+        found = {key: at async for key, at in store.written()}
+        assert {kept.key, gone.key} <= set(found)
+        assert abs((found[kept.key] - before).total_seconds()) < 60
+        await store.delete(gone.key)
+        assert gone.key not in {key async for key, _ in store.written()}
+        for ask in (store.written_at(gone.key), _content(store, gone.key)):
+            with pytest.raises(NotFound):
+                await ask
+        await store.ping()
+
+    asyncio.run(run())
+
+
+def test_a_store_that_is_away_may_come_back(settings_env: SettingsEnv, s3: S3Server) -> None:
+    settings_env(**s3.settings | {"s3_endpoint": f"http://127.0.0.1:{free_port()}"})
+    with pytest.raises(Unavailable, match="cannot be used now"):
+        asyncio.run(blobs().put(b"x"))
+
+
+def test_a_bucket_that_is_not_there_is_no_blob_either(settings_env: SettingsEnv, s3: S3Server) -> None:
+    settings_env(**s3.settings | {"blob_url": "s3://nowhere/x"})
+    with pytest.raises((NotFound, ConfigError, Unavailable)):
+        asyncio.run(blobs().put(b"x"))
+
+
+@pytest.mark.parametrize("url", ["ftp://x/y", "s3://", "file:", "folder"])
+def test_a_url_that_names_no_store_is_said(settings_env: SettingsEnv, url: str) -> None:
+    settings_env(blob_url=url)
+    with pytest.raises(ConfigError, match="MILLRACE_BLOB_URL"):
+        blobs()
+
+
+def test_a_folder_that_cannot_be_made_is_said(settings_env: SettingsEnv, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    settings_env(blob_url=f"file:{tmp_path / 'file' / 'folder'}")
+    with pytest.raises(ConfigError, match="MILLRACE_BLOB_URL"):
+        blobs()
+
+
+def test_by_default_they_lie_in_the_data_folder(settings_env: SettingsEnv, tmp_path: Path) -> None:
+    settings_env(data_dir=tmp_path / "data")
+    blob = asyncio.run(blobs().put(b"here"))
+    assert (tmp_path / "data" / "blobs" / blob.key[:2] / blob.key).read_bytes() == b"here"
