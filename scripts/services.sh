@@ -35,6 +35,7 @@ tests() {
     have_postgres || wanted="$wanted postgresql"
     have xz || wanted="$wanted xz-utils"
     have openssl || wanted="$wanted openssl"
+    have tesseract || wanted="$wanted tesseract-ocr"
     have promtool || wanted="$wanted prometheus"
     have_pgbouncer || wanted="$wanted pgbouncer"
     [ -n "$wanted" ] || return 0

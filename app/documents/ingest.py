@@ -35,7 +35,7 @@ from app.search.models import Chunk
 
 EMBED_AT_ONCE = 64
 EXTRACT_LIMIT_S = 60.0
-EXTRACT_HTML = "app.documents.extract:extract_html"  # by name: its libraries are loaded in the lanes alone
+EXTRACT_HTML = "app.documents.extract.html:extract_html"  # by name: its libraries are loaded in the lanes alone
 
 
 @dataclass(slots=True)

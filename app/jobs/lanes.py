@@ -1,6 +1,6 @@
 """Lanes: computing and foreign code in child processes that can be killed, bounded in memory, CPU and wall clock.
 
-    call = LaneCall("app.documents.extract:extract", {"kind": "pdf"}, blob=path, time_limit_s=60, memory_mb=512)
+    call = LaneCall("app.documents.extract.file:extract_file", {"name": "a.pdf"}, blob=path, time_limit_s=60)
     pages = call.run()                      # blocks; another thread may call.stop(Cancelled("..."))
 
     pages = await run(extract, {"kind": "pdf"}, blob=path, time_limit_s=60)      # a step of an async job

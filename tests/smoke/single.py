@@ -149,7 +149,7 @@ def _own_kind(image: str) -> None:
             box.wait_ready()
             box.exec("python", "-c", "import shop.test_jobs as tests; tests.test_a_receipt_is_sent()")
             assert "order_id: integer" in box.exec("millrace", "kinds")
-            said = box.exec("millrace", "jobs", "start", "shop.receipt", '{"order_id": 7}', "--wait", "--json")
+            said = box.exec("millrace", "jobs", "start", "shop.receipt", '{"order_id": 7}', "--wait")
             assert "receipt of order 7" in said
         finally:
             box.end()

@@ -10,6 +10,9 @@ import trafilatura
 from lxml.etree import LxmlError
 from selectolax.lexbor import LexborHTMLParser, LexborNode
 
+from app.documents.extract.pages import Pages
+from app.documents.extract.plain import read
+
 LEAST_CHARACTERS = 40
 _TITLES = 'meta[property="og:title"]'
 _DESCRIPTIONS = 'meta[name="description"], meta[property="og:description"]'
@@ -31,6 +34,27 @@ def extract_html(blob: Path, url: str | None = None) -> dict[str, Any]:
     that is not navigation.
     """
     html = blob.read_text("utf-8", "replace")
+    found, text = _extracted(html, url)
+    blob.with_suffix(".md").write_text(text, "utf-8", "replace")
+    return found
+
+
+def extract(blob: Path) -> Pages:
+    """A file of HTML, in whatever encoding it says or looks like."""
+    found, text = _extracted(read(blob), None)
+    pages = Pages()
+    pages.title, pages.language = found["title"], found["language"]
+    pages.metadata = {"description": found["description"]}
+    pages.add(text)
+    return pages
+
+
+def markdown_of(html: str) -> str:
+    """All text of a piece of HTML that has no menus around it, such as a chapter or a letter."""
+    return _all_text(LexborHTMLParser(html))
+
+
+def _extracted(html: str, url: str | None) -> tuple[dict[str, Any], str]:
     page = LexborHTMLParser(html)
     found = {
         "title": _content(page, _TITLES) or _text(page, "title") or _text(page, "h1"),
@@ -40,8 +64,7 @@ def extract_html(blob: Path, url: str | None = None) -> dict[str, Any]:
     text = _main_content(html, url)
     if len(text) < LEAST_CHARACTERS:
         text = max(text, _all_text(page), key=len)
-    blob.with_suffix(".md").write_text(text, "utf-8", "replace")
-    return found
+    return found, text
 
 
 def _main_content(html: str, url: str | None) -> str:

@@ -1,0 +1,58 @@
+"""A file of any kind that can be read, to Markdown and its pages; runs in a lane."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from app.core.errors import InvalidInput
+from app.documents import sniff
+from app.documents.extract import epub, html, mail, ocr, odf, office, pdf, plain
+from app.documents.extract.pages import Pages
+
+_READERS: dict[str, Callable[[Path], Pages]] = {
+    sniff.DOCX: lambda blob: office.extract(blob, "docx"),
+    sniff.PPTX: lambda blob: office.extract(blob, "pptx"),
+    sniff.XLSX: lambda blob: office.extract(blob, "xlsx"),
+    sniff.EPUB: epub.extract,
+    sniff.EML: mail.extract,
+    sniff.RTF: plain.rtf,
+    sniff.HTML: html.extract,
+    "text/csv": plain.separated,
+    "text/plain": plain.text,
+    "text/markdown": plain.text,
+}
+
+
+def extract_file(
+    blob: Path, *, name: str, media_type: str, password: str | None = None, progress: Any = None
+) -> dict[str, Any]:
+    """{title, description, language, metadata, pages [{number, start, end}], attachments [{name, media_type, path}],
+    ocr}; the text goes into the file beside it, `.md`, and is what the offsets count in.
+
+    Raises InvalidInput: encrypted_document, wrong_password, broken_document, empty_document, archive_bomb,
+    document_size, too_many_pages, unsupported_type, ocr_missing.
+    """
+    if blob.stat().st_size == 0:
+        raise InvalidInput(f"{name} is empty", code="empty_document")
+    pages = _read(blob, name, media_type, password, progress)
+    text = pages.text
+    if not text.strip():
+        why = "" if pages.ocr or media_type != sniff.PDF else "; it may be scanned, and no tesseract read it"
+        raise InvalidInput(f"{name} has no text{why}", code="empty_document")
+    blob.with_suffix(".md").write_text(text, "utf-8", "replace")
+    return pages.about()
+
+
+def _read(blob: Path, name: str, media_type: str, password: str | None, progress: Any) -> Pages:
+    if media_type == sniff.PDF:
+        return pdf.extract(blob, password=password, progress=progress)
+    if media_type in sniff.IMAGES:
+        return ocr.extract(blob)
+    if media_type.startswith(sniff.ODF):
+        return odf.extract(blob)
+    reader = _READERS.get(media_type)
+    if reader is None:
+        raise InvalidInput(f"{name} is {media_type}, which cannot be read", code="unsupported_type")
+    return reader(blob)

@@ -1,0 +1,126 @@
+"""Word, PowerPoint and Excel files of the newer kind, which are zip files of XML."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import docx
+import openpyxl
+import pptx
+from docx.document import Document
+from docx.table import Table
+from docx.text.paragraph import Paragraph
+from lxml.etree import LxmlError
+
+from app.core.errors import InvalidInput
+from app.documents.extract import archives
+from app.documents.extract.pages import Pages, table
+
+MOST_ROWS = 100_000
+MOST_SHEETS = 200
+# What these libraries raise on files whose parts contradict each other.
+_BROKEN = (LxmlError, ArithmeticError, AttributeError, LookupError, OSError, RecursionError, TypeError, ValueError)
+
+
+def extract(blob: Path, kind: str) -> Pages:
+    """`kind` is docx, pptx or xlsx. Raises InvalidInput."""
+    _check(blob)
+    try:
+        return {"docx": _docx, "pptx": _pptx, "xlsx": _xlsx}[kind](blob)
+    except InvalidInput:
+        raise
+    except _BROKEN as error:
+        raise InvalidInput(f"the {kind} file is broken: {error}", code="broken_document") from error
+    except Exception as error:
+        # Each of the three has errors of its own for a package without its parts, with no parent in common.
+        if type(error).__module__.partition(".")[0] not in ("docx", "pptx", "openpyxl", "zipfile", "zlib"):
+            raise
+        raise InvalidInput(f"the {kind} file is broken: {error}", code="broken_document") from error
+
+
+def _check(blob: Path) -> None:
+    """No bomb among its parts: what declares entities is refused before a library parses it."""
+    with archives.checked(blob) as archive:
+        for member in archive.infolist():
+            if not member.filename.endswith((".xml", ".rels")) or member.file_size == 0:
+                continue
+            head = archives.beginning(archive, member)
+            if b"<!DOCTYPE" in head or b"<!ENTITY" in head:
+                raise InvalidInput("the file defines entities of its own, as only bombs do", code="archive_bomb")
+
+
+def _properties(pages: Pages, told: Any) -> None:
+    pages.title = told.title or None
+    pages.language = getattr(told, "language", None) or None
+    pages.metadata = {"author": getattr(told, "author", None) or getattr(told, "creator", None)}
+    pages.metadata |= {name: getattr(told, name, None) or None for name in ("subject", "keywords")}
+
+
+def _docx(blob: Path) -> Pages:
+    document = docx.Document(str(blob))
+    pages = Pages()
+    _properties(pages, document.core_properties)
+    blocks = [_paragraph(block) if isinstance(block, Paragraph) else _table(block) for block in _blocks(document)]
+    pages.add("\n\n".join(block for block in blocks if block))
+    return pages
+
+
+def _blocks(document: Document) -> Iterator[Paragraph | Table]:
+    return document.iter_inner_content()
+
+
+def _paragraph(paragraph: Paragraph) -> str:
+    text = paragraph.text.strip()
+    style = (paragraph.style.name or "") if paragraph.style is not None else ""
+    if not text:
+        return ""
+    if style == "Title":
+        return f"# {text}"
+    if style.startswith("Heading "):
+        level = style.removeprefix("Heading ")
+        return f"{'#' * min(int(level), 6) if level.isdecimal() else '##'} {text}"
+    return f"- {text}" if style.startswith("List") else text
+
+
+def _table(found: Table) -> str:
+    return table([cell.text for cell in row.cells] for row in found.rows)
+
+
+def _pptx(blob: Path) -> Pages:
+    deck = pptx.Presentation(str(blob))
+    pages = Pages()
+    _properties(pages, deck.core_properties)
+    for slide in deck.slides:
+        heading = slide.shapes.title.text_frame.text.strip() if slide.shapes.title is not None else ""
+        parts = [f"# {' '.join(heading.split())}"] if heading else []
+        parts += [text for shape in slide.shapes for text in _shape(shape, slide.shapes.title)]
+        if slide.has_notes_slide and slide.notes_slide.notes_text_frame is not None:
+            parts.append(slide.notes_slide.notes_text_frame.text)
+        pages.add("\n\n".join(part for part in parts if part.strip()))
+    return pages
+
+
+def _shape(shape: Any, title: Any) -> Iterator[str]:
+    if title is not None and shape.shape_id == title.shape_id:
+        return
+    for inner in getattr(shape, "shapes", ()):  # a group
+        yield from _shape(inner, title)
+    if shape.has_text_frame:
+        yield "\n".join(paragraph.text for paragraph in shape.text_frame.paragraphs)
+    if getattr(shape, "has_table", False):
+        yield table([cell.text for cell in row.cells] for row in shape.table.rows)
+
+
+def _xlsx(blob: Path) -> Pages:
+    book = openpyxl.load_workbook(blob, read_only=True, data_only=True)
+    try:
+        pages = Pages()
+        _properties(pages, book.properties)
+        for sheet in book.worksheets[:MOST_SHEETS]:
+            rows = sheet.iter_rows(values_only=True, max_row=min(sheet.max_row or MOST_ROWS, MOST_ROWS))
+            pages.add(f"# {sheet.title}\n\n{table(rows)}")
+        return pages
+    finally:
+        book.close()

@@ -1,0 +1,76 @@
+"""Text in whatever encoding it came, tables of separated values, and RTF."""
+
+from __future__ import annotations
+
+import csv
+import io
+from itertools import islice
+from pathlib import Path
+
+import charset_normalizer
+from striprtf.striprtf import rtf_to_text
+
+from app.core.errors import InvalidInput
+from app.documents.extract.pages import Pages, table
+
+MOST_BYTES = 100 * 1024 * 1024
+MOST_ROWS = 200_000
+SAMPLE_BYTES = 256 * 1024
+_MARKS = {
+    b"\xef\xbb\xbf": "utf-8-sig",
+    b"\xff\xfe\x00\x00": "utf-32",
+    b"\x00\x00\xfe\xff": "utf-32",
+    b"\xff\xfe": "utf-16",
+    b"\xfe\xff": "utf-16",
+}
+
+
+def decoded(data: bytes) -> str:
+    """By byte order mark, else UTF-8, else by what its letters look like, else Windows-1252."""
+    for mark, codec in _MARKS.items():
+        if data.startswith(mark):
+            return data.decode(codec, "replace")
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError:
+        best = charset_normalizer.from_bytes(data[:SAMPLE_BYTES]).best()
+        return data.decode(best.encoding if best is not None else "cp1252", "replace")
+
+
+def read(blob: Path) -> str:
+    size = blob.stat().st_size
+    if size > MOST_BYTES:
+        raise InvalidInput(f"{size:,} bytes of text: at most {MOST_BYTES:,} are read", code="document_size")
+    return decoded(blob.read_bytes())
+
+
+def text(blob: Path) -> Pages:
+    pages = Pages()
+    pages.add(read(blob))
+    return pages
+
+
+def separated(blob: Path) -> Pages:
+    content = read(blob)
+    try:
+        dialect: type[csv.Dialect] | csv.Dialect = csv.Sniffer().sniff(content[:16_384], delimiters=",;\t|")
+    except csv.Error:
+        dialect = csv.excel
+    csv.field_size_limit(1_000_000)
+    pages = Pages()
+    try:
+        rows = list(islice(csv.reader(io.StringIO(content, newline=""), dialect), MOST_ROWS))
+    except csv.Error as error:
+        raise InvalidInput(f"the table is broken: {error}", code="broken_document") from error
+    pages.add(table(rows))
+    return pages
+
+
+def rtf(blob: Path) -> Pages:
+    content = blob.read_bytes()[:MOST_BYTES].decode("latin-1")
+    pages = Pages()
+    try:
+        pages.add(rtf_to_text(content, errors="replace"))  # type: ignore[no-untyped-call]
+    except (LookupError, RecursionError, TypeError, ValueError) as error:
+        raise InvalidInput(f"the RTF file is broken: {error}", code="broken_document") from error
+    return pages
