@@ -13,7 +13,7 @@ from app.jobs.progress import Progress
 
 @job_actor(IngestDocument)
 async def ingest_document(job: IngestDocument, progress: Progress) -> dict[str, Any]:
-    return await ingest(job.document_id, job.version_id, progress)
+    return await ingest(job.document_id, job.version_id, progress, anew=job.anew)
 
 
 @job_actor(DeleteDocuments)

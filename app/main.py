@@ -34,6 +34,7 @@ from app.api import (
     search,
     starts,
     tenants,
+    uploads,
     webhooks,
     workers,
 )
@@ -82,7 +83,9 @@ class Api(FastAPI):
                 allow_headers=["*"],
                 expose_headers=EXPOSED,
             )
-        return Edge(stack, max_body_bytes=settings.max_body_bytes)
+        # Several files may come in one form, and its parts have headers.
+        larger = {uploads.PATH: max(settings.max_body_bytes, 2 * settings.max_upload_bytes)}
+        return Edge(stack, max_body_bytes=settings.max_body_bytes, larger=larger)
 
     def openapi(self) -> dict[str, Any]:
         return openapi.document(self)
@@ -115,6 +118,7 @@ def create_app() -> FastAPI:
         webhooks,
         bulk,
         events,
+        uploads,
         documents,
         documents_bulk,
         collections,

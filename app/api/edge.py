@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import re
 import uuid
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -37,15 +37,17 @@ KEPT = frozenset({"type", "method", "path", "query_string", "http_version", "cli
 class Edge:
     """Wraps the whole application."""
 
-    def __init__(self, app: ASGIApp, *, max_body_bytes: int) -> None:
+    def __init__(self, app: ASGIApp, *, max_body_bytes: int, larger: Mapping[str, int] | None = None) -> None:
+        """`larger`: paths whose bodies may be larger, with their own limits."""
         self.app = app
         self.max_body_bytes = max_body_bytes
+        self.larger = larger or {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._other(scope, receive, send)
             return
-        exchange = Exchange(scope, receive, send, self.max_body_bytes)
+        exchange = Exchange(scope, receive, send, self.larger.get(scope["path"], self.max_body_bytes))
         bind(request_id=exchange.request_id)
         exchange.trace()
         try:

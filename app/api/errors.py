@@ -24,13 +24,17 @@ from app.core.errors import (
     NotAllowed,
     NotFound,
     Rejected,
+    TooLarge,
     Unavailable,
+    Unsupported,
 )
 from app.core.logging import get_logger
 
 log = get_logger(__name__)
 
 STATUS: dict[type[AppError], int] = {
+    TooLarge: 413,
+    Unsupported: 415,
     InvalidInput: 422,
     NotFound: 404,
     Conflict: 409,

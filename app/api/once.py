@@ -42,13 +42,21 @@ class Once:
         return await in_transaction(once, ticket, lambda session: within(session, tenant, work))
 
 
-async def _of_request(request: Request, key: Key = None) -> Once:
-    if key is None:
-        return Once(None, "")
-    if not 0 < len(key) <= LONGEST_KEY or not key.isascii() or not key.isprintable():
+async def _checked(key: Key = None) -> str | None:
+    if key is not None and not (0 < len(key) <= LONGEST_KEY and key.isascii() and key.isprintable()):
         raise InvalidInput(
             f"an Idempotency-Key has up to {LONGEST_KEY} printable ASCII characters", code="idempotency_key"
         )
+    return key
+
+
+# For routes whose bodies are too large to be digested as they stand: they make a Once of their own.
+OnceKey = Annotated[str | None, Depends(_checked)]
+
+
+async def _of_request(request: Request, key: OnceKey) -> Once:
+    if key is None:
+        return Once(None, "")
     digest = hashlib.sha256(f"{request.method} {request.url.path}\n".encode())
     digest.update(await request.body())
     return Once(key, digest.hexdigest())

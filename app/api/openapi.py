@@ -67,5 +67,6 @@ def _describe_errors(operation: dict[str, Any]) -> None:
     responses = operation["responses"]
     if responses.get("422", {}).get("description") == "Validation Error":
         del responses["422"]
+    possible |= {status: said["description"] for status, said in responses.items() if status[0] in "45"}
     for status, description in possible.items():
         responses.setdefault(status, {"description": description}).setdefault("content", REFERENCE)

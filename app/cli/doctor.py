@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import platform
 import shutil
 import sys
@@ -13,6 +14,7 @@ from app.cli import exits, output
 from app.cli.exits import Quit
 from app.cli.server import Server
 from app.core import redis
+from app.core.blobs import blobs
 from app.core.db import close_database, database
 from app.core.errors import AppError, ConfigError
 from app.core.schema import current, head
@@ -66,6 +68,7 @@ def _examine() -> Iterator[Finding]:
     yield _disk(here)
     yield _guarded("sql", "MILLRACE_DATABASE_URL", _sql)
     yield _guarded("redis", "MILLRACE_REDIS_URL", _redis)
+    yield _guarded("originals", "MILLRACE_BLOB_URL", _originals)
     serves = _api()
     yield serves
     yield _guarded("workers", "MILLRACE_DATABASE_URL", lambda: _workers(serves.state == "ok"))
@@ -135,6 +138,13 @@ def _redis() -> Finding:
     if facts.get("maxmemory") and policy != "noeviction":
         return Finding("redis", "warn", f"{version}, policy {policy}", "CONFIG SET maxmemory-policy noeviction")
     return Finding("redis", "ok", f"{version}, {facts.get('used_memory_human', '?')} in use")
+
+
+def _originals() -> Finding:
+    asyncio.run(blobs().ping())
+    shared = get_settings().blob_url.startswith("s3:")
+    where = get_settings().blob_url if shared else "in a folder: api and workers must share it"
+    return Finding("originals", "ok", where)
 
 
 def _api() -> Finding:

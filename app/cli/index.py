@@ -19,8 +19,16 @@ from app.cli.exits import Quit
 from app.cli.follow import FINAL, events
 from app.cli.server import Server
 
+# What is read as text here and sent as JSON; all other files go as they are.
 FIELD_OF_SUFFIX = {".md": "markdown", ".markdown": "markdown", ".html": "html", ".htm": "html", ".txt": "text"}
+FILE_SUFFIXES = (
+    ".pdf", ".docx", ".pptx", ".xlsx", ".odt", ".ods", ".odp", ".epub", ".eml", ".rtf", ".csv", ".tsv", ".png", ".jpg",
+    ".jpeg", ".tif", ".tiff", ".webp", ".bmp", ".gif",
+)  # fmt: skip
+UPLOAD = "/api/documents/upload"
 WATCHED_AT_ONCE = 8
+# What the server would not take, beside files that it took.
+REFUSED = "refused"
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,12 +42,29 @@ class Sent:
 def run(targets: Sequence[str], *, wait: bool, timeout_s: float, tags: Sequence[str], as_json: bool) -> int:
     """Send every target; with `wait`, follow each job to its end. The exit code is the worst of theirs."""
     bodies = [body for target in targets for body in requests(target, tags)]
+    sent, refused = [], []
     with Server() as server:
-        sent = [Sent(name, server.post("/api/documents", body)) for name, body in bodies]
+        for name, body in bodies:
+            try:
+                sent.append(Sent(name, _sent(server, body)))
+            except Quit as error:
+                if len(bodies) == 1 or error.code != exits.BAD_USE:
+                    raise
+                refused.append(Sent(name, {"id": "-", "state": REFUSED, "error": {"message": error.message}}))
         ended = watch(server, sent, timeout_s=timeout_s) if wait else [one.job for one in sent]
-    for one, job in zip(sent, ended, strict=True):
+    for one, job in zip([*sent, *refused], [*ended, *(one.job for one in refused)], strict=True):
         _report(one.name, job, as_json)
-    return exits.FAILED if any(job["state"] in {"failed", "cancelled"} for job in ended) else exits.OK
+    return exits.FAILED if refused or any(job["state"] in {"failed", "cancelled"} for job in ended) else exits.OK
+
+
+def _sent(server: Server, body: dict[str, Any]) -> dict[str, Any]:
+    """The job that answers one document."""
+    path = body.pop("file", None)
+    if path is None:
+        answer: dict[str, Any] = server.post("/api/documents", body)
+        return answer
+    uploaded: dict[str, Any] = server.upload(UPLOAD, path, body)
+    return uploaded
 
 
 def requests(target: str, tags: Sequence[str]) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -50,9 +75,10 @@ def requests(target: str, tags: Sequence[str]) -> Iterator[tuple[str, dict[str, 
         return
     path = Path(target)
     if path.is_dir():
-        files = [file for file in sorted(path.rglob("*")) if file.suffix.lower() in FIELD_OF_SUFFIX and file.is_file()]
+        readable = (*FIELD_OF_SUFFIX, *FILE_SUFFIXES)
+        files = [file for file in sorted(path.rglob("*")) if file.suffix.lower() in readable and file.is_file()]
         if not files:
-            raise Quit(exits.BAD_USE, f"{target} holds no {', '.join(FIELD_OF_SUFFIX)} files")
+            raise Quit(exits.BAD_USE, f"{target} holds no {', '.join(readable)} files")
         for file in files:
             yield str(file), {**_body_of(file), **extra}
     elif path.is_file():
@@ -63,12 +89,14 @@ def requests(target: str, tags: Sequence[str]) -> Iterator[tuple[str, dict[str, 
 
 def _body_of(path: Path) -> dict[str, Any]:
     field = FIELD_OF_SUFFIX.get(path.suffix.lower())
-    if field is None:
-        raise Quit(exits.BAD_USE, f"{path}: only {', '.join(FIELD_OF_SUFFIX)} files can be read")
     try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+        text = None if field is None else path.read_text(encoding="utf-8")
+    except OSError as error:
         raise Quit(exits.BAD_USE, f"{path} cannot be read: {error}") from error
+    except UnicodeDecodeError:
+        text = None  # in whatever encoding, the server finds out
+    if field is None or text is None:
+        return {"file": path, "url": path.resolve().as_uri(), "source": "cli"}
     body: dict[str, Any] = {field: text, "url": path.resolve().as_uri(), "source": "cli"}
     title = _title(text) if field == "markdown" else None
     return body | {"title": title or path.stem} if field != "html" else body

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 import uuid
+from pathlib import Path
 from typing import Any
 
 from app.cli import exits
@@ -13,7 +14,7 @@ from app.core import http
 
 __all__ = ["Server", "refusal", "settings", "unreachable"]
 
-_EXIT_OF_STATUS = {401: exits.NOT_ALLOWED, 403: exits.NOT_ALLOWED, 404: exits.NOT_FOUND, 400: 2, 413: 2, 422: 2}
+_EXIT_OF_STATUS = {401: exits.NOT_ALLOWED, 403: exits.NOT_ALLOWED, 404: exits.NOT_FOUND, 400: 2, 413: 2, 415: 2, 422: 2}
 # An api that restarts is back within seconds; a person waits no longer for a word.
 PAUSES_S = (0.2, 0.4, 0.8, 1.6)
 REPEATABLE = {"GET", "PUT", "POST"}  # a POST by its key
@@ -21,6 +22,7 @@ BUSY = {429, 502, 503, 504}
 # The first request under the same key is still under way.
 UNDER_WAY = "idempotency_key_in_use"
 LONGEST_PAUSE_S = 10.0
+UPLOAD_S = 600.0
 
 
 class Server:
@@ -49,6 +51,30 @@ class Server:
         """Sent again where no answer came, always under the same key: what it creates is created once."""
         given = {name: value for name, value in parameters.items() if value is not None}
         return self._call("POST", path, json=body, params=given, headers={"idempotency-key": str(uuid.uuid4())})
+
+    def upload(self, path: str, file: Path, fields: dict[str, Any]) -> Any:
+        """The file as a form, streamed; sent again under the same key where no answer came."""
+        key, told = {"idempotency-key": str(uuid.uuid4())}, dict(fields)
+        for pause_s in (*PAUSES_S, None):
+            try:
+                with file.open("rb") as content:
+                    answer = self.client.request(
+                        "POST", path, files={"file": (file.name, content)}, data=told, headers=key, timeout=UPLOAD_S
+                    )
+            except OSError as error:
+                raise Quit(exits.BAD_USE, f"{file} cannot be read: {error}") from error
+            except http.HTTPError as error:
+                if pause_s is None:
+                    raise unreachable(self.url, error) from error
+                time.sleep(pause_s)
+                continue
+            again_s = _pause(answer, pause_s)
+            if again_s is None:
+                break
+            time.sleep(again_s)
+        if answer.is_success:
+            return answer.json()
+        raise refusal(answer)
 
     def put(self, path: str, body: Any = None) -> Any:
         return self._call("PUT", path, json=body)

@@ -2,6 +2,7 @@
 
 AppError
 ├── InvalidInput · NotFound · Conflict · NotAllowed      the caller's; a job that raises one has failed
+│   └── TooLarge · Unsupported                           a body of too many bytes, or of no kind that can be read
 ├── LimitReached(retry_after_s)                          later; a job is retried after that many seconds
 ├── Later(retry_after_s)                                 a job asks to be run later; no try is counted
 ├── Cancelled                                            somebody asked the job to stop
@@ -35,6 +36,14 @@ class AppError(Exception):
 
 class InvalidInput(AppError):
     code = "invalid_input"
+
+
+class TooLarge(InvalidInput):
+    code = "body_too_large"
+
+
+class Unsupported(InvalidInput):
+    code = "unsupported_type"
 
 
 class NotFound(AppError):

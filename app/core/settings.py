@@ -59,6 +59,8 @@ class Settings(BaseSettings):
     trusted_proxies: str = Field("127.0.0.1", description="Addresses whose X-Forwarded-For is believed.")
     max_body_bytes: int = Field(10 * 1024 * 1024, ge=1024, description="Largest request body, bytes.")
 
+    max_upload_bytes: int = Field(200 * 1024 * 1024, ge=1024, description="Largest file that may be uploaded, bytes.")
+
     data_dir: Path = Field(Path("data"), description="Folder of everything this machine keeps.")
     database_url: str = Field("", description="SQLAlchemy URL; by default SQLite in the data folder.")
     database_pool: int = Field(10, ge=2, le=200, description="SQL connections a process may hold.")

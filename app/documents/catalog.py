@@ -128,19 +128,40 @@ def document_detail(
     """A document alone: with its text, its latest versions and the last job about it."""
     document = get(session, tenant, document_id, reach=reach)
     current = session.get(DocumentVersion, document.version_id) if document.version_id is not None else None
-    columns = ("id", "state", "format", "content_hash", "status_code", "fetched_at", "indexed_at", "created_at")
+    columns = (
+        "id", "state", "format", "content_hash", "status_code", "media_type", "file_name", "size_bytes", "page_count",
+        "fetched_at", "indexed_at", "created_at",
+    )  # fmt: skip
     query = sa.select(*(getattr(DocumentVersion, name) for name in columns))
     query = query.where(DocumentVersion.document_id == document.id).order_by(DocumentVersion.id.desc())
-    versions = session.execute(query.limit(VERSIONS_SHOWN)).mappings()
+    versions = session.execute(query.limit(VERSIONS_SHOWN)).mappings().all()
+    children = sa.select(Document.id).where(Document.parent_id == document.id).order_by(Document.id)
     try:
         job = view.job_view(view.latest_of_document(session, tenant, document.id))
     except NotFound:
         job = None
     return document_view(document) | {
+        "state": _state(versions[0]["state"] if versions else None, job),
+        "pages": current.page_count if current else None,
+        "parent_id": None if document.parent_id is None else str(document.parent_id),
+        "attachments": [str(child) for child in session.scalars(children.limit(VERSIONS_SHOWN))],
         "text": current.text if current else None,
         "versions": [_version_view(row) for row in versions],
         "last_job": job,
     }
+
+
+# How far the newest content has come, by the stage its job is in.
+_REACHED = {"extract": "received", "chunk": "extracted", "embed": "chunked", "index": "embedded"}
+
+
+def _state(version: str | None, job: dict[str, Any] | None) -> str:
+    """received, extracted, chunked, embedded, indexed; or failed. `last_job` has the counts of its stage, or why."""
+    if version != "received":
+        return "indexed"
+    if job is None or job["state"] in ("failed", "cancelled"):
+        return "failed"
+    return _REACHED.get(str(job["progress"]["stage"]), "received")
 
 
 def move(session: Session, document: Document, collection_id: int | None) -> None:
@@ -160,6 +181,8 @@ def delete(session: Session, tenant: str, document_id: str, reach: Collection[in
     for job_id in session.scalars(jobs.order_by(JobRow.id)).all():
         control.cancel(session, tenant, job_id)
     document = get(session, tenant, document_id, lock=True)
+    for child in session.scalars(sa.select(Document.id).where(Document.parent_id == document.id)).all():
+        delete(session, tenant, str(child))  # what came inside of it
     session.execute(sa.delete(DocumentVersion).where(DocumentVersion.document_id == document.id))
     session.execute(sa.delete(Document).where(Document.id == document.id))
     drop_document(session, tenant=tenant, document_id=document.id)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import tempfile
+from bisect import bisect_right
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -18,13 +19,16 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from app.core import clock
+from app.core.blobs import blobs
 from app.core.db import in_transaction, read
 from app.core.errors import InvalidInput, NotFound
 from app.core.settings import get_settings
-from app.documents.accept import describe
+from app.documents.accept import About, describe
 from app.documents.chunk import chunker
 from app.documents.models import Document, DocumentVersion
-from app.documents.text import clean, clean_line, detect_language, first_heading
+from app.documents.sniff import sniff
+from app.documents.text import clean, clean_line, detect_language, first_heading, scrub
+from app.documents.uploads import Original, accept_attachments, safe_name
 from app.jobs import lanes, ledger
 from app.jobs.ledger import Claim
 from app.jobs.progress import Progress
@@ -35,6 +39,9 @@ from app.search.models import Chunk
 
 EMBED_AT_ONCE = 64
 EXTRACT_LIMIT_S = 60.0
+EXTRACT_FILE = "app.documents.extract.file:extract_file"
+# A scanned book takes its time.
+EXTRACT_FILE_LIMIT_S = 3000.0
 EXTRACT_HTML = "app.documents.extract.html:extract_html"  # by name: its libraries are loaded in the lanes alone
 
 
@@ -45,6 +52,8 @@ class Draft:
     text: str = ""
     fields: dict[str, Any] = field(default_factory=dict)
     language: str | None = None
+    pages: list[tuple[int, int]] = field(default_factory=list)  # where each begins, and its number
+    attachments: list[Original] = field(default_factory=list)
     chunks: list[NewChunk] = field(default_factory=list)
     terms: list[bytes] = field(default_factory=list)
     document_terms: bytes = b""
@@ -60,21 +69,21 @@ class Draft:
         self.timings_ms[stage] = round(1000 * (clock.monotonic() - started), 2)
 
 
-async def ingest(document_id: int, version_id: int, progress: Progress) -> dict[str, Any]:
+async def ingest(document_id: int, version_id: int, progress: Progress, *, anew: bool = False) -> dict[str, Any]:
     """{status, document_id, version_id, chunks, embedded, tokens, timings_ms}.
 
     status: indexed; unchanged (the document says this already); superseded (a newer version was faster). Raises
-    NotFound where the document was deleted, InvalidInput where nothing is left to index.
+    NotFound where the document was deleted, InvalidInput where nothing is left to index. `anew` reads what is known.
     """
     claim = progress.claim
     progress.report(stage="extract")
     await asyncio.to_thread(embedder)  # loaded now and not inside a transaction
-    version, ended = await in_transaction(_begin, claim, document_id, version_id)
+    version, ended = await in_transaction(_begin, claim, document_id, version_id, anew)
     if ended is not None:
         return ended
     draft = Draft(fields=dict(version.fields))
     with draft.timed("extract"):
-        await _extract(version, draft)
+        await (_extract_file(version, draft, progress) if version.blob_key else _extract(version, draft))
     progress.report(stage="chunk")
     with draft.timed("chunk"):
         await asyncio.to_thread(cut, draft)
@@ -88,7 +97,7 @@ async def ingest(document_id: int, version_id: int, progress: Progress) -> dict[
 
 
 def _begin(
-    session: Session, claim: Claim, document_id: int, version_id: int
+    session: Session, claim: Claim, document_id: int, version_id: int, anew: bool
 ) -> tuple[DocumentVersion, dict[str, Any] | None]:
     """The version, and the result if there is nothing left to do."""
     ledger.hold(session, claim)
@@ -97,7 +106,7 @@ def _begin(
         status = "indexed" if version.state == "current" else version.state
         return version, _result(status, document_id, version_id, Draft())
     current = session.get(DocumentVersion, document.version_id) if document.version_id else None
-    if current is None or current.content_hash != version.content_hash or current.fields != version.fields:
+    if anew or current is None or current.content_hash != version.content_hash or current.fields != version.fields:
         return version, None
     other_model = sa.select(Chunk.id).where(Chunk.document_id == document_id, Chunk.generation != embedder().name)
     if session.scalar(other_model.limit(1)) is not None:
@@ -145,6 +154,40 @@ async def _extract_html(html: str, url: str | None) -> tuple[dict[str, Any], str
         return found, await asyncio.to_thread(blob.with_suffix(".md").read_text, "utf-8")
 
 
+async def _extract_file(version: DocumentVersion, draft: Draft, progress: Progress) -> None:
+    """The same from the original; what came inside it is put beside it, to be accepted with the index."""
+    assert version.blob_key is not None
+    name = version.file_name or "file"
+    with tempfile.TemporaryDirectory(prefix="millrace-") as folder:
+        blob = Path(folder) / "original"
+        await blobs().fetch(version.blob_key, blob)
+        found: dict[str, Any] = await lanes.run(
+            EXTRACT_FILE,
+            {"name": name, "media_type": version.media_type or ""},
+            blob=blob,
+            time_limit_s=EXTRACT_FILE_LIMIT_S,
+            on_progress=lambda said: progress.report(**said),
+        )
+        draft.text = await asyncio.to_thread(blob.with_suffix(".md").read_text, "utf-8")
+        draft.attachments = [one for said in found["attachments"] if (one := await _kept(said)) is not None]
+    draft.pages = [(page["start"], page["number"]) for page in found["pages"]]
+    fields = draft.fields
+    fields["metadata"] = {**scrub(found["metadata"]), **fields["metadata"]}
+    draft.language = fields["language"] or found["language"] or await asyncio.to_thread(detect_language, draft.text)
+    fields["language"] = draft.language
+    fields["title"] = fields["title"] or found["title"] or first_heading(draft.text) or Path(name).stem
+
+
+async def _kept(said: dict[str, str]) -> Original | None:
+    """An attachment in the store; None for what cannot be read."""
+    path, name = Path(said["path"]), safe_name(said["name"])
+    kind = await asyncio.to_thread(sniff, path, name)
+    if kind is None:
+        return None
+    blob = await blobs().put_file(path)
+    return Original(blob.key, blob.size_bytes, kind, name)
+
+
 def cut(draft: Draft) -> None:
     settings, model = get_settings(), embedder()
     cutter = chunker(model.tokenizer, settings.chunk_tokens, settings.chunk_overlap_tokens)
@@ -153,12 +196,20 @@ def cut(draft: Draft) -> None:
         # A heading that the piece shows itself, or that repeats the title, is not said twice.
         above = [name for name in piece.headings if name != title and name not in piece.text[: len(name) + 8]]
         context = "\n".join([title, *above] if title else above)
-        draft.chunks.append(NewChunk(piece.text, piece.start, piece.end, piece.headings, context))
+        page = _page_at(draft.pages, piece.start)
+        draft.chunks.append(NewChunk(piece.text, piece.start, piece.end, piece.headings, context, page))
     if not draft.chunks:
         raise InvalidInput("nothing is left to index after cleaning: the document has no text", code="empty_document")
     draft.terms = pack_terms(draft.chunks, draft.language)
     draft.document_terms = packed_terms(f"{title}\n{draft.text}" if title else draft.text, draft.language)
     draft.tokens = sum(len(found.ids) for found in model.tokenizer.encode_batch([c.text for c in draft.chunks]))
+
+
+def _page_at(pages: list[tuple[int, int]], at: int) -> int | None:
+    """The number of the page that the character stands on; None where there are none, or but one."""
+    if len(pages) < 2:
+        return None
+    return pages[max(0, bisect_right(pages, at, key=lambda page: page[0]) - 1)][1]
 
 
 async def _embed(document_id: int, draft: Draft, progress: Progress) -> None:
@@ -191,6 +242,10 @@ def _index(session: Session, claim: Claim, document_id: int, version_id: int, dr
             sa.update(DocumentVersion).where(DocumentVersion.id == document.version_id).values(state="superseded")
         )
     version.state, version.indexed_at = "current", now
+    version.page_count = len(draft.pages) or None
+    if draft.attachments:
+        about = About(tags=tuple(document.tags or ()), source=document.source)
+        accept_attachments(session, document, about, draft.attachments, request_id=claim.request_id)
     describe(document, draft.fields)
     document.version_id, document.chunk_count = version_id, len(draft.chunks)
     document.fetched_at, document.indexed_at, document.updated_at = version.fetched_at, now, now

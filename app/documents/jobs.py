@@ -11,11 +11,12 @@ from app.jobs.definition import Job
 STAGES = {"extract": 10, "chunk": 10, "embed": 60, "index": 20}
 
 
-class IngestDocument(Job, kind="documents.ingest", time_limit_s=600, stages=STAGES):
-    """Make a received version the one that is searched."""
+class IngestDocument(Job, kind="documents.ingest", time_limit_s=3600, stages=STAGES):
+    """Make a received version the one that is searched; `anew` also where it says nothing new."""
 
     document_id: int
     version_id: int
+    anew: bool = False
 
 
 class WantedDocuments(BaseModel):

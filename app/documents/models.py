@@ -10,6 +10,8 @@ from sqlalchemy.orm import Mapped, mapped_column, relationship
 
 from app.core.db import Base, BigId, JsonColumn, UtcDateTime
 
+_CHILD = sa.text("parent_id IS NOT NULL")
+_BLOB = sa.text("blob_key IS NOT NULL")
 LONGEST_URL = 2_048  # bytes; an index entry of PostgreSQL holds 2,704
 
 
@@ -38,12 +40,15 @@ class Document(Base):
         sa.Index("ix_document_tenant", "tenant", "id"),
         sa.Index("ix_document_domain", "tenant", "domain"),
         sa.Index("ix_document_collection", "tenant", "collection_id", "id"),
+        sa.Index("ix_document_parent", "parent_id", sqlite_where=_CHILD, postgresql_where=_CHILD),
         {"sqlite_autoincrement": True},  # an id is never given out twice: jobs and callers remember it
     )
 
     id: Mapped[int] = mapped_column(BigId, primary_key=True)
     tenant: Mapped[str] = mapped_column(sa.String(64))
     collection_id: Mapped[int | None] = mapped_column(BigId)
+    # The document that this one came inside of: an e-mail of its attachment.
+    parent_id: Mapped[int | None] = mapped_column(BigId)
     external_id: Mapped[str | None] = mapped_column(sa.String(512))
     url: Mapped[str | None] = mapped_column(sa.Text)
     canonical_url: Mapped[str | None] = mapped_column(sa.Text)
@@ -80,6 +85,7 @@ class DocumentVersion(Base):
     __table_args__ = (
         sa.Index("ix_document_version_document", "document_id", "id"),
         sa.Index("ix_document_version_session", "tenant", "crawl_session", "id"),
+        sa.Index("ix_document_version_blob", "blob_key", sqlite_where=_BLOB, postgresql_where=_BLOB),
         sa.Index("ix_document_version_size", "tenant", "size_bytes"),  # a tenant's bytes, from the index alone
         {"sqlite_autoincrement": True},
     )
@@ -98,7 +104,12 @@ class DocumentVersion(Base):
     body: Mapped[str | None] = mapped_column(sa.Text)
     html: Mapped[str | None] = mapped_column(sa.Text)
     text: Mapped[str | None] = mapped_column(sa.Text)
-    # What was received: body and html.
+    # Of a file: the original in the store of blobs, what it is, how it was called, and how many pages were read.
+    blob_key: Mapped[str | None] = mapped_column(sa.String(64))
+    media_type: Mapped[str | None] = mapped_column(sa.String(127))
+    file_name: Mapped[str | None] = mapped_column(sa.String(255))
+    page_count: Mapped[int | None]
+    # What was received: body and html, or the file.
     size_bytes: Mapped[int] = mapped_column(BigId, default=0, server_default="0")
     language: Mapped[str | None] = mapped_column(sa.String(35))
     fetched_at: Mapped[datetime] = mapped_column(UtcDateTime)

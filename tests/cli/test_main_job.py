@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support import made_documents
 from tests.support.command import Ran, millrace
 from tests.support.processes import free_port
 from tests.support.stack import Stack
@@ -73,10 +74,19 @@ def test_a_folder_is_one_job_a_file(stack: Stack, terminal: Terminal, tmp_path: 
     (notes / "deep").mkdir(parents=True)
     (notes / "tea.md").write_text(TEA)
     (notes / "deep" / "coffee.html").write_text(COFFEE)
-    (notes / "picture.png").write_bytes(b"\x89PNG")
+    (notes / "program.exe").write_bytes(b"MZ" + bytes(100))
+    made_documents.make(notes, "docx", "kettle")
+    (notes / "broken.pdf").write_bytes(bytes(100))
     indexed = terminal("index", "notes", "--wait", "--json", "--tag", "drinks")
-    assert indexed.code == 0, indexed.err + stack.logs()
-    assert [Path(line["target"]).name for line in indexed.lines] == ["coffee.html", "tea.md"]
+    assert indexed.code == 1, indexed.err + stack.logs()
+    ended = {Path(line["target"]).name: line["job"]["state"] for line in indexed.lines}
+    assert ended == {
+        "coffee.html": "succeeded",
+        "tea.md": "succeeded",
+        "kettle.docx": "succeeded",
+        "broken.pdf": "refused",
+    }
+    assert terminal("search", "kettle", "--json").json["results"][0]["title"] == "A report"
     found = terminal("search", "pressure of an espresso", "--mode", "keyword", "--json").json
     assert "nine bars" in json.dumps(found["results"])
 

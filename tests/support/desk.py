@@ -38,7 +38,7 @@ class Desk:
 
     def run(self, progress: Progress) -> dict[str, Any]:
         job = IngestDocument.model_validate(progress.claim.payload)
-        return asyncio.run(ingest(job.document_id, job.version_id, progress))
+        return asyncio.run(ingest(job.document_id, job.version_id, progress, anew=job.anew))
 
     def work(self, job_id: str) -> dict[str, Any]:
         """Run the job, and write how it ended; its error is raised."""

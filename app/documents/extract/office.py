@@ -114,13 +114,12 @@ def _shape(shape: Any, title: Any) -> Iterator[str]:
 
 
 def _xlsx(blob: Path) -> Pages:
-    book = openpyxl.load_workbook(blob, read_only=True, data_only=True)
-    try:
+    with blob.open("rb") as file:  # by a path it would go by the name's ending
+        book = openpyxl.load_workbook(file, read_only=True, data_only=True)
         pages = Pages()
         _properties(pages, book.properties)
         for sheet in book.worksheets[:MOST_SHEETS]:
             rows = sheet.iter_rows(values_only=True, max_row=min(sheet.max_row or MOST_ROWS, MOST_ROWS))
             pages.add(f"# {sheet.title}\n\n{table(rows)}")
-        return pages
-    finally:
         book.close()
+        return pages
