@@ -16,6 +16,7 @@ from sqlalchemy.orm import Session
 from app.api.deps import hub_of
 from app.api.errors import problem
 from app.core import clock, metrics
+from app.core.blobs import blobs
 from app.core.db import read
 from app.core.errors import ConfigError, Unavailable
 from app.core.logging import get_logger
@@ -104,7 +105,21 @@ def _pulse(request: Request) -> Pulse:
 
 async def _services(request: Request) -> dict[str, str]:
     redis = OK if hub_of(request).has_redis else "not reachable"
-    return {"sql": await _pulse(request).sql(), "redis": redis}
+    services = {"sql": await _pulse(request).sql(), "redis": redis}
+    if get_settings().blob_url.startswith("s3:"):
+        services["originals"] = await _ask_originals()
+    return services
+
+
+async def _ask_originals() -> str:
+    try:
+        await asyncio.wait_for(blobs().ping(), SQL_PATIENCE_S)
+    except TimeoutError:
+        return "no answer"
+    except (Unavailable, ConfigError) as error:
+        log.warning("originals_not_usable", reason=error.message)
+        return "not reachable"
+    return OK
 
 
 @router.get("/", summary="What this is")

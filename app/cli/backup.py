@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import asdict
 from pathlib import Path
 
@@ -9,9 +10,11 @@ from app.cli import exits, migrate, output
 from app.cli.exits import Quit
 from app.cli.server import settings
 from app.core import backup
-from app.core.db import Database
+from app.core.blobs import blobs
+from app.core.db import Database, close_database
 from app.core.errors import AppError, ConfigError, Unavailable
 from app.core.schema import current
+from app.documents import originals
 from app.jobs import workers
 
 
@@ -20,14 +23,17 @@ def run(folder: Path, *, as_json: bool) -> int:
     database = _database()
     try:
         made = backup.back_up(database, folder)
+        kept = asyncio.run(originals.back_up(blobs(), folder))
     except (AppError, OSError) as error:
         raise _quit(error) from error
     finally:
         database.close()
+        close_database()
     if as_json:
-        output.emit(asdict(made))
+        output.emit(asdict(made) | {"originals": kept})
     else:
-        output.out.print(f"{output.text(made.file)}  {made.size_bytes / 1024**2:.1f} MiB  schema {made.schema}")
+        size = f"{made.size_bytes / 1024**2:.1f} MiB"
+        output.out.print(f"{output.text(made.file)}  {size}  schema {made.schema}  {kept} originals")
     return exits.OK
 
 
@@ -36,6 +42,8 @@ def restore(folder: Path, *, replace: bool, as_json: bool) -> int:
     database = _database()
     try:
         _refuse_where_it_runs(database)
+        backup.check(database, folder, replace=replace)
+        kept = asyncio.run(originals.restore(blobs(), folder))
         taken = backup.restore(database, folder, replace=replace)
     except (AppError, OSError) as error:
         raise _quit(error) from error
@@ -43,7 +51,7 @@ def restore(folder: Path, *, replace: bool, as_json: bool) -> int:
         database.close()
     _, schema = migrate.bring_up_to_date()
     if as_json:
-        output.emit(asdict(taken) | {"schema_now": schema})
+        output.emit(asdict(taken) | {"schema_now": schema, "originals": kept})
     else:
         output.out.print(f"restored from {taken.made_at}, schema {schema}; start the system again")
     return exits.OK

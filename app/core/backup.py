@@ -83,6 +83,17 @@ def restore(database: Database, folder: Path, *, replace: bool) -> Manifest:
     Nothing may run on it meanwhile. What was there stays as it was when anything fails. Raises InvalidInput, Conflict
     or Unavailable.
     """
+    manifest = check(database, folder, replace=replace)
+    copy = folder / manifest.file
+    if database.dialect == "sqlite":
+        _restore_sqlite(database, copy)
+    else:
+        _restore_postgres(database, copy)
+    return manifest
+
+
+def check(database: Database, folder: Path, *, replace: bool) -> Manifest:
+    """What would be restored. Raises as restore() does, and changes nothing."""
     manifest = read_manifest(folder)
     if manifest.dialect != database.dialect:
         raise InvalidInput(f"the backup is of {manifest.dialect}, the settings name {database.dialect}")
@@ -90,11 +101,6 @@ def restore(database: Database, folder: Path, *, replace: bool) -> Manifest:
         raise InvalidInput(f"the backup is at schema {manifest.schema}, newer than this version's {head()}")
     if current(database) is not None and not replace:
         raise Conflict("the database is not empty; --replace puts the backup in its place")
-    copy = folder / manifest.file
-    if database.dialect == "sqlite":
-        _restore_sqlite(database, copy)
-    else:
-        _restore_postgres(database, copy)
     return manifest
 
 

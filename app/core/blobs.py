@@ -159,8 +159,8 @@ def _opened(url: str, endpoint: str, region: str, key_id: str, secret: str) -> B
         store = S3Store(
             parts.netloc,
             prefix=parts.path.strip("/") or None,
-            client_options={"allow_http": endpoint.startswith("http://"), "timeout": "30s", "connect_timeout": "5s"},
-            retry_config={"max_retries": 2, "retry_timeout": PATIENCE},
+            client_options={"allow_http": endpoint.startswith("http://"), "timeout": "15s", "connect_timeout": "3s"},
+            retry_config={"max_retries": 1, "retry_timeout": PATIENCE},
             **options,
         )
     except exceptions.BaseError as error:

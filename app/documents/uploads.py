@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from datetime import timedelta
 from pathlib import PurePath
 from typing import Literal
 
@@ -12,8 +11,6 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from app.core import clock
-from app.core.blobs import Blobs
-from app.core.db import read
 from app.core.errors import Conflict, NotFound
 from app.documents import catalog
 from app.documents.accept import About, Reach, find_or_make
@@ -26,9 +23,6 @@ from app.jobs.models import JobRow
 Duplicates = Literal["allow", "link", "reject"]
 
 LONGEST_NAME = 255
-# So long a blob that no row names stays: its row may be about to come.
-SWEPT_AFTER = timedelta(days=1)
-LOOKED_UP_AT_ONCE = 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,32 +177,3 @@ def original_of(session: Session, tenant: str, document_id: str, reach: Reach = 
         raise NotFound(f"Document {document_id} came without a file", code="no_original")
     media_type, name = version.media_type or "application/octet-stream", version.file_name or "file"
     return Original(version.blob_key, version.size_bytes, media_type, name)
-
-
-async def sweep_blobs(store: Blobs) -> int:
-    """Delete originals that no row has named for a day; how many there were."""
-    before, batch, gone = clock.now() - SWEPT_AFTER, [], 0
-    async for key, written_at in store.written():
-        if written_at < before:
-            batch.append(key)
-        if len(batch) >= LOOKED_UP_AT_ONCE:
-            gone += await _delete_unnamed(store, batch)
-            batch = []
-    return gone + await _delete_unnamed(store, batch)
-
-
-async def _delete_unnamed(store: Blobs, keys: list[str]) -> int:
-    gone = 0
-    for key in set(keys) - await read(_named, keys):
-        try:
-            if await store.written_at(key) < clock.now() - SWEPT_AFTER:  # else somebody has just brought it again
-                await store.delete(key)
-                gone += 1
-        except NotFound:
-            continue
-    return gone
-
-
-def _named(session: Session, keys: list[str]) -> set[str]:
-    query = sa.select(DocumentVersion.blob_key).where(DocumentVersion.blob_key.in_(keys))
-    return {key for key in session.scalars(query) if key is not None}

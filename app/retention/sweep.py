@@ -14,7 +14,7 @@ from app.core import clock
 from app.core.blobs import blobs
 from app.core.db import in_transaction
 from app.core.ids import first_uuid7
-from app.documents import uploads
+from app.documents import originals
 from app.jobs import job_log, ledger
 from app.jobs.ledger import Claim
 from app.jobs.models import IdempotencyRow, JobRow, ScheduleTickRow, ThrottleRow
@@ -48,7 +48,7 @@ async def sweep(progress: Progress, policy: Policy | None = None) -> dict[str, A
             if gone < BATCH or name == "changes":
                 break
     progress.report(sum(deleted.values()), unit="rows", message="blobs")
-    deleted["blobs"] = await uploads.sweep_blobs(blobs())
+    deleted["blobs"] = await originals.sweep_blobs(blobs())
     return {"deleted": deleted}
 
 

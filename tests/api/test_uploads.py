@@ -15,7 +15,7 @@ from app.core import clock
 from app.core.blobs import blobs
 from app.core.db import database
 from app.core.errors import InvalidInput
-from app.documents import uploads
+from app.documents import originals
 from tests.api.conftest import Api
 from tests.api.test_collections import found
 from tests.api.test_keys import holder
@@ -198,10 +198,10 @@ def test_originals_that_nothing_names_are_swept_after_a_day(api: Api, desk: Desk
     async def run() -> None:
         store = blobs()
         stray = await store.put(b"nobody's")
-        assert await uploads.sweep_blobs(store) == 0
+        assert await originals.sweep_blobs(store) == 0
         clock.shift(timedelta(days=2))
         try:
-            assert await uploads.sweep_blobs(store) == 1
+            assert await originals.sweep_blobs(store) == 1
         finally:
             clock.shift(timedelta(0))
         assert stray.key not in {key async for key, _ in store.written()}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import shutil
 import threading
@@ -13,9 +14,12 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from app.core import backup
+from app.core.blobs import Blob, blobs
 from app.core.db import Database
 from app.core.errors import Conflict, InvalidInput
 from app.core.schema import current
+from app.documents.accept import About, find_or_make
+from app.documents.uploads import Original, receive_file
 from app.jobs.enqueue import enqueue
 from app.jobs.models import JobRow
 from tests.support.command import millrace
@@ -114,8 +118,26 @@ def test_a_backup_of_a_newer_version_is_refused(sqlite_db: Database, tmp_path: P
         backup.restore(sqlite_db, tmp_path / "kept", replace=True)
 
 
+def _with_an_original(db: Database) -> bytes:
+    """What a document's file holds; another blob, that nothing names, lies beside it."""
+    content = b"The penstock is closed."
+
+    def put(session: Session, blob: Blob) -> None:
+        document_id = find_or_make(session, About(), tenant="default")
+        original = Original(blob.key, blob.size_bytes, "text/plain", "a.txt")
+        receive_file(session, document_id, About(), original, tenant="default")
+
+    async def keep() -> Blob:
+        await blobs().put(b"nobody's")
+        return await blobs().put(content)
+
+    db.transaction(put, asyncio.run(keep()))
+    return content
+
+
 def test_the_words_of_the_command_line(sqlite_db: Database, redis_url: str, tmp_path: Path) -> None:
     sqlite_db.transaction(_pair, 7)
+    original = _with_an_original(sqlite_db)
     folder = tmp_path / "kept"
     env = make_stack_env(str(sqlite_db.engine.url), redis_url, tmp_path)
     ran = millrace("backup", str(folder), "--json", env=env)
@@ -123,8 +145,14 @@ def test_the_words_of_the_command_line(sqlite_db: Database, redis_url: str, tmp_
     assert ran.json["file"] == "database.sqlite"
     assert millrace("backup", str(folder), env=env).code == 2
     elsewhere = env | {"MILLRACE_DATABASE_URL": f"sqlite:///{tmp_path}/other.db"}
+    elsewhere["MILLRACE_DATA_DIR"] = str(tmp_path / "elsewhere")
+    [copy] = folder.glob("originals/*/*")
+    copy.write_bytes(b"bitten")
+    assert millrace("restore", str(folder), env=elsewhere).code == 2
+    copy.write_bytes(original)
     ran = millrace("restore", str(folder), "--json", env=elsewhere)
-    assert ran.code == 0, ran
+    assert (ran.code, ran.json["originals"]) == (0, 1), ran
+    assert (tmp_path / "elsewhere" / "blobs" / copy.parent.name / copy.name).read_bytes() == original
     other = Database(elsewhere["MILLRACE_DATABASE_URL"])
     assert other.read(_numbers) == [7, 7]
     other.close()

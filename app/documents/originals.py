@@ -1,0 +1,93 @@
+"""The originals as a whole: swept when nothing names them, copied into a backup and back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import timedelta
+from pathlib import Path
+
+import sqlalchemy as sa
+from sqlalchemy.orm import Session
+
+from app.core import clock
+from app.core.blobs import Blobs
+from app.core.db import read
+from app.core.errors import InvalidInput, NotFound
+from app.documents.models import DocumentVersion
+
+# So long a blob that no row names stays: its row may be about to come.
+SWEPT_AFTER = timedelta(days=1)
+LOOKED_UP_AT_ONCE = 500
+FOLDER = "originals"
+
+
+async def sweep_blobs(store: Blobs) -> int:
+    """Delete originals that no row has named for a day; how many there were."""
+    before, batch, gone = clock.now() - SWEPT_AFTER, [], 0
+    async for key, written_at in store.written():
+        if written_at < before:
+            batch.append(key)
+        if len(batch) >= LOOKED_UP_AT_ONCE:
+            gone += await _delete_unnamed(store, batch)
+            batch = []
+    return gone + await _delete_unnamed(store, batch)
+
+
+async def _delete_unnamed(store: Blobs, keys: list[str]) -> int:
+    gone = 0
+    for key in set(keys) - await read(_named, keys):
+        try:
+            if await store.written_at(key) < clock.now() - SWEPT_AFTER:  # else somebody has just brought it again
+                await store.delete(key)
+                gone += 1
+        except NotFound:
+            continue
+    return gone
+
+
+def _named(session: Session, keys: list[str]) -> set[str]:
+    query = sa.select(DocumentVersion.blob_key).where(DocumentVersion.blob_key.in_(keys))
+    return {key for key in session.scalars(query) if key is not None}
+
+
+def names(session: Session, after: str, limit: int) -> list[str]:
+    """The keys of the originals that documents name, in order, behind `after`."""
+    query = sa.select(DocumentVersion.blob_key).where(DocumentVersion.blob_key > after).distinct()
+    return [key for key in session.scalars(query.order_by(DocumentVersion.blob_key).limit(limit)) if key is not None]
+
+
+async def back_up(store: Blobs, folder: Path) -> int:
+    """Copy every original that a document names below the folder; how many.
+
+    After the database: what that names is there, since nothing named is ever swept.
+    """
+    after, count = "", 0
+    while keys := await read(names, after, LOOKED_UP_AT_ONCE):
+        for key in keys:
+            path = folder / FOLDER / key[:2] / key
+            path.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                await store.fetch(key, path)
+                count += 1
+            except NotFound:  # its document was deleted, and swept, since
+                path.unlink(missing_ok=True)
+        after = keys[-1]
+    return count
+
+
+async def restore(store: Blobs, folder: Path) -> int:
+    """Put the originals of a backup into the store; how many. Raises InvalidInput for one that is damaged.
+
+    Before the database, which names them; again, it does no harm.
+    """
+    count = 0
+    for path in _files(folder):
+        blob = await store.put_file(path)
+        if blob.key != path.name:
+            raise InvalidInput(f"{path} is not what the backup wrote: it is damaged")
+        count += 1
+    return count
+
+
+def _files(folder: Path) -> Iterable[Path]:
+    return sorted(path for path in (folder / FOLDER).glob("??/*") if path.is_file())
