@@ -56,9 +56,9 @@ migration: ## Write a migration from the models: make migration M="add a column"
 image: ## Build the container image: make image BASE=debian:bookworm-slim
 	@docker build --build-arg BASE=$(BASE) -t $(IMAGE) .
 
-smoke: ## Run the image as one container and as many, and hurt both; skipped without an engine
+smoke: ## Build the image, run it as one container and as many, and hurt both; skipped without an engine
 	@scripts/setup.sh dev
-	@$(BIN)/python -m tests.smoke --image $(IMAGE) $(ARGS)
+	@BASE=$(BASE) IMAGE=$(IMAGE) scripts/smoke.sh $(ARGS)
 
 bench: ## The rows of the targets table, each beside its peer
 	@scripts/setup.sh bench
@@ -68,5 +68,6 @@ bench: ## The rows of the targets table, each beside its peer
 chaos: setup ## Kill, cut and freeze for ROUNDS rounds; nothing may be lost
 	@$(BIN)/python -m tests.chaos --rounds $(ROUNDS) $(ARGS)
 
-verify: check setup ## What CI runs: the checks and the whole suite
-	@JOBS=$(JOBS) scripts/suite.sh $(ARGS)
+verify: check setup ## What CI runs: the checks, the whole suite, and both layouts where an engine is at hand
+	@JOBS=$(JOBS) scripts/suite.sh
+	@BASE=$(BASE) IMAGE=$(IMAGE) scripts/smoke.sh

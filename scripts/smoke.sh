@@ -1,0 +1,29 @@
+#!/bin/sh
+# Build the image and run both layouts where a container engine is at hand; elsewhere say so and end well. A base image
+# comes from a registry or, where none can be reached, from this machine's package mirror. What failed once is run once
+# more: a fault fails again, a machine that was too busy for a moment does not.
+set -eu
+cd "$(dirname "$0")/.."
+. scripts/lib.sh
+
+if ! have docker || ! docker info >/dev/null 2>&1; then
+    say "smoke: skipped, no container engine is at hand"
+    exit 0
+fi
+
+BASE=${BASE:-debian:bookworm-slim}
+IMAGE=${IMAGE:-millrace:dev}
+OWN_BASE=millrace-base:bookworm
+STANDIN=millrace-standin
+
+if ! docker image inspect "$BASE" >/dev/null 2>&1 && ! docker pull -q "$BASE" >/dev/null 2>&1; then
+    BASE=$OWN_BASE
+    docker image inspect "$BASE" >/dev/null 2>&1 || scripts/base_image.sh "$BASE"
+    # Nor can the images of PostgreSQL and Redis be had then.
+    docker build -q --build-arg BASE="$BASE" -t "$STANDIN" deploy/standins
+fi
+docker build -q --build-arg BASE="$BASE" -t "$IMAGE" .
+.venv/bin/python -m tests.smoke --image "$IMAGE" "$@" || {
+    say "smoke: failed once, now again"
+    .venv/bin/python -m tests.smoke --image "$IMAGE" "$@"
+}
