@@ -37,6 +37,8 @@ tests() {
     have openssl || wanted="$wanted openssl"
     have tesseract || wanted="$wanted tesseract-ocr"
     have promtool || wanted="$wanted prometheus"
+    have zsh || wanted="$wanted zsh"
+    have fish || wanted="$wanted fish"
     have_pgbouncer || wanted="$wanted pgbouncer"
     [ -n "$wanted" ] || return 0
     # shellcheck disable=SC2086  # a list of words

@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import pty
+import re
+import select
 import shutil
+import signal
 import subprocess
+import time
+from pathlib import Path
 
 import pytest
 import typer
@@ -11,6 +18,7 @@ import typer
 from app.__main__ import PROCESSES as WORDS
 from app.cli.commands import app
 from app.cli.completion import PROCESSES, SCRIPTS, tree
+from tests.support.services import missing
 
 TREE = tree(typer.main.get_command(app))
 
@@ -46,7 +54,7 @@ def test_the_shells_that_are_here_take_theirs(shell: str) -> None:
     assert (ran.returncode, ran.stderr) == (0, "")
 
 
-@pytest.mark.parametrize(
+TYPED = pytest.mark.parametrize(
     ("typed", "expected"),
     [
         ("millrace jo", "jobs"),
@@ -58,6 +66,9 @@ def test_the_shells_that_are_here_take_theirs(shell: str) -> None:
         ("millrace nothing", ""),
     ],
 )
+
+
+@TYPED
 def test_bash_completes(typed: str, expected: str) -> None:
     script = SCRIPTS["bash"](TREE) + (
         f'read -ra COMP_WORDS <<< "{typed}"\nCOMP_CWORD=$(( ${{#COMP_WORDS[@]}} - 1 ))\n_millrace\n'
@@ -65,3 +76,54 @@ def test_bash_completes(typed: str, expected: str) -> None:
     )
     ran = subprocess.run(["bash"], input=script, capture_output=True, text=True, check=True)
     assert (ran.stdout, ran.stderr) == (expected, "")
+
+
+@TYPED
+def test_fish_completes(typed: str, expected: str, tmp_path: Path) -> None:
+    if shutil.which("fish") is None:
+        missing("fish", "apt-get install fish")
+    script = tmp_path / "millrace.fish"
+    script.write_text(SCRIPTS["fish"](TREE))
+    command = f"source {script}; complete -C '{typed}'"
+    env = {**os.environ, "HOME": str(tmp_path), "XDG_CONFIG_HOME": str(tmp_path)}
+    ran = subprocess.run(["fish", "--no-config", "-c", command], capture_output=True, text=True, check=True, env=env)
+    offered = [line.partition("\t")[0] for line in ran.stdout.splitlines()]
+    assert offered == ([expected] if expected else []), ran.stderr
+
+
+@TYPED
+def test_zsh_completes(typed: str, expected: str, tmp_path: Path) -> None:
+    """In a terminal: a Tab behind what was typed, and the line is the whole word."""
+    if shutil.which("zsh") is None:
+        missing("zsh", "apt-get install zsh")
+    (tmp_path / "_millrace").write_text(SCRIPTS["zsh"](TREE))
+    child, terminal = pty.fork()
+    if child == 0:
+        os.chdir(tmp_path)
+        os.execve(shutil.which("zsh") or "", ["zsh", "-f", "-i"], {"TERM": "dumb", "HOME": str(tmp_path), "PATH": ""})
+    try:
+        _say(terminal, f"unsetopt zle_bracketed_paste; PS1='rea''dy>'; fpath=({tmp_path} $fpath)\n", "ready>")
+        _say(terminal, "autoload -U compinit && compinit -u -D && print com''pletes\n", "completes")
+        _say(terminal, "", "ready>")
+        shown = _say(terminal, f"{typed}\t", typed, patience_s=2)
+        assert not expected or expected in shown, shown
+        assert expected or re.sub(r"\x07|\x1b\[[?0-9;]*[a-zA-Z]", "", shown).strip() == typed, shown
+    finally:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+        os.close(terminal)
+
+
+def _say(terminal: int, text: str, until: str, *, patience_s: float = 0.0) -> str:
+    """What comes back, until that is in it and nothing more has come for so long."""
+    os.write(terminal, text.encode())
+    said, deadline = "", time.monotonic() + 20
+    while time.monotonic() < deadline:
+        ready, _, _ = select.select([terminal], [], [], patience_s if until in said else 1)
+        if ready:
+            said += os.read(terminal, 4096).decode("utf-8", "replace")
+        elif until in said:
+            return said
+        if until in said and not patience_s:
+            return said
+    raise AssertionError(f"waited for {until!r}, got {said!r}")
