@@ -103,8 +103,7 @@ def test_zsh_completes(typed: str, expected: str, tmp_path: Path) -> None:
         os.execve(shutil.which("zsh") or "", ["zsh", "-f", "-i"], {"TERM": "dumb", "HOME": str(tmp_path), "PATH": ""})
     try:
         _say(terminal, f"unsetopt zle_bracketed_paste; PS1='rea''dy>'; fpath=({tmp_path} $fpath)\n", "ready>")
-        _say(terminal, "autoload -U compinit && compinit -u -D && print com''pletes\n", "completes")
-        _say(terminal, "", "ready>")
+        _say(terminal, "autoload -U compinit && compinit -u -D && print com''pletes\n", "completes", patience_s=1)
         if expected:
             _say(terminal, f"{typed}\t", expected)
             return
