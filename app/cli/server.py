@@ -54,27 +54,11 @@ class Server:
 
     def upload(self, path: str, file: Path, fields: dict[str, Any]) -> Any:
         """The file as a form, streamed; sent again under the same key where no answer came."""
-        key, told = {"idempotency-key": str(uuid.uuid4())}, dict(fields)
-        for pause_s in (*PAUSES_S, None):
-            try:
-                with file.open("rb") as content:
-                    answer = self.client.request(
-                        "POST", path, files={"file": (file.name, content)}, data=told, headers=key, timeout=UPLOAD_S
-                    )
-            except OSError as error:
-                raise Quit(exits.BAD_USE, f"{file} cannot be read: {error}") from error
-            except http.HTTPError as error:
-                if pause_s is None:
-                    raise unreachable(self.url, error) from error
-                time.sleep(pause_s)
-                continue
-            again_s = _pause(answer, pause_s)
-            if again_s is None:
-                break
-            time.sleep(again_s)
-        if answer.is_success:
-            return answer.json()
-        raise refusal(answer)
+        headers = {"idempotency-key": str(uuid.uuid4())}
+        try:
+            return self._call("POST", path, file=file, data=fields, headers=headers, timeout=UPLOAD_S)
+        except OSError as error:
+            raise Quit(exits.BAD_USE, f"{file} cannot be read: {error}") from error
 
     def put(self, path: str, body: Any = None) -> Any:
         return self._call("PUT", path, json=body)
@@ -86,11 +70,11 @@ class Server:
         given = {name: value for name, value in parameters.items() if value is not None}
         return self._call("DELETE", path, params=given)
 
-    def _call(self, method: str, path: str, **options: Any) -> Any:
+    def _call(self, method: str, path: str, *, file: Path | None = None, **options: Any) -> Any:
         """The answer's JSON. Raises Quit with the server's own sentence when it refuses."""
         for pause_s in (*PAUSES_S, None):
             try:
-                answer = self.client.request(method, path, **options)
+                answer = self._asked(method, path, file, options)
             except http.HTTPError as error:
                 # What may have been done is asked for again only where twice is once.
                 if pause_s is None or not (method in REPEATABLE or isinstance(error, http.ConnectError)):
@@ -104,6 +88,12 @@ class Server:
         if answer.is_success:
             return answer.json() if answer.content else None
         raise refusal(answer)
+
+    def _asked(self, method: str, path: str, file: Path | None, options: dict[str, Any]) -> http.Response:
+        if file is None:
+            return self.client.request(method, path, **options)
+        with file.open("rb") as content:  # from its beginning, each time
+            return self.client.request(method, path, files={"file": (file.name, content)}, **options)
 
 
 def _pause(answer: http.Response, usual_s: float | None) -> float | None:

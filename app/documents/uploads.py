@@ -19,6 +19,7 @@ from app.documents.models import Document, DocumentVersion
 from app.documents.text import clean_line
 from app.jobs.enqueue import enqueue
 from app.jobs.models import JobRow
+from app.jobs.states import OPEN
 
 Duplicates = Literal["allow", "link", "reject"]
 
@@ -82,11 +83,13 @@ def accept_file(
 
 
 def _with_these_bytes(session: Session, tenant: str, blob_key: str, reach: Reach) -> int | None:
+    # Searched, or about to be: one that could not be read is worth another try.
+    coming = sa.exists().where(JobRow.document_id == Document.id, JobRow.state.in_(OPEN))
     query = (
         sa.select(Document.id)
         .join(DocumentVersion, DocumentVersion.document_id == Document.id)
         .where(Document.tenant == tenant, DocumentVersion.blob_key == blob_key)
-        .where(DocumentVersion.state.in_(("received", "current")))
+        .where(sa.or_(DocumentVersion.state == "current", sa.and_(DocumentVersion.state == "received", coming)))
     )
     if reach is not None:
         query = query.where(Document.collection_id.in_(reach))

@@ -131,6 +131,12 @@ def test_the_same_bytes_again(api: Api, desk: Desk, tmp_path: Path) -> None:
     assert linked.status_code == 200
     assert (linked.json()["document_id"], linked.json()["duplicate"]) == (first["document_id"], True)
     assert_problem(send(api.client, made, duplicates="reject"), 409, "duplicate")
+    broken = made_documents.bomb(tmp_path / "broken.docx")
+    failed = send(api.client, broken, duplicates="link").json()
+    assert send(api.client, broken, duplicates="link").json()["document_id"] == failed["document_id"]
+    with pytest.raises(InvalidInput):
+        desk.work(failed["id"])
+    assert send(api.client, broken, duplicates="link").status_code == 202, "what failed is no reason to refuse"
     other = send(api.client, made).json()
     assert other["document_id"] != first["document_id"]
     same = send(api.client, made, external_id="k").json()

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
-
 import pytest
 
 from tests.journeys.conftest import Ledger
@@ -14,16 +11,6 @@ from tests.support.stack import Stack
 from tests.support.waiting import wait_until
 
 pytestmark = [pytest.mark.journey, pytest.mark.timeout(180)]
-
-
-@pytest.fixture
-def watched(tmp_path: Path) -> Iterator[Watched]:
-    redis = Watched(tmp_path / "watched")
-    try:
-        redis.start()
-        yield redis
-    finally:
-        redis.stop()
 
 
 def test_a_failover_under_load_loses_nothing(stack: Stack, ledger: Ledger, watched: Watched) -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
 import redis
 
 from tests.support.processes import Process, free_port
@@ -114,3 +116,14 @@ class Watched:
     def stop(self) -> None:
         for process in (*self.sentinels, *(server.process for server in self.servers)):
             process.stop()
+
+
+@pytest.fixture
+def watched(tmp_path: Path) -> Iterator[Watched]:
+    """A master, its replica and their sentinels, running."""
+    redis = Watched(tmp_path / "watched")
+    try:
+        redis.start()
+        yield redis
+    finally:
+        redis.stop()

@@ -26,16 +26,6 @@ def tls_redis(tmp_path: Path) -> Iterator[TlsRedis]:
         server.process.stop()
 
 
-@pytest.fixture
-def watched(tmp_path: Path) -> Iterator[Watched]:
-    redis = Watched(tmp_path / "watched")
-    try:
-        redis.start()
-        yield redis
-    finally:
-        redis.stop()
-
-
 def test_a_url_of_sentinels_names_hosts_service_and_who_asks(tmp_path: Path) -> None:
     authority = tmp_path / "ca.pem"
     authority.touch()
