@@ -16,13 +16,13 @@ from app.api.collections import reach, reach_of, target
 from app.api.deps import Caller, CollectionCaller, Identity, Page, Paging
 from app.api.moments import utc
 from app.api.once import OnceOnly
-from app.api.quota import within
 from app.core import clock
 from app.core.db import in_transaction, read
 from app.core.errors import InvalidInput
 from app.documents import catalog, collections
 from app.documents.accept import About, Accepted, Content, accept
 from app.documents.catalog import DocumentFilter, document_view
+from app.documents.quota import within
 from app.documents.text import scrub, scrub_text
 from app.jobs.idempotency import Answer
 from app.sources.pages import accept_page

@@ -12,11 +12,11 @@ from sqlalchemy.orm import Session
 from app.api.accepted import accepted, wait_for_end
 from app.api.deps import LONGEST_WAIT_S, Caller, Events, KindCaller, Page, Paging
 from app.api.moments import utc
-from app.api.quota import within
 from app.api.sse import Client, EventStream
 from app.core.db import in_transaction, read
 from app.core.errors import Conflict, InvalidInput, NotFound
 from app.core.ids import is_uuid
+from app.documents.quota import within
 from app.jobs import control, view
 from app.jobs.models import JobRow
 from app.jobs.states import STATES

@@ -14,11 +14,11 @@ from app.api.accepted import answered
 from app.api.deps import Admin, Anyone, Identity, Keys, Page, Paging
 from app.api.moments import utc
 from app.api.once import OnceOnly
-from app.api.quota import usage
 from app.core import clock
 from app.core.db import in_transaction, read
 from app.core.errors import InvalidInput, NotAllowed, NotFound
 from app.core.sqlrows import storable
+from app.documents.quota import usage
 from app.jobs.idempotency import Answer
 from app.jobs.view import moment
 from app.tenants import audit, keys, limits, scopes

@@ -10,9 +10,9 @@ from typing import Annotated
 from fastapi import Depends, Header, Request
 from sqlalchemy.orm import Session
 
-from app.api.quota import within
 from app.core.db import in_transaction
 from app.core.errors import InvalidInput
+from app.documents.quota import within
 from app.jobs.idempotency import Answer, Ticket, once
 
 LONGEST_KEY = 255

@@ -12,10 +12,10 @@ from app.api.accepted import answered
 from app.api.deps import Identity, Keys, Operator, Page, Paging
 from app.api.keys import note
 from app.api.once import OnceOnly
-from app.api.quota import usage
 from app.core.db import in_transaction, read
 from app.core.errors import InvalidInput
 from app.core.sqlrows import storable
+from app.documents.quota import usage
 from app.jobs.idempotency import Answer
 from app.jobs.view import moment
 from app.tenants import directory

@@ -1,12 +1,17 @@
-"""How many jobs a tenant has open."""
+"""How many jobs a tenant has open, and whether those that jobs and schedules start are too many."""
 
 from __future__ import annotations
 
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
+from app.core.errors import LimitReached
 from app.jobs.models import JobRow
 from app.jobs.states import NOT_STARTED
+
+# Jobs end by themselves: it is worth while to ask again so soon.
+RETRY_S = 5.0
+_TENANT = sa.table("tenant", sa.column("id"), sa.column("max_open_jobs"))
 
 
 def open_jobs(session: Session, tenant: str, *, up_to: int | None = None) -> int:
@@ -24,3 +29,14 @@ def open_jobs(session: Session, tenant: str, *, up_to: int | None = None) -> int
     )
     found = session.scalar(sa.select(sa.func.count()).select_from(waiting.subquery())) or 0
     return found + (session.scalar(running) or 0)
+
+
+def hold_to_quota(session: Session, tenant: str) -> None:
+    """After jobs were made that no request asked for. Raises LimitReached where the tenant has too many open now.
+
+    Without the lock that requests pass under: a parent holds its own row already, and a schedule its own. So those
+    that start jobs at the very same time may together pass the quota by what they start.
+    """
+    most = session.scalar(sa.select(_TENANT.c.max_open_jobs).where(_TENANT.c.id == tenant))
+    if most is not None and open_jobs(session, tenant, up_to=most + 1) > most:
+        raise LimitReached(f"the tenant may have {most} open jobs at once", RETRY_S, code="quota_open_jobs")

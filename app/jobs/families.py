@@ -21,7 +21,7 @@ from sqlalchemy.orm import Session
 
 from app.core import clock, sqlrows
 from app.core.db import read
-from app.jobs import admission, dispatch, kinship, ledger
+from app.jobs import admission, counts, dispatch, kinship, ledger
 from app.jobs.enqueue import Options, enqueue_many
 from app.jobs.kinship import AGAIN, ALL, ANY, ANYHOW, Rule, WaitForChildren, at_most
 from app.jobs.ledger import Claim, Moved, call_on_end_of
@@ -64,7 +64,8 @@ def start(session: Session, claim: Claim, jobs: Sequence[Any], *, first: int = 0
 
     A number that is there already stays as it is, so a run that begins anew repeats this harmlessly; after a person's
     retry of the parent, those that had failed are queued again. A child whose unique key another open job has is
-    neither started nor waited for. Raises Stale, Cancelled.
+    neither started nor waited for. Raises Stale, Cancelled, and LimitReached beyond the tenant's quota of open jobs:
+    then the parent tries again some seconds later, when children of the batches before may have ended.
     """
     ledger.hold(session, claim)
     numbers = range(first, first + len(jobs))
@@ -95,8 +96,10 @@ def _start_missing(
     where = "WHERE job.id = key_id" + (f" AND job.id {sqlrows.among(dialect)}" if dialect == "postgresql" else "")
     ids = {"ids": sqlrows.id_list(dialect, [job_id for job_id, _ in new])} if dialect == "postgresql" else {}
     session.execute(sa.text(adopt + where), {"rows": sqlrows.encode(dialect, rows), "parent": claim.id, **ids})
-    counts = {"children": JOB.c.children + len(new), "open_children": JOB.c.open_children + len(new)}
-    session.execute(sa.update(JOB).where(JOB.c.id == claim.id).values(counts))
+    more = {"children": JOB.c.children + len(new), "open_children": JOB.c.open_children + len(new)}
+    session.execute(sa.update(JOB).where(JOB.c.id == claim.id).values(more))
+    if new:
+        counts.hold_to_quota(session, claim.tenant)
     return len(new)
 
 

@@ -17,9 +17,9 @@ from sqlalchemy.orm import Session
 
 from app.core import clock, sqlrows
 from app.core.db import UtcDateTime
-from app.core.errors import AppError
+from app.core.errors import AppError, LimitReached
 from app.core.logging import get_logger
-from app.jobs import control
+from app.jobs import control, counts
 from app.jobs.definition import Job, definition
 from app.jobs.enqueue import enqueue_many, mark_scheduled
 from app.jobs.models import ScheduleRow, ScheduleTickRow
@@ -40,7 +40,7 @@ BATCH = 250
 _OPEN_STATES = ", ".join(f"'{state}'" for state in OPEN)
 _COLUMNS = (
     "id, tenant, name, kind, payload_version, payload, cron, every_s, timezone, anchor_at, catch_up, catch_up_limit, "
-    "overlap, next_at"
+    "overlap, next_at, in_code"
 )
 
 log = get_logger(__name__)
@@ -63,6 +63,7 @@ class Planned(NamedTuple):
     catch_up_limit: int
     overlap: Overlap
     next_at: datetime | None
+    in_code: bool
 
     @property
     def timing(self) -> Timing:
@@ -245,12 +246,16 @@ def _job(one: Planned) -> Job:
 def _enqueue(session: Session, tenant: str, together: Sequence[tuple[Tick, Job]]) -> None:
     with session.begin_nested():
         rows = enqueue_many(session, [job for _, job in together], tenant=tenant)
+        # The program's own are its housekeeping, and no tenant's quota keeps them from it.
+        if any(row.is_new and not tick.schedule.in_code for (tick, _), row in zip(together, rows, strict=True)):
+            counts.hold_to_quota(session, tenant)
     for (tick, _), row in zip(together, rows, strict=True):
         tick.job_id, tick.is_new = row.id, row.is_new
 
 
 def _fail(tick: Tick, error: AppError) -> None:
-    tick.outcome, tick.note = "failed", error.message
+    # Beyond a quota is no fault of the schedule: the next tick may find room.
+    tick.outcome, tick.note = "skipped" if isinstance(error, LimitReached) else "failed", error.message
     log.warning("schedule_not_started", schedule=tick.schedule.name, tick_at=tick.at, reason=error.message)
 
 

@@ -8,7 +8,7 @@ from sqlalchemy.orm import Session
 
 from app.core import clock
 from app.core.db import in_transaction
-from app.documents import catalog, urls
+from app.documents import catalog, quota, urls
 from app.documents.accept import About, Content, Reach, find_or_make, receive
 from app.documents.ingest import ingest
 from app.jobs import ledger
@@ -33,10 +33,11 @@ def accept_page(
 
 
 async def fetch_and_ingest(job: FetchPage, progress: Progress) -> dict[str, Any]:
-    """What ingest() returns, of the page as it is now."""
+    """What ingest() returns, of the page as it is now. Raises Conflict where the tenant's quota has no room for it."""
     progress.report(stage="fetch", message=job.url)
     page = await fetch(job.url)
-    version_id = await in_transaction(_keep, progress.claim, job, page)
+    # The quota's lock first and the job's after it, the order in which requests take them.
+    version_id = await in_transaction(quota.within, progress.claim.tenant, _keep, progress.claim, job, page)
     return await ingest(job.document_id, version_id, progress)
 
 

@@ -6,17 +6,20 @@ import asyncio
 import ipaddress
 
 import pytest
+from sqlalchemy.orm import Session
 
 from app.core.db import Database, database
-from app.core.errors import InvalidInput, Rejected, Unavailable
+from app.core.errors import Conflict, InvalidInput, Rejected, Unavailable
 from app.core.guard import is_public, resolve
 from app.core.ids import uuid7
+from app.documents import catalog
 from app.documents.accept import About
 from app.jobs import ledger, workers
 from app.jobs.progress import Progress, Teller
 from app.sources.fetch import Page, fetch
 from app.sources.jobs import FetchPage
 from app.sources.pages import accept_page, fetch_and_ingest
+from app.tenants.models import Tenant
 from tests.app.sources.conftest import Answer, Site
 from tests.support.databases import SettingsEnv
 from tests.support.desk import TENANT, Desk
@@ -137,3 +140,30 @@ def test_a_url_alone_becomes_a_document(db: Database, settings_env: SettingsEnv,
     hit = desk.find("rad wasser", mode="keyword")["results"][0]
     assert (hit["title"], hit["metadata"]["tags"], hit["metadata"]["language"]) == ("Mühlen", ["x"], "de")
     assert run()["status"] == "unchanged"
+
+
+def test_a_page_beyond_the_quota_fails_and_leaves_what_there_was(
+    db: Database, settings_env: SettingsEnv, site: Site
+) -> None:
+    settings_env(fetch_private="true", database_url=db.engine.url.render_as_string(hide_password=False))
+    desk = Desk(database())
+    worker = uuid7()
+    desk.db.transaction(workers.register, worker, ["fetch"], 1, None)
+
+    def run(body: str) -> dict[str, object]:
+        site.pages["/page"] = Answer(body.encode(), headers={"content-type": "text/plain"})
+        row = desk.db.transaction(accept_page, About(url=f"{site.url}/page"), tenant=TENANT)
+        claim = desk.db.transaction(ledger.claim, [row.id], worker)[0]
+        job = FetchPage.load(claim.payload, claim.payload_version)
+        return asyncio.run(fetch_and_ingest(job, Progress(claim, Teller(lambda claim, snapshot: None))))
+
+    def limit(session: Session) -> None:
+        session.get_one(Tenant, TENANT).max_bytes = 100
+
+    desk.db.transaction(limit)
+    assert run("Water turns the mill.")["status"] == "indexed"
+    with pytest.raises(Conflict) as refused:
+        run("Wind turns the mill. " * 5)
+    assert refused.value.code == "quota_bytes"
+    assert desk.find("water", mode="keyword")["results"]
+    assert desk.db.read(catalog.stored_bytes, TENANT) == 21

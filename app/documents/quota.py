@@ -1,4 +1,4 @@
-"""A request that makes something, held to the quotas of its tenant: in its own transaction, so exactly."""
+"""What makes something for a tenant, held to its quotas: in its own transaction, so exactly."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from app.tenants.quotas import Amounts
 
 P = ParamSpec("P")
 T = TypeVar("T")
-# More than one request makes; beyond the quota nobody needs the exact number.
+# More than one transaction makes; beyond the quota nobody needs the exact number.
 MARGIN = 2000
 
 
