@@ -12,7 +12,7 @@ from app.core import clock
 from app.core.settings import get_settings
 from app.jobs import gates
 from app.jobs.ledger import CRASHES_BEFORE_ALONE
-from app.jobs.models import JobRow, WorkerRow
+from app.jobs.models import JobId, JobRow, WorkerRow
 from app.jobs.reason import Around, Reason, span
 from app.jobs.workers import ALIVE
 
@@ -118,7 +118,8 @@ def _behind(session: Session, alive: Sequence[WorkerRow], row: JobRow) -> Reason
     serving = [worker for worker in alive if worker.state == "running"]
     slots = sum(worker.threads for worker in serving)
     ids = [worker.id for worker in serving]
-    holding = sa.select(sa.func.count()).where(JobRow.state == "running", JobRow.worker_id.in_(ids))
+    running = JobRow.state == sa.literal_column("'running'")  # as the index of running jobs has it
+    holding = sa.select(sa.func.count()).where(running, JobRow.worker_id.in_(ids))
     busy = session.scalar(holding) or 0
     before = jobs_before(session, row)
     many = f"{before} or more" if before >= MOST_COUNTED else str(before)
@@ -137,11 +138,22 @@ def _behind(session: Session, alive: Sequence[WorkerRow], row: JobRow) -> Reason
     return Reason("about_to_start", "It is next; a worker takes it any moment.", "Nothing to do.", facts=facts)
 
 
+# Three ranges of indexes, and the first that has enough ends the count. The state is written out, since a plan made for
+# any state cannot use an index of the queued ones; one text, since it costs less to send than to build.
+_QUEUED = "SELECT id FROM job WHERE state = 'queued' AND queue = :queue AND admitted_at"
+_BEFORE = sa.text(
+    f"""
+    SELECT count(*) FROM (
+        {_QUEUED} IS NULL AND priority > :priority
+        UNION ALL {_QUEUED} IS NULL AND priority = :priority AND id < :id
+        UNION ALL {_QUEUED} IS NOT NULL AND (priority > :priority OR (priority = :priority AND id < :id))
+        LIMIT {MOST_COUNTED}) AS before"""
+).bindparams(sa.bindparam("id", type_=JobId))
+
+
 def jobs_before(session: Session, row: JobRow) -> int:
     """How many queued jobs of its queue are older or of higher priority, counted no further than MOST_COUNTED."""
-    first = sa.or_(JobRow.priority > row.priority, sa.and_(JobRow.priority == row.priority, JobRow.id < row.id))
-    older = sa.select(JobRow.id).where(JobRow.state == "queued", JobRow.queue == row.queue, first)
-    return session.scalar(sa.select(sa.func.count()).select_from(older.limit(MOST_COUNTED).subquery())) or 0
+    return session.scalar(_BEFORE, {"queue": row.queue, "priority": row.priority, "id": row.id}) or 0
 
 
 def _clock(moment: datetime) -> str:
