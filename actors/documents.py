@@ -7,13 +7,18 @@ from typing import Any
 from actors.runtime import job_actor
 from app.documents import bulk
 from app.documents.ingest import ingest
-from app.documents.jobs import DeleteDocuments, IngestDocument
+from app.documents.jobs import DeleteDocuments, IngestDocument, ReprocessDocument
 from app.jobs.progress import Progress
 
 
 @job_actor(IngestDocument)
 async def ingest_document(job: IngestDocument, progress: Progress) -> dict[str, Any]:
-    return await ingest(job.document_id, job.version_id, progress, anew=job.anew)
+    return await ingest(job.document_id, job.version_id, progress)
+
+
+@job_actor(ReprocessDocument)
+async def reprocess_document(job: ReprocessDocument, progress: Progress) -> dict[str, Any]:
+    return await ingest(job.document_id, job.version_id, progress, anew=True)
 
 
 @job_actor(DeleteDocuments)

@@ -12,11 +12,17 @@ STAGES = {"extract": 10, "chunk": 10, "embed": 60, "index": 20}
 
 
 class IngestDocument(Job, kind="documents.ingest", time_limit_s=3600, stages=STAGES):
-    """Make a received version the one that is searched; `anew` also where it says nothing new."""
+    """Make a received version the one that is searched."""
 
     document_id: int
     version_id: int
-    anew: bool = False
+
+
+class ReprocessDocument(Job, kind="documents.reprocess", time_limit_s=3600, stages=STAGES):
+    """The same, also where the version says nothing new: what is known is read again."""
+
+    document_id: int
+    version_id: int
 
 
 class WantedDocuments(BaseModel):

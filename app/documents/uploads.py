@@ -14,7 +14,7 @@ from app.core import clock
 from app.core.errors import Conflict, NotFound
 from app.documents import catalog
 from app.documents.accept import About, Reach, find_or_make
-from app.documents.jobs import IngestDocument
+from app.documents.jobs import IngestDocument, ReprocessDocument
 from app.documents.models import Document, DocumentVersion
 from app.documents.text import clean_line
 from app.jobs.enqueue import enqueue
@@ -146,7 +146,7 @@ def reprocess(session: Session, document: Document, *, request_id: str | None) -
         raise Conflict("nothing of this document is kept that could be read again", code="nothing_kept")
     if latest.state != "received":
         latest = _again(session, latest)
-    job = IngestDocument(document_id=document.id, version_id=latest.id, anew=True)
+    job = ReprocessDocument(document_id=document.id, version_id=latest.id)
     return enqueue(session, job, tenant=document.tenant, request_id=request_id, document_id=document.id)
 
 

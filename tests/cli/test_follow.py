@@ -57,8 +57,7 @@ def test_a_file_is_sent_with_the_title_of_its_first_heading(tmp_path: Path) -> N
 
 
 def test_what_cannot_be_read_is_said(tmp_path: Path) -> None:
-    (tmp_path / "latin.txt").write_bytes("café".encode("latin-1"))
-    for target in ("latin.txt", "nowhere", "."):
+    for target in ("nowhere", "."):
         path = tmp_path / "empty" if target == "." else tmp_path / target
         if target == ".":
             path.mkdir()
@@ -66,6 +65,14 @@ def test_what_cannot_be_read_is_said(tmp_path: Path) -> None:
             list(requests(str(path), []))
         assert caught.value.code == 2
         assert str(path) in caught.value.message
+
+
+def test_text_that_is_no_utf_8_goes_as_a_file(tmp_path: Path) -> None:
+    """Which letters it has, the server finds out."""
+    path = tmp_path / "latin.txt"
+    path.write_bytes("café".encode("latin-1"))
+    [(name, body)] = requests(str(path), ["a"])
+    assert (name, body["file"], body["tags"]) == (str(path), path, ["a"])
 
 
 def test_a_passage_keeps_its_highlights_in_place() -> None:

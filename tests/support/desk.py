@@ -11,7 +11,7 @@ from app.core.errors import AppError
 from app.core.ids import uuid7
 from app.documents.accept import About, Accepted, Content, accept
 from app.documents.ingest import ingest
-from app.documents.jobs import IngestDocument
+from app.documents.jobs import IngestDocument, ReprocessDocument
 from app.jobs import ledger, workers
 from app.jobs.ledger import Claim, End
 from app.jobs.progress import Progress, Teller
@@ -38,7 +38,8 @@ class Desk:
 
     def run(self, progress: Progress) -> dict[str, Any]:
         job = IngestDocument.model_validate(progress.claim.payload)
-        return asyncio.run(ingest(job.document_id, job.version_id, progress, anew=job.anew))
+        anew = progress.claim.kind == ReprocessDocument.kind
+        return asyncio.run(ingest(job.document_id, job.version_id, progress, anew=anew))
 
     def work(self, job_id: str) -> dict[str, Any]:
         """Run the job, and write how it ended; its error is raised."""
