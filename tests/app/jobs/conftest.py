@@ -39,6 +39,8 @@ from app.jobs.progress import Progress
 from app.jobs.queues import QUEUES
 from app.jobs.run import Run
 from app.jobs.states import Outcome, State
+from app.tenants.directory import QUOTAS
+from app.tenants.models import Tenant
 from tests.support.databases import TEMPLATE, SettingsEnv
 from tests.support.services import PostgresServer
 from tests.support.waiting import wait_until
@@ -171,6 +173,7 @@ class Databases:
 def _delete_all(session: Session) -> None:
     for table in (AttemptRow, DebouncedRow, GateRow, JobRow, ThrottleRow, WorkerRow, ScheduleTickRow, ScheduleRow):
         session.execute(sa.delete(table))
+    session.execute(sa.update(Tenant).values(dict.fromkeys(QUOTAS)))
     gates.forget()
 
 
