@@ -23,6 +23,7 @@ ROOMS = (
     "actors.jobs",
     "actors.pipelines",
     "actors.retention",
+    "actors.search",
     "actors.sources",
 )
 

@@ -25,7 +25,10 @@ from app.core.settings import get_settings
 from app.jobs import functions, schedules, timetable
 
 # Whose definitions a schedule may name, beside those of MILLRACE_MODULES. Nothing heavy: no actor, no model.
-DEFINITIONS = ("app.documents.jobs", "app.jobs.pipeline", "app.sources.jobs", "app.retention.jobs")
+DEFINITIONS = (
+    "app.documents.jobs", "app.jobs.pipeline", "app.retention.jobs", "app.search.jobs", "app.search.timetable",
+    "app.sources.jobs",
+)  # fmt: skip
 WAITING_S = 1.0
 
 log = logging.get_logger(__name__)

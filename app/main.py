@@ -32,6 +32,7 @@ from app.api import (
     reasons,
     schedules,
     search,
+    search_index,
     starts,
     tenants,
     uploads,
@@ -46,6 +47,7 @@ from app.core.errors import ConfigError, NotFound, Unavailable
 from app.core.settings import get_settings
 from app.jobs import functions
 from app.jobs.stream import Hub
+from app.search.engines.opening import engine
 from app.tenants.keyring import Keyring
 from app.tenants.limits import Counter
 
@@ -123,6 +125,8 @@ def create_app() -> FastAPI:
         documents_bulk,
         collections,
         search,
+        search_index,
+        search_index,
         keys,
         tenants,
         docs,
@@ -154,6 +158,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         await app.state.keyring.close()
         await app.state.counter.close()
         await app.state.pulse.close()
+        await engine().close()
         await asyncio.to_thread(close_database)
 
 

@@ -18,15 +18,21 @@ from app.api.errors import problem
 from app.core import clock, metrics
 from app.core.blobs import blobs
 from app.core.db import read
-from app.core.errors import ConfigError, Unavailable
+from app.core.errors import ConfigError, Rejected, Unavailable
 from app.core.logging import get_logger
 from app.core.settings import get_settings
 from app.jobs.view import moment
+from app.search import query
+from app.search.engines.face import Lag
+from app.search.engines.opening import engine
 
 log = get_logger(__name__)
 router = APIRouter(tags=["health"])
 
 SQL_PATIENCE_S = 2.0
+SEARCH_PATIENCE_S = 2.0
+# Every so many samples the metrics of the index are taken.
+SEARCH_TURNS = 40
 LAG_SAMPLE_S = 0.25
 # The lag shown is the worst of the last so many samples.
 LAG_SAMPLES = 40
@@ -47,12 +53,13 @@ class Pulse:
         self._lags = [0.0] * LAG_SAMPLES
         self._sampling: asyncio.Task[None] | None = None
         self._asking: asyncio.Task[str] | None = None
+        self._telling: asyncio.Task[tuple[str, Lag | None]] | None = None
 
     def start(self) -> None:
         self._sampling = asyncio.create_task(self._sample(), name="loop-lag")
 
     async def close(self) -> None:
-        tasks = [task for task in (self._sampling, self._asking) if task is not None]
+        tasks = [task for task in (self._sampling, self._asking, self._telling) if task is not None]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -64,11 +71,34 @@ class Pulse:
     async def _sample(self) -> None:
         turn = 0
         while True:
+            if turn % SEARCH_TURNS == 0:
+                self._telling = asyncio.create_task(self.search(), name="ask-search")
             begun = clock.monotonic()
             await asyncio.sleep(LAG_SAMPLE_S)
             self._lags[turn % LAG_SAMPLES] = max(0.0, clock.monotonic() - begun - LAG_SAMPLE_S)
             metrics.LOOP_LAG_SECONDS.set(self.lag_s)
             turn += 1
+
+    async def search(self) -> tuple[str, Lag | None]:
+        """`healthy` or what is wrong, and how far behind the index is; nothing to tell of the embedded one."""
+        if get_settings().search_engine == "embedded":
+            return OK, None
+        try:
+            opened, searched = await asyncio.to_thread(lambda: (engine(), query.model()))  # both take time, once
+            lag = await asyncio.wait_for(opened.lag(searched), SEARCH_PATIENCE_S)
+        except TimeoutError:
+            return self._search_down("no answer")
+        except (Unavailable, Rejected) as error:
+            log.warning("search_not_usable", reason=error.message)
+            return self._search_down("not reachable" if error.code == "qdrant_unavailable" else error.message)
+        metrics.SEARCH_UP.set(1)
+        metrics.SEARCH_CHANGES_BEHIND.set(lag.changes)
+        metrics.SEARCH_SECONDS_BEHIND.set(lag.seconds)
+        return OK, lag
+
+    def _search_down(self, reason: str) -> tuple[str, None]:
+        metrics.SEARCH_UP.set(0)
+        return reason, None
 
     async def sql(self) -> str:
         """`healthy`, or what is wrong; an answer that takes longer than 2 s is waited for by the next who asks."""
@@ -103,12 +133,15 @@ def _pulse(request: Request) -> Pulse:
     return pulse
 
 
-async def _services(request: Request) -> dict[str, str]:
+async def _services(request: Request) -> tuple[dict[str, str], Lag | None]:
+    """The state of each service that is in use, and how far behind an index outside of SQL is."""
     redis = OK if hub_of(request).has_redis else "not reachable"
-    services = {"sql": await _pulse(request).sql(), "redis": redis}
+    services, lag = {"sql": await _pulse(request).sql(), "redis": redis}, None
+    if get_settings().search_engine != "embedded" and services["sql"] == OK:
+        services["search"], lag = await _pulse(request).search()
     if get_settings().blob_url.startswith("s3:"):
         services["originals"] = await _ask_originals()
-    return services
+    return services, lag
 
 
 async def _ask_originals() -> str:
@@ -134,7 +167,7 @@ async def livez() -> dict[str, str]:
 
 @router.get("/readyz", summary="Whether everything it needs is there", responses={503: {"description": "Not ready."}})
 async def readyz(request: Request) -> Response:
-    services = await _services(request)
+    services, _ = await _services(request)
     missing = [name for name, state in services.items() if state != OK]
     if not missing:
         return JSONResponse({"status": "ready", "services": services})
@@ -144,11 +177,13 @@ async def readyz(request: Request) -> Response:
 
 @router.get("/health", summary="The state of the services, and numbers of this process; always 200")
 async def health(request: Request) -> dict[str, Any]:
-    services = await _services(request)
+    services, lag = await _services(request)
+    behind = None if lag is None else {"changes": lag.changes, "seconds": round(lag.seconds, 1)}
     return {
         "status": OK if all(state == OK for state in services.values()) else "degraded",
         "services": services,
         "timestamp": moment(clock.now()),
+        "search": {"engine": get_settings().search_engine, "behind": behind},
         "role": get_settings().role or "api",
         "version": version(),
         "threads": threading.active_count(),

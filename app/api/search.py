@@ -4,19 +4,20 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import datetime
+from functools import partial
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Query
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, StringConstraints
 
 from app.api.collections import reach_of
 from app.api.deps import CollectionReader, Reader
 from app.api.moments import utc
 from app.core.db import read
-from app.documents import catalog
+from app.documents import catalog, collections
 from app.search import query
 from app.search.embed import embedder
-from app.search.engines.face import DEFAULT_FUSION, Filters, Fusion, Mode
+from app.search.engines.face import DEFAULT_FUSION, Facet, Filters, Fusion, Mode
 from app.tenants import scopes
 
 router = APIRouter(prefix="/api", tags=["search"])
@@ -64,6 +65,10 @@ class SearchRequest(BaseModel):
     filters: SearchFilters | None = None
     fusion: Fusion = Field(DEFAULT_FUSION, description="How a hybrid search joins its two scores.")
     cursor: Annotated[str, Field(max_length=500)] | None = Field(None, description="`next_cursor` of the page before.")
+    facets: Annotated[list[Facet], Field(max_length=5)] = Field(
+        default=[], description="Count all matches by these; the commonest 50 values of each."
+    )
+    chunks: Literal["best", "all"] = Field("best", description="all: of each document every chunk that fits, up to 20.")
 
 
 @router.post("/search", summary="Find documents by meaning and by words")
@@ -79,8 +84,28 @@ async def search(caller: CollectionReader, body: SearchRequest) -> dict[str, Any
         offset=body.offset,
         cursor=body.cursor,
         fusion=body.fusion,
+        facets=tuple(dict.fromkeys(body.facets)),
+        all_chunks=body.chunks == "all",
     )
-    return await query.search(caller.tenant, question) | {"mode": body.mode}
+    answer = await query.search(caller.tenant, question) | {"mode": body.mode}
+    if "collection" in answer["facets"]:
+        names = await read(collections.names, [int(one["value"]) for one in answer["facets"]["collection"]])
+        answer["facets"]["collection"] = [
+            one | {"value": names[int(one["value"])]}
+            for one in answer["facets"]["collection"]
+            if int(one["value"]) in names
+        ]
+    return answer
+
+
+@router.get("/documents/{document_id}/similar", summary="The documents nearest in meaning to this one")
+async def similar(
+    caller: CollectionReader, document_id: str, limit: Annotated[int, Query(ge=1, le=query.LARGEST_PAGE)] = 10
+) -> dict[str, Any]:
+    """Results as a search gives them, best first; none while the document is not indexed."""
+    within = await read(reach_of, caller, scopes.READ, ())
+    found = await read(partial(catalog.get, reach=within), caller.tenant, document_id)
+    return {"results": await query.similar(caller.tenant, found.id, limit=limit, within=within)}
 
 
 @router.get("/stats", summary="How much can be found now")

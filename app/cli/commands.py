@@ -15,6 +15,7 @@ from app.cli import exits, kinds_words
 from app.cli.collections_words import collections
 from app.cli.dead_words import dead
 from app.cli.exits import EXITS, Quit
+from app.cli.index_words import index
 from app.cli.keys_words import keys, tenants
 from app.cli.queues_words import queues
 from app.cli.schedules_words import schedules
@@ -44,6 +45,7 @@ app.add_typer(workers, name="workers")
 app.add_typer(queues, name="queues")
 app.add_typer(schedules, name="schedules")
 app.add_typer(config, name="config")
+app.add_typer(index, name="index")
 app.add_typer(collections, name="collections")
 app.add_typer(keys, name="keys")
 app.add_typer(tenants, name="tenants")
@@ -119,20 +121,6 @@ def single() -> int:
     from app.cli import single as command
 
     return command.run()
-
-
-@app.command()
-def index(
-    targets: Annotated[list[str], typer.Argument(help="Files, folders or http(s) addresses.", metavar="TARGET...")],
-    wait: Annotated[bool, typer.Option(help="Watch every job to its end.")] = False,
-    timeout_s: Annotated[float, typer.Option("--timeout", metavar="SECONDS", help="How long to watch.")] = 600,
-    tag: Annotated[list[str] | None, typer.Option(help="A tag for every document; may be given again.")] = None,
-    as_json: Json = False,
-) -> int:
-    """Index pages, files and folders; one job each."""
-    from app.cli import index as command
-
-    return command.run(targets, wait=wait, timeout_s=timeout_s, tags=tag or [], as_json=as_json)
 
 
 @app.command()

@@ -21,10 +21,14 @@ from app.core.schema import current, head
 from app.core.settings import Settings, get_settings
 from app.jobs import workers
 from app.search.embed import embedder
+from app.search.engines.face import Lag
+from app.search.engines.opening import engine
+from app.search.query import model
 
 OLDEST_PYTHON = (3, 11)
 OLDEST_REDIS = (6, 2)
 LITTLE_DISK_BYTES = 1024**3
+LONG_BEHIND_S = 60.0
 STYLE = {"ok": "green", "warn": "yellow", "fail": "red"}
 
 
@@ -73,9 +77,7 @@ def _examine() -> Iterator[Finding]:
     yield serves
     yield _guarded("workers", "MILLRACE_DATABASE_URL", lambda: _workers(serves.state == "ok"))
     yield _guarded("embedder", "MILLRACE_EMBEDDER", _embedder)
-    yield Finding(
-        "search", "ok", f"{here.search_engine} engine: each api process holds one copy of the index in memory"
-    )
+    yield _guarded("search", "MILLRACE_QDRANT_URL", _search)
     close_database()
 
 
@@ -145,6 +147,28 @@ def _originals() -> Finding:
     shared = get_settings().blob_url.startswith("s3:")
     where = get_settings().blob_url if shared else "in a folder: api and workers must share it"
     return Finding("originals", "ok", where)
+
+
+def _search() -> Finding:
+    """The embedded engine is each process's own; another one is asked."""
+    here = get_settings()
+    if here.search_engine == "embedded":
+        return Finding("search", "ok", "embedded: each api process holds one copy of the index in memory")
+    if not _has_database():
+        return Finding("search", "warn", "no database yet", "millrace up or millrace migrate makes it")
+    lag = asyncio.run(_lag())
+    found = f"{here.search_engine} at {here.qdrant_url}, {lag.changes} changes behind"
+    if lag.seconds > LONG_BEHIND_S:
+        return Finding("search", "warn", f"{found} for {lag.seconds:.0f} s", "is a worker alive? millrace jobs list")
+    return Finding("search", "ok", found)
+
+
+async def _lag() -> Lag:
+    opened = engine()
+    try:
+        return await opened.lag(model())
+    finally:
+        await opened.close()
 
 
 def _api() -> Finding:

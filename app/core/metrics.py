@@ -36,6 +36,11 @@ REQUEST_SECONDS = Histogram(
     buckets=_FAST,
     registry=REGISTRY,
 )
+SEARCH_CHANGES_BEHIND = Gauge(
+    "millrace_search_changes_behind", "Changes that the index outside of SQL has not read.", registry=REGISTRY
+)
+SEARCH_SECONDS_BEHIND = Gauge("millrace_search_seconds_behind", "Age of the first of those changes.", registry=REGISTRY)
+SEARCH_UP = Gauge("millrace_search_up", "Whether the index outside of SQL answers.", registry=REGISTRY)
 STREAMS = Gauge("millrace_event_streams", "Clients that follow events.", registry=REGISTRY)
 
 

@@ -126,7 +126,20 @@ class Settings(BaseSettings):
     webhook_private: bool = Field(False, description="Whether webhooks may go to private addresses and plain http.")
     webhook_timeout_s: float = Field(20.0, gt=0, le=60, description="Seconds a webhook may take to answer.")
 
-    search_engine: Literal["embedded"] = Field("embedded", description="Which engine answers searches.")
+    search_engine: Literal["embedded", "qdrant"] = Field("embedded", description="Which engine answers searches.")
+    qdrant_url: str = Field(
+        "http://127.0.0.1:6333",
+        description="Qdrant; of a cluster its nodes, comma separated: one that answers is asked.",
+    )
+    qdrant_api_key: SecretStr = Field(SecretStr(""), description="API key of Qdrant.")
+    qdrant_collection: str = Field(
+        "millrace",
+        pattern=r"^[A-Za-z0-9_-]{1,80}$",
+        description="What the names of collections in Qdrant begin with.",
+    )
+    qdrant_timeout_s: float = Field(5.0, gt=0, le=60, description="Seconds Qdrant may take to answer a search.")
+    qdrant_replicas: int = Field(1, ge=1, le=16, description="Nodes of a cluster that hold each vector.")
+    qdrant_shards: int = Field(1, ge=1, le=256, description="Parts a new index is cut into.")
     embedder: Literal["wordllama"] = Field("wordllama", description="Which model makes vectors.")
     chunk_tokens: int = Field(256, ge=16, le=8192, description="Tokens a chunk may have.")
     chunk_overlap_tokens: int = Field(50, ge=0, description="Tokens neighbouring chunks share.")

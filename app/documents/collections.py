@@ -55,6 +55,12 @@ def ids(session: Session, tenant: str, names: Iterable[str]) -> tuple[int, ...]:
     return tuple(find(session, tenant, name).id for name in dict.fromkeys(names))
 
 
+def names(session: Session, wanted: Iterable[int]) -> dict[int, str]:
+    """The names of the collections with these ids."""
+    query = sa.select(Collection.id, Collection.name).where(Collection.id.in_(list(wanted)))
+    return {row.id: row.name for row in session.execute(query)}
+
+
 def reached(session: Session, tenant: str, patterns: Some[str]) -> tuple[int, ...]:
     """The ids of the collections that these words of scopes name; `site.*` is all whose names begin so."""
     exact = [pattern for pattern in patterns if not pattern.endswith("*")]

@@ -84,12 +84,17 @@ def fold(word: str) -> str:
     return unicodedata.normalize("NFC", _ACCENTS.sub("", unicodedata.normalize("NFKD", folded)))
 
 
+def has_cjk(text: str) -> bool:
+    """Whether the text has characters that are searched in pairs."""
+    return _HAS_CJK.search(text) is not None
+
+
 def words(text: str) -> Iterator[Word]:
     """The words in their order, pairs of Chinese and Japanese characters among them."""
-    has_cjk = _HAS_CJK.search(text) is not None
+    pairs = has_cjk(text)
     for match in _WORD.finditer(text):
         start, found = match.start(), match.group()
-        if not has_cjk or _HAS_CJK.search(found) is None:
+        if not pairs or _HAS_CJK.search(found) is None:
             yield Word(start, match.end(), fold(found[:LONGEST_WORD]))
             continue
         for part in _CJK_PARTS.finditer(found):
@@ -138,8 +143,13 @@ def term_hash(term: str) -> int:
     return zlib.crc32(term.encode("utf-8", "surrogatepass"))
 
 
-def query_terms(text: str, languages: Iterable[str]) -> list[int]:
-    """The hashes to look for, with repetitions; `languages` are those of the index, the commonest first.
+def region_free(language: str) -> str:
+    """'de' of 'de-AT'."""
+    return re.split("[-_]", language, maxsplit=1)[0]
+
+
+def word_variants(text: str, languages: Iterable[str]) -> list[list[int]]:
+    """For each word of the text the hashes it may be found by, one a stem; `languages` as below.
 
     A query does not say its language, so each word is stemmed by all of them, and loses the commonest's stop words.
     """
@@ -151,7 +161,12 @@ def query_terms(text: str, languages: Iterable[str]) -> list[int]:
     for language in order:
         for variants, stem in zip(found, stems(kept, language), strict=True):
             variants.add(stem)
-    return [term_hash(stem) for variants in found for stem in sorted(variants)]
+    return [[term_hash(stem) for stem in sorted(variants)] for variants in found]
+
+
+def query_terms(text: str, languages: Iterable[str]) -> list[int]:
+    """The hashes to look for, with repetitions; `languages` are those of the index, the commonest first."""
+    return [value for variants in word_variants(text, languages) for value in variants]
 
 
 def pack(hashes: Iterable[int]) -> bytes:

@@ -69,6 +69,11 @@ class Bm25(BM25Okapi):  # type: ignore[misc]
     def terms_of(self, slot: int) -> bytes | None:
         return self._terms[slot]
 
+    def postings_of(self, slot: int) -> int:
+        """How many of the document's terms lead to it."""
+        hashes = unpack(self._terms[slot] or b"")[0].tolist()
+        return sum(any(slot in slots for slots, _ in self._postings(term)) for term in hashes)
+
     def add(self, packed: bytes) -> int:
         """The slot of a new document."""
         slot = self._append(packed)

@@ -12,8 +12,12 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from app.core import clock
+from app.core.settings import get_settings
+from app.jobs.enqueue import enqueue
+from app.jobs.timetable import DEFAULT_TENANT
 from app.search.analyzer import packed_terms, primary
 from app.search.embed import Vectors
+from app.search.jobs import FollowIndex
 from app.search.models import Change, ChangeCounter, Chunk
 
 COUNTER = 1
@@ -110,17 +114,37 @@ def drop_document(session: Session, *, tenant: str, document_id: int) -> int:
     return _change(session, tenant, document_id, "drop")
 
 
+def force_rebuild(session: Session) -> int:
+    """Have every engine think that it has missed something, which builds it anew; the number of this change."""
+    _insert_counter(session)
+    return session.scalars(
+        sa.update(ChangeCounter)
+        .where(ChangeCounter.id == COUNTER)
+        .values(value=ChangeCounter.value + 1, pruned=ChangeCounter.value + 1)
+        .returning(ChangeCounter.value)
+        .execution_options(synchronize_session=False)
+    ).one()
+
+
 def prune_changes(session: Session, older_than: datetime) -> int:
     """Forget changes made before then, and remember how far; an engine that has not read so far is built anew."""
     last = session.scalar(sa.select(sa.func.max(Change.seq)).where(Change.at < older_than))
     if last is None:
         return 0
-    session.execute(sa.update(ChangeCounter).where(ChangeCounter.id == COUNTER).values(pruned=last))
+    behind = (ChangeCounter.id == COUNTER, ChangeCounter.pruned < last)
+    session.execute(sa.update(ChangeCounter).where(*behind).values(pruned=last))
     return session.execute(sa.delete(Change).where(Change.seq <= last)).rowcount  # type: ignore[attr-defined, no-any-return]
+
+
+def ask_to_follow(session: Session) -> None:
+    """Have a job bring the engine up to date, where it is one outside of the searching process."""
+    if get_settings().search_engine != "embedded":
+        enqueue(session, FollowIndex(), tenant=DEFAULT_TENANT)
 
 
 def _change(session: Session, tenant: str, document_id: int, op: str) -> int:
     session.flush()
+    ask_to_follow(session)
     take = (
         sa.update(ChangeCounter)
         .where(ChangeCounter.id == COUNTER)

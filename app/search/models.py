@@ -86,3 +86,5 @@ document = sa.table(
     sa.column("fetched_at", UtcDateTime),
     sa.column("indexed_at", UtcDateTime),
 )
+
+document_version = sa.table("document_version", sa.column("id", BigId), sa.column("text", sa.Text))

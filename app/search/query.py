@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import binascii
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import sqlalchemy as sa
@@ -16,12 +18,18 @@ from sqlalchemy.orm import Session
 from app.core.db import read
 from app.core.errors import InvalidInput
 from app.core.settings import get_settings
+from app.search import operators
+from app.search.all_chunks import add_chunks, place_of
 from app.search.analyzer import without_stop_words
 from app.search.embed import Vectors, embedder
-from app.search.engines.embedded import engine_of
-from app.search.engines.face import DEFAULT_FUSION, Ask, Filters, Fusion, Hit, Mode, Model, Size
+from app.search.engines.face import DEFAULT_FUSION, Ask, Facet, Filters, Found, Fusion, Hit, Mode, Model, Size
+from app.search.engines.opening import engine
 from app.search.models import Chunk, document
+from app.search.operators import Asked
+from app.search.phrases import MOST_CANDIDATES, with_phrases
+from app.search.similar import mean_vector
 from app.search.snippets import snippet
+from app.search.typos import corrected
 
 LONGEST_QUERY = 4096
 LARGEST_PAGE = 100
@@ -35,7 +43,10 @@ _DOCUMENT = (
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """What a caller asks; `cursor` is the one of the page before and wins over the offset."""
+    """What a caller asks; `cursor` is the one of the page before and wins over the offset.
+
+    `query` may hold operators. `all_chunks` shows of each document all that fit and not only the best one.
+    """
 
     query: str
     mode: Mode = "hybrid"
@@ -44,70 +55,138 @@ class Question:
     offset: int = 0
     cursor: str | None = None
     fusion: Fusion = DEFAULT_FUSION
+    facets: Sequence[Facet] = ()
+    all_chunks: bool = False
 
 
 async def search(tenant: str, question: Question) -> dict[str, Any]:
-    """{results, total, query, mode, limit, offset, next_cursor, has_more}, the results best first.
+    """{results, total, query, corrected_query, mode, limit, offset, next_cursor, has_more, as_of, facets}.
 
-    Raises InvalidInput for a query, page or cursor that cannot be.
+    The results best first. Where no document has any of the words, they are looked for as they may have been meant:
+    `corrected_query` is then what was found. Raises InvalidInput for a query, page or cursor that cannot be,
+    Unavailable where the engine cannot answer now.
     """
     _check(question)
     question = replace(question, query=question.query.encode("utf-8", "replace").decode())
-    for _ in range(READS - 1):
-        answer, whole = await read(answer_once, tenant, question)
-        if whole:
-            return answer
-    return (await read(answer_once, tenant, question))[0]
+    asked = operators.parse(question.query)
+    answer, exact = await _answer(tenant, question, asked)
+    if exact or question.mode == "semantic":
+        return answer
+    meant = await _meant(tenant, asked)
+    if meant is None:
+        return answer
+    return (await _answer(tenant, question, replace(asked, text=meant)))[0] | {"corrected_query": meant}
+
+
+async def similar(
+    tenant: str, document_id: int, *, limit: int, within: Sequence[int] | None = None
+) -> list[dict[str, Any]]:
+    """The documents nearest in meaning to this one, best first, as results of a search; none where it has no vectors.
+
+    `within`: of these collections.
+    """
+    vector = await read(mean_vector, tenant, document_id, model())
+    if vector is None:
+        return []
+    filters = Filters(not_ids=(document_id,), collection_ids=within)
+    ask = Ask(tenant, "", vector, model(), mode="semantic", filters=filters, limit=limit)
+    answer, _, _ = await engine().search(ask, partial(_shaped, ask, Question("", mode="semantic", limit=limit)))
+    found: list[dict[str, Any]] = answer["results"]
+    return found
 
 
 async def stats(tenant: str) -> Size:
     """How much of this tenant can be found now."""
-    return await read(size, tenant)
+    return await engine().size(tenant, model())
 
 
-def size(session: Session, tenant: str) -> Size:
-    return engine_of(session).size(session, tenant, _model())
+async def _answer(tenant: str, question: Question, asked: Asked) -> tuple[dict[str, Any], int]:
+    """The answer, and how many documents have any of the words."""
+    ask = await ask_of(tenant, question, asked)
+    for _ in range(READS - 1):
+        answer, exact, whole = await engine().search(ask, partial(_shaped, ask, question))
+        if whole:
+            break
+    else:
+        answer, exact, _ = await engine().search(ask, partial(_shaped, ask, question))
+    return answer, exact
 
 
-def answer_once(session: Session, tenant: str, question: Question) -> tuple[dict[str, Any], bool]:
-    """The answer, and whether the texts of all hits were there: a document may be replaced between the two reads."""
-    ask = ask_of(tenant, question)
-    found = engine_of(session).search(session, ask)
-    rows = _rows(session, tenant, found.hits)
+def _shaped(ask: Ask, question: Question, session: Session, found: Found) -> tuple[dict[str, Any], int, bool]:
+    """The answer, how many match exactly, and whether the texts of all hits were there: a document may be replaced
+    between the engine's read and this one."""
+    rows = _rows(session, ask.tenant, [hit.chunk_id for hit in found.hits])
     results = [
-        _result(hit, row, found.terms) for hit in found.hits if (row := rows.get((hit.document_id, hit.chunk_id)))
+        _result(hit, row, found.terms) for hit in found.hits if (row := rows.get(hit.chunk_id, {})) and _fits(hit, row)
     ]
+    if question.all_chunks:
+        add_chunks(session, ask, found.terms, results)
     end = found.offset + len(found.hits)
     more = bool(found.hits) and end < found.total
     answer = {
         "results": results,
         "total": found.total,
         "query": question.query,
+        "corrected_query": None,
         "mode": question.mode,
         "limit": question.limit,
         "offset": found.offset,
         "next_cursor": _cursor(question, end, found.hits[-1]) if more else None,
         "has_more": more,
+        "as_of": found.as_of,
+        "facets": {
+            name: [{"value": value, "count": count} for value, count in values] for name, values in found.facets.items()
+        },
     }
-    return answer, len(results) == len(found.hits)
+    return answer, found.exact, len(results) == len(found.hits)
 
 
-def ask_of(tenant: str, question: Question) -> Ask:
-    """The question as engines take it, its vector made."""
+def _fits(hit: Hit, row: Mapping[str, Any]) -> bool:
+    return bool(row["document_id"] == hit.document_id)
+
+
+async def ask_of(tenant: str, question: Question, asked: Asked | None = None) -> Ask:
+    """The question as engines take it: its vector made, its phrases looked up."""
+    asked = asked or operators.parse(question.query)
     after, offset = _opened(question)
-    return Ask(
+    filters = question.filters
+    if asked.site is not None:
+        filters = replace(filters, site=asked.site)
+    if asked.language is not None:
+        filters = replace(filters, language=asked.language)
+    ask = Ask(
         tenant=tenant,
-        query=question.query,
-        vector=None if question.mode == "keyword" else _vector(question),
-        model=_model(),
+        query=asked.text,
+        vector=None if question.mode == "keyword" else await asyncio.to_thread(_vector, asked.text, filters.language),
+        model=model(),
         mode=question.mode,
-        filters=question.filters,
+        filters=filters,
         limit=question.limit,
         offset=offset,
         after=after,
         fusion=question.fusion,
         rrf_k=get_settings().search_rrf_k,
+        excluded=asked.without,
+        facets=question.facets,
     )
+    if asked.phrases:
+        ids = await _with_phrases(ask, asked.phrases)
+        ask = replace(ask, filters=replace(ask.filters, document_ids=ids))
+    if asked.without_phrases:
+        ids = [one for phrase in asked.without_phrases for one in await _with_phrases(ask, (phrase,))]
+        ask = replace(ask, filters=replace(ask.filters, not_ids=[*ask.filters.not_ids, *ids]))
+    return ask
+
+
+async def _with_phrases(ask: Ask, phrases: Sequence[str]) -> list[int]:
+    ids = await engine().matching(replace(ask, query=" ".join(phrases), required=phrases), MOST_CANDIDATES)
+    return await read(with_phrases, ask.tenant, ids, phrases)
+
+
+async def _meant(tenant: str, asked: Asked) -> str | None:
+    """The text as it may have been meant, where a word of it is in no document."""
+    languages = [asked.language] if asked.language else await engine().languages(tenant, model())
+    return await corrected(asked.text, languages, partial(engine().known, tenant, model()))
 
 
 def _check(question: Question) -> None:
@@ -120,20 +199,19 @@ def _check(question: Question) -> None:
     _opened(question)
 
 
-def _vector(question: Question) -> Vectors:
+def _vector(text: str, language: str | None) -> Vectors:
     model = embedder()
-    text = question.query
-    if model.bag_of_words:
-        text = without_stop_words(text, question.filters.language)
-    return model.embed_query(text)
+    return model.embed_query(without_stop_words(text, language) if model.bag_of_words else text)
 
 
-def _model() -> Model:
+def model() -> Model:
+    """Which vectors are searched."""
     return Model(embedder().name, embedder().dimension)
 
 
-def _rows(session: Session, tenant: str, hits: Sequence[Hit]) -> dict[tuple[int, int], Mapping[str, Any]]:
-    if not hits:
+def _rows(session: Session, tenant: str, chunk_ids: Sequence[int]) -> dict[int, Mapping[str, Any]]:
+    """By the chunk's id."""
+    if not chunk_ids:
         return {}
     query = (
         sa.select(
@@ -150,9 +228,9 @@ def _rows(session: Session, tenant: str, hits: Sequence[Hit]) -> dict[tuple[int,
             *(document.c[name] for name in _DOCUMENT),
         )
         .join(document, document.c.id == Chunk.document_id)
-        .where(Chunk.tenant == tenant, Chunk.id.in_([hit.chunk_id for hit in hits]))
+        .where(Chunk.tenant == tenant, Chunk.id.in_(chunk_ids))
     )
-    return {(row["document_id"], row["chunk_id"]): dict(row) for row in session.execute(query).mappings()}
+    return {row["chunk_id"]: dict(row) for row in session.execute(query).mappings()}
 
 
 def _result(hit: Hit, row: Mapping[str, Any], terms: Sequence[int]) -> dict[str, Any]:
@@ -167,6 +245,7 @@ def _result(hit: Hit, row: Mapping[str, Any], terms: Sequence[int]) -> dict[str,
         "metadata": _metadata(row),
         "document_id": str(hit.document_id),
         "snippet": shown.text,
+        "snippet_start": row["span_start"] + shown.start,
         "highlights": [list(span) for span in shown.highlights],
         "scores": {
             "keyword": hit.keyword,
@@ -174,14 +253,7 @@ def _result(hit: Hit, row: Mapping[str, Any], terms: Sequence[int]) -> dict[str,
             "keyword_rank": hit.keyword_rank,
             "semantic_rank": hit.semantic_rank,
         },
-        "chunk": {
-            "id": str(hit.chunk_id),
-            "ordinal": row["ordinal"],
-            "start": row["span_start"],
-            "end": row["span_end"],
-            "page": row["page"],
-            "headings": row["headings"],
-        },
+        "chunk": place_of(hit.chunk_id, row),
     }
 
 

@@ -12,9 +12,10 @@ LENGTH = 240
 
 @dataclass(frozen=True, slots=True)
 class Snippet:
-    """`highlights` are (start, end) in characters of `text`."""
+    """`highlights` are (start, end) in characters of `text`, which begins at `start` of the whole."""
 
     text: str
+    start: int
     highlights: list[tuple[int, int]]
 
 
@@ -26,7 +27,7 @@ def snippet(text: str, terms: Collection[int], language: str | None, *, length: 
     hits = [(word.start, word.end, value) for word, value in zip(found, hashes, strict=True) if value in wanted]
     start, end = _window(text, hits, length)
     spans = [(max(a, start) - start, b - start) for a, b, _ in hits if start <= a and b <= end]
-    return Snippet(text[start:end], _joined(spans))
+    return Snippet(text[start:end], start, _joined(spans))
 
 
 def _window(text: str, hits: list[tuple[int, int, int]], length: int) -> tuple[int, int]:

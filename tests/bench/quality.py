@@ -8,6 +8,7 @@ queries.jsonl (id, text) and qrels.tsv (query, document, grade). The peer is ran
 
 from __future__ import annotations
 
+import asyncio
 import gzip
 import json
 import math
@@ -25,7 +26,8 @@ from rank_bm25 import BM25Okapi
 from app.documents.ingest import Draft, cut
 from app.search.embed import embedder
 from app.search.engines.face import DEFAULT_FUSION, Fusion, Mode
-from app.search.engines.memory import IndexedChunk, IndexedDocument, MemoryIndex
+from app.search.engines.memory import MemoryIndex
+from app.search.engines.reading import IndexedChunk, IndexedDocument
 from app.search.index import pack_vectors
 from app.search.query import Question, ask_of
 from tests.bench.table import Row
@@ -95,7 +97,7 @@ def _documents(collection: Collection) -> Iterable[IndexedDocument]:
 
 def ours(collection: Collection, index: MemoryIndex, mode: Mode, fusion: Fusion) -> float:
     def rank(text: str) -> list[str]:
-        ask = ask_of("bench", Question(text, mode=mode, limit=DEPTH, fusion=fusion))
+        ask = asyncio.run(ask_of("bench", Question(text, mode=mode, limit=DEPTH, fusion=fusion)))
         return [collection.documents[hit.document_id - 1]["id"] for hit in index.search(ask).hits]
 
     return collection.score(rank)

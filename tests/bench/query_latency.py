@@ -18,7 +18,8 @@ from rank_bm25 import BM25Okapi
 
 from app.search.analyzer import pack, term_hash
 from app.search.engines.face import Ask, Filters, Mode, Model
-from app.search.engines.memory import IndexedChunk, IndexedDocument, MemoryIndex
+from app.search.engines.memory import MemoryIndex
+from app.search.engines.reading import IndexedChunk, IndexedDocument
 from tests.bench.table import Row
 
 CHUNKS = 100_000

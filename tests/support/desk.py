@@ -3,22 +3,33 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from collections.abc import Coroutine
+from typing import Any, TypeVar
+
+import sqlalchemy as sa
+from sqlalchemy.orm import Session
 
 from app.core import clock
 from app.core.db import Database
 from app.core.errors import AppError
 from app.core.ids import uuid7
+from app.documents import catalog
 from app.documents.accept import About, Accepted, Content, accept
 from app.documents.ingest import ingest
 from app.documents.jobs import IngestDocument, ReprocessDocument
 from app.jobs import ledger, workers
+from app.jobs.enqueue import enqueue
 from app.jobs.ledger import Claim, End
+from app.jobs.models import JobRow
 from app.jobs.progress import Progress, Teller
 from app.search import query
+from app.search.engines.opening import engine
+from app.search.jobs import FollowIndex, VerifyIndex
 from app.search.query import Question
+from app.search.verify import verify
 
 TENANT = "default"
+T = TypeVar("T")
 
 
 class Desk:
@@ -58,7 +69,48 @@ class Desk:
         self.db.transaction(ledger.finish, [end])
 
     def put(self, body: str, **about: Any) -> dict[str, Any]:
-        return self.work(self.give(body, **about).job.id)
+        result = self.work(self.give(body, **about).job.id)
+        self.follow()
+        return result
 
     def find(self, text: str, *, tenant: str = TENANT, **question: Any) -> dict[str, Any]:
-        return asyncio.run(query.search(tenant, Question(text, **question)))
+        return on_a_loop(query.search(tenant, Question(text, **question)))
+
+    def delete(self, document_id: str) -> None:
+        self.db.transaction(catalog.delete, TENANT, document_id)
+        self.follow()
+
+    def follow(self) -> dict[str, Any] | None:
+        """Run the job that brings the index up to date, where one was asked for; what it says."""
+        job_id = self.db.read(open_job, FollowIndex.kind)
+        if job_id is None:
+            return None
+        progress = self.claim(job_id)
+        result = on_a_loop(engine().follow(query.model(), progress))
+        self._finish(progress.claim, "succeeded", result=result)
+        return result
+
+    def verify(self, *, repair: bool = False) -> dict[str, Any]:
+        """What a verification of the index says."""
+        job = self.db.transaction(lambda session: enqueue(session, VerifyIndex(repair=repair), tenant=TENANT).id)
+        progress = self.claim(job)
+        result = on_a_loop(verify(progress, repair=repair))
+        self._finish(progress.claim, "succeeded", result=result)
+        return result
+
+
+def on_a_loop(what: Coroutine[Any, Any, T]) -> T:
+    """Its result, on a loop of its own that leaves no connection open."""
+
+    async def run() -> T:
+        try:
+            return await what
+        finally:
+            await engine().close()
+
+    return asyncio.run(run())
+
+
+def open_job(session: Session, kind: str) -> str | None:
+    query = sa.select(JobRow.id).where(JobRow.kind == kind, JobRow.state.in_(("queued", "scheduled", "retrying")))
+    return session.scalar(query)

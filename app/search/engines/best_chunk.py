@@ -2,22 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import numpy.typing as npt
+import sqlalchemy as sa
+from sqlalchemy.orm import Session
 
-from app.search.bm25 import Bm25
 from app.search.embed import Vectors
+from app.search.engines.face import Ask
+from app.search.models import Chunk
+
+K1 = 1.5
+
+Floats = npt.NDArray[np.float64]
 
 
 class BestChunk:
-    """For one question: the chunk with the largest share of its words' weight, and the nearest in meaning."""
+    """For one question: the chunk with the largest share of its words' weight, and the nearest in meaning.
 
-    def __init__(self, bm25: Bm25, terms: Sequence[int], vector: Vectors | None) -> None:
+    `weight` says what a term counts; by default each the same.
+    """
+
+    def __init__(
+        self, terms: Sequence[int], vector: Vectors | None, weight: Callable[[int], float] = lambda term: 1.0
+    ) -> None:
         self._wanted = np.array(sorted(set(terms)), np.uint32)
-        self._weights = np.array([abs(bm25.weight(term)) for term in self._wanted.tolist()])
-        self._k1 = bm25.k1
+        self._weights = np.array([abs(weight(term)) for term in self._wanted.tolist()])
         self._vector = vector
 
     def choose(self, spans: Sequence[tuple[int, int]], terms: Sequence[bytes], vectors: Vectors) -> list[int]:
@@ -27,9 +38,7 @@ class BestChunk:
         if not several:
             return chosen
         rows = np.concatenate([np.arange(*spans[place]) for place in several])
-        merit = self._keyword_share([terms[row] for row in rows.tolist()])
-        if self._vector is not None:
-            merit += np.vecdot(vectors[rows], self._vector)
+        merit = self.merit([terms[row] for row in rows.tolist()], vectors[rows])
         at = 0
         for place in several:
             first, last = spans[place]
@@ -37,7 +46,14 @@ class BestChunk:
             at += last - first
         return chosen
 
-    def _keyword_share(self, chunks: Sequence[bytes]) -> npt.NDArray[np.float64]:
+    def merit(self, terms: Sequence[bytes], vectors: Vectors) -> Floats:
+        """How well each chunk fits; of no meaning beyond this question."""
+        merit = self._keyword_share(terms)
+        if self._vector is not None:
+            merit += np.vecdot(vectors, self._vector)
+        return merit
+
+    def _keyword_share(self, chunks: Sequence[bytes]) -> Floats:
         """From 0 to 1 for each chunk."""
         if not len(self._wanted):
             return np.zeros(len(chunks))
@@ -49,5 +65,24 @@ class BestChunk:
         present = np.flatnonzero(self._wanted[at] == hashes)
         owners = np.repeat(np.arange(len(chunks)), sizes)[present]
         frequency = counts[present].astype(np.float64)
-        saturated = self._weights[at[present]] * frequency / (frequency + self._k1)
+        saturated = self._weights[at[present]] * frequency / (frequency + K1)
         return np.bincount(owners, saturated, len(chunks)) / (self._weights.sum() or 1.0)
+
+
+def ranked_chunks(
+    session: Session, ask: Ask, terms: Sequence[int], document_ids: Sequence[int]
+) -> dict[int, list[tuple[int, float]]]:
+    """Of each document the chunks (id, merit), best first, as SQL has them now."""
+    if not document_ids:
+        return {}
+    query = sa.select(Chunk.document_id, Chunk.id, Chunk.terms, Chunk.vector, Chunk.generation)
+    query = query.where(Chunk.tenant == ask.tenant, Chunk.document_id.in_(document_ids))
+    rows = session.execute(query.order_by(Chunk.document_id, Chunk.ordinal)).all()
+    blank = bytes(4 * ask.model.dimension)
+    packed = b"".join((row.generation == ask.model.generation and row.vector) or blank for row in rows)
+    vectors = np.frombuffer(packed, "<f4").reshape(len(rows), ask.model.dimension)
+    merit = BestChunk(terms, ask.vector).merit([row.terms for row in rows], vectors).tolist()
+    ranked: dict[int, list[tuple[int, float]]] = {}
+    for row, value in zip(rows, merit, strict=True):
+        ranked.setdefault(row.document_id, []).append((row.id, value))
+    return {key: sorted(chunks, key=lambda chunk: -chunk[1]) for key, chunks in ranked.items()}

@@ -7,27 +7,26 @@ away and built anew, and is when it is older than what has been pruned, or more 
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
-from itertools import groupby
-from typing import Any
-from weakref import WeakKeyDictionary
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, TypeVar
 
-import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from app.core import clock
+from app.core.db import read
 from app.core.logging import get_logger
-from app.search.engines.face import Ask, Engine, Found, Model, Size
-from app.search.engines.memory import IndexedChunk, IndexedDocument, MemoryIndex
-from app.search.models import Change, ChangeCounter, Chunk, document
+from app.jobs.progress import Progress
+from app.search.engines.face import Ask, Found, Held, Lag, Model, Size
+from app.search.engines.memory import MemoryIndex
+from app.search.engines.reading import changed, counter, documents
+
+T = TypeVar("T")
 
 DOCUMENTS_AT_ONCE = 200
-ROWS_AT_ONCE = 2_000
 DEAD_ALLOWED = 5_000
 
 log = get_logger(__name__)
-
-_FIELDS = ("domain", "language", "country", "is_mobile", "source", "tags", "fetched_at", "collection_id")
 
 
 class Follower:
@@ -50,53 +49,22 @@ class Follower:
     def _build(self, session: Session, value: int) -> None:
         started = clock.monotonic()
         index = MemoryIndex(self.model.dimension)
-        index.put(self._documents(session))
+        index.put(documents(session, self.model.generation, tenant=self.tenant))
         # What was committed while reading has numbers above `value` and is read again by the next follow.
         self.index, self.at = index, value
         took_ms = round(1000 * (clock.monotonic() - started))
         log.info("index_built", tenant=self.tenant, chunks=index.chunks, change=value, took_ms=took_ms)
 
     def _catch_up(self, session: Session, value: int) -> None:
-        query = sa.select(Change.seq, Change.document_id).where(Change.tenant == self.tenant, Change.seq > self.at)
-        rows = session.execute(query.order_by(Change.seq)).all()
-        changed = list(dict.fromkeys(document_id for _, document_id in rows))
-        for first in range(0, len(changed), DOCUMENTS_AT_ONCE):
-            ids = changed[first : first + DOCUMENTS_AT_ONCE]
-            found = {row.id: row for row in self._documents(session, ids)}
+        ids, last = changed(session, self.at, tenant=self.tenant)
+        for first in range(0, len(ids), DOCUMENTS_AT_ONCE):
+            some = ids[first : first + DOCUMENTS_AT_ONCE]
+            found = {row.id: row for row in documents(session, self.model.generation, tenant=self.tenant, ids=some)}
             self.index.put(found.values())
-            for document_id in ids:
+            for document_id in some:
                 if document_id not in found:
                     self.index.drop(document_id)
-        self.at = max([value, *(seq for seq, _ in rows[-1:])])
-
-    def _documents(self, session: Session, ids: Sequence[int] | None = None) -> Iterator[IndexedDocument]:
-        """The tenant's documents that have chunks, or those of these ids, as they are now."""
-        about = sa.select(document.c.id, *(document.c[name] for name in _FIELDS)).where(
-            document.c.tenant == self.tenant
-        )
-        pieces = sa.select(
-            Chunk.document_id,
-            Chunk.id,
-            Chunk.terms,
-            Chunk.vector,
-            Chunk.language,
-            Chunk.generation,
-            Chunk.document_terms,
-        ).where(Chunk.tenant == self.tenant)
-        if ids is not None:
-            about, pieces = about.where(document.c.id.in_(ids)), pieces.where(Chunk.document_id.in_(ids))
-        fields: dict[int, dict[str, Any]] = {row["id"]: dict(row) for row in session.execute(about).mappings()}
-        rows = session.execute(
-            pieces.order_by(Chunk.document_id, Chunk.ordinal).execution_options(yield_per=ROWS_AT_ONCE)
-        )
-        for document_id, group in groupby(rows, key=lambda row: row[0]):
-            chunks, terms_of_all = [], None
-            for _, chunk_id, terms, vector, language, generation, document_terms in group:
-                known = vector if generation == self.model.generation else None
-                chunks.append(IndexedChunk(chunk_id, terms, known, language))
-                terms_of_all = terms_of_all or document_terms
-            if document_id in fields:
-                yield IndexedDocument(chunks=chunks, terms=terms_of_all or b"", **fields[document_id])
+        self.at = max(value, last)
 
 
 class EmbeddedEngine:
@@ -108,40 +76,66 @@ class EmbeddedEngine:
         self._lock = threading.Lock()
         self._followers: dict[tuple[str, Model], Follower] = {}
 
-    def search(self, session: Session, ask: Ask) -> Found:
-        follower = self._follower(ask.tenant, ask.model)
-        with follower.lock:
-            follower.follow(session)
-            return follower.index.search(ask)
+    async def search(self, ask: Ask, then: Callable[[Session, Found], T]) -> T:
+        return await read(lambda session: then(session, self.search_now(session, ask)))
 
-    def size(self, session: Session, tenant: str, model: Model) -> Size:
-        follower = self._follower(tenant, model)
-        with follower.lock:
-            follower.follow(session)
-            index = follower.index
-            return Size(self.name, index.documents, index.chunks, index.vectors, follower.at)
+    async def matching(self, ask: Ask, most: int) -> list[int]:
+        def find(session: Session) -> list[int]:
+            with self._followed(session, ask.tenant, ask.model) as follower:
+                return follower.index.matching(ask, most)
 
-    def _follower(self, tenant: str, model: Model) -> Follower:
+        return await read(find)
+
+    async def known(self, tenant: str, model: Model, hashes: Sequence[int]) -> dict[int, int]:
+        def find(session: Session) -> dict[int, int]:
+            with self._followed(session, tenant, model) as follower:
+                found = ((value, follower.index.bm25.document_frequency(value)) for value in hashes)
+                return {value: count for value, count in found if count}
+
+        return await read(find)
+
+    async def languages(self, tenant: str, model: Model) -> list[str]:
+        def find(session: Session) -> list[str]:
+            with self._followed(session, tenant, model) as follower:
+                return follower.index.spoken()
+
+        return await read(find)
+
+    async def size(self, tenant: str, model: Model) -> Size:
+        def measure(session: Session) -> Size:
+            with self._followed(session, tenant, model) as follower:
+                index = follower.index
+                return Size(self.name, index.documents, index.chunks, index.vectors, follower.at)
+
+        return await read(measure)
+
+    async def lag(self, model: Model) -> Lag:
+        """None, ever: it follows before each answer."""
+        return Lag(0, 0.0)
+
+    async def held(self, tenant: str, model: Model, first: int, last: int) -> dict[int, Held]:
+        def look(session: Session) -> dict[int, Held]:
+            with self._followed(session, tenant, model) as follower:
+                return follower.index.held(first, last)
+
+        return await read(look)
+
+    async def follow(self, model: Model, progress: Progress) -> dict[str, Any]:
+        return {}
+
+    async def close(self) -> None:
+        """Nothing is open."""
+
+    def search_now(self, session: Session, ask: Ask) -> Found:
+        """The answer from the session's own state of SQL."""
+        with self._followed(session, ask.tenant, ask.model) as follower:
+            return follower.index.search(ask, as_of=follower.at)
+
+    @contextmanager
+    def _followed(self, session: Session, tenant: str, model: Model) -> Iterator[Follower]:
+        """The follower, locked and up to date for the length of a block."""
         with self._lock:
-            key = tenant, model
-            if key not in self._followers:
-                self._followers[key] = Follower(tenant, model)
-            return self._followers[key]
-
-
-def counter(session: Session) -> tuple[int, int]:
-    """The last change's number, and the last that has been pruned."""
-    row = session.execute(sa.select(ChangeCounter.value, ChangeCounter.pruned)).one_or_none()
-    return (0, 0) if row is None else (row.value, row.pruned)
-
-
-_opened: WeakKeyDictionary[sa.Engine, EmbeddedEngine] = WeakKeyDictionary()
-_opening = threading.Lock()
-
-
-def engine_of(session: Session) -> Engine:
-    """This process's engine for the session's database."""
-    bind = session.get_bind()
-    assert isinstance(bind, sa.Engine)
-    with _opening:
-        return _opened.setdefault(bind, EmbeddedEngine())
+            follower = self._followers.setdefault((tenant, model), Follower(tenant, model))
+        with follower.lock:
+            follower.follow(session)
+            yield follower

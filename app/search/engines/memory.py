@@ -7,67 +7,23 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from datetime import datetime
 
 import numpy as np
 import numpy.typing as npt
 
-from app.search.analyzer import query_terms
+from app.search.analyzer import query_terms, word_variants
 from app.search.bm25 import Bm25
 from app.search.embed import Vectors
 from app.search.engines.best_chunk import BestChunk
-from app.search.engines.face import Ask, Filters, Found, Hit
+from app.search.engines.columns import NO_DATE, Coded, Facets
+from app.search.engines.face import MOST_LANGUAGES, Ask, Filters, Found, Held, Hit
 from app.search.engines.ranking import Order, Ranking
+from app.search.engines.reading import IndexedDocument
 from app.search.engines.vectors import VectorRows
 from app.search.growing import Growing
 
-NO_DATE = float("-inf")
-
 Bools = npt.NDArray[np.bool_]
 Floats = npt.NDArray[np.float64]
-
-
-@dataclass(frozen=True, slots=True)
-class IndexedChunk:
-    """`vector` is None where it is of another generation."""
-
-    id: int
-    terms: bytes
-    vector: bytes | None
-    language: str | None
-
-
-@dataclass(frozen=True, slots=True)
-class IndexedDocument:
-    """`terms` are the whole document's."""
-
-    id: int
-    chunks: Sequence[IndexedChunk]
-    terms: bytes
-    domain: str | None = None
-    language: str | None = None
-    country: str | None = None
-    is_mobile: bool = False
-    source: str | None = None
-    tags: Sequence[str] = ()
-    fetched_at: datetime | None = None
-    collection_id: int | None = None
-
-
-class Coded:
-    """A column of short texts as small numbers."""
-
-    def __init__(self) -> None:
-        self._codes: dict[str | None, int] = {}
-        self._column = Growing(np.int32)
-
-    def append(self, value: str | None) -> None:
-        self._column.append(self._codes.setdefault(value, len(self._codes)))
-
-    def equals(self, value: str) -> Bools:
-        found: Bools = self._column.view == self._codes.get(value, -1)
-        return found
 
 
 class MemoryIndex:
@@ -84,6 +40,7 @@ class MemoryIndex:
         self._fetched_at = Growing(np.float64)
         self._collection = Growing(np.int64)
         self._tagged: defaultdict[str, list[int]] = defaultdict(list)
+        self._facets = Facets(self._columns, self._collection, self._tagged)
         self._first_chunk = Growing(np.int64)
         self._chunk_ids = Growing(np.int64)
         self._chunk_terms: list[bytes] = []
@@ -122,10 +79,10 @@ class MemoryIndex:
         if language:
             self.languages[language] -= 1
 
-    def search(self, ask: Ask) -> Found:
-        """The page of hits that was asked for."""
+    def search(self, ask: Ask, *, as_of: int = 0) -> Found:
+        """The page of hits that was asked for; `as_of` is what the index has read."""
         terms = [] if ask.mode == "semantic" else self.terms_of(ask.query, ask.filters)
-        allowed = self._allowed(ask.filters)
+        allowed = self._allowed(ask)
         rankings: dict[str, Ranking] = {}
         if ask.mode != "semantic":
             scores, found = self.bm25.match(terms)
@@ -135,12 +92,40 @@ class MemoryIndex:
             rankings["semantic"] = Ranking(self._similarity(ask.vector, found), found, self._ids.view)
         order = Order(list(rankings.values()), ask.fusion, ask.rrf_k)
         page, offset = order.page(ask.limit, ask.offset, ask.after)
-        best = BestChunk(self.bm25, terms, ask.vector)
-        return Found(self._hits(page, rankings, best), order.total, terms, offset)
+        best = BestChunk(terms, ask.vector, self.bm25.weight)
+        facets = self._facets.count(ask.facets, order.found)
+        exact = int(rankings["keyword"].found.sum()) if "keyword" in rankings else 0
+        return Found(self._hits(page, rankings, best), order.total, terms, offset, exact, as_of, facets)
+
+    def matching(self, ask: Ask, most: int) -> list[int]:
+        """Ids of the documents that the filters and words allow, best keyword score first."""
+        scores, _ = self.bm25.match(self.terms_of(ask.query, ask.filters))
+        slots, _ = Ranking(scores, self._allowed(ask), self._ids.view).best(most)
+        found: list[int] = self._ids.view[slots].tolist()
+        return found
+
+    def held(self, first: int, last: int) -> dict[int, Held]:
+        """The documents with these ids, as they are here."""
+        found = {}
+        for document_id, slot in self._slot_of.items():
+            if first <= document_id <= last:
+                begin, end = self._span(slot)
+                ids = self._chunk_ids.view[begin:end].tolist()
+                known = np.flatnonzero(self._vectors.view[begin:end].any(axis=1)).tolist()
+                having = frozenset(ids[place] for place in known)
+                found[document_id] = Held(frozenset(ids), having, self.bm25.postings_of(slot))
+        return found
 
     def terms_of(self, query: str, filters: Filters) -> list[int]:
-        common = [language for language, count in self.languages.most_common(8) if count > 0]
-        return query_terms(query, [filters.language] if filters.language else common)
+        return query_terms(query, self._spoken(filters))
+
+    def _spoken(self, filters: Filters) -> list[str]:
+        """The languages that a query may be in."""
+        return [filters.language] if filters.language else self.spoken()
+
+    def spoken(self) -> list[str]:
+        """The languages of the documents, the commonest first."""
+        return [language for language, count in self.languages.most_common(MOST_LANGUAGES) if count > 0]
 
     def _append(self, document: IndexedDocument) -> None:
         slot = len(self._ids)
@@ -172,12 +157,31 @@ class MemoryIndex:
         starts = self._first_chunk.view
         return int(starts[slot]), int(starts[slot + 1]) if slot + 1 < len(starts) else len(self._chunk_ids)
 
-    def _allowed(self, filters: Filters) -> Bools:
+    def _allowed(self, ask: Ask) -> Bools:
         allowed: Bools = self.bm25.alive.copy()
+        self._narrow(allowed, ask.filters)
+        if ask.required or ask.excluded:
+            spoken = self._spoken(ask.filters)
+            for word in ask.required:
+                allowed &= self._having(word, spoken)
+            for word in ask.excluded:
+                allowed &= ~self._having(word, spoken)
+        return allowed
+
+    def _having(self, text: str, spoken: Sequence[str]) -> Bools:
+        """Where a document has each word of the text, in any of its forms."""
+        having = np.ones(len(self._ids), np.bool_)
+        for variants in word_variants(text, spoken):
+            having &= self.bm25.match(variants)[1]
+        return having
+
+    def _narrow(self, allowed: Bools, filters: Filters) -> None:
         for name, column in self._columns.items():
             value = getattr(filters, name)
             if value is not None:
-                allowed &= column.equals(value)
+                allowed &= column.speaks(value) if name == "language" else column.equals(value)
+        if filters.site is not None:
+            allowed &= self._columns["domain"].within(filters.site)
         if filters.is_mobile is not None:
             allowed &= self._is_mobile.view == filters.is_mobile
         if filters.since is not None:
@@ -189,9 +193,12 @@ class MemoryIndex:
         for tag in filters.tags:
             allowed &= self._only(self._tagged.get(tag, []))
         if filters.document_ids is not None:
-            wanted = set(filters.document_ids)
-            allowed &= self._only([slot for value in wanted if (slot := self._slot_of.get(value)) is not None])
-        return allowed
+            allowed &= self._only(self._slots_of(filters.document_ids))
+        if filters.not_ids:
+            allowed &= ~self._only(self._slots_of(filters.not_ids))
+
+    def _slots_of(self, ids: Sequence[int]) -> list[int]:
+        return [slot for value in set(ids) if (slot := self._slot_of.get(value)) is not None]
 
     def _only(self, slots: Sequence[int]) -> Bools:
         only = np.zeros(len(self._ids), np.bool_)

@@ -55,11 +55,11 @@ class Order:
 
     def __init__(self, rankings: Sequence[Ranking], fusion: Fusion, rrf_k: int) -> None:
         self._ids = rankings[0].ids
-        self._found = np.logical_or.reduce([ranking.found for ranking in rankings])
-        self.total = int(self._found.sum())
+        self.found = np.logical_or.reduce([ranking.found for ranking in rankings])
+        self.total = int(self.found.sum())
         if len(rankings) > 1 and fusion == "relative":
             shares = [relative(ranking.scores, ranking.found) for ranking in rankings]
-            rankings = [Ranking(np.sum(shares, axis=0), self._found, self._ids)]
+            rankings = [Ranking(np.sum(shares, axis=0), self.found, self._ids)]
         self._rankings, self._k = rankings, rrf_k
 
     def page(self, limit: int, offset: int, after: tuple[float, int] | None) -> tuple[list[tuple[int, float]], int]:
@@ -90,7 +90,7 @@ class Order:
         if count <= len(slots) or len(slots) == self.total:
             return slots, scores
         # What is deep in both rankings follows by the second one's scores, below the least of what was fused.
-        left = self._found.copy()
+        left = self.found.copy()
         left[slots] = False
         rest = np.flatnonzero(left)
         rest, _ = ordered(rest, self._rankings[-1].scores[rest], self._ids)

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import pytest
 
-from app.core.db import Database
+from app.core.db import database as database_of_process
+from tests.support.databases import SettingsEnv
 from tests.support.desk import Desk
 
 
-@pytest.fixture
-def desk(db: Database) -> Desk:
-    """A worker's hand on a fresh database, SQLite and then PostgreSQL."""
-    return Desk(db)
+@pytest.fixture(params=["embedded-sqlite", "embedded-postgresql", "qdrant-sqlite"])
+def desk(request: pytest.FixtureRequest, settings_env: SettingsEnv) -> Desk:
+    """A worker's hand on a fresh database, SQLite and then PostgreSQL, and with either engine."""
+    engine, _, database = request.param.partition("-")
+    settings_env(database_url=request.getfixturevalue("sqlite_url" if database == "sqlite" else "postgres_url"))
+    if engine == "qdrant":
+        settings_env(search_engine="qdrant", qdrant_url=request.getfixturevalue("qdrant_url"))
+    return Desk(database_of_process())

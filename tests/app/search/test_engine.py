@@ -15,8 +15,9 @@ from app.core.errors import InvalidInput
 from app.documents import catalog
 from app.search import query
 from app.search.embed import embedder
-from app.search.engines.embedded import EmbeddedEngine, Follower, counter
+from app.search.engines.embedded import EmbeddedEngine, Follower
 from app.search.engines.face import Ask, Filters, Model
+from app.search.engines.reading import counter
 from app.search.index import prune_changes, touch_document
 from app.search.query import Question
 from tests.support.desk import TENANT, Desk
@@ -40,15 +41,15 @@ def _ask(text: str, **options: Any) -> Ask:
 
 
 def _hits(session: Session, engine: EmbeddedEngine, ask: Ask) -> list[tuple[int, float]]:
-    return [(hit.document_id, round(hit.score, 5)) for hit in engine.search(session, ask).hits]
+    return [(hit.document_id, round(hit.score, 5)) for hit in engine.search_now(session, ask).hits]
 
 
 def test_following_equals_building_anew(desk: Desk) -> None:
     """After puts, replacements and deletes an old index answers as a new one does."""
     old = EmbeddedEngine()
-    desk.db.read(old.search, _ask("mill"))
+    desk.db.read(old.search_now, _ask("mill"))
     _fill(desk, 12)
-    desk.db.read(old.search, _ask("mill"))
+    desk.db.read(old.search_now, _ask("mill"))
     desk.put("heron heron reed", url="https://example.com/3")
     desk.db.transaction(catalog.delete, TENANT, "5")
     desk.put("another stone", url="https://example.com/new")
@@ -177,7 +178,8 @@ def test_scores_say_how_they_were_made(desk: Desk) -> None:
     assert hit["scores"]["keyword_rank"] == 1
     assert hit["score"] == pytest.approx(1 + hit["scores"]["semantic"] / best)
     hit = desk.find("unique4 water", fusion="rrf")["results"][0]
-    assert hit["score"] == pytest.approx(1 / 61 + 1 / (60 + hit["scores"]["semantic_rank"]))
+    ranks = [hit["scores"]["keyword_rank"], hit["scores"]["semantic_rank"]]
+    assert hit["score"] == pytest.approx(sum(1 / (60 + rank) for rank in ranks))
     only = desk.find("unique4", mode="keyword")["results"]
     assert len(only) == 1 and only[0]["scores"]["semantic"] is None
     assert only[0]["score"] == only[0]["scores"]["keyword"]

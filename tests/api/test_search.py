@@ -1,0 +1,76 @@
+"""Search and its index over HTTP: facets, chunks, similar documents, state, proof and rebuilding."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from app.core.db import database
+from app.search.jobs import VerifyIndex
+from tests.api.conftest import Api
+from tests.api.test_shapes import assert_problem
+from tests.support.desk import Desk, open_job
+
+
+@pytest.fixture
+def desk(lite_api: Api) -> Desk:
+    """Three documents, one of them in a collection."""
+    lite_api.client.post("/api/collections", json={"name": "mills"})
+    desk = Desk(database())
+    texts = ["the water mill and its wheel", "a wheel of the wind mill", "herons stand in the reed"]
+    for number, text in enumerate(texts):
+        body = {"external_id": str(number), "text": text, "source": f"s{number % 2}"}
+        job = lite_api.client.post("/api/documents", json=body | ({"collection": "mills"} if number == 1 else {}))
+        desk.work(job.json()["id"])
+    return desk
+
+
+def _search(api: Api, **body: Any) -> dict[str, Any]:
+    answer = api.client.post("/api/search", json={"mode": "keyword", **body})
+    assert answer.status_code == 200, answer.text
+    found: dict[str, Any] = answer.json()
+    return found
+
+
+def test_facets_and_chunks(lite_api: Api, desk: Desk) -> None:
+    found = _search(lite_api, query="wheel", facets=["source", "collection", "source"], chunks="all")
+    assert found["facets"] == {
+        "source": [{"value": "s0", "count": 1}, {"value": "s1", "count": 1}],
+        "collection": [{"value": "mills", "count": 1}],
+    }
+    assert all(len(hit["chunks"]) == 1 for hit in found["results"])
+    assert found["as_of"] == 3
+    assert _search(lite_api, query='"wind mill"')["total"] == 1
+    assert _search(lite_api, query="whele")["corrected_query"] == "wheel"
+    for body in ({"facets": ["nothing"]}, {"facets": ["source"] * 6}, {"chunks": "some"}):
+        assert lite_api.client.post("/api/search", json={"query": "x", **body}).status_code == 422
+
+
+def test_similar(lite_api: Api, desk: Desk) -> None:
+    found = lite_api.client.get("/api/documents/1/similar?limit=1").json()["results"]
+    assert [hit["document_id"] for hit in found] == ["2"]
+    assert_problem(lite_api.client.get("/api/documents/99/similar"), 404, "document_not_found")
+    assert lite_api.client.get("/api/documents/1/similar?limit=0").status_code == 422
+
+
+def test_the_index_says_how_it_is(lite_api: Api, desk: Desk) -> None:
+    state = lite_api.client.get("/api/index/state").json()
+    assert (state["engine"], state["dimension"]) == ("embedded", 256)
+    assert state["behind"] == {"changes": 0, "seconds": 0.0}
+    health = lite_api.client.get("/health").json()
+    assert health["search"] == {"engine": "embedded", "behind": None}
+
+
+def test_a_proof_and_a_rebuild(lite_api: Api, desk: Desk) -> None:
+    """Both are jobs; while a proof is open a second one is the same."""
+    first = lite_api.client.post("/api/index/verify")
+    assert first.status_code == 202 and first.json()["kind"] == VerifyIndex.kind
+    assert lite_api.client.post("/api/index/verify", json={"repair": False}).json()["id"] == first.json()["id"]
+    assert desk.db.read(open_job, VerifyIndex.kind) == first.json()["id"]
+    before = _search(lite_api, query="wheel")
+    rebuilt = lite_api.client.post("/api/index/rebuild")
+    assert rebuilt.status_code == 202 and rebuilt.json()["kind"] == "search.follow"
+    after = _search(lite_api, query="wheel")
+    assert after["results"] == before["results"] and after["as_of"] == before["as_of"] + 1
+    assert lite_api.client.post("/api/index/verify", json={"mend": True}).status_code == 422
