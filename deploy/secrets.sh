@@ -16,6 +16,9 @@ keep() {
 keep api_secret "$(random 32)"
 keep postgres_password "$(random 24)"
 keep database_url "postgresql://millrace:$(cat postgres_password)@postgres:5432/millrace"
+keep qdrant_api_key "$(random 24)"
+# Qdrant takes its key from the environment alone.
+keep qdrant.env "QDRANT__SERVICE__API_KEY=$(cat qdrant_api_key)"
 if [ ! -s redis_conf ]; then
     password=$(random 24)
     keep redis_url "redis://:$password@redis:6379/0"

@@ -23,6 +23,12 @@ if ! docker image inspect "$BASE" >/dev/null 2>&1 && ! docker pull -q "$BASE" >/
     docker build -q --build-arg BASE="$BASE" -t "$STANDIN" deploy/standins
 fi
 docker build -q --build-arg BASE="$BASE" -t "$IMAGE" .
+if [ "$BASE" = "$OWN_BASE" ] && qdrant=$(.venv/bin/python -m tests.support.shared qdrant); then
+    folder=$(mktemp -d)
+    cp "$qdrant" "$folder/qdrant"
+    docker build -q --build-arg BASE="$BASE" -t "$STANDIN-qdrant" -f deploy/standins/qdrant.Dockerfile "$folder"
+    rm -r "$folder"
+fi
 .venv/bin/python -m tests.smoke --image "$IMAGE" "$@" || {
     say "smoke: failed once, now again"
     .venv/bin/python -m tests.smoke --image "$IMAGE" "$@"

@@ -18,7 +18,13 @@ class FollowIndex(
 
 
 class VerifyIndex(
-    Job, kind="search.verify", queue="bulk", time_limit_s=6 * 3600, open_to="operator", unique_key=lambda job: "verify"
+    Job,
+    kind="search.verify",
+    queue="bulk",
+    time_limit_s=6 * 3600,
+    retry_delays=(5.0, 15.0, 60.0, 300.0),
+    open_to="operator",
+    unique_key=lambda job: "verify",
 ):
     """Prove that rows, vectors and postings are the same; `repair` mends what is not."""
 

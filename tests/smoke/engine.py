@@ -123,4 +123,8 @@ class Inside(ABC):
         return wait_until(ended, timeout_s=timeout_s, what=f"{len(job_ids)} jobs to end")
 
     def search_finds(self, word: str) -> bool:
-        return word in self.exec("millrace", "search", word, "--json")
+        """Whether it is found now; an index that is still being built finds nothing."""
+        try:
+            return bool(json.loads(self.exec("millrace", "search", word, "--mode", "keyword", "--json"))["total"])
+        except AssertionError:
+            return False

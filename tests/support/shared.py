@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+import sys
 from pathlib import Path
 
 from tests.support.services import find_program, missing
@@ -10,12 +11,24 @@ from tests.support.services import find_program, missing
 BESIDE = Path(__file__).parents[3] / "shared"
 
 
+def look_for(name: str) -> Path | None:
+    """The program, unpacked where it lies packed."""
+    found = find_program(name)
+    if found is None and (BESIDE / "bin" / f"{name}.xz").exists():
+        return Path(subprocess.check_output([str(BESIDE / "bin" / "run-xz"), "--path", name], text=True).strip())
+    return found
+
+
 def shared_program(name: str) -> Path:
     """The server program; the test skips where there is none, and fails in CI."""
-    found = find_program(name)
+    found = look_for(name)
     if found is not None:
         return found
-    unpack = BESIDE / "bin" / "run-xz"
-    if (BESIDE / "bin" / f"{name}.xz").exists():
-        return Path(subprocess.check_output([str(unpack), "--path", name], text=True).strip())
     missing(name, f"set MILLRACE_TEST_{name.upper().replace('-', '_')} to the program")
+
+
+if __name__ == "__main__":
+    program = look_for(sys.argv[1])
+    if program is None:
+        sys.exit(1)
+    print(program)
