@@ -175,6 +175,7 @@ async def _extract_file(version: DocumentVersion, draft: Draft, progress: Progre
     fields["metadata"] = {**scrub(found["metadata"]), **fields["metadata"]}
     draft.language = fields["language"] or found["language"] or await asyncio.to_thread(detect_language, draft.text)
     fields["language"] = draft.language
+    fields["description"] = fields["description"] or found["description"]
     fields["title"] = fields["title"] or found["title"] or first_heading(draft.text) or Path(name).stem
 
 

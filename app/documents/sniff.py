@@ -12,7 +12,11 @@ ODF = "application/vnd.oasis.opendocument."
 EPUB, PDF, RTF, EML, HTML = "application/epub+zip", "application/pdf", "application/rtf", "message/rfc822", "text/html"
 IMAGES = {"image/png", "image/jpeg", "image/tiff", "image/webp", "image/bmp", "image/gif"}
 
+# A Word, Excel or PowerPoint file with a password lies in a container of the older kind.
+OLE, LOCKED_OFFICE = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", "application/x-ole-encrypted-office"
+
 HEAD_BYTES = 8192
+BMP_HEADERS = {12, 16, 40, 52, 56, 64, 108, 124}
 _MAGIC = (
     (b"{\\rtf", RTF),
     (b"\x89PNG\r\n\x1a\n", "image/png"),
@@ -20,7 +24,6 @@ _MAGIC = (
     (b"II*\x00", "image/tiff"),
     (b"MM\x00*", "image/tiff"),
     (b"GIF8", "image/gif"),
-    (b"BM", "image/bmp"),
 )
 _PARTS = {"word/document.xml": DOCX, "ppt/presentation.xml": PPTX, "xl/workbook.xml": XLSX}
 _TEXT_NAMES = {
@@ -35,16 +38,54 @@ def sniff(path: Path, name: str) -> str | None:
     """The media type, None for what cannot be read: programs, archives, older Office files and the like."""
     with path.open("rb") as file:
         head = file.read(HEAD_BYTES)
-    if b"%PDF-" in head[:1024]:
+    if _is_pdf(head, name):
         return PDF
+    if head.startswith(OLE):
+        return LOCKED_OFFICE if _has_encrypted_package(path) else None
     if head.startswith(b"PK\x03\x04"):
         return _zipped(path)
     if head.startswith(b"RIFF") and head[8:12] == b"WEBP":
         return "image/webp"
+    if _is_bmp(head):
+        return "image/bmp"
     for magic, kind in _MAGIC:
         if head.startswith(magic):
             return kind
     return _textual(head, name)
+
+
+def _is_pdf(head: bytes, name: str) -> bool:
+    """Readers let junk stand before a PDF; a text that only speaks of one is none."""
+    at = head[:1024].find(b"%PDF-")
+    return at == 0 or (at > 0 and (name.lower().endswith(".pdf") or _textual(head, name) is None))
+
+
+def _is_bmp(head: bytes) -> bool:
+    """`BM`, reserved zeros, and a header of one of the lengths that there are."""
+    return head.startswith(b"BM") and head[6:10] == bytes(4) and int.from_bytes(head[14:18], "little") in BMP_HEADERS
+
+
+def _has_encrypted_package(path: Path) -> bool:
+    """Whether an OLE container is a newer Office file that was locked (MS-OFFCRYPTO 2.3.2 names the stream)."""
+    wanted = "EncryptedPackage".encode("utf-16-le")
+    before = b""
+    with path.open("rb") as file:
+        while block := file.read(1024 * 1024):
+            if wanted in before + block:
+                return True
+            before = block[-len(wanted) :]
+    return False
+
+
+def unmarked_utf16(data: bytes) -> str | None:
+    """utf-16-le or -be for text of mostly Latin letters in it without a mark: every other byte is zero."""
+    even, odd = data[0::2], data[1::2]
+    if len(data) < 8 or not odd:
+        return None
+    zeros = even.count(0) / len(even), odd.count(0) / len(odd)
+    if zeros[1] > 0.4 and zeros[0] < 0.02:
+        return "utf-16-le"
+    return "utf-16-be" if zeros[0] > 0.4 and zeros[1] < 0.02 else None
 
 
 def _zipped(path: Path) -> str | None:
@@ -61,6 +102,9 @@ def _zipped(path: Path) -> str | None:
 
 
 def _textual(head: bytes, name: str) -> str | None:
+    wide = unmarked_utf16(head)
+    if wide is not None:
+        head = head.decode(wide, "replace").encode()
     if not head.startswith(_MARKS):
         strange = sum(byte < 32 and byte not in (9, 10, 12, 13, 27) for byte in head)
         if b"\x00" in head or strange * 50 > len(head):

@@ -32,7 +32,7 @@ def extract_file(
     ocr}; the text goes into the file beside it, `.md`, and is what the offsets count in.
 
     Raises InvalidInput: encrypted_document, wrong_password, broken_document, empty_document, archive_bomb,
-    document_size, too_many_pages, unsupported_type, ocr_missing.
+    document_size, too_many_pages, unsupported_type, ocr_missing, ocr_failed.
     """
     if blob.stat().st_size == 0:
         raise InvalidInput(f"{name} is empty", code="empty_document")
@@ -49,7 +49,9 @@ def _read(blob: Path, name: str, media_type: str, password: str | None, progress
     if media_type == sniff.PDF:
         return pdf.extract(blob, password=password, progress=progress)
     if media_type in sniff.IMAGES:
-        return ocr.extract(blob)
+        return ocr.extract(blob, progress=progress)
+    if media_type == sniff.LOCKED_OFFICE:
+        raise InvalidInput(f"{name} is encrypted; give a copy without a password", code="encrypted_document")
     if media_type.startswith(sniff.ODF):
         return odf.extract(blob)
     reader = _READERS.get(media_type)

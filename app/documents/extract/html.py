@@ -44,7 +44,7 @@ def extract(blob: Path) -> Pages:
     found, text = _extracted(read(blob), None)
     pages = Pages()
     pages.title, pages.language = found["title"], found["language"]
-    pages.metadata = {"description": found["description"]}
+    pages.description = found["description"]
     pages.add(text)
     return pages
 

@@ -52,6 +52,7 @@ def _content(part: MIMEPart) -> str:
 def _attach(pages: Pages, message: EmailMessage, blob: Path) -> None:
     for number, part in enumerate(message.iter_attachments()):
         if number >= MOST_ATTACHMENTS:
+            pages.cut("attachments", MOST_ATTACHMENTS)
             break
         inner = part.get_payload()
         if part.get_content_type() == "message/rfc822" and isinstance(inner, list) and isinstance(inner[0], Message):

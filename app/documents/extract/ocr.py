@@ -5,9 +5,11 @@ from __future__ import annotations
 import io
 import os
 import shutil
+import struct
 import subprocess
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 from PIL import Image, UnidentifiedImageError
 
@@ -15,7 +17,13 @@ from app.core.errors import InvalidInput
 from app.documents.extract.pages import Pages
 
 MOST_PIXELS = 100_000_000
+MOST_FRAMES = 300
 LIMIT_S = 120.0
+# What Pillow raises on pictures whose parts contradict each other.
+_BROKEN = (
+    UnidentifiedImageError, ArithmeticError, AttributeError, LookupError, OSError, EOFError, SyntaxError, TypeError,
+    ValueError, struct.error, Image.DecompressionBombError,
+)  # fmt: skip
 
 
 @lru_cache(maxsize=1)
@@ -35,7 +43,7 @@ def _languages() -> str:
     return "+".join(sorted(found, key=lambda name: name != "eng")[:6]) or "eng"
 
 
-def extract(blob: Path) -> Pages:
+def extract(blob: Path, *, progress: Any = None) -> Pages:
     """The text of a picture, its frames as pages. Raises InvalidInput, also where no tesseract is installed."""
     if not is_here():
         raise InvalidInput("pictures are read by tesseract, which is not installed here", code="ocr_missing")
@@ -46,16 +54,21 @@ def extract(blob: Path) -> Pages:
         with Image.open(blob) as picture:
             if picture.width * picture.height > MOST_PIXELS:
                 raise InvalidInput(f"{picture.width} x {picture.height} pixels are too many", code="document_size")
-            for frame in range(getattr(picture, "n_frames", 1)):
+            frames = getattr(picture, "n_frames", 1)
+            if frames > MOST_FRAMES:
+                pages.cut("frames", MOST_FRAMES)
+            for frame in range(min(frames, MOST_FRAMES)):
                 picture.seek(frame)
                 pages.add(read(picture.convert("L")))
-    except (UnidentifiedImageError, OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
+                if progress is not None:
+                    progress.report(frame + 1, min(frames, MOST_FRAMES), unit="pages")
+    except _BROKEN as error:
         raise InvalidInput(f"the picture is broken: {error}", code="broken_document") from error
     return pages
 
 
 def read(picture: Image.Image) -> str:
-    """The text of one picture; blank where none is found."""
+    """The text of one picture; blank where none is found. Raises InvalidInput where tesseract fails or takes long."""
     data = io.BytesIO()
     picture.save(data, "PNG")
     command = [str(_program()), "stdin", "stdout", "-l", _languages()]
@@ -68,6 +81,9 @@ def read(picture: Image.Image) -> str:
             timeout=LIMIT_S,
             env={**os.environ, "OMP_THREAD_LIMIT": "1"},
         )
-    except subprocess.TimeoutExpired:
-        return ""
-    return said.stdout.decode("utf-8", "replace") if said.returncode == 0 else ""
+    except subprocess.TimeoutExpired as error:
+        raise InvalidInput(f"tesseract took longer than {LIMIT_S:g} s for one page", code="ocr_failed") from error
+    if said.returncode != 0:
+        why = said.stderr.decode("utf-8", "replace").strip()[-300:] or f"it ended with {said.returncode}"
+        raise InvalidInput(f"tesseract could not read the picture: {why}", code="ocr_failed")
+    return said.stdout.decode("utf-8", "replace")

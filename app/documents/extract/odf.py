@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 from lxml import etree
 
 from app.core.errors import InvalidInput
 from app.documents.extract import archives
-from app.documents.extract.pages import Pages, table
+from app.documents.extract.pages import Pages
 
 _NS = {
     "office": "urn:oasis:names:tc:opendocument:xmlns:office:1.0",
@@ -21,7 +22,6 @@ _NS = {
 _TEXT, _TABLE, _DRAW = (f"{{{_NS[name]}}}" for name in ("text", "table", "draw"))
 # A sheet says "and so on for a million rows" of what is blank.
 MOST_REPEATED = 100
-MOST_ROWS = 100_000
 
 
 def extract(blob: Path) -> Pages:
@@ -37,12 +37,12 @@ def extract(blob: Path) -> Pages:
         kind = etree.QName(part).localname
         if kind == "spreadsheet":
             for sheet in part.findall("table:table", _NS):
-                pages.add(f"# {sheet.get(_TABLE + 'name', '')}\n\n{_table(sheet)}")
+                pages.add(f"# {sheet.get(_TABLE + 'name', '')}\n\n{_table(pages, sheet)}")
         elif kind == "presentation":
             for slide in part.findall("draw:page", _NS):
-                pages.add(_flow(slide))
+                pages.add(_flow(pages, slide))
         else:
-            pages.add(_flow(part))
+            pages.add(_flow(pages, part))
     return pages
 
 
@@ -53,7 +53,7 @@ def _describe(pages: Pages, meta: etree._Element) -> None:
     pages.metadata = {"author": author, "subject": meta.findtext(".//dc:subject", None, _NS)}
 
 
-def _flow(element: etree._Element) -> str:
+def _flow(pages: Pages, element: etree._Element) -> str:
     """Headings, paragraphs, lists and tables in their order."""
     parts: list[str] = []
     for child in element:
@@ -63,12 +63,12 @@ def _flow(element: etree._Element) -> str:
         elif child.tag == _TEXT + "p":
             parts.append(_said(child))
         elif child.tag == _TEXT + "list":
-            items = [" ".join(_flow(item).split()) for item in child.findall("text:list-item", _NS)]
+            items = [" ".join(_flow(pages, item).split()) for item in child.findall("text:list-item", _NS)]
             parts.append("\n".join(f"- {item}" for item in items if item))
         elif child.tag == _TABLE + "table":
-            parts.append(_table(child))
+            parts.append(_table(pages, child))
         elif isinstance(child.tag, str):
-            parts.append(_flow(child))
+            parts.append(_flow(pages, child))
     return "\n\n".join(part for part in parts if part.strip())
 
 
@@ -86,8 +86,11 @@ def _said(element: etree._Element) -> str:
     return "".join(text).strip() if element.tag in (_TEXT + "p", _TEXT + "h") else "".join(text)
 
 
-def _table(element: etree._Element) -> str:
-    rows: list[list[str]] = []
+def _table(pages: Pages, element: etree._Element) -> str:
+    return pages.table(_rows(element))
+
+
+def _rows(element: etree._Element) -> Iterator[list[str]]:
     for row in element.iter(_TABLE + "table-row"):
         cells: list[str] = []
         for cell in row:
@@ -97,7 +100,4 @@ def _table(element: etree._Element) -> str:
             repeated = cell.get(_TABLE + "number-columns-repeated", "1")
             times = min(int(repeated), MOST_REPEATED) if repeated.isdecimal() else 1
             cells += [said] * (times if said or times < MOST_REPEATED else 1)
-        rows.append(cells)
-        if len(rows) >= MOST_ROWS:
-            break
-    return table(rows)
+        yield cells

@@ -16,9 +16,8 @@ from lxml.etree import LxmlError
 
 from app.core.errors import InvalidInput
 from app.documents.extract import archives
-from app.documents.extract.pages import Pages, table
+from app.documents.extract.pages import Pages
 
-MOST_ROWS = 100_000
 MOST_SHEETS = 200
 # What these libraries raise on files whose parts contradict each other.
 _BROKEN = (LxmlError, ArithmeticError, AttributeError, LookupError, OSError, RecursionError, TypeError, ValueError)
@@ -62,7 +61,9 @@ def _docx(blob: Path) -> Pages:
     document = docx.Document(str(blob))
     pages = Pages()
     _properties(pages, document.core_properties)
-    blocks = [_paragraph(block) if isinstance(block, Paragraph) else _table(block) for block in _blocks(document)]
+    blocks = [
+        _paragraph(block) if isinstance(block, Paragraph) else _table(pages, block) for block in _blocks(document)
+    ]
     pages.add("\n\n".join(block for block in blocks if block))
     return pages
 
@@ -84,8 +85,8 @@ def _paragraph(paragraph: Paragraph) -> str:
     return f"- {text}" if style.startswith("List") else text
 
 
-def _table(found: Table) -> str:
-    return table([cell.text for cell in row.cells] for row in found.rows)
+def _table(pages: Pages, found: Table) -> str:
+    return pages.table([cell.text for cell in row.cells] for row in found.rows)
 
 
 def _pptx(blob: Path) -> Pages:
@@ -95,22 +96,22 @@ def _pptx(blob: Path) -> Pages:
     for slide in deck.slides:
         heading = slide.shapes.title.text_frame.text.strip() if slide.shapes.title is not None else ""
         parts = [f"# {' '.join(heading.split())}"] if heading else []
-        parts += [text for shape in slide.shapes for text in _shape(shape, slide.shapes.title)]
+        parts += [text for shape in slide.shapes for text in _shape(pages, shape, slide.shapes.title)]
         if slide.has_notes_slide and slide.notes_slide.notes_text_frame is not None:
             parts.append(slide.notes_slide.notes_text_frame.text)
         pages.add("\n\n".join(part for part in parts if part.strip()))
     return pages
 
 
-def _shape(shape: Any, title: Any) -> Iterator[str]:
+def _shape(pages: Pages, shape: Any, title: Any) -> Iterator[str]:
     if title is not None and shape.shape_id == title.shape_id:
         return
     for inner in getattr(shape, "shapes", ()):  # a group
-        yield from _shape(inner, title)
+        yield from _shape(pages, inner, title)
     if shape.has_text_frame:
         yield "\n".join(paragraph.text for paragraph in shape.text_frame.paragraphs)
     if getattr(shape, "has_table", False):
-        yield table([cell.text for cell in row.cells] for row in shape.table.rows)
+        yield pages.table([cell.text for cell in row.cells] for row in shape.table.rows)
 
 
 def _xlsx(blob: Path) -> Pages:
@@ -119,7 +120,8 @@ def _xlsx(blob: Path) -> Pages:
         pages = Pages()
         _properties(pages, book.properties)
         for sheet in book.worksheets[:MOST_SHEETS]:
-            rows = sheet.iter_rows(values_only=True, max_row=min(sheet.max_row or MOST_ROWS, MOST_ROWS))
-            pages.add(f"# {sheet.title}\n\n{table(rows)}")
+            pages.add(f"# {sheet.title}\n\n{pages.table(sheet.iter_rows(values_only=True))}")
+        if len(book.worksheets) > MOST_SHEETS:
+            pages.cut("sheets", MOST_SHEETS)
         book.close()
         return pages

@@ -9,6 +9,8 @@ from app.core.errors import InvalidInput
 from app.documents.text import clean, clean_line
 
 MOST_CHARACTERS = 50_000_000
+MOST_ROWS = 200_000
+MOST_COLUMNS = 1_000
 # Tables are cut into pieces of so many rows, each with the header again: a chunk then still says what its columns are.
 ROWS_A_TABLE = 40
 
@@ -22,15 +24,41 @@ class Pages:
         self.spans: list[dict[str, int]] = []
         self.title: str | None = None
         self.language: str | None = None
+        self.description: str | None = None
         self.metadata: dict[str, Any] = {}
+        self._truncated: dict[str, int] = {}
         self.attachments: list[dict[str, str]] = []
         self.ocr = False
+
+    def cut(self, what: str, limit: int) -> None:
+        """Note that of something only so many were read, so that nobody takes the text for all of it."""
+        self._truncated[what] = limit
+
+    def table(self, rows: Iterable[Sequence[Any]]) -> str:
+        """Rows as Markdown tables, the first as their header; blank rows are left out.
+
+        Raises InvalidInput for more text than anybody reads.
+        """
+        lines: list[list[str]] = []
+        for row in rows:
+            line = [_cell(value) for value in row[:MOST_COLUMNS]]
+            while line and not line[-1]:
+                line.pop()
+            if len(row) > MOST_COLUMNS and any(_cell(value) for value in row[MOST_COLUMNS:]):
+                self.cut("columns", MOST_COLUMNS)
+            if not line:
+                continue
+            if len(lines) == MOST_ROWS:
+                self.cut("rows", MOST_ROWS)
+                break
+            lines.append(line)
+        return _tables(lines)
 
     def add(self, text: str, number: int | None = None) -> None:
         """A page; `number` is its own, else the next. Raises InvalidInput for more text than anybody reads."""
         cleaned = clean(text)
         if self._length + len(cleaned) > MOST_CHARACTERS:
-            raise InvalidInput(f"the document has more than {MOST_CHARACTERS:,} characters", code="document_size")
+            raise _too_long()
         if cleaned and self._length:
             self._parts.append("\n\n")
             self._length += 2
@@ -45,29 +73,41 @@ class Pages:
 
     def about(self) -> dict[str, Any]:
         """What extract_file returns, without the text."""
+        cut = [{"what": what, "limit": limit} for what, limit in self._truncated.items()]
         return {
             "title": clean_line(self.title),
-            "description": None,
+            "description": clean_line(self.description, 4000),
             "language": clean_line(self.language, 35),
-            "metadata": {key: value for key, value in self.metadata.items() if value not in (None, "", [])},
+            "metadata": {
+                key: value for key, value in (self.metadata | {"truncated": cut}).items() if value not in (None, "", [])
+            },
             "pages": self.spans,
             "attachments": self.attachments,
             "ocr": self.ocr,
         }
 
 
-def table(rows: Iterable[Sequence[Any]]) -> str:
-    """Rows as Markdown tables, the first as their header; blank rows are left out."""
-    lines = [[_cell(value) for value in row] for row in rows]
-    lines = [line for line in lines if any(line)]
+def _tables(lines: Sequence[Sequence[str]]) -> str:
+    """Pieces of so many rows, each below the header; a row may end before it, as Markdown allows."""
     if not lines:
         return ""
-    width = max(len(line) - next((n for n, cell in enumerate(reversed(line)) if cell), 0) for line in lines)
-    lines = [(line + [""] * width)[:width] for line in lines]
     header, body = lines[0], lines[1:]
-    parts = [body[at : at + ROWS_A_TABLE] for at in range(0, len(body), ROWS_A_TABLE)] or [[]]
-    rule = ["---"] * width
-    return "\n\n".join("\n".join("| " + " | ".join(line) + " |" for line in (header, rule, *part)) for part in parts)
+    head = "\n".join(_row(line) for line in (header, ["---"] * max(map(len, lines))))
+    parts, length = [], 0
+    for at in range(0, max(1, len(body)), ROWS_A_TABLE):
+        parts.append("\n".join([head, *(_row(line) for line in body[at : at + ROWS_A_TABLE])]))
+        length += len(parts[-1])
+        if length > MOST_CHARACTERS:
+            raise _too_long()
+    return "\n\n".join(parts)
+
+
+def _row(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(cells) + " |"
+
+
+def _too_long() -> InvalidInput:
+    return InvalidInput(f"the document has more than {MOST_CHARACTERS:,} characters", code="document_size")
 
 
 def _cell(value: Any) -> str:

@@ -18,6 +18,8 @@ MOST_PAGES = 20_000
 # A page with less text than this and a picture on it was scanned.
 LEAST_CHARACTERS = 16
 OCR_SCALE = 200 / 72
+# A sheet of A3 has 8 million at that scale; a poster is read more coarsely.
+MOST_SCAN_PIXELS = 40_000_000
 # Scanning is slow: a thick scanned book is read so far.
 MOST_OCR_PAGES = 300
 # A line this much larger than the usual one is a heading.
@@ -36,19 +38,48 @@ def extract(blob: Path, *, password: str | None = None, progress: Any = None) ->
         told = document.get_metadata_dict(skip_empty=True)
         pages.title = told.get("Title")
         pages.metadata = {name.lower(): told.get(name) for name in ("Author", "Subject", "Keywords", "CreationDate")}
-        scanned = 0
+        scans = _Scans()
         for number in range(1, len(document) + 1):
             text, is_scan = _page(document, number)
-            if is_scan and scanned < MOST_OCR_PAGES and ocr.is_here():
-                scanned += 1
-                text = _read_scan(document, number) or text
-                pages.ocr = True
-            pages.add(text, number)
+            pages.add((scans.read(document, number) if is_scan else None) or text, number)
             if progress is not None:
                 progress.report(number, len(document), unit="pages")
+        scans.tell(pages)
         return pages
     finally:
         document.close()
+
+
+class _Scans:
+    """Reads scanned pages as long as there is room and a tesseract, and knows which were not read."""
+
+    def __init__(self) -> None:
+        self.done = 0
+        self.unread: list[int] = []
+        self._why: InvalidInput | None = None
+
+    def read(self, document: Any, number: int) -> str | None:
+        if self.done >= MOST_OCR_PAGES or not ocr.is_here():
+            self.unread.append(number)
+            return None
+        self.done += 1
+        try:
+            return _read_scan(document, number)
+        except InvalidInput as error:  # one page that tesseract fails on does not take the others with it
+            self._why = error
+            self.unread.append(number)
+            return None
+
+    def tell(self, pages: Pages) -> None:
+        """Note what was read so, and what was not. Raises InvalidInput where all of the document was to be read so,
+        and could not."""
+        pages.ocr = self.done > 0
+        if not self.unread:
+            return
+        if self._why is not None and not pages.text.strip():
+            raise self._why
+        pages.cut("scanned_pages", self.done)
+        pages.metadata["unread_pages"] = self.unread[:MOST_OCR_PAGES]
 
 
 def _opened(blob: Path, password: str | None) -> Any:
@@ -137,7 +168,9 @@ def _markdown(lines: list[dict[str, Any]]) -> str:
 def _read_scan(document: Any, number: int) -> str:
     page = document[number - 1]
     try:
-        return ocr.read(page.render(scale=OCR_SCALE, grayscale=True).to_pil())
+        area = page.get_width() * page.get_height()
+        scale = min(OCR_SCALE, (MOST_SCAN_PIXELS / max(1.0, area)) ** 0.5)
+        return ocr.read(page.render(scale=scale, grayscale=True).to_pil())
     except pdfium.PdfiumError:
         return ""
     finally:

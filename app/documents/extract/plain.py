@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import csv
 import io
-from itertools import islice
 from pathlib import Path
 
 import charset_normalizer
 from striprtf.striprtf import rtf_to_text
 
 from app.core.errors import InvalidInput
-from app.documents.extract.pages import Pages, table
+from app.documents.extract.pages import Pages
+from app.documents.sniff import unmarked_utf16
 
 MOST_BYTES = 100 * 1024 * 1024
-MOST_ROWS = 200_000
 SAMPLE_BYTES = 256 * 1024
 _MARKS = {
     b"\xef\xbb\xbf": "utf-8-sig",
@@ -30,6 +29,9 @@ def decoded(data: bytes) -> str:
     for mark, codec in _MARKS.items():
         if data.startswith(mark):
             return data.decode(codec, "replace")
+    wide = unmarked_utf16(data[:SAMPLE_BYTES])
+    if wide is not None:
+        return data.decode(wide, "replace")
     try:
         return data.decode("utf-8")
     except UnicodeDecodeError:
@@ -38,10 +40,14 @@ def decoded(data: bytes) -> str:
 
 
 def read(blob: Path) -> str:
+    return decoded(_bytes(blob))
+
+
+def _bytes(blob: Path) -> bytes:
     size = blob.stat().st_size
     if size > MOST_BYTES:
         raise InvalidInput(f"{size:,} bytes of text: at most {MOST_BYTES:,} are read", code="document_size")
-    return decoded(blob.read_bytes())
+    return blob.read_bytes()
 
 
 def text(blob: Path) -> Pages:
@@ -59,15 +65,14 @@ def separated(blob: Path) -> Pages:
     csv.field_size_limit(1_000_000)
     pages = Pages()
     try:
-        rows = list(islice(csv.reader(io.StringIO(content, newline=""), dialect), MOST_ROWS))
+        pages.add(pages.table(csv.reader(io.StringIO(content, newline=""), dialect)))
     except csv.Error as error:
         raise InvalidInput(f"the table is broken: {error}", code="broken_document") from error
-    pages.add(table(rows))
     return pages
 
 
 def rtf(blob: Path) -> Pages:
-    content = blob.read_bytes()[:MOST_BYTES].decode("latin-1")
+    content = _bytes(blob).decode("latin-1")
     pages = Pages()
     try:
         pages.add(rtf_to_text(content, errors="replace"))  # type: ignore[no-untyped-call]
