@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from actors.runtime import job_actor
-from app.documents import bulk
+from app.documents import batch, bulk
 from app.documents.ingest import ingest
-from app.documents.jobs import DeleteDocuments, IngestDocument, ReprocessDocument
+from app.documents.jobs import BatchDocuments, DeleteDocuments, IngestDocument, ReprocessDocument
 from app.jobs.progress import Progress
 
 
@@ -19,6 +19,11 @@ async def ingest_document(job: IngestDocument, progress: Progress) -> dict[str, 
 @job_actor(ReprocessDocument)
 async def reprocess_document(job: ReprocessDocument, progress: Progress) -> dict[str, Any]:
     return await ingest(job.document_id, job.version_id, progress, anew=True)
+
+
+@job_actor(BatchDocuments)
+async def batch_documents(job: BatchDocuments, progress: Progress) -> dict[str, Any]:
+    return await batch.index_batch(job, progress)
 
 
 @job_actor(DeleteDocuments)

@@ -22,6 +22,7 @@ from app.api import (
     collections,
     docs,
     documents,
+    documents_batch,
     documents_bulk,
     events,
     health,
@@ -86,7 +87,8 @@ class Api(FastAPI):
                 expose_headers=EXPOSED,
             )
         # Several files may come in one form, and its parts have headers.
-        larger = {uploads.PATH: max(settings.max_body_bytes, 2 * settings.max_upload_bytes)}
+        most = max(settings.max_body_bytes, 2 * settings.max_upload_bytes)
+        larger = {uploads.PATH: most, documents_batch.PATH: most}
         return Edge(stack, max_body_bytes=settings.max_body_bytes, larger=larger)
 
     def openapi(self) -> dict[str, Any]:
@@ -122,10 +124,10 @@ def create_app() -> FastAPI:
         events,
         uploads,
         documents,
+        documents_batch,
         documents_bulk,
         collections,
         search,
-        search_index,
         search_index,
         keys,
         tenants,

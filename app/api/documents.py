@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from datetime import datetime
 from typing import Annotated, Any
@@ -22,8 +21,9 @@ from app.core.errors import InvalidInput
 from app.documents import catalog, collections
 from app.documents.accept import About, Accepted, Content, accept
 from app.documents.catalog import DocumentFilter, document_view
+from app.documents.given import GivenDocument
 from app.documents.quota import within
-from app.documents.text import scrub, scrub_text
+from app.documents.text import scrub_text
 from app.jobs.idempotency import Answer
 from app.sources.pages import accept_page
 from app.tenants import scopes
@@ -31,7 +31,6 @@ from app.tenants import scopes
 router = APIRouter(prefix="/api", tags=["documents"])
 
 TEST_WAIT_S = 30.0
-LARGEST_METADATA_BYTES = 64 * 1024
 LARGEST_ID = 2**63 - 1
 JOB: dict[int | str, dict[str, Any]] = {
     200: {"description": "The ended job, where the caller waited."},
@@ -87,54 +86,6 @@ class IndexRequest(BaseModel):
         return about, Content("html", html, resolved_url=resolved, status_code=status)
 
 
-class DocumentRequest(BaseModel):
-    """One of markdown, text and html; or a url alone, which is fetched. `external_id` is a key of the caller's own."""
-
-    url: str | None = None
-    external_id: Annotated[str, Field(max_length=512)] | None = None
-    markdown: str | None = None
-    text: str | None = None
-    html: str | None = None
-    title: str | None = None
-    description: str | None = None
-    language: Annotated[str, Field(max_length=35)] | None = None
-    country: Annotated[str, Field(max_length=64)] | None = None
-    is_mobile: bool = False
-    tags: Annotated[list[Annotated[str, Field(max_length=100)]], Field(max_length=100)] = []
-    metadata: dict[str, Any] = {}
-    source: Annotated[str, Field(max_length=64)] = "api"
-    collection: Annotated[str, Field(max_length=100)] | None = None
-
-    def about(self) -> About:
-        metadata = scrub(self.metadata)  # says no to deep nesting before anything else walks down there
-        if len(json.dumps(metadata)) > LARGEST_METADATA_BYTES:
-            raise InvalidInput(f"metadata: at most {LARGEST_METADATA_BYTES} bytes", code="metadata_size")
-        return About(
-            url=self.url,
-            external_id=self.external_id,
-            title=self.title,
-            description=self.description,
-            language=self.language,
-            country=self.country,
-            is_mobile=self.is_mobile,
-            tags=tuple(self.tags),
-            metadata=metadata,
-            source=self.source,
-            collection=self.collection,
-        )
-
-    def content(self) -> Content | None:
-        """None where the page must be fetched. Raises InvalidInput for more than one body, or nothing at all."""
-        bodies = [
-            Content(name, body) for name in ("markdown", "text", "html") if (body := getattr(self, name)) is not None
-        ]
-        if len(bodies) > 1:
-            raise InvalidInput("give one of markdown, text and html", code="more_than_one_body")
-        if not bodies and self.url is None:
-            raise InvalidInput("give markdown, text or html, or the url of a page to fetch", code="empty_document")
-        return bodies[0] if bodies else None
-
-
 @router.post("/index", summary="Index a scraped page", responses=JOB, status_code=202)
 async def index(request: Request, caller: Caller, once: OnceOnly, body: IndexRequest) -> Response:
     about, content = body.split()
@@ -157,7 +108,7 @@ async def test_index(request: Request, caller: Caller, body: IndexRequest) -> di
 
 
 @router.post("/documents", summary="Give a document, or the url of one", responses=JOB, status_code=202)
-async def add_document(request: Request, caller: CollectionCaller, once: OnceOnly, body: DocumentRequest) -> Response:
+async def add_document(request: Request, caller: CollectionCaller, once: OnceOnly, body: GivenDocument) -> Response:
     about, content = replace(body.about(), collection=target(caller, body.collection)), body.content()
 
     def work(session: Session) -> Answer:

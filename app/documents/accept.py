@@ -13,7 +13,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from app.core import clock
-from app.core.errors import Conflict, InvalidInput
+from app.core.errors import Conflict, InvalidInput, NotFound
 from app.documents import catalog, collections, urls
 from app.documents.jobs import IngestDocument
 from app.documents.models import LONGEST_URL, Document, DocumentVersion
@@ -115,6 +115,8 @@ def find_or_make(session: Session, about: About, *, tenant: str, reach: Reach = 
     wanted = None if about.collection is None else collections.find(session, tenant, about.collection).id
     if wanted is None and reach is None:
         return document_id
+    if wanted is not None and reach is not None and wanted not in reach:
+        raise NotFound("Collection not found", code="collection_not_found")
     document = session.get_one(Document, document_id)
     if reach is not None and document.collection_id is not None and document.collection_id not in reach:
         raise Conflict("this document is in another collection", code="other_collection")
@@ -155,37 +157,53 @@ def receive(session: Session, document_id: int, about: About, content: Content, 
     latest = session.scalars(query.order_by(DocumentVersion.id.desc()).limit(1)).one_or_none()
     if latest is not None and (latest.state, latest.content_hash, latest.fields) == ("received", content_hash, fields):
         return latest.id
+    version = version_of(document_id, about, content, tenant=tenant)
+    session.add(version)
+    session.flush()
+    return version.id
+
+
+def version_of(document_id: int, about: About, content: Content, *, tenant: str) -> DocumentVersion:
+    """A version that keeps this content, as it came."""
     now = clock.now()
     is_html = content.format == "html"
     body = None if is_html else scrub_text(content.body)
     html = scrub_text(content.body if is_html else content.html or "") or None
-    version = DocumentVersion(
+    return DocumentVersion(
         tenant=tenant,
         document_id=document_id,
         state="received",
         format=content.format,
-        content_hash=content_hash,
+        content_hash=content.content_hash(),
         url=clean_line(about.url, LONGEST_URL),
         resolved_url=clean_line(content.resolved_url, LONGEST_URL),
         status_code=content.status_code,
         crawl_session=clean_line(content.crawl_session, 255),
-        fields=fields,
+        fields=about.fields(),
         body=body,
         html=html,
         size_bytes=len((body or "").encode()) + len((html or "").encode()),
         fetched_at=content.fetched_at or now,
         created_at=now,
     )
-    session.add(version)
-    session.flush()
-    return version.id
+
+
+def known_id(session: Session, about: About, *, tenant: str) -> int | None:
+    """The id of the document that `about` means, as it is now; None where there is none."""
+    query = _same(tenant, clean_line(about.external_id, LONGEST_KEY), about.url)
+    return None if query is None else session.scalar(query)
 
 
 def _find(session: Session, tenant: str, key: str | None, url: str | None) -> int | None:
+    query = _same(tenant, key, url)
+    return None if query is None else session.scalar(query.with_for_update())
+
+
+def _same(tenant: str, key: str | None, url: str | None) -> sa.Select[int] | None:
     if key is None and url is None:
         return None
     same = Document.external_id == key if key is not None else Document.canonical_url == urls.canonical(url or "")
-    return session.scalar(sa.select(Document.id).where(Document.tenant == tenant, same).with_for_update())
+    return sa.select(Document.id).where(Document.tenant == tenant, same)
 
 
 def _new_document(about: About, tenant: str, key: str | None, url: str | None) -> Document:

@@ -83,7 +83,7 @@ async def ingest(document_id: int, version_id: int, progress: Progress, *, anew:
         return ended
     draft = Draft(fields=dict(version.fields))
     with draft.timed("extract"):
-        await (_extract_file(version, draft, progress) if version.blob_key else _extract(version, draft))
+        await (_extract_file(version, draft, progress) if version.blob_key else extract_body(version, draft))
     progress.report(stage="chunk")
     with draft.timed("chunk"):
         await asyncio.to_thread(cut, draft)
@@ -125,7 +125,7 @@ def _locked(session: Session, tenant: str, document_id: int, version_id: int) ->
     return document, version
 
 
-async def _extract(version: DocumentVersion, draft: Draft) -> None:
+async def extract_body(version: DocumentVersion, draft: Draft) -> None:
     """Fill the draft's text, title and language from the body as it was received."""
     html_language = None
     if version.body and version.body.strip():
@@ -216,7 +216,7 @@ def _page_at(pages: list[tuple[int, int]], at: int) -> int | None:
 async def _embed(document_id: int, draft: Draft, progress: Progress) -> None:
     """A vector for each chunk; those that the document's chunks have already are not made again."""
     model = embedder()
-    known = await read(kept_vectors, document_id, model.name)
+    known = await read(kept_vectors, [document_id], model.name)
     wanted = {chunk.text_hash: chunk.searched for chunk in draft.chunks}
     missing = [text_hash for text_hash in wanted if text_hash not in known]
     progress.report(0, len(missing), stage="embed", unit="chunks")
@@ -233,28 +233,35 @@ def _index(session: Session, claim: Claim, document_id: int, version_id: int, dr
     """Make the version current; 'superseded' where a newer one is."""
     ledger.hold(session, claim)
     document, version = _locked(session, claim.tenant, document_id, version_id)
-    now = clock.now()
-    version.text, version.language, version.body = draft.text, draft.language, None
     if document.version_id is not None and document.version_id > version_id:
+        version.text, version.language, version.body = draft.text, draft.language, None
         version.state = "superseded"
         return version.state
-    if document.version_id is not None and document.version_id != version_id:
+    if draft.attachments:
+        about = About(tags=tuple(document.tags or ()), source=document.source)
+        accept_attachments(session, document, about, draft.attachments, request_id=claim.request_id)
+    make_current(session, document, version, draft)
+    return "indexed"
+
+
+def make_current(session: Session, document: Document, version: DocumentVersion, draft: Draft) -> None:
+    """The version is what is searched from now on. Takes the number of a change: see replace_document."""
+    now = clock.now()
+    version.text, version.language, version.body = draft.text, draft.language, None
+    if document.version_id is not None and document.version_id != version.id:
         session.execute(
             sa.update(DocumentVersion).where(DocumentVersion.id == document.version_id).values(state="superseded")
         )
     version.state, version.indexed_at = "current", now
     version.page_count = len(draft.pages) or None
-    if draft.attachments:
-        about = About(tags=tuple(document.tags or ()), source=document.source)
-        accept_attachments(session, document, about, draft.attachments, request_id=claim.request_id)
     describe(document, draft.fields)
-    document.version_id, document.chunk_count = version_id, len(draft.chunks)
+    document.version_id, document.chunk_count = version.id, len(draft.chunks)
     document.fetched_at, document.indexed_at, document.updated_at = version.fetched_at, now, now
     replace_document(
         session,
-        tenant=claim.tenant,
-        document_id=document_id,
-        version_id=version_id,
+        tenant=document.tenant,
+        document_id=document.id,
+        version_id=version.id,
         generation=embedder().name,
         language=draft.language,
         chunks=draft.chunks,
@@ -262,7 +269,6 @@ def _index(session: Session, claim: Claim, document_id: int, version_id: int, dr
         document_terms=draft.document_terms,
         vectors=draft.vectors,
     )
-    return "indexed"
 
 
 def _result(status: str, document_id: int, version_id: int, draft: Draft) -> dict[str, Any]:

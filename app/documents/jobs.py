@@ -25,6 +25,20 @@ class ReprocessDocument(Job, kind="documents.reprocess", time_limit_s=3600, stag
     version_id: int
 
 
+class BatchDocuments(
+    Job, kind="documents.batch", queue="bulk", time_limit_s=24 * 3600, retry_delays=(5.0, 30.0, 120.0)
+):
+    """Index the lines of a body, each a document; `lines` is how many it has.
+
+    `collection`: for lines that name none. `reach`: the collections that may be written to; None is all.
+    """
+
+    blob_key: str
+    lines: int
+    collection: str | None = None
+    reach: tuple[int, ...] | None = None
+
+
 class WantedDocuments(BaseModel):
     """Which documents are meant: all that is named must hold, and something must be named."""
 

@@ -9,6 +9,7 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
 from app.core.db import Base, BigId, JsonColumn, UtcDateTime
+from app.jobs.models import JobId
 
 _CHILD = sa.text("parent_id IS NOT NULL")
 _BLOB = sa.text("blob_key IS NOT NULL")
@@ -72,6 +73,29 @@ class Document(Base):
     collection: Mapped[Collection | None] = relationship(
         primaryjoin="foreign(Document.collection_id) == Collection.id", viewonly=True
     )
+
+
+class Batch(Base):
+    """Many documents that came as one body: where it lies until its job has ended."""
+
+    __tablename__ = "document_batch"
+
+    job_id: Mapped[str] = mapped_column(JobId, sa.ForeignKey("job.id", ondelete="CASCADE"), primary_key=True)
+    blob_key: Mapped[str] = mapped_column(sa.String(64), index=True)
+
+
+class BatchLine(Base):
+    """What became of one line of a batch: written with the document itself, so it is never said twice."""
+
+    __tablename__ = "document_batch_line"
+
+    job_id: Mapped[str] = mapped_column(JobId, sa.ForeignKey("job.id", ondelete="CASCADE"), primary_key=True)
+    line: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    status: Mapped[str] = mapped_column(sa.String(16))
+    document_id: Mapped[int | None] = mapped_column(BigId)
+    version_id: Mapped[int | None] = mapped_column(BigId)
+    error_code: Mapped[str | None] = mapped_column(sa.String(64))
+    error_message: Mapped[str | None] = mapped_column(sa.Text)
 
 
 class DocumentVersion(Base):

@@ -13,7 +13,8 @@ from app.core import clock
 from app.core.blobs import Blobs
 from app.core.db import read
 from app.core.errors import InvalidInput, NotFound
-from app.documents.models import DocumentVersion
+from app.documents.models import Batch, DocumentVersion
+from app.jobs.models import JobRow
 
 # So long a blob that no row names stays: its row may be about to come.
 SWEPT_AFTER = timedelta(days=1)
@@ -47,7 +48,13 @@ async def _delete_unnamed(store: Blobs, keys: list[str]) -> int:
 
 def _named(session: Session, keys: list[str]) -> set[str]:
     query = sa.select(DocumentVersion.blob_key).where(DocumentVersion.blob_key.in_(keys))
-    return {key for key in session.scalars(query) if key is not None}
+    # A batch is read by its job alone; a person may still try one again that has failed.
+    waiting = (
+        sa.select(Batch.blob_key)
+        .join(JobRow, JobRow.id == Batch.job_id)
+        .where(Batch.blob_key.in_(keys), JobRow.state != "succeeded")
+    )
+    return {key for key in [*session.scalars(query), *session.scalars(waiting)] if key is not None}
 
 
 def names(session: Session, after: str, limit: int) -> list[str]:

@@ -46,10 +46,10 @@ class NewChunk:
         return hashlib.blake2b(self.searched.encode(), digest_size=16).hexdigest()
 
 
-def kept_vectors(session: Session, document_id: int, generation: str) -> dict[str, bytes]:
-    """The vectors that the document's chunks have now, by text hash."""
+def kept_vectors(session: Session, document_ids: Sequence[int], generation: str) -> dict[str, bytes]:
+    """The vectors that the documents' chunks have now, by text hash."""
     query = sa.select(Chunk.text_hash, Chunk.vector).where(
-        Chunk.document_id == document_id, Chunk.generation == generation, Chunk.vector.is_not(None)
+        Chunk.document_id.in_(document_ids), Chunk.generation == generation, Chunk.vector.is_not(None)
     )
     return {text_hash: vector for text_hash, vector in session.execute(query) if vector is not None}
 
