@@ -25,7 +25,9 @@ FILE_SUFFIXES = (
     ".pdf", ".docx", ".pptx", ".xlsx", ".odt", ".ods", ".odp", ".epub", ".eml", ".rtf", ".csv", ".tsv", ".png", ".jpg",
     ".jpeg", ".tif", ".tiff", ".webp", ".bmp", ".gif",
 )  # fmt: skip
+BATCH_SUFFIXES = (".ndjson", ".jsonl")
 UPLOAD = "/api/documents/upload"
+BATCH = "/api/documents:batch"
 WATCHED_AT_ONCE = 8
 # What the server would not take, beside files that it took.
 REFUSED = "refused"
@@ -54,11 +56,20 @@ def run(targets: Sequence[str], *, wait: bool, timeout_s: float, tags: Sequence[
         ended = watch(server, sent, timeout_s=timeout_s) if wait else [one.job for one in sent]
     for one, job in zip([*sent, *refused], [*ended, *(one.job for one in refused)], strict=True):
         _report(one.name, job, as_json)
-    return exits.FAILED if refused or any(job["state"] in {"failed", "cancelled"} for job in ended) else exits.OK
+    return exits.FAILED if refused or any(_failed(job) for job in ended) else exits.OK
+
+
+def _failed(job: dict[str, Any]) -> bool:
+    """Whether it did not succeed, or a line of a batch did not."""
+    return job["state"] in {"failed", "cancelled"} or bool((job.get("result") or {}).get("failed"))
 
 
 def _sent(server: Server, body: dict[str, Any]) -> dict[str, Any]:
-    """The job that answers one document."""
+    """The job that answers one document, or one body of many."""
+    lines = body.pop("lines", None)
+    if lines is not None:
+        batch: dict[str, Any] = server.send(BATCH, lines, "application/x-ndjson")
+        return batch
     path = body.pop("file", None)
     if path is None:
         answer: dict[str, Any] = server.post("/api/documents", body)
@@ -81,6 +92,10 @@ def requests(target: str, tags: Sequence[str]) -> Iterator[tuple[str, dict[str, 
             raise Quit(exits.BAD_USE, f"{target} holds no {', '.join(readable)} files")
         for file in files:
             yield str(file), {**_body_of(file), **extra}
+    elif path.is_file() and path.suffix.lower() in BATCH_SUFFIXES:
+        if tags:
+            raise Quit(exits.BAD_USE, f"{target}: each line has tags of its own")
+        yield target, {"lines": path}
     elif path.is_file():
         yield target, {**_body_of(path), **extra}
     else:
@@ -161,4 +176,7 @@ def _report(name: str, job: dict[str, Any], as_json: bool) -> None:
         output.emit({"target": name, "job": job})
         return
     error = f"  {output.text(job['error']['message'])}" if job.get("error") else ""
+    if job.get("kind") == "documents.batch" and job.get("result"):
+        said = job["result"]
+        error = f"  {said['indexed']} indexed, {said['unchanged']} unchanged, {said['failed']} failed"
     output.out.print(f"{output.state(job['state'])}  {output.text(name)}  [dim]{job['id']}[/]{error}")

@@ -60,6 +60,14 @@ class Server:
         except OSError as error:
             raise Quit(exits.BAD_USE, f"{file} cannot be read: {error}") from error
 
+    def send(self, path: str, file: Path, media_type: str) -> Any:
+        """The file as the body, streamed; sent again under the same key where no answer came."""
+        headers = {"idempotency-key": str(uuid.uuid4()), "content-type": media_type}
+        try:
+            return self._call("POST", path, file=file, raw=True, headers=headers, timeout=UPLOAD_S)
+        except OSError as error:
+            raise Quit(exits.BAD_USE, f"{file} cannot be read: {error}") from error
+
     def put(self, path: str, body: Any = None) -> Any:
         return self._call("PUT", path, json=body)
 
@@ -70,11 +78,11 @@ class Server:
         given = {name: value for name, value in parameters.items() if value is not None}
         return self._call("DELETE", path, params=given)
 
-    def _call(self, method: str, path: str, *, file: Path | None = None, **options: Any) -> Any:
+    def _call(self, method: str, path: str, *, file: Path | None = None, raw: bool = False, **options: Any) -> Any:
         """The answer's JSON. Raises Quit with the server's own sentence when it refuses."""
         for pause_s in (*PAUSES_S, None):
             try:
-                answer = self._asked(method, path, file, options)
+                answer = self._asked(method, path, file, raw, options)
             except http.HTTPError as error:
                 # What may have been done is asked for again only where twice is once.
                 if pause_s is None or not (method in REPEATABLE or isinstance(error, http.ConnectError)):
@@ -89,10 +97,13 @@ class Server:
             return answer.json() if answer.content else None
         raise refusal(answer)
 
-    def _asked(self, method: str, path: str, file: Path | None, options: dict[str, Any]) -> http.Response:
+    def _asked(self, method: str, path: str, file: Path | None, raw: bool, options: dict[str, Any]) -> http.Response:
+        """With `raw` the file is the whole body, else part of a form."""
         if file is None:
             return self.client.request(method, path, **options)
         with file.open("rb") as content:  # from its beginning, each time
+            if raw:
+                return self.client.request(method, path, content=content, **options)
             return self.client.request(method, path, files={"file": (file.name, content)}, **options)
 
 

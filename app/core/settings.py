@@ -61,6 +61,11 @@ class Settings(BaseSettings):
 
     max_upload_bytes: int = Field(200 * 1024 * 1024, ge=1024, description="Largest file that may be uploaded, bytes.")
 
+    watch_folder: Path | None = Field(
+        None, description="Folder whose files are indexed, looked through each minute; workers must see it."
+    )
+    watch_collection: str = Field("", description="Name of the collection that files of the watched folder go to.")
+
     data_dir: Path = Field(Path("data"), description="Folder of everything this machine keeps.")
     database_url: str = Field("", description="SQLAlchemy URL; by default SQLite in the data folder.")
     database_pool: int = Field(10, ge=2, le=200, description="SQL connections a process may hold.")

@@ -9,6 +9,18 @@ from app.documents.jobs import STAGES
 from app.jobs.definition import Job
 
 
+class ScanFolder(
+    Job,
+    kind="sources.scan_folder",
+    queue="bulk",
+    time_limit_s=6 * 3600,
+    retry_delays=(60.0, 300.0),
+    open_to="operator",
+    unique_key=lambda job: "folder",
+):
+    """Accept what is new or has changed in the watched folder."""
+
+
 class FetchPage(Job, kind="sources.fetch_page", queue="fetch", time_limit_s=600, stages={"fetch": 20, **STAGES}):
     """Fetch a document's page and index what comes. The other fields are About's."""
 

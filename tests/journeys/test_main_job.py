@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 
 from tests.api.following import follow
-from tests.support.stack import Stack
+from tests.support.stack import REPOSITORY, Stack
+from tests.support.waiting import wait_until
 
 pytestmark = [pytest.mark.journey, pytest.mark.timeout(120)]
 
@@ -47,3 +53,31 @@ def test_a_page_goes_in_and_a_search_finds_it(stack: Stack) -> None:
     assert shown["metadata"]["by"] == "miller"
     assert stack.client.delete(f"/api/documents/{job['document_id']}").status_code == 204
     assert stack.post("/api/search", {"query": "maul", "mode": "keyword"}).json()["total"] == 0
+
+
+def test_a_file_of_lines_is_indexed_as_one_job(stack: Stack, tmp_path: Path) -> None:
+    """`millrace index dump.ndjson`: a worker is killed on the way, each line is there once, a bad one is told."""
+    lines = [json.dumps({"external_id": str(n), "text": f"The mill number{n}."}) for n in range(400)]
+    path = tmp_path / "dump.ndjson"
+    path.write_text("\n".join([*lines[:200], "{broken", *lines[200:]]))
+    stack.start(workers=1)
+    job = stack.client.post(
+        "/api/documents:batch", content=path.read_bytes(), headers={"content-type": "application/x-ndjson"}
+    ).json()
+    wait_until(lambda: (stack.job(job["id"])["progress"] or {}).get("done"), what="some lines to be done")
+    stack.workers[0].kill()
+    stack.workers[0].start()
+    ended = stack.wait_for_job(job["id"], timeout_s=60)
+    assert ended["state"] == "succeeded" and ended["result"] == {
+        "lines": 401, "indexed": 400, "unchanged": 0, "failed": 1
+    }  # fmt: skip
+    ends = stack.client.get(f"/api/documents:batch/{job['id']}").text.splitlines()
+    assert [json.loads(end)["line"] for end in ends] == list(range(1, 402))
+    assert json.loads(ends[200])["error"]["code"] == "line_no_json"
+    found = stack.post("/api/search", {"query": "number7", "mode": "keyword"}).json()
+    assert found["total"] == 1
+    assert stack.client.get("/api/stats").json()["total_documents"] == 400
+    command = [sys.executable, "-m", "app", "index", str(path), "--wait"]
+    env = {**stack.env, "MILLRACE_API_SECRET": stack.secret}
+    ran = subprocess.run(command, env=env, cwd=REPOSITORY, capture_output=True, text=True, timeout=60)
+    assert ran.returncode == 1 and "400 unchanged, 1 failed" in ran.stdout, ran.stdout + ran.stderr

@@ -81,8 +81,14 @@ def test_every_line_has_an_end(desk: Desk) -> None:
     assert [one["status"] for one in ends].count("indexed") == 3
     codes = [one["error"]["code"] for one in ends if one["error"]]
     assert codes == [
-        "line_no_json", "line_invalid", "no_body", "more_than_one_body", "empty_document", "invalid_input", "line_invalid"
-    ]  # fmt: skip
+        "line_no_json",
+        "line_invalid",
+        "no_body",
+        "more_than_one_body",
+        "empty_document",
+        "invalid_input",
+        "line_invalid",
+    ]
     for word in ("water", "wind", "heron"):
         found = desk.find(word, mode="keyword")["results"]
         assert len(found) == 1 and found[0]["document_id"] in {one["document_id"] for one in ends}

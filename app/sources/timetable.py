@@ -1,0 +1,10 @@
+"""When sources are looked at by themselves."""
+
+from __future__ import annotations
+
+from app.core.settings import get_settings
+from app.jobs.timetable import Schedule
+from app.sources.jobs import ScanFolder
+
+if get_settings().watch_folder is not None:
+    Schedule("watched folder", ScanFolder(), every_s=60)
