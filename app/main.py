@@ -48,6 +48,7 @@ from app.core.errors import ConfigError, NotFound, Unavailable
 from app.core.settings import get_settings
 from app.jobs import functions
 from app.jobs.stream import Hub
+from app.search.embed import close_embedder
 from app.search.engines.opening import engine
 from app.tenants.keyring import Keyring
 from app.tenants.limits import Counter
@@ -161,6 +162,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         await app.state.counter.close()
         await app.state.pulse.close()
         await engine().close()
+        await close_embedder()
         await asyncio.to_thread(close_database)
 
 

@@ -16,7 +16,7 @@ from tests.support.network import close_network
 from tests.support.services import PostgresServer, RedisServer
 from tests.support.stack import API_SECRET, Stack
 
-pytest_plugins = ["tests.support.databases", "tests.support.qdrant", "tests.support.redis_kinds"]
+pytest_plugins = ["tests.support.databases", "tests.support.qdrant", "tests.support.redis_kinds", "tests.support.tei"]
 
 close_network()
 for _name in [name for name in os.environ if name.startswith("MILLRACE_") and not name.startswith("MILLRACE_TEST_")]:

@@ -37,6 +37,7 @@ jobs = typer.Typer(
     rich_markup_mode=None,
 )
 config = typer.Typer(help="Settings.", no_args_is_help=True, rich_markup_mode=None)
+models = typer.Typer(help="Models for the embedder fastembed.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(jobs, name="jobs")
 app.command("kinds")(kinds_words.kinds)
 jobs.command("start")(kinds_words.start)
@@ -45,6 +46,7 @@ app.add_typer(workers, name="workers")
 app.add_typer(queues, name="queues")
 app.add_typer(schedules, name="schedules")
 app.add_typer(config, name="config")
+app.add_typer(models, name="models")
 app.add_typer(index, name="index")
 app.add_typer(collections, name="collections")
 app.add_typer(keys, name="keys")
@@ -135,6 +137,17 @@ def search(
     from app.cli import search as command
 
     return command.run(query, mode=mode, limit=limit, domain=domain, as_json=as_json)
+
+
+@models.command("fetch")
+def models_fetch(
+    name: Annotated[str, typer.Argument(help="As the hub calls it: BAAI/bge-small-en-v1.5.", metavar="NAME")],
+    as_json: Json = False,
+) -> int:
+    """Bring a model from the Hugging Face hub into the data folder."""
+    from app.cli import models as command
+
+    return command.fetch(name, as_json=as_json)
 
 
 @jobs.command("list")

@@ -20,7 +20,7 @@ from app.core.errors import AppError, ConfigError
 from app.core.schema import current, head
 from app.core.settings import Settings, get_settings
 from app.jobs import workers
-from app.search.embed import embedder
+from app.search.embed import Embedder, embedder
 from app.search.engines.face import Lag
 from app.search.engines.opening import engine
 from app.search.query import model
@@ -195,7 +195,12 @@ def _workers(api_serves: bool) -> Finding:
 
 def _embedder() -> Finding:
     model = embedder()
-    length = len(model.embed_query("a question"))
-    if length != model.dimension:
-        return Finding("embedder", "fail", f"{model.name} gave {length} numbers", "reinstall: make setup")
-    return Finding("embedder", "ok", f"{model.name}, nothing downloaded")
+    asyncio.run(_asked(model))
+    return Finding("embedder", "ok", model.name)
+
+
+async def _asked(model: Embedder) -> None:
+    try:
+        await model.ping()
+    finally:
+        await model.close()

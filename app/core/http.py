@@ -16,6 +16,13 @@ Client = httpx.Client
 AsyncClient = httpx.AsyncClient
 ConnectError = httpx.ConnectError
 TimeoutException = httpx.TimeoutException
+
+
+def timeout(seconds: float, *, connect: float) -> httpx.Timeout:
+    """Of one call: so long for everything, but less for being let in."""
+    return httpx.Timeout(seconds, connect=connect)
+
+
 USER_AGENT = "Millrace/0.1"
 
 

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
@@ -145,13 +145,37 @@ class Settings(BaseSettings):
     qdrant_timeout_s: float = Field(5.0, gt=0, le=60, description="Seconds Qdrant may take to answer a search.")
     qdrant_replicas: int = Field(1, ge=1, le=16, description="Nodes of a cluster that hold each vector.")
     qdrant_shards: int = Field(1, ge=1, le=256, description="Parts a new index is cut into.")
-    embedder: Literal["wordllama"] = Field("wordllama", description="Which model makes vectors.")
+    embedder: Literal["wordllama", "fastembed", "tei", "openai"] = Field(
+        "wordllama", description="What makes vectors: the built-in model, an ONNX model here, or a server."
+    )
+    embedder_url: str = Field("", description="Address of text-embeddings-inference; openai: with its /v1.")
+    embedder_model: str = Field("", description="Name of the server's model; fastembed: its folder, or a fetched one.")
+    embedder_dimension: int | None = Field(None, ge=1, le=65_535, description="Numbers in a vector of that model.")
+    embedder_api_key: SecretStr = Field(SecretStr(""), description="API key of that server.")
+    embedder_query_prompt: str = Field("", description="What is put before a question, as the model wants it.")
+    embedder_document_prompt: str = Field("", description="What is put before a text to be found.")
+    embedder_tokenizer: Path | None = Field(
+        None, description="tokenizer.json of the server's model, to count tokens by; else the built-in model's."
+    )
     chunk_tokens: int = Field(256, ge=16, le=8192, description="Tokens a chunk may have.")
     chunk_overlap_tokens: int = Field(50, ge=0, description="Tokens neighbouring chunks share.")
     search_rrf_k: int = Field(60, ge=1, description="k of reciprocal rank fusion.")
     fetch_private: bool = Field(False, description="Whether pages on private addresses may be fetched.")
     fetch_timeout_s: float = Field(20.0, gt=0, description="Seconds a page may take to arrive.")
     fetch_max_bytes: int = Field(10 * 1024 * 1024, ge=1024, description="Largest page fetched, bytes.")
+
+    @model_validator(mode="after")
+    def _whole_embedder(self) -> Self:
+        needed = {
+            "tei": ("url", "model", "dimension"),
+            "openai": ("url", "model", "dimension"),
+            "fastembed": ("model",),
+        }
+        missing = [name for name in needed.get(self.embedder, ()) if not getattr(self, f"embedder_{name}")]
+        if missing:
+            names = ", ".join(f"{PREFIX}EMBEDDER_{name.upper()}" for name in missing)
+            raise ValueError(f"{PREFIX}EMBEDDER={self.embedder} needs {names}")
+        return self
 
     @field_validator("cors_origins", "modules", "retry_delays", "programs", mode="before")
     @classmethod

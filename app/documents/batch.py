@@ -135,7 +135,7 @@ async def _make(tenant: str, lines: Sequence[Line]) -> None:
     missing = [text_hash for text_hash in wanted if text_hash not in known]
     for first in range(0, len(missing), EMBED_AT_ONCE):
         some = missing[first : first + EMBED_AT_ONCE]
-        vectors = await asyncio.to_thread(embedder().embed_documents, [wanted[text_hash] for text_hash in some])
+        vectors = await embedder().embed_documents([wanted[text_hash] for text_hash in some])
         known |= dict(zip(some, pack_vectors(vectors), strict=True))
     for line in lines:
         line.draft.vectors = [known[chunk.text_hash] for chunk in line.draft.chunks] if line.is_good else []

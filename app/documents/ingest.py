@@ -222,7 +222,7 @@ async def _embed(document_id: int, draft: Draft, progress: Progress) -> None:
     progress.report(0, len(missing), stage="embed", unit="chunks")
     for first in range(0, len(missing), EMBED_AT_ONCE):
         batch = missing[first : first + EMBED_AT_ONCE]
-        vectors = await asyncio.to_thread(model.embed_documents, [wanted[text_hash] for text_hash in batch])
+        vectors = await model.embed_documents([wanted[text_hash] for text_hash in batch])
         known.update(zip(batch, pack_vectors(vectors), strict=True))
         progress.report(first + len(batch), len(missing))
     draft.embedded = len(missing)

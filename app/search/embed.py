@@ -1,33 +1,38 @@
-"""Text to vectors: one face, and the embedder that needs neither server nor download.
+"""Text to vectors: one face, the embedder that needs neither server nor download, and those that do.
 
 Vectors are float32 rows of length one, so that a dot product is their cosine; one without a known token is zero.
 """
 
 from __future__ import annotations
 
+import asyncio
 import importlib
+import json
 import logging
 import threading
 from functools import lru_cache
 from pathlib import Path
 from types import ModuleType
-from typing import Protocol
+from typing import Any, Protocol
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import numpy.typing as npt
 from tokenizers import Tokenizer
 
+from app.clients.embeddings import Embeddings, Server
 from app.core.errors import ConfigError
-from app.core.settings import get_settings
+from app.core.settings import Settings, get_settings
 
 Vectors = npt.NDArray[np.float32]
 
 MODEL = "l2_supercat"
 DIMENSION = 256
+ANY_NAME = "millrace/local"
 
 
 class Embedder(Protocol):
-    """`name` says model and dimension: vectors of two names are never compared. Calls block; they compute.
+    """`name` says model and dimension: vectors of two names are never compared.
 
     A bag of words does not read sentences: words without meaning of their own only blur a query.
     """
@@ -37,12 +42,40 @@ class Embedder(Protocol):
     bag_of_words: bool
     tokenizer: Tokenizer
 
-    def embed_documents(self, texts: list[str]) -> Vectors: ...
+    async def embed_documents(self, texts: list[str]) -> Vectors: ...
 
-    def embed_query(self, text: str) -> Vectors: ...
+    async def embed_query(self, text: str) -> Vectors: ...
+
+    async def ping(self) -> None:
+        """Raises Unavailable or Rejected where it cannot be used now."""
+
+    async def close(self) -> None:
+        """Give back what the running loop holds open."""
 
 
-class WordLlamaEmbedder:
+class _Local:
+    """An embedder that computes here: `encode` blocks, so it runs beside the loop."""
+
+    dimension: int
+
+    def encode(self, texts: list[str]) -> Vectors:
+        raise NotImplementedError
+
+    async def embed_documents(self, texts: list[str]) -> Vectors:
+        return await asyncio.to_thread(self.encode, texts)
+
+    async def embed_query(self, text: str) -> Vectors:
+        vector: Vectors = (await asyncio.to_thread(self.encode, [text]))[0]
+        return vector
+
+    async def ping(self) -> None:
+        await self.embed_query("ping")
+
+    async def close(self) -> None:
+        """Nothing is open."""
+
+
+class WordLlamaEmbedder(_Local):
     """Averaged token vectors of the model inside the wordllama wheel: a millisecond for a page, on any processor."""
 
     name = f"wordllama/{MODEL}/{DIMENSION}"
@@ -55,21 +88,136 @@ class WordLlamaEmbedder:
         # 0.4.0.post1 looks for its tokenizer in the wrong folder and would go to the network without these two.
         self._model = wordllama.WordLlama.load(MODEL, cache_dir=folder, dim=DIMENSION, disable_download=True)
         # The model pads and never cuts; counting tokens needs a tokenizer that does neither.
-        self.tokenizer = Tokenizer.from_str(self._model.tokenizer.to_str())
-        self.tokenizer.no_padding()
-        self.tokenizer.no_truncation()
+        self.tokenizer = _plain(Tokenizer.from_str(self._model.tokenizer.to_str()))
 
-    def embed_documents(self, texts: list[str]) -> Vectors:
+    def encode(self, texts: list[str]) -> Vectors:
         if not texts:
             return np.zeros((0, self.dimension), np.float32)
-        vectors = np.asarray(self._model.embed(texts, norm=False), np.float32)
-        lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
-        normal: Vectors = np.divide(vectors, lengths, out=np.zeros_like(vectors), where=lengths > 0)
-        return normal
+        return _normal(np.asarray(self._model.embed(texts, norm=False), np.float32))
 
-    def embed_query(self, text: str) -> Vectors:
-        vector: Vectors = self.embed_documents([text])[0]
-        return vector
+
+class FastEmbedder(_Local):
+    """A transformer on this machine's processor, by the extra `fastembed`: a folder with an ONNX model and its
+    tokenizer.json, or a model that `millrace models fetch` brought. Nothing is downloaded here."""
+
+    bag_of_words = False
+
+    def __init__(self, settings: Settings) -> None:
+        try:
+            fastembed = _quiet_import("fastembed")
+        except ImportError as error:
+            raise ConfigError("MILLRACE_EMBEDDER=fastembed needs the extra: pip install millrace[fastembed]") from error
+        folder = Path(settings.embedder_model)
+        fetched = models_folder(settings) / settings.embedder_model.replace("/", "--")
+        if not folder.is_dir():
+            folder = fetched
+        if not folder.is_dir():
+            fix = f"millrace models fetch {settings.embedder_model}"
+            raise ConfigError(f"MILLRACE_EMBEDDER_MODEL: {settings.embedder_model} is no folder here; {fix}")
+        graph = next((path for name in ("model.onnx", "onnx/model.onnx") if (path := folder / name).exists()), None)
+        if graph is None or not (folder / "tokenizer.json").exists():
+            raise ConfigError(f"MILLRACE_EMBEDDER_MODEL: {folder} holds no model.onnx and tokenizer.json")
+        self.tokenizer = _plain(Tokenizer.from_file(str(folder / "tokenizer.json")))
+        self._model = _onnx_model(fastembed, folder, graph)
+        self.dimension = settings.embedder_dimension or len(self.encode(["one"])[0])
+        self.name = f"fastembed/{folder.name}/{self.dimension}"
+        self._prompts = settings.embedder_query_prompt, settings.embedder_document_prompt
+        self._computing = threading.Lock()
+
+    def encode(self, texts: list[str]) -> Vectors:
+        if not texts:
+            return np.zeros((0, self.dimension), np.float32)
+        return _normal(np.asarray(list(self._model.embed(texts)), np.float32))
+
+    async def embed_documents(self, texts: list[str]) -> Vectors:
+        return await asyncio.to_thread(self._one_at_a_time, [self._prompts[1] + text for text in texts])
+
+    async def embed_query(self, text: str) -> Vectors:
+        return await super().embed_query(self._prompts[0] + text)
+
+    def _one_at_a_time(self, texts: list[str]) -> Vectors:
+        # Each call takes all processors there are; two at once would only wait for each other.
+        with self._computing:
+            return self.encode(texts)
+
+
+class RemoteEmbedder:
+    """A server's model, named by the settings alone, so that words can be searched while it is away."""
+
+    bag_of_words = False
+
+    def __init__(self, settings: Settings) -> None:
+        kind = settings.embedder
+        assert kind in ("tei", "openai") and settings.embedder_dimension is not None
+        key = settings.embedder_api_key.get_secret_value()
+        self.dimension = settings.embedder_dimension
+        self._server = Server(kind, settings.embedder_url, settings.embedder_model, self.dimension, key)
+        self.name = f"{kind}/{settings.embedder_model}/{self.dimension}"
+        self._prompts = settings.embedder_query_prompt, settings.embedder_document_prompt
+        # Without the model's own tokenizer tokens are counted by the built-in model's, which counts alike.
+        path = settings.embedder_tokenizer
+        self.tokenizer = WordLlamaEmbedder().tokenizer if path is None else _plain(Tokenizer.from_file(str(path)))
+        # A connection belongs to the loop it was made in.
+        self._opened: WeakKeyDictionary[asyncio.AbstractEventLoop, Embeddings] = WeakKeyDictionary()
+
+    async def embed_documents(self, texts: list[str]) -> Vectors:
+        return await self._client().documents([self._prompts[1] + text for text in texts])
+
+    async def embed_query(self, text: str) -> Vectors:
+        return await self._client().query(self._prompts[0] + text)
+
+    async def ping(self) -> None:
+        await self._client().ping()
+
+    async def close(self) -> None:
+        client = self._opened.pop(asyncio.get_running_loop(), None)
+        if client is not None:
+            await client.close()
+
+    def _client(self) -> Embeddings:
+        loop = asyncio.get_running_loop()
+        if loop not in self._opened:
+            self._opened[loop] = Embeddings(self._server)
+        return self._opened[loop]
+
+
+def models_folder(settings: Settings) -> Path:
+    """Where fetched models lie."""
+    return settings.data_dir / "models"
+
+
+def _onnx_model(fastembed: ModuleType, folder: Path, graph: Path) -> Any:
+    """fastembed's own way to a model it does not know: which numbers of the graph's output are the text's."""
+    description = importlib.import_module("fastembed.common.model_description")
+    runtime = importlib.import_module("onnxruntime")
+    pooled = len(runtime.InferenceSession(str(graph), providers=["CPUExecutionProvider"]).get_outputs()[0].shape) == 2
+    said = folder / "1_Pooling" / "config.json"
+    first = not pooled and said.exists() and json.loads(said.read_text()).get("pooling_mode_cls_token")
+    pooling = description.PoolingType.DISABLED if pooled else description.PoolingType.CLS if first else None
+    name = f"{ANY_NAME}/{folder.name}"
+    known = {one["model"] for one in fastembed.TextEmbedding.list_supported_models()}
+    if name not in known:
+        fastembed.TextEmbedding.add_custom_model(
+            model=name,
+            pooling=pooling or description.PoolingType.MEAN,
+            normalization=True,
+            sources=description.ModelSource(hf=name),
+            dim=1,
+            model_file=str(graph.relative_to(folder)),
+        )
+    return fastembed.TextEmbedding(name, specific_model_path=str(folder))
+
+
+def _plain(tokenizer: Tokenizer) -> Tokenizer:
+    tokenizer.no_padding()
+    tokenizer.no_truncation()
+    return tokenizer
+
+
+def _normal(vectors: Vectors) -> Vectors:
+    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+    normal: Vectors = np.divide(vectors, lengths, out=np.zeros_like(vectors), where=lengths > 0)
+    return normal
 
 
 def _quiet_import(name: str) -> ModuleType:
@@ -88,11 +236,29 @@ _loading = threading.Lock()
 def embedder() -> Embedder:
     """The embedder of the settings, loaded at first use (about a second) and kept."""
     with _loading:
-        return _load(get_settings().embedder)
+        return _load(get_settings())
 
 
 @lru_cache(maxsize=1)
-def _load(name: str) -> Embedder:
-    if name == "wordllama":
-        return WordLlamaEmbedder()
-    raise ConfigError(f"MILLRACE_EMBEDDER: unknown embedder {name!r}")
+def _built_in() -> WordLlamaEmbedder:
+    return WordLlamaEmbedder()
+
+
+_others: dict[str, Embedder] = {}
+
+
+async def close_embedder() -> None:
+    """Give back what the running loop holds open of the one that was loaded, if any was."""
+    for one in list(_others.values()):
+        await one.close()
+
+
+def _load(settings: Settings) -> Embedder:
+    if settings.embedder == "wordllama":
+        return _built_in()
+    asked = settings.model_dump_json(include={name for name in Settings.model_fields if name.startswith("embedder")})
+    asked += settings.embedder_api_key.get_secret_value()
+    if asked not in _others:
+        _others.clear()
+        _others[asked] = FastEmbedder(settings) if settings.embedder == "fastembed" else RemoteEmbedder(settings)
+    return _others[asked]

@@ -16,7 +16,8 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from app.core.db import read
-from app.core.errors import InvalidInput
+from app.core.errors import InvalidInput, OutsideError
+from app.core.logging import get_logger
 from app.core.settings import get_settings
 from app.search import operators
 from app.search.all_chunks import add_chunks, place_of
@@ -30,6 +31,8 @@ from app.search.phrases import MOST_CANDIDATES, with_phrases
 from app.search.similar import mean_vector
 from app.search.snippets import snippet
 from app.search.typos import corrected
+
+log = get_logger(__name__)
 
 LONGEST_QUERY = 4096
 LARGEST_PAGE = 100
@@ -60,10 +63,11 @@ class Question:
 
 
 async def search(tenant: str, question: Question) -> dict[str, Any]:
-    """{results, total, query, corrected_query, mode, limit, offset, next_cursor, has_more, as_of, facets}.
+    """{results, total, query, corrected_query, mode, limit, offset, next_cursor, has_more, as_of, degraded, facets}.
 
     The results best first. Where no document has any of the words, they are looked for as they may have been meant:
-    `corrected_query` is then what was found. Raises InvalidInput for a query, page or cursor that cannot be,
+    `corrected_query` is then what was found. Where meaning cannot be had now, a hybrid search goes by words and says so
+    in `degraded`. Raises InvalidInput for a query, page or cursor that cannot be,
     Unavailable where the engine cannot answer now.
     """
     _check(question)
@@ -134,6 +138,7 @@ def _shaped(ask: Ask, question: Question, session: Session, found: Found) -> tup
         "next_cursor": _cursor(question, end, found.hits[-1]) if more else None,
         "has_more": more,
         "as_of": found.as_of,
+        "degraded": [ask.degraded] if ask.degraded else [],
         "facets": {
             name: [{"value": value, "count": count} for value, count in values] for name, values in found.facets.items()
         },
@@ -154,12 +159,14 @@ async def ask_of(tenant: str, question: Question, asked: Asked | None = None) ->
         filters = replace(filters, site=asked.site)
     if asked.language is not None:
         filters = replace(filters, language=asked.language)
+    vector, degraded = await _meaning(question.mode, asked.text, filters.language)
     ask = Ask(
         tenant=tenant,
         query=asked.text,
-        vector=None if question.mode == "keyword" else await asyncio.to_thread(_vector, asked.text, filters.language),
-        model=model(),
-        mode=question.mode,
+        vector=vector,
+        model=await asyncio.to_thread(model),
+        mode="keyword" if degraded else question.mode,
+        degraded=degraded,
         filters=filters,
         limit=question.limit,
         offset=offset,
@@ -199,9 +206,22 @@ def _check(question: Question) -> None:
     _opened(question)
 
 
-def _vector(text: str, language: str | None) -> Vectors:
-    model = embedder()
-    return model.embed_query(without_stop_words(text, language) if model.bag_of_words else text)
+async def _meaning(mode: Mode, text: str, language: str | None) -> tuple[Vectors | None, str | None]:
+    """The question's vector, if it has one; where a hybrid search must do without it, why."""
+    if mode == "keyword":
+        return None, None
+    try:
+        return await _vector(text, language), None
+    except OutsideError as error:
+        if mode == "semantic":
+            raise
+        log.warning("searched_by_words_alone", reason=error.message)
+        return None, f"searched by words alone: {error.message}"
+
+
+async def _vector(text: str, language: str | None) -> Vectors:
+    model = await asyncio.to_thread(embedder)  # it may have to be loaded
+    return await model.embed_query(without_stop_words(text, language) if model.bag_of_words else text)
 
 
 def model() -> Model:

@@ -31,6 +31,7 @@ from app.search.engines.reading import IndexedChunk, IndexedDocument
 from app.search.index import pack_vectors
 from app.search.query import Question, ask_of
 from tests.bench.table import Row
+from tests.support.desk import encode
 
 DEPTH = 10
 ROOT = Path(os.environ.get("MILLRACE_IR_DIR") or Path(__file__).parents[3] / "shared" / "ir")
@@ -87,7 +88,7 @@ def _documents(collection: Collection) -> Iterable[IndexedDocument]:
         if not draft.text:
             continue
         cut(draft)
-        vectors = pack_vectors(embedder().embed_documents([chunk.searched for chunk in draft.chunks]))
+        vectors = pack_vectors(encode([chunk.searched for chunk in draft.chunks]))
         chunks = []
         for terms, vector in zip(draft.terms, vectors, strict=True):
             chunk_id += 1

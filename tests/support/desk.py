@@ -23,6 +23,7 @@ from app.jobs.ledger import Claim, End
 from app.jobs.models import JobRow
 from app.jobs.progress import Progress, Teller
 from app.search import query
+from app.search.embed import Vectors, close_embedder, embedder
 from app.search.engines.opening import engine
 from app.search.jobs import FollowIndex, VerifyIndex
 from app.search.query import Question
@@ -107,8 +108,14 @@ def on_a_loop(what: Coroutine[Any, Any, T]) -> T:
             return await what
         finally:
             await engine().close()
+            await close_embedder()
 
     return asyncio.run(run())
+
+
+def encode(texts: list[str]) -> Vectors:
+    """Vectors by the embedder of the settings."""
+    return on_a_loop(embedder().embed_documents(texts))
 
 
 def open_job(session: Session, kind: str) -> str | None:

@@ -61,7 +61,8 @@ class Model:
 class Ask:
     """One question. `after` is the last hit of the page before as (score, document id); it wins over the offset.
 
-    A document has each word of `required`, and none of `excluded`.
+    A document has each word of `required`, and none of `excluded`. `degraded` says why something of the question is
+    left out.
     """
 
     tenant: str
@@ -78,6 +79,7 @@ class Ask:
     required: Sequence[str] = ()
     excluded: Sequence[str] = ()
     facets: Sequence[Facet] = ()
+    degraded: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from app.search.embed import embedder
+from tests.support.desk import encode
 
 ROOT = Path(__file__).parents[3]
 OFFLINE = """
@@ -18,7 +19,7 @@ socket.socket.connect = socket.getaddrinfo = refuse
 from app.search.embed import WordLlamaEmbedder
 import logging
 model = WordLlamaEmbedder()
-assert model.embed_documents(["water"]).shape == (1, 256)
+assert model.encode(["water"]).shape == (1, 256)
 assert logging.getLogger().handlers == []
 """
 
@@ -31,20 +32,20 @@ def test_it_loads_with_the_network_closed() -> None:
 
 def test_vectors_have_length_one() -> None:
     """But those of texts without a token, which are zero and find nothing."""
-    vectors = embedder().embed_documents(["water wheel", "a" * 5000, "", "🛞"])
+    vectors = encode(["water wheel", "a" * 5000, "", "🛞"])
     lengths = np.linalg.norm(vectors, axis=1)
     assert vectors.dtype == np.float32
     np.testing.assert_allclose(lengths, [1, 1, 0, 1], atol=1e-5)
-    assert embedder().embed_documents([]).shape == (0, 256)
+    assert encode([]).shape == (0, 256)
 
 
 def test_a_query_equals_the_same_document() -> None:
-    documents = embedder().embed_documents(["water", "mill by the river"])
-    np.testing.assert_allclose(embedder().embed_query("water"), documents[0], atol=1e-6)
+    documents = encode(["water", "mill by the river"])
+    np.testing.assert_allclose(encode(["water"])[0], documents[0], atol=1e-6)
 
 
 def test_meaning_is_near() -> None:
-    wheel, mill, law = embedder().embed_documents(["a water wheel", "the mill by the river", "tax law of companies"])
+    wheel, mill, law = encode(["a water wheel", "the mill by the river", "tax law of companies"])
     assert wheel @ mill > wheel @ law
 
 

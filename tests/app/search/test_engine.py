@@ -14,13 +14,12 @@ from app.core import clock
 from app.core.errors import InvalidInput
 from app.documents import catalog
 from app.search import query
-from app.search.embed import embedder
 from app.search.engines.embedded import EmbeddedEngine, Follower
 from app.search.engines.face import Ask, Filters, Model
 from app.search.engines.reading import counter
 from app.search.index import prune_changes, touch_document
 from app.search.query import Question
-from tests.support.desk import TENANT, Desk
+from tests.support.desk import TENANT, Desk, encode
 
 WORDS = ["mill", "wheel", "water", "sluice", "gate", "heron", "reed", "stone", "flour", "axle", "bank", "stream"]
 MODEL = Model("wordllama/l2_supercat/256", 256)
@@ -37,7 +36,7 @@ def _fill(desk: Desk, count: int, **about: Any) -> None:
 
 
 def _ask(text: str, **options: Any) -> Ask:
-    return Ask(TENANT, text, embedder().embed_query(text), MODEL, **options)
+    return Ask(TENANT, text, encode([text])[0], MODEL, **options)
 
 
 def _hits(session: Session, engine: EmbeddedEngine, ask: Ask) -> list[tuple[int, float]]:

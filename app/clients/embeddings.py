@@ -1,0 +1,266 @@
+"""Servers that make vectors: text-embeddings-inference, and whatever speaks OpenAI's `/embeddings`.
+
+What waits is sent together, whichever jobs it comes from, up to what the server takes at once; nothing waits for a
+batch to fill. A text that the server will not have fails alone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from app.core import http
+from app.core.errors import OutsideError, Rejected, Unavailable
+from app.core.logging import get_logger
+
+Vectors = npt.NDArray[np.float32]
+Dialect = Literal["tei", "openai"]
+
+# What a server that does not say takes at once; TEI says.
+USUAL_BATCH = 32
+MOST_BATCH = 256
+# Below the 2,000,000 bytes of TEI's --payload-limit.
+MOST_BYTES = 1_500_000
+REQUESTS_AT_ONCE = 2
+PAUSES_S = (0.2, 0.4, 0.8, 1.6, 3.2)
+CONNECT_S = 2.0
+DOCUMENTS_S, QUERY_S = 120.0, 5.0
+LONGEST_PAUSE_S = 10.0
+_LATER = {408, 409, 425, 429, 500, 502, 503, 504}
+# Inference failed: the same again may work, but not for long.
+_TWICE = {424}
+
+log = get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """Where it is, and what it must answer with: vectors of `dimension` numbers by `model`."""
+
+    dialect: Dialect
+    url: str
+    model: str
+    dimension: int
+    key: str = ""
+
+
+class TooMuch(Exception):
+    """The server takes less at once than it was given."""
+
+
+class _Wanted(NamedTuple):
+    text: str
+    answer: asyncio.Future[Vectors]
+
+
+class Embeddings:
+    """One server as one event loop uses it. Vectors have length one; an answer that is none raises Rejected."""
+
+    def __init__(self, server: Server) -> None:
+        self._server = server
+        headers = {"Authorization": f"Bearer {server.key}"} if server.key else {}
+        self._client = http.async_client(DOCUMENTS_S, base_url=server.url.rstrip("/"), headers=headers)
+        self._most = MOST_BATCH if server.dialect == "openai" else 0  # TEI is asked first
+        self._waiting: deque[_Wanted] = deque()
+        self._senders: set[asyncio.Task[None]] = set()
+
+    async def documents(self, texts: Sequence[str]) -> Vectors:
+        """A row for each text. Raises Unavailable while the server is away or busy, Rejected for a final no."""
+        if not texts:
+            return np.zeros((0, self._server.dimension), np.float32)
+        loop = asyncio.get_running_loop()
+        mine = [_Wanted(text, loop.create_future()) for text in texts]
+        self._waiting.extend(mine)
+        if len(self._senders) < REQUESTS_AT_ONCE:
+            sender = asyncio.create_task(self._send(), name="embeddings")
+            self._senders.add(sender)
+            sender.add_done_callback(self._senders.discard)
+        return np.stack(await asyncio.gather(*(one.answer for one in mine)))
+
+    async def query(self, text: str) -> Vectors:
+        """One row, soon or not at all: nobody waits for a busy server with a search on the screen."""
+        row: Vectors = (await self._asked([text], QUERY_S, ()))[0]
+        return row
+
+    async def ping(self) -> None:
+        """Raises Unavailable or Rejected where it does not answer as it should."""
+        if self._server.dialect == "tei":
+            await self._look()
+        await self.query("ping")
+
+    async def close(self) -> None:
+        for sender in self._senders:
+            sender.cancel()
+        await asyncio.gather(*self._senders, return_exceptions=True)
+        await self._client.aclose()
+
+    async def _send(self) -> None:
+        """Send what waits until nothing does."""
+        while self._waiting:
+            batch: list[_Wanted] = []
+            try:
+                if not self._most:
+                    await self._look()
+                batch = self._next()
+                vectors = await self._asked([one.text for one in batch], DOCUMENTS_S, PAUSES_S)
+            except TooMuch:
+                self._most = max(1, len(batch) // 2)
+                self._waiting.extendleft(reversed(batch))
+            except Rejected as error:
+                if len(batch) > 1:
+                    await self._each(batch)
+                else:
+                    _fail(batch or self._drained(), error)
+            except OutsideError as error:
+                _fail(batch or self._drained(), error)
+            except BaseException as error:
+                _fail([*batch, *self._drained()], error)
+                raise
+            else:
+                _settle(batch, vectors)
+
+    def _next(self) -> list[_Wanted]:
+        """What is sent next: not more than the server takes, by number and by bytes; nothing nobody waits for."""
+        batch: list[_Wanted] = []
+        size = 0
+        while self._waiting and len(batch) < self._most:
+            one = self._waiting[0]
+            if one.answer.done():  # its job was cancelled
+                self._waiting.popleft()
+                continue
+            size += len(json.dumps(one.text))
+            if batch and size > MOST_BYTES:
+                break
+            batch.append(self._waiting.popleft())
+        return batch
+
+    def _drained(self) -> list[_Wanted]:
+        left = list(self._waiting)
+        self._waiting.clear()
+        return left
+
+    async def _each(self, batch: Sequence[_Wanted]) -> None:
+        """One by one, so that the one that is refused fails alone."""
+        for one in batch:
+            try:
+                _settle([one], await self._asked([one.text], DOCUMENTS_S, PAUSES_S))
+            except (OutsideError, TooMuch) as error:
+                too_long = Rejected("a chunk is larger than the server of embeddings takes", code="embedder_rejected")
+                _fail([one], error if isinstance(error, OutsideError) else too_long)
+
+    async def _asked(self, texts: list[str], patience_s: float, pauses_s: Sequence[float]) -> Vectors:
+        """The vectors, after as many tries as there are pauses and one."""
+        if not texts:
+            return np.zeros((0, self._server.dimension), np.float32)
+        path, body = ("/embed", {"inputs": texts, "normalize": True, "truncate": True})
+        if self._server.dialect == "openai":
+            path, body = ("/embeddings", {"model": self._server.model, "input": texts, "encoding_format": "float"})
+        answer = await self._called("POST", path, patience_s, pauses_s, json=body)
+        return self._read(answer, len(texts))
+
+    async def _look(self) -> None:
+        """Ask TEI what it serves and how much it takes at once."""
+        said = _json(await self._called("GET", "/info", QUERY_S, PAUSES_S[:3]))
+        kind = said.get("model_type") if isinstance(said, dict) else None
+        if not isinstance(kind, dict) or "embedding" not in kind:
+            raise Rejected(f"{self._server.url} serves no embedding model", code="embedder_rejected")
+        served = {str(said.get("model_id")), str(said.get("served_model_name"))}
+        if self._server.model not in served:
+            named = " or ".join(sorted(served))
+            raise Rejected(f"MILLRACE_EMBEDDER_MODEL is not what is served there: {named}", code="embedder_model")
+        most = said.get("max_client_batch_size")
+        self._most = min(MOST_BATCH, most) if isinstance(most, int) and most > 0 else USUAL_BATCH
+
+    async def _called(
+        self, method: str, path: str, patience_s: float, pauses_s: Sequence[float], **options: Any
+    ) -> http.Response:
+        timeout = http.timeout(patience_s, connect=CONNECT_S)
+        for turn, pause_s in enumerate((*pauses_s, None)):
+            told: float | None = None
+            try:
+                answer = await self._client.request(method, path, timeout=timeout, **options)
+            except http.HTTPError as error:
+                reason = f"the server of embeddings cannot be reached: {str(error) or type(error).__name__}"
+                if isinstance(error, http.TimeoutException) and not isinstance(error, http.ConnectError):
+                    reason = f"the server of embeddings did not answer within {patience_s:g} s"
+            else:
+                if answer.is_success:
+                    return answer
+                reason, told = _refusal(answer, self._server.dialect, turn)
+            if pause_s is None or (told or 0) > LONGEST_PAUSE_S:
+                raise Unavailable(reason, code="embedder_unavailable", retry_after_s=told)
+            await asyncio.sleep(told if told is not None else pause_s * random.uniform(0.7, 1.3))
+        raise AssertionError("the last turn raises")
+
+    def _read(self, answer: http.Response, count: int) -> Vectors:
+        said = _json(answer)
+        try:
+            if self._server.dialect == "openai":
+                said = [one["embedding"] for one in sorted(said["data"], key=lambda one: one["index"])]
+            vectors = np.asarray(said, np.float32)
+        except (KeyError, TypeError, ValueError) as error:
+            raise Rejected("what the server of embeddings answers is none", code="embedder_rejected") from error
+        wanted = (count, self._server.dimension)
+        if vectors.shape != wanted:
+            text = f"the server of embeddings gave {vectors.shape}, not {wanted} numbers"
+            raise Rejected(f"{text}; MILLRACE_EMBEDDER_DIMENSION says which", code="embedder_dimension")
+        if not np.isfinite(vectors).all():
+            raise Rejected("the server of embeddings gave what is no number", code="embedder_rejected")
+        lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+        normal: Vectors = np.divide(vectors, lengths, out=np.zeros_like(vectors), where=lengths > 0)
+        return normal
+
+
+def _refusal(answer: http.Response, dialect: Dialect, turn: int) -> tuple[str, float | None]:
+    """Why it is worth another try, and after how long by its own word. Raises TooMuch, Rejected."""
+    status, said = answer.status_code, _said(answer)
+    if status == 413 or (status == 422 and dialect == "tei" and "batch size" in said):
+        raise TooMuch
+    reason = f"the server of embeddings answers {status}: {said}"
+    if status in (401, 403):
+        raise Rejected("the server of embeddings refuses MILLRACE_EMBEDDER_API_KEY", code="embedder_key")
+    if status not in _LATER and not (status in _TWICE and turn < 2):
+        raise Rejected(reason, code="embedder_rejected")
+    after = answer.headers.get("retry-after", "")
+    return reason, float(after) if after.isdecimal() else None
+
+
+def _said(answer: http.Response) -> str:
+    """The server's own words, as each of them puts it."""
+    try:
+        body = answer.json()
+    except ValueError:
+        return answer.text[:200] or "nothing"
+    for name in ("error", "message", "detail"):
+        found = body.get(name) if isinstance(body, dict) else None
+        if found:
+            return str(found.get("message", found) if isinstance(found, dict) else found)[:300]
+    return str(body)[:200]
+
+
+def _json(answer: http.Response) -> Any:
+    try:
+        return answer.json()
+    except ValueError as error:
+        raise Rejected("what the server of embeddings answers is no JSON", code="embedder_rejected") from error
+
+
+def _settle(batch: Sequence[_Wanted], vectors: Vectors) -> None:
+    for one, row in zip(batch, vectors, strict=True):
+        if not one.answer.done():
+            one.answer.set_result(row)
+
+
+def _fail(batch: Sequence[_Wanted], error: BaseException) -> None:
+    for one in batch:
+        if not one.answer.done():
+            one.answer.set_exception(error if isinstance(error, Exception) else Unavailable("interrupted"))
+            one.answer.exception()  # its job may be gone, and nobody would ask

@@ -1,0 +1,178 @@
+"""Servers that make vectors: the real one, and one that does all that servers do wrong."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+
+from app.clients import embeddings
+from app.clients.embeddings import Dialect, Embeddings, Server, Vectors
+from app.core.errors import Rejected, Unavailable
+from tests.support.embeddings_player import Player
+from tests.support.tei import DIMENSION, TeiServer
+
+
+@pytest.fixture
+def player(monkeypatch: pytest.MonkeyPatch) -> Iterator[Player]:
+    monkeypatch.setattr(embeddings, "PAUSES_S", (0.01, 0.02, 0.02))
+    with Player().playing() as server:
+        yield server
+
+
+def _with(server: Server, use: Callable[[Embeddings], Any]) -> Any:
+    async def run() -> Any:
+        client = Embeddings(server)
+        try:
+            return await use(client)
+        finally:
+            await client.close()
+
+    return asyncio.run(run())
+
+
+def _server(player: Player, dialect: Dialect = "tei", **other: Any) -> Server:
+    return Server(dialect, player.url, **{"model": "m", "dimension": 2, **other})
+
+
+def _documents(player: Player, texts: list[str], dialect: Dialect = "tei", **other: Any) -> Vectors:
+    found: Vectors = _with(_server(player, dialect, **other), lambda client: client.documents(texts))
+    return found
+
+
+@pytest.mark.parametrize("dialect", ["tei", "openai"])
+def test_each_text_has_its_row_and_batches_fit(player: Player, dialect: Dialect) -> None:
+    player.most = 300 if dialect == "openai" else 4
+    texts = ["x" * length for length in range(1, 12)]
+    rows = _documents(player, texts, dialect, key="secret")
+    np.testing.assert_allclose(rows[:, 0] / rows[:, 1], range(1, 12), rtol=1e-5)
+    np.testing.assert_allclose(np.linalg.norm(rows, axis=1), 1, rtol=1e-5)
+    assert sorted(text for batch in player.batches for text in batch) == texts
+    assert player.keys == {"Bearer secret"}
+    assert _documents(player, [], dialect).shape == (0, 2)
+
+
+def test_jobs_share_requests(player: Player) -> None:
+    """Ten that ask at once for one text each make far fewer requests than ten."""
+
+    async def all_at_once(client: Embeddings) -> list[Vectors]:
+        return list(await asyncio.gather(*(client.documents([f"text{n}"]) for n in range(10))))
+
+    found = _with(_server(player), all_at_once)
+    assert len(found) == 10 and all(rows.shape == (1, 2) for rows in found)
+    assert len(player.batches) <= 5
+
+
+def test_a_server_that_takes_less_than_it_said_is_given_less(player: Player) -> None:
+    player.most = 2
+    assert _documents(player, ["a", "bb", "ccc", "dddd", "eeeee"]).shape == (5, 2)
+    player.wrong = lambda texts: (413, b"too large", {}) if len(texts) > 1 else None
+    assert _documents(player, ["a", "bb", "ccc"]).shape == (3, 2)
+
+
+def test_a_text_that_is_refused_fails_alone(player: Player) -> None:
+    """The others of its request are sent again without it."""
+    player.wrong = lambda texts: (422, {"error": "no", "error_type": "Tokenizer"}, {}) if "bad" in texts else None
+
+    async def both(client: Embeddings) -> Any:
+        return await asyncio.gather(client.documents(["one", "two"]), client.documents(["bad"]), return_exceptions=True)
+
+    good, bad = _with(_server(player), both)
+    assert good.shape == (2, 2)
+    assert isinstance(bad, Rejected)
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "kind", "says", "tries"),
+    [
+        (429, {"error": "no permit", "error_type": "Overloaded"}, Unavailable, "no permit", 4),
+        (503, {"error": "unhealthy"}, Unavailable, "unhealthy", 4),
+        (500, b"<h1>oops", Unavailable, "oops", 4),
+        (424, {"error": "inference failed", "error_type": "Backend"}, Rejected, "inference failed", 3),
+        (401, b"", Rejected, "MILLRACE_EMBEDDER_API_KEY", 1),
+        (400, {"error": {"message": "unknown model"}}, Rejected, "unknown model", 1),
+        (200, b"[[1.0", Rejected, "no JSON", 1),
+        (200, {"vectors": 7}, Rejected, "is none", 1),
+        (200, [[1.0, 2.0, 3.0]], Rejected, "MILLRACE_EMBEDDER_DIMENSION", 1),
+        (200, [[1.0, 2.0], [1.0, 2.0]], Rejected, "MILLRACE_EMBEDDER_DIMENSION", 1),
+        (200, b"[[NaN, 1.0]]", Rejected, "no number", 1),
+    ],
+)
+def test_what_servers_do_wrong(
+    player: Player, status: int, body: Any, kind: type[Exception], says: str, tries: int
+) -> None:
+    """What may get better is tried again, what will not is said at once."""
+    player.wrong = lambda texts: (status, body, {})
+    with pytest.raises(kind, match=says):
+        _documents(player, ["text"])
+    assert len(player.batches) == tries
+
+
+def test_one_that_comes_back_is_waited_for(player: Player) -> None:
+    player.wrong = lambda texts: (429, {"error": "busy"}, {"retry-after": "0"}) if len(player.batches) < 3 else None
+    assert _documents(player, ["a"]).shape == (1, 2)
+    player.wrong = lambda texts: (429, {"error": "busy"}, {"retry-after": "3600"})
+    with pytest.raises(Unavailable) as caught:
+        _documents(player, ["a"])
+    assert caught.value.retry_after_s == 3600
+
+
+def test_a_server_of_something_else_is_named(player: Player) -> None:
+    player.info = {"model_id": "other", "model_type": {"embedding": {}}}
+    with pytest.raises(Rejected, match="other"):
+        _documents(player, ["a"])
+    player.info = {"model_id": "m", "model_type": {"reranker": {}}}
+    with pytest.raises(Rejected, match="no embedding model"):
+        _documents(player, ["a"])
+    player.info = b"hello"
+    with pytest.raises(Rejected, match="no JSON"):
+        _documents(player, ["a"])
+
+
+def test_nobody_there_and_one_that_never_answers(player: Player, monkeypatch: pytest.MonkeyPatch) -> None:
+    nobody = Server("tei", "http://127.0.0.1:9", "m", 2)
+    with pytest.raises(Unavailable, match="cannot be reached"):
+        _with(nobody, lambda client: client.documents(["a"]))
+    with pytest.raises(Unavailable, match="cannot be reached"):
+        _with(nobody, lambda client: client.query("a"))
+    asleep = threading.Event()
+    player.wrong = lambda texts: (200, [[1.0, 1.0]], {}) if asleep.wait(5) else None
+    monkeypatch.setattr(embeddings, "QUERY_S", 0.2)
+    with pytest.raises(Unavailable, match=r"within 0\.2 s"):
+        _with(_server(player), lambda client: client.query("a"))
+    asleep.set()
+
+
+def test_a_cancelled_job_does_not_take_others_with_it(player: Player) -> None:
+    async def one_goes(client: Embeddings) -> Vectors:
+        gone = asyncio.create_task(client.documents(["gone"] * 9))
+        stays = asyncio.create_task(client.documents(["stays"]))
+        await asyncio.sleep(0)
+        gone.cancel()
+        return await stays
+
+    assert _with(_server(player), one_goes).shape == (1, 2)
+
+
+def test_the_real_server(tei_server: TeiServer) -> None:
+    """Its limits are read from it, its vectors are near where texts are; killed, it is missed, and found again."""
+    server = Server("tei", tei_server.url, tei_server.model, DIMENSION)
+    texts = ["a water wheel", "the mill by the river", "tax law of companies", "x " * 2000, "one more", "and another"]
+    rows = _with(server, lambda client: client.documents(texts))
+    assert rows.shape == (6, DIMENSION)
+    assert rows[0] @ rows[1] > rows[0] @ rows[2]
+    query = _with(server, lambda client: client.query("a water wheel"))
+    np.testing.assert_allclose(query, rows[0], atol=1e-3)
+    by_openai = Server("openai", f"{tei_server.url}/v1", "any", DIMENSION)
+    same = _with(by_openai, lambda client: client.documents(texts[:3]))
+    np.testing.assert_allclose(same, rows[:3], atol=1e-3)
+    wrong = Server("tei", tei_server.url, tei_server.model, 7)
+    with pytest.raises(Rejected, match="DIMENSION"):
+        _with(wrong, lambda client: client.documents(["a"]))
+    tei_server.kill()
+    with pytest.raises(Unavailable):
+        _with(server, lambda client: client.query("a"))
