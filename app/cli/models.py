@@ -1,4 +1,4 @@
-"""`millrace models fetch`: bring a transformer's ONNX model from the Hugging Face hub, once, for the embedder fastembed."""
+"""`millrace models fetch`: bring a transformer's ONNX model from the Hugging Face hub for the embedder fastembed."""
 
 from __future__ import annotations
 
@@ -10,8 +10,10 @@ from app.cli.exits import Quit
 from app.core.settings import get_settings
 from app.search.embed import models_folder
 
-FILES = ["model.onnx", "onnx/model.onnx", "tokenizer.json", "tokenizer_config.json", "config.json", "1_Pooling/config.json",
-         "special_tokens_map.json"]  # fmt: skip
+FILES = [
+    "model.onnx", "onnx/model.onnx", "tokenizer.json", "tokenizer_config.json", "config.json",
+    "special_tokens_map.json", "1_Pooling/config.json",
+]  # fmt: skip
 PATIENCE_S = 30
 
 

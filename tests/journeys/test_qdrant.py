@@ -27,7 +27,7 @@ def _total(stack: Stack, text: str) -> int:
     return int(answer.json()["total"]) if answer.status_code == 200 else -1
 
 
-def _verified(stack: Stack) -> dict[str, Any]:
+def verified(stack: Stack) -> dict[str, Any]:
     """What `millrace index verify` says of it."""
     env = {**stack.env, "MILLRACE_API_SECRET": stack.secret}
     command = [sys.executable, "-m", "app", "index", "verify", "--json"]
@@ -65,7 +65,7 @@ def test_qdrant_and_a_worker_killed_under_writes(stack: Stack, ledger: Ledger, q
     wait_until(lambda: _total(stack, "common") == 40, timeout_s=60, what="all documents to be found")
     for n in (0, 4, 19, 20, 39):
         assert _total(stack, f"number{n}") == 1
-    said = _verified(stack)
+    said = verified(stack)
     assert (said["engine"], said["documents"], said["chunks"], said["vectors"]) == ("qdrant", 40, 40, 40)
     wait_until(
         lambda: stack.client.get("/health").json()["search"]["behind"] == {"changes": 0, "seconds": 0.0},
