@@ -1,7 +1,8 @@
 """Text to terms, the same for documents and queries and for every engine.
 
-Unicode words, case-folded, accents folded, without stop words, Snowball stems by language; runs of Chinese and Japanese
-characters become pairs. A term is kept as a 32-bit hash, a text's terms as hashes packed with their counts.
+Unicode words, case-folded, accents folded, without stop words, stems by language (Snowball's, a light one for Hebrew);
+runs of Chinese, Japanese and Korean characters become pairs. A term is kept as a 32-bit hash, a text's terms as hashes
+packed with their counts.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ STEMMERS = {
     "sr": "serbian", "sv": "swedish", "ta": "tamil", "tr": "turkish",
 }  # fmt: skip
 
-_CJK = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
+_CJK = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af\uf900-\ufaff\uff66-\uff9f\U00020000-\U0003ffff"
 
 
 def _marks() -> str:
@@ -46,7 +47,18 @@ def _marks() -> str:
 _WORD = re.compile(rf"[^\W_](?:[^\W_]|[{_marks()}])*")
 _HAS_CJK = re.compile(f"[{_CJK}]")
 _CJK_PARTS = re.compile(f"[{_CJK}]+|[^{_CJK}]+")
-_ACCENTS = re.compile("[\u0300-\u036f]")
+# Accents go, and the points of Hebrew and Arabic, which few people type. In Cyrillic a breve makes another letter (й),
+# which endings are told by; only the dots of ё and stress marks go there.
+_ACCENTS = re.compile(
+    "[\u0300\u0301]|(?<![\u0400-\u04ff])[\u0302-\u036f]|(?<=\u0435)\u0308"
+    "|[\u0591-\u05bd\u05bf\u05c1\u05c2\u05c4\u05c5\u05c7\u0640\u064b-\u065f\u0670]"
+)
+# Spellings of one letter: the end forms of Hebrew, and what Arabic writers use for each other (after Lucene's
+# ArabicNormalizer); the dotless i.
+_SAME = {
+    0x05DA: 0x05DB, 0x05DD: 0x05DE, 0x05DF: 0x05E0, 0x05E3: 0x05E4, 0x05E5: 0x05E6, 0x0649: 0x064A, 0x0629: 0x0647,
+    0x0131: 0x0069,
+}  # fmt: skip
 
 Hashes = npt.NDArray[np.uint32]
 Counts = npt.NDArray[np.uint16]
@@ -81,7 +93,7 @@ def fold(word: str) -> str:
     folded = word.casefold()
     if folded.isascii():
         return folded
-    return unicodedata.normalize("NFC", _ACCENTS.sub("", unicodedata.normalize("NFKD", folded)))
+    return unicodedata.normalize("NFC", _ACCENTS.sub("", unicodedata.normalize("NFKD", folded))).translate(_SAME)
 
 
 def has_cjk(text: str) -> bool:
@@ -114,11 +126,40 @@ def primary(language: str | None) -> str:
 
 def stems(folded: Sequence[str], language: str | None) -> list[str]:
     """Stems of folded words, one for each; the word itself where its language has no stemmer."""
-    algorithm = STEMMERS.get(primary(language))
+    name = primary(language)
+    if name == "he":
+        return [_hebrew_stem(word) for word in folded]
+    if name == "ar":
+        folded = [_ARABIC_PREFIX.sub("", word) for word in folded]
+    if name == "pt":
+        folded = [_PORTUGUESE_PLURAL.sub("ao", word) for word in folded]
+    algorithm = STEMMERS.get(name)
     if algorithm is None:
         return list(folded)
     result: list[str] = _stemmers.get(algorithm).stemWords(list(folded))
     return result
+
+
+# -ões is the plural of -ão; Snowball knows it with its accents only.
+_PORTUGUESE_PLURAL = re.compile(r"(?<=\w\w)oes$")
+_HEBREW = re.compile(r"[\u05d0-\u05ea]{4,}")
+# vav, he, bet, kaf, lamed, mem, shin; then yod mem, vav tav, or he
+_HEBREW_PREFIX = re.compile("^[\u05d5\u05d4\u05d1\u05db\u05dc\u05de\u05e9]+(?=.{3})")
+_HEBREW_ENDING = re.compile("(?<=...)(?:\u05d9\u05de|\u05d5\u05ea|\u05d4)$")
+# waw, fa, ba, kaf before the article, which Snowball takes away only where it stands first
+_ARABIC_PREFIX = re.compile("^[\u0648\u0641\u0628\u0643](?=\u0627\u0644..)")
+
+
+def _hebrew_stem(word: str) -> str:
+    """The word without its plural or feminine ending, and without the letters that are written together with it (and,
+    the, in, as, to, from, that); at least three letters stay.
+
+    A light stemmer of the kind of Larkey, Ballesteros and Connell's for Arabic (SIGIR 2002): what may be a prefix is
+    taken away as long as enough is left, so that a word loses the same letters with and without one.
+    """
+    if _HEBREW.fullmatch(word) is None:
+        return word
+    return _HEBREW_PREFIX.sub("", _HEBREW_ENDING.sub("", word))
 
 
 def terms(text: str, language: str | None = None) -> list[str]:

@@ -21,7 +21,7 @@ T = TypeVar("T")
 DEFAULT_FUSION: Fusion = "relative"
 
 # A word of a query is stemmed by so many languages at most.
-MOST_LANGUAGES = 8
+MOST_LANGUAGES = 16
 
 # Values that a facet shows at most, the commonest first.
 FACET_VALUES = 50
