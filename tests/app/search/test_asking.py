@@ -18,13 +18,19 @@ from tests.support.desk import Desk, on_a_loop
 def filled(desk: Desk) -> Desk:
     """Six documents about mills, in two languages and on three domains."""
     desk.put(
-        "The water mill stands at the old bank.", url="https://docs.example.org/1", tags=("a", "b"), source="crawl"
+        "The water mill stands at the old bank.",
+        url="https://docs.example.org/1",
+        tags=("a", "b"),
+        source="crawl",
+        language="en",
     )
-    desk.put("A mill that needs water, and a wheel.", url="https://example.org/2", tags=("a",), source="crawl")
-    desk.put("Wind mills have no wheel in the water.", url="https://example.org:8443/3", source="api")
-    desk.put("To be or not to be: the miller's question.", url="https://other.net/4", source="api")
+    desk.put(
+        "A mill that needs water, and a wheel.", url="https://example.org/2", tags=("a",), source="crawl", language="en"
+    )
+    desk.put("Wind mills have no wheel in the water.", url="https://example.org:8443/3", source="api", language="en")
+    desk.put("To be or not to be: the miller's question.", url="https://other.net/4", source="api", language="en")
     desk.put("Die Wassermühle steht am alten Ufer.", url="https://other.net/5", language="de-AT")
-    desk.put("Élan vital of the café by the mill.", url="https://example.organic/6", source="file", language="fr")
+    desk.put("Élan vital of the café by the mill.", url="https://example.organic/6", source="file", language="en")
     return desk
 
 
@@ -79,7 +85,7 @@ def test_facets_count_all_that_matches(filled: Desk) -> None:
     assert {one["value"] for one in facets["facets"]["domain"]} == {
         "docs.example.org", "example.org", "example.org:8443", "example.organic"
     }  # fmt: skip
-    assert [one["count"] for one in facets["facets"]["language"]] == [3, 1]
+    assert [one["count"] for one in facets["facets"]["language"]] == [4]
     assert facets["facets"]["collection"] == []
     assert sum(one["count"] for one in filled.find("mill", facets=("source",))["facets"]["source"]) >= 4
     assert filled.find("nothingness", mode="keyword", facets=("source",))["facets"] == {"source": []}
