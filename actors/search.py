@@ -6,19 +6,49 @@ import asyncio
 from typing import Any
 
 from actors.runtime import job_actor
+from app.core.db import read
 from app.jobs.progress import Progress
-from app.search import verify
+from app.search import change_model, generations, verify
 from app.search.engines.opening import engine
-from app.search.jobs import FollowIndex, VerifyIndex
-from app.search.query import model
+from app.search.jobs import (
+    BuildGeneration,
+    CompareGenerations,
+    DropGeneration,
+    FollowIndex,
+    SwapGeneration,
+    VerifyIndex,
+)
 
 
 @job_actor(FollowIndex)
 async def follow_index(job: FollowIndex, progress: Progress) -> dict[str, Any]:
     opened = await asyncio.to_thread(engine)  # it may have to be imported
-    return await opened.follow(model(), progress)
+    said: dict[str, Any] = {}
+    for model in await read(generations.followed):  # the one that is searched comes first
+        said[model.generation] = await opened.follow(model, progress)
+    return said
 
 
 @job_actor(VerifyIndex)
 async def verify_index(job: VerifyIndex, progress: Progress) -> dict[str, Any]:
     return await verify.verify(progress, repair=job.repair)
+
+
+@job_actor(BuildGeneration)
+async def build_generation(job: BuildGeneration, progress: Progress) -> dict[str, Any]:
+    return await change_model.build(progress)
+
+
+@job_actor(CompareGenerations)
+async def compare_generations(job: CompareGenerations, progress: Progress) -> dict[str, Any]:
+    return await change_model.compare(job, progress)
+
+
+@job_actor(SwapGeneration)
+async def swap_generation(job: SwapGeneration, progress: Progress) -> dict[str, Any]:
+    return await change_model.swap(job, progress)
+
+
+@job_actor(DropGeneration)
+async def drop_generation(job: DropGeneration, progress: Progress) -> dict[str, Any]:
+    return await change_model.drop(job.name, progress)

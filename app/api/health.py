@@ -22,10 +22,10 @@ from app.core.errors import ConfigError, Rejected, Unavailable
 from app.core.logging import get_logger
 from app.core.settings import get_settings
 from app.jobs.view import moment
-from app.search import query
 from app.search.embed import embedder
 from app.search.engines.face import Lag
 from app.search.engines.opening import engine
+from app.search.generations import active
 
 log = get_logger(__name__)
 router = APIRouter(tags=["health"])
@@ -87,7 +87,7 @@ class Pulse:
         if get_settings().search_engine == "embedded":
             return OK, None
         try:
-            opened, searched = await asyncio.to_thread(lambda: (engine(), query.model()))  # both take time, once
+            opened, searched = await asyncio.to_thread(engine), await active()
             lag = await asyncio.wait_for(opened.lag(searched), SEARCH_PATIENCE_S)
         except TimeoutError:
             return self._search_down("no answer")

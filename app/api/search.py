@@ -16,8 +16,8 @@ from app.api.moments import utc
 from app.core.db import read
 from app.documents import catalog, collections
 from app.search import query
-from app.search.embed import embedder
 from app.search.engines.face import DEFAULT_FUSION, Facet, Filters, Fusion, Mode
+from app.search.generations import active
 from app.tenants import scopes
 
 router = APIRouter(prefix="/api", tags=["search"])
@@ -112,7 +112,7 @@ async def similar(
 async def stats(caller: Reader) -> dict[str, Any]:
     """`qdrant_points` are vectors, `bm25_documents` documents with words, whichever engine holds them."""
     size = await query.stats(caller.tenant)
-    stored = await read(catalog.count, caller.tenant)
+    stored, model = await read(catalog.count, caller.tenant), await active()
     return {
         "total_documents": size.documents,
         "total_chunks": size.chunks,
@@ -120,8 +120,8 @@ async def stats(caller: Reader) -> dict[str, Any]:
         "bm25_documents": size.documents,
         "collection_name": "millrace",
         "engine": size.engine,
-        "embedder": embedder().name,
-        "dimension": embedder().dimension,
+        "embedder": model.generation,
+        "dimension": model.dimension,
         "change": size.change,
         "documents_stored": stored,
     }

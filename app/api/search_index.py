@@ -16,8 +16,9 @@ from app.api.once import OnceOnly
 from app.jobs.enqueue import enqueue
 from app.jobs.idempotency import Answer
 from app.jobs.timetable import DEFAULT_TENANT
-from app.search import index, query
+from app.search import index
 from app.search.engines.opening import engine
+from app.search.generations import active
 from app.search.jobs import FollowIndex, VerifyIndex
 
 router = APIRouter(prefix="/api/index", tags=["search"])
@@ -32,7 +33,7 @@ class VerifyRequest(BaseModel):
 @router.get("/state", summary="Which engine answers, and how far behind it is")
 async def state(caller: Operator) -> dict[str, Any]:
     """`behind`: changes it has not read, and the age of the first of them. The embedded engine is never behind."""
-    opened, model = await asyncio.to_thread(lambda: (engine(), query.model()))  # both take time, once
+    opened, model = await asyncio.to_thread(engine), await active()
     lag = await opened.lag(model)
     behind = {"changes": lag.changes, "seconds": round(lag.seconds, 1)}
     return {"engine": opened.name, "model": model.generation, "dimension": model.dimension, "behind": behind}

@@ -23,7 +23,7 @@ from app.jobs import workers
 from app.search.embed import Embedder, embedder
 from app.search.engines.face import Lag
 from app.search.engines.opening import engine
-from app.search.query import model
+from app.search.generations import active
 
 OLDEST_PYTHON = (3, 11)
 OLDEST_REDIS = (6, 2)
@@ -166,7 +166,7 @@ def _search() -> Finding:
 async def _lag() -> Lag:
     opened = engine()
     try:
-        return await opened.lag(model())
+        return await opened.lag(await active())
     finally:
         await opened.close()
 

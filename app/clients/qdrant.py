@@ -53,9 +53,9 @@ class Qdrant:
                 await self._check(at)
                 answer = await getattr(self._nodes[at], name)(**arguments)
             except ResponseHandlingException as error:
-                failed = _unusable(error.source, self.urls[at])
+                failed = failed or _unusable(error.source, self.urls[at])
             except ValueError as error:  # no JSON at all
-                failed = _unusable(error, self.urls[at])
+                failed = failed or _unusable(error, self.urls[at])
             except UnexpectedResponse as error:
                 said = _translated(error)
                 if not isinstance(said, Unavailable):

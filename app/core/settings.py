@@ -157,6 +157,16 @@ class Settings(BaseSettings):
     embedder_tokenizer: Path | None = Field(
         None, description="tokenizer.json of the server's model, to count tokens by; else the built-in model's."
     )
+    next_embedder: Literal["", "wordllama", "fastembed", "tei", "openai"] = Field(
+        "", description="What makes the vectors of the next index generation, built beside the one in use."
+    )
+    next_embedder_url: str = Field("", description="As EMBEDDER_URL, of the next one.")
+    next_embedder_model: str = Field("", description="As EMBEDDER_MODEL, of the next one.")
+    next_embedder_dimension: int | None = Field(None, ge=1, le=65_535, description="Numbers in a vector of that model.")
+    next_embedder_api_key: SecretStr = Field(SecretStr(""), description="API key of that server.")
+    next_embedder_query_prompt: str = Field("", description="As EMBEDDER_QUERY_PROMPT, of the next one.")
+    next_embedder_document_prompt: str = Field("", description="As EMBEDDER_DOCUMENT_PROMPT, of the next one.")
+    next_embedder_tokenizer: Path | None = Field(None, description="As EMBEDDER_TOKENIZER, of the next one.")
     chunk_tokens: int = Field(256, ge=16, le=8192, description="Tokens a chunk may have.")
     chunk_overlap_tokens: int = Field(50, ge=0, description="Tokens neighbouring chunks share.")
     search_rrf_k: int = Field(60, ge=1, description="k of reciprocal rank fusion.")
@@ -165,16 +175,15 @@ class Settings(BaseSettings):
     fetch_max_bytes: int = Field(10 * 1024 * 1024, ge=1024, description="Largest page fetched, bytes.")
 
     @model_validator(mode="after")
-    def _whole_embedder(self) -> Self:
-        needed = {
-            "tei": ("url", "model", "dimension"),
-            "openai": ("url", "model", "dimension"),
-            "fastembed": ("model",),
-        }
-        missing = [name for name in needed.get(self.embedder, ()) if not getattr(self, f"embedder_{name}")]
-        if missing:
-            names = ", ".join(f"{PREFIX}EMBEDDER_{name.upper()}" for name in missing)
-            raise ValueError(f"{PREFIX}EMBEDDER={self.embedder} needs {names}")
+    def _whole_embedders(self) -> Self:
+        server = ("url", "model", "dimension")
+        needed = {"tei": server, "openai": server, "fastembed": ("model",)}
+        for which in ("embedder", "next_embedder"):
+            kind = getattr(self, which)
+            missing = [name for name in needed.get(kind, ()) if not getattr(self, f"{which}_{name}")]
+            if missing:
+                names = ", ".join(f"{PREFIX}{which}_{name}".upper() for name in missing)
+                raise ValueError(f"{PREFIX}{which.upper()}={kind} needs {names}")
         return self
 
     @field_validator("cors_origins", "modules", "retry_delays", "programs", mode="before")

@@ -32,10 +32,9 @@ from app.jobs import ledger
 from app.jobs.ledger import Claim
 from app.jobs.progress import Progress
 from app.search.embed import embedder
-from app.search.index import kept_vectors, pack_vectors
+from app.search.vectors import make
 
 LINES_AT_ONCE = 50
-EMBED_AT_ONCE = 64
 LONGEST_LINE = 10 * 1024 * 1024
 SHOWN_AT_ONCE = 1000
 
@@ -131,20 +130,15 @@ async def _make(tenant: str, lines: Sequence[Line]) -> None:
         except InvalidInput as error:
             line.error = error
     wanted = {chunk.text_hash: chunk.searched for line in lines if line.is_good for chunk in line.draft.chunks}
-    known = await read(_known_vectors, tenant, lines)
-    missing = [text_hash for text_hash in wanted if text_hash not in known]
-    for first in range(0, len(missing), EMBED_AT_ONCE):
-        some = missing[first : first + EMBED_AT_ONCE]
-        vectors = await embedder().embed_documents([wanted[text_hash] for text_hash in some])
-        known |= dict(zip(some, pack_vectors(vectors), strict=True))
+    made = await make(await read(_known_ids, tenant, lines), wanted)
     for line in lines:
-        line.draft.vectors = [known[chunk.text_hash] for chunk in line.draft.chunks] if line.is_good else []
+        line.draft.made = made
 
 
-def _known_vectors(session: Session, tenant: str, lines: Sequence[Line]) -> dict[str, bytes]:
-    """What the chunks of these documents have already."""
+def _known_ids(session: Session, tenant: str, lines: Sequence[Line]) -> list[int]:
+    """The documents that there are already."""
     ids = [known_id(session, line.about, tenant=tenant) for line in lines if line.about is not None and line.is_good]
-    return kept_vectors(session, [found for found in ids if found is not None], embedder().name)
+    return [found for found in ids if found is not None]
 
 
 async def _write(claim: Claim, job: BatchDocuments, lines: Sequence[Line]) -> None:

@@ -20,7 +20,7 @@ from sqlalchemy.orm import Session
 
 from app.core import clock
 from app.core.blobs import blobs
-from app.core.db import in_transaction, read
+from app.core.db import in_transaction
 from app.core.errors import InvalidInput, NotFound
 from app.core.settings import get_settings
 from app.documents.accept import About, describe
@@ -32,12 +32,13 @@ from app.documents.uploads import Original, accept_attachments, safe_name
 from app.jobs import lanes, ledger
 from app.jobs.ledger import Claim
 from app.jobs.progress import Progress
+from app.search import generations
 from app.search.analyzer import packed_terms
 from app.search.embed import embedder
-from app.search.index import NewChunk, kept_vectors, pack_terms, pack_vectors, replace_document
-from app.search.models import Chunk
+from app.search.index import NewChunk, pack_terms, replace_document
+from app.search.models import Chunk, vector_of
+from app.search.vectors import Made, make
 
-EMBED_AT_ONCE = 64
 EXTRACT_LIMIT_S = 60.0
 EXTRACT_FILE = "app.documents.extract.file:extract_file"
 # A scanned book takes its time.
@@ -57,7 +58,7 @@ class Draft:
     chunks: list[NewChunk] = field(default_factory=list)
     terms: list[bytes] = field(default_factory=list)
     document_terms: bytes = b""
-    vectors: list[bytes] = field(default_factory=list)
+    made: Made = field(default_factory=Made)
     tokens: int = 0
     embedded: int = 0
     timings_ms: dict[str, float] = field(default_factory=dict)
@@ -108,8 +109,9 @@ def _begin(
     current = session.get(DocumentVersion, document.version_id) if document.version_id else None
     if anew or current is None or current.content_hash != version.content_hash or current.fields != version.fields:
         return version, None
-    other_model = sa.select(Chunk.id).where(Chunk.document_id == document_id, Chunk.generation != embedder().name)
-    if session.scalar(other_model.limit(1)) is not None:
+    searched = generations.live(session)[0].generation
+    without = sa.select(Chunk.id).where(Chunk.document_id == document_id, vector_of(searched).is_(None))
+    if session.scalar(without.limit(1)) is not None:  # of another model
         return version, None
     current.fetched_at = document.fetched_at = version.fetched_at
     version.state, version.body, version.html = "unchanged", None, None
@@ -194,11 +196,8 @@ def cut(draft: Draft) -> None:
     cutter = chunker(model.tokenizer, settings.chunk_tokens, settings.chunk_overlap_tokens)
     title = draft.fields["title"]
     for piece in cutter.chunk(draft.text):
-        # A heading that the piece shows itself, or that repeats the title, is not said twice.
-        above = [name for name in piece.headings if name != title and name not in piece.text[: len(name) + 8]]
-        context = "\n".join([title, *above] if title else above)
         page = _page_at(draft.pages, piece.start)
-        draft.chunks.append(NewChunk(piece.text, piece.start, piece.end, piece.headings, context, page))
+        draft.chunks.append(NewChunk.within(piece.text, piece.start, piece.end, piece.headings, title, page))
     if not draft.chunks:
         raise InvalidInput("nothing is left to index after cleaning: the document has no text", code="empty_document")
     draft.terms = pack_terms(draft.chunks, draft.language)
@@ -215,18 +214,10 @@ def _page_at(pages: list[tuple[int, int]], at: int) -> int | None:
 
 async def _embed(document_id: int, draft: Draft, progress: Progress) -> None:
     """A vector for each chunk; those that the document's chunks have already are not made again."""
-    model = embedder()
-    known = await read(kept_vectors, [document_id], model.name)
     wanted = {chunk.text_hash: chunk.searched for chunk in draft.chunks}
-    missing = [text_hash for text_hash in wanted if text_hash not in known]
-    progress.report(0, len(missing), stage="embed", unit="chunks")
-    for first in range(0, len(missing), EMBED_AT_ONCE):
-        batch = missing[first : first + EMBED_AT_ONCE]
-        vectors = await model.embed_documents([wanted[text_hash] for text_hash in batch])
-        known.update(zip(batch, pack_vectors(vectors), strict=True))
-        progress.report(first + len(batch), len(missing))
-    draft.embedded = len(missing)
-    draft.vectors = [known[chunk.text_hash] for chunk in draft.chunks]
+    progress.report(0, len(wanted), stage="embed", unit="chunks")
+    draft.made = await make([document_id], wanted, progress.report)
+    draft.embedded = draft.made.embedded
 
 
 def _index(session: Session, claim: Claim, document_id: int, version_id: int, draft: Draft) -> str:
@@ -257,17 +248,19 @@ def make_current(session: Session, document: Document, version: DocumentVersion,
     describe(document, draft.fields)
     document.version_id, document.chunk_count = version.id, len(draft.chunks)
     document.fetched_at, document.indexed_at, document.updated_at = version.fetched_at, now, now
+    hashes = [chunk.text_hash for chunk in draft.chunks]
     replace_document(
         session,
         tenant=document.tenant,
         document_id=document.id,
         version_id=version.id,
-        generation=embedder().name,
+        generation=draft.made.generation,
         language=draft.language,
         chunks=draft.chunks,
         terms=draft.terms,
         document_terms=draft.document_terms,
-        vectors=draft.vectors,
+        vectors=draft.made.of(hashes),
+        beside=draft.made.others(hashes),
     )
 
 

@@ -10,6 +10,7 @@ import importlib
 import json
 import logging
 import threading
+from dataclasses import dataclass, fields
 from functools import lru_cache
 from pathlib import Path
 from types import ModuleType
@@ -18,9 +19,10 @@ from weakref import WeakKeyDictionary
 
 import numpy as np
 import numpy.typing as npt
+from pydantic import SecretStr
 from tokenizers import Tokenizer
 
-from app.clients.embeddings import Embeddings, Server
+from app.clients.embeddings import Dialect, Embeddings, Server
 from app.core.errors import ConfigError
 from app.core.settings import Settings, get_settings
 
@@ -29,6 +31,26 @@ Vectors = npt.NDArray[np.float32]
 MODEL = "l2_supercat"
 DIMENSION = 256
 ANY_NAME = "millrace/local"
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """What the settings say of one embedder."""
+
+    kind: str
+    url: str
+    model: str
+    dimension: int | None
+    api_key: SecretStr
+    query_prompt: str
+    document_prompt: str
+    tokenizer: Path | None
+
+    @classmethod
+    def of(cls, settings: Settings, which: str) -> Chosen:
+        """`which`: embedder or next_embedder."""
+        told = {one.name: getattr(settings, f"{which}_{one.name}") for one in fields(cls) if one.name != "kind"}
+        return cls(kind=getattr(settings, which), **told)
 
 
 class Embedder(Protocol):
@@ -102,26 +124,26 @@ class FastEmbedder(_Local):
 
     bag_of_words = False
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, chosen: Chosen) -> None:
         try:
             fastembed = _quiet_import("fastembed")
         except ImportError as error:
             raise ConfigError("MILLRACE_EMBEDDER=fastembed needs the extra: pip install millrace[fastembed]") from error
-        folder = Path(settings.embedder_model)
-        fetched = models_folder(settings) / settings.embedder_model.replace("/", "--")
+        folder = Path(chosen.model)
+        fetched = models_folder(get_settings()) / chosen.model.replace("/", "--")
         if not folder.is_dir():
             folder = fetched
         if not folder.is_dir():
-            fix = f"millrace models fetch {settings.embedder_model}"
-            raise ConfigError(f"MILLRACE_EMBEDDER_MODEL: {settings.embedder_model} is no folder here; {fix}")
+            fix = f"millrace models fetch {chosen.model}"
+            raise ConfigError(f"MILLRACE_EMBEDDER_MODEL: {chosen.model} is no folder here; {fix}")
         graph = next((path for name in ("model.onnx", "onnx/model.onnx") if (path := folder / name).exists()), None)
         if graph is None or not (folder / "tokenizer.json").exists():
             raise ConfigError(f"MILLRACE_EMBEDDER_MODEL: {folder} holds no model.onnx and tokenizer.json")
         self.tokenizer = _plain(Tokenizer.from_file(str(folder / "tokenizer.json")))
         self._model = _onnx_model(fastembed, folder, graph)
-        self.dimension = settings.embedder_dimension or len(self.encode(["one"])[0])
+        self.dimension = chosen.dimension or len(self.encode(["one"])[0])
         self.name = f"fastembed/{folder.name}/{self.dimension}"
-        self._prompts = settings.embedder_query_prompt, settings.embedder_document_prompt
+        self._prompts = chosen.query_prompt, chosen.document_prompt
         self._computing = threading.Lock()
 
     def encode(self, texts: list[str]) -> Vectors:
@@ -146,16 +168,17 @@ class RemoteEmbedder:
 
     bag_of_words = False
 
-    def __init__(self, settings: Settings) -> None:
-        kind = settings.embedder
-        assert kind in ("tei", "openai") and settings.embedder_dimension is not None
-        key = settings.embedder_api_key.get_secret_value()
-        self.dimension = settings.embedder_dimension
-        self._server = Server(kind, settings.embedder_url, settings.embedder_model, self.dimension, key)
-        self.name = f"{kind}/{settings.embedder_model}/{self.dimension}"
-        self._prompts = settings.embedder_query_prompt, settings.embedder_document_prompt
+    def __init__(self, chosen: Chosen) -> None:
+        kind = chosen.kind
+        assert chosen.dimension is not None
+        dialect: Dialect = "tei" if kind == "tei" else "openai"
+        key = chosen.api_key.get_secret_value()
+        self.dimension = chosen.dimension
+        self._server = Server(dialect, chosen.url, chosen.model, self.dimension, key)
+        self.name = f"{kind}/{chosen.model}/{self.dimension}"
+        self._prompts = chosen.query_prompt, chosen.document_prompt
         # Without the model's own tokenizer tokens are counted by the built-in model's, which counts alike.
-        path = settings.embedder_tokenizer
+        path = chosen.tokenizer
         self.tokenizer = WordLlamaEmbedder().tokenizer if path is None else _plain(Tokenizer.from_file(str(path)))
         # A connection belongs to the loop it was made in.
         self._opened: WeakKeyDictionary[asyncio.AbstractEventLoop, Embeddings] = WeakKeyDictionary()
@@ -236,7 +259,7 @@ _loading = threading.Lock()
 def embedder() -> Embedder:
     """The embedder of the settings, loaded at first use (about a second) and kept."""
     with _loading:
-        return _load(get_settings())
+        return _load("embedder")
 
 
 @lru_cache(maxsize=1)
@@ -244,21 +267,28 @@ def _built_in() -> WordLlamaEmbedder:
     return WordLlamaEmbedder()
 
 
-_others: dict[str, Embedder] = {}
+# By which of the two it is; kept while its settings stay the same.
+_others: dict[str, tuple[Chosen, Embedder]] = {}
+
+
+def next_embedder() -> Embedder | None:
+    """The one that the next index generation is built with, where the settings name one."""
+    with _loading:
+        return _load("next_embedder") if get_settings().next_embedder else None
 
 
 async def close_embedder() -> None:
-    """Give back what the running loop holds open of the one that was loaded, if any was."""
-    for one in list(_others.values()):
+    """Give back what the running loop holds open of those that were loaded."""
+    for _, one in list(_others.values()):
         await one.close()
 
 
-def _load(settings: Settings) -> Embedder:
-    if settings.embedder == "wordllama":
+def _load(which: str) -> Embedder:
+    chosen = Chosen.of(get_settings(), which)
+    if chosen.kind == "wordllama":
         return _built_in()
-    asked = settings.model_dump_json(include={name for name in Settings.model_fields if name.startswith("embedder")})
-    asked += settings.embedder_api_key.get_secret_value()
-    if asked not in _others:
-        _others.clear()
-        _others[asked] = FastEmbedder(settings) if settings.embedder == "fastembed" else RemoteEmbedder(settings)
-    return _others[asked]
+    known = _others.get(which)
+    if known is None or known[0] != chosen:
+        made: Embedder = FastEmbedder(chosen) if chosen.kind == "fastembed" else RemoteEmbedder(chosen)
+        known = _others[which] = chosen, made
+    return known[1]

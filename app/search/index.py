@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -18,7 +18,7 @@ from app.jobs.timetable import DEFAULT_TENANT
 from app.search.analyzer import packed_terms, primary
 from app.search.embed import Vectors
 from app.search.jobs import FollowIndex
-from app.search.models import Change, ChangeCounter, Chunk
+from app.search.models import Change, ChangeCounter, Chunk, ChunkVector, vector_of
 
 COUNTER = 1
 ROWS_AT_ONCE = 500
@@ -35,6 +35,15 @@ class NewChunk:
     context: str = ""
     page: int | None = None
 
+    @classmethod
+    def within(
+        cls, text: str, start: int, end: int, headings: tuple[str, ...], title: str | None, page: int | None = None
+    ) -> NewChunk:
+        """A chunk of a document with this title. A heading that it shows itself, or that repeats the title, is not
+        said twice."""
+        above = [name for name in headings if name != title and name not in text[: len(name) + 8]]
+        return cls(text, start, end, headings, "\n".join([title, *above] if title else above), page)
+
     @property
     def searched(self) -> str:
         """What is analysed and embedded."""
@@ -48,9 +57,7 @@ class NewChunk:
 
 def kept_vectors(session: Session, document_ids: Sequence[int], generation: str) -> dict[str, bytes]:
     """The vectors that the documents' chunks have now, by text hash."""
-    query = sa.select(Chunk.text_hash, Chunk.vector).where(
-        Chunk.document_id.in_(document_ids), Chunk.generation == generation, Chunk.vector.is_not(None)
-    )
+    query = sa.select(Chunk.text_hash, vector_of(generation)).where(Chunk.document_id.in_(document_ids))
     return {text_hash: vector for text_hash, vector in session.execute(query) if vector is not None}
 
 
@@ -75,8 +82,12 @@ def replace_document(
     terms: Sequence[bytes],
     document_terms: bytes,
     vectors: Sequence[bytes],
+    beside: Mapping[str, Sequence[bytes]] | None = None,
 ) -> int:
-    """The number of the change. The last statement of its transaction: the counter stays locked until the commit."""
+    """The number of the change. The last statement of its transaction: the counter stays locked until the commit.
+
+    `beside`: the vectors of other generations, by name.
+    """
     session.execute(sa.delete(Chunk).where(Chunk.document_id == document_id))
     rows = [
         {
@@ -100,7 +111,22 @@ def replace_document(
     ]
     for first in range(0, len(rows), ROWS_AT_ONCE):
         session.execute(sa.insert(Chunk), rows[first : first + ROWS_AT_ONCE])
+    _put_beside(session, document_id, beside or {})
     return _change(session, tenant, document_id, "put")
+
+
+def _put_beside(session: Session, document_id: int, beside: Mapping[str, Sequence[bytes]]) -> None:
+    if not beside:
+        return
+    query = sa.select(Chunk.id).where(Chunk.document_id == document_id).order_by(Chunk.ordinal)
+    ids = list(session.scalars(query))
+    rows = [
+        {"chunk_id": chunk_id, "generation": generation, "vector": vector}
+        for generation, vectors in beside.items()
+        for chunk_id, vector in zip(ids, vectors, strict=True)
+    ]
+    for first in range(0, len(rows), ROWS_AT_ONCE):
+        session.execute(sa.insert(ChunkVector), rows[first : first + ROWS_AT_ONCE])
 
 
 def touch_document(session: Session, *, tenant: str, document_id: int) -> int:

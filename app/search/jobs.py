@@ -17,6 +17,40 @@ class FollowIndex(
     """Bring the index outside of SQL up to date; asked for while it runs, it runs once more."""
 
 
+class BuildGeneration(
+    Job, kind="search.build_generation", queue="bulk", time_limit_s=7 * 86_400, retry_delays=(5.0, 60.0, 300.0),
+    open_to="operator", unique_key=lambda job: "generation", stages={"embed": 90, "build": 5, "follow": 5},
+):  # fmt: skip
+    """Make the vectors of MILLRACE_NEXT_EMBEDDER for all chunks, beside those that are searched."""
+
+
+class CompareGenerations(Job, kind="search.compare_generations", queue="bulk", time_limit_s=3600, open_to="operator"):
+    """How alike the answers of two generations are; without queries, titles of documents are asked."""
+
+    first: str
+    second: str
+    queries: tuple[str, ...] = ()
+    limit: int = 10
+
+
+class SwapGeneration(
+    Job, kind="search.swap_generation", queue="default", time_limit_s=86_400, retry_delays=(2.0, 30.0, 300.0),
+    open_to="operator", unique_key=lambda job: "swap", stages={"embed": 90, "build": 5, "follow": 5},
+):  # fmt: skip
+    """Search this generation from now on, and keep the one before; without a name, go back to that one."""
+
+    name: str | None = None
+
+
+class DropGeneration(
+    Job, kind="search.drop_generation", queue="bulk", time_limit_s=86_400, retry_delays=(5.0, 60.0),
+    open_to="operator", unique_key=lambda job: job.name,
+):  # fmt: skip
+    """Delete the vectors of a generation that is not searched."""
+
+    name: str
+
+
 class VerifyIndex(
     Job,
     kind="search.verify",

@@ -42,6 +42,40 @@ class Chunk(Base):
     vector: Mapped[bytes | None] = mapped_column(sa.LargeBinary)
 
 
+class ChunkVector(Base):
+    """A chunk's vector of another generation than the one in its own row."""
+
+    __tablename__ = "chunk_vector"
+
+    chunk_id: Mapped[int] = mapped_column(BigId, sa.ForeignKey("chunk.id", ondelete="CASCADE"), primary_key=True)
+    generation: Mapped[str] = mapped_column(sa.String(200), primary_key=True)
+    vector: Mapped[bytes | None] = mapped_column(sa.LargeBinary)
+
+
+def vector_of(generation: str) -> sa.ColumnElement[bytes | None]:
+    """A chunk's vector of this generation, from its own row or beside it; null where it has none."""
+    beside = (
+        sa.select(ChunkVector.vector)
+        .where(ChunkVector.chunk_id == Chunk.id, ChunkVector.generation == generation)
+        .correlate(Chunk)
+        .scalar_subquery()
+    )
+    return sa.case((Chunk.generation == generation, Chunk.vector), else_=beside)
+
+
+class IndexGeneration(Base):
+    """The vectors of one model over all chunks; `after_chunk` is how far its building has come."""
+
+    __tablename__ = "index_generation"
+
+    name: Mapped[str] = mapped_column(sa.String(200), primary_key=True)
+    dimension: Mapped[int]
+    state: Mapped[str] = mapped_column(sa.String(16))
+    after_chunk: Mapped[int] = mapped_column(BigId, default=0, server_default="0")
+    created_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    changed_at: Mapped[datetime] = mapped_column(UtcDateTime)
+
+
 class Change(Base):
     """Document `document_id` was put or dropped. Numbers are taken from the one counter, so they commit in order."""
 

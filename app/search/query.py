@@ -16,15 +16,16 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from app.core.db import read
-from app.core.errors import InvalidInput, OutsideError
+from app.core.errors import InvalidInput, NotFound, OutsideError
 from app.core.logging import get_logger
 from app.core.settings import get_settings
 from app.search import operators
 from app.search.all_chunks import add_chunks, place_of
 from app.search.analyzer import without_stop_words
-from app.search.embed import Vectors, embedder
+from app.search.embed import Vectors
 from app.search.engines.face import DEFAULT_FUSION, Ask, Facet, Filters, Found, Fusion, Hit, Mode, Model, Size
 from app.search.engines.opening import engine
+from app.search.generations import active, embedder_of
 from app.search.models import Chunk, document
 from app.search.operators import Asked
 from app.search.phrases import MOST_CANDIDATES, with_phrases
@@ -89,11 +90,12 @@ async def similar(
 
     `within`: of these collections.
     """
-    vector = await read(mean_vector, tenant, document_id, model())
+    model = await active()
+    vector = await read(mean_vector, tenant, document_id, model)
     if vector is None:
         return []
     filters = Filters(not_ids=(document_id,), collection_ids=within)
-    ask = Ask(tenant, "", vector, model(), mode="semantic", filters=filters, limit=limit)
+    ask = Ask(tenant, "", vector, model, mode="semantic", filters=filters, limit=limit)
     answer, _, _ = await engine().search(ask, partial(_shaped, ask, Question("", mode="semantic", limit=limit)))
     found: list[dict[str, Any]] = answer["results"]
     return found
@@ -101,7 +103,7 @@ async def similar(
 
 async def stats(tenant: str) -> Size:
     """How much of this tenant can be found now."""
-    return await engine().size(tenant, model())
+    return await engine().size(tenant, await active())
 
 
 async def _answer(tenant: str, question: Question, asked: Asked) -> tuple[dict[str, Any], int]:
@@ -150,8 +152,8 @@ def _fits(hit: Hit, row: Mapping[str, Any]) -> bool:
     return bool(row["document_id"] == hit.document_id)
 
 
-async def ask_of(tenant: str, question: Question, asked: Asked | None = None) -> Ask:
-    """The question as engines take it: its vector made, its phrases looked up."""
+async def ask_of(tenant: str, question: Question, asked: Asked | None = None, model: Model | None = None) -> Ask:
+    """The question as engines take it: its vector made, its phrases looked up. `model`: by default the one in use."""
     asked = asked or operators.parse(question.query)
     after, offset = _opened(question)
     filters = question.filters
@@ -159,12 +161,13 @@ async def ask_of(tenant: str, question: Question, asked: Asked | None = None) ->
         filters = replace(filters, site=asked.site)
     if asked.language is not None:
         filters = replace(filters, language=asked.language)
-    vector, degraded = await _meaning(question.mode, asked.text, filters.language)
+    model = model or await active()
+    vector, degraded = await _meaning(model, question.mode, asked.text, filters.language)
     ask = Ask(
         tenant=tenant,
         query=asked.text,
         vector=vector,
-        model=await asyncio.to_thread(model),
+        model=model,
         mode="keyword" if degraded else question.mode,
         degraded=degraded,
         filters=filters,
@@ -192,8 +195,9 @@ async def _with_phrases(ask: Ask, phrases: Sequence[str]) -> list[int]:
 
 async def _meant(tenant: str, asked: Asked) -> str | None:
     """The text as it may have been meant, where a word of it is in no document."""
-    languages = [asked.language] if asked.language else await engine().languages(tenant, model())
-    return await corrected(asked.text, languages, partial(engine().known, tenant, model()))
+    model = await active()
+    languages = [asked.language] if asked.language else await engine().languages(tenant, model)
+    return await corrected(asked.text, languages, partial(engine().known, tenant, model))
 
 
 def _check(question: Question) -> None:
@@ -206,27 +210,22 @@ def _check(question: Question) -> None:
     _opened(question)
 
 
-async def _meaning(mode: Mode, text: str, language: str | None) -> tuple[Vectors | None, str | None]:
+async def _meaning(model: Model, mode: Mode, text: str, language: str | None) -> tuple[Vectors | None, str | None]:
     """The question's vector, if it has one; where a hybrid search must do without it, why."""
     if mode == "keyword":
         return None, None
     try:
-        return await _vector(text, language), None
-    except OutsideError as error:
+        return await _vector(model, text, language), None
+    except (OutsideError, NotFound) as error:
         if mode == "semantic":
             raise
         log.warning("searched_by_words_alone", reason=error.message)
         return None, f"searched by words alone: {error.message}"
 
 
-async def _vector(text: str, language: str | None) -> Vectors:
-    model = await asyncio.to_thread(embedder)  # it may have to be loaded
-    return await model.embed_query(without_stop_words(text, language) if model.bag_of_words else text)
-
-
-def model() -> Model:
-    """Which vectors are searched."""
-    return Model(embedder().name, embedder().dimension)
+async def _vector(model: Model, text: str, language: str | None) -> Vectors:
+    makes = await asyncio.to_thread(embedder_of, model)  # it may have to be loaded
+    return await makes.embed_query(without_stop_words(text, language) if makes.bag_of_words else text)
 
 
 def _rows(session: Session, tenant: str, chunk_ids: Sequence[int]) -> dict[int, Mapping[str, Any]]:

@@ -8,7 +8,7 @@ from sqlalchemy.orm import Session
 
 from app.search.embed import Vectors
 from app.search.engines.face import Model
-from app.search.models import Chunk
+from app.search.models import Chunk, vector_of
 
 # Of a long document the beginning says enough.
 MOST_CHUNKS = 500
@@ -16,9 +16,7 @@ MOST_CHUNKS = 500
 
 def mean_vector(session: Session, tenant: str, document_id: int, model: Model) -> Vectors | None:
     """Of length one; None where the document has no vectors of this model."""
-    query = sa.select(Chunk.vector).where(
-        Chunk.tenant == tenant, Chunk.document_id == document_id, Chunk.generation == model.generation
-    )
+    query = sa.select(vector_of(model.generation)).where(Chunk.tenant == tenant, Chunk.document_id == document_id)
     packed = [vector for vector in session.scalars(query.order_by(Chunk.ordinal).limit(MOST_CHUNKS)) if vector]
     if not packed:
         return None

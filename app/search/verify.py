@@ -17,9 +17,9 @@ from app.search.analyzer import unpack
 from app.search.engines.face import Engine, Held, Model
 from app.search.engines.opening import engine
 from app.search.engines.reading import counter, documents
+from app.search.generations import active
 from app.search.index import touch_document
 from app.search.models import document
-from app.search.query import model
 
 DOCUMENTS_AT_ONCE = 200
 # An index that follows is behind for a moment: what differs is looked at again so often before it is told.
@@ -36,7 +36,7 @@ async def verify(progress: Progress, *, repair: bool = False) -> dict[str, Any]:
     different where its chunks, those with a vector, or the number of its terms are not the same. `repair` has those
     written again. Raises Unavailable where the engine does not answer.
     """
-    opened, searched = await asyncio.to_thread(engine), model()
+    opened, searched = await asyncio.to_thread(engine), await active()
     value, _ = await read(counter)
     said: dict[str, Any] = {"engine": opened.name, "change": value, "documents": 0, "chunks": 0, "vectors": 0}
     said |= {"postings": 0, "missing": [], "extra": [], "different": [], "repaired": 0}

@@ -25,7 +25,7 @@ from rank_bm25 import BM25Okapi
 
 from app.documents.ingest import Draft, cut
 from app.search.embed import embedder
-from app.search.engines.face import DEFAULT_FUSION, Fusion, Mode
+from app.search.engines.face import DEFAULT_FUSION, Fusion, Mode, Model
 from app.search.engines.memory import MemoryIndex
 from app.search.engines.reading import IndexedChunk, IndexedDocument
 from app.search.index import pack_vectors
@@ -98,7 +98,13 @@ def _documents(collection: Collection) -> Iterable[IndexedDocument]:
 
 def ours(collection: Collection, index: MemoryIndex, mode: Mode, fusion: Fusion) -> float:
     def rank(text: str) -> list[str]:
-        ask = asyncio.run(ask_of("bench", Question(text, mode=mode, limit=DEPTH, fusion=fusion)))
+        ask = asyncio.run(
+            ask_of(
+                "bench",
+                Question(text, mode=mode, limit=DEPTH, fusion=fusion),
+                model=Model(embedder().name, embedder().dimension),
+            )
+        )
         return [collection.documents[hit.document_id - 1]["id"] for hit in index.search(ask).hits]
 
     return collection.score(rank)

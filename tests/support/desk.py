@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from app.core import clock
-from app.core.db import Database
+from app.core.db import Database, read
 from app.core.errors import AppError
 from app.core.ids import uuid7
 from app.documents import catalog
@@ -25,6 +25,7 @@ from app.jobs.progress import Progress, Teller
 from app.search import query
 from app.search.embed import Vectors, close_embedder, embedder
 from app.search.engines.opening import engine
+from app.search.generations import followed
 from app.search.jobs import FollowIndex, VerifyIndex
 from app.search.query import Question
 from app.search.verify import verify
@@ -87,7 +88,7 @@ class Desk:
         if job_id is None:
             return None
         progress = self.claim(job_id)
-        result = on_a_loop(engine().follow(query.model(), progress))
+        result = on_a_loop(_follow(progress))
         self._finish(progress.claim, "succeeded", result=result)
         return result
 
@@ -98,6 +99,13 @@ class Desk:
         result = on_a_loop(verify(progress, repair=repair))
         self._finish(progress.claim, "succeeded", result=result)
         return result
+
+
+async def _follow(progress: Progress) -> dict[str, Any]:
+    said: dict[str, Any] = {}
+    for model in reversed(await read(followed)):
+        said = await engine().follow(model, progress)
+    return said
 
 
 def on_a_loop(what: Coroutine[Any, Any, T]) -> T:

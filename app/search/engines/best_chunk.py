@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 
 from app.search.embed import Vectors
 from app.search.engines.face import Ask
-from app.search.models import Chunk
+from app.search.models import Chunk, vector_of
 
 K1 = 1.5
 
@@ -75,11 +75,12 @@ def ranked_chunks(
     """Of each document the chunks (id, merit), best first, as SQL has them now."""
     if not document_ids:
         return {}
-    query = sa.select(Chunk.document_id, Chunk.id, Chunk.terms, Chunk.vector, Chunk.generation)
+    vector = vector_of(ask.model.generation).label("its_vector")
+    query = sa.select(Chunk.document_id, Chunk.id, Chunk.terms, vector)
     query = query.where(Chunk.tenant == ask.tenant, Chunk.document_id.in_(document_ids))
     rows = session.execute(query.order_by(Chunk.document_id, Chunk.ordinal)).all()
     blank = bytes(4 * ask.model.dimension)
-    packed = b"".join((row.generation == ask.model.generation and row.vector) or blank for row in rows)
+    packed = b"".join(row.its_vector or blank for row in rows)
     vectors = np.frombuffer(packed, "<f4").reshape(len(rows), ask.model.dimension)
     merit = BestChunk(terms, ask.vector).merit([row.terms for row in rows], vectors).tolist()
     ranked: dict[int, list[tuple[int, float]]] = {}

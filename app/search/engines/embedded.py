@@ -123,6 +123,10 @@ class EmbeddedEngine:
     async def follow(self, model: Model, progress: Progress) -> dict[str, Any]:
         return {}
 
+    async def forget(self, model: Model) -> None:
+        with self._lock:
+            self._followers = {key: one for key, one in self._followers.items() if key[1] != model}
+
     async def close(self) -> None:
         """Nothing is open."""
 

@@ -167,5 +167,8 @@ class Engine(Protocol):
     async def follow(self, model: Model, progress: Progress) -> dict[str, Any]:
         """Read all that has changed: {documents, built, change}. What follows by itself says {}."""
 
+    async def forget(self, model: Model) -> None:
+        """Delete the index of a model that is searched no more."""
+
     async def close(self) -> None:
         """Give back what the running loop holds open."""

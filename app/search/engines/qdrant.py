@@ -24,6 +24,7 @@ from app.search.analyzer import query_terms, word_variants
 from app.search.engines import qdrant_points as shape
 from app.search.engines.best_chunk import ranked_chunks
 from app.search.engines.face import MOST_LANGUAGES, Ask, Found, Held, Hit, Lag, Model, Size
+from app.search.engines.qdrant_building import Building
 from app.search.engines.qdrant_follow import follow
 from app.search.engines.qdrant_place import Conditions, Place, Scores, name_of
 from app.search.engines.ranking import Order, Ranking
@@ -79,6 +80,9 @@ class QdrantEngine:
 
     async def follow(self, model: Model, progress: Progress) -> dict[str, Any]:
         return await follow(model, progress)
+
+    async def forget(self, model: Model) -> None:
+        await Building.forget(model)
 
     async def close(self) -> None:
         await close_qdrant()

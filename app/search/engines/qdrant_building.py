@@ -64,7 +64,8 @@ class Building:
             hnsw_config=models.HnswConfigDiff(m=0, payload_m=16),
             shard_number=settings.qdrant_shards,
             replication_factor=settings.qdrant_replicas,
-            write_consistency_factor=settings.qdrant_replicas // 2 + 1,
+            # Half of them, so that two replicas take writes while one is gone.
+            write_consistency_factor=(settings.qdrant_replicas + 1) // 2,
             timeout=SCHEMA_TIMEOUT_S,
         )
         for field, kind in shape.FIELDS.items():
@@ -106,6 +107,18 @@ class Building:
             change.insert(0, models.DeleteAliasOperation(delete_alias=delete))
         await qdrant().call("update_collection_aliases", change_aliases_operations=change, timeout=SCHEMA_TIMEOUT_S)
         await self.tidy()
+
+    @classmethod
+    async def forget(cls, model: Model) -> None:
+        """Delete all that there is of this model."""
+        alias = name_of(model)
+        if await _aliased(alias) is not None:
+            delete = models.DeleteAliasOperation(delete_alias=models.DeleteAlias(alias_name=alias))
+            await qdrant().call(
+                "update_collection_aliases", change_aliases_operations=[delete], timeout=SCHEMA_TIMEOUT_S
+            )
+        for name in await _beside(alias):
+            await qdrant().call("delete_collection", collection_name=name, timeout=SCHEMA_TIMEOUT_S)
 
     async def tidy(self) -> None:
         """Delete what else there is of its name: older ones, and builds that nobody needs any more."""

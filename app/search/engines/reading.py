@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 
 from app.core import clock
 from app.search.engines.face import Lag
-from app.search.models import Change, ChangeCounter, Chunk, document
+from app.search.models import Change, ChangeCounter, Chunk, document, vector_of
 
 ROWS_AT_ONCE = 2_000
 
@@ -58,7 +58,7 @@ def documents(
     """Documents that have chunks, in the order of their ids: all, a tenant's, or these."""
     about = sa.select(document.c.id, *(document.c[name] for name in _FIELDS))
     pieces = sa.select(
-        Chunk.document_id, Chunk.id, Chunk.terms, Chunk.vector, Chunk.language, Chunk.generation, Chunk.document_terms
+        Chunk.document_id, Chunk.id, Chunk.terms, vector_of(generation), Chunk.language, Chunk.document_terms
     )
     if tenant is not None:
         about, pieces = about.where(document.c.tenant == tenant), pieces.where(Chunk.tenant == tenant)
@@ -68,8 +68,8 @@ def documents(
     rows = session.execute(pieces.order_by(Chunk.document_id, Chunk.ordinal).execution_options(yield_per=ROWS_AT_ONCE))
     for document_id, group in groupby(rows, key=lambda row: row[0]):
         chunks, terms_of_all = [], None
-        for _, chunk_id, terms, vector, language, of, document_terms in group:
-            chunks.append(IndexedChunk(chunk_id, terms, vector if of == generation else None, language))
+        for _, chunk_id, terms, vector, language, document_terms in group:
+            chunks.append(IndexedChunk(chunk_id, terms, vector, language))
             terms_of_all = terms_of_all or document_terms
         if document_id in fields:
             yield IndexedDocument(chunks=chunks, terms=terms_of_all or b"", **fields[document_id])

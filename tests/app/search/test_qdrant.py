@@ -17,6 +17,7 @@ from app.jobs import ledger, moves
 from app.jobs.progress import Progress, Teller
 from app.search import query
 from app.search.engines.opening import engine
+from app.search.generations import active
 from app.search.index import force_rebuild, prune_changes
 from app.search.jobs import FollowIndex
 from tests.support.databases import SettingsEnv
@@ -116,11 +117,15 @@ def test_a_follower_that_lost_its_job_writes_nothing(desk: Desk, shared_qdrant: 
     progress = desk.claim(job_id)
     late = Progress(progress.claim._replace(fence=progress.claim.fence - 1), Teller(lambda claim, snapshot: None))
     with pytest.raises(Stale):
-        on_a_loop(engine().follow(query.model(), late))
+        on_a_loop(_follow(late))
     desk.db.transaction(moves.cancel, TENANT, job_id)
     with pytest.raises(Cancelled):
-        on_a_loop(engine().follow(query.model(), progress))
+        on_a_loop(_follow(progress))
     assert shared_qdrant.collections() == []
+
+
+async def _follow(progress: Progress) -> None:
+    await engine().follow(await active(), progress)
 
 
 def test_a_server_that_is_away_is_waited_for(own: Desk, qdrant_server: QdrantServer) -> None:
