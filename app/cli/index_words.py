@@ -30,6 +30,7 @@ index = typer.Typer(
 )
 
 Json = Annotated[bool, typer.Option("--json", help="JSON on stdout, errors as JSON on stderr.")]
+Name = Annotated[str, typer.Argument(help="The generation's name, as `millrace index generations` shows it.")]
 Wait = Annotated[bool, typer.Option(help="Watch the job to its end.")]
 
 
@@ -65,9 +66,62 @@ def index_verify(
     return command.verify(repair=repair, as_json=as_json)
 
 
+@index.command("generations")
+def index_generations(as_json: Json = False) -> int:
+    """The models whose vectors are kept, the one that is searched first."""
+    from app.cli import search_index as command
+
+    return command.generations(as_json=as_json)
+
+
+@index.command("build")
+def index_build(wait: Wait = False, as_json: Json = False) -> int:
+    """Make the vectors of the next embedder for everything, beside those that are searched."""
+    from app.cli import search_index as command
+
+    return command.start("generations/build", {}, wait=wait, as_json=as_json)
+
+
+@index.command("compare")
+def index_compare(
+    first: Name,
+    second: Name,
+    query: Annotated[list[str] | None, typer.Option(help="What to ask; may be given again.")] = None,
+    as_json: Json = False,
+) -> int:
+    """Ask two generations the same questions, and say how alike their answers are."""
+    from app.cli import search_index as command
+
+    return command.compare(first, second, queries=query or [], as_json=as_json)
+
+
+@index.command("swap")
+def index_swap(name: Name, wait: Wait = False, as_json: Json = False) -> int:
+    """Search this generation from now on; the one before is kept."""
+    from app.cli import search_index as command
+
+    return command.start("generations/swap", {"name": name}, wait=wait, as_json=as_json)
+
+
+@index.command("rollback")
+def index_rollback(wait: Wait = False, as_json: Json = False) -> int:
+    """Search the generation before again."""
+    from app.cli import search_index as command
+
+    return command.start("generations/rollback", {}, wait=wait, as_json=as_json)
+
+
+@index.command("drop")
+def index_drop(name: Name, wait: Wait = False, as_json: Json = False) -> int:
+    """Delete the vectors of a generation that is not searched."""
+    from app.cli import search_index as command
+
+    return command.start("generations/drop", {"name": name}, wait=wait, as_json=as_json)
+
+
 @index.command("rebuild")
 def index_rebuild(wait: Wait = False, as_json: Json = False) -> int:
     """Build the index anew; the one in use serves until it is whole."""
     from app.cli import search_index as command
 
-    return command.rebuild(wait=wait, as_json=as_json)
+    return command.start("rebuild", {}, wait=wait, as_json=as_json)

@@ -1,8 +1,10 @@
-"""`millrace index state|verify|rebuild`: how the index is, whether it is whole, and building it anew."""
+"""What `millrace index` says of the index itself: how it is, whether it is whole, building it anew, its generations."""
 
 from __future__ import annotations
 
 from typing import Any
+
+from rich.table import Table
 
 from app.cli import exits, many, output
 from app.cli.exits import Quit
@@ -27,12 +29,7 @@ def state(*, as_json: bool) -> int:
 
 def verify(*, repair: bool, as_json: bool) -> int:
     """Waits for the answer; the exit code is that of a failure where something is not the same."""
-    with Server() as server:
-        job = server.post(f"{PATH}/verify", {"repair": repair})
-        ended = watch(server, [Sent("verify", job)], timeout_s=LONGEST_WAIT_S)[0]
-        said = server.get(f"/api/jobs/{job['id']}").get("result")
-    if said is None:
-        raise Quit(exits.FAILED, f"job {job['id']} {ended['state']}: {(ended.get('error') or {}).get('message')}")
+    said = _result("verify", {"repair": repair})
     if as_json:
         output.emit(said)
     else:
@@ -40,9 +37,35 @@ def verify(*, repair: bool, as_json: bool) -> int:
     return exits.OK if said["ok"] else exits.FAILED
 
 
-def rebuild(*, wait: bool, as_json: bool) -> int:
+def generations(*, as_json: bool) -> int:
     with Server() as server:
-        job = server.post(f"{PATH}/rebuild", {})
+        page = server.get(f"{PATH}/generations")
+    if as_json:
+        output.emit(page)
+        return exits.OK
+    table = Table("generation", "numbers", "state", "since", box=None, pad_edge=False)
+    for one in page["data"]:
+        table.add_row(output.text(one["name"]), str(one["dimension"]), one["state"], one["changed_at"] or "")
+    output.out.print(table)
+    return exits.OK
+
+
+def compare(first: str, second: str, *, queries: list[str], as_json: bool) -> int:
+    said = _result("generations/compare", {"first": first, "second": second, "queries": queries})
+    if as_json:
+        output.emit(said)
+        return exits.OK
+    output.out.print(
+        f"{said['queries']} questions: {said['overlap']:.0%} of the documents shown are the same, "
+        f"{said['same_first']:.0%} of the first ones"
+    )
+    return exits.OK
+
+
+def start(path: str, body: dict[str, Any], *, wait: bool, as_json: bool) -> int:
+    """Start a job about the index."""
+    with Server() as server:
+        job = server.post(f"{PATH}/{path}", body)
     if wait:
         return many.follow([job["id"]], timeout_s=None, as_json=as_json)
     if as_json:
@@ -50,6 +73,17 @@ def rebuild(*, wait: bool, as_json: bool) -> int:
     else:
         output.out.print(f"{output.state(job['state'])}  {job['id']}")
     return exits.OK
+
+
+def _result(path: str, body: dict[str, Any]) -> dict[str, Any]:
+    """What the job says in the end. Raises Quit where it does not succeed."""
+    with Server() as server:
+        job = server.post(f"{PATH}/{path}", body)
+        ended = watch(server, [Sent(path, job)], timeout_s=LONGEST_WAIT_S)[0]
+        said: dict[str, Any] | None = server.get(f"/api/jobs/{job['id']}").get("result")
+    if said is None:
+        raise Quit(exits.FAILED, f"job {job['id']} {ended['state']}: {(ended.get('error') or {}).get('message')}")
+    return said
 
 
 def _show(said: dict[str, Any]) -> None:

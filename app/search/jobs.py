@@ -35,7 +35,8 @@ class CompareGenerations(Job, kind="search.compare_generations", queue="bulk", t
 
 class SwapGeneration(
     Job, kind="search.swap_generation", queue="default", time_limit_s=86_400, retry_delays=(2.0, 30.0, 300.0),
-    open_to="operator", unique_key=lambda job: "swap", stages={"embed": 90, "build": 5, "follow": 5},
+    open_to="operator", running_cap=1,
+    unique_key=lambda job: job.name or "-", stages={"embed": 90, "build": 5, "follow": 5},
 ):  # fmt: skip
     """Search this generation from now on, and keep the one before; without a name, go back to that one."""
 

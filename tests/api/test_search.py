@@ -74,3 +74,20 @@ def test_a_proof_and_a_rebuild(lite_api: Api, desk: Desk) -> None:
     after = _search(lite_api, query="wheel")
     assert after["results"] == before["results"] and after["as_of"] == before["as_of"] + 1
     assert lite_api.client.post("/api/index/verify", json={"mend": True}).status_code == 422
+
+
+def test_generations_are_listed_and_changed_by_jobs(lite_api: Api, desk: Desk) -> None:
+    shown = lite_api.client.get("/api/index/generations").json()["data"]
+    assert shown == [{"name": "wordllama/l2_supercat/256", "dimension": 256, "state": "active", "changed_at": None}]
+    for path, body, kind in [
+        ("build", {}, "search.build_generation"),
+        ("compare", {"first": "a", "second": "b", "queries": ["x"]}, "search.compare_generations"),
+        ("swap", {"name": "tei/m/2"}, "search.swap_generation"),
+        ("drop", {"name": "tei/m/2"}, "search.drop_generation"),
+    ]:
+        answer = lite_api.client.post(f"/api/index/generations/{path}", json=body)
+        assert answer.status_code == 202 and answer.json()["kind"] == kind, answer.text
+    back = lite_api.client.post("/api/index/generations/rollback").json()
+    assert back["kind"] == "search.swap_generation"
+    assert lite_api.client.get(f"/api/jobs/{back['id']}").json()["payload"] == {"name": None}
+    assert lite_api.client.post("/api/index/generations/swap", json={}).status_code == 422
