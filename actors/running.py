@@ -10,7 +10,7 @@ from typing import Any
 
 import dramatiq
 
-from app.core.errors import AppError
+from app.core.errors import AppError, Later
 from app.core.settings import get_settings
 from app.jobs import rates
 from app.jobs.awaiting import AWAITS
@@ -22,6 +22,9 @@ from app.jobs.process import WorkerProcess
 from app.jobs.queues import QUEUES
 from app.jobs.results import checked_result
 from app.jobs.run import Run
+
+# A payload of a newer version is offered again after so long.
+LEFT_FOR_S = 15.0
 
 
 def add_actor(broker: LedgerBroker, declared: Declared) -> None:
@@ -51,7 +54,7 @@ def add_actor(broker: LedgerBroker, declared: Declared) -> None:
 
 
 async def _stoppable(process: WorkerProcess, run: Run, definition: type[Job], function: Callable[..., Any]) -> Any:
-    job = definition.load(run.claim.payload, run.claim.payload_version)
+    job = _loaded(definition, run)
     task = run.task
     assert task is not None
 
@@ -74,12 +77,22 @@ async def _stoppable(process: WorkerProcess, run: Run, definition: type[Job], fu
         run.attach(_nothing)
 
 
+def _loaded(definition: type[Job], run: Run) -> Job:
+    """The payload. One that a newer program wrote is left to a newer worker, as a kind that nobody here knows is."""
+    if run.claim.payload_version > definition.payload_version:
+        message = (
+            f"payload version {run.claim.payload_version} is newer than this worker's {definition.payload_version}"
+        )
+        raise Later(LEFT_FOR_S, f"{definition.kind}: {message}", code="payload_version")
+    return definition.load(run.claim.payload, run.claim.payload_version)
+
+
 def _nothing(_: AppError) -> None:
     """There is no code to stop any more."""
 
 
 def _run_in_lane(process: WorkerProcess, run: Run, definition: type[Job], function: Callable[..., Any]) -> Any:
-    job = definition.load(run.claim.payload, run.claim.payload_version)
+    job = _loaded(definition, run)
     progress = run.progress
     assert progress is not None
     if run.claim.must_mark_start:

@@ -17,6 +17,8 @@ MODULES = (
     "progress_latency",
     "sse_clients",
     "query_latency",
+    "engines",
+    "indexing",
     "schedules",
     "explain",
     "families",

@@ -5,10 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import sqlalchemy as sa
 
 from app.core import schema
 from app.core.db import database
 from app.jobs.definition import Job
+from app.jobs.models import JobRow
 from tests.journeys.conftest import Ledger
 from tests.support import earlier
 from tests.support.kinds import Sleep
@@ -61,3 +63,22 @@ def test_the_version_before_works_on_todays_schema(stack: Stack, ledger: Ledger,
     for job_id in late:
         stack.post(f"/api/jobs/{job_id}/cancel", None)
     assert {row.state for row in ledger.wait_all(late, timeout_s=60)} == {"cancelled"}
+
+
+def test_a_newer_payload_is_left_to_a_newer_worker(stack: Stack, ledger: Ledger) -> None:
+    """An older worker that meets it fails nothing and counts nothing; the job is offered again."""
+    stack.start(workers=0)
+    job_id = ledger.enqueue(Sleep(seconds=0.1))
+    _set_version(job_id, 99)
+    stack.add_worker()
+    row = ledger.wait(job_id, "retrying")
+    assert (row.tries, row.crashes) == (0, 0)
+    assert ledger.outcomes(job_id) == ["snoozed"]
+    _set_version(job_id, 1)
+    assert ledger.wait(job_id, timeout_s=40).state == "succeeded"
+
+
+def _set_version(job_id: str, version: int) -> None:
+    database().transaction(
+        lambda session: session.execute(sa.update(JobRow).where(JobRow.id == job_id).values(payload_version=version))
+    )
