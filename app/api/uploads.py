@@ -42,7 +42,7 @@ PATH = "/api/documents/upload"
 MOST_FILES = 1000
 PART_BYTES = 1024 * 1024
 Tag = Annotated[str, Field(max_length=100)]
-FIELDS = ("title", "language", "collection", "external_id", "url", "duplicates", "source")
+FIELDS = ("title", "language", "collection", "external_id", "url", "duplicates", "source", "password")
 
 
 class UploadFields(BaseModel):
@@ -57,6 +57,7 @@ class UploadFields(BaseModel):
     url: str | None = None
     duplicates: Duplicates = "allow"
     source: Annotated[str, Field(max_length=64)] = "upload"
+    password: Annotated[str, Field(max_length=255)] | None = None
     tags: Annotated[list[Tag], Field(max_length=100)] = []
     metadata: dict[str, Any] = {}
 
@@ -132,7 +133,7 @@ async def upload(request: Request, caller: CollectionCaller, key: OnceKey) -> Re
     once = Once(key, _digest(fields, files))
 
     def work(session: Session) -> Answer:
-        return _taken(session, caller, about, files, fields.duplicates)
+        return _taken(session, caller, about, files, fields)
 
     return await answered(request, caller.tenant, await once.run(caller.tenant, work))
 
@@ -200,7 +201,7 @@ def _digest(fields: UploadFields, files: list[File]) -> str:
     return hashlib.sha256(json.dumps([PATH, said]).encode()).hexdigest()
 
 
-def _taken(session: Session, caller: Identity, about: About, files: list[File], duplicates: Duplicates) -> Answer:
+def _taken(session: Session, caller: Identity, about: About, files: list[File], fields: UploadFields) -> Answer:
     within = reach(session, caller, scopes.WRITE)
     shown, errors = [], [_refusal(one.name, one.error) for one in files if one.error is not None]
     for one in files:
@@ -215,7 +216,8 @@ def _taken(session: Session, caller: Identity, about: About, files: list[File], 
                     tenant=caller.tenant,
                     request_id=caller.request_id,
                     reach=within,
-                    duplicates=duplicates,
+                    duplicates=fields.duplicates,
+                    password=fields.password,
                 )
         except AppError as error:
             if len(files) == 1:
@@ -241,20 +243,28 @@ def _refusal(name: str, error: AppError) -> dict[str, Any]:
     return {"file_name": name, "code": error.code, "detail": error.message}
 
 
+class ReprocessRequest(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    password: Annotated[str, Field(max_length=255)] | None = Field(None, description="Of a locked file.")
+
+
 @router.post(
     "/documents/{document_id}/reprocess", summary="Read a document again, from its original where it has one",
     status_code=202,
 )  # fmt: skip
-async def reprocess(request: Request, caller: CollectionCaller, document_id: str) -> Response:
+async def reprocess(
+    request: Request, caller: CollectionCaller, document_id: str, body: ReprocessRequest | None = None
+) -> Response:
     """After a failure, or when a newer version reads better. What is searched stays until the new is there."""
-    answer = await in_transaction(_reprocess, caller, document_id)
+    answer = await in_transaction(_reprocess, caller, document_id, body.password if body is not None else None)
     return await answered(request, caller.tenant, answer)
 
 
-def _reprocess(session: Session, caller: Identity, document_id: str) -> Answer:
+def _reprocess(session: Session, caller: Identity, document_id: str, password: str | None) -> Answer:
     within = reach(session, caller, scopes.WRITE)
     document = catalog.get(session, caller.tenant, document_id, lock=True, reach=within)
-    return answer_of(uploads.reprocess(session, document, request_id=caller.request_id))
+    return answer_of(uploads.reprocess(session, document, request_id=caller.request_id, password=password))
 
 
 @router.get("/documents/{document_id}/original", summary="The file as it came", response_class=StreamingResponse)

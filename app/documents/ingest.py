@@ -84,7 +84,12 @@ async def ingest(document_id: int, version_id: int, progress: Progress, *, anew:
         return ended
     draft = Draft(fields=dict(version.fields))
     with draft.timed("extract"):
-        await (_extract_file(version, draft, progress) if version.blob_key else extract_body(version, draft))
+        try:
+            await (_extract_file(version, draft, progress) if version.blob_key else extract_body(version, draft))
+        except InvalidInput:
+            if version.password is not None:
+                await in_transaction(_forget_password, claim, version_id)
+            raise
     progress.report(stage="chunk")
     with draft.timed("chunk"):
         await asyncio.to_thread(cut, draft)
@@ -116,6 +121,12 @@ def _begin(
     current.fetched_at = document.fetched_at = version.fetched_at
     version.state, version.body, version.html = "unchanged", None, None
     return version, _result("unchanged", document_id, current.id, Draft()) | {"chunks": document.chunk_count}
+
+
+def _forget_password(session: Session, claim: Claim, version_id: int) -> None:
+    """It did not open the file, and is of no use to the next try."""
+    ledger.hold(session, claim)
+    session.execute(sa.update(DocumentVersion).where(DocumentVersion.id == version_id).values(password=None))
 
 
 def _locked(session: Session, tenant: str, document_id: int, version_id: int) -> tuple[Document, DocumentVersion]:
@@ -165,7 +176,7 @@ async def _extract_file(version: DocumentVersion, draft: Draft, progress: Progre
         await blobs().fetch(version.blob_key, blob)
         found: dict[str, Any] = await lanes.run(
             EXTRACT_FILE,
-            {"name": name, "media_type": version.media_type or ""},
+            {"name": name, "media_type": version.media_type or "", "password": version.password},
             blob=blob,
             time_limit_s=EXTRACT_FILE_LIMIT_S,
             on_progress=lambda said: progress.report(**said),
@@ -238,7 +249,7 @@ def _index(session: Session, claim: Claim, document_id: int, version_id: int, dr
 def make_current(session: Session, document: Document, version: DocumentVersion, draft: Draft) -> None:
     """The version is what is searched from now on. Takes the number of a change: see replace_document."""
     now = clock.now()
-    version.text, version.language, version.body = draft.text, draft.language, None
+    version.text, version.language, version.body, version.password = draft.text, draft.language, None, None
     if document.version_id is not None and document.version_id != version.id:
         session.execute(
             sa.update(DocumentVersion).where(DocumentVersion.id == document.version_id).values(state="superseded")

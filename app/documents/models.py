@@ -133,6 +133,8 @@ class DocumentVersion(Base):
     media_type: Mapped[str | None] = mapped_column(sa.String(127))
     file_name: Mapped[str | None] = mapped_column(sa.String(255))
     page_count: Mapped[int | None]
+    # Of a locked file, until it has been read or turned out to be wrong. No answer shows it, and no payload holds it.
+    password: Mapped[str | None] = mapped_column(sa.String(255))
     # What was received: body and html, or the file.
     size_bytes: Mapped[int] = mapped_column(BigId, default=0, server_default="0")
     language: Mapped[str | None] = mapped_column(sa.String(35))

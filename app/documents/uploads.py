@@ -60,6 +60,7 @@ def accept_file(
     reach: Reach = None,
     duplicates: Duplicates = "allow",
     parent_id: int | None = None,
+    password: str | None = None,
 ) -> Taken:
     """The document with this file as its newest version, and the job for it.
 
@@ -76,7 +77,7 @@ def accept_file(
     document_id = find_or_make(session, about, tenant=tenant, reach=reach)
     if parent_id is not None:
         session.get_one(Document, document_id).parent_id = parent_id
-    version_id = receive_file(session, document_id, about, original, tenant=tenant)
+    version_id = receive_file(session, document_id, about, original, tenant=tenant, password=password)
     job = IngestDocument(document_id=document_id, version_id=version_id)
     row = enqueue(session, job, tenant=tenant, request_id=request_id, document_id=document_id)
     return Taken(document_id, row)
@@ -96,13 +97,22 @@ def _with_these_bytes(session: Session, tenant: str, blob_key: str, reach: Reach
     return session.scalar(query.order_by(Document.id).limit(1))
 
 
-def receive_file(session: Session, document_id: int, about: About, original: Original, *, tenant: str) -> int:
+def receive_file(
+    session: Session,
+    document_id: int,
+    about: About,
+    original: Original,
+    *,
+    tenant: str,
+    password: str | None = None,
+) -> int:
     """The id of the version that names this file; the same again, while the first still waits, is the first."""
     fields = about.fields()
     query = sa.select(DocumentVersion).where(DocumentVersion.document_id == document_id)
     latest = session.scalars(query.order_by(DocumentVersion.id.desc()).limit(1)).one_or_none()
     said = None if latest is None else (latest.state, latest.content_hash, latest.fields)
     if latest is not None and said == ("received", original.blob_key, fields):
+        latest.password = password or latest.password
         return latest.id
     now = clock.now()
     version = DocumentVersion(
@@ -114,6 +124,7 @@ def receive_file(session: Session, document_id: int, about: About, original: Ori
         blob_key=original.blob_key,
         media_type=original.media_type,
         file_name=original.file_name,
+        password=password,
         url=about.url,
         fields=fields,
         size_bytes=original.size_bytes,
@@ -135,7 +146,7 @@ def accept_attachments(
         accept_file(session, one, original, tenant=document.tenant, request_id=request_id, parent_id=document.id)
 
 
-def reprocess(session: Session, document: Document, *, request_id: str | None) -> JobRow:
+def reprocess(session: Session, document: Document, *, request_id: str | None, password: str | None = None) -> JobRow:
     """The job that reads the document's newest content again, from the original where there is one.
 
     Raises Conflict where nothing is kept to read.
@@ -146,6 +157,7 @@ def reprocess(session: Session, document: Document, *, request_id: str | None) -
         raise Conflict("nothing of this document is kept that could be read again", code="nothing_kept")
     if latest.state != "received":
         latest = _again(session, latest)
+    latest.password = password or latest.password
     job = ReprocessDocument(document_id=document.id, version_id=latest.id)
     return enqueue(session, job, tenant=document.tenant, request_id=request_id, document_id=document.id)
 

@@ -9,13 +9,16 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import pypdf
 import pytest
+import sqlalchemy as sa
 
 from app.core import clock
 from app.core.blobs import blobs
 from app.core.db import database
 from app.core.errors import InvalidInput
 from app.documents import originals
+from app.documents.models import DocumentVersion
 from tests.api.conftest import Api
 from tests.api.test_collections import found
 from tests.api.test_keys import holder
@@ -220,3 +223,31 @@ def test_the_form_stands_in_the_openapi_document(api: Api) -> None:
     operation = api.anyone.get("/openapi.json").json()["paths"][PATH]["post"]
     form = operation["requestBody"]["content"]["multipart/form-data"]["schema"]
     assert "file" in form["properties"] and json.dumps(form)
+
+
+def test_a_locked_pdf_opens_with_its_password(api: Api, desk: Desk, tmp_path: Path) -> None:
+    """Given with the file, or afterwards; it is nowhere to be seen, and gone when it has served or failed."""
+    whole = made_documents.make(tmp_path, "pdf", "penstock").path
+    writer = pypdf.PdfWriter(clone_from=whole)
+    writer.encrypt("sesame", algorithm="AES-256")
+    locked = tmp_path / "locked.pdf"
+    writer.write(str(locked))
+
+    def kept() -> list[str | None]:
+        return desk.db.read(lambda session: list(session.scalars(sa.select(DocumentVersion.password))))
+
+    first = send(api.client, locked).json()
+    with pytest.raises(InvalidInput, match="encrypted"):
+        desk.work(first["id"])
+    again = api.client.post(f"/api/documents/{first['document_id']}/reprocess", json={"password": "wrong"}).json()
+    assert "wrong" in kept() and "wrong" not in json.dumps(api.client.get(f"/api/jobs/{again['id']}").json())
+    with pytest.raises(InvalidInput, match="another one"):
+        desk.work(again["id"])
+    assert set(kept()) == {None}
+    third = api.client.post(f"/api/documents/{first['document_id']}/reprocess", json={"password": "sesame"}).json()
+    assert desk.work(third["id"])["status"] == "indexed"
+    assert set(kept()) == {None}
+    given = send(api.client, locked, password="sesame", external_id="x").json()
+    assert "sesame" not in api.client.get(f"/api/documents/{given['document_id']}").text
+    assert desk.work(given["id"])["status"] == "indexed"
+    assert api.client.post("/api/search", json={"query": "penstock", "mode": "keyword"}).json()["total"] == 2

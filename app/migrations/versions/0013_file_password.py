@@ -1,0 +1,19 @@
+"""The password of a locked file, kept until the file has been read."""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0013"
+down_revision = "0012"
+branch_labels = None
+depends_on = None
+
+
+def upgrade() -> None:
+    op.add_column("document_version", sa.Column("password", sa.String(length=255), nullable=True))
+
+
+def downgrade() -> None:
+    op.drop_column("document_version", "password")
