@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import time
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import numpy as np
 import pytest
+import sqlalchemy as sa
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from sqlalchemy.orm import Session
 
 from app.core import clock
@@ -18,6 +22,7 @@ from app.search.engines.embedded import EmbeddedEngine, Follower
 from app.search.engines.face import Ask, Filters, Model
 from app.search.engines.reading import counter
 from app.search.index import prune_changes, touch_document
+from app.search.models import Change
 from app.search.query import Question
 from tests.support.desk import TENANT, Desk, encode
 
@@ -86,6 +91,37 @@ def test_changes_are_numbered_without_gaps(desk: Desk) -> None:
     with ThreadPoolExecutor(4) as pool:
         taken = list(pool.map(touch, results * 8))
     assert sorted(taken) == list(range(before + 1, before + 25))
+
+
+@settings(max_examples=5, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(pauses=st.lists(st.lists(st.integers(0, 15), min_size=3, max_size=8), min_size=2, max_size=3))
+def test_overlapping_writers_never_hide_a_change(desk: Desk, pauses: list[list[int]]) -> None:
+    """Each holds its transaction open for some milliseconds after it took its number; a follower that reads all the
+    while has met every number in the end, and none twice."""
+
+    def write(mine: list[int]) -> None:
+        for pause_ms in mine:
+            desk.db.transaction(_slow_touch, pause_ms / 1000)
+
+    before, _ = desk.db.read(counter)
+    seen: list[int] = []
+    with ThreadPoolExecutor(len(pauses)) as pool:
+        writing = [pool.submit(write, mine) for mine in pauses]
+        while not all(one.done() for one in writing):
+            seen += desk.db.read(_numbers_after, max([before, *seen]))
+        for one in writing:
+            one.result()
+    seen += desk.db.read(_numbers_after, max([before, *seen]))
+    assert seen == list(range(before + 1, before + 1 + sum(map(len, pauses))))
+
+
+def _slow_touch(session: Session, pause_s: float) -> None:
+    touch_document(session, tenant=TENANT, document_id=1)
+    time.sleep(pause_s)
+
+
+def _numbers_after(session: Session, at: int) -> list[int]:
+    return list(session.scalars(sa.select(Change.seq).where(Change.seq > at).order_by(Change.seq)))
 
 
 @pytest.mark.parametrize(
