@@ -20,6 +20,8 @@ from starlette.types import ASGIApp
 from app.api import (
     bulk,
     collections,
+    content,
+    crawl_metrics,
     docs,
     documents,
     documents_batch,
@@ -27,6 +29,7 @@ from app.api import (
     events,
     generations,
     health,
+    intake,
     jobs,
     keys,
     openapi,
@@ -90,7 +93,7 @@ class Api(FastAPI):
             )
         # Several files may come in one form, and its parts have headers.
         most = max(settings.max_body_bytes, 2 * settings.max_upload_bytes)
-        larger = {uploads.PATH: most, documents_batch.PATH: most}
+        larger = {uploads.PATH: most, documents_batch.PATH: most, intake.FIRECRAWL: intake.LARGEST_BODY_BYTES}
         return Edge(stack, max_body_bytes=settings.max_body_bytes, larger=larger)
 
     def openapi(self) -> dict[str, Any]:
@@ -129,6 +132,9 @@ def create_app() -> FastAPI:
         documents_batch,
         documents_bulk,
         collections,
+        intake,
+        crawl_metrics,
+        content,
         search,
         search_index,
         generations,

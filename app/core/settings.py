@@ -125,6 +125,11 @@ class Settings(BaseSettings):
     tick_days: int = Field(30, ge=2, description="Days that it is kept what became of a schedule's ticks.")
     audit_days: int = Field(400, ge=0, description="Days that the audit log is kept; 0: for ever.")
 
+    webhook_secret: SecretStr = Field(
+        SecretStr(""),
+        description="What senders sign their webhooks with, 32 characters or more; else none is taken.",
+    )
+    intake_days: int = Field(90, ge=1, description="Days that delivered events are kept.")
     webhook_secrets: SecretStr = Field(
         SecretStr(""), description="What completion webhooks are signed with, newest first; by default the API secret."
     )
@@ -217,17 +222,26 @@ class Settings(BaseSettings):
 
     def check_secrets(self) -> None:
         """Raises ConfigError with every weak or missing secret; an api refuses to start with one."""
-        faults, secret = [], self.api_secret.get_secret_value()
+        secret, webhooks = self.api_secret.get_secret_value(), self.webhook_secret.get_secret_value()
         if self.demo:
             return
+        faults = [f"{PREFIX}API_SECRET {fault}" for fault in _faults(secret)]
         if not secret:
-            faults.append("is missing (make one: openssl rand -hex 32)")
-        elif len(secret) < SHORTEST_SECRET:
-            faults.append(f"is shorter than {SHORTEST_SECRET} characters")
-        if secret and (secret != secret.strip() or len(set(secret)) < FEWEST_CHARACTERS):
-            faults.append("is too easy to guess")
+            faults = [f"{PREFIX}API_SECRET is missing (make one: openssl rand -hex 32)"]
+        if webhooks:
+            faults += [f"{PREFIX}WEBHOOK_SECRET {fault}" for fault in _faults(webhooks)]
         if faults:
-            raise ConfigError("; ".join(f"{PREFIX}API_SECRET {fault}" for fault in faults))
+            raise ConfigError("; ".join(faults))
+
+
+def _faults(secret: str) -> list[str]:
+    """What makes it a weak one."""
+    faults = []
+    if len(secret) < SHORTEST_SECRET:
+        faults.append(f"is shorter than {SHORTEST_SECRET} characters")
+    if secret != secret.strip() or len(set(secret)) < FEWEST_CHARACTERS:
+        faults.append("is too easy to guess")
+    return faults
 
 
 @lru_cache(maxsize=1)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from datetime import timedelta
 from pathlib import Path
 
@@ -18,25 +18,28 @@ from app.jobs.models import JobRow
 
 # So long a blob that no row names stays: its row may be about to come.
 SWEPT_AFTER = timedelta(days=1)
+Named = Callable[[Session, list[str]], set[str]]
 LOOKED_UP_AT_ONCE = 500
 FOLDER = "originals"
 
 
-async def sweep_blobs(store: Blobs) -> int:
-    """Delete originals that no row has named for a day; how many there were."""
+async def sweep_blobs(store: Blobs, *named: Named) -> int:
+    """Delete blobs that no row has named for a day; how many there were. `named`: which of these keys rows of other
+    rooms name."""
     before, batch, gone = clock.now() - SWEPT_AFTER, [], 0
     async for key, written_at in store.written():
         if written_at < before:
             batch.append(key)
         if len(batch) >= LOOKED_UP_AT_ONCE:
-            gone += await _delete_unnamed(store, batch)
+            gone += await _delete_unnamed(store, batch, named)
             batch = []
-    return gone + await _delete_unnamed(store, batch)
+    return gone + await _delete_unnamed(store, batch, named)
 
 
-async def _delete_unnamed(store: Blobs, keys: list[str]) -> int:
+async def _delete_unnamed(store: Blobs, keys: list[str], named: Sequence[Named]) -> int:
     gone = 0
-    for key in set(keys) - await read(_named, keys):
+    kept = set().union(*[await read(one, keys) for one in (_named, *named)])
+    for key in set(keys) - kept:
         try:
             if await store.written_at(key) < clock.now() - SWEPT_AFTER:  # else somebody has just brought it again
                 await store.delete(key)

@@ -25,6 +25,7 @@ class Policy:
     idempotency_keys: datetime | None
     throttles: datetime | None
     changes: datetime | None
+    deliveries: datetime | None
 
     @classmethod
     def at(cls, now: datetime) -> Policy:
@@ -39,6 +40,7 @@ class Policy:
             idempotency_keys=now - KEEP_ANSWERS,
             throttles=now,
             changes=now - KEEP_CHANGES,
+            deliveries=_before(now, settings.intake_days),
         )
 
 

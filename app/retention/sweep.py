@@ -22,6 +22,8 @@ from app.jobs.progress import Progress
 from app.jobs.states import OPEN
 from app.retention.policy import Policy
 from app.search import index
+from app.sources.intake import named_blobs
+from app.sources.models import Delivery
 from app.tenants.models import AuditEntry
 
 BATCH = 500
@@ -37,6 +39,7 @@ async def sweep(progress: Progress, policy: Policy | None = None) -> dict[str, A
         "audit_entries": (policy.audit_entries, partial(delete_before, column=AuditEntry.at)),
         "idempotency_keys": (policy.idempotency_keys, partial(delete_before, column=IdempotencyRow.created_at)),
         "throttles": (policy.throttles, partial(delete_before, column=ThrottleRow.free_at)),
+        "deliveries": (policy.deliveries, partial(delete_before, column=Delivery.received_at)),
         "changes": (policy.changes, index.prune_changes),
     }
     for name, (before, delete) in steps.items():
@@ -48,7 +51,7 @@ async def sweep(progress: Progress, policy: Policy | None = None) -> dict[str, A
             if gone < BATCH or name == "changes":
                 break
     progress.report(sum(deleted.values()), unit="rows", message="blobs")
-    deleted["blobs"] = await originals.sweep_blobs(blobs())
+    deleted["blobs"] = await originals.sweep_blobs(blobs(), named_blobs)
     return {"deleted": deleted}
 
 

@@ -1,0 +1,104 @@
+"""Webhooks in: an event is stored, answered and never lost; what came can be listed and done again."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Query, Request, Response
+from fastapi.responses import JSONResponse
+from sqlalchemy.orm import Session
+
+from app.api.deps import Admin, Identity, Page, Paging, Reader
+from app.api.errors import problem
+from app.api.keys import note
+from app.core.db import in_transaction, read
+from app.core.errors import InvalidInput, NotAllowed
+from app.jobs.timetable import DEFAULT_TENANT
+from app.sources import intake
+from app.sources.intake import Malformed
+
+router = APIRouter(prefix="/api", tags=["intake"])
+
+FIRECRAWL = "/api/webhook/firecrawl"
+# A page with its HTML; what is larger is no event.
+LARGEST_BODY_BYTES = 64 * 1024 * 1024
+HINT = "See the body of the event in Firecrawl's documentation of webhooks; `errors` names what is wrong."
+_BODY = {"requestBody": {"required": True, "content": {"application/json": {"schema": {"type": "object"}}}}}
+_ANSWERS: dict[int | str, dict[str, Any]] = {
+    200: {"description": "Acknowledged: there was nothing to index."},
+    202: {"description": "A job for each page; `failed_documents` names those that are none."},
+    400: {"description": "The signature is not of its shape."},
+    401: {"description": "The signature is missing or wrong."},
+}
+
+
+@router.post(
+    "/webhook/firecrawl", summary="Take an event of Firecrawl", status_code=202, openapi_extra=_BODY, responses=_ANSWERS
+)
+async def firecrawl(request: Request) -> Response:
+    """Signed by `X-Firecrawl-Signature: sha256=…` over the raw body. Stored, with a job for each page, before the
+    answer; the same event again is answered as the first time."""
+    body = await request.body()
+    try:
+        intake.verify(body, request.headers.get("x-firecrawl-signature"))
+    except Malformed as error:
+        return problem(request.scope, 400, error.message, code=error.code)
+    except NotAllowed as error:
+        return problem(request.scope, 401, error.message, code=error.code)
+    given = await intake.kept(DEFAULT_TENANT, "firecrawl", body, request.state.request_id)
+    try:
+        answered = await in_transaction(intake.take_firecrawl, given)
+    except InvalidInput as error:
+        if error.code != "webhook_payload":
+            raise
+        detail = {"error": error.message, "validation_errors": error.errors, "hint": HINT}
+        return problem(request.scope, 422, detail, code=error.code, errors=error.errors)
+    return JSONResponse(answered.body, status_code=answered.status)
+
+
+Source = Annotated[Literal["firecrawl", "changedetection"] | None, Query(description="Only of this sender.")]
+Outcome = Annotated[Literal["accepted", "acknowledged"] | None, Query(description="Only with this outcome.")]
+
+
+@router.get("/deliveries/in", summary="What senders delivered, the newest first")
+async def list_deliveries(
+    caller: Reader, paging: Paging, source: Source = None, outcome: Outcome = None
+) -> dict[str, Any]:
+    return await read(_page, caller, paging, source, outcome)
+
+
+@router.get("/deliveries/in/{delivery_id}", summary="One delivery, with its body where that is short")
+async def show_delivery(caller: Reader, delivery_id: int) -> dict[str, Any]:
+    row = await read(intake.get, caller.tenant, min(delivery_id, 2**62))
+    return intake.shown(row) | {"body": row.body}
+
+
+@router.post("/deliveries/in/{delivery_id}/replay", summary="Do once more what a delivery asks for")
+async def replay(caller: Admin, delivery_id: int) -> dict[str, Any]:
+    """What is already indexed and has not changed is left as it is."""
+    row = await read(intake.get, caller.tenant, min(delivery_id, 2**62))
+    body = await intake.body_of(row)
+    return await in_transaction(_replay, caller, row.id, body)
+
+
+def _replay(session: Session, caller: Identity, delivery_id: int, body: bytes) -> dict[str, Any]:
+    answered = intake.replay(session, caller.tenant, delivery_id, body, caller.request_id)
+    note(session, caller, "deliveries.replay", str(delivery_id), tenant=caller.tenant)
+    return {"status": answered.status, "answer": answered.body}
+
+
+def _page(session: Session, caller: Identity, paging: Page, source: str | None, outcome: str | None) -> dict[str, Any]:
+    rows = intake.listed(
+        session, caller.tenant, source=source, outcome=outcome, before_id=last_id(paging), limit=paging.limit + 1
+    )
+    return paging.cut(rows, intake.shown, lambda row: [row.id])
+
+
+def last_id(paging: Page) -> int | None:
+    """The id that the page goes on behind."""
+    match paging.after:
+        case None:
+            return None
+        case [int(last)] if 0 <= last < 2**63:
+            return last
+    raise InvalidInput("the cursor is not one of ours", code="cursor")

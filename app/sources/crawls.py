@@ -1,0 +1,173 @@
+"""Crawls as their events tell them: when they began and ended, and what became of their pages, counted when asked."""
+
+from __future__ import annotations
+
+from collections import Counter
+from datetime import UTC, datetime
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import Session
+
+from app.core import clock
+from app.core.errors import NotFound
+from app.documents.jobs import IngestDocument
+from app.documents.models import DocumentVersion
+from app.documents.text import clean_line
+from app.jobs.models import JobRow
+from app.jobs.states import OPEN
+from app.jobs.view import moment
+from app.sources.firecrawl_events import Event
+from app.sources.models import CrawlSession
+
+_STATE_OF_END = {"completed": "completed", "failed": "failed", "cancelled": "cancelled"}
+MOST_PAGES = 10_000
+
+
+def follow(session: Session, tenant: str, event: Event) -> CrawlSession:
+    """The crawl as it is after the event: made where no event told of it before, and never opened again."""
+    assert event.crawl_id is not None
+    row = _found_or_made(session, tenant, event)
+    url = event.metadata.get("url")
+    row.base_url = row.base_url or (clean_line(url, 2000) if isinstance(url, str) else None)
+    row.initiated_at = row.initiated_at or _time(event.metadata.get("initiated_at"))
+    row.extra = {**row.extra, **event.metadata}
+    if row.state in _STATE_OF_END.values():
+        return row
+    failed = not event.success and event.step != "page"
+    if event.ends or failed:
+        row.state = "failed" if failed else _STATE_OF_END[event.step]
+        row.success = row.state == "completed"
+        row.completed_at = clock.now()
+        row.error_message = clean_line(event.error, 2000) or ("no reason was given" if row.state == "failed" else None)
+    return row
+
+
+def get(session: Session, tenant: str, crawl_id: str) -> CrawlSession:
+    """Raises NotFound."""
+    query = sa.select(CrawlSession).where(CrawlSession.tenant == tenant, CrawlSession.crawl_id == crawl_id)
+    row = session.scalars(query).one_or_none()
+    if row is None:
+        raise NotFound(f"Crawl not found: {crawl_id}", code="crawl_not_found")
+    return row
+
+
+def listed(session: Session, tenant: str, *, before_id: int | None, limit: int) -> list[CrawlSession]:
+    """The newest first."""
+    query = sa.select(CrawlSession).where(CrawlSession.tenant == tenant)
+    if before_id is not None:
+        query = query.where(CrawlSession.id < before_id)
+    return list(session.scalars(query.order_by(CrawlSession.id.desc()).limit(limit)))
+
+
+def shown(session: Session, row: CrawlSession, *, per_page: bool = False) -> dict[str, Any]:
+    """The crawl with its pages counted as they are now, and how long each step took in all."""
+    pages = _pages(session, row)
+    states = Counter(page["state"] for page in pages)
+    times = ("chunk", "embed", "index")
+    spent = {name: round(sum(page["timings"].get(name, 0.0) for page in pages), 2) for name in times}
+    view: dict[str, Any] = {
+        "crawl_id": row.crawl_id,
+        "crawl_url": row.base_url,
+        "operation": row.operation,
+        "status": row.state,
+        "success": row.success,
+        "started_at": moment(row.started_at),
+        "completed_at": moment(row.completed_at) if row.completed_at else None,
+        "duration_ms": _between(row.started_at, row.completed_at),
+        "e2e_duration_ms": _between(row.initiated_at, row.completed_at),
+        "total_pages": len(pages),
+        "pages_indexed": states["indexed"],
+        "pages_failed": states["failed"],
+        "aggregate_timing": {
+            "chunking_ms": spent["chunk"],
+            "embedding_ms": spent["embed"],
+            "qdrant_ms": spent["index"],
+            "bm25_ms": 0.0,  # both indexes are written by one transaction
+        },
+        "error_message": row.error_message,
+        "extra_metadata": row.extra,
+    }
+    if per_page:
+        view["per_page_metrics"] = [_page_metric(page) for page in pages]
+    return view
+
+
+def _pages(session: Session, row: CrawlSession) -> list[dict[str, Any]]:
+    """Each page of the crawl: its url, whether it is indexed, failed or waits, and its job's times."""
+    wanted = (DocumentVersion.tenant == row.tenant, DocumentVersion.crawl_session == row.crawl_id)
+    columns = (DocumentVersion.id, DocumentVersion.document_id, DocumentVersion.url, DocumentVersion.state)
+    versions = session.execute(sa.select(*columns).where(*wanted).order_by(DocumentVersion.id).limit(MOST_PAGES)).all()
+    jobs: dict[int, JobRow] = {}
+    ids = [version.document_id for version in versions]
+    for first in range(0, len(ids), 500):
+        query = sa.select(JobRow).where(JobRow.document_id.in_(ids[first : first + 500]), JobRow.tenant == row.tenant)
+        for job in session.scalars(query.where(JobRow.kind == IngestDocument.kind).order_by(JobRow.id)):
+            jobs[int(job.payload.get("version_id", 0))] = job
+    return [_page(version, jobs.get(version.id)) for version in versions]
+
+
+def _page(version: Any, job: JobRow | None) -> dict[str, Any]:
+    state = "waiting"
+    if version.state != "received":
+        state = "indexed"
+    elif job is None or job.state not in OPEN:
+        state = "failed"
+    result = job.result if job is not None and job.result else {}
+    return {
+        "url": version.url,
+        "state": state,
+        "timings": result.get("timings_ms", {}),
+        "error": job.error_message if job is not None else None,
+        "at": job.finished_at if job is not None else None,
+    }
+
+
+def _page_metric(page: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "url": page["url"],
+        "operation_type": "indexing",
+        "operation_name": "index_document",
+        "duration_ms": round(sum(page["timings"].values()), 2),
+        "success": None if page["state"] == "waiting" else page["state"] == "indexed",
+        "error_message": page["error"],
+        "timestamp": moment(page["at"]) if page["at"] else None,
+    }
+
+
+def _found_or_made(session: Session, tenant: str, event: Event) -> CrawlSession:
+    wanted = (CrawlSession.tenant == tenant, CrawlSession.crawl_id == event.crawl_id)
+    query = sa.select(CrawlSession).where(*wanted).with_for_update()
+    row = session.scalars(query).one_or_none()
+    if row is not None:
+        return row
+    row = CrawlSession(
+        tenant=tenant,
+        crawl_id=str(event.crawl_id),
+        operation=event.operation,
+        state="in_progress",
+        extra={},
+        started_at=clock.now(),
+    )
+    try:
+        with session.begin_nested():
+            session.add(row)
+    except IntegrityError:  # another event of it, a moment ago
+        return session.scalars(query).one()
+    return row
+
+
+def _time(value: Any) -> datetime | None:
+    """An ISO time; one without a zone is UTC."""
+    if not isinstance(value, str):
+        return None
+    try:
+        found = datetime.fromisoformat(value)
+    except ValueError:
+        return None
+    return found.replace(tzinfo=UTC) if found.tzinfo is None else found.astimezone(UTC)
+
+
+def _between(first: datetime | None, last: datetime | None) -> float | None:
+    return None if first is None or last is None else round((last - first).total_seconds() * 1000, 2)

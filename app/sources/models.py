@@ -1,0 +1,67 @@
+"""Tables of sources: deliveries as they came, and crawls."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.orm import Mapped, mapped_column
+
+from app.core.db import Base, BigId, JsonColumn, UtcDateTime
+
+
+class Delivery(Base):
+    """One event as its sender delivered it, and what it was answered; the same bytes again are the same delivery.
+
+    outcome: accepted (jobs were made), acknowledged (there was nothing to do), refused (it is no event of ours).
+    """
+
+    __tablename__ = "intake_delivery"
+    __table_args__ = (
+        sa.Index("uq_intake_delivery", "tenant", "source", "digest", unique=True),
+        sa.Index("ix_intake_delivery_received", "received_at"),
+        sa.Index("ix_intake_delivery_blob", "blob_key"),
+        {"sqlite_autoincrement": True},
+    )
+
+    id: Mapped[int] = mapped_column(BigId, primary_key=True)
+    tenant: Mapped[str] = mapped_column(sa.String(64))
+    source: Mapped[str] = mapped_column(sa.String(32))
+    event_type: Mapped[str] = mapped_column(sa.String(64))
+    digest: Mapped[str] = mapped_column(sa.String(64))
+    # The bytes as text, or where they are too many for a row, as a blob.
+    body: Mapped[str | None] = mapped_column(sa.Text)
+    blob_key: Mapped[str | None] = mapped_column(sa.String(64))
+    size_bytes: Mapped[int]
+    crawl_id: Mapped[str | None] = mapped_column(sa.String(255))
+    outcome: Mapped[str] = mapped_column(sa.String(16))
+    answer: Mapped[dict[str, Any]] = mapped_column(JsonColumn)
+    jobs: Mapped[int]
+    repeats: Mapped[int] = mapped_column(default=0, server_default="0")
+    request_id: Mapped[str | None] = mapped_column(sa.String(128))
+    received_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    replayed_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+
+
+class CrawlSession(Base):
+    """A crawl or another run of a sender, as its events tell it. Counts are read where they are true, not kept."""
+
+    __tablename__ = "crawl_session"
+    __table_args__ = (
+        sa.Index("uq_crawl_session", "tenant", "crawl_id", unique=True),
+        {"sqlite_autoincrement": True},
+    )
+
+    id: Mapped[int] = mapped_column(BigId, primary_key=True)
+    tenant: Mapped[str] = mapped_column(sa.String(64))
+    crawl_id: Mapped[str] = mapped_column(sa.String(255))
+    operation: Mapped[str] = mapped_column(sa.String(32))
+    state: Mapped[str] = mapped_column(sa.String(16))
+    base_url: Mapped[str | None] = mapped_column(sa.Text)
+    success: Mapped[bool | None]
+    error_message: Mapped[str | None] = mapped_column(sa.Text)
+    extra: Mapped[dict[str, Any]] = mapped_column(JsonColumn, default=dict)
+    initiated_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    started_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    completed_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
