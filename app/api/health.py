@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import importlib.metadata
+import math
 import threading
 from typing import Any
 
@@ -32,6 +33,7 @@ router = APIRouter(tags=["health"])
 
 SQL_PATIENCE_S = 2.0
 SEARCH_PATIENCE_S = 2.0
+EMBEDDER_ASKED_S = 30.0
 # Every so many samples the metrics of the index are taken.
 SEARCH_TURNS = 40
 LAG_SAMPLE_S = 0.25
@@ -56,6 +58,7 @@ class Pulse:
         self._lags = [0.0] * LAG_SAMPLES
         self._sampling: asyncio.Task[None] | None = None
         self._asking: asyncio.Task[str] | None = None
+        self._embedder = (-math.inf, OK)
         self._telling: asyncio.Task[tuple[str, Lag | None]] | None = None
 
     def start(self) -> None:
@@ -98,6 +101,12 @@ class Pulse:
         metrics.SEARCH_CHANGES_BEHIND.set(lag.changes)
         metrics.SEARCH_SECONDS_BEHIND.set(lag.seconds)
         return OK, lag
+
+    async def embedder(self) -> str:
+        """`healthy` or what is wrong with the server of embeddings; asked twice a minute at most, since it may cost."""
+        if clock.monotonic() - self._embedder[0] > EMBEDDER_ASKED_S:
+            self._embedder = clock.monotonic(), await _ask_embedder()
+        return self._embedder[1]
 
     def _search_down(self, reason: str) -> tuple[str, None]:
         metrics.SEARCH_UP.set(0)
@@ -142,8 +151,6 @@ async def _services(request: Request) -> tuple[dict[str, str], Lag | None]:
     services, lag = {"sql": await _pulse(request).sql(), "redis": redis}, None
     if get_settings().search_engine != "embedded" and services["sql"] == OK:
         services["search"], lag = await _pulse(request).search()
-    if get_settings().embedder in REMOTE:
-        services["embedder"] = await _ask_embedder()
     if get_settings().blob_url.startswith("s3:"):
         services["originals"] = await _ask_originals()
     return services, lag
@@ -185,8 +192,7 @@ async def livez() -> dict[str, str]:
 @router.get("/readyz", summary="Whether everything it needs is there", responses={503: {"description": "Not ready."}})
 async def readyz(request: Request) -> Response:
     services, _ = await _services(request)
-    # Without the server of embeddings searches go by words alone, and what is indexed waits: that is ready.
-    missing = [name for name, state in services.items() if state != OK and name != "embedder"]
+    missing = [name for name, state in services.items() if state != OK]
     if not missing:
         return JSONResponse({"status": "ready", "services": services})
     detail = "not ready: " + ", ".join(f"{name} ({services[name]})" for name in missing)
@@ -196,6 +202,8 @@ async def readyz(request: Request) -> Response:
 @router.get("/health", summary="The state of the services, and numbers of this process; always 200")
 async def health(request: Request) -> dict[str, Any]:
     services, lag = await _services(request)
+    if get_settings().embedder in REMOTE:  # not in /readyz: without it searches go by words alone, and say so
+        services["embedder"] = await _pulse(request).embedder()
     behind = None if lag is None else {"changes": lag.changes, "seconds": round(lag.seconds, 1)}
     return {
         "status": OK if all(state == OK for state in services.values()) else "degraded",

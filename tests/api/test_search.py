@@ -7,10 +7,14 @@ from typing import Any
 import pytest
 
 from app.core.db import database
+from app.main import create_app
 from app.search.jobs import VerifyIndex
-from tests.api.conftest import Api
+from tests.api.conftest import Api, served
 from tests.api.test_shapes import assert_problem
+from tests.support.databases import SettingsEnv
 from tests.support.desk import Desk, open_job
+from tests.support.embeddings_player import Player
+from tests.support.waiting import wait_until
 
 
 @pytest.fixture
@@ -91,3 +95,19 @@ def test_generations_are_listed_and_changed_by_jobs(lite_api: Api, desk: Desk) -
     assert back["kind"] == "search.swap_generation"
     assert lite_api.client.get(f"/api/jobs/{back['id']}").json()["payload"] == {"name": None}
     assert lite_api.client.post("/api/index/generations/swap", json={}).status_code == 422
+
+
+def test_health_names_the_server_of_embeddings(sqlite_url: str, redis_url: str, settings_env: SettingsEnv) -> None:
+    """It is not needed to be ready: words are searched without it."""
+    with Player().playing() as player:
+        settings_env(
+            database_url=sqlite_url, redis_url=redis_url, embedder="openai", embedder_url=player.url,
+            embedder_model="m", embedder_dimension=2,
+        )  # fmt: skip
+        with served(create_app()) as api:
+            wait_until(lambda: api.hub.has_redis, what="the hub to reach Redis")
+            assert api.client.get("/health").json()["services"]["embedder"] == "healthy"
+            asked = len(player.batches)
+            api.client.get("/health")
+            assert len(player.batches) == asked
+            assert "embedder" not in api.client.get("/readyz").json()["services"]
