@@ -174,6 +174,9 @@ class Settings(BaseSettings):
     next_embedder_tokenizer: Path | None = Field(None, description="As EMBEDDER_TOKENIZER, of the next one.")
     chunk_tokens: int = Field(256, ge=16, le=8192, description="Tokens a chunk may have.")
     chunk_overlap_tokens: int = Field(50, ge=0, description="Tokens neighbouring chunks share.")
+    search_semantic_weight: float | None = Field(
+        None, gt=0, le=100, description="What meaning counts beside words; by default 1, and 1.75 with a transformer."
+    )
     search_rrf_k: int = Field(60, ge=1, description="k of reciprocal rank fusion.")
     fetch_private: bool = Field(False, description="Whether pages on private addresses may be fetched.")
     fetch_timeout_s: float = Field(20.0, gt=0, description="Seconds a page may take to arrive.")

@@ -62,7 +62,7 @@ class Ask:
     """One question. `after` is the last hit of the page before as (score, document id); it wins over the offset.
 
     A document has each word of `required`, and none of `excluded`. `degraded` says why something of the question is
-    left out.
+    left out. `semantic_weight` is what meaning counts beside words, where shares are joined.
     """
 
     tenant: str
@@ -76,10 +76,15 @@ class Ask:
     after: tuple[float, int] | None = None
     fusion: Fusion = DEFAULT_FUSION
     rrf_k: int = 60
+    semantic_weight: float = 1.0
     required: Sequence[str] = ()
     excluded: Sequence[str] = ()
     facets: Sequence[Facet] = ()
     degraded: str | None = None
+
+    def weights(self, names: Sequence[str]) -> list[float]:
+        """What each of these rankings counts."""
+        return [self.semantic_weight if name == "semantic" else 1.0 for name in names]
 
 
 @dataclass(frozen=True, slots=True)

@@ -90,7 +90,7 @@ class MemoryIndex:
         if ask.mode != "keyword" and ask.vector is not None:
             found = allowed & self._has_vector.view if ask.vector.any() else np.zeros_like(allowed)
             rankings["semantic"] = Ranking(self._similarity(ask.vector, found), found, self._ids.view)
-        order = Order(list(rankings.values()), ask.fusion, ask.rrf_k)
+        order = Order(list(rankings.values()), ask.fusion, ask.rrf_k, ask.weights(list(rankings)))
         page, offset = order.page(ask.limit, ask.offset, ask.after)
         best = BestChunk(terms, ask.vector, self.bm25.weight)
         facets = self._facets.count(ask.facets, order.found)

@@ -223,7 +223,9 @@ def _page(ask: Ask, rankings: dict[str, Scores]) -> tuple[list[Hit], int]:
     """The hits of the page, and where it begins; each hit's chunk is chosen later."""
     ids = np.array(sorted(set().union(*rankings.values())), np.int64)
     ranked = {name: _ranking(scores, ids) for name, scores in rankings.items()}
-    page, offset = Order(list(ranked.values()), ask.fusion, ask.rrf_k).page(ask.limit, ask.offset, ask.after)
+    page, offset = Order(list(ranked.values()), ask.fusion, ask.rrf_k, ask.weights(list(ranked))).page(
+        ask.limit, ask.offset, ask.after
+    )
     parts = {name: (ranked[name].score, ranked[name].rank) for name in ranked}
     hits = []
     for slot, score in page:

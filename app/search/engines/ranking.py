@@ -53,12 +53,19 @@ class Ranking:
 class Order:
     """The final order of one ranking, or of two together."""
 
-    def __init__(self, rankings: Sequence[Ranking], fusion: Fusion, rrf_k: int) -> None:
+    def __init__(
+        self, rankings: Sequence[Ranking], fusion: Fusion, rrf_k: int, weights: Sequence[float] | None = None
+    ) -> None:
+        """`weights`: what a share of each ranking's best counts, where they are joined by shares; by default alike."""
         self._ids = rankings[0].ids
         self.found = np.logical_or.reduce([ranking.found for ranking in rankings])
         self.total = int(self.found.sum())
         if len(rankings) > 1 and fusion == "relative":
-            shares = [relative(ranking.scores, ranking.found) for ranking in rankings]
+            counted = weights or [1.0] * len(rankings)
+            shares = [
+                weight * relative(ranking.scores, ranking.found)
+                for weight, ranking in zip(counted, rankings, strict=True)
+            ]
             rankings = [Ranking(np.sum(shares, axis=0), self.found, self._ids)]
         self._rankings, self._k = rankings, rrf_k
 
