@@ -21,7 +21,15 @@ from sqlalchemy.orm import Session
 
 from app.core.blobs import blobs
 from app.core.db import in_transaction, read
-from app.core.errors import AppError, Conflict, InvalidInput, LimitReached
+from app.core.errors import (
+    AppError,
+    Conflict,
+    InvalidInput,
+    LaneCrashed,
+    LaneOutOfMemory,
+    LimitReached,
+    TimeLimitExceeded,
+)
 from app.documents.accept import About, Content, find_or_make, known_id, version_of
 from app.documents.given import GivenDocument
 from app.documents.ingest import Draft, cut, extract_body, make_current
@@ -127,8 +135,8 @@ async def _make(tenant: str, lines: Sequence[Line]) -> None:
         try:
             await extract_body(version_of(0, line.about, line.content, tenant=""), line.draft)
             await asyncio.to_thread(cut, line.draft)
-        except InvalidInput as error:
-            line.error = error
+        except (InvalidInput, LaneCrashed, LaneOutOfMemory, TimeLimitExceeded) as error:
+            line.error = error  # a page that brings its lane down is the fault of one line
     wanted = {chunk.text_hash: chunk.searched for line in lines if line.is_good for chunk in line.draft.chunks}
     made = await make(await read(_known_ids, tenant, lines), wanted)
     for line in lines:

@@ -15,6 +15,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from urllib.parse import urlsplit
 from uuid import uuid4
 
 from app.core.http import HTTPError, client
@@ -73,6 +74,7 @@ class Container:
 
     def commands_a_second(self, redis: str) -> float:
         """What clients send to its Redis; what a script calls inside is no round trip."""
+        assert "PONG" in run("docker", "exec", self.name, "sh", "-c", f"redis-cli {redis} ping").stdout
         monitor = f"timeout {WATCH_S:.0f} redis-cli {redis} monitor"
         told = run("docker", "exec", self.name, "sh", "-c", monitor, check=False).stdout
         return sum(" lua]" not in line and "[" in line for line in told.splitlines()) / WATCH_S
@@ -94,7 +96,8 @@ def _measured(container: Container, path: str, redis: Callable[[Container], str]
 
 def _own_redis(container: Container) -> str:
     made = run("docker", "exec", container.name, "cat", "/data/.env").stdout
-    return f"-u {re.findall(r'^MILLRACE_REDIS_URL=(.*)$', made, re.MULTILINE)[0]}"
+    parts = urlsplit(re.findall(r"^MILLRACE_REDIS_URL=(.*)$", made, re.MULTILINE)[0])
+    return f"-p {parts.port} -a {parts.password} --no-auth-warning"
 
 
 def rows(image: str = IMAGE) -> list[Row]:

@@ -104,8 +104,8 @@ class Hit:
 class Found:
     """A page of hits, how many documents match in all, the terms looked for (hashes), and where the page began.
 
-    `exact` is how many have any of the terms. `as_of` is the change the engine had read. A facet is how many of all
-    matching documents have each value.
+    `exact` is at least 1 where any has one of the terms. `as_of` is the change the engine had read. A facet is how many
+    of all matching documents have each value.
     """
 
     hits: list[Hit]

@@ -33,8 +33,9 @@ from app.search.engines.reading import counter, lag
 K = TypeVar("K")
 T = TypeVar("T")
 
-# How deep each ranking is fetched: the first of these that holds the page.
-DEPTHS = (250, 1_000, 4_000, 10_000)
+# How deep each ranking is fetched: the first of these that holds the page several times.
+DEPTHS = (50, 250, 1_000, 4_000, 10_000)
+SPARE = 5
 # Documents that a -word may take out of a search by meaning, whose chunks do not know all words of their document.
 MOST_EXCLUDED = 20_000
 KNOWN_SAMPLE = 200
@@ -144,12 +145,13 @@ async def _search(ask: Ask) -> Found:
     wanted = {"keyword": _by_words(place, ask, terms, heads, depth)} if ask.mode != "semantic" else {}
     if ask.mode != "keyword":
         wanted["semantic"] = _by_meaning(place, ask, heads, terms, depth if near else 0)
-    tell = [place.count(matched), place.count(_matched(heads, terms.scored, False)), place.at()]
-    rankings, (total, exact, at), facets = await asyncio.gather(
+    tell = [place.count(matched), place.at()]
+    rankings, (total, at), facets = await asyncio.gather(
         _all(wanted), asyncio.gather(*tell), _all({name: place.facet(name, matched) for name in ask.facets})
     )
     if total > depth and ask.offset + ask.limit > depth:
         raise InvalidInput(f"offset: this engine pages through the first {depth:,} documents", code="page_too_deep")
+    exact = len(rankings.get("keyword", ()))
     await _complete(place, ask, heads, terms, rankings, depth)
     hits, offset = _page(ask, rankings)
     return Found(hits, total, terms.scored, offset, exact, at, facets)
@@ -157,7 +159,7 @@ async def _search(ask: Ask) -> Found:
 
 def _depth(ask: Ask) -> int:
     needed = ask.offset + ask.limit * (2 if ask.after else 1)
-    return next((depth for depth in DEPTHS if needed <= depth), DEPTHS[-1])
+    return next((depth for depth in DEPTHS if SPARE * needed <= depth), DEPTHS[-1])
 
 
 def _heads(ask: Ask, terms: _Terms) -> models.Filter:

@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from app.core.db import in_transaction, read
-from app.core.errors import Later, Unavailable
+from app.core.errors import Later, NotFound, Unavailable
 from app.core.logging import get_logger
 from app.jobs import ledger
 from app.jobs.progress import Progress
@@ -43,6 +43,9 @@ async def follow(model: Model, progress: Progress) -> dict[str, Any]:
     except Unavailable as error:
         log.warning("index_waits", reason=error.message)
         raise Later(error.retry_after_s or WAIT_S, error.message, code=error.code) from error
+    except NotFound as error:  # somebody deleted the collection meanwhile: the next look finds what to do
+        log.warning("index_gone", reason=error.message)
+        raise Later(WAIT_S, error.message, code=error.code) from error
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ import sqlalchemy as sa
 
 from app.core.blobs import blobs
 from app.core.errors import Cancelled, InvalidInput, Stale
-from app.documents import batch, originals
+from app.documents import batch, ingest, originals
 from app.documents.jobs import BatchDocuments
 from app.documents.models import Batch, BatchLine, Document
 from app.jobs import ledger, moves
@@ -151,6 +151,13 @@ def test_what_a_quota_has_no_room_for_fails_alone(desk: Desk) -> None:
     assert [one["error"] and one["error"]["code"] for one in _outcomes(job_id)] == [
         None, None, "quota_documents", "quota_documents"
     ]  # fmt: skip
+
+
+def test_a_page_that_brings_its_lane_down_fails_alone(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ingest, "EXTRACT_LIMIT_S", 0.001)
+    job_id = _asked(desk, _lines({"html": "<p>the mill " * 100_000}, {"text": "the heron"}))
+    assert _run(desk, job_id) == {"lines": 2, "indexed": 1, "unchanged": 0, "failed": 1}
+    assert _outcomes(job_id)[0]["error"]["code"] == "time_limit"
 
 
 def test_lines_are_counted_and_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
