@@ -50,7 +50,8 @@ def test_the_paths_of_the_contract_are_there(document: dict[str, Any]) -> None:
         "/api/jobs/{job_id}/events", "/api/events", "/api/tasks/{job_id}", "/api/documents",
         "/api/documents/{document_id}/progress",
         "/api/webhook/firecrawl", "/api/metrics/crawls/{crawl_id}", "/api/content/{content_id}",
-        "/api/content/by-url", "/api/content/by-session/{session_id}", "/api/index", "/api/search", "/api/stats", "/", "/health", "/livez", "/readyz", "/metrics",
+        "/api/content/by-url", "/api/content/by-session/{session_id}",
+        "/api/index", "/api/search", "/api/stats", "/", "/health", "/livez", "/readyz", "/metrics",
     } <= document["paths"].keys()  # fmt: skip
 
 
