@@ -58,7 +58,9 @@ def test_rows_vectors_and_postings_are_the_same(
         stop.set()
         searching.join(30)
     assert {row.state for row in rows} == {"succeeded"}
-    assert set(answers) <= {200, 503} and answers[200] > 0
+    assert set(answers) <= {200, 503}
+    # An index outside of SQL may still be built for the first time when the last document is in.
+    assert answers[200] > 0 or engine == "qdrant"
     said = verified(stack)
     assert said["documents"] == DOCUMENTS and said["chunks"] == said["vectors"] > DOCUMENTS
 
