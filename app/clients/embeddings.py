@@ -34,6 +34,9 @@ PAUSES_S = (0.2, 0.4, 0.8, 1.6, 3.2)
 CONNECT_S = 2.0
 DOCUMENTS_S, QUERY_S = 120.0, 5.0
 LONGEST_PAUSE_S = 10.0
+TOO_LONG = "a chunk is larger than the server of embeddings takes"
+# Of these one text of several may be the reason.
+_REFUSED = {400, 422}
 _LATER = {408, 409, 425, 429, 500, 502, 503, 504}
 # Inference failed: the same again may work, but not for long.
 _TWICE = {424}
@@ -50,6 +53,12 @@ class Server:
     model: str
     dimension: int
     key: str = ""
+
+
+class Refused(Rejected):
+    """The server will not have what was sent; of several texts it may be one alone."""
+
+    code = "embedder_rejected"
 
 
 class TooMuch(Exception):
@@ -112,14 +121,17 @@ class Embeddings:
                 batch = self._next()
                 vectors = await self._asked([one.text for one in batch], DOCUMENTS_S, PAUSES_S)
             except TooMuch:
-                self._most = max(1, len(batch) // 2)
-                self._waiting.extendleft(reversed(batch))
-            except Rejected as error:
+                if len(batch) == 1:
+                    _fail(batch, Refused(TOO_LONG))
+                else:
+                    self._most = max(1, len(batch) // 2)
+                    self._waiting.extendleft(reversed(batch))
+            except Refused as error:
                 if len(batch) > 1:
                     await self._each(batch)
                 else:
-                    _fail(batch or self._drained(), error)
-            except OutsideError as error:
+                    _fail(batch, error)
+            except OutsideError as error:  # what is wrong for all is not asked of each
                 _fail(batch or self._drained(), error)
             except BaseException as error:
                 _fail([*batch, *self._drained()], error)
@@ -153,8 +165,7 @@ class Embeddings:
             try:
                 _settle([one], await self._asked([one.text], DOCUMENTS_S, PAUSES_S))
             except (OutsideError, TooMuch) as error:
-                too_long = Rejected("a chunk is larger than the server of embeddings takes", code="embedder_rejected")
-                _fail([one], error if isinstance(error, OutsideError) else too_long)
+                _fail([one], error if isinstance(error, OutsideError) else Refused(TOO_LONG))
 
     async def _asked(self, texts: list[str], patience_s: float, pauses_s: Sequence[float]) -> Vectors:
         """The vectors, after as many tries as there are pauses and one."""
@@ -227,10 +238,32 @@ def _refusal(answer: http.Response, dialect: Dialect, turn: int) -> tuple[str, f
     reason = f"the server of embeddings answers {status}: {said}"
     if status in (401, 403):
         raise Rejected("the server of embeddings refuses MILLRACE_EMBEDDER_API_KEY", code="embedder_key")
+    if _is_used_up(answer):
+        raise Rejected(reason, code="embedder_quota")
+    if status in _REFUSED:
+        raise Refused(reason)
     if status not in _LATER and not (status in _TWICE and turn < 2):
         raise Rejected(reason, code="embedder_rejected")
-    after = answer.headers.get("retry-after", "")
-    return reason, float(after) if after.isdecimal() else None
+    return reason, _told_s(answer)
+
+
+def _is_used_up(answer: http.Response) -> bool:
+    """OpenAI says with a 429 also that nothing is left to be spent, which no patience mends."""
+    try:
+        body = answer.json()
+    except ValueError:
+        return False
+    error = body.get("error") if isinstance(body, dict) else None
+    return isinstance(error, dict) and "insufficient_quota" in (error.get("code"), error.get("type"))
+
+
+def _told_s(answer: http.Response) -> float | None:
+    """How long to wait by the server's own word, in milliseconds or seconds."""
+    for name, unit in (("retry-after-ms", 0.001), ("retry-after", 1.0)):
+        told = answer.headers.get(name, "")
+        if told.isdecimal():
+            return float(told) * unit
+    return None
 
 
 def _said(answer: http.Response) -> str:

@@ -260,6 +260,7 @@ def make_current(session: Session, document: Document, version: DocumentVersion,
     document.version_id, document.chunk_count = version.id, len(draft.chunks)
     document.fetched_at, document.indexed_at, document.updated_at = version.fetched_at, now, now
     hashes = [chunk.text_hash for chunk in draft.chunks]
+    draft.made.check(generations.hold_searched(session), hashes)
     replace_document(
         session,
         tenant=document.tenant,

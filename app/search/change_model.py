@@ -90,9 +90,11 @@ async def swap(job: SwapGeneration, progress: Progress) -> dict[str, Any]:
     model = await read(_model, name)
     if name != before:
         await read(generations.swappable, name)
-        await _fill(model, progress)
-        await _follow(model, progress)
-        await in_transaction(_swap, progress.claim, name)
+        while True:
+            await _fill(model, progress)
+            await _follow(model, progress)
+            if await in_transaction(_swap, progress.claim, name):
+                break
     return {"searched": name, "kept": before if name != before else None}
 
 
@@ -151,9 +153,14 @@ def _ready(session: Session, claim: Claim, name: str) -> None:
         generations.ready(row)
 
 
-def _swap(session: Session, claim: Claim, name: str) -> None:
+def _swap(session: Session, claim: Claim, name: str) -> bool:
+    """False where something was written meanwhile that has no vector of it; from here on nothing is."""
     ledger.hold(session, claim)
+    generations.rows(session, lock=True)
+    if _without(session, name, 0):
+        return False
     generations.swap(session, name)
+    return True
 
 
 def _held(session: Session, claim: Claim, step: Any, name: str) -> Any:
@@ -201,6 +208,7 @@ def _without(session: Session, name: str, after: int) -> list[tuple[int, str]]:
 def _put(session: Session, claim: Claim, name: str, packed: Mapping[int, bytes], after: int) -> None:
     """Write the vectors of those chunks that are still there, and how far it is."""
     ledger.hold(session, claim)
+    row = generations.get(session, name, lock=True)  # before the chunks, as writers of documents have it
     there = (
         sa.select(Chunk.id).where(Chunk.id.in_(packed)).order_by(Chunk.id).with_for_update(key_share=True, read=True)
     )
@@ -213,7 +221,6 @@ def _put(session: Session, claim: Claim, name: str, packed: Mapping[int, bytes],
     ]
     if rows:
         session.execute(sa.insert(ChunkVector), rows)
-    row = generations.get(session, name, lock=True)
     row.after_chunk = max(row.after_chunk, after)
     if row.state != "building":  # an index of it may be followed already
         ids = [one["chunk_id"] for one in rows]

@@ -110,6 +110,12 @@ def swap(session: Session, name: str) -> IndexGeneration:
     return row
 
 
+def hold_searched(session: Session) -> str:
+    """The name of the generation that is searched, which stays so until this transaction ends."""
+    query = sa.select(IndexGeneration.name).where(IndexGeneration.state == "active")
+    return session.scalar(query.with_for_update(read=True)) or _own().generation
+
+
 def swappable(session: Session, name: str) -> None:
     """Raises NotFound, or Conflict where it is not built yet."""
     if get(session, name).state == "building":

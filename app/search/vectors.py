@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from app.core.db import read
-from app.core.errors import NotFound, OutsideError
+from app.core.errors import NotFound, OutsideError, Unavailable
 from app.core.logging import get_logger
 from app.search import generations
 from app.search.engines.face import Model
@@ -25,6 +25,11 @@ class Made:
     own: dict[str, bytes] = field(default_factory=dict)
     beside: dict[str, dict[str, bytes]] = field(default_factory=dict)
     embedded: int = 0
+
+    def check(self, searched: str, hashes: Sequence[str]) -> None:
+        """Raises Unavailable where the model that is searched by now is one that these have no vectors of."""
+        if searched != self.generation and searched not in self.others(hashes):
+            raise Unavailable("the model that is searched was changed meanwhile", code="generation_changed")
 
     def of(self, hashes: Sequence[str]) -> list[bytes]:
         return [self.own[text_hash] for text_hash in hashes]

@@ -7,6 +7,9 @@ import os
 import shutil
 import struct
 import subprocess
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -43,6 +46,14 @@ def _languages() -> str:
     return "+".join(sorted(found, key=lambda name: name != "eng")[:6]) or "eng"
 
 
+@contextmanager
+def _quietly() -> Iterator[None]:
+    """Without Pillow's warnings of tags that it leaves out; what matters is raised."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
 def extract(blob: Path, *, progress: Any = None) -> Pages:
     """The text of a picture, its frames as pages. Raises InvalidInput, also where no tesseract is installed."""
     if not is_here():
@@ -51,7 +62,7 @@ def extract(blob: Path, *, progress: Any = None) -> Pages:
     pages.ocr = True
     Image.MAX_IMAGE_PIXELS = MOST_PIXELS
     try:
-        with Image.open(blob) as picture:
+        with _quietly(), Image.open(blob) as picture:
             if picture.width * picture.height > MOST_PIXELS:
                 raise InvalidInput(f"{picture.width} x {picture.height} pixels are too many", code="document_size")
             frames = getattr(picture, "n_frames", 1)

@@ -176,3 +176,40 @@ def test_the_real_server(tei_server: TeiServer) -> None:
     tei_server.kill()
     with pytest.raises(Unavailable):
         _with(server, lambda client: client.query("a"))
+
+
+def test_one_text_that_is_too_much_fails(player: Player) -> None:
+    """And is not sent for ever; the others are made without it."""
+    player.wrong = lambda texts: (413, b"too large", {}) if "bad" in texts else None
+
+    async def both(client: Embeddings) -> Any:
+        return await asyncio.wait_for(
+            asyncio.gather(client.documents(["bad"]), client.documents(["a", "b"]), return_exceptions=True), 20
+        )
+
+    bad, good = _with(_server(player), both)
+    assert isinstance(bad, Rejected) and good.shape == (2, 2)
+    assert len(player.batches) < 12
+
+
+@pytest.mark.parametrize(
+    ("status", "body"), [(401, b""), (404, {"error": {"message": "no such model"}}), (200, {"vectors": 7})]
+)
+def test_what_is_wrong_for_all_is_not_asked_of_each(player: Player, status: int, body: Any) -> None:
+    player.wrong = lambda texts: (status, body, {})
+    with pytest.raises(Rejected):
+        _documents(player, ["a", "b", "c", "d"])
+    assert len(player.batches) == 1
+
+
+def test_a_quota_that_is_used_up_is_a_final_no(player: Player) -> None:
+    """OpenAI says so by a 429, which patience does not mend; a rate limit may count in milliseconds."""
+    player.most = 300
+    used_up = {"error": {"message": "check your plan", "type": "insufficient_quota", "code": "insufficient_quota"}}
+    player.wrong = lambda texts: (429, used_up, {})
+    with pytest.raises(Rejected, match="check your plan"):
+        _documents(player, ["a", "b"], "openai")
+    assert len(player.batches) == 1
+    slow = {"error": {"message": "slower"}}
+    player.wrong = lambda texts: (429, slow, {"retry-after-ms": "20"}) if len(player.batches) < 3 else None
+    assert _documents(player, ["a"], "openai").shape == (1, 2)

@@ -11,11 +11,14 @@ import sqlalchemy as sa
 from app.clients import embeddings
 from app.core.db import database
 from app.core.errors import Cancelled, Conflict, InvalidInput, NotFound, Stale, Unavailable
+from app.documents import ingest
+from app.documents.ingest import Draft, cut
+from app.documents.models import DocumentVersion
 from app.jobs import ledger, moves
 from app.jobs.definition import Job
 from app.jobs.enqueue import enqueue
 from app.jobs.progress import Progress, Teller
-from app.search import change_model, generations
+from app.search import change_model, generations, vectors
 from app.search.jobs import BuildGeneration, CompareGenerations, DropGeneration, SwapGeneration
 from app.search.models import Chunk, ChunkVector
 from tests.support.databases import SettingsEnv
@@ -173,3 +176,23 @@ def test_what_was_written_while_the_next_server_was_away_is_filled_in(player: Pl
     _run(desk, SwapGeneration(name=NEXT))
     assert _beside(desk) == 2 and desk.verify()["ok"]
     assert desk.find("heron", mode="semantic")["total"] == 2
+
+
+def test_a_page_embedded_before_a_swap_is_not_written_without_the_searched_vector(player: Player, desk: Desk) -> None:
+    """The next server was away when the page was embedded, and the swap came before it was written: once more."""
+    desk.put("mill ponds", external_id="1")
+    _run(desk, BuildGeneration())
+    given = desk.give("a heron", external_id="2")
+    progress = desk.claim(given.job.id)
+    version = desk.db.read(lambda session: session.get_one(DocumentVersion, given.version_id))
+    draft = Draft(text="a heron", fields=dict(version.fields), language="en")
+    cut(draft)
+    player.wrong = lambda texts: (500, b"away", {})
+    draft.made = on_a_loop(vectors.make([], {chunk.text_hash: chunk.searched for chunk in draft.chunks}))
+    player.wrong = lambda texts: None
+    _run(desk, SwapGeneration(name=NEXT))
+    with pytest.raises(Unavailable, match="model"):
+        desk.db.transaction(ingest._index, progress.claim, given.document_id, given.version_id, draft)
+    assert desk.run(progress)["status"] == "indexed"
+    desk.follow()
+    assert desk.find("heron", mode="semantic")["total"] == 2 and desk.verify()["ok"]
