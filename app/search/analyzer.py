@@ -1,8 +1,8 @@
 """Text to terms, the same for documents and queries and for every engine.
 
-Unicode words, case-folded, accents folded, without stop words, stems by language (Snowball's, a light one for Hebrew);
-runs of Chinese, Japanese and Korean characters become pairs. A term is kept as a 32-bit hash, a text's terms as hashes
-packed with their counts.
+Unicode words, case-folded, accents folded, without stop words, stems by language (Snowball's, light ones for Arabic and
+Hebrew); runs of Chinese, Japanese and Korean characters become pairs. A term is kept as a 32-bit hash, a text's terms as
+hashes packed with their counts.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 import Stemmer
 
+from app.search.light_stems import arabic, hebrew
 from app.search.stopwords import STOP_WORDS
 
 DEFAULT_LANGUAGE = "en"
@@ -26,7 +27,7 @@ LONGEST_WORD = 64
 LONGEST_COUNT = 0xFFFF
 
 STEMMERS = {
-    "ar": "arabic", "ca": "catalan", "da": "danish", "de": "german", "el": "greek", "en": "english", "es": "spanish",
+    "ca": "catalan", "da": "danish", "de": "german", "el": "greek", "en": "english", "es": "spanish",
     "et": "estonian", "eu": "basque", "fi": "finnish", "fr": "french", "ga": "irish", "hi": "hindi", "hu": "hungarian",
     "hy": "armenian", "id": "indonesian", "it": "italian", "lt": "lithuanian", "nb": "norwegian", "ne": "nepali",
     "nl": "dutch", "nn": "norwegian", "no": "norwegian", "pt": "portuguese", "ro": "romanian", "ru": "russian",
@@ -107,7 +108,9 @@ def words(text: str) -> Iterator[Word]:
     for match in _WORD.finditer(text):
         start, found = match.start(), match.group()
         if not pairs or _HAS_CJK.search(found) is None:
-            yield Word(start, match.end(), fold(found[:LONGEST_WORD]))
+            folded = fold(found[:LONGEST_WORD])
+            if folded:  # a tatweel alone is drawn, not written
+                yield Word(start, match.end(), folded)
             continue
         for part in _CJK_PARTS.finditer(found):
             piece, at = part.group(), start + part.start()
@@ -127,10 +130,9 @@ def primary(language: str | None) -> str:
 def stems(folded: Sequence[str], language: str | None) -> list[str]:
     """Stems of folded words, one for each; the word itself where its language has no stemmer."""
     name = primary(language)
-    if name == "he":
-        return [_hebrew_stem(word) for word in folded]
-    if name == "ar":
-        folded = [_ARABIC_PREFIX.sub("", word) for word in folded]
+    light = _LIGHT.get(name)
+    if light is not None:
+        return [light(word) for word in folded]
     if name == "pt":
         folded = [_PORTUGUESE_PLURAL.sub("ao", word) for word in folded]
     algorithm = STEMMERS.get(name)
@@ -142,24 +144,8 @@ def stems(folded: Sequence[str], language: str | None) -> list[str]:
 
 # -ões is the plural of -ão; Snowball knows it with its accents only.
 _PORTUGUESE_PLURAL = re.compile(r"(?<=\w\w)oes$")
-_HEBREW = re.compile(r"[\u05d0-\u05ea]{4,}")
-# vav, he, bet, kaf, lamed, mem, shin; then yod mem, vav tav, or he
-_HEBREW_PREFIX = re.compile("^[\u05d5\u05d4\u05d1\u05db\u05dc\u05de\u05e9]+(?=.{3})")
-_HEBREW_ENDING = re.compile("(?<=...)(?:\u05d9\u05de|\u05d5\u05ea|\u05d4)$")
-# waw, fa, ba, kaf before the article, which Snowball takes away only where it stands first
-_ARABIC_PREFIX = re.compile("^[\u0648\u0641\u0628\u0643](?=\u0627\u0644..)")
-
-
-def _hebrew_stem(word: str) -> str:
-    """The word without its plural or feminine ending, and without the letters that are written together with it (and,
-    the, in, as, to, from, that); at least three letters stay.
-
-    A light stemmer of the kind of Larkey, Ballesteros and Connell's for Arabic (SIGIR 2002): what may be a prefix is
-    taken away as long as enough is left, so that a word loses the same letters with and without one.
-    """
-    if _HEBREW.fullmatch(word) is None:
-        return word
-    return _HEBREW_PREFIX.sub("", _HEBREW_ENDING.sub("", word))
+# By language; the others are Snowball's.
+_LIGHT = {"ar": arabic, "he": hebrew}
 
 
 def terms(text: str, language: str | None = None) -> list[str]:

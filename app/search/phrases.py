@@ -39,8 +39,9 @@ def with_phrases(session: Session, tenant: str, ids: Sequence[int], phrases: Seq
 def _test(phrase: str) -> Callable[[str], bool]:
     """Whether a folded text has the phrase."""
     if has_cjk(phrase):
-        wanted = fold(phrase)
-        return lambda text: wanted in text
+        # Pairs overlap, so the characters themselves are compared; what is blank may be any blank.
+        spaced = re.compile(r"\s+".join(re.escape(part) for part in fold(phrase).split()))
+        return lambda text: spaced.search(text) is not None
     between = r"[\W_]+".join(re.escape(word.folded) for word in words(phrase))
     pattern = re.compile(rf"(?<![^\W_]){between}(?![^\W_])")
     return lambda text: pattern.search(text) is not None

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import pytest
 
+from app.core.db import Database
 from app.search.analyzer import fold, stems
 from app.search.stopwords import STOP_WORDS
 from tests.support.desk import Desk
@@ -40,6 +41,35 @@ def test_each_language_in_a_mixed_corpus(desk: Desk) -> None:
             assert (
                 language not in [hit["metadata"]["language"] for hit in answer["results"]] or answer["corrected_query"]
             ), (language, query)
+
+
+@pytest.mark.parametrize("language", TEXTS)
+def test_each_language_alone(sqlite_db: Database, language: str) -> None:
+    """In a corpus of one language no other one's stemmer helps a query along."""
+    desk = Desk(sqlite_db)
+    text, forms, _ = TEXTS[language]
+    desk.put(text, external_id=language, language=language)
+    missed = [query for query in forms if desk.find(query, mode="keyword")["total"] != 1]
+    assert missed == []
+    assert [query for query in forms if desk.find(query, mode="keyword")["corrected_query"]] == []
+
+
+@pytest.mark.parametrize(
+    "forms",
+    [
+        "مدرسة المدرسة مدرسه والمدرسة بالمدرسة", "جامعة الجامعة", "عربية العربية", "مكتبة المكتبة للمكتبة", "إدارة الإدارة إدارات",
+        "وزير الوزير", "معلم المعلمون والمعلمين", "كتاب الكتاب بالكتاب",
+    ],
+)  # fmt: skip
+def test_forms_of_an_arabic_word_have_one_stem(forms: str) -> None:
+    assert len(set(stems([fold(form) for form in forms.split()], "ar"))) == 1
+
+
+def test_korean_words_side_by_side_may_stand_on_two_lines(sqlite_db: Database) -> None:
+    desk = Desk(sqlite_db)
+    desk.put("서울\n대학  병원", external_id="1", language="ko")
+    assert desk.find('"서울 대학"', mode="keyword")["total"] == 1
+    assert desk.find('"대학 서울"', mode="keyword")["total"] == 0
 
 
 def test_highlights_stand_on_what_was_written(desk: Desk) -> None:
