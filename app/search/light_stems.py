@@ -36,8 +36,8 @@ def hebrew(word: str) -> str:
 def arabic(word: str) -> str:
     """Without 'and', the article and endings; at least two letters stay. Teh marbuta is heh here, as folded.
 
-    light10 of Larkey, Ballesteros and Connell, "Light Stemming for Arabic Information Retrieval", 2007. It takes a waw
-    also from a word that begins with its own; here behind an article too, so that both forms are one.
+    light10 of Larkey, Ballesteros and Connell, "Light Stemming for Arabic Information Retrieval", 2007. It takes a
+    waw also from a word that begins with its own; here behind an article too, so that both forms are one.
     """
     if _ARABIC.fullmatch(word) is None:
         return word
