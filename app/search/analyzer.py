@@ -1,8 +1,8 @@
 """Text to terms, the same for documents and queries and for every engine.
 
 Unicode words, case-folded, accents folded, without stop words, stems by language (Snowball's, light ones for Arabic and
-Hebrew); runs of Chinese, Japanese and Korean characters become pairs. A term is kept as a 32-bit hash, a text's terms as
-hashes packed with their counts.
+Hebrew); runs of Chinese, Japanese and Korean characters become pairs. A term is kept as a 32-bit hash, a text's terms
+as hashes packed with their counts.
 """
 
 from __future__ import annotations
