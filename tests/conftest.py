@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.network import close_network
+from tests.support.processes import running
 from tests.support.services import PostgresServer, RedisServer
 from tests.support.stack import API_SECRET, Stack
 
@@ -56,12 +57,8 @@ def _own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(scope="session")
 def shared_redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
     """One server a test process; ask for `redis_url`, which empties it first."""
-    server = RedisServer(tmp_path_factory.mktemp("redis"))
-    try:
-        server.start()
+    with running(RedisServer(tmp_path_factory.mktemp("redis"))) as server:
         yield server
-    finally:
-        server.process.stop()
 
 
 @pytest.fixture
@@ -74,12 +71,8 @@ def redis_url(shared_redis: RedisServer) -> str:
 @pytest.fixture
 def redis_server(tmp_path: Path) -> Iterator[RedisServer]:
     """A running Redis of this test alone, to be stopped, killed, frozen and flushed at will."""
-    server = RedisServer(tmp_path / "redis", appendonly=True)
-    try:
-        server.start()
+    with running(RedisServer(tmp_path / "redis", appendonly=True)) as server:
         yield server
-    finally:
-        server.process.stop()
 
 
 @pytest.fixture

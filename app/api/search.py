@@ -18,6 +18,7 @@ from app.documents import catalog, collections
 from app.search import query
 from app.search.engines.face import DEFAULT_FUSION, Facet, Filters, Fusion, Mode
 from app.search.generations import active
+from app.search.question import LARGEST_PAGE, LONGEST_QUERY, Question
 from app.tenants import scopes
 
 router = APIRouter(prefix="/api", tags=["search"])
@@ -58,9 +59,9 @@ class SearchFilters(BaseModel):
 
 
 class SearchRequest(BaseModel):
-    query: Annotated[str, Field(max_length=query.LONGEST_QUERY)]
+    query: Annotated[str, Field(max_length=LONGEST_QUERY)]
     mode: Literal["hybrid", "semantic", "keyword", "bm25"] = "hybrid"
-    limit: Annotated[int, Field(ge=1, le=query.LARGEST_PAGE)] = 10
+    limit: Annotated[int, Field(ge=1, le=LARGEST_PAGE)] = 10
     offset: Annotated[int, Field(ge=0, le=10**9)] = 0
     filters: SearchFilters | None = None
     fusion: Fusion = Field(DEFAULT_FUSION, description="How a hybrid search joins its two scores.")
@@ -76,7 +77,7 @@ async def search(caller: CollectionReader, body: SearchRequest) -> dict[str, Any
     mode: Mode = "keyword" if body.mode == "bm25" else body.mode
     filters = body.filters or SearchFilters()
     within = await read(reach_of, caller, scopes.READ, tuple(filters.collections))
-    question = query.Question(
+    question = Question(
         query=body.query,
         mode=mode,
         filters=replace(filters.plain(), collection_ids=within),
@@ -100,7 +101,7 @@ async def search(caller: CollectionReader, body: SearchRequest) -> dict[str, Any
 
 @router.get("/documents/{document_id}/similar", summary="The documents nearest in meaning to this one")
 async def similar(
-    caller: CollectionReader, document_id: str, limit: Annotated[int, Query(ge=1, le=query.LARGEST_PAGE)] = 10
+    caller: CollectionReader, document_id: str, limit: Annotated[int, Query(ge=1, le=LARGEST_PAGE)] = 10
 ) -> dict[str, Any]:
     """Results as a search gives them, best first; none while the document is not indexed."""
     within = await read(reach_of, caller, scopes.READ, ())

@@ -7,6 +7,7 @@ import shutil
 
 from app.cli import exits, output
 from app.cli.exits import Quit
+from app.core import http
 from app.core.settings import get_settings
 from app.search.embed import models_folder
 
@@ -27,7 +28,7 @@ def fetch(name: str, *, as_json: bool) -> int:
     coming = folder.with_name(f"{folder.name}.part")
     try:
         hub.snapshot_download(name, local_dir=coming, allow_patterns=FILES, etag_timeout=PATIENCE_S)
-    except Exception as error:
+    except (http.HTTPError, OSError, ValueError) as error:  # the hub's own errors are kinds of these
         raise Quit(exits.UNREACHABLE, f"{name} could not be fetched: {str(error).splitlines()[0]}") from error
     if not any((coming / graph).exists() for graph in FILES[:2]):
         shutil.rmtree(coming)

@@ -73,8 +73,8 @@ class _Wanted(NamedTuple):
 class Embeddings:
     """One server as one event loop uses it. Vectors have length one; an answer that is none raises Rejected."""
 
-    def __init__(self, server: Server) -> None:
-        self._server = server
+    def __init__(self, server: Server, *, pauses_s: Sequence[float] = PAUSES_S, query_s: float = QUERY_S) -> None:
+        self._server, self._pauses_s, self._query_s = server, pauses_s, query_s
         headers = {"Authorization": f"Bearer {server.key}"} if server.key else {}
         self._client = http.async_client(DOCUMENTS_S, base_url=server.url.rstrip("/"), headers=headers)
         self._most = MOST_BATCH if server.dialect == "openai" else 0  # TEI is asked first
@@ -96,7 +96,7 @@ class Embeddings:
 
     async def query(self, text: str) -> Vectors:
         """One row, soon or not at all: nobody waits for a busy server with a search on the screen."""
-        row: Vectors = (await self._asked([text], QUERY_S, ()))[0]
+        row: Vectors = (await self._asked([text], self._query_s, ()))[0]
         return row
 
     async def ping(self) -> None:
@@ -112,32 +112,37 @@ class Embeddings:
         await self._client.aclose()
 
     async def _send(self) -> None:
-        """Send what waits until nothing does."""
-        while self._waiting:
-            batch: list[_Wanted] = []
-            try:
-                if not self._most:
-                    await self._look()
-                batch = self._next()
-                vectors = await self._asked([one.text for one in batch], DOCUMENTS_S, PAUSES_S)
-            except TooMuch:
-                if len(batch) == 1:
-                    _fail(batch, Refused(TOO_LONG))
-                else:
-                    self._most = max(1, len(batch) // 2)
-                    self._waiting.extendleft(reversed(batch))
-            except Refused as error:
-                if len(batch) > 1:
-                    await self._each(batch)
-                else:
-                    _fail(batch, error)
-            except OutsideError as error:  # what is wrong for all is not asked of each
-                _fail(batch or self._drained(), error)
-            except BaseException as error:
-                _fail([*batch, *self._drained()], error)
-                raise
+        """Send what waits until nothing does; where this ends early, nobody is left waiting."""
+        try:
+            while self._waiting:
+                await self._send_next()
+        finally:
+            _fail(self._drained(), Unavailable("interrupted"))
+
+    async def _send_next(self) -> None:
+        batch: list[_Wanted] = []
+        try:
+            if not self._most:
+                await self._look()
+            batch = self._next()
+            vectors = await self._asked([one.text for one in batch], DOCUMENTS_S, self._pauses_s)
+            _settle(batch, vectors)
+        except TooMuch:
+            if len(batch) == 1:
+                _fail(batch, Refused(TOO_LONG))
             else:
-                _settle(batch, vectors)
+                self._most = max(1, len(batch) // 2)
+                self._waiting.extendleft(reversed(batch))
+                batch = []
+        except Refused as error:
+            if len(batch) > 1:
+                await self._each(batch)
+            else:
+                _fail(batch, error)
+        except OutsideError as error:  # what is wrong for all is not asked of each
+            _fail(batch or self._drained(), error)
+        finally:
+            _fail(batch, Unavailable("interrupted"))  # those that have an answer keep it
 
     def _next(self) -> list[_Wanted]:
         """What is sent next: not more than the server takes, by number and by bytes; nothing nobody waits for."""
@@ -163,7 +168,7 @@ class Embeddings:
         """One by one, so that the one that is refused fails alone."""
         for one in batch:
             try:
-                _settle([one], await self._asked([one.text], DOCUMENTS_S, PAUSES_S))
+                _settle([one], await self._asked([one.text], DOCUMENTS_S, self._pauses_s))
             except (OutsideError, TooMuch) as error:
                 _fail([one], error if isinstance(error, OutsideError) else Refused(TOO_LONG))
 
@@ -179,7 +184,7 @@ class Embeddings:
 
     async def _look(self) -> None:
         """Ask TEI what it serves and how much it takes at once."""
-        said = _json(await self._called("GET", "/info", QUERY_S, PAUSES_S[:3]))
+        said = _json(await self._called("GET", "/info", self._query_s, self._pauses_s[:3]))
         kind = said.get("model_type") if isinstance(said, dict) else None
         if not isinstance(kind, dict) or "embedding" not in kind:
             raise Rejected(f"{self._server.url} serves no embedding model", code="embedder_rejected")
@@ -292,8 +297,8 @@ def _settle(batch: Sequence[_Wanted], vectors: Vectors) -> None:
             one.answer.set_result(row)
 
 
-def _fail(batch: Sequence[_Wanted], error: BaseException) -> None:
+def _fail(batch: Sequence[_Wanted], error: OutsideError) -> None:
     for one in batch:
         if not one.answer.done():
-            one.answer.set_exception(error if isinstance(error, Exception) else Unavailable("interrupted"))
+            one.answer.set_exception(error)
             one.answer.exception()  # its job may be gone, and nobody would ask

@@ -10,6 +10,7 @@ import importlib
 import json
 import logging
 import threading
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, fields
 from functools import lru_cache
 from pathlib import Path
@@ -75,13 +76,13 @@ class Embedder(Protocol):
         """Give back what the running loop holds open."""
 
 
-class _Local:
+class _Local(ABC):
     """An embedder that computes here: `encode` blocks, so it runs beside the loop."""
 
     dimension: int
 
-    def encode(self, texts: list[str]) -> Vectors:
-        raise NotImplementedError
+    @abstractmethod
+    def encode(self, texts: list[str]) -> Vectors: ...
 
     async def embed_documents(self, texts: list[str]) -> Vectors:
         return await asyncio.to_thread(self.encode, texts)
@@ -93,8 +94,8 @@ class _Local:
     async def ping(self) -> None:
         await self.embed_query("ping")
 
-    async def close(self) -> None:
-        """Nothing is open."""
+    async def close(self) -> None:  # noqa: B027  nothing is open
+        pass
 
 
 class WordLlamaEmbedder(_Local):

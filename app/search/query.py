@@ -3,66 +3,36 @@
 from __future__ import annotations
 
 import asyncio
-import base64
-import binascii
-import hashlib
-import json
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
-import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from app.core.db import read
-from app.core.errors import InvalidInput, NotFound, OutsideError
+from app.core.errors import NotFound, OutsideError
 from app.core.logging import get_logger
 from app.core.settings import get_settings
 from app.search import operators
-from app.search.all_chunks import add_chunks, place_of
+from app.search.all_chunks import add_chunks
 from app.search.analyzer import without_stop_words
 from app.search.embed import Vectors
-from app.search.engines.face import DEFAULT_FUSION, Ask, Facet, Filters, Found, Fusion, Hit, Mode, Model, Size
+from app.search.engines.face import Ask, Filters, Found, Mode, Model, Size
 from app.search.engines.opening import engine
 from app.search.generations import active, embedder_of
-from app.search.models import Chunk, document
 from app.search.operators import Asked
 from app.search.phrases import MOST_CANDIDATES, with_phrases
+from app.search.question import Question, checked, cursor, opened
+from app.search.results import results
 from app.search.similar import mean_vector
-from app.search.snippets import snippet
 from app.search.typos import corrected
 
 log = get_logger(__name__)
 
-LONGEST_QUERY = 4096
 # A model that reads sentences knows more than averaged words do: the best of 1 to 3 on both collections with MiniLM.
 SENTENCE_WEIGHT = 1.75
-LARGEST_PAGE = 100
 READS = 3
-
-_DOCUMENT = (
-    "url", "canonical_url", "domain", "title", "description", "language", "country", "is_mobile", "tags", "metadata",
-    "source",
-)  # fmt: skip
-
-
-@dataclass(frozen=True, slots=True)
-class Question:
-    """What a caller asks; `cursor` is the one of the page before and wins over the offset.
-
-    `query` may hold operators. `all_chunks` shows of each document all that fit and not only the best one.
-    """
-
-    query: str
-    mode: Mode = "hybrid"
-    filters: Filters = field(default_factory=Filters)
-    limit: int = 10
-    offset: int = 0
-    cursor: str | None = None
-    fusion: Fusion = DEFAULT_FUSION
-    facets: Sequence[Facet] = ()
-    all_chunks: bool = False
 
 
 async def search(tenant: str, question: Question) -> dict[str, Any]:
@@ -73,7 +43,7 @@ async def search(tenant: str, question: Question) -> dict[str, Any]:
     in `degraded`. Raises InvalidInput for a query, page or cursor that cannot be,
     Unavailable where the engine cannot answer now.
     """
-    _check(question)
+    checked(question)
     question = replace(question, query=question.query.encode("utf-8", "replace").decode())
     asked = operators.parse(question.query)
     answer, exact = await _answer(tenant, question, asked)
@@ -123,23 +93,20 @@ async def _answer(tenant: str, question: Question, asked: Asked) -> tuple[dict[s
 def _shaped(ask: Ask, question: Question, session: Session, found: Found) -> tuple[dict[str, Any], int, bool]:
     """The answer, how many match exactly, and whether the texts of all hits were there: a document may be replaced
     between the engine's read and this one."""
-    rows = _rows(session, ask.tenant, [hit.chunk_id for hit in found.hits])
-    results = [
-        _result(hit, row, found.terms) for hit in found.hits if (row := rows.get(hit.chunk_id, {})) and _fits(hit, row)
-    ]
+    shown = results(session, ask.tenant, found)
     if question.all_chunks:
-        add_chunks(session, ask, found.terms, results)
+        add_chunks(session, ask, found.terms, shown)
     end = found.offset + len(found.hits)
     more = bool(found.hits) and end < found.total
     answer = {
-        "results": results,
+        "results": shown,
         "total": found.total,
         "query": question.query,
         "corrected_query": None,
         "mode": question.mode,
         "limit": question.limit,
         "offset": found.offset,
-        "next_cursor": _cursor(question, end, found.hits[-1]) if more else None,
+        "next_cursor": cursor(question, end, found.hits[-1]) if more else None,
         "has_more": more,
         "as_of": found.as_of,
         "degraded": [ask.degraded] if ask.degraded else [],
@@ -147,17 +114,13 @@ def _shaped(ask: Ask, question: Question, session: Session, found: Found) -> tup
             name: [{"value": value, "count": count} for value, count in values] for name, values in found.facets.items()
         },
     }
-    return answer, found.exact, len(results) == len(found.hits)
-
-
-def _fits(hit: Hit, row: Mapping[str, Any]) -> bool:
-    return bool(row["document_id"] == hit.document_id)
+    return answer, found.exact, len(shown) == len(found.hits)
 
 
 async def ask_of(tenant: str, question: Question, asked: Asked | None = None, model: Model | None = None) -> Ask:
     """The question as engines take it: its vector made, its phrases looked up. `model`: by default the one in use."""
     asked = asked or operators.parse(question.query)
-    after, offset = _opened(question)
+    after, offset = opened(question)
     filters = question.filters
     if asked.site is not None:
         filters = replace(filters, site=asked.site)
@@ -203,16 +166,6 @@ async def _meant(tenant: str, asked: Asked) -> str | None:
     return await corrected(asked.text, languages, partial(engine().known, tenant, model))
 
 
-def _check(question: Question) -> None:
-    if len(question.query) > LONGEST_QUERY:
-        raise InvalidInput(f"query: at most {LONGEST_QUERY} characters, this has {len(question.query)}")
-    if not 1 <= question.limit <= LARGEST_PAGE:
-        raise InvalidInput(f"limit: from 1 to {LARGEST_PAGE}, not {question.limit}")
-    if question.offset < 0:
-        raise InvalidInput(f"offset: 0 or more, not {question.offset}")
-    _opened(question)
-
-
 def _semantic_weight(model: Model) -> float:
     """What meaning counts beside words: the settings' word, else what the quality table says of such a model."""
     said = get_settings().search_semantic_weight
@@ -237,93 +190,3 @@ async def _meaning(model: Model, mode: Mode, text: str, language: str | None) ->
 async def _vector(model: Model, text: str, language: str | None) -> Vectors:
     makes = await asyncio.to_thread(embedder_of, model)  # it may have to be loaded
     return await makes.embed_query(without_stop_words(text, language) if makes.bag_of_words else text)
-
-
-def _rows(session: Session, tenant: str, chunk_ids: Sequence[int]) -> dict[int, Mapping[str, Any]]:
-    """By the chunk's id."""
-    if not chunk_ids:
-        return {}
-    query = (
-        sa.select(
-            Chunk.id.label("chunk_id"),
-            Chunk.document_id,
-            Chunk.version_id.label("content_id"),
-            Chunk.ordinal,
-            Chunk.text,
-            Chunk.span_start,
-            Chunk.span_end,
-            Chunk.page,
-            Chunk.headings,
-            Chunk.language.label("chunk_language"),
-            *(document.c[name] for name in _DOCUMENT),
-        )
-        .join(document, document.c.id == Chunk.document_id)
-        .where(Chunk.tenant == tenant, Chunk.id.in_(chunk_ids))
-    )
-    return {row["chunk_id"]: dict(row) for row in session.execute(query).mappings()}
-
-
-def _result(hit: Hit, row: Mapping[str, Any], terms: Sequence[int]) -> dict[str, Any]:
-    shown = snippet(row["text"], terms, row["chunk_language"])
-    return {
-        "id": str(row["content_id"]),
-        "url": row["url"],
-        "title": row["title"],
-        "description": row["description"],
-        "text": row["text"],
-        "score": hit.score,
-        "metadata": _metadata(row),
-        "document_id": str(hit.document_id),
-        "snippet": shown.text,
-        "snippet_start": row["span_start"] + shown.start,
-        "highlights": [list(span) for span in shown.highlights],
-        "scores": {
-            "keyword": hit.keyword,
-            "semantic": hit.semantic,
-            "keyword_rank": hit.keyword_rank,
-            "semantic_rank": hit.semantic_rank,
-        },
-        "chunk": place_of(hit.chunk_id, row),
-    }
-
-
-def _metadata(row: Mapping[str, Any]) -> dict[str, Any]:
-    """The caller's own metadata, and over it what clients of the old service read there."""
-    shown = ("url", "canonical_url", "title", "description", "domain", "language", "country")
-    return {
-        **(row["metadata"] or {}),
-        **{name: row[name] for name in shown},
-        "content_id": str(row["content_id"]),
-        "is_mobile": row["is_mobile"],
-        "isMobile": row["is_mobile"],
-        "tags": row["tags"] or [],
-        "source_type": row["source"],
-        "section": row["headings"][-1] if row["headings"] else None,
-        "chunk_index": row["ordinal"],
-    }
-
-
-def _digest(question: Question) -> str:
-    asked = [question.query, question.mode, question.fusion, asdict(question.filters)]
-    return hashlib.blake2b(json.dumps(asked, default=str).encode(), digest_size=8).hexdigest()
-
-
-def _cursor(question: Question, offset: int, last: Hit) -> str:
-    text = json.dumps([_digest(question), offset, last.score, last.document_id])
-    return base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
-
-
-def _opened(question: Question) -> tuple[tuple[float, int] | None, int]:
-    """The hit to go on behind, if any, and the offset."""
-    if question.cursor is None:
-        return None, question.offset
-    try:
-        text = base64.urlsafe_b64decode(question.cursor + "=" * (-len(question.cursor) % 4))
-        digest, offset, score, document_id = json.loads(text)
-        after = float(score), int(document_id)
-        offset = int(offset)
-    except (binascii.Error, ValueError, TypeError) as error:
-        raise InvalidInput("cursor: it is none of ours") from error
-    if digest != _digest(question) or offset < 0:
-        raise InvalidInput("cursor: it belongs to another query")
-    return after, offset

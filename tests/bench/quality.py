@@ -31,7 +31,8 @@ from app.search.engines.face import DEFAULT_FUSION, Fusion, Mode, Model
 from app.search.engines.memory import MemoryIndex
 from app.search.engines.reading import IndexedChunk, IndexedDocument
 from app.search.index import pack_vectors
-from app.search.query import Question, ask_of
+from app.search.query import ask_of
+from app.search.question import Question
 from tests.bench.table import Row
 from tests.support.desk import encode
 from tests.support.shared import BESIDE

@@ -11,6 +11,7 @@ import pytest
 from app.core.http import Response
 from tests.journeys.conftest import Ledger
 from tests.support import made_documents
+from tests.support.processes import running
 from tests.support.s3 import S3Server
 from tests.support.stack import Stack
 from tests.support.waiting import wait_until
@@ -20,12 +21,8 @@ pytestmark = [pytest.mark.journey, pytest.mark.timeout(180)]
 
 @pytest.fixture
 def s3(tmp_path: Path) -> Iterator[S3Server]:
-    server = S3Server(tmp_path / "s3")
-    try:
-        server.start()
+    with running(S3Server(tmp_path / "s3")) as server:
         yield server
-    finally:
-        server.stop()
 
 
 def send(stack: Stack, *paths: Path) -> Response:

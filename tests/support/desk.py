@@ -27,7 +27,7 @@ from app.search.embed import Vectors, close_embedder, embedder
 from app.search.engines.opening import engine
 from app.search.generations import followed
 from app.search.jobs import FollowIndex, VerifyIndex
-from app.search.query import Question
+from app.search.question import Question
 from app.search.verify import verify
 
 TENANT = "default"

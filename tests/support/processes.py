@@ -10,9 +10,9 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Protocol, TypeVar
 
 from tests.support.waiting import wait_until
 
@@ -183,3 +183,22 @@ class Process:
             return listens(port)
 
         wait_until(ready, timeout_s=timeout_s, what=f"{self.name} on port {port}\n{self.tail()}")
+
+
+class Server(Protocol):
+    def start(self) -> None: ...
+
+    def stop(self) -> object: ...
+
+
+S = TypeVar("S", bound=Server)
+
+
+@contextlib.contextmanager
+def running(server: S) -> Iterator[S]:
+    """The server, started, and stopped whatever happens."""
+    try:
+        server.start()
+        yield server
+    finally:
+        server.stop()

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from app.core import http
-from tests.support.processes import Process, free_port
+from tests.support.processes import Process, free_port, running
 from tests.support.shared import shared_program
 from tests.support.waiting import wait_until
 
@@ -75,12 +75,8 @@ class QdrantServer:
 @pytest.fixture(scope="session")
 def shared_qdrant(tmp_path_factory: pytest.TempPathFactory) -> Iterator[QdrantServer]:
     """One server a test process; ask for `qdrant_url`, which empties it first."""
-    server = QdrantServer(tmp_path_factory.mktemp("qdrant"))
-    try:
-        server.start()
+    with running(QdrantServer(tmp_path_factory.mktemp("qdrant"))) as server:
         yield server
-    finally:
-        server.stop()
 
 
 @pytest.fixture
@@ -93,9 +89,5 @@ def qdrant_url(shared_qdrant: QdrantServer) -> str:
 @pytest.fixture
 def qdrant_server(tmp_path: Path) -> Iterator[QdrantServer]:
     """A running Qdrant of this test alone."""
-    server = QdrantServer(tmp_path / "qdrant")
-    try:
-        server.start()
+    with running(QdrantServer(tmp_path / "qdrant")) as server:
         yield server
-    finally:
-        server.stop()

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import redis
 
-from tests.support.processes import Process, free_port
+from tests.support.processes import Process, free_port, running
 from tests.support.services import RedisServer, find_program, missing
 from tests.support.waiting import wait_until
 
@@ -121,9 +121,5 @@ class Watched:
 @pytest.fixture
 def watched(tmp_path: Path) -> Iterator[Watched]:
     """A master, its replica and their sentinels, running."""
-    redis = Watched(tmp_path / "watched")
-    try:
-        redis.start()
+    with running(Watched(tmp_path / "watched")) as redis:
         yield redis
-    finally:
-        redis.stop()

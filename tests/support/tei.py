@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from app.core import http
-from tests.support.processes import Process, free_port
+from tests.support.processes import Process, free_port, running
 from tests.support.services import missing
 from tests.support.shared import BESIDE, shared_program
 from tests.support.waiting import wait_until
@@ -64,9 +64,5 @@ class TeiServer:
 
 @pytest.fixture
 def tei_server(tmp_path: Path) -> Iterator[TeiServer]:
-    server = TeiServer(tmp_path / "tei", "--max-client-batch-size", "4")
-    try:
-        server.start()
+    with running(TeiServer(tmp_path / "tei", "--max-client-batch-size", "4")) as server:
         yield server
-    finally:
-        server.stop()

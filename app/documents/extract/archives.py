@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import io
+import lzma
+import struct
 import zipfile
+import zlib
 from pathlib import Path
 
 from lxml import etree
@@ -16,6 +19,12 @@ MOST_MEMBER_BYTES = 256 * 1024 * 1024
 # Text and XML shrink to a twentieth; a bomb to a thousandth.
 MOST_RATIO = 200
 RATIO_COUNTS_FROM = 10 * 1024 * 1024
+# What zipfile raises on archives of strangers: NotImplementedError for a version or packing that it cannot read,
+# RuntimeError for an encrypted part.
+_BROKEN = (
+    zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error, OSError, EOFError, LookupError, ValueError,
+    RuntimeError, NotImplementedError,
+)  # fmt: skip
 
 
 def checked(blob: Path) -> zipfile.ZipFile:
@@ -23,7 +32,7 @@ def checked(blob: Path) -> zipfile.ZipFile:
     try:
         archive = zipfile.ZipFile(blob)
         members = archive.infolist()
-    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError, EOFError) as error:
+    except _BROKEN as error:
         raise InvalidInput(f"the file is broken: {error}", code="broken_document") from error
     total = sum(member.file_size for member in members)
     if len(members) > MOST_MEMBERS or total > MOST_BYTES:
@@ -54,7 +63,7 @@ def beginning(archive: zipfile.ZipFile, part: zipfile.ZipInfo, size: int = 2048)
     try:
         with archive.open(part) as file:
             return file.read(size)
-    except Exception as error:
+    except _BROKEN as error:
         raise InvalidInput(f"the file is broken: {part.filename}: {error}", code="broken_document") from error
 
 

@@ -12,6 +12,7 @@ from lxml import etree
 from app.core.errors import InvalidInput
 from app.documents.extract import archives
 from app.documents.extract.html import markdown_of
+from app.documents.extract.limits import USUAL, Limits
 from app.documents.extract.pages import Pages
 from app.documents.extract.plain import decoded
 
@@ -22,12 +23,12 @@ _NS = {
 }
 
 
-def extract(blob: Path) -> Pages:
+def extract(blob: Path, limits: Limits = USUAL) -> Pages:
     with archives.checked(blob) as archive:
         if archives.member(archive, "META-INF/encryption.xml") and archives.member(archive, "META-INF/rights.xml"):
             raise InvalidInput("the book is locked by its seller", code="encrypted_document")
         place, package = _package(archive)
-        pages = Pages()
+        pages = Pages(limits)
         pages.title = package.findtext(".//dc:title", None, _NS)
         pages.language = package.findtext(".//dc:language", None, _NS)
         pages.metadata = {"author": package.findtext(".//dc:creator", None, _NS)}

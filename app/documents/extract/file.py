@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from app.core.errors import InvalidInput
 from app.documents import sniff
 from app.documents.extract import epub, html, mail, ocr, odf, office, pdf, plain
+from app.documents.extract.limits import USUAL, Limits
 from app.documents.extract.pages import Pages
 
-_READERS: dict[str, Callable[[Path], Pages]] = {
-    sniff.DOCX: lambda blob: office.extract(blob, "docx"),
-    sniff.PPTX: lambda blob: office.extract(blob, "pptx"),
-    sniff.XLSX: lambda blob: office.extract(blob, "xlsx"),
+_READERS: dict[str, Callable[[Path, Limits], Pages]] = {
+    sniff.DOCX: partial(office.extract, kind="docx"),
+    sniff.PPTX: partial(office.extract, kind="pptx"),
+    sniff.XLSX: partial(office.extract, kind="xlsx"),
     sniff.EPUB: epub.extract,
     sniff.EML: mail.extract,
     sniff.RTF: plain.rtf,
@@ -26,7 +28,13 @@ _READERS: dict[str, Callable[[Path], Pages]] = {
 
 
 def extract_file(
-    blob: Path, *, name: str, media_type: str, password: str | None = None, progress: Any = None
+    blob: Path,
+    *,
+    name: str,
+    media_type: str,
+    password: str | None = None,
+    progress: Any = None,
+    limits: Limits = USUAL,
 ) -> dict[str, Any]:
     """{title, description, language, metadata, pages [{number, start, end}], attachments [{name, media_type, path}],
     ocr}; the text goes into the file beside it, `.md`, and is what the offsets count in.
@@ -36,7 +44,7 @@ def extract_file(
     """
     if blob.stat().st_size == 0:
         raise InvalidInput(f"{name} is empty", code="empty_document")
-    pages = _read(blob, name, media_type, password, progress)
+    pages = _read(blob, name, media_type, password, progress, limits)
     text = pages.text
     if not text.strip():
         why = "" if pages.ocr or media_type != sniff.PDF else "; it may be scanned, and no tesseract read it"
@@ -45,16 +53,16 @@ def extract_file(
     return pages.about()
 
 
-def _read(blob: Path, name: str, media_type: str, password: str | None, progress: Any) -> Pages:
+def _read(blob: Path, name: str, media_type: str, password: str | None, progress: Any, limits: Limits) -> Pages:
     if media_type == sniff.PDF:
-        return pdf.extract(blob, password=password, progress=progress)
+        return pdf.extract(blob, limits, password=password, progress=progress)
     if media_type in sniff.IMAGES:
-        return ocr.extract(blob, progress=progress)
+        return ocr.extract(blob, limits, progress=progress)
     if media_type == sniff.LOCKED_OFFICE:
         raise InvalidInput(f"{name} is encrypted; give a copy without a password", code="encrypted_document")
     if media_type.startswith(sniff.ODF):
-        return odf.extract(blob)
+        return odf.extract(blob, limits)
     reader = _READERS.get(media_type)
     if reader is None:
         raise InvalidInput(f"{name} is {media_type}, which cannot be read", code="unsupported_type")
-    return reader(blob)
+    return reader(blob, limits)

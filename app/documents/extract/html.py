@@ -10,6 +10,7 @@ import trafilatura
 from lxml.etree import LxmlError
 from selectolax.lexbor import LexborHTMLParser, LexborNode
 
+from app.documents.extract.limits import USUAL, Limits
 from app.documents.extract.pages import Pages
 from app.documents.extract.plain import read
 
@@ -39,10 +40,10 @@ def extract_html(blob: Path, url: str | None = None) -> dict[str, Any]:
     return found
 
 
-def extract(blob: Path) -> Pages:
+def extract(blob: Path, limits: Limits = USUAL) -> Pages:
     """A file of HTML, in whatever encoding it says or looks like."""
     found, text = _extracted(read(blob), None)
-    pages = Pages()
+    pages = Pages(limits)
     pages.title, pages.language = found["title"], found["language"]
     pages.description = found["description"]
     pages.add(text)

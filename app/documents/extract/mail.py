@@ -10,15 +10,15 @@ from pathlib import Path
 
 from app.core.errors import InvalidInput
 from app.documents.extract.html import markdown_of
+from app.documents.extract.limits import USUAL, Limits
 from app.documents.extract.pages import Pages
 from app.documents.extract.plain import decoded
 
-MOST_ATTACHMENTS = 100
 _BROKEN = (MessageError, AssertionError, AttributeError, LookupError, TypeError, ValueError)
 
 
-def extract(blob: Path) -> Pages:
-    pages = Pages()
+def extract(blob: Path, limits: Limits = USUAL) -> Pages:
+    pages = Pages(limits)
     try:
         message = email.message_from_bytes(blob.read_bytes(), policy=email.policy.default)
         assert isinstance(message, EmailMessage)
@@ -51,8 +51,8 @@ def _content(part: MIMEPart) -> str:
 
 def _attach(pages: Pages, message: EmailMessage, blob: Path) -> None:
     for number, part in enumerate(message.iter_attachments()):
-        if number >= MOST_ATTACHMENTS:
-            pages.cut("attachments", MOST_ATTACHMENTS)
+        if number >= pages.limits.attachments:
+            pages.cut("attachments", pages.limits.attachments)
             break
         inner = part.get_payload()
         if part.get_content_type() == "message/rfc822" and isinstance(inner, list) and isinstance(inner[0], Message):

@@ -17,11 +17,9 @@ from typing import Any
 from PIL import Image, UnidentifiedImageError
 
 from app.core.errors import InvalidInput
+from app.documents.extract.limits import USUAL, Limits
 from app.documents.extract.pages import Pages
 
-MOST_PIXELS = 100_000_000
-MOST_FRAMES = 300
-LIMIT_S = 120.0
 # What Pillow raises on pictures whose parts contradict each other.
 _BROKEN = (
     UnidentifiedImageError, ArithmeticError, AttributeError, LookupError, OSError, EOFError, SyntaxError, TypeError,
@@ -54,31 +52,31 @@ def _quietly() -> Iterator[None]:
         yield
 
 
-def extract(blob: Path, *, progress: Any = None) -> Pages:
+def extract(blob: Path, limits: Limits = USUAL, *, progress: Any = None) -> Pages:
     """The text of a picture, its frames as pages. Raises InvalidInput, also where no tesseract is installed."""
     if not is_here():
         raise InvalidInput("pictures are read by tesseract, which is not installed here", code="ocr_missing")
-    pages = Pages()
+    pages = Pages(limits)
     pages.ocr = True
-    Image.MAX_IMAGE_PIXELS = MOST_PIXELS
+    Image.MAX_IMAGE_PIXELS = limits.picture_pixels
     try:
         with _quietly(), Image.open(blob) as picture:
-            if picture.width * picture.height > MOST_PIXELS:
+            if picture.width * picture.height > limits.picture_pixels:
                 raise InvalidInput(f"{picture.width} x {picture.height} pixels are too many", code="document_size")
             frames = getattr(picture, "n_frames", 1)
-            if frames > MOST_FRAMES:
-                pages.cut("frames", MOST_FRAMES)
-            for frame in range(min(frames, MOST_FRAMES)):
+            if frames > limits.frames:
+                pages.cut("frames", limits.frames)
+            for frame in range(min(frames, limits.frames)):
                 picture.seek(frame)
-                pages.add(read(picture.convert("L")))
+                pages.add(read(picture.convert("L"), limits.ocr_s))
                 if progress is not None:
-                    progress.report(frame + 1, min(frames, MOST_FRAMES), unit="pages")
+                    progress.report(frame + 1, min(frames, limits.frames), unit="pages")
     except _BROKEN as error:
         raise InvalidInput(f"the picture is broken: {error}", code="broken_document") from error
     return pages
 
 
-def read(picture: Image.Image) -> str:
+def read(picture: Image.Image, limit_s: float) -> str:
     """The text of one picture; blank where none is found. Raises InvalidInput where tesseract fails or takes long."""
     data = io.BytesIO()
     picture.save(data, "PNG")
@@ -89,11 +87,11 @@ def read(picture: Image.Image) -> str:
             input=data.getvalue(),
             capture_output=True,
             check=False,
-            timeout=LIMIT_S,
+            timeout=limit_s,
             env={**os.environ, "OMP_THREAD_LIMIT": "1"},
         )
     except subprocess.TimeoutExpired as error:
-        raise InvalidInput(f"tesseract took longer than {LIMIT_S:g} s for one page", code="ocr_failed") from error
+        raise InvalidInput(f"tesseract took longer than {limit_s:g} s for one page", code="ocr_failed") from error
     if said.returncode != 0:
         why = said.stderr.decode("utf-8", "replace").strip()[-300:] or f"it ended with {said.returncode}"
         raise InvalidInput(f"tesseract could not read the picture: {why}", code="ocr_failed")

@@ -9,6 +9,7 @@ from lxml import etree
 
 from app.core.errors import InvalidInput
 from app.documents.extract import archives
+from app.documents.extract.limits import USUAL, Limits
 from app.documents.extract.pages import Pages
 
 _NS = {
@@ -24,13 +25,13 @@ _TEXT, _TABLE, _DRAW = (f"{{{_NS[name]}}}" for name in ("text", "table", "draw")
 MOST_REPEATED = 100
 
 
-def extract(blob: Path) -> Pages:
+def extract(blob: Path, limits: Limits = USUAL) -> Pages:
     with archives.checked(blob) as archive:
         content, meta = archives.member(archive, "content.xml"), archives.member(archive, "meta.xml")
     if content is None:
         raise InvalidInput("the file is broken: it has no content.xml", code="broken_document")
     body = archives.xml(content).find(".//office:body", _NS)
-    pages = Pages()
+    pages = Pages(limits)
     if meta:
         _describe(pages, archives.xml(meta))
     for part in body if body is not None else ():

@@ -16,18 +16,18 @@ from lxml.etree import LxmlError
 
 from app.core.errors import InvalidInput
 from app.documents.extract import archives
+from app.documents.extract.limits import USUAL, Limits
 from app.documents.extract.pages import Pages
 
-MOST_SHEETS = 200
 # What these libraries raise on files whose parts contradict each other.
 _BROKEN = (LxmlError, ArithmeticError, AttributeError, LookupError, OSError, RecursionError, TypeError, ValueError)
 
 
-def extract(blob: Path, kind: str) -> Pages:
+def extract(blob: Path, limits: Limits = USUAL, *, kind: str) -> Pages:
     """`kind` is docx, pptx or xlsx. Raises InvalidInput."""
     _check(blob)
     try:
-        return {"docx": _docx, "pptx": _pptx, "xlsx": _xlsx}[kind](blob)
+        return {"docx": _docx, "pptx": _pptx, "xlsx": _xlsx}[kind](blob, limits)
     except InvalidInput:
         raise
     except _BROKEN as error:
@@ -57,9 +57,9 @@ def _properties(pages: Pages, told: Any) -> None:
     pages.metadata |= {name: getattr(told, name, None) or None for name in ("subject", "keywords")}
 
 
-def _docx(blob: Path) -> Pages:
+def _docx(blob: Path, limits: Limits) -> Pages:
     document = docx.Document(str(blob))
-    pages = Pages()
+    pages = Pages(limits)
     _properties(pages, document.core_properties)
     blocks = [
         _paragraph(block) if isinstance(block, Paragraph) else _table(pages, block) for block in _blocks(document)
@@ -89,9 +89,9 @@ def _table(pages: Pages, found: Table) -> str:
     return pages.table([cell.text for cell in row.cells] for row in found.rows)
 
 
-def _pptx(blob: Path) -> Pages:
+def _pptx(blob: Path, limits: Limits) -> Pages:
     deck = pptx.Presentation(str(blob))
-    pages = Pages()
+    pages = Pages(limits)
     _properties(pages, deck.core_properties)
     for slide in deck.slides:
         heading = slide.shapes.title.text_frame.text.strip() if slide.shapes.title is not None else ""
@@ -114,14 +114,14 @@ def _shape(pages: Pages, shape: Any, title: Any) -> Iterator[str]:
         yield pages.table([cell.text for cell in row.cells] for row in shape.table.rows)
 
 
-def _xlsx(blob: Path) -> Pages:
+def _xlsx(blob: Path, limits: Limits) -> Pages:
     with blob.open("rb") as file:  # by a path it would go by the name's ending
         book = openpyxl.load_workbook(file, read_only=True, data_only=True)
-        pages = Pages()
+        pages = Pages(limits)
         _properties(pages, book.properties)
-        for sheet in book.worksheets[:MOST_SHEETS]:
+        for sheet in book.worksheets[: limits.sheets]:
             pages.add(f"# {sheet.title}\n\n{pages.table(sheet.iter_rows(values_only=True))}")
-        if len(book.worksheets) > MOST_SHEETS:
-            pages.cut("sheets", MOST_SHEETS)
+        if len(book.worksheets) > limits.sheets:
+            pages.cut("sheets", limits.sheets)
         book.close()
         return pages

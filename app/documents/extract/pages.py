@@ -6,11 +6,9 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from app.core.errors import InvalidInput
+from app.documents.extract.limits import USUAL, Limits
 from app.documents.text import clean, clean_line
 
-MOST_CHARACTERS = 50_000_000
-MOST_ROWS = 200_000
-MOST_COLUMNS = 1_000
 # Tables are cut into pieces of so many rows, each with the header again: a chunk then still says what its columns are.
 ROWS_A_TABLE = 40
 
@@ -18,7 +16,8 @@ ROWS_A_TABLE = 40
 class Pages:
     """Collects pages; `text` is them all, joined by blank lines."""
 
-    def __init__(self) -> None:
+    def __init__(self, limits: Limits = USUAL) -> None:
+        self.limits = limits
         self._parts: list[str] = []
         self._length = 0
         self.spans: list[dict[str, int]] = []
@@ -39,26 +38,27 @@ class Pages:
 
         Raises InvalidInput for more text than anybody reads.
         """
+        most = self.limits
         lines: list[list[str]] = []
         for row in rows:
-            line = [_cell(value) for value in row[:MOST_COLUMNS]]
+            line = [_cell(value) for value in row[: most.columns]]
             while line and not line[-1]:
                 line.pop()
-            if len(row) > MOST_COLUMNS and any(_cell(value) for value in row[MOST_COLUMNS:]):
-                self.cut("columns", MOST_COLUMNS)
+            if len(row) > most.columns and any(_cell(value) for value in row[most.columns :]):
+                self.cut("columns", most.columns)
             if not line:
                 continue
-            if len(lines) == MOST_ROWS:
-                self.cut("rows", MOST_ROWS)
+            if len(lines) == most.rows:
+                self.cut("rows", most.rows)
                 break
             lines.append(line)
-        return _tables(lines)
+        return _tables(lines, most.characters)
 
     def add(self, text: str, number: int | None = None) -> None:
         """A page; `number` is its own, else the next. Raises InvalidInput for more text than anybody reads."""
         cleaned = clean(text)
-        if self._length + len(cleaned) > MOST_CHARACTERS:
-            raise _too_long()
+        if self._length + len(cleaned) > self.limits.characters:
+            raise _too_long(self.limits.characters)
         if cleaned and self._length:
             self._parts.append("\n\n")
             self._length += 2
@@ -87,7 +87,7 @@ class Pages:
         }
 
 
-def _tables(lines: Sequence[Sequence[str]]) -> str:
+def _tables(lines: Sequence[Sequence[str]], most_characters: int) -> str:
     """Pieces of so many rows, each below the header; a row may end before it, as Markdown allows."""
     if not lines:
         return ""
@@ -97,8 +97,8 @@ def _tables(lines: Sequence[Sequence[str]]) -> str:
     for at in range(0, max(1, len(body)), ROWS_A_TABLE):
         parts.append("\n".join([head, *(_row(line) for line in body[at : at + ROWS_A_TABLE])]))
         length += len(parts[-1])
-        if length > MOST_CHARACTERS:
-            raise _too_long()
+        if length > most_characters:
+            raise _too_long(most_characters)
     return "\n\n".join(parts)
 
 
@@ -106,8 +106,8 @@ def _row(cells: Sequence[str]) -> str:
     return "| " + " | ".join(cells) + " |"
 
 
-def _too_long() -> InvalidInput:
-    return InvalidInput(f"the document has more than {MOST_CHARACTERS:,} characters", code="document_size")
+def _too_long(most: int) -> InvalidInput:
+    return InvalidInput(f"the document has more than {most:,} characters", code="document_size")
 
 
 def _cell(value: Any) -> str:

@@ -12,16 +12,12 @@ import pypdfium2.raw as raw
 
 from app.core.errors import InvalidInput
 from app.documents.extract import ocr
+from app.documents.extract.limits import USUAL, Limits
 from app.documents.extract.pages import Pages
 
-MOST_PAGES = 20_000
 # A page with less text than this and a picture on it was scanned.
 LEAST_CHARACTERS = 16
 OCR_SCALE = 200 / 72
-# A sheet of A3 has 8 million at that scale; a poster is read more coarsely.
-MOST_SCAN_PIXELS = 40_000_000
-# Scanning is slow: a thick scanned book is read so far.
-MOST_OCR_PAGES = 300
 # A line this much larger than the usual one is a heading.
 HEADING = ((1.8, "# "), (1.4, "## "), (1.18, "### "))
 LONGEST_HEADING = 120
@@ -29,16 +25,16 @@ LONGEST_HEADING = 120
 NARROW_GAP, WIDE_GAP = 0.12, 1.5
 
 
-def extract(blob: Path, *, password: str | None = None, progress: Any = None) -> Pages:
+def extract(blob: Path, limits: Limits = USUAL, *, password: str | None = None, progress: Any = None) -> Pages:
     document = _opened(blob, password)
     try:
-        if len(document) > MOST_PAGES:
-            raise InvalidInput(f"{len(document):,} pages: at most {MOST_PAGES:,} are read", code="too_many_pages")
-        pages = Pages()
+        if len(document) > limits.pdf_pages:
+            raise InvalidInput(f"{len(document):,} pages: at most {limits.pdf_pages:,} are read", code="too_many_pages")
+        pages = Pages(limits)
         told = document.get_metadata_dict(skip_empty=True)
         pages.title = told.get("Title")
         pages.metadata = {name.lower(): told.get(name) for name in ("Author", "Subject", "Keywords", "CreationDate")}
-        scans = _Scans()
+        scans = _Scans(limits)
         for number in range(1, len(document) + 1):
             text, is_scan = _page(document, number)
             pages.add((scans.read(document, number) if is_scan else None) or text, number)
@@ -53,18 +49,19 @@ def extract(blob: Path, *, password: str | None = None, progress: Any = None) ->
 class _Scans:
     """Reads scanned pages as long as there is room and a tesseract, and knows which were not read."""
 
-    def __init__(self) -> None:
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
         self.done = 0
         self.unread: list[int] = []
         self._why: InvalidInput | None = None
 
     def read(self, document: Any, number: int) -> str | None:
-        if self.done >= MOST_OCR_PAGES or not ocr.is_here():
+        if self.done >= self._limits.scanned_pages or not ocr.is_here():
             self.unread.append(number)
             return None
         self.done += 1
         try:
-            return _read_scan(document, number)
+            return _read_scan(document, number, self._limits)
         except InvalidInput as error:  # one page that tesseract fails on does not take the others with it
             self._why = error
             self.unread.append(number)
@@ -79,7 +76,7 @@ class _Scans:
         if self._why is not None and not pages.text.strip():
             raise self._why
         pages.cut("scanned_pages", self.done)
-        pages.metadata["unread_pages"] = self.unread[:MOST_OCR_PAGES]
+        pages.metadata["unread_pages"] = self.unread[: self._limits.scanned_pages or None]
 
 
 def _opened(blob: Path, password: str | None) -> Any:
@@ -165,12 +162,12 @@ def _markdown(lines: list[dict[str, Any]]) -> str:
     return "\n".join(written)
 
 
-def _read_scan(document: Any, number: int) -> str:
+def _read_scan(document: Any, number: int, limits: Limits) -> str:
     page = document[number - 1]
     try:
         area = page.get_width() * page.get_height()
-        scale = min(OCR_SCALE, (MOST_SCAN_PIXELS / max(1.0, area)) ** 0.5)
-        return ocr.read(page.render(scale=scale, grayscale=True).to_pil())
+        scale = min(OCR_SCALE, (limits.scan_pixels / max(1.0, area)) ** 0.5)
+        return ocr.read(page.render(scale=scale, grayscale=True).to_pil(), limits.ocr_s)
     except pdfium.PdfiumError:
         return ""
     finally:

@@ -10,10 +10,10 @@ import charset_normalizer
 from striprtf.striprtf import rtf_to_text
 
 from app.core.errors import InvalidInput
+from app.documents.extract.limits import USUAL, Limits
 from app.documents.extract.pages import Pages
 from app.documents.sniff import unmarked_utf16
 
-MOST_BYTES = 100 * 1024 * 1024
 SAMPLE_BYTES = 256 * 1024
 _MARKS = {
     b"\xef\xbb\xbf": "utf-8-sig",
@@ -39,31 +39,31 @@ def decoded(data: bytes) -> str:
         return data.decode(best.encoding if best is not None else "cp1252", "replace")
 
 
-def read(blob: Path) -> str:
-    return decoded(_bytes(blob))
+def read(blob: Path, limits: Limits = USUAL) -> str:
+    return decoded(_bytes(blob, limits))
 
 
-def _bytes(blob: Path) -> bytes:
+def _bytes(blob: Path, limits: Limits) -> bytes:
     size = blob.stat().st_size
-    if size > MOST_BYTES:
-        raise InvalidInput(f"{size:,} bytes of text: at most {MOST_BYTES:,} are read", code="document_size")
+    if size > limits.text_bytes:
+        raise InvalidInput(f"{size:,} bytes of text: at most {limits.text_bytes:,} are read", code="document_size")
     return blob.read_bytes()
 
 
-def text(blob: Path) -> Pages:
-    pages = Pages()
-    pages.add(read(blob))
+def text(blob: Path, limits: Limits = USUAL) -> Pages:
+    pages = Pages(limits)
+    pages.add(read(blob, limits))
     return pages
 
 
-def separated(blob: Path) -> Pages:
-    content = read(blob)
+def separated(blob: Path, limits: Limits = USUAL) -> Pages:
+    content = read(blob, limits)
     try:
         dialect: type[csv.Dialect] | csv.Dialect = csv.Sniffer().sniff(content[:16_384], delimiters=",;\t|")
     except csv.Error:
         dialect = csv.excel
     csv.field_size_limit(1_000_000)
-    pages = Pages()
+    pages = Pages(limits)
     try:
         pages.add(pages.table(csv.reader(io.StringIO(content, newline=""), dialect)))
     except csv.Error as error:
@@ -71,9 +71,9 @@ def separated(blob: Path) -> Pages:
     return pages
 
 
-def rtf(blob: Path) -> Pages:
-    content = _bytes(blob).decode("latin-1")
-    pages = Pages()
+def rtf(blob: Path, limits: Limits = USUAL) -> Pages:
+    content = _bytes(blob, limits).decode("latin-1")
+    pages = Pages(limits)
     try:
         pages.add(rtf_to_text(content, errors="replace"))  # type: ignore[no-untyped-call]
     except (LookupError, RecursionError, TypeError, ValueError) as error:

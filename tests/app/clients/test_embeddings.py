@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from app.clients import embeddings
 from app.clients.embeddings import Dialect, Embeddings, Server, Vectors
 from app.core.errors import Rejected, Unavailable
 from tests.support.embeddings_player import Player
@@ -18,15 +17,14 @@ from tests.support.tei import DIMENSION, TeiServer
 
 
 @pytest.fixture
-def player(monkeypatch: pytest.MonkeyPatch) -> Iterator[Player]:
-    monkeypatch.setattr(embeddings, "PAUSES_S", (0.01, 0.02, 0.02))
+def player() -> Iterator[Player]:
     with Player().playing() as server:
         yield server
 
 
-def _with(server: Server, use: Callable[[Embeddings], Any]) -> Any:
+def _with(server: Server, use: Callable[[Embeddings], Any], query_s: float = 5) -> Any:
     async def run() -> Any:
-        client = Embeddings(server)
+        client = Embeddings(server, pauses_s=(0.01, 0.02, 0.02), query_s=query_s)
         try:
             return await use(client)
         finally:
@@ -133,7 +131,7 @@ def test_a_server_of_something_else_is_named(player: Player) -> None:
         _documents(player, ["a"])
 
 
-def test_nobody_there_and_one_that_never_answers(player: Player, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nobody_there_and_one_that_never_answers(player: Player) -> None:
     nobody = Server("tei", "http://127.0.0.1:9", "m", 2)
     with pytest.raises(Unavailable, match="cannot be reached"):
         _with(nobody, lambda client: client.documents(["a"]))
@@ -141,9 +139,8 @@ def test_nobody_there_and_one_that_never_answers(player: Player, monkeypatch: py
         _with(nobody, lambda client: client.query("a"))
     asleep = threading.Event()
     player.wrong = lambda texts: (200, [[1.0, 1.0]], {}) if asleep.wait(5) else None
-    monkeypatch.setattr(embeddings, "QUERY_S", 0.2)
     with pytest.raises(Unavailable, match=r"within 0\.2 s"):
-        _with(_server(player), lambda client: client.query("a"))
+        _with(_server(player), lambda client: client.query("a"), query_s=0.2)
     asleep.set()
 
 

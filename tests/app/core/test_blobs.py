@@ -13,18 +13,14 @@ from app.core import clock
 from app.core.blobs import Blobs, blobs
 from app.core.errors import ConfigError, NotFound, Unavailable
 from tests.support.databases import SettingsEnv
-from tests.support.processes import free_port
+from tests.support.processes import free_port, running
 from tests.support.s3 import S3Server
 
 
 @pytest.fixture(scope="module")
 def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
-    server = S3Server(tmp_path_factory.mktemp("s3"))
-    try:
-        server.start()
+    with running(S3Server(tmp_path_factory.mktemp("s3"))) as server:
         yield server
-    finally:
-        server.stop()
 
 
 @pytest.fixture(params=["folder", "s3"])

@@ -12,18 +12,15 @@ from app.core import redis as clients
 from app.core import redis_url
 from app.core.errors import ConfigError, Unavailable
 from app.core.redis import Push
+from tests.support.processes import running
 from tests.support.redis_kinds import Certificates, TlsRedis, Watched
 from tests.support.waiting import wait_until
 
 
 @pytest.fixture
 def tls_redis(tmp_path: Path) -> Iterator[TlsRedis]:
-    server = TlsRedis(tmp_path / "redis")
-    try:
-        server.start()
+    with running(TlsRedis(tmp_path / "redis")) as server:
         yield server
-    finally:
-        server.process.stop()
 
 
 def test_a_url_of_sentinels_names_hosts_service_and_who_asks(tmp_path: Path) -> None:

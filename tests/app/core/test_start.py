@@ -12,7 +12,7 @@ import sqlalchemy as sa
 
 from app.core.http import client
 from tests.support.databases import make_stack_env
-from tests.support.processes import Process, free_port
+from tests.support.processes import Process, free_port, running
 from tests.support.services import PostgresServer, RedisServer
 from tests.support.stack import API_SECRET, REPOSITORY, Stack
 from tests.support.waiting import wait_until
@@ -30,12 +30,8 @@ def env(sqlite_url: str, redis_url: str, tmp_path: Path) -> dict[str, str]:
 @pytest.fixture
 def locked_redis(tmp_path: Path) -> Iterator[RedisServer]:
     """A Redis that wants a password."""
-    server = RedisServer(tmp_path / "locked", password="open-sesame")
-    try:
-        server.start()
+    with running(RedisServer(tmp_path / "locked", password="open-sesame")) as server:
         yield server
-    finally:
-        server.process.stop()
 
 
 def _ends(env: dict[str, str], *roles: str) -> dict[str, tuple[int, str]]:

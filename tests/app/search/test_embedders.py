@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from app.clients import embeddings
 from app.core.db import database
 from app.core.errors import ConfigError, Unavailable
 from app.core.settings import get_settings
@@ -51,9 +50,8 @@ def test_a_real_server(sqlite_url: str, settings_env: SettingsEnv, tei_server: T
     assert desk.find("a bird", mode="semantic")["results"][0]["document_id"] == "1"
 
 
-def test_a_server_that_goes(sqlite_url: str, settings_env: SettingsEnv, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_server_that_goes(sqlite_url: str, settings_env: SettingsEnv) -> None:
     """Without it words are searched and the answer says so, meaning is 503, and what is indexed waits for it."""
-    monkeypatch.setattr(embeddings, "PAUSES_S", (0.01,))
     with Player().playing() as player:
         settings_env(
             database_url=sqlite_url, embedder="tei", embedder_url=player.url, embedder_model="m", embedder_dimension=2

@@ -17,13 +17,12 @@ from sqlalchemy.orm import Session
 from app.core import clock
 from app.core.errors import InvalidInput
 from app.documents import catalog
-from app.search import query
 from app.search.engines.embedded import EmbeddedEngine, Follower
 from app.search.engines.face import Ask, Filters, Model
 from app.search.engines.reading import counter
 from app.search.index import prune_changes, touch_document
 from app.search.models import Change
-from app.search.query import Question
+from app.search.question import LONGEST_QUERY, Question
 from tests.support.desk import TENANT, Desk, encode
 
 WORDS = ["mill", "wheel", "water", "sluice", "gate", "heron", "reed", "stone", "flour", "axle", "bank", "stream"]
@@ -241,7 +240,7 @@ def test_a_query_of_nothing_finds_nothing_or_something_but_never_fails(desk: Des
 @pytest.mark.parametrize(
     "question",
     [
-        Question("x" * (query.LONGEST_QUERY + 1)),
+        Question("x" * (LONGEST_QUERY + 1)),
         Question("x", limit=0),
         Question("x", limit=101),
         Question("x", offset=-1),

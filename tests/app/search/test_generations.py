@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from app.clients import embeddings
 from app.core.db import database
 from app.core.errors import Cancelled, Conflict, InvalidInput, NotFound, Stale, Unavailable
 from app.documents import ingest
@@ -32,7 +31,6 @@ FIRST = "wordllama/l2_supercat/256"
 @pytest.fixture
 def player(monkeypatch: pytest.MonkeyPatch, settings_env: SettingsEnv) -> Iterator[Player]:
     """The next model: its vectors tell how long a text is."""
-    monkeypatch.setattr(embeddings, "PAUSES_S", (0.01,))
     monkeypatch.setattr(generations, "BELIEF_S", 0.0)
     with Player().playing() as server:
         settings_env(

@@ -14,34 +14,33 @@ from PIL import Image
 
 from app.core.errors import InvalidInput
 from app.documents import sniff
-from app.documents.extract import mail, ocr, office, pages, pdf, plain
+from app.documents.extract import ocr
 from app.documents.extract.file import extract_file
+from app.documents.extract.limits import Limits
 from tests.app.documents.extract.test_file import code, read
 from tests.support import made_documents, make_pdf
 from tests.support.services import missing
 
 
-def test_a_table_that_was_cut_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_table_that_was_cut_says_so(tmp_path: Path) -> None:
     """Rows, columns and sheets; a whole one says nothing."""
     rows = tmp_path / "rows.csv"
     rows.write_text("a,b\n" + "1,2\n" * 50)
     assert "truncated" not in read(rows)["metadata"]
-    monkeypatch.setattr(pages, "MOST_ROWS", 20)
-    monkeypatch.setattr(pages, "MOST_COLUMNS", 3)
-    cut = read(rows)
+    few = Limits(rows=20, columns=3, sheets=2)
+    cut = read(rows, limits=few)
     assert cut["metadata"]["truncated"] == [{"what": "rows", "limit": 20}]
     assert cut["text"].count("| 1 | 2 |") == 19
     wide = tmp_path / "wide.csv"
     wide.write_text("a,b,c,d\n1,2,3,4\n")
-    assert read(wide)["metadata"]["truncated"] == [{"what": "columns", "limit": 3}]
+    assert read(wide, limits=few)["metadata"]["truncated"] == [{"what": "columns", "limit": 3}]
     wide.write_text("a,b,c,,,\n1,2,3,,,\n")
-    assert "truncated" not in read(wide)["metadata"]
+    assert "truncated" not in read(wide, limits=few)["metadata"]
     book = openpyxl.Workbook()
     for number in range(4):
         book.create_sheet(f"s{number}").append([f"cell{number}"])
     book.save(tmp_path / "book.xlsx")
-    monkeypatch.setattr(office, "MOST_SHEETS", 2)
-    assert read(tmp_path / "book.xlsx")["metadata"]["truncated"] == [{"what": "sheets", "limit": 2}]
+    assert read(tmp_path / "book.xlsx", limits=few)["metadata"]["truncated"] == [{"what": "sheets", "limit": 2}]
 
 
 def test_wide_and_narrow_rows_take_no_more_room_than_they_say(tmp_path: Path) -> None:
@@ -53,22 +52,19 @@ def test_wide_and_narrow_rows_take_no_more_room_than_they_say(tmp_path: Path) ->
     assert "\n| x |\n" in text
 
 
-def test_attachments_beyond_the_limit_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(mail, "MOST_ATTACHMENTS", 0)
+def test_attachments_beyond_the_limit_are_told(tmp_path: Path) -> None:
     path = tmp_path / "m.eml"
     made_documents.as_eml(path, "a letter", b"attached")
-    assert read(path)["metadata"]["truncated"] == [{"what": "attachments", "limit": 0}]
+    assert read(path, limits=Limits(attachments=0))["metadata"]["truncated"] == [{"what": "attachments", "limit": 0}]
 
 
-def test_too_much_text_and_too_many_pages_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(plain, "MOST_BYTES", 100)
+def test_too_much_text_and_too_many_pages_are_refused(tmp_path: Path) -> None:
     for name, head in (("long.txt", "a "), ("long.rtf", "{\\rtf1 a "), ("long.csv", "a,b\n")):
         path = tmp_path / name
         path.write_text(head * 100)
-        assert code(path) == "document_size"
-    monkeypatch.setattr(pdf, "MOST_PAGES", 1)
+        assert code(path, limits=Limits(text_bytes=100)) == "document_size"
     made = make_pdf.write(tmp_path / "p.pdf", [make_pdf.of_lines(["one"]), make_pdf.of_lines(["two"])])
-    assert code(made) == "too_many_pages"
+    assert code(made, limits=Limits(pdf_pages=1)) == "too_many_pages"
 
 
 @pytest.mark.parametrize(
@@ -128,48 +124,44 @@ def test_a_page_describes_itself(tmp_path: Path) -> None:
     assert read(path)["description"] == "What it is about"
 
 
-def test_scans_that_were_not_read_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A picture of text beside a page of text, where there is no tesseract, no room, or one that fails."""
+def test_scans_that_were_not_read_are_named(tmp_path: Path) -> None:
+    """A picture of text beside a page of text, where there is no room, or a tesseract that fails."""
     scan = made_documents.picture("SLUICE")
     path = make_pdf.write(tmp_path / "mixed.pdf", [make_pdf.of_lines(["The heron waits here."]), scan])
-    monkeypatch.setattr(ocr, "is_here", lambda: False)
-    found = read(path)
+    found = read(path, limits=Limits(scanned_pages=0))
     assert found["metadata"]["unread_pages"] == [2]
     assert found["metadata"]["truncated"] == [{"what": "scanned_pages", "limit": 0}]
     assert "heron" in found["text"]
-    monkeypatch.undo()
     if not ocr.is_here():
         missing("tesseract", "apt-get install tesseract-ocr")
-    monkeypatch.setattr(ocr, "LIMIT_S", 0.001)
-    found = read(path)
+    hurried = Limits(ocr_s=0.001)
+    found = read(path, limits=hurried)
     assert found["metadata"]["unread_pages"] == [2] and "heron" in found["text"]
     alone = make_pdf.write(tmp_path / "scan.pdf", [scan])
-    assert code(alone) == "ocr_failed"
+    assert code(alone, limits=hurried) == "ocr_failed"
     picture = tmp_path / "p.png"
     scan.save(picture)
-    assert code(picture) == "ocr_failed"
+    assert code(picture, limits=hurried) == "ocr_failed"
 
 
-def test_frames_beyond_the_limit_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_frames_beyond_the_limit_are_told(tmp_path: Path) -> None:
     if not ocr.is_here():
         missing("tesseract", "apt-get install tesseract-ocr")
-    monkeypatch.setattr(ocr, "MOST_FRAMES", 1)
     frames = [made_documents.picture("SLUICE"), made_documents.picture("HERON")]
     path = tmp_path / "two.tiff"
     frames[0].save(path, save_all=True, append_images=frames[1:])
-    found = read(path)
+    found = read(path, limits=Limits(frames=1))
     assert found["metadata"]["truncated"] == [{"what": "frames", "limit": 1}]
     assert len(found["pages"]) == 1
 
 
-def test_a_poster_is_scanned_within_bounds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_poster_is_scanned_within_bounds(tmp_path: Path) -> None:
     """The picture of a page has no more pixels than that, however large the page: here too few to be read."""
     if not ocr.is_here():
         missing("tesseract", "apt-get install tesseract-ocr")
     path = make_pdf.write(tmp_path / "poster.pdf", [made_documents.picture("SLUICE")])
     assert "SLUICE" in read(path)["text"]
-    monkeypatch.setattr(pdf, "MOST_SCAN_PIXELS", 400)
-    assert code(path) in ("empty_document", "ocr_failed")
+    assert code(path, limits=Limits(scan_pixels=400)) in ("empty_document", "ocr_failed")
 
 
 _WHOLE: dict[str, bytes] = {}
