@@ -41,6 +41,7 @@ from app.api import (
     starts,
     tenants,
     uploads,
+    versions,
     webhooks,
     workers,
 )
@@ -124,6 +125,7 @@ def create_app() -> FastAPI:
         queues,
         workers,
         reasons,
+        versions,
         webhooks,
         bulk,
         events,

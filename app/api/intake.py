@@ -14,12 +14,17 @@ from app.api.keys import note
 from app.core.db import in_transaction, read
 from app.core.errors import InvalidInput, NotAllowed
 from app.jobs.timetable import DEFAULT_TENANT
-from app.sources import intake
-from app.sources.intake import Malformed
+from app.sources import change_intake, firecrawl_intake, intake
+from app.sources.firecrawl_intake import Malformed
+from app.sources.intake import Sender
+from app.sources.senders import CHANGEDETECTION as FROM_CHANGEDETECTION
+from app.sources.senders import FIRECRAWL as FROM_FIRECRAWL
+from app.sources.senders import SENDERS
 
 router = APIRouter(prefix="/api", tags=["intake"])
 
 FIRECRAWL = "/api/webhook/firecrawl"
+CHANGEDETECTION = "/api/webhook/changedetection"
 # A page with its HTML; what is larger is no event.
 LARGEST_BODY_BYTES = 64 * 1024 * 1024
 HINT = "See the body of the event in Firecrawl's documentation of webhooks; `errors` names what is wrong."
@@ -40,19 +45,62 @@ async def firecrawl(request: Request) -> Response:
     answer; the same event again is answered as the first time."""
     body = await request.body()
     try:
-        intake.verify(body, request.headers.get("x-firecrawl-signature"))
+        firecrawl_intake.verify(body, request.headers.get("x-firecrawl-signature"))
     except Malformed as error:
         return problem(request.scope, 400, error.message, code=error.code)
     except NotAllowed as error:
         return problem(request.scope, 401, error.message, code=error.code)
-    given = await intake.kept(DEFAULT_TENANT, "firecrawl", body, request.state.request_id)
     try:
-        answered = await in_transaction(intake.take_firecrawl, given)
+        return await _taken(request, body, FROM_FIRECRAWL)
     except InvalidInput as error:
         if error.code != "webhook_payload":
             raise
         detail = {"error": error.message, "validation_errors": error.errors, "hint": HINT}
         return problem(request.scope, 422, detail, code=error.code, errors=error.errors)
+
+
+_CHANGE: dict[str, Any] = {
+    "summary": "Take a notification of changedetection.io",
+    "status_code": 202,
+    "openapi_extra": {"requestBody": {"required": True, "content": {"*/*": {"schema": {"type": "string"}}}}},
+    "responses": {
+        200: {"description": "Acknowledged: nobody wants to hear of that page any more."},
+        202: {"description": "A job that reads the page again."},
+        400: {"description": "It does not say which page has changed."},
+        401: {"description": "The token or the signature is missing or wrong."},
+    },
+}
+
+
+@router.post("/webhook/changedetection", **_CHANGE)
+async def changedetection(request: Request) -> Response:
+    """With `Authorization: Bearer` and the token that `millrace watch template` shows, or signed by `X-Signature`.
+    Stored, with the change and the job that reads the page again, before the answer."""
+    return await _changed(request, None)
+
+
+@router.post("/webhook/changedetection/{token}", **_CHANGE)
+async def changedetection_by_path(request: Request, token: str) -> Response:
+    """The same with the token in the path, for senders that set no header."""
+    return await _changed(request, token)
+
+
+async def _changed(request: Request, token: str | None) -> Response:
+    body = await request.body()
+    said = {"signature": request.headers.get("x-signature"), "authorization": request.headers.get("authorization")}
+    try:
+        change_intake.verify(body, path_token=token, **said)
+    except NotAllowed as error:
+        return problem(request.scope, 401, error.message, code=error.code)
+    try:
+        return await _taken(request, body, FROM_CHANGEDETECTION)
+    except InvalidInput as error:
+        return problem(request.scope, 400, error.message, code=error.code)
+
+
+async def _taken(request: Request, body: bytes, sender: Sender) -> Response:
+    given = await intake.kept(DEFAULT_TENANT, sender.name, body, request.state.request_id)
+    answered = await in_transaction(intake.take, given, sender)
     return JSONResponse(answered.body, status_code=answered.status)
 
 
@@ -78,11 +126,11 @@ async def replay(caller: Admin, delivery_id: int) -> dict[str, Any]:
     """What is already indexed and has not changed is left as it is."""
     row = await read(intake.get, caller.tenant, min(delivery_id, 2**62))
     body = await intake.body_of(row)
-    return await in_transaction(_replay, caller, row.id, body)
+    return await in_transaction(_replay, caller, row.id, row.source, body)
 
 
-def _replay(session: Session, caller: Identity, delivery_id: int, body: bytes) -> dict[str, Any]:
-    answered = intake.replay(session, caller.tenant, delivery_id, body, caller.request_id)
+def _replay(session: Session, caller: Identity, delivery_id: int, source: str, body: bytes) -> dict[str, Any]:
+    answered = intake.replay(session, caller.tenant, delivery_id, body, SENDERS[source], caller.request_id)
     note(session, caller, "deliveries.replay", str(delivery_id), tenant=caller.tenant)
     return {"status": answered.status, "answer": answered.body}
 

@@ -19,7 +19,7 @@ from app.jobs.models import JobRow
 from app.jobs.states import OPEN
 from app.jobs.view import moment
 from app.sources.firecrawl_events import Event
-from app.sources.models import CrawlSession
+from app.sources.models import CrawlSession, Delivery
 
 _STATE_OF_END = {"completed": "completed", "failed": "failed", "cancelled": "cancelled"}
 MOST_PAGES = 10_000
@@ -105,7 +105,19 @@ def _pages(session: Session, row: CrawlSession) -> list[dict[str, Any]]:
         query = sa.select(JobRow).where(JobRow.document_id.in_(ids[first : first + 500]), JobRow.tenant == row.tenant)
         for job in session.scalars(query.where(JobRow.kind == IngestDocument.kind).order_by(JobRow.id)):
             jobs[int(job.payload.get("version_id", 0))] = job
-    return [_page(version, jobs.get(version.id)) for version in versions]
+    return [*(_page(version, jobs.get(version.id)) for version in versions), *_failures(session, row)]
+
+
+def _failures(session: Session, row: CrawlSession) -> list[dict[str, Any]]:
+    """Pages that the sender could not have, or that could not be taken: they have no version."""
+    query = sa.select(Delivery.failures, Delivery.received_at).where(
+        Delivery.tenant == row.tenant, Delivery.crawl_id == row.crawl_id, Delivery.failures.is_not(None)
+    )
+    return [
+        {"url": one["url"], "state": "failed", "timings": {}, "error": one["error"], "at": at}
+        for failures, at in session.execute(query.order_by(Delivery.id).limit(MOST_PAGES))
+        for one in failures
+    ]
 
 
 def _page(version: Any, job: JobRow | None) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -39,6 +40,16 @@ class Event:
     error: str | None
     metadata: dict[str, Any] = field(default_factory=dict)
     data: tuple[Any, ...] = ()
+    webhook_id: str | None = None
+
+    @property
+    def run(self) -> str | None:
+        return self.crawl_id
+
+    @property
+    def key(self) -> str | None:
+        """One a delivery, the same when it is tried again; older servers send none."""
+        return self.webhook_id
 
     @property
     def ends(self) -> bool:
@@ -51,8 +62,12 @@ class Event:
                 yield _page(one, self.crawl_id)
 
 
-def parse(body: Any) -> Event:
+def parse(raw: bytes) -> Event:
     """The event. Raises InvalidInput whose errors name each fault, for what is none."""
+    try:
+        body = json.loads(raw)
+    except (ValueError, RecursionError) as error:
+        raise _invalid([_fault("body", "it is no JSON")]) from error
     faults: list[dict[str, Any]] = []
     if not isinstance(body, dict):
         raise _invalid([_fault("body", "it is no JSON object")])
@@ -84,6 +99,7 @@ def parse(body: Any) -> Event:
         error=_text(body.get("error")),
         metadata=scrub(metadata) if isinstance(metadata, dict) else {},
         data=tuple(data),
+        webhook_id=_text(body.get("webhookId")),
     )
 
 

@@ -7,6 +7,7 @@ from typing import Any
 from app.documents.accept import About
 from app.documents.jobs import STAGES
 from app.jobs.definition import Job
+from app.sources import changes
 
 
 class ScanFolder(
@@ -19,6 +20,19 @@ class ScanFolder(
     unique_key=lambda job: "folder",
 ):
     """Accept what is new or has changed in the watched folder."""
+
+
+class Rescrape(
+    Job,
+    kind="sources.rescrape",
+    queue="fetch",
+    time_limit_s=600,
+    stages={"confirm": 2, "fetch": 20, **STAGES},
+    on_end=changes.ended,
+):
+    """Read the page of a change event again, and index what is new."""
+
+    event_id: int
 
 
 class FetchPage(Job, kind="sources.fetch_page", queue="fetch", time_limit_s=600, stages={"fetch": 20, **STAGES}):

@@ -1,4 +1,4 @@
-"""Tables of sources: deliveries as they came, and crawls."""
+"""Tables of sources: deliveries as they came, crawls, changes of pages, and the watches that tell of them."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ class Delivery(Base):
         sa.Index("uq_intake_delivery", "tenant", "source", "digest", unique=True),
         sa.Index("ix_intake_delivery_received", "received_at"),
         sa.Index("ix_intake_delivery_blob", "blob_key"),
+        sa.Index("ix_intake_delivery_crawl", "tenant", "crawl_id"),
         {"sqlite_autoincrement": True},
     )
 
@@ -38,6 +39,8 @@ class Delivery(Base):
     outcome: Mapped[str] = mapped_column(sa.String(16))
     answer: Mapped[dict[str, Any]] = mapped_column(JsonColumn)
     jobs: Mapped[int]
+    # {url, error} of each page that could not be taken, or had failed already; None where there is none.
+    failures: Mapped[list[dict[str, Any]] | None] = mapped_column(JsonColumn)
     repeats: Mapped[int] = mapped_column(default=0, server_default="0")
     request_id: Mapped[str | None] = mapped_column(sa.String(128))
     received_at: Mapped[datetime] = mapped_column(UtcDateTime)
@@ -65,3 +68,67 @@ class CrawlSession(Base):
     initiated_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
     started_at: Mapped[datetime] = mapped_column(UtcDateTime)
     completed_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+
+
+class ChangeEvent(Base):
+    """A change of a page, as somebody told of it or a look at the history found it, and what came of it.
+
+    state: queued, in_progress, then indexed, unchanged, superseded (a newer change was processed), failed or
+    cancelled; ignored where nobody wants to hear of the page any more. origin: webhook or reconcile.
+    """
+
+    __tablename__ = "change_event"
+    __table_args__ = (
+        # The same snapshot of the same watch is the same change; without a key nobody can tell.
+        sa.Index("uq_change_event", "tenant", "watch_id", "history_key", unique=True),
+        sa.Index("ix_change_event_tenant", "tenant", "id"),
+        sa.Index("ix_change_event_document", "document_id", "id"),
+        sa.Index("ix_change_event_received", "received_at"),
+        {"sqlite_autoincrement": True},
+    )
+
+    id: Mapped[int] = mapped_column(BigId, primary_key=True)
+    tenant: Mapped[str] = mapped_column(sa.String(64))
+    origin: Mapped[str] = mapped_column(sa.String(16))
+    watch_id: Mapped[str | None] = mapped_column(sa.String(255))
+    history_key: Mapped[int | None] = mapped_column(BigId)
+    url: Mapped[str] = mapped_column(sa.Text)
+    document_id: Mapped[int | None] = mapped_column(BigId)
+    title: Mapped[str | None] = mapped_column(sa.Text)
+    summary: Mapped[str | None] = mapped_column(sa.Text)
+    diff_url: Mapped[str | None] = mapped_column(sa.Text)
+    state: Mapped[str] = mapped_column(sa.String(16))
+    job_id: Mapped[str | None] = mapped_column(sa.String(36))
+    version_id: Mapped[int | None] = mapped_column(BigId)
+    error_message: Mapped[str | None] = mapped_column(sa.Text)
+    extra: Mapped[dict[str, Any]] = mapped_column(JsonColumn, default=dict)
+    detected_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    received_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    ended_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+
+
+class PageWatch(Base):
+    """The watch that a page has, or is to have, at changedetection.io; it outlives its page until it is removed.
+
+    state: wanted, present, unwanted (to be removed there), removed (and not to be made again by itself), failed.
+    """
+
+    __tablename__ = "page_watch"
+    __table_args__ = (
+        sa.Index("uq_page_watch_document", "document_id", unique=True),
+        sa.Index("ix_page_watch_tenant", "tenant", "id"),
+        sa.Index("ix_page_watch_watch", "watch_id"),
+        {"sqlite_autoincrement": True},
+    )
+
+    id: Mapped[int] = mapped_column(BigId, primary_key=True)
+    tenant: Mapped[str] = mapped_column(sa.String(64))
+    document_id: Mapped[int] = mapped_column(BigId)
+    url: Mapped[str] = mapped_column(sa.Text)
+    watch_id: Mapped[str | None] = mapped_column(sa.String(64))
+    state: Mapped[str] = mapped_column(sa.String(16))
+    # Whether the watch was made here; another's is not removed with the page.
+    is_ours: Mapped[bool] = mapped_column(default=False)
+    error_message: Mapped[str | None] = mapped_column(sa.Text)
+    created_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    updated_at: Mapped[datetime] = mapped_column(UtcDateTime)

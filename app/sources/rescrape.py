@@ -1,0 +1,58 @@
+"""A page that is said to have changed: the watch asked whether it is so, the page read again, what is new indexed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy.orm import Session
+
+from app.core import clock
+from app.core.db import in_transaction
+from app.documents import catalog, quota
+from app.documents.accept import About, Content, find_or_make, receive
+from app.documents.ingest import ingest
+from app.documents.models import Document, DocumentVersion
+from app.jobs import ledger
+from app.jobs.ledger import Claim
+from app.jobs.progress import Progress
+from app.sources import changes
+from app.sources.fetch import Page, fetch
+from app.sources.jobs import Rescrape
+from app.sources.models import ChangeEvent
+
+
+async def rescrape(job: Rescrape, progress: Progress) -> dict[str, Any]:
+    """What ingest() returns, and which event it was."""
+    claim = progress.claim
+    progress.report(stage="confirm")
+    event = await in_transaction(changes.begin, claim, job.event_id)
+    url = event.url
+    progress.report(stage="fetch", message=url)
+    page = await fetch(url)
+    # The quota's lock first and the job's after it, the order in which requests take them.
+    document_id, version_id = await in_transaction(quota.within, claim.tenant, _keep, claim, event.id, url, page)
+    result = await ingest(document_id, version_id, progress)
+    return result | {"event_id": str(event.id)}
+
+
+def _keep(session: Session, claim: Claim, event_id: int, url: str, page: Page) -> tuple[int, int]:
+    """The page as a new version of its document, with all that was said of it before."""
+    ledger.hold(session, claim)
+    event = session.get_one(ChangeEvent, event_id)
+    document = None if event.document_id is None else session.get(Document, event.document_id)
+    about = About(url=url, source="changedetection") if document is None else _as_before(session, document)
+    document_id = find_or_make(session, about, tenant=claim.tenant) if document is None else document.id
+    catalog.get(session, claim.tenant, str(document_id), lock=True)
+    event.document_id = document_id
+    content = Content(
+        page.format, page.text, resolved_url=page.url, status_code=page.status_code, fetched_at=clock.now()
+    )
+    return document_id, receive(session, document_id, about, content, tenant=claim.tenant)
+
+
+def _as_before(session: Session, document: Document) -> About:
+    """What was given with the current version; what was read out of it is read anew."""
+    current = None if document.version_id is None else session.get(DocumentVersion, document.version_id)
+    given = dict(current.fields) if current is not None else {}
+    given["tags"] = tuple(given.get("tags", ()))
+    return About(url=document.url, external_id=document.external_id, **given)
