@@ -47,6 +47,7 @@ from app.api import (
 )
 from app.api.edge import Edge
 from app.api.errors import HANDLERS
+from app.clients.changedetection import close_changedetection
 from app.core import logging, redis
 from app.core.db import close_database, database
 from app.core.errors import ConfigError, NotFound, Unavailable
@@ -173,6 +174,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         await app.state.pulse.close()
         await engine().close()
         await close_embedder()
+        await close_changedetection()
         await asyncio.to_thread(close_database)
 
 

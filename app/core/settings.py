@@ -178,6 +178,17 @@ class Settings(BaseSettings):
         None, gt=0, le=100, description="What meaning counts beside words; by default 1, and 1.75 with a transformer."
     )
     search_rrf_k: int = Field(60, ge=1, description="k of reciprocal rank fusion.")
+    changedetection_url: str = Field(
+        "",
+        pattern=r"^(https?://\S+)?$",
+        description="Address of changedetection.io, which watches pages; without one nothing is watched.",
+    )
+    changedetection_api_key: SecretStr = Field(
+        SecretStr(""), description="API key of changedetection.io, from its settings."
+    )
+    changedetection_timeout_s: float = Field(
+        15.0, gt=0, le=300, description="Seconds changedetection.io may take to answer."
+    )
     fetch_private: bool = Field(False, description="Whether pages on private addresses may be fetched.")
     fetch_timeout_s: float = Field(20.0, gt=0, description="Seconds a page may take to arrive.")
     fetch_max_bytes: int = Field(10 * 1024 * 1024, ge=1024, description="Largest page fetched, bytes.")
