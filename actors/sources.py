@@ -6,8 +6,8 @@ from typing import Any
 
 from actors.runtime import job_actor
 from app.jobs.progress import Progress
-from app.sources import folder
-from app.sources.jobs import FetchPage, Rescrape, ScanFolder
+from app.sources import folder, reconcile, watching
+from app.sources.jobs import FetchPage, ReconcileChanges, Rescrape, ScanFolder, SyncWatches
 from app.sources.pages import fetch_and_ingest
 from app.sources.rescrape import rescrape
 
@@ -25,3 +25,13 @@ async def scan_folder(job: ScanFolder, progress: Progress) -> dict[str, Any]:
 @job_actor(Rescrape)
 async def rescrape_page(job: Rescrape, progress: Progress) -> dict[str, Any]:
     return await rescrape(job, progress)
+
+
+@job_actor(SyncWatches)
+async def sync_watches(job: SyncWatches, progress: Progress) -> dict[str, Any]:
+    return await watching.sync(progress)
+
+
+@job_actor(ReconcileChanges)
+async def reconcile_changes(job: ReconcileChanges, progress: Progress) -> dict[str, Any]:
+    return await reconcile.reconcile(progress)

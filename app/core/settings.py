@@ -186,6 +186,15 @@ class Settings(BaseSettings):
     changedetection_api_key: SecretStr = Field(
         SecretStr(""), description="API key of changedetection.io, from its settings."
     )
+    changedetection_notify_url: str = Field(
+        "", description="Where changedetection.io reaches this api; by default MILLRACE_URL."
+    )
+    auto_watch: Annotated[list[str], NoDecode] = Field(
+        ["firecrawl", "crawl"],
+        description="Sources whose pages get a watch there by themselves, comma separated; all, or nothing for none.",
+    )
+    auto_watch_every_s: int = Field(3600, ge=1, description="Seconds between two looks at a page watched so.")
+    auto_watch_per_minute: float = Field(120.0, gt=0, description="Watches made or removed in a minute at the most.")
     changedetection_timeout_s: float = Field(
         15.0, gt=0, le=300, description="Seconds changedetection.io may take to answer."
     )
@@ -205,7 +214,7 @@ class Settings(BaseSettings):
                 raise ValueError(f"{PREFIX}{which.upper()}={kind} needs {names}")
         return self
 
-    @field_validator("cors_origins", "modules", "retry_delays", "programs", mode="before")
+    @field_validator("auto_watch", "cors_origins", "modules", "retry_delays", "programs", mode="before")
     @classmethod
     def _split(cls, value: Any) -> Any:
         return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value

@@ -61,7 +61,8 @@ class ChangeDetection:
     def apply(
         self, session: Session, tenant: str, told: Change, delivery: Delivery, request_id: str | None
     ) -> Answered:
-        event = changes.told(session, tenant, told, origin="webhook")
+        owner = changes.tenant_of(session, told.watch_id) or tenant
+        event = changes.told(session, owner, told, origin="webhook")
         if event.state == "ignored":
             return Answered(200, {"status": "acknowledged", "change_event_id": event.id, "url": told.url})
         job = changes.rescraped(session, event, Rescrape(event_id=event.id), request_id)

@@ -84,6 +84,19 @@ def begin(session: Session, claim: Claim, event_id: int) -> ChangeEvent:
     return row
 
 
+def is_known(session: Session, event: ChangeEvent) -> bool:
+    """Whether the watch is one that was made for this very page, so that nobody need be asked."""
+    watch = _watch(session, event.tenant, event.watch_id)
+    return watch is not None and watch.document_id == event.document_id and watch.url == event.url
+
+
+def tenant_of(session: Session, watch_id: str | None) -> str | None:
+    """Whose page the watch is of; None where it was not made here."""
+    if watch_id is None:
+        return None
+    return session.scalar(sa.select(PageWatch.tenant).where(PageWatch.watch_id == watch_id).limit(1))
+
+
 def ended(session: Session, job: JobRow) -> None:
     """Write into the job's event what became of it: in the transaction that ends the job."""
     row = session.get(ChangeEvent, int(job.payload["event_id"]))

@@ -6,10 +6,12 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
+from app.clients.changedetection import changedetection, is_set_up
 from app.core import clock
-from app.core.db import in_transaction
+from app.core.db import in_transaction, read
+from app.core.errors import NotFound, Rejected
 from app.documents import catalog, quota
-from app.documents.accept import About, Content, find_or_make, receive
+from app.documents.accept import About, Content, find_or_make, known_id, receive
 from app.documents.ingest import ingest
 from app.documents.models import Document, DocumentVersion
 from app.jobs import ledger
@@ -26,7 +28,7 @@ async def rescrape(job: Rescrape, progress: Progress) -> dict[str, Any]:
     claim = progress.claim
     progress.report(stage="confirm")
     event = await in_transaction(changes.begin, claim, job.event_id)
-    url = event.url
+    url = event.url if await read(changes.is_known, event) else await _confirmed(event)
     progress.report(stage="fetch", message=url)
     page = await fetch(url)
     # The quota's lock first and the job's after it, the order in which requests take them.
@@ -35,10 +37,25 @@ async def rescrape(job: Rescrape, progress: Progress) -> dict[str, Any]:
     return result | {"event_id": str(event.id)}
 
 
+async def _confirmed(event: ChangeEvent) -> str:
+    """The address of the watch as its own instance has it: a notification may claim any.
+
+    Raises Rejected where there is no such watch.
+    """
+    if event.watch_id is None or not is_set_up():
+        return event.url
+    try:
+        return (await changedetection().watch(event.watch_id)).url
+    except NotFound as error:
+        raise Rejected(f"changedetection.io has no watch {event.watch_id}", code="watch_unknown") from error
+
+
 def _keep(session: Session, claim: Claim, event_id: int, url: str, page: Page) -> tuple[int, int]:
     """The page as a new version of its document, with all that was said of it before."""
     ledger.hold(session, claim)
     event = session.get_one(ChangeEvent, event_id)
+    if event.url != url:  # the watch is of another page than its notification said
+        event.url, event.document_id = url, known_id(session, About(url=url), tenant=claim.tenant)
     document = None if event.document_id is None else session.get(Document, event.document_id)
     about = About(url=url, source="changedetection") if document is None else _as_before(session, document)
     document_id = find_or_make(session, about, tenant=claim.tenant) if document is None else document.id

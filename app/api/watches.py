@@ -1,0 +1,101 @@
+"""Pages that changedetection.io watches for us."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Request, Response
+from pydantic import BaseModel, ConfigDict, Field
+from sqlalchemy.orm import Session
+
+from app.api.accepted import answer_of, answered
+from app.api.deps import Admin, Caller, Identity, Page, Paging, Reader
+from app.api.intake import last_id
+from app.api.once import OnceOnly
+from app.clients import changedetection
+from app.core.db import read
+from app.core.errors import Conflict
+from app.documents import catalog
+from app.documents.accept import About, known_id
+from app.documents.models import Document
+from app.jobs.enqueue import enqueue
+from app.jobs.idempotency import Answer
+from app.sources import watches, watching
+from app.sources.jobs import SyncWatches
+from app.sources.pages import accept_page
+
+router = APIRouter(prefix="/api/watches", tags=["intake"])
+
+State = Literal["wanted", "present", "unwanted", "removed", "failed"]
+
+
+class GivenWatch(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    url: Annotated[str, Field(max_length=2000, description="The page's; one that is not known yet is fetched.")]
+
+
+@router.get("", summary="Watched pages, the newest first")
+async def list_watches(caller: Reader, paging: Paging, state: State | None = None) -> dict[str, Any]:
+    return await read(_page, caller, paging, state)
+
+
+@router.post("", summary="Have a page watched", status_code=202)
+async def add_watch(request: Request, caller: Caller, once: OnceOnly, body: GivenWatch) -> Response:
+    """Whatever its source; the job makes the watch, with notifications that come here."""
+    _check_set_up()
+
+    def work(session: Session) -> Answer:
+        about = About(url=body.url)
+        found = known_id(session, about, tenant=caller.tenant)
+        if found is None:
+            row = accept_page(session, about, tenant=caller.tenant, request_id=caller.request_id)
+            found = row.document_id
+        document = session.get_one(Document, found)
+        return _synced(session, caller, watches.want(session, document))
+
+    return await answered(request, caller.tenant, await once.run(caller.tenant, work))
+
+
+@router.post(
+    ":sync", summary="Give each indexed page its watch, and remove those of pages that are gone", status_code=202
+)
+async def sync_watches(request: Request, caller: Caller, once: OnceOnly) -> Response:
+    _check_set_up()
+    return await answered(
+        request, caller.tenant, await once.run(caller.tenant, lambda session: _synced(session, caller))
+    )
+
+
+@router.get("/template", summary="What a watch made by hand needs in order to tell us")
+async def template(caller: Admin) -> dict[str, Any]:
+    """`notification_urls`, `notification_body` and `notification_format`, as changedetection.io's API takes them. The
+    address holds a token: who has it may tell of changes."""
+    return watching.told()
+
+
+@router.delete("/{document_id}", summary="Watch a page no more", status_code=202)
+async def remove_watch(request: Request, caller: Caller, once: OnceOnly, document_id: str) -> Response:
+    _check_set_up()
+
+    def work(session: Session) -> Answer:
+        document = catalog.get(session, caller.tenant, document_id, lock=True)
+        return _synced(session, caller, watches.unwant(session, caller.tenant, document.id))
+
+    return await answered(request, caller.tenant, await once.run(caller.tenant, work))
+
+
+def _synced(session: Session, caller: Identity, watch: Any = None) -> Answer:
+    session.flush()
+    job = enqueue(session, SyncWatches(), tenant=caller.tenant, request_id=caller.request_id)
+    return answer_of(job, None if watch is None else {"watch": watches.shown(watch)})
+
+
+def _check_set_up() -> None:
+    if not changedetection.is_set_up():
+        raise Conflict("no changedetection.io is set up here: MILLRACE_CHANGEDETECTION_URL", code="not_set_up")
+
+
+def _page(session: Session, caller: Identity, paging: Page, state: str | None) -> dict[str, Any]:
+    rows = watches.listed(session, caller.tenant, state=state, before_id=last_id(paging), limit=paging.limit + 1)
+    return paging.cut(rows, watches.shown, lambda row: [row.id])
