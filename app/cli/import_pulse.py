@@ -53,8 +53,8 @@ class Bars:
 
     def __call__(self, stage: str, done: int, total: int) -> None:
         if stage not in self._of:
-            self._of[stage] = self._bars.add_task(stage, stage="")
-        self._bars.update(self._of[stage], completed=done, total=total or None, stage=str(done))
+            self._of[stage] = self._bars.add_task(stage, total=total or None, stage="")
+        self._bars.update(self._of[stage], completed=done, stage=str(done))
 
 
 def _database(tenant: str) -> Database:

@@ -31,6 +31,10 @@ LARGEST_ID = 2**53 - 1 - ROOM
 # Of two jobs on a queue today's page goes first.
 PRIORITY = -10
 _MARK = "older_id"
+_LOOK = sa.select(
+    DocumentVersion.id, DocumentVersion.tenant, DocumentVersion.url, DocumentVersion.crawl_session,
+    DocumentVersion.fields,
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,25 +159,23 @@ def _newest(session: Session, documents: Sequence[int]) -> dict[int, int]:
 def _places(session: Session, olders: Sequence[Older], tenant: str) -> list[int | _Free]:
     """For each the id of the version that it is, or the id that it may have."""
     ids = [older.id for older in olders if 0 < older.id <= LARGEST_ID]
-    held = {row.id: row for row in session.scalars(sa.select(DocumentVersion).where(DocumentVersion.id.in_(ids)))}
+    held = {row.id: row for row in session.execute(_LOOK.where(DocumentVersion.id.in_(ids)))}
     return [_place(session, older, held.get(older.id), tenant) for older in olders]
 
 
-def _place(session: Session, older: Older, held: DocumentVersion | None, tenant: str) -> int | _Free:
+def _place(session: Session, older: Older, held: Any, tenant: str) -> int | _Free:
     if held is None and 0 < older.id <= LARGEST_ID:
         return _Free(older.id)
     if held is not None and held.tenant == tenant and _is_it(held, older):
-        return held.id
+        return older.id
     document_id = known_id(session, older.about, tenant=tenant)
-    for version in session.scalars(sa.select(DocumentVersion).where(DocumentVersion.document_id == document_id)):
-        if _is_it(version, older):
-            return version.id
-    return _Free(None)
+    versions = _LOOK.where(DocumentVersion.document_id == document_id).order_by(DocumentVersion.id)
+    return next((int(row.id) for row in session.execute(versions) if _is_it(row, older)), _Free(None))
 
 
-def _is_it(version: DocumentVersion, older: Older) -> bool:
+def _is_it(row: Any, older: Older) -> bool:
     """The body is not compared: the other system may have written it anew."""
-    said = (version.fields.get(_MARK), version.url, version.crawl_session)
+    said = (row.fields.get(_MARK), row.url, row.crawl_session)
     return said == (
         older.id,
         clean_line(older.about.url, LONGEST_URL),

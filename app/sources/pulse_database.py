@@ -49,7 +49,7 @@ class PulseDatabase:
                 self._types = _columns(connection)
         except DBAPIError as error:
             raise ConfigError(f"the older database cannot be read: {_line(error)}") from error
-        except (ValueError, OSError, UnicodeError) as error:
+        except ValueError as error:
             raise ConfigError(f"the older database cannot be reached: {error}") from error
         if not self._types:
             raise ConfigError(f"the older database has no schema '{SCHEMA}' with tables that may be read")

@@ -32,6 +32,8 @@ def content(row: Row) -> Older:
     """Raises InvalidInput, whose message is the reason, for what cannot be kept here."""
     if "size_bytes" in row:
         raise InvalidInput("it is larger than MILLRACE_MAX_BODY_BYTES", code="body_too_large")
+    if clean_line(row["url"]) is None:
+        raise InvalidInput("it has no url")
     said = _json(row.get("metadata"))
     metadata = said if isinstance(said, dict) else ({"metadata": said} if said is not None else {})
     own = {"url": row["url"], "sourceURL": row.get("source_url") or row["url"]}
