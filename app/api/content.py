@@ -55,25 +55,27 @@ async def by_id(caller: Reader, content_id: ContentId) -> dict[str, Any]:
 
 def _by_url(session: Session, tenant: str, url: str, limit: int) -> list[dict[str, Any]]:
     same = Document.canonical_url == urls.canonical(url)
-    return _found(session, tenant, sa.and_(same), DocumentVersion.id.desc(), limit)
+    # By its time first: what was adopted from another system has its id from there.
+    newest = (DocumentVersion.fetched_at.desc(), DocumentVersion.id.desc())
+    return _found(session, tenant, sa.and_(same), newest, limit)
 
 
 def _by_session(session: Session, tenant: str, crawl: str, limit: int, offset: int) -> list[dict[str, Any]]:
-    return _found(session, tenant, DocumentVersion.crawl_session == crawl, DocumentVersion.id.asc(), limit, offset)
+    return _found(session, tenant, DocumentVersion.crawl_session == crawl, (DocumentVersion.id.asc(),), limit, offset)
 
 
 def _by_id(session: Session, tenant: str, content_id: int) -> list[dict[str, Any]]:
-    return _found(session, tenant, DocumentVersion.id == content_id, DocumentVersion.id.asc(), 1)
+    return _found(session, tenant, DocumentVersion.id == content_id, (DocumentVersion.id.asc(),), 1)
 
 
 def _found(
-    session: Session, tenant: str, wanted: sa.ColumnElement[bool], order: Any, limit: int, offset: int = 0
+    session: Session, tenant: str, wanted: sa.ColumnElement[bool], order: tuple[Any, ...], limit: int, offset: int = 0
 ) -> list[dict[str, Any]]:
     query = (
         sa.select(DocumentVersion, Document.url)
         .join(Document, Document.id == DocumentVersion.document_id)
         .where(DocumentVersion.tenant == tenant, wanted)
-        .order_by(order)
+        .order_by(*order)
         .offset(offset)
         .limit(limit)
     )
@@ -89,8 +91,8 @@ def _item(version: DocumentVersion, url: str | None) -> dict[str, Any]:
         "source_url": version.resolved_url,
         "markdown": version.text or version.body,
         "html": version.html,
-        "links": None,
-        "screenshot": None,
+        "links": fields.get("links"),
+        "screenshot": fields.get("screenshot"),
         "metadata": {**fields.get("metadata", {}), **shown, "statusCode": version.status_code},
         "content_source": fields.get("source"),
         "scraped_at": moment(version.fetched_at),

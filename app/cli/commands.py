@@ -15,6 +15,7 @@ from app.cli import exits, kinds_words
 from app.cli.collections_words import collections
 from app.cli.dead_words import dead
 from app.cli.exits import EXITS, Quit
+from app.cli.import_words import imports
 from app.cli.index_words import index
 from app.cli.keys_words import keys, tenants
 from app.cli.queues_words import queues
@@ -48,6 +49,7 @@ app.add_typer(schedules, name="schedules")
 app.add_typer(config, name="config")
 app.add_typer(models, name="models")
 app.add_typer(index, name="index")
+app.add_typer(imports, name="import")
 app.add_typer(collections, name="collections")
 app.add_typer(keys, name="keys")
 app.add_typer(tenants, name="tenants")

@@ -152,7 +152,9 @@ def reprocess(session: Session, document: Document, *, request_id: str | None, p
     Raises Conflict where nothing is kept to read.
     """
     query = sa.select(DocumentVersion).where(DocumentVersion.document_id == document.id)
-    latest = session.scalars(query.order_by(DocumentVersion.id.desc()).limit(1)).one_or_none()
+    # By its time first: what was adopted from another system has its id from there.
+    newest = (DocumentVersion.fetched_at.desc(), DocumentVersion.id.desc())
+    latest = session.scalars(query.order_by(*newest).limit(1)).one_or_none()
     if latest is None or not (latest.blob_key or latest.body or latest.html or latest.text):
         raise Conflict("nothing of this document is kept that could be read again", code="nothing_kept")
     if latest.state != "received":
@@ -166,7 +168,7 @@ def _again(session: Session, version: DocumentVersion) -> DocumentVersion:
     """A version with the same content, to be read anew."""
     kept = ("blob_key", "media_type", "file_name", "url", "resolved_url", "status_code", "crawl_session", "html")
     same = {name: getattr(version, name) for name in (*kept, "tenant", "document_id", "content_hash", "size_bytes")}
-    body = None if version.blob_key or version.html else version.text
+    body = None if version.blob_key or version.html else version.text or version.body
     again = DocumentVersion(
         **same,
         format=version.format,

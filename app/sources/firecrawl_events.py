@@ -59,7 +59,7 @@ class Event:
         """The documents, each by itself; links, as some events carry them, are none."""
         for one in self.data:
             if isinstance(one, dict):
-                yield _page(one, self.crawl_id)
+                yield page_of(one, self.crawl_id)
 
 
 def parse(raw: bytes) -> Event:
@@ -103,7 +103,8 @@ def parse(raw: bytes) -> Event:
     )
 
 
-def _page(document: dict[str, Any], crawl_id: str | None) -> Page:
+def page_of(document: dict[str, Any], crawl_id: str | None) -> Page:
+    """The document as ours, or why it is none."""
     said = document.get("metadata")
     if not isinstance(said, dict):
         return Page(_text(document.get("url")), error="the document has no metadata")

@@ -1,0 +1,177 @@
+"""The older service's tables in PostgreSQL: read and never written, in the order of their keys, a few rows at a time.
+
+Which columns there are differs from one version of it to the next: what is there is taken.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
+
+from app.core.errors import ConfigError, Unavailable
+
+SCHEMA = "webhook"
+SESSIONS, CONTENT, EVENTS = "crawl_sessions", "scraped_content", "change_events"
+AT_ONCE = 200
+# Of what is read at once, so that two hundred long pages do not lie in memory together.
+MOST_BYTES = 16 * 1024 * 1024
+CONNECT_TIMEOUT_S = 5
+# A screenshot is an address, or the picture itself, which stays there.
+LONGEST_SCREENSHOT = 2048
+NEEDED = {SESSIONS: {"job_id"}, CONTENT: {"id", "url"}}
+_WANTED = {
+    SESSIONS: (
+        "job_id", "base_url", "operation_type", "status", "success", "error_message", "extra_metadata", "initiated_at",
+        "started_at", "completed_at", "created_at",
+    ),
+    CONTENT: (
+        "id", "crawl_session_id", "url", "source_url", "content_source", "markdown", "html", "links", "screenshot",
+        "metadata", "scraped_at", "created_at",
+    ),
+}  # fmt: skip
+_LONG = ("markdown", "html", "links", "metadata")
+_FIRST = -(2**63)
+
+Row = dict[str, Any]
+
+
+class PulseDatabase:
+    """Raises ConfigError where there is no such server, database or schema, Unavailable where it goes away later."""
+
+    def __init__(self, url: str) -> None:
+        self._engine = _engine(url)
+        try:
+            with self._engine.connect() as connection:
+                self._types = _columns(connection)
+        except DBAPIError as error:
+            raise ConfigError(f"the older database cannot be read: {_line(error)}") from error
+        except ValueError as error:
+            raise ConfigError(f"the older database cannot be reached: {error}") from error
+        if not self._types:
+            raise ConfigError(f"the older database has no schema '{SCHEMA}' with tables that may be read")
+        missing = NEEDED[CONTENT] - self._types.get(CONTENT, {}).keys()
+        if missing:
+            raise ConfigError(f"the older database has no {', '.join(sorted(missing))} in {SCHEMA}.{CONTENT}")
+        if "int" not in self._types[CONTENT]["id"]:
+            raise ConfigError(f"the ids of {SCHEMA}.{CONTENT} in the older database are no whole numbers")
+
+    def close(self) -> None:
+        self._engine.dispose()
+
+    def count(self, table: str) -> int:
+        """How many rows; 0 where there is no such table."""
+        if table not in self._types:
+            return 0
+        return int(self._all(f"SELECT count(*) AS rows FROM {SCHEMA}.{table}")[0]["rows"])
+
+    def largest_id(self, up_to: int) -> int:
+        """Of all contents, no larger than that; 0 where there is none."""
+        found = self._all(f"SELECT max(id) AS id FROM {SCHEMA}.{CONTENT} WHERE id <= :last", last=up_to)
+        return int(found[0]["id"] or 0)
+
+    def sessions(self) -> Iterator[list[Row]]:
+        """By their job_id; none where the table, or that column, is not there."""
+        if not NEEDED[SESSIONS] <= self._types.get(SESSIONS, {}).keys():
+            return
+        kind = "uuid" if self._types[SESSIONS]["job_id"] == "uuid" else "text"
+        query = f"SELECT {self._selected(SESSIONS)} FROM {SCHEMA}.{SESSIONS}"
+        order = f"ORDER BY {SESSIONS}.job_id LIMIT {AT_ONCE}"
+        rows = self._all(f"{query} WHERE job_id IS NOT NULL {order}")
+        while rows:
+            yield rows
+            after = f"WHERE {SESSIONS}.job_id > CAST(:after AS {kind})"
+            rows = self._all(f"{query} {after} {order}", after=rows[-1]["job_id"])
+
+    def contents(self, most_bytes: int) -> Iterator[list[Row]]:
+        """By their id; of one with a longer body only `id` and `size_bytes`."""
+        after = _FIRST
+        while sizes := self._sizes(after):
+            after = sizes[-1]["id"]
+            for part in _parts(sizes, most_bytes):
+                wanted = [row["id"] for row in part if row["size_bytes"] <= most_bytes]
+                yield [row for row in part if row["size_bytes"] > most_bytes] + self._contents(wanted)
+
+    def _sizes(self, after: int) -> list[Row]:
+        long = [name for name in _LONG if name in self._types[CONTENT]]
+        size = " + ".join(f"coalesce(octet_length(CAST({name} AS text)), 0)" for name in long) or "0"
+        query = f"SELECT id, {size} AS size_bytes FROM {SCHEMA}.{CONTENT}"
+        return self._all(f"{query} WHERE id > :after ORDER BY id LIMIT {AT_ONCE}", after=after)
+
+    def _contents(self, ids: Sequence[int]) -> list[Row]:
+        if not ids:
+            return []
+        query = f"SELECT {self._selected(CONTENT)} FROM {SCHEMA}.{CONTENT}"
+        return self._all(f"{query} WHERE id = ANY(:ids) ORDER BY {CONTENT}.id", ids=list(ids))
+
+    def _selected(self, table: str) -> str:
+        types = self._types[table]
+        return ", ".join(f"{_expression(name, types[name])} AS {name}" for name in _WANTED[table] if name in types)
+
+    def _all(self, query: str, **values: Any) -> list[Row]:
+        with _told(), self._engine.connect() as connection:
+            return [dict(row) for row in connection.execute(sa.text(query), values).mappings()]
+
+
+def _parts(sizes: list[Row], most_bytes: int) -> Iterator[list[Row]]:
+    """As many at once as may lie in memory together; what is not read weighs nothing."""
+    part: list[Row] = []
+    weight = 0
+    for row in sizes:
+        size = row["size_bytes"] if row["size_bytes"] <= most_bytes else 0
+        if part and weight + size > MOST_BYTES:
+            yield part
+            part, weight = [], 0
+        part.append(row)
+        weight += size
+    yield part
+
+
+def _expression(name: str, kind: str) -> str:
+    if kind.startswith("timestamp"):  # Python knows neither infinity nor what is before or after its years
+        return f"CASE WHEN {name} > '0001-01-02' AND {name} < '9999-12-30' THEN {name} END"
+    if name == "screenshot":
+        return f"CASE WHEN octet_length(CAST({name} AS text)) <= {LONGEST_SCREENSHOT} THEN CAST({name} AS text) END"
+    return name if name in ("id", "success") else f"CAST({name} AS text)"
+
+
+def _columns(connection: sa.Connection) -> dict[str, dict[str, str]]:
+    """By table and column its type."""
+    query = "SELECT table_name, column_name, data_type FROM information_schema.columns WHERE table_schema = :schema"
+    found: dict[str, dict[str, str]] = {}
+    for table, column, kind in connection.execute(sa.text(query), {"schema": SCHEMA}):
+        found.setdefault(table, {})[column] = kind
+    return found
+
+
+def _engine(url: str) -> sa.Engine:
+    """For any driver's URL, since the service writes its own for asyncpg."""
+    try:
+        parsed = sa.make_url(url)
+        if parsed.get_backend_name() not in ("postgresql", "postgres"):
+            raise ConfigError(f"the older service's tables are in PostgreSQL, and not in {parsed.get_backend_name()}")
+        if "ssl" in parsed.query:
+            parsed = parsed.update_query_dict({"sslmode": str(parsed.query["ssl"])}).difference_update_query(["ssl"])
+        return sa.create_engine(
+            parsed.set(drivername="postgresql+psycopg"),
+            pool_size=1,
+            connect_args={"connect_timeout": CONNECT_TIMEOUT_S, "prepare_threshold": None},
+            execution_options={"postgresql_readonly": True},
+        )
+    except (ArgumentError, NoSuchModuleError, ValueError) as error:
+        raise ConfigError("this is no database URL (example: postgresql://user@host/name)") from error
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    try:
+        yield
+    except DBAPIError as error:
+        raise Unavailable(f"the older database cannot be read: {_line(error)}", code="older") from error
+
+
+def _line(error: DBAPIError) -> str:
+    return str(error.orig).strip().partition("\n")[0] or type(error.orig).__name__
