@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Query, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy.orm import Session
 
@@ -15,6 +15,7 @@ from app.api.once import OnceOnly
 from app.clients import changedetection
 from app.core.db import read
 from app.core.errors import Conflict
+from app.core.sqlrows import storable
 from app.documents import catalog
 from app.documents.accept import About, known_id
 from app.documents.models import Document
@@ -36,8 +37,13 @@ class GivenWatch(BaseModel):
 
 
 @router.get("", summary="Watched pages, the newest first")
-async def list_watches(caller: Reader, paging: Paging, state: State | None = None) -> dict[str, Any]:
-    return await read(_page, caller, paging, state)
+async def list_watches(
+    caller: Reader,
+    paging: Paging,
+    state: State | None = None,
+    url: Annotated[str | None, Query(max_length=2000)] = None,
+) -> dict[str, Any]:
+    return await read(_page, caller, paging, state, None if url is None else storable(url))
 
 
 @router.post("", summary="Have a page watched", status_code=202)
@@ -96,6 +102,7 @@ def _check_set_up() -> None:
         raise Conflict("no changedetection.io is set up here: MILLRACE_CHANGEDETECTION_URL", code="not_set_up")
 
 
-def _page(session: Session, caller: Identity, paging: Page, state: str | None) -> dict[str, Any]:
-    rows = watches.listed(session, caller.tenant, state=state, before_id=last_id(paging), limit=paging.limit + 1)
+def _page(session: Session, caller: Identity, paging: Page, state: str | None, url: str | None) -> dict[str, Any]:
+    before, most = last_id(paging), paging.limit + 1
+    rows = watches.listed(session, caller.tenant, state=state, url=url, before_id=before, limit=most)
     return paging.cut(rows, watches.shown, lambda row: [row.id])

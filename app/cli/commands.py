@@ -14,12 +14,14 @@ import typer
 from app.cli import exits, kinds_words
 from app.cli.collections_words import collections
 from app.cli.dead_words import dead
+from app.cli.deliveries_words import deliveries
 from app.cli.exits import EXITS, Quit
 from app.cli.import_words import imports
 from app.cli.index_words import index
 from app.cli.keys_words import keys, tenants
 from app.cli.queues_words import queues
 from app.cli.schedules_words import schedules
+from app.cli.watch_words import watch
 from app.cli.workers_words import workers
 
 app = typer.Typer(
@@ -51,6 +53,8 @@ app.add_typer(models, name="models")
 app.add_typer(index, name="index")
 app.add_typer(imports, name="import")
 app.add_typer(collections, name="collections")
+app.add_typer(watch, name="watch")
+app.add_typer(deliveries, name="deliveries")
 app.add_typer(keys, name="keys")
 app.add_typer(tenants, name="tenants")
 

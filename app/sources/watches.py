@@ -125,10 +125,13 @@ def present(session: Session, tenant: str) -> dict[str, tuple[PageWatch, int]]:
     return {str(row.watch_id): (row, keys.get(row.watch_id) or int(row.created_at.timestamp())) for row in rows}
 
 
-def listed(session: Session, tenant: str, *, state: str | None, before_id: int | None, limit: int) -> list[PageWatch]:
+def listed(
+    session: Session, tenant: str, *, state: str | None, url: str | None, before_id: int | None, limit: int
+) -> list[PageWatch]:
     """The newest first."""
     query = sa.select(PageWatch).where(PageWatch.tenant == tenant)
     query = query if state is None else query.where(PageWatch.state == state)
+    query = query if url is None else query.where(PageWatch.url == url)
     query = query if before_id is None else query.where(PageWatch.id < before_id)
     return list(session.scalars(query.order_by(PageWatch.id.desc()).limit(limit)))
 
