@@ -23,7 +23,10 @@ from app.core.errors import AppError, InvalidInput, NotAllowed, NotFound
 from app.core.settings import get_settings
 from app.documents import quota
 from app.documents.accept import accept
+from app.documents.operations import NAMES
 from app.jobs.view import moment
+from app.metrics import operations
+from app.metrics.operations import Step
 from app.sources import crawls
 from app.sources.firecrawl_events import Event, parse
 from app.sources.models import Delivery
@@ -210,6 +213,7 @@ def _apply(session: Session, tenant: str, event: Event, row: Delivery, request_i
         return Answered(200, {"status": "acknowledged", "message": message, "event_id": event.crawl_id or str(row.id)})
     if event.step != "page":
         return Answered(200, {"status": "acknowledged", "event_type": event.type})
+    started = clock.monotonic()
     jobs: list[str] = []
     failed: list[dict[str, Any]] = []
     for page in event.pages():
@@ -228,6 +232,9 @@ def _apply(session: Session, tenant: str, event: Event, row: Delivery, request_i
             failed.append({"url": page.url, "error": error})
     if not jobs and not failed:
         return Answered(200, {"status": "no_documents", "queued_jobs": 0, "job_ids": []})
+    spent_ms = round(1000 * (clock.monotonic() - started), 2)
+    stored = Step(*NAMES["store"], spent_ms, failed[0]["error"] if failed else None)
+    operations.write(session, [stored], tenant=tenant, at=clock.now(), request_id=request_id, crawl_id=event.crawl_id)
     body: dict[str, Any] = {"status": "queued", "queued_jobs": len(jobs), "job_ids": jobs}
     return Answered(202, body | ({"failed_documents": failed} if failed else {}))
 
