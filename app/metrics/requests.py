@@ -77,9 +77,11 @@ class Recorder:
             await self._writing
 
     async def _run(self) -> None:
-        while not self._stopping.is_set():
+        is_last = False
+        while not is_last:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._stopping.wait(), self._every_s)
+            is_last = self._stopping.is_set()
             await self._write_all()
 
     async def _write_all(self) -> None:
