@@ -32,6 +32,7 @@ from app.api import (
     intake,
     jobs,
     keys,
+    metrics,
     openapi,
     queues,
     reasons,
@@ -54,6 +55,7 @@ from app.core.errors import ConfigError, NotFound, Unavailable
 from app.core.settings import get_settings
 from app.jobs import functions
 from app.jobs.stream import Hub
+from app.metrics.requests import Recorder
 from app.search.embed import close_embedder
 from app.search.engines.opening import engine
 from app.tenants.keyring import Keyring
@@ -96,7 +98,9 @@ class Api(FastAPI):
         # Several files may come in one form, and its parts have headers.
         most = max(settings.max_body_bytes, 2 * settings.max_upload_bytes)
         larger = {uploads.PATH: most, documents_batch.PATH: most, intake.FIRECRAWL: intake.LARGEST_BODY_BYTES}
-        return Edge(stack, max_body_bytes=settings.max_body_bytes, larger=larger)
+        recorder: Recorder = self.state.recorder
+        record = recorder.take if settings.metrics_requests == "on" else None
+        return Edge(stack, max_body_bytes=settings.max_body_bytes, larger=larger, record=record)
 
     def openapi(self) -> dict[str, Any]:
         return openapi.document(self)
@@ -118,6 +122,7 @@ def create_app() -> FastAPI:
         docs_url=None,
         redoc_url=None,
     )
+    app.state.recorder = Recorder()
     for room in (
         health,
         jobs,
@@ -137,6 +142,7 @@ def create_app() -> FastAPI:
         collections,
         intake,
         crawl_metrics,
+        metrics,
         content,
         search,
         search_index,
@@ -163,6 +169,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     app.state.hub.start()
     app.state.keyring.start()
     app.state.pulse.start()
+    app.state.recorder.start()
     restore = _on_stop(app.state.hub.hang_up_soon)
     try:
         yield
@@ -172,6 +179,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         await app.state.keyring.close()
         await app.state.counter.close()
         await app.state.pulse.close()
+        await app.state.recorder.close()
         await engine().close()
         await close_embedder()
         await close_changedetection()

@@ -16,7 +16,7 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer, SecurityS
 from starlette.requests import HTTPConnection
 
 from app.api import rates
-from app.api.edge import HOLD
+from app.api.edge import HOLD, TENANT
 from app.api.errors import UNAUTHENTICATED, request_id_of
 from app.api.ws import offered_key
 from app.core.db import read
@@ -114,6 +114,7 @@ async def authenticate_socket(websocket: WebSocket, asked: SecurityScopes) -> Id
 
 
 async def _let_in(identity: Identity, connection: HTTPConnection, method: str, asked: Sequence[str]) -> Identity:
+    connection.scope["state"][TENANT] = identity.tenant
     client = connection.client.host if connection.client else "?"
     await rates.count(connection, method, identity.key_id or f"secret@{client}", identity.rate_limits)
     scope, words = needed(method, asked)

@@ -17,6 +17,7 @@ from app.api.errors import problem
 from app.core import clock, trace
 from app.core.logging import bind, get_logger
 from app.core.metrics import REQUEST_SECONDS
+from app.metrics.requests import Timing
 from app.tenants.keyring import Hold
 
 log = get_logger("app.access")
@@ -24,24 +25,37 @@ log = get_logger("app.access")
 REQUEST_ID = re.compile(rb"[\x21-\x7e]{1,128}")
 # What is asked every few seconds by machines is logged where somebody wants to see it.
 QUIET = frozenset({"/livez", "/readyz", "/health", "/metrics"})
+STATIC = "/static/"
 STREAM = "millrace.stream"
 # In a request's state: what ties an open stream to the key it came with.
 HOLD = "key_hold"
+# In a request's state: the tenant whose key it came with.
+TENANT = "tenant"
 # In a request's state: headers for its answer, whoever makes that.
 EXTRA_HEADERS = "extra_headers"
 POLICY_VIOLATION = 1008
 # What an open stream still needs of its request; the rest (route, endpoint, exit stacks) is let go.
 KEPT = frozenset({"type", "method", "path", "query_string", "http_version", "client", "state", "route"})
 
+Record = Callable[[Timing], None]
+
 
 class Edge:
     """Wraps the whole application."""
 
-    def __init__(self, app: ASGIApp, *, max_body_bytes: int, larger: Mapping[str, int] | None = None) -> None:
-        """`larger`: paths whose bodies may be larger, with their own limits."""
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        max_body_bytes: int,
+        larger: Mapping[str, int] | None = None,
+        record: Record | None = None,
+    ) -> None:
+        """`larger`: paths whose bodies may be larger, with their own limits. `record` is told each request's timing."""
         self.app = app
         self.max_body_bytes = max_body_bytes
         self.larger = larger or {}
+        self.record = record
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -50,6 +64,7 @@ class Edge:
         exchange = Exchange(scope, receive, send, self.larger.get(scope["path"], self.max_body_bytes))
         bind(request_id=exchange.request_id)
         exchange.trace()
+        stream = None
         try:
             refusal = exchange.refusal()
             await (refusal or self.app)(scope, exchange.receive, exchange.send)
@@ -61,7 +76,7 @@ class Edge:
                 hold = scope["state"].get(HOLD)
                 await (stream() if hold is None else exchange.under(hold, stream))
         finally:
-            exchange.finish()
+            exchange.finish(self.record if stream is None else None)
 
     async def _other(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Start and stop of the process, and WebSockets: one ends with its key."""
@@ -165,18 +180,38 @@ class Exchange:
     def _elapsed_ms(self) -> float:
         return (clock.monotonic() - self._started) * 1000
 
-    def finish(self) -> None:
-        """Count and log; the route's pattern is counted, never the address, which anybody may make up."""
+    def finish(self, record: Record | None) -> None:
+        """Count, log and record; the route's pattern is counted, never the address, which anybody may make up.
+
+        Not recorded: probes and files, which machines ask for all day and which would hide the work; and streams,
+        which last as long as their readers like.
+        """
         elapsed_ms = self._elapsed_ms()
         route = getattr(self.scope.get("route"), "path", "unmatched")
         REQUEST_SECONDS.labels(self.scope["method"], route, str(self.status)).observe(elapsed_ms / 1000)
-        client = self.scope.get("client")
-        write = log.debug if self.scope["path"] in QUIET else log.info
+        path, client = self.scope["path"], self.scope.get("client")
+        if route.endswith("{token}"):
+            path = route  # the address holds a secret
+        write = log.debug if path in QUIET else log.info
         write(
             "request",
             method=self.scope["method"],
-            path=self.scope["path"],
+            path=path,
             status=self.status,
             duration_ms=round(elapsed_ms, 2),
             client=client[0] if client else None,
         )
+        if record is None or path in QUIET or STATIC in path:
+            return
+        timing = Timing(
+            clock.now(),
+            self.scope["state"].get(TENANT),
+            self.scope["method"],
+            path,
+            route,
+            self.status,
+            round(elapsed_ms, 2),
+            self.request_id,
+            client[0] if client else None,
+        )
+        record(timing)

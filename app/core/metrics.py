@@ -36,6 +36,9 @@ REQUEST_SECONDS = Histogram(
     buckets=_FAST,
     registry=REGISTRY,
 )
+REQUEST_METRICS_DROPPED = Counter(
+    "millrace_request_metrics_dropped", "Timings of requests that found no room while SQL was away.", registry=REGISTRY
+)
 SEARCH_CHANGES_BEHIND = Gauge(
     "millrace_search_changes_behind", "Changes that the index outside of SQL has not read.", registry=REGISTRY
 )

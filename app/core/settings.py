@@ -123,6 +123,8 @@ class Settings(BaseSettings):
     job_days: int = Field(30, ge=0, description="Days that succeeded and cancelled jobs are kept; 0: for ever.")
     failed_job_days: int = Field(90, ge=0, description="Days that failed jobs are kept; 0: for ever.")
     tick_days: int = Field(30, ge=2, description="Days that it is kept what became of a schedule's ticks.")
+    metrics_requests: Literal["on", "off"] = Field("on", description="Whether it is kept how long requests took.")
+    metrics_days: int = Field(90, ge=1, description="Days that it is kept how long requests and operations took.")
     audit_days: int = Field(400, ge=0, description="Days that the audit log is kept; 0: for ever.")
 
     webhook_secret: SecretStr = Field(

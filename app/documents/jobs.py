@@ -6,19 +6,20 @@ from datetime import datetime
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from app.documents.operations import note_end
 from app.jobs.definition import Job
 
 STAGES = {"extract": 10, "chunk": 10, "embed": 60, "index": 20}
 
 
-class IngestDocument(Job, kind="documents.ingest", time_limit_s=3600, stages=STAGES):
+class IngestDocument(Job, kind="documents.ingest", time_limit_s=3600, stages=STAGES, on_end=note_end):
     """Make a received version the one that is searched."""
 
     document_id: int
     version_id: int
 
 
-class ReprocessDocument(Job, kind="documents.reprocess", time_limit_s=3600, stages=STAGES):
+class ReprocessDocument(Job, kind="documents.reprocess", time_limit_s=3600, stages=STAGES, on_end=note_end):
     """The same, also where the version says nothing new: what is known is read again."""
 
     document_id: int

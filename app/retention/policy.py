@@ -26,6 +26,8 @@ class Policy:
     throttles: datetime | None
     changes: datetime | None
     deliveries: datetime | None
+    request_metrics: datetime | None
+    operation_metrics: datetime | None
 
     @classmethod
     def at(cls, now: datetime) -> Policy:
@@ -41,6 +43,8 @@ class Policy:
             throttles=now,
             changes=now - KEEP_CHANGES,
             deliveries=_before(now, settings.intake_days),
+            request_metrics=_before(now, settings.metrics_days),
+            operation_metrics=_before(now, settings.metrics_days),
         )
 
 

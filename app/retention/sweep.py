@@ -20,6 +20,7 @@ from app.jobs.ledger import Claim
 from app.jobs.models import IdempotencyRow, JobRow, ScheduleTickRow, ThrottleRow
 from app.jobs.progress import Progress
 from app.jobs.states import OPEN
+from app.metrics.models import OperationMetric, RequestMetric
 from app.retention.policy import Policy
 from app.search import index
 from app.sources.intake import named_blobs
@@ -40,6 +41,8 @@ async def sweep(progress: Progress, policy: Policy | None = None) -> dict[str, A
         "idempotency_keys": (policy.idempotency_keys, partial(delete_before, column=IdempotencyRow.created_at)),
         "throttles": (policy.throttles, partial(delete_before, column=ThrottleRow.free_at)),
         "deliveries": (policy.deliveries, partial(delete_before, column=Delivery.received_at)),
+        "request_metrics": (policy.request_metrics, partial(delete_before, column=RequestMetric.at)),
+        "operation_metrics": (policy.operation_metrics, partial(delete_before, column=OperationMetric.at)),
         "changes": (policy.changes, index.prune_changes),
     }
     for name, (before, delete) in steps.items():

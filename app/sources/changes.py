@@ -12,6 +12,7 @@ from sqlalchemy.orm import Session
 from app.core import clock
 from app.core.errors import NotFound
 from app.documents.accept import About, known_id
+from app.documents.operations import note_end
 from app.jobs import ledger
 from app.jobs.enqueue import enqueue
 from app.jobs.ledger import Claim
@@ -99,6 +100,7 @@ def tenant_of(session: Session, watch_id: str | None) -> str | None:
 
 def ended(session: Session, job: JobRow) -> None:
     """Write into the job's event what became of it: in the transaction that ends the job."""
+    note_end(session, job)
     row = session.get(ChangeEvent, int(job.payload["event_id"]))
     if row is None or row.job_id != job.id:
         return

@@ -9,10 +9,14 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
+from app.core import clock
 from app.core.errors import AppError, InvalidInput, NotAllowed
 from app.core.settings import get_settings
 from app.documents import quota
 from app.documents.accept import Accepted, accept
+from app.documents.operations import NAMES
+from app.metrics import operations
+from app.metrics.operations import Step
 from app.sources import crawls
 from app.sources.firecrawl_events import Event, Page, parse
 from app.sources.intake import Answered
@@ -69,6 +73,7 @@ def _failures_of(told: Event) -> list[dict[str, Any]]:
 
 
 def _pages(session: Session, tenant: str, told: Event, request_id: str | None) -> Answered:
+    started = clock.monotonic()
     jobs: list[str] = []
     failed: list[dict[str, Any]] = []
     for page in told.pages():
@@ -82,6 +87,9 @@ def _pages(session: Session, tenant: str, told: Event, request_id: str | None) -
             failed.append({"url": page.url, "error": error})
     if not jobs and not failed:
         return Answered(200, {"status": "no_documents", "queued_jobs": 0, "job_ids": []})
+    spent_ms = round(1000 * (clock.monotonic() - started), 2)
+    stored = Step(*NAMES["store"], spent_ms, failed[0]["error"] if failed else None)
+    operations.write(session, [stored], tenant=tenant, at=clock.now(), request_id=request_id, crawl_id=told.crawl_id)
     said: dict[str, Any] = {"status": "queued", "queued_jobs": len(jobs), "job_ids": jobs}
     return Answered(202, said | ({"failed_documents": failed} if failed else {}), len(jobs), failed)
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from app.documents.accept import About
 from app.documents.jobs import STAGES
+from app.documents.operations import note_end
 from app.jobs.definition import Debounce, Job
 from app.sources import changes
 
@@ -59,7 +60,14 @@ class ReconcileChanges(
     """Look for changes that changedetection.io has seen and nobody told of."""
 
 
-class FetchPage(Job, kind="sources.fetch_page", queue="fetch", time_limit_s=600, stages={"fetch": 20, **STAGES}):
+class FetchPage(
+    Job,
+    kind="sources.fetch_page",
+    queue="fetch",
+    time_limit_s=600,
+    stages={"fetch": 20, **STAGES},
+    on_end=note_end,
+):
     """Fetch a document's page and index what comes. The other fields are About's."""
 
     document_id: int

@@ -35,10 +35,20 @@ def accept_page(
 async def fetch_and_ingest(job: FetchPage, progress: Progress) -> dict[str, Any]:
     """What ingest() returns, of the page as it is now. Raises Conflict where the tenant's quota has no room for it."""
     progress.report(stage="fetch", message=job.url)
+    spent: dict[str, float] = {}
+    started = clock.monotonic()
     page = await fetch(job.url)
+    spent["fetch"] = _ms_since(started)
+    started = clock.monotonic()
     # The quota's lock first and the job's after it, the order in which requests take them.
     version_id = await in_transaction(quota.within, progress.claim.tenant, _keep, progress.claim, job, page)
-    return await ingest(job.document_id, version_id, progress)
+    spent["store"] = _ms_since(started)
+    result = await ingest(job.document_id, version_id, progress)
+    return result | {"timings_ms": spent | result["timings_ms"]}
+
+
+def _ms_since(started: float) -> float:
+    return round(1000 * (clock.monotonic() - started), 2)
 
 
 def _keep(session: Session, claim: Claim, job: FetchPage, page: Page) -> int:

@@ -13,6 +13,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from app.core.db import database
+from app.core.settings import get_settings
 from app.jobs.definition import Job
 from app.jobs.enqueue import enqueue
 from app.jobs.models import JobRow
@@ -56,7 +57,10 @@ class Api:
 @contextmanager
 def served(app: FastAPI) -> Iterator[Api]:
     port = free_port()
-    config = uvicorn.Config(app, host="127.0.0.1", port=port, log_config=None, access_log=False)
+    trusted = get_settings().trusted_proxies
+    config = uvicorn.Config(
+        app, host="127.0.0.1", port=port, log_config=None, access_log=False, forwarded_allow_ips=trusted
+    )
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()

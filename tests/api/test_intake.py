@@ -86,6 +86,9 @@ def test_a_whole_crawl(intake: Api) -> None:
     assert pages.json() == {"status": "queued", "queued_jobs": 2, "job_ids": pages.json()["job_ids"]}
     metrics = intake.client.get("/api/metrics/crawls/c-1").json()
     assert (metrics["status"], metrics["total_pages"], metrics["pages_indexed"]) == ("in_progress", 2, 0)
+    [stored] = intake.client.get("/api/metrics/operations?operation_type=content_storage").json()["metrics"]
+    assert (stored["operation_name"], stored["success"], stored["job_id"]) == ("store_batch", True, None)
+    assert stored["request_id"] == pages.headers["x-request-id"]
     _work(pages)
     assert send(intake, event("crawl.completed", "https://a.org/1")).json()["event_type"] == "crawl.completed"
     metrics = intake.client.get("/api/metrics/crawls/c-1?include_per_page=true").json()

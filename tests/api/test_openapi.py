@@ -50,6 +50,7 @@ def test_the_paths_of_the_contract_are_there(document: dict[str, Any]) -> None:
         "/api/jobs/{job_id}/events", "/api/events", "/api/tasks/{job_id}", "/api/documents",
         "/api/documents/{document_id}/progress",
         "/api/webhook/firecrawl", "/api/metrics/crawls/{crawl_id}", "/api/content/{content_id}",
+        "/api/metrics/requests", "/api/metrics/operations", "/api/metrics/summary",
         "/api/content/by-url", "/api/content/by-session/{session_id}",
         "/api/index", "/api/search", "/api/stats", "/", "/health", "/livez", "/readyz", "/metrics",
     } <= document["paths"].keys()  # fmt: skip

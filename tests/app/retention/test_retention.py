@@ -26,6 +26,10 @@ from app.jobs.models import (
 )
 from app.jobs.progress import Progress, Teller
 from app.jobs.timetable import Plan
+from app.metrics import operations, requests
+from app.metrics.models import OperationMetric, RequestMetric
+from app.metrics.operations import Step
+from app.metrics.requests import Timing
 from app.retention.checking import check_ledger
 from app.retention.policy import Policy
 from app.retention.sweep import delete_before, delete_jobs, sweep
@@ -48,7 +52,7 @@ def house(spine_env: SettingsEnv) -> Ledger:
 
 
 def _empty(session: Session) -> None:
-    for table in (AuditEntry, IdempotencyRow, JobLogRow, Change):
+    for table in (AuditEntry, IdempotencyRow, JobLogRow, Change, RequestMetric, OperationMetric):
         session.execute(sa.delete(table))
 
 
@@ -78,8 +82,10 @@ def test_the_settings_say_how_long(house: Ledger, spine_env: SettingsEnv) -> Non
     now = clock.now()
     policy = Policy.at(now)
     assert (policy.jobs, policy.failed_jobs) == (now - 30 * DAY, now - 90 * DAY)
-    spine_env(job_days=7, failed_job_days=0)
+    assert (policy.request_metrics, policy.operation_metrics) == (now - 90 * DAY, now - 90 * DAY)
+    spine_env(job_days=7, failed_job_days=0, metrics_days=5)
     assert (Policy.at(now).jobs, Policy.at(now).failed_jobs) == (now - 7 * DAY, None)
+    assert (Policy.at(now).request_metrics, Policy.at(now).operation_metrics) == (now - 5 * DAY, now - 5 * DAY)
 
 
 def test_old_jobs_go_with_all_that_hangs_on_them_and_failed_ones_later(house: Ledger) -> None:
@@ -146,7 +152,7 @@ def test_everything_else_has_its_age(house: Ledger) -> None:
     deleted = asyncio.run(sweep(_claimed(house)))["deleted"]
     assert deleted == {
         "jobs": 0, "log_lines": 0, "schedule_ticks": 1, "audit_entries": 1, "idempotency_keys": 1, "throttles": 1,
-        "deliveries": 0, "changes": 1, "blobs": 0,
+        "deliveries": 0, "request_metrics": 0, "operation_metrics": 0, "changes": 1, "blobs": 0,
     }  # fmt: skip
     assert [_count(house, table) for table in (ScheduleTickRow, AuditEntry, IdempotencyRow, ThrottleRow)] == [
         2,
@@ -154,6 +160,23 @@ def test_everything_else_has_its_age(house: Ledger) -> None:
         1,
         1,
     ]
+
+
+def test_metrics_go_after_their_days(house: Ledger) -> None:
+    """All of them by one setting, however many there are."""
+    now = clock.now()
+
+    def put(session: Session) -> None:
+        for days, count in ((91, 3), (90.1, 600), (89, 2)):
+            at = now - days * DAY
+            timing = Timing(at, None, "GET", "/api/jobs", "/api/jobs", 200, 1.5, "r", None)
+            requests.write(session, [timing] * count)
+            operations.write(session, [Step("embedding", "embed_batch", 2.0)] * count, tenant="default", at=at)
+
+    house.db.transaction(put)
+    deleted = asyncio.run(sweep(_claimed(house)))["deleted"]
+    assert (deleted["request_metrics"], deleted["operation_metrics"]) == (603, 603)
+    assert (_count(house, RequestMetric), _count(house, OperationMetric)) == (2, 2)
 
 
 def test_rows_go_the_oldest_first_and_a_few_at_a_time(house: Ledger) -> None:

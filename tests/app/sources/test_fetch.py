@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
+from typing import Any
 
 import pytest
 from sqlalchemy.orm import Session
@@ -130,16 +131,21 @@ def test_a_url_alone_becomes_a_document(db: Database, settings_env: SettingsEnv,
     worker = uuid7()
     desk.db.transaction(workers.register, worker, ["fetch"], 1, None)
 
-    def run() -> dict[str, object]:
+    def run() -> dict[str, Any]:
         row = desk.db.transaction(accept_page, About(url=f"{site.url}/page", tags=("x",)), tenant=TENANT)
         claim = desk.db.transaction(ledger.claim, [row.id], worker)[0]
         job = FetchPage.load(claim.payload, claim.payload_version)
         return asyncio.run(fetch_and_ingest(job, Progress(claim, Teller(lambda claim, snapshot: None))))
 
-    assert run()["status"] == "indexed"
+    first = run()
+    assert (first["status"], list(first["timings_ms"])) == (
+        "indexed",
+        ["fetch", "store", "extract", "chunk", "embed", "index"],
+    )
     hit = desk.find("rad wasser", mode="keyword")["results"][0]
     assert (hit["title"], hit["metadata"]["tags"], hit["metadata"]["language"]) == ("Mühlen", ["x"], "de")
-    assert run()["status"] == "unchanged"
+    again = run()
+    assert (again["status"], list(again["timings_ms"])) == ("unchanged", ["fetch", "store"])
 
 
 def test_a_page_beyond_the_quota_fails_and_leaves_what_there_was(

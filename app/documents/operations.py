@@ -1,0 +1,62 @@
+"""What the jobs that index a document tell the metrics when they have ended."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.orm import Session
+
+from app.core import clock
+from app.documents.models import DocumentVersion
+from app.jobs.models import JobRow
+from app.metrics import operations
+from app.metrics.operations import Step
+
+# A stage of a job → type and name of its step; the old service's where it had the step.
+NAMES = {
+    "fetch": ("fetching", "fetch_page"),
+    "store": ("content_storage", "store_batch"),
+    "extract": ("extraction", "extract_text"),
+    "chunk": ("chunking", "chunk_text"),
+    "embed": ("embedding", "embed_batch"),
+    "index": ("qdrant", "index_chunks"),
+}
+WHOLE = ("indexing", "index_document")
+
+
+def note_end(session: Session, row: JobRow) -> None:
+    """An `on_end`: each step and its time, or the step that failed; nothing of what was cancelled."""
+    steps = _steps(row)
+    if not steps:
+        return
+    url, crawl_id = _page(session, row)
+    operations.write(
+        session,
+        steps,
+        tenant=row.tenant,
+        at=row.finished_at or clock.now(),
+        request_id=row.request_id,
+        job_id=row.id,
+        crawl_id=crawl_id,
+        document_url=url,
+    )
+
+
+def _steps(row: JobRow) -> list[Step]:
+    if row.state == "failed":
+        stage = (row.progress or {}).get("stage")
+        spent = row.finished_at - row.started_at if row.finished_at and row.started_at else None
+        duration_ms = round(1000 * spent.total_seconds(), 2) if spent else 0.0
+        return [Step(*NAMES.get(stage or "", WHOLE), duration_ms, row.error_message or row.error_type or "failed")]
+    timings: dict[str, float] = (row.result or {}).get("timings_ms", {})
+    return [Step(*NAMES[stage], spent) for stage, spent in timings.items() if stage in NAMES]
+
+
+def _page(session: Session, row: JobRow) -> tuple[str | None, str | None]:
+    """Address and crawl of what was indexed; the address of a page that could not be fetched stands in its payload."""
+    version_id: Any = (row.result or {}).get("version_id") or row.payload.get("version_id")
+    version = DocumentVersion
+    query = sa.select(version.url, version.crawl_session).where(version.tenant == row.tenant)
+    found = version_id and session.execute(query.where(version.id == int(version_id))).one_or_none()
+    return (found.url, found.crawl_session) if found else (row.payload.get("url"), None)

@@ -1,0 +1,57 @@
+"""Steps of work, written in the transaction that their work is written in anyway."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import NamedTuple
+
+import sqlalchemy as sa
+from sqlalchemy.orm import Session
+
+from app.core.sqlrows import storable
+from app.metrics.models import OperationMetric
+
+
+class Step(NamedTuple):
+    """What was done and how long it took; `error` says why it failed."""
+
+    type: str
+    name: str
+    duration_ms: float
+    error: str | None = None
+
+
+def write(
+    session: Session,
+    steps: Sequence[Step],
+    *,
+    tenant: str,
+    at: datetime,
+    request_id: str | None = None,
+    job_id: str | None = None,
+    crawl_id: str | None = None,
+    document_url: str | None = None,
+) -> None:
+    """A row for each step of one piece of work."""
+    about = {
+        "tenant": tenant,
+        "at": at,
+        "request_id": request_id,
+        "job_id": job_id,
+        "crawl_id": crawl_id,
+        "document_url": document_url,
+    }
+    rows = [
+        {
+            "operation_type": step.type,
+            "operation_name": step.name,
+            "duration_ms": step.duration_ms,
+            "success": step.error is None,
+            "error_message": step.error,
+            **about,
+        }
+        for step in steps
+    ]
+    if rows:
+        session.execute(sa.insert(OperationMetric), storable(rows))

@@ -1,0 +1,115 @@
+"""How long requests took: kept in memory as they end, written in batches by a task that no request waits for.
+
+While SQL is away the newest are kept; what does not fit is dropped and counted, and no request notices.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import deque
+from collections.abc import Sequence
+from datetime import datetime
+from itertools import islice
+from typing import NamedTuple
+
+import sqlalchemy as sa
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.orm import Session
+
+from app.core import metrics
+from app.core.db import in_transaction
+from app.core.errors import AppError
+from app.core.logging import get_logger
+from app.core.sqlrows import storable
+from app.metrics.models import RequestMetric
+
+MOST_HELD = 10_000
+BATCH = 500
+EVERY_S = 1.0
+
+log = get_logger(__name__)
+
+
+class Timing(NamedTuple):
+    """A request that has been answered; the fields are the columns of its row."""
+
+    at: datetime
+    tenant: str | None
+    method: str
+    path: str
+    route: str
+    status_code: int
+    duration_ms: float
+    request_id: str
+    client_ip: str | None
+
+
+class Recorder:
+    """One an api process; it lives on the process's loop, from `start()` to `close()`."""
+
+    def __init__(self, *, most_held: int = MOST_HELD, every_s: float = EVERY_S) -> None:
+        self._held: deque[Timing] = deque(maxlen=most_held)
+        self._every_s = every_s
+        self._stopping = asyncio.Event()
+        self._writing: asyncio.Task[None] | None = None
+        self._has_sql = True
+        self.dropped = 0
+
+    def __len__(self) -> int:
+        """How many are not written yet."""
+        return len(self._held)
+
+    def take(self, timing: Timing) -> None:
+        """Never waits and never raises; the oldest makes room."""
+        if len(self._held) == self._held.maxlen:
+            self.dropped += 1
+            metrics.REQUEST_METRICS_DROPPED.inc()
+        self._held.append(timing)
+
+    def start(self) -> None:
+        self._writing = asyncio.create_task(self._run(), name="request-metrics")
+
+    async def close(self) -> None:
+        """Write what is held, if that can be done at the first try."""
+        self._stopping.set()
+        if self._writing is not None:
+            await self._writing
+
+    async def _run(self) -> None:
+        is_last = False
+        while not is_last:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._stopping.wait(), self._every_s)
+            is_last = self._stopping.is_set()
+            await self._write_all()
+
+    async def _write_all(self) -> None:
+        """Write until nothing is left, or SQL is away."""
+        while self._held:
+            batch, dropped = list(islice(self._held, BATCH)), self.dropped
+            try:
+                await in_transaction(write, batch)
+            except AppError as error:
+                if self._has_sql:
+                    log.warning("request_metrics_wait_for_sql", held=len(self._held), reason=error.message)
+                self._has_sql = False
+                return
+            except SQLAlchemyError:
+                log.exception("request_metrics_refused", requests=len(batch))
+            self._has_sql = True
+            # Those that were dropped meanwhile were the oldest: they stood at the head of this batch.
+            for _ in range(len(batch) - (self.dropped - dropped)):
+                self._held.popleft()
+
+
+def write(session: Session, timings: Sequence[Timing]) -> None:
+    session.execute(sa.insert(RequestMetric), [_row(timing) for timing in timings])
+
+
+def _row(timing: Timing) -> dict[str, object]:
+    """As the columns hold it: what a caller made up has any length."""
+    row = storable(timing._asdict())
+    row |= {"method": row["method"][:16], "path": row["path"][:500], "route": row["route"][:200]}
+    row["client_ip"] = row["client_ip"][:64] if row["client_ip"] else None
+    return dict(row)

@@ -1,0 +1,98 @@
+"""Timings of requests wait for SQL in a bounded place, the oldest make room, and all that fits is written once."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+
+from app.core import clock, metrics
+from app.core.db import Database, database
+from app.metrics.models import RequestMetric
+from app.metrics.requests import Recorder, Timing
+from tests.support.databases import SettingsEnv
+from tests.support.waiting import wait_until_async
+
+pytestmark = pytest.mark.anyio
+
+
+def _timing(number: int) -> Timing:
+    return Timing(clock.now(), None, "GET", f"/{number}", "/", 200, 1.0, str(number), None)
+
+
+def _written() -> list[int]:
+    rows = database().read(lambda session: list(session.scalars(sa.select(RequestMetric.path).order_by("id"))))
+    return [int(path[1:]) for path in rows]
+
+
+async def _empty(recorder: Recorder) -> None:
+    async def is_empty() -> bool:
+        return len(recorder) == 0
+
+    await wait_until_async(is_empty, what="all to be written")
+
+
+async def test_the_oldest_makes_room(sqlite_db: Database) -> None:
+    recorder = Recorder(most_held=5)
+    before = metrics.REQUEST_METRICS_DROPPED._value.get()
+    for number in range(8):
+        recorder.take(_timing(number))
+    assert (len(recorder), recorder.dropped) == (5, 3)
+    assert metrics.REQUEST_METRICS_DROPPED._value.get() - before == 3
+    recorder.start()
+    await recorder.close()
+    assert _written() == [3, 4, 5, 6, 7]
+    assert len(recorder) == 0
+
+
+async def test_batches_are_written_in_their_order(db: Database) -> None:
+    recorder = Recorder(every_s=0.01)
+    recorder.start()
+    for number in range(1300):
+        recorder.take(_timing(number))
+    await _empty(recorder)
+    recorder.take(_timing(1300))
+    await recorder.close()
+    assert _written() == list(range(1301))
+
+
+async def test_what_is_dropped_during_a_write_is_not_taken_off_twice(sqlite_db: Database) -> None:
+    """New ones come in while a batch is written, and push its head out."""
+    recorder = Recorder(most_held=20, every_s=0.001)
+    for number in range(20):
+        recorder.take(_timing(number))
+    recorder.start()
+    number = 20
+    while recorder.dropped < 400:
+        recorder.take(_timing(number))
+        number += 1
+        if number % 30 == 0:
+            await asyncio.sleep(0)
+    await recorder.close()
+    written = _written()
+    assert len(written) == len(set(written)) and written == sorted(written)
+    assert written[-20:] == list(range(number - 20, number))
+    assert len(recorder) == 0
+
+
+async def test_what_sql_did_not_take_is_tried_again(sqlite_url: str, settings_env: SettingsEnv, tmp_path: Path) -> None:
+    settings_env(database_url=f"sqlite:///{tmp_path}/no/such/folder.db")
+    recorder = Recorder(every_s=0.01)
+    recorder.take(_timing(1))
+    recorder.start()
+    await asyncio.sleep(0.1)
+    assert len(recorder) == 1
+    settings_env(database_url=sqlite_url)
+    await _empty(recorder)
+    await recorder.close()
+    assert _written() == [1]
+
+
+async def test_a_stop_without_sql_ends(settings_env: SettingsEnv, tmp_path: Path) -> None:
+    settings_env(database_url=f"sqlite:///{tmp_path}/no/such/folder.db")
+    recorder = Recorder()
+    recorder.take(_timing(1))
+    recorder.start()
+    await asyncio.wait_for(recorder.close(), 5)
