@@ -27,6 +27,7 @@ from app.api import (
     documents_batch,
     documents_bulk,
     events,
+    firecrawl_proxy,
     generations,
     health,
     intake,
@@ -46,6 +47,7 @@ from app.api import (
 )
 from app.api.edge import Edge
 from app.api.errors import HANDLERS
+from app.clients.firecrawl import close_firecrawl
 from app.core import logging, redis
 from app.core.db import close_database, database
 from app.core.errors import ConfigError, NotFound, Unavailable
@@ -135,6 +137,7 @@ def create_app() -> FastAPI:
         intake,
         crawl_metrics,
         content,
+        firecrawl_proxy,
         search,
         search_index,
         generations,
@@ -171,6 +174,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         await app.state.pulse.close()
         await engine().close()
         await close_embedder()
+        await close_firecrawl()
         await asyncio.to_thread(close_database)
 
 

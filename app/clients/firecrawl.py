@@ -142,8 +142,9 @@ class Firecrawl:
         """
         timeout = http.timeout(timeout_s, connect=CONNECT_S)
         # Not compressed, so that it can be passed on as it is, with its length.
-        headers = [*headers, ("accept-encoding", "identity")]
-        request = self._client.build_request(method, target, headers=headers, content=body, timeout=timeout)
+        pairs = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers]
+        pairs.append((b"accept-encoding", b"identity"))
+        request = self._client.build_request(method, target, headers=pairs, content=body, timeout=timeout)
         return await self._sent(request, timeout_s)
 
     async def close(self) -> None:
