@@ -37,6 +37,7 @@ from app.api import (
     queues,
     reasons,
     schedules,
+    scrape,
     search,
     search_index,
     starts,
@@ -52,7 +53,7 @@ from app.core import logging, redis
 from app.core.db import close_database, database
 from app.core.errors import ConfigError, NotFound, Unavailable
 from app.core.settings import get_settings
-from app.jobs import functions
+from app.jobs import functions, lanes
 from app.jobs.stream import Hub
 from app.search.embed import close_embedder
 from app.search.engines.opening import engine
@@ -137,6 +138,7 @@ def create_app() -> FastAPI:
         intake,
         crawl_metrics,
         content,
+        scrape,
         firecrawl_proxy,
         search,
         search_index,
@@ -175,6 +177,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         await engine().close()
         await close_embedder()
         await close_firecrawl()
+        await asyncio.to_thread(lanes.stop_pool)
         await asyncio.to_thread(close_database)
 
 

@@ -20,6 +20,7 @@ from app.clients.firecrawl_errors import TimedOut, page_fault, refusal, unreadab
 from app.core import http
 from app.core.errors import NotFound, Unavailable
 from app.core.settings import get_settings
+from app.core.sqlrows import storable
 
 CONNECT_S = 5.0
 # What a scrape may take beyond its own limit: Firecrawl's answer has to travel, too.
@@ -185,7 +186,8 @@ class Firecrawl:
         finally:
             if response is not None:
                 await response.aclose()
-        return _checked(response, read, of_a_job=method != "POST")
+        # Some answers are of many megabytes.
+        return await asyncio.to_thread(_checked, response, read, of_a_job=method != "POST")
 
     async def _sent(self, request: Any, timeout_s: float) -> http.Response:
         try:
@@ -221,7 +223,7 @@ def _broken(error: Exception) -> Unavailable:
 
 def _checked(response: http.Response, body: bytes, *, of_a_job: bool) -> dict[str, Any]:
     try:
-        said = json.loads(body)
+        said = storable(json.loads(body))  # what SQL and our own answers can hold
     except (ValueError, RecursionError) as error:
         if response.is_success:
             raise unreadable("it is no JSON") from error

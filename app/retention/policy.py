@@ -26,6 +26,7 @@ class Policy:
     throttles: datetime | None
     changes: datetime | None
     deliveries: datetime | None
+    scraped_pages: datetime | None
 
     @classmethod
     def at(cls, now: datetime) -> Policy:
@@ -41,6 +42,7 @@ class Policy:
             throttles=now,
             changes=now - KEEP_CHANGES,
             deliveries=_before(now, settings.intake_days),
+            scraped_pages=now,
         )
 
 

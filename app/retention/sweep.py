@@ -23,7 +23,7 @@ from app.jobs.states import OPEN
 from app.retention.policy import Policy
 from app.search import index
 from app.sources.intake import named_blobs
-from app.sources.models import Delivery
+from app.sources.models import Delivery, ScrapedPage
 from app.tenants.models import AuditEntry
 
 BATCH = 500
@@ -40,6 +40,7 @@ async def sweep(progress: Progress, policy: Policy | None = None) -> dict[str, A
         "idempotency_keys": (policy.idempotency_keys, partial(delete_before, column=IdempotencyRow.created_at)),
         "throttles": (policy.throttles, partial(delete_before, column=ThrottleRow.free_at)),
         "deliveries": (policy.deliveries, partial(delete_before, column=Delivery.received_at)),
+        "scraped_pages": (policy.scraped_pages, partial(delete_before, column=ScrapedPage.expires_at)),
         "changes": (policy.changes, index.prune_changes),
     }
     for name, (before, delete) in steps.items():

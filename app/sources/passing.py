@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -76,7 +77,7 @@ async def recorded(start: Start, answer: bytes) -> bytes:
 
     The run has begun whatever becomes of the record, so nothing that goes wrong here is raised.
     """
-    said = _object(answer)
+    said = await asyncio.to_thread(_object, answer)  # pages may be large
     run = (said.get("id") or said.get("jobId")) if said else None
     if not isinstance(run, str) or not 0 < len(run) <= LONGEST_ID or scrub_text(run) != run:
         return answer
