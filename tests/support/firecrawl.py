@@ -108,7 +108,10 @@ class Firecrawl(ThreadingHTTPServer):
 
 
 def _scrape(server: Firecrawl, asked: Asked) -> Reply:
-    return Reply(200, {"success": True, "data": document(asked.json["url"])})
+    try:
+        return Reply(200, {"success": True, "data": document(asked.json["url"])})
+    except (KeyError, TypeError, ValueError):
+        return Reply(400, {"success": False, "code": "BAD_REQUEST", "error": "Invalid request body"})
 
 
 def _started(job: str, path: str) -> Callable[[Firecrawl, Asked], Reply]:
