@@ -27,6 +27,7 @@ from app.api import (
     documents_batch,
     documents_bulk,
     events,
+    firecrawl_proxy,
     generations,
     health,
     intake,
@@ -37,6 +38,7 @@ from app.api import (
     queues,
     reasons,
     schedules,
+    scrape,
     search,
     search_index,
     starts,
@@ -49,11 +51,12 @@ from app.api import (
 from app.api.edge import Edge
 from app.api.errors import HANDLERS
 from app.clients.changedetection import close_changedetection
+from app.clients.firecrawl import close_firecrawl
 from app.core import logging, redis
 from app.core.db import close_database, database
 from app.core.errors import ConfigError, NotFound, Unavailable
 from app.core.settings import get_settings
-from app.jobs import functions
+from app.jobs import functions, lanes
 from app.jobs.stream import Hub
 from app.metrics.requests import Recorder
 from app.search.embed import close_embedder
@@ -144,6 +147,8 @@ def create_app() -> FastAPI:
         crawl_metrics,
         metrics,
         content,
+        scrape,
+        firecrawl_proxy,
         search,
         search_index,
         generations,
@@ -183,6 +188,8 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         await engine().close()
         await close_embedder()
         await close_changedetection()
+        await close_firecrawl()
+        await asyncio.to_thread(lanes.stop_pool)
         await asyncio.to_thread(close_database)
 
 

@@ -108,6 +108,17 @@ async def authenticate(
     return await _let_in(await identify(request), request, request.method, asked.scopes)
 
 
+async def authenticate_passing(
+    request: Request, _: Annotated[HTTPAuthorizationCredentials | None, Depends(_documented)]
+) -> Identity:
+    """As authenticate(); anybody, counted by address, where MILLRACE_FIRECRAWL_PROXY_AUTH is off."""
+    if get_settings().firecrawl_proxy_auth == "on":
+        return await _let_in(await identify(request), request, request.method, ())
+    client = request.client.host if request.client else "?"
+    await rates.count(request, request.method, f"anybody@{client}", {})
+    return Identity(DEFAULT_TENANT, request_id_of(request.scope), frozenset())
+
+
 async def authenticate_socket(websocket: WebSocket, asked: SecurityScopes) -> Identity:
     """The same for a WebSocket, whose key may come as a subprotocol; what refuses it is answered before it opens."""
     return await _let_in(await identify(websocket, offered_key(websocket)), websocket, "GET", asked.scopes)
@@ -152,6 +163,8 @@ async def _check_job(identity: Identity, job_id: str, scope: str) -> None:
 # A route takes one of these. Caller: `read` for GET, else `write`; keys for single kinds reach the jobs of their kinds
 # at routes with a {job_id}.
 Caller = Annotated[Identity, Security(authenticate)]
+# As Caller, for what is passed on to Firecrawl.
+PassingCaller = Annotated[Identity, Security(authenticate_passing)]
 # As Caller, and keys for single kinds come in too: the route itself looks at `caller.kinds(...)` or `require_kind`.
 KindCaller = Annotated[Identity, Security(authenticate, scopes=[KIND])]
 # As Caller and Reader, and keys for single collections come in too: the route looks at `caller.collections(...)`.

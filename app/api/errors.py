@@ -68,7 +68,9 @@ CODES = {
     422: "invalid_input",
     429: "limit_reached",
     500: "internal_error",
+    502: "rejected",
     503: "unavailable",
+    504: "timeout",
 }
 
 

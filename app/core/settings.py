@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import lru_cache
@@ -131,6 +132,7 @@ class Settings(BaseSettings):
         SecretStr(""),
         description="What senders sign their webhooks with, 32 characters or more; else none is taken.",
     )
+    change_days: int = Field(365, ge=0, description="Days changes of pages are told of; 0 keeps them.")
     intake_days: int = Field(90, ge=1, description="Days that delivered events are kept.")
     webhook_secrets: SecretStr = Field(
         SecretStr(""), description="What completion webhooks are signed with, newest first; by default the API secret."
@@ -203,6 +205,37 @@ class Settings(BaseSettings):
     fetch_private: bool = Field(False, description="Whether pages on private addresses may be fetched.")
     fetch_timeout_s: float = Field(20.0, gt=0, description="Seconds a page may take to arrive.")
     fetch_max_bytes: int = Field(10 * 1024 * 1024, ge=1024, description="Largest page fetched, bytes.")
+
+    firecrawl_url: str = Field(
+        "", description="Firecrawl, such as http://firecrawl:3002; without one pages are fetched from here."
+    )
+    firecrawl_api_key: SecretStr = Field(SecretStr(""), description="API key of Firecrawl.")
+    firecrawl_timeout_s: float = Field(
+        30.0, gt=0, le=600, description="Seconds Firecrawl may take to start a crawl or to tell of one."
+    )
+    firecrawl_proxy_timeout_s: float = Field(
+        130.0, gt=0, le=600, description="Seconds Firecrawl may take to answer what is passed on under /v2."
+    )
+    firecrawl_proxy_auth: Literal["on", "off"] = Field(
+        "on", description="Whether /v2 asks for an API key; off for a private network alone."
+    )
+    firecrawl_max_bytes: int = Field(
+        64 * 1024 * 1024, ge=1024, description="Largest answer taken from Firecrawl, bytes."
+    )
+
+    @field_validator("firecrawl_url")
+    @classmethod
+    def _is_address(cls, value: str) -> str:
+        if value and not re.fullmatch(r"https?://[^/\s?#@]+(/[^\s?#]*)?", value):
+            raise ValueError("not an address such as http://firecrawl:3002")
+        return value
+
+    @field_validator("firecrawl_api_key")
+    @classmethod
+    def _fits_a_header(cls, value: SecretStr) -> SecretStr:
+        if not re.fullmatch(r"[!-~]*", value.get_secret_value()):
+            raise ValueError("a key is printable ASCII without blanks")
+        return value
 
     @model_validator(mode="after")
     def _whole_embedders(self) -> Self:

@@ -144,7 +144,7 @@ async def extract_body(version: DocumentVersion, draft: Draft) -> None:
     if version.body and version.body.strip():
         draft.text = await asyncio.to_thread(clean, version.body)
     if not draft.text and version.html:
-        page, markdown = await _extract_html(version.html, version.resolved_url or version.url)
+        page, markdown = await extract_html(version.html, version.resolved_url or version.url)
         draft.text = await asyncio.to_thread(clean, markdown)
         html_language = clean_line(page["language"], 35)
         draft.fields["title"] = draft.fields["title"] or clean_line(page["title"])
@@ -158,7 +158,7 @@ async def extract_body(version: DocumentVersion, draft: Draft) -> None:
     )
 
 
-async def _extract_html(html: str, url: str | None) -> tuple[dict[str, Any], str]:
+async def extract_html(html: str, url: str | None) -> tuple[dict[str, Any], str]:
     """What extract_html says, and its text. In a lane: an attacker's bytes in C code may take it down, not us."""
     with tempfile.TemporaryDirectory(prefix="millrace-") as folder:
         blob = Path(folder) / "page.html"

@@ -28,6 +28,8 @@ class Policy:
     deliveries: datetime | None
     request_metrics: datetime | None
     operation_metrics: datetime | None
+    scraped_pages: datetime | None
+    change_events: datetime | None
 
     @classmethod
     def at(cls, now: datetime) -> Policy:
@@ -45,6 +47,8 @@ class Policy:
             deliveries=_before(now, settings.intake_days),
             request_metrics=_before(now, settings.metrics_days),
             operation_metrics=_before(now, settings.metrics_days),
+            scraped_pages=now,
+            change_events=_before(now, settings.change_days),
         )
 
 

@@ -24,7 +24,7 @@ from app.metrics.models import OperationMetric, RequestMetric
 from app.retention.policy import Policy
 from app.search import index
 from app.sources.intake import named_blobs
-from app.sources.models import Delivery
+from app.sources.models import ChangeEvent, Delivery, ScrapedPage
 from app.tenants.models import AuditEntry
 
 BATCH = 500
@@ -43,6 +43,8 @@ async def sweep(progress: Progress, policy: Policy | None = None) -> dict[str, A
         "deliveries": (policy.deliveries, partial(delete_before, column=Delivery.received_at)),
         "request_metrics": (policy.request_metrics, partial(delete_before, column=RequestMetric.at)),
         "operation_metrics": (policy.operation_metrics, partial(delete_before, column=OperationMetric.at)),
+        "scraped_pages": (policy.scraped_pages, partial(delete_before, column=ScrapedPage.expires_at)),
+        "change_events": (policy.change_events, partial(delete_before, column=ChangeEvent.received_at)),
         "changes": (policy.changes, index.prune_changes),
     }
     for name, (before, delete) in steps.items():

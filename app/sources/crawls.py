@@ -28,13 +28,15 @@ MOST_PAGES = 10_000
 def follow(session: Session, tenant: str, event: Event) -> CrawlSession:
     """The crawl as it is after the event: made where no event told of it before, and never opened again."""
     assert event.crawl_id is not None
-    row = _found_or_made(session, tenant, event)
+    row = _found_or_made(session, tenant, event.crawl_id, event.operation, "in_progress")
     url = event.metadata.get("url")
     row.base_url = row.base_url or (clean_line(url, 2000) if isinstance(url, str) else None)
     row.initiated_at = row.initiated_at or _time(event.metadata.get("initiated_at"))
     row.extra = {**row.extra, **event.metadata}
     if row.state in _STATE_OF_END.values():
         return row
+    if row.state == "pending":
+        row.state, row.started_at = "in_progress", clock.now()
     failed = not event.success and event.step != "page"
     if event.ends or failed:
         row.state = "failed" if failed else _STATE_OF_END[event.step]
@@ -42,6 +44,22 @@ def follow(session: Session, tenant: str, event: Event) -> CrawlSession:
         row.completed_at = clock.now()
         row.error_message = clean_line(event.error, 2000) or ("no reason was given" if row.state == "failed" else None)
     return row
+
+
+def begin(session: Session, tenant: str, crawl_id: str, *, operation: str, base_url: str | None) -> CrawlSession:
+    """The crawl that somebody here asked for: pending until an event tells of it, which may have come before."""
+    row = _found_or_made(session, tenant, crawl_id, operation, "pending")
+    row.base_url = row.base_url or clean_line(base_url, 2000)
+    row.initiated_at = row.initiated_at or row.started_at
+    return row
+
+
+def cancel(session: Session, tenant: str, crawl_id: str) -> None:
+    """Note that it was cancelled where it runs; one that is not known, or has ended, stays as it is."""
+    wanted = (CrawlSession.tenant == tenant, CrawlSession.crawl_id == crawl_id)
+    row = session.scalars(sa.select(CrawlSession).where(*wanted).with_for_update()).one_or_none()
+    if row is not None and row.state not in _STATE_OF_END.values():
+        row.state, row.success, row.completed_at = "cancelled", False, clock.now()
 
 
 def get(session: Session, tenant: str, crawl_id: str) -> CrawlSession:
@@ -148,24 +166,19 @@ def _page_metric(page: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _found_or_made(session: Session, tenant: str, event: Event) -> CrawlSession:
-    wanted = (CrawlSession.tenant == tenant, CrawlSession.crawl_id == event.crawl_id)
+def _found_or_made(session: Session, tenant: str, crawl_id: str, operation: str, state: str) -> CrawlSession:
+    wanted = (CrawlSession.tenant == tenant, CrawlSession.crawl_id == crawl_id)
     query = sa.select(CrawlSession).where(*wanted).with_for_update()
     row = session.scalars(query).one_or_none()
     if row is not None:
         return row
     row = CrawlSession(
-        tenant=tenant,
-        crawl_id=str(event.crawl_id),
-        operation=event.operation,
-        state="in_progress",
-        extra={},
-        started_at=clock.now(),
+        tenant=tenant, crawl_id=crawl_id, operation=operation, state=state, extra={}, started_at=clock.now()
     )
     try:
         with session.begin_nested():
             session.add(row)
-    except IntegrityError:  # another event of it, a moment ago
+    except IntegrityError:  # somebody else told of it a moment ago
         return session.scalars(query).one()
     return row
 

@@ -1,4 +1,5 @@
-"""Tables of sources: deliveries as they came, crawls, changes of pages, and the watches that tell of them."""
+"""Tables of sources: deliveries as they came, crawls, changes of pages and the watches that tell of them,
+scraped pages."""
 
 from __future__ import annotations
 
@@ -132,3 +133,29 @@ class PageWatch(Base):
     error_message: Mapped[str | None] = mapped_column(sa.Text)
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)
     updated_at: Mapped[datetime] = mapped_column(UtcDateTime)
+
+
+class ScrapedPage(Base):
+    """A page as it was scraped, for whoever asks for it with the same wishes; swept when it expires."""
+
+    __tablename__ = "scrape_cache"
+    __table_args__ = (
+        sa.Index("uq_scrape_cache", "tenant", "cache_key", unique=True),
+        sa.Index("ix_scrape_cache_expires", "expires_at"),
+        {"sqlite_autoincrement": True},
+    )
+
+    id: Mapped[int] = mapped_column(BigId, primary_key=True)
+    tenant: Mapped[str] = mapped_column(sa.String(64))
+    cache_key: Mapped[str] = mapped_column(sa.String(64))
+    url: Mapped[str] = mapped_column(sa.Text)
+    source: Mapped[str] = mapped_column(sa.String(32))
+    raw: Mapped[str | None] = mapped_column(sa.Text)
+    cleaned: Mapped[str | None] = mapped_column(sa.Text)
+    content_type: Mapped[str | None] = mapped_column(sa.String(64))
+    screenshot: Mapped[str | None] = mapped_column(sa.Text)
+    screenshot_format: Mapped[str | None] = mapped_column(sa.String(64))
+    scraped_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    expires_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    access_count: Mapped[int] = mapped_column(default=0, server_default="0")
+    last_accessed_at: Mapped[datetime | None] = mapped_column(UtcDateTime)

@@ -12,6 +12,8 @@ from hypothesis import HealthCheck, Phase, given, settings
 from schemathesis.checks import not_a_server_error
 
 from tests.api.conftest import Api
+from tests.support.databases import SettingsEnv
+from tests.support.firecrawl import Firecrawl
 from tests.support.stack import API_SECRET
 
 # Documents that are accepted here stay: nobody runs their jobs, so /api/test-index would wait for 30 s each time.
@@ -37,7 +39,7 @@ def test_every_operation_says_what_its_errors_look_like(document: dict[str, Any]
             }
             assert {"400", "429", "500", "503"} <= shown.keys(), (method, path)
             assert all(content == problem for content in shown.values()), (method, path)
-            guarded = path.startswith("/api/")
+            guarded = path.startswith(("/api/", "/v2/"))
             signed = path.startswith("/api/webhook/")  # by its sender, not by a key
             assert bool(operation.get("security")) == (guarded and not signed), path
             assert ("401" in shown) == guarded, path
@@ -52,14 +54,21 @@ def test_the_paths_of_the_contract_are_there(document: dict[str, Any]) -> None:
         "/api/webhook/firecrawl", "/api/metrics/crawls/{crawl_id}", "/api/content/{content_id}",
         "/api/metrics/requests", "/api/metrics/operations", "/api/metrics/summary",
         "/api/content/by-url", "/api/content/by-session/{session_id}",
+        "/api/v2/scrape", "/v2/scrape", "/v2/crawl/{run_id}",
         "/api/index", "/api/search", "/api/stats", "/", "/health", "/livez", "/readyz", "/metrics",
     } <= document["paths"].keys()  # fmt: skip
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(480)
-def test_no_input_makes_a_server_error(api: Api) -> None:
+def test_no_input_makes_a_server_error(api: Api, settings_env: SettingsEnv) -> None:
     """Valid and invalid requests to every operation, with and without the secret."""
+    with Firecrawl().playing() as server:
+        settings_env(firecrawl_url=server.url)
+        _probe_all(api)
+
+
+def _probe_all(api: Api) -> None:
     schema = schemathesis.openapi.from_url(f"{api.url}/openapi.json")
     tried = 0
     for result in schema.get_all_operations():

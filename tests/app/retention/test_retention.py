@@ -152,7 +152,8 @@ def test_everything_else_has_its_age(house: Ledger) -> None:
     deleted = asyncio.run(sweep(_claimed(house)))["deleted"]
     assert deleted == {
         "jobs": 0, "log_lines": 0, "schedule_ticks": 1, "audit_entries": 1, "idempotency_keys": 1, "throttles": 1,
-        "deliveries": 0, "request_metrics": 0, "operation_metrics": 0, "changes": 1, "blobs": 0,
+        "deliveries": 0, "request_metrics": 0, "operation_metrics": 0, "scraped_pages": 0,
+        "change_events": 0, "changes": 1, "blobs": 0,
     }  # fmt: skip
     assert [_count(house, table) for table in (ScheduleTickRow, AuditEntry, IdempotencyRow, ThrottleRow)] == [
         2,

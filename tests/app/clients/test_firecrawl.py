@@ -1,0 +1,236 @@
+"""Firecrawl as its contract says it answers, and as it does when it is ill."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from app.clients import firecrawl as client
+from app.clients.firecrawl_errors import NoAnswer, PageFault, PageRejected, PageUnavailable, TimedOut
+from app.core.errors import ConfigError, Conflict, NotFound, Rejected, Unavailable
+from app.core.settings import get_settings
+from tests.support.databases import SettingsEnv
+from tests.support.firecrawl import BATCH, CRAWL, KEY, Firecrawl, Reply
+
+URL = "https://example.org/docs"
+
+
+@pytest.fixture
+def server(settings_env: SettingsEnv) -> Iterator[Firecrawl]:
+    with Firecrawl().playing() as playing:
+        settings_env(firecrawl_url=playing.url, firecrawl_api_key=KEY, firecrawl_timeout_s=5)
+        yield playing
+
+
+def _with(use: Callable[[client.Firecrawl], Any]) -> Any:
+    async def run() -> Any:
+        try:
+            return await use(client.firecrawl())
+        finally:
+            await client.close_firecrawl()
+
+    return asyncio.run(run())
+
+
+def _scrape(**options: Any) -> dict[str, Any]:
+    found: dict[str, Any] = _with(lambda one: one.scrape({"url": URL, **options}))
+    return found
+
+
+@pytest.mark.parametrize("end", ["", "/", "/v2", "/v2/", "/v1"])
+def test_a_page_however_the_address_is_written(server: Firecrawl, settings_env: SettingsEnv, end: str) -> None:
+    settings_env(firecrawl_url=server.url + end)
+    assert _scrape()["markdown"] == f"# Docs of {URL}"
+    (asked,) = server.asked
+    assert (asked.path, asked.json) == ("/v2/scrape", {"url": URL})
+    assert asked.header("authorization") == [f"Bearer {KEY}"]
+
+
+def test_without_a_key_no_header_is_sent(server: Firecrawl, settings_env: SettingsEnv) -> None:
+    settings_env(firecrawl_api_key="")
+    _scrape()
+    assert server.asked[0].header("authorization") == []
+
+
+def test_the_key_may_lie_in_a_file(server: Firecrawl, monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
+    (tmp_path / "key").write_text("fc-of-a-file\n")
+    monkeypatch.delenv("MILLRACE_FIRECRAWL_API_KEY")
+    monkeypatch.setenv("MILLRACE_FIRECRAWL_API_KEY_FILE", str(tmp_path / "key"))
+    get_settings.cache_clear()
+    _scrape()
+    assert server.asked[0].header("authorization") == ["Bearer fc-of-a-file"]
+
+
+def test_nobody_is_set_up(settings_env: SettingsEnv) -> None:
+    with pytest.raises(Unavailable, match="MILLRACE_FIRECRAWL_URL"):
+        _scrape()
+
+
+def test_a_crawl_is_followed_to_its_end(server: Firecrawl) -> None:
+    """`next` names another host and scheme: only its path and query count."""
+
+    async def crawl(one: client.Firecrawl) -> list[client.Progress]:
+        crawl_id = await one.start_crawl({"url": URL}, idempotency_key="k-1")
+        assert crawl_id == CRAWL
+        return [part async for part in one.crawl_pages(crawl_id)]
+
+    parts = _with(crawl)
+    assert [len(part.data) for part in parts] == [2, 2, 1]
+    assert (parts[0].status, parts[0].total, parts[-1].next) == ("completed", 5, None)
+    assert [asked.query for asked in server.asked] == ["", "", "skip=2", "skip=4"]
+    assert server.asked[0].header("x-idempotency-key") == ["k-1"]
+
+
+def test_a_next_that_leads_in_a_circle_ends(server: Firecrawl) -> None:
+    said = {"status": "scraping", "data": [{}], "next": f"https://x/v2/crawl/{CRAWL}?skip=1"}
+    server.wrong = lambda asked: Reply(200, said)
+
+    async def crawl(one: client.Firecrawl) -> int:
+        return len([part async for part in one.crawl_pages(CRAWL)])
+
+    assert _with(crawl) == 2
+
+
+def test_batches_maps_and_errors(server: Firecrawl) -> None:
+    async def all_of_it(one: client.Firecrawl) -> list[Any]:
+        await one.cancel_batch(BATCH)
+        await one.cancel_crawl(CRAWL)
+        return [
+            await one.start_batch({"urls": [URL]}),
+            (await one.batch_status(BATCH, limit=1)).completed,
+            [error["error"] for error in await one.batch_errors(BATCH)],
+            [error["url"] for error in await one.crawl_errors(CRAWL)],
+            await one.map({"url": URL}),
+        ]
+
+    links = [{"url": "https://example.org/a", "title": "A"}]
+    assert _with(all_of_it) == [(BATCH, []), 5, ["timeout"], ["https://a.org/x"], links]
+
+
+@pytest.mark.parametrize("job_id", ["..", "a/b", "a?b", "", "x" * 300, "ü"])
+def test_an_id_is_never_another_path(server: Firecrawl, job_id: str) -> None:
+    with pytest.raises(NotFound):
+        _with(lambda one: one.cancel_crawl(job_id))
+    assert server.asked == []
+
+
+def _no(code: str | None = None, error: str = "no", **more: Any) -> dict[str, Any]:
+    return {"success": False, "error": error, **({"code": code} if code else {}), **more}
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "kind", "code"),
+    [
+        (200, _no("SCRAPE_DNS_RESOLUTION_ERROR"), PageRejected, "scrape_dns_resolution_error"),
+        (200, _no(), Rejected, "firecrawl_rejected"),
+        (400, _no("SCRAPE_ACTIONS_NOT_SUPPORTED"), Rejected, "firecrawl_rejected"),
+        (401, _no(), Rejected, "firecrawl_key"),
+        (402, _no(), Unavailable, "firecrawl_credits"),
+        (403, _no(), PageRejected, "blocked"),
+        (403, _no("UNSUPPORTED_SITE"), PageRejected, "unsupported_site"),
+        (403, _no("unsafe_domain_blocked"), PageRejected, "unsafe_domain_blocked"),
+        (403, _no("NO_PERMISSION"), Rejected, "firecrawl_rejected"),
+        (404, b"<h1>nothing here", Rejected, "firecrawl_rejected"),
+        (408, _no("SCRAPE_TIMEOUT"), TimedOut, "firecrawl_timeout"),
+        (409, _no(), Conflict, "firecrawl_conflict"),
+        (413, _no(), Rejected, "firecrawl_rejected"),
+        (422, _no(), Rejected, "firecrawl_rejected"),
+        (429, _no(), Unavailable, "firecrawl_limit"),
+        (500, _no("SCRAPE_SSL_ERROR"), PageRejected, "scrape_ssl_error"),
+        (500, _no("SCRAPE_PDF_ANTIBOT_ERROR"), PageRejected, "scrape_pdf_antibot_error"),
+        (500, _no("SCRAPE_SITE_ERROR"), PageUnavailable, "scrape_site_error"),
+        (500, _no("SCRAPE_ALL_ENGINES_FAILED"), Unavailable, "firecrawl_unavailable"),
+        (500, _no(), Unavailable, "firecrawl_unavailable"),
+        (500, _no("SOMETHING_NEW"), Rejected, "firecrawl_rejected"),
+        (502, b"bad gateway", Unavailable, "firecrawl_unavailable"),
+        (302, b"", Rejected, "firecrawl_rejected"),
+        (200, b"<h1>hello", NoAnswer, "firecrawl_answer"),
+        (200, b"[" * 100_000, NoAnswer, "firecrawl_answer"),
+        (200, [1], NoAnswer, "firecrawl_answer"),
+        (200, {"success": True}, NoAnswer, "firecrawl_answer"),
+        (200, {"success": True, "data": []}, NoAnswer, "firecrawl_answer"),
+        (200, {"success": True, "data": {"metadata": {"statusCode": 404}}}, PageRejected, "http_status"),
+        (200, {"success": True, "data": {"metadata": {"statusCode": 503, "error": 7}}}, PageUnavailable, "http_status"),
+    ],
+)
+def test_what_is_refused(server: Firecrawl, status: int, body: Any, kind: type[Exception], code: str) -> None:
+    """By status, then by code; a page's own fault is told from Firecrawl's."""
+    server.wrong = lambda asked: Reply(status, body, {"location": "http://127.0.0.1:9/"} if status == 302 else {})
+    with pytest.raises(kind) as caught:
+        _scrape()
+    assert caught.value.code == code  # type: ignore[attr-defined]
+    assert isinstance(caught.value, PageFault) == issubclass(kind, PageFault)
+    assert KEY not in str(caught.value)
+    assert len(server.asked) == 1
+
+
+@pytest.mark.parametrize(
+    ("body", "headers", "wait_s"),
+    [
+        (_no(), {"retry-after": "17"}, 17),
+        (_no(), {"retry-after": "999999"}, 3600),
+        (_no(), {"retry-after": "Wed, 21 Oct 2015 07:28:00 GMT"}, 0),
+        (_no(), {"retry-after": "soon"}, None),
+        (_no(details={"retryAfterSeconds": 30}), {}, 30),
+        (_no(retry_after_seconds=4.5), {}, 4.5),
+        (_no(details=[]), {}, None),
+    ],
+)
+def test_retry_after_is_obeyed(server: Firecrawl, body: Any, headers: dict[str, str], wait_s: float | None) -> None:
+    server.wrong = lambda asked: Reply(408, body, headers)
+    with pytest.raises(TimedOut) as caught:
+        _scrape()
+    assert caught.value.retry_after_s == wait_s
+    server.wrong = lambda asked: Reply(429, body, headers)
+    with pytest.raises(Unavailable) as again:
+        _scrape()
+    assert again.value.retry_after_s == (wait_s or 1)
+
+
+def test_unknown_jobs(server: Firecrawl) -> None:
+    with pytest.raises(NotFound, match="Job not found"):
+        _with(lambda one: one.crawl_status("none"))
+    server.wrong = lambda asked: Reply(200, {"success": True})
+    for use in (
+        lambda one: one.crawl_status(CRAWL), lambda one: one.crawl_errors(CRAWL), lambda one: one.start_batch({}),
+    ):  # fmt: skip
+        with pytest.raises(NoAnswer):
+            _with(use)
+
+
+def test_nobody_there_and_one_that_never_answers(server: Firecrawl, settings_env: SettingsEnv) -> None:
+    settings_env(firecrawl_timeout_s=0.3)
+    server.wrong = lambda asked: Reply(200, {}, slow_s=30)
+    with pytest.raises(TimedOut, match=r"0\.3 s"):
+        _with(lambda one: one.start_crawl({}))
+    server.wrong = lambda asked: Reply(200, {"success": True, "id": "x"}, cut=5)
+    with pytest.raises(Unavailable, match="broke off"):
+        _with(lambda one: one.start_crawl({}))
+    settings_env(firecrawl_url="http://127.0.0.1:9")
+    with pytest.raises(Unavailable, match="cannot be reached"):
+        _scrape()
+
+
+def test_what_is_too_large_or_squeezed(server: Firecrawl, settings_env: SettingsEnv) -> None:
+    squeezed = {"success": True, "data": {"markdown": "x" * 5000}}
+    server.wrong = lambda asked: Reply(200, squeezed, gzipped=True)
+    assert len(_scrape()["markdown"]) == 5000
+    settings_env(firecrawl_max_bytes=2000)
+    with pytest.raises(NoAnswer, match="larger than 2,000 bytes"):
+        _scrape()
+    server.wrong = lambda asked: Reply(200, b"no gzip", {"content-encoding": "gzip"})
+    with pytest.raises(Unavailable):
+        _scrape()
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("firecrawl_url", "firecrawl:3002"), ("firecrawl_url", "http://a:b@c/"), ("firecrawl_api_key", "two words")],
+)
+def test_settings_that_cannot_be(settings_env: SettingsEnv, name: str, value: str) -> None:
+    settings_env(**{name: value})
+    with pytest.raises(ConfigError, match=name.upper()):
+        get_settings()
