@@ -49,12 +49,11 @@ def notification_url(our_base_url: str, token: str) -> str:
         raise InvalidInput(f"no address that can be notified: {our_base_url}", code="notification_url")
     if not token or not all("!" <= letter <= "~" for letter in token):
         raise InvalidInput("a token is of visible ASCII characters", code="notification_token")
-    # A URL is a template there too, and decoded once; so braces and percent signs are encoded like all that is special.
+    # A URL is a template there too, so braces must not be seen in it; and the values of headers are decoded twice.
     path = quote(base.path.rstrip("/") + PATH, safe="/%")
-    asked = (
-        f":version=&:type=&:attachments=&:title=&:message=payload&+Authorization={quote(f'Bearer {token}', safe='')}"
-    )
-    url = f"{schemes[base.scheme]}://{base.netloc}{path}?{asked}&retry={RETRIES}&wait={WAIT_S}&rto={READ_S}"
+    key = quote(f"Bearer {token}".replace("%", "%25"), safe="")
+    shape = f":version=&:type=&:attachments=&:title=&:message=payload&+Authorization={key}"
+    url = f"{schemes[base.scheme]}://{base.netloc}{path}?{shape}&retry={RETRIES}&wait={WAIT_S}&rto={READ_S}"
     if len(url) > LONGEST_URL:
         raise InvalidInput(f"longer than the {LONGEST_URL} characters of a notification URL", code="notification_url")
     return url
