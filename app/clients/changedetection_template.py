@@ -7,6 +7,7 @@ and has a time limit: the receiver gets `{"payload": "<the JSON of BODY>"}`.
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 from urllib.parse import quote, urlsplit
 
@@ -18,6 +19,7 @@ EVENT = "watch.changed"
 LONGEST_URL = 1000
 # Of the transport: tries beyond the first, seconds between them, seconds an answer may take. All run in its one worker.
 RETRIES, WAIT_S, READ_S = 5, 2, 10
+_PLACE = re.compile(r"([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?")
 # Each is filled in as JSON with its quotes; written without `tojson`, a quote in a page would break the whole.
 _FIELDS = {
     "watch_uuid": "watch_uuid",
@@ -43,9 +45,13 @@ def notification(our_base_url: str, token: str) -> dict[str, Any]:
 
 def notification_url(our_base_url: str, token: str) -> str:
     """Where to, as its transport writes it. Raises InvalidInput for a base or a token that it could not carry."""
-    base = urlsplit(our_base_url.strip())
     schemes = {"http": "json", "https": "jsons"}
-    if base.scheme not in schemes or not base.hostname or "@" in base.netloc or base.query or base.fragment:
+    try:
+        base = urlsplit(our_base_url.strip())
+        is_usable = base.scheme in schemes and _PLACE.fullmatch(base.netloc) and not base.query and not base.fragment
+    except ValueError:  # a bracket that is not closed
+        is_usable = None
+    if not is_usable:
         raise InvalidInput(f"no address that can be notified: {our_base_url}", code="notification_url")
     if not token or not all("!" <= letter <= "~" for letter in token):
         raise InvalidInput("a token is of visible ASCII characters", code="notification_token")

@@ -39,7 +39,7 @@ class Outside(ThreadingHTTPServer):
     @contextmanager
     def answering(self) -> Iterator[Outside]:
         """For the length of a block."""
-        thread = threading.Thread(target=self.serve_forever, daemon=True)
+        thread = threading.Thread(target=self.serve_forever, args=(0.02,), daemon=True)
         thread.start()
         try:
             yield self

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import AsyncIterator, Iterator
 
 import pytest
@@ -12,10 +13,12 @@ from app.clients.changedetection_template import notification
 from app.core.errors import AppError, NotFound, Rejected, Unavailable
 from app.core.settings import overridden
 from tests.support.changedetection import VERSION, ChangeDetectionServer
+from tests.support.command import millrace
 from tests.support.outside import Asked, Outside, Told
 from tests.support.waiting import wait_until_async
 
-pytestmark = pytest.mark.anyio
+# It takes seconds to start, and a second or two for each check of a page.
+pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 NOBODY = "9f0d40e2-48b3-429e-ac12-706728affa97"
 TOKEN = "s3cret/with+odd=signs&%20{{token}}\"'~"
 
@@ -248,3 +251,15 @@ async def test_another_page_of_the_instance_is_no_api(instance: ChangeDetectionS
                 assert caught.value.code == "changedetection_answer"
         finally:
             await close_changedetection()
+
+
+def test_doctor_asks_it(instance: ChangeDetectionServer) -> None:
+    def line(**settings: str) -> tuple[str, str]:
+        env = {f"MILLRACE_{name}".upper(): value for name, value in (instance.settings | settings).items()}
+        ran = millrace("doctor", "--json", env={**os.environ, **env})
+        (found,) = (one for one in ran.json if one["check"] == "watching")
+        return found["state"], found["found"]
+
+    assert line() == ("ok", f"changedetection.io {VERSION} at {instance.url}, 0 watches")
+    state, found = line(changedetection_api_key="wrong")
+    assert state == "fail" and "MILLRACE_CHANGEDETECTION_API_KEY" in found
