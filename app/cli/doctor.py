@@ -19,6 +19,7 @@ from app.core import redis
 from app.core.blobs import blobs
 from app.core.db import close_database, database
 from app.core.errors import AppError, ConfigError
+from app.core.logging import mask
 from app.core.schema import current, head
 from app.core.settings import Settings, get_settings
 from app.jobs import workers
@@ -178,8 +179,8 @@ def _watching() -> Finding:
     if not is_set_up():
         return Finding("watching", "ok", "no changedetection.io is set up, and no page watched")
     found = asyncio.run(_instance())
-    text = f"changedetection.io {found.version} at {get_settings().changedetection_url}, {found.watch_count} watches"
-    return Finding("watching", "ok", text)
+    where = mask(get_settings().changedetection_url)
+    return Finding("watching", "ok", f"changedetection.io {found.version} at {where}, {found.watch_count} watches")
 
 
 async def _instance() -> Instance:
