@@ -1,6 +1,6 @@
 # Everything one does here, in one word each. `make` alone lists them.
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-fast journeys check fix migrate migration image smoke bench chaos verify
+.PHONY: help setup changedetection run test test-fast journeys check fix migrate migration image smoke bench chaos verify
 SHELL := /bin/sh
 BIN := .venv/bin
 # Test processes side by side, each with its own Redis and PostgreSQL: one more than cores, since tests mostly wait.
@@ -10,11 +10,14 @@ BASE ?= debian:bookworm-slim
 IMAGE ?= millrace:dev
 
 help: ## List these targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  \033[1m%-10s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  \033[1m%-15s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: ## Virtual environment and servers for development
 	@scripts/setup.sh dev
 	@scripts/services.sh test
+
+changedetection: ## A real changedetection.io for the tests that want one, 520 MB in .services
+	@scripts/services.sh changedetection
 
 run: ## Start everything here, index the docs, search them, stay until Ctrl-C
 	@scripts/setup.sh run
@@ -68,6 +71,6 @@ bench: ## The rows of the targets table, each beside its peer
 chaos: setup ## Kill, cut and freeze for ROUNDS rounds; nothing may be lost
 	@$(BIN)/python -m tests.chaos --rounds $(ROUNDS) $(ARGS)
 
-verify: check setup ## What CI runs: the checks, the whole suite, and both layouts where an engine is at hand
+verify: check setup changedetection ## What CI runs: the checks, the whole suite, and both layouts where an engine is at hand
 	@JOBS=$(JOBS) scripts/suite.sh
 	@BASE=$(BASE) IMAGE=$(IMAGE) scripts/smoke.sh

@@ -1,5 +1,6 @@
 #!/bin/sh
-# See to the servers that are needed: `services.sh run` a Redis, `services.sh test` also PostgreSQL.
+# See to the servers that are needed: `services.sh run` a Redis, `services.sh test` also PostgreSQL, and
+# `services.sh changedetection` the large one that few tests need.
 # Nothing is started here, and nothing that a package brings is left running.
 set -eu
 cd "$(dirname "$0")/.."
@@ -52,8 +53,15 @@ tests() {
     say "not found:$wanted; tests that need them are skipped here and fail in CI."
 }
 
+changedetection() {
+    scripts/setup.sh changedetection && return 0
+    [ "${CI:-}" != true ] || exit 1
+    say "without changedetection.io the tests that need it are skipped here and fail in CI."
+}
+
 case "${1:-run}" in
     run) run ;;
     test) tests ;;
-    *) give_up "services.sh knows run and test, not '$1'." ;;
+    changedetection) changedetection ;;
+    *) give_up "services.sh knows run, test and changedetection, not '$1'." ;;
 esac

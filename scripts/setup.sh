@@ -1,5 +1,6 @@
 #!/bin/sh
 # Make .venv from uv.lock: `setup.sh run` what the system needs, `setup.sh dev` also what tests and checks need.
+# `setup.sh changedetection` makes an environment beside it, for tests alone.
 # Safe to run again at any time: it only does what is still to be done.
 set -eu
 cd "$(dirname "$0")/.."
@@ -67,6 +68,19 @@ sync() {
         give_up "the packages of uv.lock could not be installed; what uv says above tells why."
 }
 
+# A program of its own with some 170 packages, which must not meet ours; what is there already is left alone.
+changedetection() {
+    place=.services/changedetection
+    list=scripts/changedetection.txt
+    cmp -s "$list" "$place/installed.txt" && return 0
+    say "fetching changedetection.io into $place (some 520 MB)"
+    rm -rf "$place"
+    "$UV" venv --quiet --no-project --python "$PYTHON" "$place" &&
+        "$UV" pip install --quiet --no-deps --python "$place/bin/python" -r "$list" ||
+        give_up "changedetection.io could not be installed; what uv says above tells why."
+    cp "$list" "$place/installed.txt"
+}
+
 mode=${1:-run}
 need_python
 need_uv
@@ -75,5 +89,6 @@ case "$mode" in
     redis) sync --no-dev --extra desk ;;
     dev) sync --group dev ;;
     bench) sync --group dev --group bench ;;
-    *) give_up "setup.sh knows run, redis, dev and bench, not '$mode'." ;;
+    changedetection) changedetection ;;
+    *) give_up "setup.sh knows run, redis, dev, bench and changedetection, not '$mode'." ;;
 esac

@@ -17,7 +17,13 @@ from tests.support.processes import running
 from tests.support.services import PostgresServer, RedisServer
 from tests.support.stack import API_SECRET, Stack
 
-pytest_plugins = ["tests.support.databases", "tests.support.qdrant", "tests.support.redis_kinds", "tests.support.tei"]
+pytest_plugins = [
+    "tests.support.changedetection",
+    "tests.support.databases",
+    "tests.support.qdrant",
+    "tests.support.redis_kinds",
+    "tests.support.tei",
+]
 
 close_network()
 for _name in [name for name in os.environ if name.startswith("MILLRACE_") and not name.startswith("MILLRACE_TEST_")]:

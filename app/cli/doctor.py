@@ -13,10 +13,13 @@ from typing import Any, Literal
 from app.cli import exits, output
 from app.cli.exits import Quit
 from app.cli.server import Server
+from app.clients.changedetection import changedetection, close_changedetection, is_set_up
+from app.clients.changedetection_answers import Instance
 from app.core import redis
 from app.core.blobs import blobs
 from app.core.db import close_database, database
 from app.core.errors import AppError, ConfigError
+from app.core.logging import mask
 from app.core.schema import current, head
 from app.core.settings import Settings, get_settings
 from app.jobs import workers
@@ -78,6 +81,7 @@ def _examine() -> Iterator[Finding]:
     yield _guarded("workers", "MILLRACE_DATABASE_URL", lambda: _workers(serves.state == "ok"))
     yield _guarded("embedder", "MILLRACE_EMBEDDER", _embedder)
     yield _guarded("search", "MILLRACE_QDRANT_URL", _search)
+    yield _guarded("watching", "MILLRACE_CHANGEDETECTION_URL", _watching)
     close_database()
 
 
@@ -169,6 +173,21 @@ async def _lag() -> Lag:
         return await opened.lag(await active())
     finally:
         await opened.close()
+
+
+def _watching() -> Finding:
+    if not is_set_up():
+        return Finding("watching", "ok", "no changedetection.io is set up, and no page watched")
+    found = asyncio.run(_instance())
+    where = mask(get_settings().changedetection_url)
+    return Finding("watching", "ok", f"changedetection.io {found.version} at {where}, {found.watch_count} watches")
+
+
+async def _instance() -> Instance:
+    try:
+        return await changedetection().ping()
+    finally:
+        await close_changedetection()
 
 
 def _api() -> Finding:

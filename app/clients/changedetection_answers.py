@@ -17,10 +17,10 @@ T = TypeVar("T")
 
 
 def _plain(said: Any) -> Any:
-    """`false` and `null` stand for no text; no database takes a NUL."""
+    """`false` and `null` stand for no text; no database takes a NUL or half a character."""
     if said is None or said is False:
         return ""
-    return said.replace("\0", "") if isinstance(said, str) else said
+    return said.replace("\0", "").encode(errors="replace").decode() if isinstance(said, str) else said
 
 
 Text = Annotated[str, BeforeValidator(_plain)]

@@ -7,6 +7,7 @@ and has a time limit: the receiver gets `{"payload": "<the JSON of BODY>"}`.
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 from urllib.parse import quote, urlsplit
 
@@ -18,6 +19,7 @@ EVENT = "watch.changed"
 LONGEST_URL = 1000
 # Of the transport: tries beyond the first, seconds between them, seconds an answer may take. All run in its one worker.
 RETRIES, WAIT_S, READ_S = 5, 2, 10
+_PLACE = re.compile(r"([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?")
 # Each is filled in as JSON with its quotes; written without `tojson`, a quote in a page would break the whole.
 _FIELDS = {
     "watch_uuid": "watch_uuid",
@@ -43,18 +45,21 @@ def notification(our_base_url: str, token: str) -> dict[str, Any]:
 
 def notification_url(our_base_url: str, token: str) -> str:
     """Where to, as its transport writes it. Raises InvalidInput for a base or a token that it could not carry."""
-    base = urlsplit(our_base_url.strip())
     schemes = {"http": "json", "https": "jsons"}
-    if base.scheme not in schemes or not base.hostname or "@" in base.netloc or base.query or base.fragment:
+    try:
+        base = urlsplit(our_base_url.strip())
+        is_usable = base.scheme in schemes and _PLACE.fullmatch(base.netloc) and not base.query and not base.fragment
+    except ValueError:  # a bracket that is not closed
+        is_usable = None
+    if not is_usable:
         raise InvalidInput(f"no address that can be notified: {our_base_url}", code="notification_url")
     if not token or not all("!" <= letter <= "~" for letter in token):
         raise InvalidInput("a token is of visible ASCII characters", code="notification_token")
-    # A URL is a template there too, and decoded once; so braces and percent signs are encoded like all that is special.
+    # A URL is a template there too, so braces must not be seen in it; and the values of headers are decoded twice.
     path = quote(base.path.rstrip("/") + PATH, safe="/%")
-    asked = (
-        f":version=&:type=&:attachments=&:title=&:message=payload&+Authorization={quote(f'Bearer {token}', safe='')}"
-    )
-    url = f"{schemes[base.scheme]}://{base.netloc}{path}?{asked}&retry={RETRIES}&wait={WAIT_S}&rto={READ_S}"
+    key = quote(f"Bearer {token}".replace("%", "%25"), safe="")
+    shape = f":version=&:type=&:attachments=&:title=&:message=payload&+Authorization={key}"
+    url = f"{schemes[base.scheme]}://{base.netloc}{path}?{shape}&retry={RETRIES}&wait={WAIT_S}&rto={READ_S}"
     if len(url) > LONGEST_URL:
         raise InvalidInput(f"longer than the {LONGEST_URL} characters of a notification URL", code="notification_url")
     return url
