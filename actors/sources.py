@@ -6,7 +6,8 @@ from typing import Any
 
 from actors.runtime import job_actor
 from app.jobs.progress import Progress
-from app.sources import folder, reconcile, watching
+from app.sources import crawl_remote, crawling, folder, reconcile, watching
+from app.sources.crawl_jobs import Crawl, StopCrawl
 from app.sources.jobs import FetchPage, ReconcileChanges, Rescrape, ScanFolder, SyncWatches
 from app.sources.pages import fetch_and_ingest
 from app.sources.rescrape import rescrape
@@ -35,3 +36,13 @@ async def sync_watches(job: SyncWatches, progress: Progress) -> dict[str, Any]:
 @job_actor(ReconcileChanges)
 async def reconcile_changes(job: ReconcileChanges, progress: Progress) -> dict[str, Any]:
     return await reconcile.reconcile(progress)
+
+
+@job_actor(Crawl)
+async def crawl_site(job: Crawl, progress: Progress) -> dict[str, Any]:
+    return await crawling.crawl(job, progress)
+
+
+@job_actor(StopCrawl)
+async def stop_crawl(job: StopCrawl, progress: Progress) -> dict[str, Any]:
+    return await crawl_remote.stop(job)

@@ -79,18 +79,31 @@ def _found(
         .offset(offset)
         .limit(limit)
     )
-    return [_item(version, url) for version, url in session.execute(query)]
+    found = session.execute(query).all()
+    return [_item(version, url, _kept(session, version)) for version, url in found]
 
 
-def _item(version: DocumentVersion, url: str | None) -> dict[str, Any]:
+def _kept(session: Session, version: DocumentVersion) -> DocumentVersion:
+    """The version that keeps its content: of one that said nothing new, the one before it that said the same."""
+    if version.state != "unchanged":
+        return version
+    before = sa.select(DocumentVersion).where(
+        DocumentVersion.document_id == version.document_id,
+        DocumentVersion.id < version.id,
+        DocumentVersion.text.is_not(None),
+    )
+    return session.scalars(before.order_by(DocumentVersion.id.desc()).limit(1)).one_or_none() or version
+
+
+def _item(version: DocumentVersion, url: str | None, kept: DocumentVersion) -> dict[str, Any]:
     fields = version.fields
     shown = {name: fields.get(name) for name in ("title", "description", "language", "country")}
     return {
         "id": version.id,
         "url": version.url or url,
         "source_url": version.resolved_url,
-        "markdown": version.text or version.body,
-        "html": version.html,
+        "markdown": kept.text or kept.body,
+        "html": kept.html,
         "links": fields.get("links"),
         "screenshot": fields.get("screenshot"),
         "metadata": {**fields.get("metadata", {}), **shown, "statusCode": version.status_code},

@@ -25,7 +25,7 @@ from app.sources import watches, watching
 from app.sources.jobs import SyncWatches
 from app.sources.pages import accept_page
 
-router = APIRouter(prefix="/api/watches", tags=["intake"])
+router = APIRouter(prefix="/api", tags=["intake"])
 
 State = Literal["wanted", "present", "unwanted", "removed", "failed"]
 
@@ -36,7 +36,7 @@ class GivenWatch(BaseModel):
     url: Annotated[str, Field(max_length=2000, description="The page's; one that is not known yet is fetched.")]
 
 
-@router.get("", summary="Watched pages, the newest first")
+@router.get("/watches", summary="Watched pages, the newest first")
 async def list_watches(
     caller: Reader,
     paging: Paging,
@@ -46,7 +46,7 @@ async def list_watches(
     return await read(_page, caller, paging, state, None if url is None else storable(url))
 
 
-@router.post("", summary="Have a page watched", status_code=202)
+@router.post("/watches", summary="Have a page watched", status_code=202)
 async def add_watch(request: Request, caller: Caller, once: OnceOnly, body: GivenWatch) -> Response:
     """Whatever its source; the job makes the watch, with notifications that come here."""
     _check_set_up()
@@ -64,7 +64,9 @@ async def add_watch(request: Request, caller: Caller, once: OnceOnly, body: Give
 
 
 @router.post(
-    ":sync", summary="Give each indexed page its watch, and remove those of pages that are gone", status_code=202
+    "/watches:sync",
+    summary="Give each page its watch, and remove those of pages that are gone",
+    status_code=202,
 )
 async def sync_watches(request: Request, caller: Caller, once: OnceOnly) -> Response:
     _check_set_up()
@@ -73,14 +75,14 @@ async def sync_watches(request: Request, caller: Caller, once: OnceOnly) -> Resp
     )
 
 
-@router.get("/template", summary="What a watch made by hand needs in order to tell us")
+@router.get("/watches/template", summary="What a watch made by hand needs in order to tell us")
 async def template(caller: Admin) -> dict[str, Any]:
     """`notification_urls`, `notification_body` and `notification_format`, as changedetection.io's API takes them. The
     address holds a token: who has it may tell of changes."""
     return watching.told()
 
 
-@router.delete("/{document_id}", summary="Watch a page no more", status_code=202)
+@router.delete("/watches/{document_id}", summary="Watch a page no more", status_code=202)
 async def remove_watch(request: Request, caller: Caller, once: OnceOnly, document_id: str) -> Response:
     _check_set_up()
 

@@ -128,6 +128,10 @@ class Firecrawl:
         """Pages that failed: {id, timestamp, url, error}."""
         return _dicts(await self._called("GET", _crawl(crawl_id) + "/errors"), "errors")
 
+    async def active_crawls(self) -> list[dict[str, Any]]:
+        """Crawls that run: {id, url, …}."""
+        return _dicts(await self._called("GET", "/v2/crawl/active"), "crawls")
+
     async def batch_errors(self, batch_id: str) -> list[dict[str, Any]]:
         return _dicts(await self._called("GET", _batch(batch_id) + "/errors"), "errors")
 

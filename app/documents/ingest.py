@@ -43,6 +43,7 @@ EXTRACT_LIMIT_S = 60.0
 EXTRACT_FILE = "app.documents.extract.file:extract_file"
 # A scanned book takes its time.
 EXTRACT_FILE_LIMIT_S = 3000.0
+_DESCRIBED = ("title", "description", "language", "country", "is_mobile", "tags", "source")
 EXTRACT_HTML = "app.documents.extract.html:extract_html"  # by name: its libraries are loaded in the lanes alone
 
 
@@ -90,6 +91,10 @@ async def ingest(document_id: int, version_id: int, progress: Progress, *, anew:
             if version.password is not None:
                 await in_transaction(_forget_password, claim, version_id)
             raise
+    if not (anew or version.blob_key):
+        ended = await in_transaction(_as_before, claim, document_id, version_id, draft)
+        if ended is not None:
+            return ended
     progress.report(stage="chunk")
     with draft.timed("chunk"):
         await asyncio.to_thread(cut, draft)
@@ -114,13 +119,35 @@ def _begin(
     current = session.get(DocumentVersion, document.version_id) if document.version_id else None
     if anew or current is None or current.content_hash != version.content_hash or current.fields != version.fields:
         return version, None
+    return version, _unchanged(session, document, version, current, Draft())
+
+
+def _as_before(
+    session: Session, claim: Claim, document_id: int, version_id: int, draft: Draft
+) -> dict[str, Any] | None:
+    """The result, where the page says in other mark-up what it said before."""
+    ledger.hold(session, claim)
+    document, version = _locked(session, claim.tenant, document_id, version_id)
+    current = session.get(DocumentVersion, document.version_id) if document.version_id else None
+    if current is None or current.id > version_id or current.text != draft.text:
+        return None
+    said = {name: getattr(document, name) for name in _DESCRIBED} | {"metadata": document.meta}
+    if any(draft.fields[name] != value for name, value in said.items()):
+        return None
+    return _unchanged(session, document, version, current, draft)
+
+
+def _unchanged(
+    session: Session, document: Document, version: DocumentVersion, current: DocumentVersion, draft: Draft
+) -> dict[str, Any] | None:
+    """End the version as one that says nothing new; None where the document lacks vectors that are searched now."""
     searched = generations.live(session)[0].generation
-    without = sa.select(Chunk.id).where(Chunk.document_id == document_id, vector_of(searched).is_(None))
-    if session.scalar(without.limit(1)) is not None:  # of another model
-        return version, None
+    without = sa.select(Chunk.id).where(Chunk.document_id == document.id, vector_of(searched).is_(None))
+    if session.scalar(without.limit(1)) is not None:
+        return None
     current.fetched_at = document.fetched_at = version.fetched_at
     version.state, version.body, version.html = "unchanged", None, None
-    return version, _result("unchanged", document_id, current.id, Draft()) | {"chunks": document.chunk_count}
+    return _result("unchanged", document.id, current.id, draft) | {"chunks": document.chunk_count}
 
 
 def _forget_password(session: Session, claim: Claim, version_id: int) -> None:

@@ -19,7 +19,7 @@ from app.jobs.models import JobRow
 from app.jobs.states import OPEN
 from app.jobs.view import moment
 from app.sources.firecrawl_events import Event
-from app.sources.models import CrawlSession, Delivery
+from app.sources.models import CrawlPage, CrawlSession, Delivery
 
 _STATE_OF_END = {"completed": "completed", "failed": "failed", "cancelled": "cancelled"}
 MOST_PAGES = 10_000
@@ -60,6 +60,23 @@ def cancel(session: Session, tenant: str, crawl_id: str) -> None:
     row = session.scalars(sa.select(CrawlSession).where(*wanted).with_for_update()).one_or_none()
     if row is not None and row.state not in _STATE_OF_END.values():
         row.state, row.success, row.completed_at = "cancelled", False, clock.now()
+
+
+def close(session: Session, job: JobRow) -> CrawlSession | None:
+    """The crawl of this job, ended as the job has."""
+    query = sa.select(CrawlSession).where(CrawlSession.tenant == job.tenant, CrawlSession.crawl_id == job.id)
+    row = session.scalars(query.with_for_update()).one_or_none()
+    if row is not None:
+        row.state = "completed" if job.state == "succeeded" else job.state
+        row.success, row.completed_at = row.state == "completed", clock.now()
+        row.error_message = clean_line(job.error_message, 2000)
+    return row
+
+
+def is_asked_for(session: Session, crawl_id: str) -> bool:
+    """Whether this is Firecrawl's part of a crawl of ours, whose job asks for its pages itself."""
+    query = sa.select(CrawlSession.id).where(CrawlSession.remote_id == crawl_id)
+    return session.scalar(query.limit(1)) is not None
 
 
 def get(session: Session, tenant: str, crawl_id: str) -> CrawlSession:
@@ -131,11 +148,22 @@ def _failures(session: Session, row: CrawlSession) -> list[dict[str, Any]]:
     query = sa.select(Delivery.failures, Delivery.received_at).where(
         Delivery.tenant == row.tenant, Delivery.crawl_id == row.crawl_id, Delivery.failures.is_not(None)
     )
-    return [
-        {"url": one["url"], "state": "failed", "timings": {}, "error": one["error"], "at": at}
+    told = [
+        (one["url"], one["error"], at)
         for failures, at in session.execute(query.order_by(Delivery.id).limit(MOST_PAGES))
         for one in failures
     ]
+    own = (
+        sa.select(CrawlPage.url, CrawlPage.error_message, CrawlPage.created_at)
+        .join(JobRow)
+        .where(
+            JobRow.tenant == row.tenant,
+            CrawlPage.state == "failed",
+            sa.cast(CrawlPage.crawl_id, sa.String) == row.crawl_id,
+        )
+    )
+    told += [(url, error, at) for url, error, at in session.execute(own.order_by(CrawlPage.id).limit(MOST_PAGES))]
+    return [{"url": url, "state": "failed", "timings": {}, "error": error, "at": at} for url, error, at in told]
 
 
 def _page(version: Any, job: JobRow | None) -> dict[str, Any]:

@@ -53,6 +53,8 @@ class Firecrawl:
         return parse(body)
 
     def apply(self, session: Session, tenant: str, told: Event, delivery: Delivery, request_id: str | None) -> Answered:
+        if told.crawl_id is not None and crawls.is_asked_for(session, told.crawl_id):
+            return Answered(200, {"status": "acknowledged", "event_type": told.type})
         if told.crawl_id is not None:
             crawls.follow(session, tenant, told)
         if not told.success:

@@ -10,6 +10,7 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Mapped, mapped_column
 
 from app.core.db import Base, BigId, JsonColumn, UtcDateTime
+from app.jobs.models import JobId
 
 
 class Delivery(Base):
@@ -54,12 +55,15 @@ class CrawlSession(Base):
     __tablename__ = "crawl_session"
     __table_args__ = (
         sa.Index("uq_crawl_session", "tenant", "crawl_id", unique=True),
+        sa.Index("ix_crawl_session_remote", "remote_id"),
         {"sqlite_autoincrement": True},
     )
 
     id: Mapped[int] = mapped_column(BigId, primary_key=True)
     tenant: Mapped[str] = mapped_column(sa.String(64))
     crawl_id: Mapped[str] = mapped_column(sa.String(255))
+    # Of a crawl of ours that Firecrawl does: its id there.
+    remote_id: Mapped[str | None] = mapped_column(sa.String(255))
     operation: Mapped[str] = mapped_column(sa.String(32))
     state: Mapped[str] = mapped_column(sa.String(16))
     base_url: Mapped[str | None] = mapped_column(sa.Text)
@@ -159,3 +163,34 @@ class ScrapedPage(Base):
     expires_at: Mapped[datetime] = mapped_column(UtcDateTime)
     access_count: Mapped[int] = mapped_column(default=0, server_default="0")
     last_accessed_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+
+
+class CrawlPage(Base):
+    """A page that a crawl of ours has found, and how far it came.
+
+    state: found, taken (its document is indexed by a child of the crawl), failed, skipped (it may not be read, or is
+    no text).
+    """
+
+    __tablename__ = "crawl_page"
+    __table_args__ = (
+        sa.Index("uq_crawl_page", "crawl_id", "url_key", unique=True),
+        sa.Index("ix_crawl_page_next", "crawl_id", "state", "tries", "id"),
+        {"sqlite_autoincrement": True},
+    )
+
+    id: Mapped[int] = mapped_column(BigId, primary_key=True)
+    crawl_id: Mapped[str] = mapped_column(JobId, sa.ForeignKey("job.id", ondelete="CASCADE"))
+    url: Mapped[str] = mapped_column(sa.Text)
+    # Of the canonical address, which may be too long for an index.
+    url_key: Mapped[str] = mapped_column(sa.String(64))
+    depth: Mapped[int]
+    state: Mapped[str] = mapped_column(sa.String(16))
+    tries: Mapped[int] = mapped_column(default=0, server_default="0")
+    # Its number among the crawl's children, once taken.
+    number: Mapped[int | None]
+    document_id: Mapped[int | None] = mapped_column(BigId)
+    version_id: Mapped[int | None] = mapped_column(BigId)
+    error_code: Mapped[str | None] = mapped_column(sa.String(64))
+    error_message: Mapped[str | None] = mapped_column(sa.Text)
+    created_at: Mapped[datetime] = mapped_column(UtcDateTime)

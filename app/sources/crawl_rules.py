@@ -1,0 +1,66 @@
+"""Which of the addresses that a crawl comes across belong to it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fnmatch import translate
+from urllib.parse import urlsplit
+
+from app.documents.models import LONGEST_URL
+
+# Files that no crawl reads, by their ending: what cannot be told so is told by the answer.
+_NO_PAGES = re.compile(
+    r"\.(?:png|jpe?g|gif|webp|svg|ico|css|js|mjs|json|xml|rss|atom|woff2?|ttf|eot|zip|gz|tar|7z|rar|exe|dmg|iso|mp[34]|"
+    r"avi|mov|webm|wav|pdf|docx?|xlsx?|pptx?)$",
+    re.IGNORECASE,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """`include` and `exclude` are patterns of paths with * and ?: `/docs/*`; an address needs one of the first, if
+    there are any, and none of the second. The start is always read."""
+
+    start: str
+    include: Sequence[str] = ()
+    exclude: Sequence[str] = ()
+    subdomains: bool = False
+    whole_domain: bool = True
+
+    def takes(self, url: str) -> bool:
+        try:
+            here, start = urlsplit(url), urlsplit(self.start)
+            host, home = (here.hostname or "", here.port), (start.hostname or "", start.port)
+        except ValueError:
+            return False
+        if here.scheme not in ("http", "https") or len(url) > LONGEST_URL or _NO_PAGES.search(here.path):
+            return False
+        if not self._same_site(host[0], home[0]) or (not self.subdomains and host[1] != home[1]):
+            return False
+        path = here.path or "/"
+        if not self.whole_domain and not path.startswith(start.path.rpartition("/")[0] + "/"):
+            return False
+        if any(_matches(pattern, path) for pattern in self.exclude):
+            return False
+        return not self.include or any(_matches(pattern, path) for pattern in self.include)
+
+    def _same_site(self, host: str, home: str) -> bool:
+        if _bare(host) == _bare(home):
+            return True
+        return self.subdomains and host.endswith(f".{_bare(home)}")
+
+
+def _bare(host: str) -> str:
+    return host.rstrip(".").removeprefix("www.")
+
+
+def _matches(pattern: str, path: str) -> bool:
+    """fnmatch's expressions do not go back over what they have passed, so no pattern takes long."""
+    return re.fullmatch(translate(pattern if pattern.startswith(("/", "*")) else f"/{pattern}"), path) is not None
+
+
+def as_expression(pattern: str) -> str:
+    """The pattern as Firecrawl takes it: a regular expression of a path without its first slash."""
+    return "".join({"*": ".*", "?": "."}.get(letter, re.escape(letter)) for letter in pattern.lstrip("/"))

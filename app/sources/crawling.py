@@ -1,0 +1,131 @@
+"""A crawl of ours: one job that finds pages, hands each to a child that indexes it, and tells how far it is.
+
+It holds no worker while its children index. Cancelled, it stops where it is, and what was indexed stays.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from sqlalchemy.orm import Session
+
+from app.clients import firecrawl
+from app.core import clock
+from app.core.db import in_transaction, read
+from app.core.errors import Conflict, InvalidInput, Later, NotFound, Rejected, Unavailable
+from app.documents import quota
+from app.documents.accept import About, Content
+from app.jobs.families import ANYHOW, WaitForChildren
+from app.jobs.ledger import Claim
+from app.jobs.progress import Progress
+from app.sources import crawl_remote, crawls, frontier
+from app.sources.crawl_jobs import Crawl
+from app.sources.crawl_rules import Rules
+from app.sources.fetch import Page
+from app.sources.links import links_of
+from app.sources.models import CrawlPage, CrawlSession
+from app.sources.sitemap import sitemap_urls
+from app.sources.visit import visit
+
+# A host that asks for more patience than this is not waited for; its page is tried again later.
+LONGEST_PAUSE_S = 120.0
+# Before a page's second try, and its third.
+AGAIN_S = (5.0, 20.0)
+# Why a page is not for us, which is no fault of the crawl's.
+_SKIPPED = {"robots", "media_type", "noindex", "empty_document"}
+
+
+async def crawl(job: Crawl, progress: Progress) -> dict[str, Any]:
+    """{crawl_id, pages, indexed, failed, skipped}: pages whose text came, those that are searched, and the rest."""
+    claim = progress.claim
+    row = await in_transaction(frontier.begin, claim, job.url)
+    if not claim.continues:
+        remote = job.engine == "firecrawl" or (job.engine == "auto" and firecrawl.is_configured())
+        await (crawl_remote.run(job, row, progress) if remote else _run(job, row, progress))
+        raise WaitForChildren(ANYHOW)
+    failed = row.extra.get("failed")
+    if failed:
+        raise Rejected(str(failed), code="crawl_failed")
+    return await read(_result, claim.id, row)
+
+
+def _result(session: Session, crawl_id: str, row: CrawlSession) -> dict[str, Any]:
+    counts = frontier.counts(session, crawl_id)
+    shown = crawls.shown(session, row)
+    return {
+        "crawl_id": crawl_id,
+        "pages": counts.taken,
+        "indexed": shown["pages_indexed"],
+        "failed": shown["pages_failed"],
+        "skipped": counts.skipped,
+    }
+
+
+async def _run(job: Crawl, row: CrawlSession, progress: Progress) -> None:
+    claim, rules = progress.claim, job.rules()
+    progress.report(stage="fetch", message=job.url)
+    if job.sitemap != "skip" and not row.extra.get("sitemap_read"):
+        found = [url for url in await sitemap_urls(job.url) if rules.takes(url)]
+        await in_transaction(_with_sitemap, claim, found, job.limit)
+    while (page := await in_transaction(frontier.next_page, claim)) is not None:
+        counts = await read(frontier.counts, claim.id)
+        progress.report(counts.done, min(counts.total, job.limit), unit="pages", message=page.url)
+        await _page(job, rules, page, progress)
+    counts = await read(frontier.counts, claim.id)
+    progress.report(counts.done, max(counts.total, 1), unit="pages")
+
+
+def _with_sitemap(session: Session, claim: Claim, found: list[str], most: int) -> None:
+    """What the sitemap names, once a crawl."""
+    frontier.add(session, claim, found, 1, most)
+    row = crawls.get(session, claim.tenant, claim.id)
+    row.extra = {**row.extra, "sitemap_read": True}
+
+
+async def _page(job: Crawl, rules: Rules, page: CrawlPage, progress: Progress) -> None:
+    claim = progress.claim
+    try:
+        found = await _patiently(page)
+        links = await links_of(found)
+        if links.noindex:
+            raise Rejected("the page asks not to be indexed", code="noindex")
+    except (Unavailable, Later) as error:
+        await in_transaction(frontier.leave, claim, page.id, error, state="found")
+        return
+    except (Rejected, InvalidInput) as error:
+        state = "skipped" if error.code in _SKIPPED else "failed"
+        await in_transaction(frontier.leave, claim, page.id, error, state=state)
+        return
+    ends_here = page.depth >= job.max_depth or job.sitemap == "only"
+    wanted = [] if ends_here else [url for url in links.urls if rules.takes(url)]
+    try:
+        await in_transaction(_taken, claim, job, page, found, wanted)
+    except (Conflict, InvalidInput, NotFound) as error:
+        await in_transaction(frontier.leave, claim, page.id, error, state="failed")
+
+
+def _taken(session: Session, claim: Claim, job: Crawl, page: CrawlPage, found: Page, wanted: list[str]) -> None:
+    content = Content(
+        found.format,
+        found.text,
+        resolved_url=found.url,
+        status_code=found.status_code,
+        crawl_session=claim.id,
+        fetched_at=clock.now(),
+    )
+    about = job.about(About(url=page.url))
+    quota.within(session, claim.tenant, frontier.take, claim, page.id, about, content, wanted, job.limit)
+
+
+async def _patiently(page: CrawlPage) -> Page:
+    """The page; its host's wish for a pause is kept here, where other pages would have to wait for it anyway."""
+    if page.tries > 1:
+        await asyncio.sleep(AGAIN_S[min(page.tries - 2, len(AGAIN_S) - 1)])
+    try:
+        return await visit(page.url)
+    except Later as error:
+        if error.retry_after_s > LONGEST_PAUSE_S:
+            raise
+        await asyncio.sleep(error.retry_after_s)
+        return await visit(page.url)
