@@ -88,6 +88,7 @@ def _show(report: Report) -> None:
     table = Table("", "read", "to take" if report.dry_run else "taken", "here before", "left out", box=None)
     _row(table, "crawls", report.crawls)
     _row(table, "pages", report.pages)
+    _row(table, "changes", report.changes)
     output.out.print(table)
     for reason, count in report.reasons().items():
         ids = [one.id for one in report.left_out if one.reason == reason]
@@ -95,8 +96,8 @@ def _show(report: Report) -> None:
     if report.moved:
         pairs = [f"{old} → {new or 'new'}" for old, new in report.moved.items()]
         output.out.print(f"{len(pairs)} under another id, since theirs is taken here: {_some(pairs)}")
-    if report.change_events_not_taken:
-        output.out.print(f"{report.change_events_not_taken} change events are not taken")
+    if report.unread:
+        output.out.print(f"{report.unread} changes still waited there to be read again: here they are failed")
     if not report.dry_run:
         output.out.print(f"{report.jobs} pages wait to be indexed")
 

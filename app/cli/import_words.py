@@ -27,7 +27,7 @@ def import_pulse(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be taken, and write nothing.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="JSON on stdout, errors as JSON on stderr.")] = False,
 ) -> int:
-    """Take crawls and pages of the schema webhook; may be stopped, and run again for what is new."""
+    """Take crawls, pages and changes of the schema webhook; may be stopped, and run again for what is new."""
     from app.cli import import_pulse as command
 
     return command.run(url, tenant=tenant, dry_run=dry_run, as_json=as_json)

@@ -1,4 +1,5 @@
-"""An installation of the older service moved over: its crawls, and its pages under the ids that clients hold.
+"""An installation of the older service moved over: its crawls, its pages under the ids that clients hold, and the
+changes that it was told of.
 
 Each batch is one transaction, and what is here already is left alone: stopped anywhere and run again, it goes on.
 """
@@ -14,12 +15,14 @@ import sqlalchemy as sa
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
+from app.core import clock
 from app.core.db import Database
 from app.core.errors import InvalidInput
 from app.core.settings import get_settings
-from app.documents import adopt
+from app.documents import adopt, urls
+from app.documents.models import Document
 from app.sources import pulse_rows
-from app.sources.models import CrawlSession
+from app.sources.models import ChangeEvent, CrawlSession
 from app.sources.pulse_database import CONTENT, EVENTS, SESSIONS, PulseDatabase, Row
 
 P = ParamSpec("P")
@@ -53,16 +56,20 @@ class LeftOut:
 
 @dataclass(slots=True)
 class Report:
-    """`moved`: old id → new id, of pages whose id is another's here, or none of ours; a dry run knows no new ids."""
+    """`moved`: old id → new id, of pages whose id is another's here, or none of ours; a dry run knows no new ids.
+
+    `unread`: changes that still waited there for their page to be read again.
+    """
 
     tenant: str
     dry_run: bool
     crawls: Counts = field(default_factory=Counts)
     pages: Counts = field(default_factory=Counts)
+    changes: Counts = field(default_factory=Counts)
     moved: dict[int, int | None] = field(default_factory=dict)
     left_out: list[LeftOut] = field(default_factory=list)
     jobs: int = 0
-    change_events_not_taken: int = 0
+    unread: int = 0
 
     def reasons(self) -> dict[str, int]:
         """How often each, the most frequent first."""
@@ -80,13 +87,14 @@ class Move:
     tell: Tell
 
     def run(self) -> Report:
-        report = Report(self.tenant, self.dry_run, change_events_not_taken=self.old.count(EVENTS))
+        report = Report(self.tenant, self.dry_run)
         self._crawls(report)
         if not self.dry_run:
             self._write(adopt.reserve_ids, self.old.largest_id(adopt.LARGEST_ID))
         self._pages(report)
         if not self.dry_run:
             self._settle(report)
+        self._changes(report)
         return report
 
     def _crawls(self, report: Report) -> None:
@@ -119,6 +127,19 @@ class Move:
             after, jobs = self._write(adopt.settle, after, tenant=self.tenant)
             report.jobs += jobs
             self.tell("jobs", report.jobs, 0)
+
+    def _changes(self, report: Report) -> None:
+        """After the pages, for a change knows its document."""
+        counts, total = report.changes, self.old.count(EVENTS)
+        for rows in self.old.events(get_settings().max_body_bytes):
+            events = _read(report, EVENTS, "id", rows, pulse_rows.change)
+            if self.dry_run:
+                taken = self.database.read(_take_changes, events, self.tenant, False)
+            else:
+                taken = self._write(_take_changes, events, self.tenant, True)
+            _add(counts, len(rows), len(events), taken)
+            report.unread += sum(pulse_rows.waits(event["extra"]) for event in events)
+            self.tell("changes", counts.read, total)
 
     def _write(self, f: Callable[Concatenate[Session, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
         for _ in range(TRIES - 1):
@@ -167,3 +188,38 @@ def _take_crawls(session: Session, crawls: Sequence[dict[str, Any]], tenant: str
             for name in ("state", "success", "error_message", "completed_at"):
                 setattr(row, name, crawl[name])
     return taken
+
+
+def _take_changes(session: Session, events: Sequence[dict[str, Any]], tenant: str, write: bool) -> int:
+    """How many are new, or have been read again since they were taken."""
+    query = sa.select(ChangeEvent).where(
+        ChangeEvent.tenant == tenant, ChangeEvent.import_key.in_([event["import_key"] for event in events])
+    )
+    known = {row.import_key: row for row in session.scalars(query.with_for_update() if write else query)}
+    documents = _documents(session, events, tenant)
+    now, taken = clock.now(), 0
+    for event in events:
+        row = known.get(event["import_key"])
+        document_id = documents.get(urls.canonical(event["url"]))
+        if row is None:
+            taken += 1
+            if write:
+                more = {"origin": "import", "document_id": document_id, "received_at": now}
+                session.add(ChangeEvent(tenant=tenant, **event, **more))
+            continue
+        ended = pulse_rows.waits(row.extra) and not pulse_rows.waits(event["extra"])
+        taken += ended
+        if write:
+            row.document_id = row.document_id or document_id
+            for name in ("state", "error_message", "extra", "ended_at") if ended else ():
+                setattr(row, name, event[name])
+    return taken
+
+
+def _documents(session: Session, events: Sequence[dict[str, Any]], tenant: str) -> dict[str | None, int]:
+    """By their canonical address, those that are here."""
+    wanted = {urls.canonical(event["url"]) for event in events}
+    query = sa.select(Document.canonical_url, Document.id).where(
+        Document.tenant == tenant, Document.canonical_url.in_(wanted)
+    )
+    return dict(session.execute(query).tuples().all())

@@ -76,16 +76,19 @@ class CrawlSession(Base):
 
 
 class ChangeEvent(Base):
-    """A change of a page, as somebody told of it or a look at the history found it, and what came of it.
+    """A change of a page, as somebody told of it, a look at the history found it or another system had kept it, and
+    what came of it.
 
     state: queued, in_progress, then indexed, unchanged, superseded (a newer change was processed), failed or
-    cancelled; ignored where nobody wants to hear of the page any more. origin: webhook or reconcile.
+    cancelled; ignored where nobody wants to hear of the page any more. origin: webhook, reconcile, or
+    import, which has no job: what came of it elsewhere is its state, its reason, and its end where that is known.
     """
 
     __tablename__ = "change_event"
     __table_args__ = (
         # The same snapshot of the same watch is the same change; without a key nobody can tell.
         sa.Index("uq_change_event", "tenant", "watch_id", "history_key", unique=True),
+        sa.Index("uq_change_event_import", "tenant", "import_key", unique=True),
         sa.Index("ix_change_event_tenant", "tenant", "id"),
         sa.Index("ix_change_event_document", "document_id", "id"),
         sa.Index("ix_change_event_received", "received_at"),
@@ -95,6 +98,8 @@ class ChangeEvent(Base):
     id: Mapped[int] = mapped_column(BigId, primary_key=True)
     tenant: Mapped[str] = mapped_column(sa.String(64))
     origin: Mapped[str] = mapped_column(sa.String(16))
+    # Of what is the same row in the system that it was moved from, told by its id, watch, page and time there.
+    import_key: Mapped[str | None] = mapped_column(sa.String(64))
     watch_id: Mapped[str | None] = mapped_column(sa.String(255))
     history_key: Mapped[int | None] = mapped_column(BigId)
     url: Mapped[str] = mapped_column(sa.Text)

@@ -22,7 +22,7 @@ MOST_BYTES = 16 * 1024 * 1024
 CONNECT_TIMEOUT_S = 5
 # A screenshot is an address, or the picture itself, which stays there.
 LONGEST_SCREENSHOT = 2048
-NEEDED = {SESSIONS: {"job_id"}, CONTENT: {"id", "url"}}
+NEEDED = {SESSIONS: {"job_id"}, CONTENT: {"id", "url"}, EVENTS: {"id", "watch_url"}}
 _WANTED = {
     SESSIONS: (
         "job_id", "base_url", "operation_type", "status", "success", "error_message", "extra_metadata", "initiated_at",
@@ -32,8 +32,12 @@ _WANTED = {
         "id", "crawl_session_id", "url", "source_url", "content_source", "markdown", "html", "links", "screenshot",
         "metadata", "scraped_at", "created_at",
     ),
+    EVENTS: (
+        "id", "watch_id", "watch_url", "detected_at", "diff_summary", "snapshot_url", "rescrape_job_id",
+        "rescrape_status", "indexed_at", "metadata",
+    ),
 }  # fmt: skip
-_LONG = ("markdown", "html", "links", "metadata")
+_LONG = {CONTENT: ("markdown", "html", "links", "metadata"), EVENTS: ("diff_summary", "snapshot_url", "metadata")}
 _FIRST = -(2**63)
 
 Row = dict[str, Any]
@@ -88,24 +92,33 @@ class PulseDatabase:
 
     def contents(self, most_bytes: int) -> Iterator[list[Row]]:
         """By their id; of one with a longer body only `id` and `size_bytes`."""
+        return self._by_id(CONTENT, most_bytes)
+
+    def events(self, most_bytes: int) -> Iterator[list[Row]]:
+        """The same of changes; none where the table, or a column that is needed, is not there."""
+        types = self._types.get(EVENTS, {})
+        if NEEDED[EVENTS] <= types.keys() and "int" in types["id"]:
+            yield from self._by_id(EVENTS, most_bytes)
+
+    def _by_id(self, table: str, most_bytes: int) -> Iterator[list[Row]]:
         after = _FIRST
-        while sizes := self._sizes(after):
+        while sizes := self._sizes(table, after):
             after = sizes[-1]["id"]
             for part in _parts(sizes, most_bytes):
                 wanted = [row["id"] for row in part if row["size_bytes"] <= most_bytes]
-                yield [row for row in part if row["size_bytes"] > most_bytes] + self._contents(wanted)
+                yield [row for row in part if row["size_bytes"] > most_bytes] + self._rows(table, wanted)
 
-    def _sizes(self, after: int) -> list[Row]:
-        long = [name for name in _LONG if name in self._types[CONTENT]]
+    def _sizes(self, table: str, after: int) -> list[Row]:
+        long = [name for name in _LONG[table] if name in self._types[table]]
         size = " + ".join(f"coalesce(octet_length(CAST({name} AS text)), 0)" for name in long) or "0"
-        query = f"SELECT id, {size} AS size_bytes FROM {SCHEMA}.{CONTENT}"
+        query = f"SELECT id, {size} AS size_bytes FROM {SCHEMA}.{table}"
         return self._all(f"{query} WHERE id > :after ORDER BY id LIMIT {AT_ONCE}", after=after)
 
-    def _contents(self, ids: Sequence[int]) -> list[Row]:
+    def _rows(self, table: str, ids: Sequence[int]) -> list[Row]:
         if not ids:
             return []
-        query = f"SELECT {self._selected(CONTENT)} FROM {SCHEMA}.{CONTENT}"
-        return self._all(f"{query} WHERE id = ANY(:ids) ORDER BY {CONTENT}.id", ids=list(ids))
+        query = f"SELECT {self._selected(table)} FROM {SCHEMA}.{table}"
+        return self._all(f"{query} WHERE id = ANY(:ids) ORDER BY {table}.id", ids=list(ids))
 
     def _selected(self, table: str) -> str:
         types = self._types[table]

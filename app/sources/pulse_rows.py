@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -11,7 +12,8 @@ from app.core import clock
 from app.core.errors import InvalidInput
 from app.documents import urls
 from app.documents.adopt import Older
-from app.documents.text import clean_line, scrub
+from app.documents.text import clean_line, scrub, scrub_text
+from app.sources.change_bodies import SUMMARY_CHARACTERS
 from app.sources.firecrawl_events import page_of
 from app.sources.pulse_database import Row
 
@@ -25,17 +27,18 @@ _STATES = {
     "cancelled": "cancelled",
     "canceled": "cancelled",
 }
+_STATUS = "rescrape_status"
+_WAITING = frozenset({"queued", "in_progress"})
+_UNREAD = "the older service had not read the page again when this was moved here"
 _OPERATIONS = {"scrape_batch": "batch_scrape"}
 
 
 def content(row: Row) -> Older:
     """Raises InvalidInput, whose message is the reason, for what cannot be kept here."""
-    if "size_bytes" in row:
-        raise InvalidInput("it is larger than MILLRACE_MAX_BODY_BYTES", code="body_too_large")
+    _check_size(row)
     if clean_line(row["url"]) is None:
         raise InvalidInput("it has no url")
-    said = _json(row.get("metadata"))
-    metadata = said if isinstance(said, dict) else ({"metadata": said} if said is not None else {})
+    metadata = _metadata(row)
     own = {"url": row["url"], "sourceURL": row.get("source_url") or row["url"]}
     given = {"markdown": row.get("markdown"), "html": row.get("html"), "metadata": {**metadata, **own}}
     page = page_of(given, row.get("crawl_session_id"))
@@ -76,6 +79,64 @@ def crawl(row: Row) -> dict[str, Any]:
         "started_at": times["started_at"] or times["initiated_at"] or times["created_at"] or clock.now(),
         "completed_at": times["completed_at"] if ended else None,
     }
+
+
+def change(row: Row) -> dict[str, Any]:
+    """The columns of a change event, without its document. Raises as content() does."""
+    _check_size(row)
+    if clean_line(row["watch_url"]) is None:
+        raise InvalidInput("it has no watch_url")
+    url = urls.checked(row["watch_url"])
+    urls.canonical(url)
+    metadata = scrub(_metadata(row))
+    detected_at, indexed_at = _time(row.get("detected_at")), _time(row.get("indexed_at"))
+    status = clean_line(row.get("rescrape_status"), 200) or "queued"
+    state, error = _outcome(status, indexed_at)
+    title = metadata.get("watch_title")
+    kept = {"older_id": row["id"], _STATUS: status}
+    job_id = clean_line(row.get("rescrape_job_id"), 255)
+    same = [row["id"], row.get("watch_id"), row["watch_url"], detected_at and detected_at.isoformat()]
+    return {
+        "import_key": hashlib.sha256(json.dumps(same).encode()).hexdigest(),
+        "watch_id": clean_line(row.get("watch_id"), 255),
+        "url": url,
+        "title": clean_line(title, 500) if isinstance(title, str) else None,
+        "summary": scrub_text(row.get("diff_summary") or "")[:SUMMARY_CHARACTERS] or None,
+        "diff_url": clean_line(row.get("snapshot_url"), 2000),
+        "state": state,
+        "error_message": error,
+        "extra": metadata | kept | ({"rescrape_job_id": job_id} if job_id else {}),
+        "detected_at": detected_at or indexed_at or clock.now(),
+        "ended_at": clock.now() if waits(kept) else indexed_at,
+    }
+
+
+def waits(extra: dict[str, Any]) -> bool:
+    """Whether a change with this `extra` was still to be read again there when it was taken."""
+    return str(extra.get(_STATUS)).lower() in _WAITING
+
+
+def _outcome(status: str, indexed_at: datetime | None) -> tuple[str, str | None]:
+    """State and reason of a change: no job of ours goes on with one that still waited."""
+    if status.lower() in _WAITING:
+        return "failed", _UNREAD
+    word, _, reason = status.partition(":")
+    word = word.strip().lower()
+    if word == "completed" or (word != "failed" and indexed_at is not None):
+        return "indexed", None
+    if word == "failed":
+        return "failed", reason.strip() or "no reason was given"
+    return "failed", f"the older service left it as '{status}'"
+
+
+def _check_size(row: Row) -> None:
+    if "size_bytes" in row:
+        raise InvalidInput("it is larger than MILLRACE_MAX_BODY_BYTES", code="body_too_large")
+
+
+def _metadata(row: Row) -> dict[str, Any]:
+    said = _json(row.get("metadata"))
+    return said if isinstance(said, dict) else ({"metadata": said} if said is not None else {})
 
 
 def _state(row: Row, completed_at: datetime | None) -> str:
