@@ -12,6 +12,7 @@ from bisect import bisect_right
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -114,13 +115,25 @@ def _begin(
     current = session.get(DocumentVersion, document.version_id) if document.version_id else None
     if anew or current is None or current.content_hash != version.content_hash or current.fields != version.fields:
         return version, None
+    if not searchable(session, document_id):
+        return version, None
+    if current.url == version.url:
+        current.etag, current.last_modified = version.etag, version.last_modified
+    version.state, version.body, version.html = "unchanged", None, None
+    return version, still_so(document, current, version.fetched_at)
+
+
+def searchable(session: Session, document_id: int) -> bool:
+    """Whether all of its chunks have vectors of the model that is searched with."""
     searched = generations.live(session)[0].generation
     without = sa.select(Chunk.id).where(Chunk.document_id == document_id, vector_of(searched).is_(None))
-    if session.scalar(without.limit(1)) is not None:  # of another model
-        return version, None
-    current.fetched_at = document.fetched_at = version.fetched_at
-    version.state, version.body, version.html = "unchanged", None, None
-    return version, _result("unchanged", document_id, current.id, Draft()) | {"chunks": document.chunk_count}
+    return session.scalar(without.limit(1)) is None
+
+
+def still_so(document: Document, current: DocumentVersion, fetched_at: datetime) -> dict[str, Any]:
+    """What ingest() returns of a document whose current version was found unchanged; both know when."""
+    current.fetched_at = document.fetched_at = fetched_at
+    return _result("unchanged", document.id, current.id, Draft()) | {"chunks": document.chunk_count}
 
 
 def _forget_password(session: Session, claim: Claim, version_id: int) -> None:
