@@ -32,6 +32,7 @@ from app.jobs.lane_child import prctl
 from app.jobs.middleware.cancellation import cancel
 from app.jobs.process import EXIT_SOFTWARE, WorkerProcess
 from app.jobs.queues import QUEUES
+from app.sources import connections
 
 EXIT_CONFIG = 2
 WAIT_S = 1.0
@@ -91,6 +92,7 @@ class Lifespan(Middleware):
             process.start(queues, worker.worker_threads)
             broker.awaiting.limit = worker.worker_threads
             lanes.start_pool()
+            process.loop.submit(connections.keep())
             self._job_log.start()
             self._health = HealthServer(process.health)
             self._booted.set()

@@ -5,26 +5,49 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import socket
+from collections.abc import Awaitable, Callable
 
 from app.core.errors import Rejected, Unavailable
 from app.core.settings import get_settings
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+# What a name server says of a host and port; raises as getaddrinfo does.
+Resolver = Callable[[str, int], Awaitable[list[str]]]
 
 _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
+_GLOBAL_UNICAST = ipaddress.IPv6Network("2000::/3")
+# Public by number and not in use: Python's tables know some of them, depending on its version.
+_NEVER = tuple(
+    ipaddress.ip_network(said)
+    for said in (
+        "192.88.99.0/24",  # relays of 6to4
+        "168.63.129.16/32",  # what Azure's machines find their host at
+        "2002::/16",  # 6to4, which hides an IPv4 address
+        "2001::/23",  # Teredo, which hides two, and other protocols' own
+        "2001:db8::/32",
+        "3fff::/20",
+    )
+)
 
 
 def is_public(address: Address) -> bool:
     """Whether the address is neither private, loopback, link-local, shared, multicast, reserved, nor hides one."""
     if isinstance(address, ipaddress.IPv6Address):
-        hidden = [address.ipv4_mapped, address.sixtofour, *(address.teredo or ())]
-        if address in _NAT64:
-            hidden.append(ipaddress.IPv4Address(int(address) & 0xFFFF_FFFF))
-        if address.is_site_local or any(inner is not None and not is_public(inner) for inner in hidden):
-            return False
         if address.ipv4_mapped is not None:
-            return True
-    return address.is_global and not address.is_multicast
+            return is_public(address.ipv4_mapped)
+        if address in _NAT64:
+            return is_public(ipaddress.IPv4Address(int(address) & 0xFFFF_FFFF))
+        if address not in _GLOBAL_UNICAST:
+            return False
+    if any(address.version == known.version and address in known for known in _NEVER):
+        return False
+    return address.is_global and not (address.is_multicast or address.is_reserved or address.is_private)
+
+
+async def look_up(host: str, port: int) -> list[str]:
+    """The addresses that this machine knows the host by. Raises socket.gaierror, UnicodeError."""
+    found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    return [str(entry[4][0]) for entry in found]
 
 
 async def resolve(host: str, port: int, *, private: bool | None = None) -> str:
@@ -34,17 +57,26 @@ async def resolve(host: str, port: int, *, private: bool | None = None) -> str:
 
     Raises Rejected where the host is unknown or any of its addresses is not public, Unavailable where nobody knows now.
     """
+    return (await addresses(host, port, private=private))[0]
+
+
+async def addresses(
+    host: str, port: int, *, private: bool | None = None, resolver: Resolver | None = None
+) -> list[str]:
+    """All of them, in the resolver's order, each once. Raises as resolve() does."""
     try:
-        found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        said = await (resolver or look_up)(host, port)
+        found = [ipaddress.ip_address(one.partition("%")[0]) for one in dict.fromkeys(said)]
     except socket.gaierror as error:
         if error.errno == socket.EAI_AGAIN:
             raise Unavailable(f"the name {host} cannot be resolved now") from error
         raise Rejected(f"there is no host {host}", code="unknown_host") from error
-    except UnicodeError as error:
+    except ValueError as error:
         raise Rejected(f"{host!r} is no name of a host", code="unknown_host") from error
-    addresses = [ipaddress.ip_address(str(entry[4][0]).partition("%")[0]) for entry in found]
+    if not found:
+        raise Rejected(f"there is no host {host}", code="unknown_host")
     if not (get_settings().fetch_private if private is None else private):
-        for address in addresses:
+        for address in found:
             if not is_public(address):
                 raise Rejected(f"{host} is at {address}, which is not on the public internet", code="private_address")
-    return str(addresses[0])
+    return [str(address) for address in found]

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
+from contextlib import contextmanager
+from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import Any
 from urllib.parse import urlsplit
 
+import httpcore
 import httpx
 
 from app.core import trace
@@ -24,6 +28,11 @@ def timeout(seconds: float, *, connect: float) -> httpx.Timeout:
 
 
 USER_AGENT = "Millrace/0.1"
+# The addresses of a host and port that may be connected to, the best first; it raises where there are none.
+AddressesOf = Callable[[str, int], Awaitable[list[str]]]
+MOST_CONNECTIONS = 200
+MOST_IDLE = 40
+IDLE_S = 15.0
 
 
 def client(timeout_s: float = 10.0, **options: Any) -> httpx.Client:
@@ -31,7 +40,7 @@ def client(timeout_s: float = 10.0, **options: Any) -> httpx.Client:
     return httpx.Client(timeout=timeout_s, trust_env=False, headers=_headers(options), **_traced(options, _trace))
 
 
-def async_client(timeout_s: float = 10.0, **options: Any) -> httpx.AsyncClient:
+def async_client(timeout_s: float | httpx.Timeout = 10.0, **options: Any) -> httpx.AsyncClient:
     """The same for the loop."""
     headers = _headers(options)
     return httpx.AsyncClient(timeout=timeout_s, trust_env=False, headers=headers, **_traced(options, _trace_async))
@@ -63,3 +72,92 @@ def pinned(url: str, address: str) -> tuple[str, dict[str, str], dict[str, Any]]
     port = parts.port or {"http": 80, "https": 443}[parts.scheme]
     there = parts._replace(netloc=f"{literal}:{port}", fragment="").geturl()
     return there, {"host": parts.netloc.rpartition("@")[2]}, {"sni_hostname": parts.hostname or ""}
+
+
+def guarded_client(addresses_of: AddressesOf, timeouts: httpx.Timeout, **options: Any) -> httpx.AsyncClient:
+    """A client for strangers' servers: each connection goes to an address that `addresses_of` has checked.
+
+    Connections are kept by name, so certificates are checked against it. Cookies are not: they would tell one tenant's
+    pages from another's.
+    """
+    cookies = CookieJar(policy=DefaultCookiePolicy(allowed_domains=[]))
+    transport = _GuardedTransport(addresses_of)
+    return async_client(timeouts, transport=transport, cookies=cookies, **options)
+
+
+class _GuardedBackend(httpcore.AnyIOBackend):
+    """Opens connections; names are looked up by nobody else."""
+
+    def __init__(self, addresses_of: AddressesOf) -> None:
+        self._addresses_of = addresses_of
+
+    async def connect_tcp(
+        self,
+        host: str,
+        port: int,
+        timeout: float | None = None,  # noqa: ASYNC109 - httpcore's own signature
+        local_address: str | None = None,
+        socket_options: Iterable[httpcore.SOCKET_OPTION] | None = None,
+    ) -> httpcore.AsyncNetworkStream:
+        failed: httpcore.ConnectError | httpcore.ConnectTimeout | None = None
+        for address in await self._addresses_of(host, port):
+            try:
+                return await super().connect_tcp(address, port, timeout, local_address, socket_options)
+            except (httpcore.ConnectError, httpcore.ConnectTimeout) as error:
+                failed = failed or error
+        raise failed or httpcore.ConnectError(f"{host} has no address")
+
+
+class _GuardedTransport(httpx.AsyncBaseTransport):
+    """httpx's own transport has no place for a backend; this is its few lines, around a pool with ours."""
+
+    def __init__(self, addresses_of: AddressesOf) -> None:
+        self._pool = httpcore.AsyncConnectionPool(
+            ssl_context=httpx.create_ssl_context(trust_env=False),
+            max_connections=MOST_CONNECTIONS,
+            max_keepalive_connections=MOST_IDLE,
+            keepalive_expiry=IDLE_S,
+            network_backend=_GuardedBackend(addresses_of),
+        )
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        url = request.url
+        asked = httpcore.Request(
+            request.method,
+            httpcore.URL(scheme=url.raw_scheme, host=url.raw_host, port=url.port, target=url.raw_path),
+            headers=request.headers.raw,
+            content=request.stream,
+            extensions=request.extensions,
+        )
+        with _in_words_of_httpx():
+            answer = await self._pool.handle_async_request(asked)
+        stream = _Stream(answer)
+        return httpx.Response(answer.status, headers=answer.headers, stream=stream, extensions=answer.extensions)
+
+    async def aclose(self) -> None:
+        await self._pool.aclose()
+
+
+class _Stream(httpx.AsyncByteStream):
+    def __init__(self, answer: httpcore.Response) -> None:
+        self._answer = answer
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        with _in_words_of_httpx():
+            async for part in self._answer.aiter_stream():
+                yield part
+
+    async def aclose(self) -> None:
+        await self._answer.aclose()
+
+
+@contextmanager
+def _in_words_of_httpx() -> Iterator[None]:
+    try:
+        yield
+    except httpcore.TimeoutException as error:
+        raise httpx.TimeoutException(str(error)) from error
+    except (httpcore.ProtocolError, httpcore.UnsupportedProtocol) as error:
+        raise httpx.ProtocolError(str(error)) from error
+    except (httpcore.NetworkError, httpcore.ConnectionNotAvailable) as error:
+        raise httpx.NetworkError(str(error)) from error

@@ -12,6 +12,8 @@ mr:ev:{job}       stream  a job's last 200 events                               
 mr:ev:t:{tenant}  stream  a tenant's last 10,000 events                                  1 day
 mr:rl:{bucket}    string  requests of a key at a route in a window                       the window and 1 s
 mr:rate:{key}     string  when the next call to an outside service is due                   until then
+mr:host:{host}    hash    whose turn it is at a host, and the line behind                until its last turn and 1 s
+mr:robots:{origin} string a site's robots.txt                                             1 h
 mr:quarantine     list    messages nobody could decode                                   7 days
 
 Channels: mr:e:{job} (its events), mr:e:t:{tenant} (all of its jobs', each after its place in the stream), mr:cancel
@@ -50,6 +52,8 @@ TENANT_EVENTS = "mr:ev:t:{}"
 RATE = "mr:rl:{}"
 QUARANTINE = "mr:quarantine"
 CALL_RATE = "mr:rate:{}"
+HOST_TURN = "mr:host:{}"
+ROBOTS = "mr:robots:{}"
 CHANNEL = "mr:e:{}"
 NOTICES_CHANNEL = CHANNEL.format("notices")
 CANCEL_CHANNEL = "mr:cancel"

@@ -204,7 +204,26 @@ class Settings(BaseSettings):
     )
     fetch_private: bool = Field(False, description="Whether pages on private addresses may be fetched.")
     fetch_timeout_s: float = Field(20.0, gt=0, description="Seconds a page may take to arrive.")
+    fetch_connect_timeout_s: float = Field(5.0, gt=0, description="Seconds a page's server may take to let us in.")
     fetch_max_bytes: int = Field(10 * 1024 * 1024, ge=1024, description="Largest page fetched, bytes.")
+    fetch_user_agent: str = Field(
+        "Millrace/0.1",
+        pattern=r"^[!-~][ -~]{0,499}$",
+        description="Who fetched pages are told that we are; robots.txt is read for it.",
+    )
+    fetch_robots: Literal["on", "off"] = Field("on", description="Whether robots.txt is obeyed.")
+    fetch_host_delay_s: float = Field(
+        1.0, ge=0, le=3600, description="Seconds between two requests to one host, all workers together."
+    )
+    fetch_javascript: Literal["off", "auto", "always"] = Field(
+        "auto", description="When pages are opened in Chromium: auto, those that are empty without their scripts."
+    )
+    fetch_javascript_timeout_s: float = Field(30.0, ge=1, description="Seconds a page may take in Chromium.")
+    chromium_path: str = Field("", description="Chromium to open pages in; by default the one on PATH.")
+    chromium_sandbox: bool = Field(
+        True, description="Chromium's own sandbox; off where it cannot be had: as root, in most containers."
+    )
+    chromium_memory_mb: int = Field(1024, ge=256, description="Memory all of Chromium may take for a page, MiB.")
 
     firecrawl_url: str = Field(
         "", description="Firecrawl, such as http://firecrawl:3002; without one pages are fetched from here."

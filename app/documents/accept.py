@@ -72,6 +72,9 @@ class Content:
     status_code: int | None = None
     crawl_session: str | None = None
     fetched_at: datetime | None = None
+    # What its server called it.
+    etag: str | None = None
+    last_modified: str | None = None
 
     def content_hash(self) -> str:
         parts = (self.format, self.body, self.html or "")
@@ -183,6 +186,8 @@ def version_of(document_id: int, about: About, content: Content, *, tenant: str)
         body=body,
         html=html,
         size_bytes=len((body or "").encode()) + len((html or "").encode()),
+        etag=content.etag,
+        last_modified=content.last_modified,
         fetched_at=content.fetched_at or now,
         created_at=now,
     )

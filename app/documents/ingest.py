@@ -12,6 +12,7 @@ from bisect import bisect_right
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -141,13 +142,27 @@ def _unchanged(
     session: Session, document: Document, version: DocumentVersion, current: DocumentVersion, draft: Draft
 ) -> dict[str, Any] | None:
     """End the version as one that says nothing new; None where the document lacks vectors that are searched now."""
-    searched = generations.live(session)[0].generation
-    without = sa.select(Chunk.id).where(Chunk.document_id == document.id, vector_of(searched).is_(None))
-    if session.scalar(without.limit(1)) is not None:
+    if not searchable(session, document.id):
         return None
-    current.fetched_at = document.fetched_at = version.fetched_at
+    if current.url == version.url:
+        current.etag, current.last_modified = version.etag, version.last_modified
     version.state, version.body, version.html = "unchanged", None, None
-    return _result("unchanged", document.id, current.id, draft) | {"chunks": document.chunk_count}
+    return still_so(document, current, version.fetched_at, draft)
+
+
+def searchable(session: Session, document_id: int) -> bool:
+    """Whether all of its chunks have vectors of the model that is searched with."""
+    searched = generations.live(session)[0].generation
+    without = sa.select(Chunk.id).where(Chunk.document_id == document_id, vector_of(searched).is_(None))
+    return session.scalar(without.limit(1)) is None
+
+
+def still_so(
+    document: Document, current: DocumentVersion, fetched_at: datetime, draft: Draft | None = None
+) -> dict[str, Any]:
+    """What ingest() returns of a document whose current version was found unchanged; both know when."""
+    current.fetched_at = document.fetched_at = fetched_at
+    return _result("unchanged", document.id, current.id, draft or Draft()) | {"chunks": document.chunk_count}
 
 
 def _forget_password(session: Session, claim: Claim, version_id: int) -> None:

@@ -140,6 +140,9 @@ class DocumentVersion(Base):
     # What was received: body and html, or the file.
     size_bytes: Mapped[int] = mapped_column(BigId, default=0, server_default="0")
     language: Mapped[str | None] = mapped_column(sa.String(35))
+    # What the page's server called this content, to be asked whether it is still so.
+    etag: Mapped[str | None] = mapped_column(sa.String(255))
+    last_modified: Mapped[str | None] = mapped_column(sa.String(255))
     fetched_at: Mapped[datetime] = mapped_column(UtcDateTime)
     indexed_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)

@@ -1,21 +1,20 @@
-"""One page over HTTP: to a checked address, through a few redirects, no longer and no larger than the settings say."""
+"""One page as text, by its own word, or none where it has not changed."""
 
 from __future__ import annotations
 
-import asyncio
 import re
 from dataclasses import dataclass
-from urllib.parse import SplitResult, urljoin, urlsplit
+from typing import overload
 
-from app.core.errors import InvalidInput, Rejected, Unavailable
-from app.core.guard import resolve
-from app.core.http import AsyncClient, HTTPError, InvalidURL, Response, async_client, pinned
-from app.core.settings import get_settings
+from app.core.errors import Rejected
 from app.documents.accept import Format
+from app.sources.download import Before, Download, Seen, download, target
 
-MOST_REDIRECTS = 5
-LONGEST_WAIT_S = 3600
-_PORTS = {"http": 80, "https": 443}
+__all__ = ["NotModified", "Page", "Seen", "fetch", "target"]
+
+# What is longer is no use to keep.
+LONGEST_VALIDATOR = 255
+_ACCEPT = "text/html,application/xhtml+xml,text/markdown,text/plain;q=0.9,*/*;q=0.1"
 _FORMATS: dict[str, Format] = {
     "text/html": "html", "application/xhtml+xml": "html", "text/markdown": "markdown", "text/x-markdown": "markdown",
     "text/plain": "text",
@@ -26,95 +25,70 @@ _BYTE_ORDER_MARKS = {b"\xef\xbb\xbf": "utf-8-sig", b"\xff\xfe": "utf-16", b"\xfe
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """`url` is where the redirects ended."""
+    """`url` is where the redirects ended; `etag` and `last_modified` make the Seen of the next time.
+
+    `robots_tag` is what the server says to robots of this page, `rendered` whether its scripts have run.
+    """
 
     url: str
     status_code: int
     format: Format
     text: str
+    etag: str | None = None
+    last_modified: str | None = None
+    robots_tag: str | None = None
+    rendered: bool = False
 
 
-def target(url: str) -> SplitResult:
-    """The parts of a URL that may be fetched. Raises InvalidInput."""
-    try:
-        parts = urlsplit(url)
-        _ = parts.port
-    except ValueError as error:
-        raise InvalidInput(f"url: {error}") from error
-    if parts.scheme not in _PORTS or not parts.hostname:
-        raise InvalidInput("url: only http:// and https:// addresses can be fetched", code="url_scheme")
-    return parts
+@dataclass(frozen=True, slots=True)
+class NotModified:
+    """The page at `url` is what it was when it was seen."""
+
+    url: str
 
 
-async def fetch(url: str) -> Page:
+@overload
+async def fetch(url: str, *, before: Before | None = None) -> Page: ...
+@overload
+async def fetch(url: str, *, seen: Seen | None, before: Before | None = None) -> Page | NotModified: ...
+async def fetch(url: str, *, seen: Seen | None = None, before: Before | None = None) -> Page | NotModified:
     """The page as text. Raises Rejected for a final no, Unavailable where a later try may succeed."""
-    settings = get_settings()
-    try:
-        async with asyncio.timeout(settings.fetch_timeout_s), async_client(settings.fetch_timeout_s) as client:
-            for _ in range(MOST_REDIRECTS + 1):
-                answer = await _get(client, url)
-                if isinstance(answer, Page):
-                    return answer
-                url = urljoin(url, answer)
-    except TimeoutError as error:
-        raise Unavailable(f"{url} took longer than {settings.fetch_timeout_s:g} s") from error
-    except (HTTPError, InvalidURL) as error:
-        raise Unavailable(f"{url} cannot be fetched: {str(error) or type(error).__name__}") from error
-    raise Rejected(f"more than {MOST_REDIRECTS} redirects, the last to {url}", code="too_many_redirects")
+    found = await download(url, accept=_ACCEPT, seen=seen, before=before)
+    if found.status_code == 304 and seen is not None and seen.headers():
+        return NotModified(found.url)
+    found.check_status()
+    format_ = _format(found)
+    return Page(
+        found.url,
+        found.status_code,
+        format_,
+        _decoded(found, format_),
+        etag=_validator(found, "etag"),
+        last_modified=_validator(found, "last-modified"),
+        robots_tag=found.headers.get("x-robots-tag"),
+    )
 
 
-async def _get(client: AsyncClient, url: str) -> Page | str:
-    """The page, or where it redirects to."""
-    parts = target(url)
-    host, port = parts.hostname or "", parts.port or _PORTS[parts.scheme]
-    address = await resolve(host, port)
-    there, headers, extensions = pinned(url, address)
-    headers["accept"] = "text/html,application/xhtml+xml,text/markdown,text/plain;q=0.9,*/*;q=0.1"
-    request = client.build_request("GET", there, headers=headers, extensions=extensions)
-    response = await client.send(request, stream=True, follow_redirects=False)
-    try:
-        location = response.headers.get("location")
-        if response.is_redirect and location:
-            return str(location)
-        _check_status(url, response)
-        found = _format(url, response)
-        return Page(url, response.status_code, found, _decoded(await _body(url, response), response, found))
-    finally:
-        await response.aclose()
+def _validator(found: Download, name: str) -> str | None:
+    said: str = found.headers.get(name, "")
+    return said if said and len(said) <= LONGEST_VALIDATOR and said.isascii() and said.isprintable() else None
 
 
-def _check_status(url: str, response: Response) -> None:
-    status = response.status_code
-    if status in (408, 425, 429) or status >= 500:
-        after = response.headers.get("retry-after", "")
-        wait_s = min(float(after), LONGEST_WAIT_S) if after.isdecimal() else None
-        raise Unavailable(f"{url} answered {status}", retry_after_s=wait_s)
-    if not 200 <= status < 300:
-        raise Rejected(f"{url} answered {status}", code="http_status")
-
-
-def _format(url: str, response: Response) -> Format:
-    media_type = response.headers.get("content-type", "text/html").partition(";")[0].strip().lower()
+def _format(found: Download) -> Format:
+    media_type = found.media_type
+    if media_type is None:
+        return "html"
     if media_type not in _FORMATS:
-        raise Rejected(f"{url} is {media_type or 'of no type'}, which cannot be read", code="media_type")
+        raise Rejected(f"{found.url} is {media_type or 'of no type'}, which cannot be read", code="media_type")
     return _FORMATS[media_type]
 
 
-async def _body(url: str, response: Response) -> bytes:
-    largest, parts, size = get_settings().fetch_max_bytes, [], 0
-    async for part in response.aiter_bytes():
-        size += len(part)
-        if size > largest:
-            raise Rejected(f"{url} is larger than {largest:,} bytes", code="too_large")
-        parts.append(part)
-    return b"".join(parts)
-
-
-def _decoded(body: bytes, response: Response, format_: Format) -> str:
+def _decoded(found: Download, format_: Format) -> str:
     """By byte order mark, else header, else the page's own word, else UTF-8, else Windows-1252."""
+    body = found.body
     marked = next((codec for mark, codec in _BYTE_ORDER_MARKS.items() if body.startswith(mark)), None)
     said = _META_CHARSET.search(body[:4096]) if format_ == "html" else None
-    for codec in (marked, response.charset_encoding, said[1].decode("ascii") if said else None, "utf-8"):
+    for codec in (marked, found.charset, said[1].decode("ascii") if said else None, "utf-8"):
         try:
             if codec is not None:
                 return body.decode(codec)

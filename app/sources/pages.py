@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy.orm import Session
 
 from app.core import clock
-from app.core.db import in_transaction
+from app.core.db import in_transaction, read
 from app.documents import catalog, quota, urls
 from app.documents.accept import About, Content, Reach, find_or_make, receive
-from app.documents.ingest import ingest
+from app.documents.ingest import ingest, searchable, still_so
+from app.documents.models import DocumentVersion
 from app.jobs import ledger
 from app.jobs.enqueue import enqueue
 from app.jobs.ledger import Claim
 from app.jobs.models import JobRow
 from app.jobs.progress import Progress
-from app.sources.fetch import Page, fetch, target
+from app.sources.fetch import NotModified, Page, Seen, target
 from app.sources.jobs import FetchPage
+from app.sources.visit import visit
 
 
 def accept_page(
@@ -33,15 +35,25 @@ def accept_page(
 
 
 async def fetch_and_ingest(job: FetchPage, progress: Progress) -> dict[str, Any]:
-    """What ingest() returns, of the page as it is now. Raises Conflict where the tenant's quota has no room for it."""
+    """What ingest() returns, of the page as it is now; at once where its server says that nothing has changed.
+
+    Raises Conflict where the tenant's quota has no room for it, and as visit() does.
+    """
+    claim = progress.claim
     progress.report(stage="fetch", message=job.url)
     spent: dict[str, float] = {}
     started = clock.monotonic()
-    page = await fetch(job.url)
+    known = await read(_known, claim.tenant, job)
+    page = await visit(job.url, seen=known.seen if known else None)
+    if isinstance(page, NotModified):
+        ended = await in_transaction(_unchanged, claim, job, known)
+        if ended is not None:
+            return ended
+        page = await visit(job.url)
     spent["fetch"] = _ms_since(started)
     started = clock.monotonic()
     # The quota's lock first and the job's after it, the order in which requests take them.
-    version_id = await in_transaction(quota.within, progress.claim.tenant, _keep, progress.claim, job, page)
+    version_id = await in_transaction(quota.within, claim.tenant, _keep, claim, job, page)
     spent["store"] = _ms_since(started)
     result = await ingest(job.document_id, version_id, progress)
     return result | {"timings_ms": spent | result["timings_ms"]}
@@ -51,10 +63,43 @@ def _ms_since(started: float) -> float:
     return round(1000 * (clock.monotonic() - started), 2)
 
 
+class _Known(NamedTuple):
+    """The version that the page may still be, and what its server called it."""
+
+    version_id: int
+    seen: Seen
+
+
+def _known(session: Session, tenant: str, job: FetchPage) -> _Known | None:
+    """None where there is more to do than to see that the page is as it was."""
+    document = catalog.get(session, tenant, str(job.document_id))
+    current = session.get(DocumentVersion, document.version_id) if document.version_id else None
+    if current is None or current.url != urls.checked(job.url) or current.fields != job.about().fields():
+        return None
+    if not (current.etag or current.last_modified) or not searchable(session, document.id):
+        return None
+    return _Known(current.id, Seen(current.etag, current.last_modified))
+
+
+def _unchanged(session: Session, claim: Claim, job: FetchPage, known: _Known | None) -> dict[str, Any] | None:
+    """The job's result; None where another version has become current meanwhile."""
+    ledger.hold(session, claim)
+    document = catalog.get(session, claim.tenant, str(job.document_id), lock=True)
+    if known is None or document.version_id != known.version_id:
+        return None
+    return still_so(document, session.get_one(DocumentVersion, known.version_id), clock.now())
+
+
 def _keep(session: Session, claim: Claim, job: FetchPage, page: Page) -> int:
     ledger.hold(session, claim)
     catalog.get(session, claim.tenant, str(job.document_id), lock=True)
     content = Content(
-        page.format, page.text, resolved_url=page.url, status_code=page.status_code, fetched_at=clock.now()
+        page.format,
+        page.text,
+        resolved_url=page.url,
+        status_code=page.status_code,
+        fetched_at=clock.now(),
+        etag=page.etag,
+        last_modified=page.last_modified,
     )
     return receive(session, job.document_id, job.about(), content, tenant=claim.tenant)

@@ -137,4 +137,6 @@ def make_stack_env(database_url: str, redis_url: str, folder: Path) -> dict[str,
         "MILLRACE_GRACE_S": "5",
         "MILLRACE_RETRY_DELAYS": "0.2,0.2,0.2",
         "MILLRACE_FETCH_PRIVATE": "true",
+        "MILLRACE_FETCH_HOST_DELAY_S": "0",
+        "MILLRACE_CHROMIUM_SANDBOX": "false",
     }

@@ -10,7 +10,7 @@ from app.core.db import UtcDateTime
 from app.jobs.models import JobId
 
 revision = "0020"
-down_revision = "0017"
+down_revision = "0019"
 branch_labels = None
 depends_on = None
 
