@@ -202,6 +202,9 @@ class Settings(BaseSettings):
     changedetection_timeout_s: float = Field(
         15.0, gt=0, le=300, description="Seconds changedetection.io may take to answer."
     )
+    fetcher: Literal["auto", "builtin"] = Field(
+        "auto", description="What reads pages: auto takes Firecrawl where one is set up."
+    )
     fetch_private: bool = Field(False, description="Whether pages on private addresses may be fetched.")
     fetch_timeout_s: float = Field(20.0, gt=0, description="Seconds a page may take to arrive.")
     fetch_connect_timeout_s: float = Field(5.0, gt=0, description="Seconds a page's server may take to let us in.")

@@ -31,8 +31,9 @@ from app.core.errors import (
     TimeLimitExceeded,
 )
 from app.documents.accept import About, Content, find_or_make, known_id, version_of
+from app.documents.draft import Draft
 from app.documents.given import GivenDocument
-from app.documents.ingest import Draft, cut, extract_body, make_current
+from app.documents.ingest import cut, extract_body, make_current
 from app.documents.jobs import BatchDocuments
 from app.documents.models import BatchLine, Document, DocumentVersion
 from app.documents.quota import within

@@ -9,10 +9,6 @@ from __future__ import annotations
 import asyncio
 import tempfile
 from bisect import bisect_right
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +22,11 @@ from app.core.errors import InvalidInput, NotFound
 from app.core.settings import get_settings
 from app.documents.accept import About, describe
 from app.documents.chunk import chunker
+from app.documents.draft import Draft, result_of
 from app.documents.models import Document, DocumentVersion
 from app.documents.sniff import sniff
 from app.documents.text import clean, clean_line, detect_language, first_heading, scrub
+from app.documents.unchanged import end_unchanged, lasting, says_the_same
 from app.documents.uploads import Original, accept_attachments, safe_name
 from app.jobs import lanes, ledger
 from app.jobs.ledger import Claim
@@ -37,39 +35,13 @@ from app.search import generations
 from app.search.analyzer import packed_terms
 from app.search.embed import embedder
 from app.search.index import NewChunk, pack_terms, replace_document
-from app.search.models import Chunk, vector_of
-from app.search.vectors import Made, make
+from app.search.vectors import make
 
 EXTRACT_LIMIT_S = 60.0
 EXTRACT_FILE = "app.documents.extract.file:extract_file"
 # A scanned book takes its time.
 EXTRACT_FILE_LIMIT_S = 3000.0
-_DESCRIBED = ("title", "description", "language", "country", "is_mobile", "tags", "source")
 EXTRACT_HTML = "app.documents.extract.html:extract_html"  # by name: its libraries are loaded in the lanes alone
-
-
-@dataclass(slots=True)
-class Draft:
-    """The version on its way, and how long each step took."""
-
-    text: str = ""
-    fields: dict[str, Any] = field(default_factory=dict)
-    language: str | None = None
-    pages: list[tuple[int, int]] = field(default_factory=list)  # where each begins, and its number
-    attachments: list[Original] = field(default_factory=list)
-    chunks: list[NewChunk] = field(default_factory=list)
-    terms: list[bytes] = field(default_factory=list)
-    document_terms: bytes = b""
-    made: Made = field(default_factory=Made)
-    tokens: int = 0
-    embedded: int = 0
-    timings_ms: dict[str, float] = field(default_factory=dict)
-
-    @contextmanager
-    def timed(self, stage: str) -> Iterator[None]:
-        started = clock.monotonic()
-        yield
-        self.timings_ms[stage] = round(1000 * (clock.monotonic() - started), 2)
 
 
 async def ingest(document_id: int, version_id: int, progress: Progress, *, anew: bool = False) -> dict[str, Any]:
@@ -105,7 +77,7 @@ async def ingest(document_id: int, version_id: int, progress: Progress, *, anew:
     with draft.timed("index"):
         status = await in_transaction(_index, claim, document_id, version_id, draft)
     progress.report(len(draft.chunks), len(draft.chunks))
-    return _result(status, document_id, version_id, draft)
+    return result_of(status, document_id, version_id, draft)
 
 
 def _begin(
@@ -116,11 +88,13 @@ def _begin(
     document, version = _locked(session, claim.tenant, document_id, version_id)
     if version.state != "received":  # a second run of the job
         status = "indexed" if version.state == "current" else version.state
-        return version, _result(status, document_id, version_id, Draft())
+        return version, result_of(status, document_id, version_id, Draft())
     current = session.get(DocumentVersion, document.version_id) if document.version_id else None
-    if anew or current is None or current.content_hash != version.content_hash or current.fields != version.fields:
+    if anew or current is None or current.content_hash != version.content_hash:
         return version, None
-    return version, _unchanged(session, document, version, current, Draft())
+    if lasting(current.fields) != lasting(version.fields):
+        return version, None
+    return version, end_unchanged(session, document, version, current, Draft())
 
 
 def _as_before(
@@ -130,39 +104,9 @@ def _as_before(
     ledger.hold(session, claim)
     document, version = _locked(session, claim.tenant, document_id, version_id)
     current = session.get(DocumentVersion, document.version_id) if document.version_id else None
-    if current is None or current.id > version_id or current.text != draft.text:
+    if current is None or current.id > version_id or not says_the_same(document, current, draft):
         return None
-    said = {name: getattr(document, name) for name in _DESCRIBED} | {"metadata": document.meta}
-    if any(draft.fields[name] != value for name, value in said.items()):
-        return None
-    return _unchanged(session, document, version, current, draft)
-
-
-def _unchanged(
-    session: Session, document: Document, version: DocumentVersion, current: DocumentVersion, draft: Draft
-) -> dict[str, Any] | None:
-    """End the version as one that says nothing new; None where the document lacks vectors that are searched now."""
-    if not searchable(session, document.id):
-        return None
-    if current.url == version.url:
-        current.etag, current.last_modified = version.etag, version.last_modified
-    version.state, version.body, version.html = "unchanged", None, None
-    return still_so(document, current, version.fetched_at, draft)
-
-
-def searchable(session: Session, document_id: int) -> bool:
-    """Whether all of its chunks have vectors of the model that is searched with."""
-    searched = generations.live(session)[0].generation
-    without = sa.select(Chunk.id).where(Chunk.document_id == document_id, vector_of(searched).is_(None))
-    return session.scalar(without.limit(1)) is None
-
-
-def still_so(
-    document: Document, current: DocumentVersion, fetched_at: datetime, draft: Draft | None = None
-) -> dict[str, Any]:
-    """What ingest() returns of a document whose current version was found unchanged; both know when."""
-    current.fetched_at = document.fetched_at = fetched_at
-    return _result("unchanged", document.id, current.id, draft or Draft()) | {"chunks": document.chunk_count}
+    return end_unchanged(session, document, version, current, draft)
 
 
 def _forget_password(session: Session, claim: Claim, version_id: int) -> None:
@@ -316,15 +260,3 @@ def make_current(session: Session, document: Document, version: DocumentVersion,
         vectors=draft.made.of(hashes),
         beside=draft.made.others(hashes),
     )
-
-
-def _result(status: str, document_id: int, version_id: int, draft: Draft) -> dict[str, Any]:
-    return {
-        "status": status,
-        "document_id": str(document_id),
-        "version_id": str(version_id),
-        "chunks": len(draft.chunks),
-        "embedded": draft.embedded,
-        "tokens": draft.tokens,
-        "timings_ms": draft.timings_ms,
-    }

@@ -11,22 +11,25 @@ from typing import Any
 from sqlalchemy.orm import Session
 
 from app.clients import firecrawl
-from app.core import clock
 from app.core.db import in_transaction, read
 from app.core.errors import Conflict, InvalidInput, Later, NotFound, Rejected, Unavailable
+from app.core.logging import get_logger
 from app.documents import quota
-from app.documents.accept import About, Content
+from app.documents.accept import About
 from app.jobs.families import ANYHOW, WaitForChildren
 from app.jobs.ledger import Claim
 from app.jobs.progress import Progress
 from app.sources import crawl_remote, crawls, frontier
+from app.sources.bring import content_of
 from app.sources.crawl_jobs import Crawl
 from app.sources.crawl_rules import Rules
 from app.sources.fetch import Page
-from app.sources.links import links_of
+from app.sources.links import look
 from app.sources.models import CrawlPage, CrawlSession
-from app.sources.sitemap import sitemap_urls
+from app.sources.sitemap import entries
 from app.sources.visit import visit
+
+log = get_logger(__name__)
 
 # A host that asks for more patience than this is not waited for; its page is tried again later.
 LONGEST_PAUSE_S = 120.0
@@ -66,14 +69,27 @@ async def _run(job: Crawl, row: CrawlSession, progress: Progress) -> None:
     claim, rules = progress.claim, job.rules()
     progress.report(stage="fetch", message=job.url)
     if job.sitemap != "skip" and not row.extra.get("sitemap_read"):
-        found = [url for url in await sitemap_urls(job.url) if rules.takes(url)]
-        await in_transaction(_with_sitemap, claim, found, job.limit)
+        await in_transaction(_with_sitemap, claim, await _named(job, rules), job.limit)
     while (page := await in_transaction(frontier.next_page, claim)) is not None:
         counts = await read(frontier.counts, claim.id)
         progress.report(counts.done, min(counts.total, job.limit), unit="pages", message=page.url)
         await _page(job, rules, page, progress)
     counts = await read(frontier.counts, claim.id)
     progress.report(counts.done, max(counts.total, 1), unit="pages")
+
+
+async def _named(job: Crawl, rules: Rules) -> list[str]:
+    """What the sitemap names of this crawl's pages; nothing where robots may not even look."""
+    found: list[str] = []
+    try:
+        async for entry in entries(job.url):
+            if rules.takes(entry.url):
+                found.append(entry.url)
+            if len(found) >= job.limit:
+                break
+    except Rejected as error:
+        log.info("crawl_without_sitemap", url=job.url, reason=error.message)
+    return found
 
 
 def _with_sitemap(session: Session, claim: Claim, found: list[str], most: int) -> None:
@@ -87,7 +103,7 @@ async def _page(job: Crawl, rules: Rules, page: CrawlPage, progress: Progress) -
     claim = progress.claim
     try:
         found = await _patiently(page)
-        links = await links_of(found)
+        links = await look(found)
         if links.noindex:
             raise Rejected("the page asks not to be indexed", code="noindex")
     except (Unavailable, Later) as error:
@@ -98,7 +114,7 @@ async def _page(job: Crawl, rules: Rules, page: CrawlPage, progress: Progress) -
         await in_transaction(frontier.leave, claim, page.id, error, state=state)
         return
     ends_here = page.depth >= job.max_depth or job.sitemap == "only"
-    wanted = [] if ends_here else [url for url in links.urls if rules.takes(url)]
+    wanted = [] if ends_here else [url for url in links.links if rules.takes(url)]
     try:
         await in_transaction(_taken, claim, job, page, found, wanted)
     except (Conflict, InvalidInput, NotFound) as error:
@@ -106,16 +122,10 @@ async def _page(job: Crawl, rules: Rules, page: CrawlPage, progress: Progress) -
 
 
 def _taken(session: Session, claim: Claim, job: Crawl, page: CrawlPage, found: Page, wanted: list[str]) -> None:
-    content = Content(
-        found.format,
-        found.text,
-        resolved_url=found.url,
-        status_code=found.status_code,
-        crawl_session=claim.id,
-        fetched_at=clock.now(),
-    )
     about = job.about(About(url=page.url))
-    quota.within(session, claim.tenant, frontier.take, claim, page.id, about, content, wanted, job.limit)
+    quota.within(
+        session, claim.tenant, frontier.take, claim, page.id, about, content_of(found, claim.id), wanted, job.limit
+    )
 
 
 async def _patiently(page: CrawlPage) -> Page:

@@ -8,18 +8,20 @@ from sqlalchemy.orm import Session
 
 from app.core import clock
 from app.core.db import in_transaction, read
+from app.core.errors import Later
 from app.documents import catalog, quota, urls
-from app.documents.accept import About, Content, Reach, find_or_make, receive
-from app.documents.ingest import ingest, searchable, still_so
+from app.documents.accept import About, Reach, find_or_make, receive
+from app.documents.ingest import ingest
 from app.documents.models import DocumentVersion
+from app.documents.unchanged import searchable, still_so
 from app.jobs import ledger
 from app.jobs.enqueue import enqueue
 from app.jobs.ledger import Claim
 from app.jobs.models import JobRow
 from app.jobs.progress import Progress
-from app.sources.fetch import NotModified, Page, Seen, target
+from app.sources.bring import Brought, bring
+from app.sources.fetch import NotModified, Seen, target
 from app.sources.jobs import FetchPage
-from app.sources.visit import visit
 
 
 def accept_page(
@@ -44,12 +46,12 @@ async def fetch_and_ingest(job: FetchPage, progress: Progress) -> dict[str, Any]
     spent: dict[str, float] = {}
     started = clock.monotonic()
     known = await read(_known, claim.tenant, job)
-    page = await visit(job.url, seen=known.seen if known else None)
+    page = await bring(job.url, seen=known.seen if known else None)
     if isinstance(page, NotModified):
         ended = await in_transaction(_unchanged, claim, job, known)
         if ended is not None:
             return ended
-        page = await visit(job.url)
+        raise Later(0.0, "the page was indexed anew meanwhile")
     spent["fetch"] = _ms_since(started)
     started = clock.monotonic()
     # The quota's lock first and the job's after it, the order in which requests take them.
@@ -90,16 +92,7 @@ def _unchanged(session: Session, claim: Claim, job: FetchPage, known: _Known | N
     return still_so(document, session.get_one(DocumentVersion, known.version_id), clock.now())
 
 
-def _keep(session: Session, claim: Claim, job: FetchPage, page: Page) -> int:
+def _keep(session: Session, claim: Claim, job: FetchPage, page: Brought) -> int:
     ledger.hold(session, claim)
     catalog.get(session, claim.tenant, str(job.document_id), lock=True)
-    content = Content(
-        page.format,
-        page.text,
-        resolved_url=page.url,
-        status_code=page.status_code,
-        fetched_at=clock.now(),
-        etag=page.etag,
-        last_modified=page.last_modified,
-    )
-    return receive(session, job.document_id, job.about(), content, tenant=claim.tenant)
+    return receive(session, job.document_id, page.about(job.about()), page.content, tenant=claim.tenant)

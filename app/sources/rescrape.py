@@ -7,18 +7,17 @@ from typing import Any
 from sqlalchemy.orm import Session
 
 from app.clients.changedetection import changedetection, is_set_up
-from app.core import clock
 from app.core.db import in_transaction, read
 from app.core.errors import NotFound, Rejected
 from app.documents import catalog, quota
-from app.documents.accept import About, Content, find_or_make, known_id, receive
+from app.documents.accept import About, find_or_make, known_id, receive
 from app.documents.ingest import ingest
 from app.documents.models import Document, DocumentVersion
 from app.jobs import ledger
 from app.jobs.ledger import Claim
 from app.jobs.progress import Progress
 from app.sources import changes
-from app.sources.fetch import Page, fetch
+from app.sources.bring import Brought, bring
 from app.sources.jobs import Rescrape
 from app.sources.models import ChangeEvent
 
@@ -30,7 +29,7 @@ async def rescrape(job: Rescrape, progress: Progress) -> dict[str, Any]:
     event = await in_transaction(changes.begin, claim, job.event_id)
     url = event.url if await read(changes.is_known, event) else await _confirmed(event)
     progress.report(stage="fetch", message=url)
-    page = await fetch(url)
+    page = await bring(url)
     # The quota's lock first and the job's after it, the order in which requests take them.
     document_id, version_id = await in_transaction(quota.within, claim.tenant, _keep, claim, event.id, url, page)
     result = await ingest(document_id, version_id, progress)
@@ -50,7 +49,7 @@ async def _confirmed(event: ChangeEvent) -> str:
         raise Rejected(f"changedetection.io has no watch {event.watch_id}", code="watch_unknown") from error
 
 
-def _keep(session: Session, claim: Claim, event_id: int, url: str, page: Page) -> tuple[int, int]:
+def _keep(session: Session, claim: Claim, event_id: int, url: str, page: Brought) -> tuple[int, int]:
     """The page as a new version of its document, with all that was said of it before."""
     ledger.hold(session, claim)
     event = session.get_one(ChangeEvent, event_id)
@@ -61,10 +60,7 @@ def _keep(session: Session, claim: Claim, event_id: int, url: str, page: Page) -
     document_id = find_or_make(session, about, tenant=claim.tenant) if document is None else document.id
     catalog.get(session, claim.tenant, str(document_id), lock=True)
     event.document_id = document_id
-    content = Content(
-        page.format, page.text, resolved_url=page.url, status_code=page.status_code, fetched_at=clock.now()
-    )
-    return document_id, receive(session, document_id, about, content, tenant=claim.tenant)
+    return document_id, receive(session, document_id, page.about(about), page.content, tenant=claim.tenant)
 
 
 def _as_before(session: Session, document: Document) -> About:

@@ -14,12 +14,20 @@ from app.clients import firecrawl
 from app.clients.firecrawl_errors import PageRejected, TimedOut
 from app.core import clock
 from app.core.db import in_transaction, read
-from app.core.errors import InvalidInput, LaneCrashed, LaneOutOfMemory, OutsideError, TimeLimitExceeded
+from app.core.errors import (
+    InvalidInput,
+    LaneCrashed,
+    LaneOutOfMemory,
+    Later,
+    OutsideError,
+    TimeLimitExceeded,
+    Unavailable,
+)
 from app.documents.ingest import extract_html
 from app.documents.text import scrub_text
 from app.sources import scrape_cache
-from app.sources.fetch import fetch
 from app.sources.models import ScrapedPage
+from app.sources.visit import visit
 
 Handling = Literal["saveAndReturn", "saveOnly", "returnOnly"]
 
@@ -119,13 +127,15 @@ async def _by_firecrawl(wish: Wish) -> ScrapedPage:
 async def _by_ourselves(wish: Wish) -> ScrapedPage:
     try:
         async with asyncio.timeout(wish.timeout_ms / 1000):
-            page = await fetch(wish.url)
+            page = await visit(wish.url)
             html = page.format == "html"
             cleaned: str | None = page.text
             if html:
                 _, cleaned = await extract_html(page.text, page.url) if wish.clean else (None, None)
     except TimeoutError as error:
         raise TimedOut(f"{wish.url} took longer than {wish.timeout_ms} ms", code="scrape_timeout") from error
+    except Later as error:
+        raise Unavailable(error.message, code=error.code, retry_after_s=error.retry_after_s) from error
     except (OutsideError, InvalidInput) as error:
         raise PageRejected(error.message, code=error.code) from error
     except _TRIPPED as error:

@@ -11,7 +11,8 @@ import sqlalchemy as sa
 from app.core.db import database
 from app.core.errors import Cancelled, Conflict, InvalidInput, NotFound, Stale, Unavailable
 from app.documents import ingest
-from app.documents.ingest import Draft, cut
+from app.documents.draft import Draft
+from app.documents.ingest import cut
 from app.documents.models import DocumentVersion
 from app.jobs import ledger, moves
 from app.jobs.definition import Job
