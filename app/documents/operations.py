@@ -23,6 +23,9 @@ NAMES = {
     "index": ("qdrant", "index_chunks"),
 }
 WHOLE = ("indexing", "index_document")
+_PAGE = sa.select(DocumentVersion.url, DocumentVersion.crawl_session).where(
+    DocumentVersion.id == sa.bindparam("id"), DocumentVersion.tenant == sa.bindparam("tenant")
+)
 
 
 def note_end(session: Session, row: JobRow) -> None:
@@ -56,7 +59,5 @@ def _steps(row: JobRow) -> list[Step]:
 def _page(session: Session, row: JobRow) -> tuple[str | None, str | None]:
     """Address and crawl of what was indexed; the address of a page that could not be fetched stands in its payload."""
     version_id: Any = (row.result or {}).get("version_id") or row.payload.get("version_id")
-    version = DocumentVersion
-    query = sa.select(version.url, version.crawl_session).where(version.tenant == row.tenant)
-    found = version_id and session.execute(query.where(version.id == int(version_id))).one_or_none()
+    found = version_id and session.execute(_PAGE, {"id": int(version_id), "tenant": row.tenant}).one_or_none()
     return (found.url, found.crawl_session) if found else (row.payload.get("url"), None)

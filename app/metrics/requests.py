@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Sequence
 from datetime import datetime
 from itertools import islice
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import sqlalchemy as sa
 from sqlalchemy.exc import SQLAlchemyError
@@ -27,6 +27,8 @@ from app.metrics.models import RequestMetric
 MOST_HELD = 10_000
 BATCH = 500
 EVERY_S = 1.0
+
+_INSERT = sa.insert(cast(sa.Table, RequestMetric.__table__))
 
 log = get_logger(__name__)
 
@@ -104,7 +106,7 @@ class Recorder:
 
 
 def write(session: Session, timings: Sequence[Timing]) -> None:
-    session.execute(sa.insert(RequestMetric), [_row(timing) for timing in timings])
+    session.execute(_INSERT, [_row(timing) for timing in timings])
 
 
 def _row(timing: Timing) -> dict[str, object]:
