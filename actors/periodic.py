@@ -27,7 +27,7 @@ from app.jobs import functions, schedules, timetable
 # Whose definitions a schedule may name, beside those of MILLRACE_MODULES. Nothing heavy: no actor, no model.
 DEFINITIONS = (
     "app.documents.jobs", "app.jobs.pipeline", "app.retention.jobs", "app.search.jobs", "app.search.timetable",
-    "app.sources.jobs", "app.sources.timetable",
+    "app.sources.crawl_jobs", "app.sources.jobs", "app.sources.timetable",
 )  # fmt: skip
 WAITING_S = 1.0
 

@@ -6,8 +6,8 @@ from typing import Any
 
 from actors.runtime import job_actor
 from app.jobs.progress import Progress
-from app.sources import crawl_remote, crawling, folder, reconcile, watching
-from app.sources.crawl_jobs import Crawl, StopCrawl
+from app.sources import crawl_check, crawl_remote, crawling, folder, reconcile, watching
+from app.sources.crawl_jobs import CheckCrawls, Crawl, StopCrawl
 from app.sources.jobs import FetchPage, ReconcileChanges, Rescrape, ScanFolder, SyncWatches
 from app.sources.pages import fetch_and_ingest
 from app.sources.rescrape import rescrape
@@ -46,3 +46,8 @@ async def crawl_site(job: Crawl, progress: Progress) -> dict[str, Any]:
 @job_actor(StopCrawl)
 async def stop_crawl(job: StopCrawl, progress: Progress) -> dict[str, Any]:
     return await crawl_remote.stop(job)
+
+
+@job_actor(CheckCrawls)
+async def check_crawls(job: CheckCrawls, progress: Progress) -> dict[str, Any]:
+    return await crawl_check.check(progress)

@@ -62,7 +62,7 @@ async def start_crawl(request: Request, caller: CollectionCaller, once: OnceOnly
         job = enqueue(
             session, Crawl(url=url, collection=collection, **fields), tenant=caller.tenant, request_id=caller.request_id
         )
-        crawls.begin(session, caller.tenant, job.id, operation="crawl", base_url=url)
+        crawls.begin(session, caller.tenant, job.id, operation="crawl", base_url=url, job_id=job.id)
         return answer_of(job, {"crawl_id": job.id})
 
     return await answered(request, caller.tenant, await once.run(caller.tenant, work))

@@ -13,6 +13,7 @@ import typer
 
 from app.cli import exits, kinds_words
 from app.cli.collections_words import collections
+from app.cli.crawl_words import crawl
 from app.cli.dead_words import dead
 from app.cli.deliveries_words import deliveries
 from app.cli.exits import EXITS, Quit
@@ -53,6 +54,7 @@ app.add_typer(models, name="models")
 app.add_typer(index, name="index")
 app.add_typer(imports, name="import")
 app.add_typer(collections, name="collections")
+app.add_typer(crawl, name="crawl")
 app.add_typer(watch, name="watch")
 app.add_typer(deliveries, name="deliveries")
 app.add_typer(keys, name="keys")

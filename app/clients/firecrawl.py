@@ -108,14 +108,12 @@ class Firecrawl:
     async def batch_status(self, batch_id: str, *, after: str | None = None, limit: int | None = None) -> Progress:
         return await self._status(_batch(batch_id), after, limit)
 
-    async def crawl_pages(self, crawl_id: str) -> AsyncIterator[Progress]:
+    def crawl_pages(self, crawl_id: str) -> AsyncIterator[Progress]:
         """All that the crawl has brought until now, a part at a time; `next` may go on where nothing is yet."""
-        part, seen = await self.crawl_status(crawl_id), set[str]()
-        yield part
-        while part.next and part.data and part.next not in seen:
-            seen.add(part.next)
-            part = await self.crawl_status(crawl_id, after=part.next)
-            yield part
+        return self._pages(_crawl(crawl_id))
+
+    def batch_pages(self, batch_id: str) -> AsyncIterator[Progress]:
+        return self._pages(_batch(batch_id))
 
     async def cancel_crawl(self, crawl_id: str) -> None:
         """Raises Conflict where it has ended, NotFound."""
@@ -154,6 +152,14 @@ class Firecrawl:
 
     async def close(self) -> None:
         await self._client.aclose()
+
+    async def _pages(self, path: str) -> AsyncIterator[Progress]:
+        part, seen = await self._status(path, None, None), set[str]()
+        yield part
+        while part.next and part.data and part.next not in seen:
+            seen.add(part.next)
+            part = await self._status(path, part.next, None)
+            yield part
 
     async def _status(self, path: str, after: str | None, limit: int | None) -> Progress:
         if after is not None:

@@ -32,6 +32,18 @@ def _ended(session: Session, job: JobRow) -> None:
         enqueue(session, StopCrawl(remote_id=row.remote_id), tenant=job.tenant, request_id=job.request_id)
 
 
+class CheckCrawls(
+    Job,
+    kind="sources.check_crawls",
+    queue="fetch",
+    time_limit_s=3600,
+    retry_delays=(30.0, 120.0),
+    open_to="write",
+    unique_key=lambda job: "check",
+):
+    """Ask Firecrawl after crawls whose events did not come, and after pages of those that have ended."""
+
+
 class Crawl(
     Job,
     kind="sources.crawl",

@@ -17,11 +17,14 @@ from app.documents.models import DocumentVersion
 from app.documents.text import clean_line
 from app.jobs.models import JobRow
 from app.jobs.states import OPEN
+from app.jobs.timetable import DEFAULT_TENANT
 from app.jobs.view import moment
 from app.sources.firecrawl_events import Event
 from app.sources.models import CrawlPage, CrawlSession, Delivery
 
-_STATE_OF_END = {"completed": "completed", "failed": "failed", "cancelled": "cancelled"}
+# Runs whose answer is their end.
+_ENDS_AT_ONCE = {"search", "scrape", "map"}
+ENDED = ("completed", "failed", "cancelled")
 MOST_PAGES = 10_000
 
 
@@ -33,24 +36,38 @@ def follow(session: Session, tenant: str, event: Event) -> CrawlSession:
     row.base_url = row.base_url or (clean_line(url, 2000) if isinstance(url, str) else None)
     row.initiated_at = row.initiated_at or _time(event.metadata.get("initiated_at"))
     row.extra = {**row.extra, **event.metadata}
-    if row.state in _STATE_OF_END.values():
+    if row.state in ENDED:
         return row
     if row.state == "pending":
         row.state, row.started_at = "in_progress", clock.now()
     failed = not event.success and event.step != "page"
     if event.ends or failed:
-        row.state = "failed" if failed else _STATE_OF_END[event.step]
+        row.state = "failed" if failed else event.step
         row.success = row.state == "completed"
         row.completed_at = clock.now()
         row.error_message = clean_line(event.error, 2000) or ("no reason was given" if row.state == "failed" else None)
     return row
 
 
-def begin(session: Session, tenant: str, crawl_id: str, *, operation: str, base_url: str | None) -> CrawlSession:
-    """The crawl that somebody here asked for: pending until an event tells of it, which may have come before."""
+def begin(
+    session: Session,
+    tenant: str,
+    crawl_id: str,
+    *,
+    operation: str,
+    base_url: str | None,
+    job_id: str | None = None,
+) -> CrawlSession:
+    """The crawl that somebody here asked for: pending until an event tells of it, which may have come before.
+
+    Where nothing more will come it has ended.
+    """
     row = _found_or_made(session, tenant, crawl_id, operation, "pending")
     row.base_url = row.base_url or clean_line(base_url, 2000)
     row.initiated_at = row.initiated_at or row.started_at
+    row.job_id = job_id
+    if operation in _ENDS_AT_ONCE:
+        row.state, row.success, row.completed_at = "completed", True, clock.now()
     return row
 
 
@@ -58,7 +75,7 @@ def cancel(session: Session, tenant: str, crawl_id: str) -> None:
     """Note that it was cancelled where it runs; one that is not known, or has ended, stays as it is."""
     wanted = (CrawlSession.tenant == tenant, CrawlSession.crawl_id == crawl_id)
     row = session.scalars(sa.select(CrawlSession).where(*wanted).with_for_update()).one_or_none()
-    if row is not None and row.state not in _STATE_OF_END.values():
+    if row is not None and row.state not in ENDED:
         row.state, row.success, row.completed_at = "cancelled", False, clock.now()
 
 
@@ -77,6 +94,11 @@ def is_asked_for(session: Session, crawl_id: str) -> bool:
     """Whether this is Firecrawl's part of a crawl of ours, whose job asks for its pages itself."""
     query = sa.select(CrawlSession.id).where(CrawlSession.remote_id == crawl_id)
     return session.scalar(query.limit(1)) is not None
+
+
+def tenant_of(session: Session, crawl_id: str) -> str | None:
+    """Who began it here, by way of the proxy; None where nobody did."""
+    return session.scalar(sa.select(CrawlSession.tenant).where(CrawlSession.crawl_id == crawl_id).limit(1))
 
 
 def get(session: Session, tenant: str, crawl_id: str) -> CrawlSession:
@@ -146,7 +168,10 @@ def _pages(session: Session, row: CrawlSession) -> list[dict[str, Any]]:
 def _failures(session: Session, row: CrawlSession) -> list[dict[str, Any]]:
     """Pages that the sender could not have, or that could not be taken: they have no version."""
     query = sa.select(Delivery.failures, Delivery.received_at).where(
-        Delivery.tenant == row.tenant, Delivery.crawl_id == row.crawl_id, Delivery.failures.is_not(None)
+        # Deliveries are the first tenant's, whoever began the crawl.
+        Delivery.tenant.in_({row.tenant, DEFAULT_TENANT}),
+        Delivery.crawl_id == row.crawl_id,
+        Delivery.failures.is_not(None),
     )
     told = [
         (one["url"], one["error"], at)

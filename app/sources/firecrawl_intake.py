@@ -56,6 +56,7 @@ class Firecrawl:
         if told.crawl_id is not None and crawls.is_asked_for(session, told.crawl_id):
             return Answered(200, {"status": "acknowledged", "event_type": told.type})
         if told.crawl_id is not None:
+            tenant = crawls.tenant_of(session, told.crawl_id) or tenant
             crawls.follow(session, tenant, told)
         if not told.success:
             message = "Failed event received and logged"

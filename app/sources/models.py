@@ -56,6 +56,7 @@ class CrawlSession(Base):
     __table_args__ = (
         sa.Index("uq_crawl_session", "tenant", "crawl_id", unique=True),
         sa.Index("ix_crawl_session_remote", "remote_id"),
+        sa.Index("ix_crawl_session_crawl", "crawl_id"),
         {"sqlite_autoincrement": True},
     )
 
@@ -73,6 +74,10 @@ class CrawlSession(Base):
     initiated_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
     started_at: Mapped[datetime] = mapped_column(UtcDateTime)
     completed_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    # Of another's crawl: when Firecrawl was last asked after it.
+    checked_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    # Of a crawl of ours: its job.
+    job_id: Mapped[str | None] = mapped_column(sa.String(36))
 
 
 class ChangeEvent(Base):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from app.core.settings import get_settings
 from app.jobs.timetable import Schedule
+from app.sources.crawl_jobs import CheckCrawls
 from app.sources.jobs import ReconcileChanges, ScanFolder, SyncWatches
 
 if get_settings().watch_folder is not None:
@@ -12,3 +13,5 @@ if get_settings().watch_folder is not None:
 if get_settings().changedetection_url:
     Schedule("watches of pages", SyncWatches(), every_s=60)
     Schedule("missed changes", ReconcileChanges(), every_s=900)
+
+Schedule("crawls that went quiet", CheckCrawls(), every_s=300)

@@ -17,7 +17,10 @@ depends_on = None
 
 def upgrade() -> None:
     op.add_column("crawl_session", sa.Column("remote_id", sa.String(length=255), nullable=True))
+    op.add_column("crawl_session", sa.Column("checked_at", UtcDateTime, nullable=True))
+    op.add_column("crawl_session", sa.Column("job_id", sa.String(length=36), nullable=True))
     op.create_index("ix_crawl_session_remote", "crawl_session", ["remote_id"])
+    op.create_index("ix_crawl_session_crawl", "crawl_session", ["crawl_id"])
     op.create_table(
         "crawl_page",
         sa.Column("id", Big, primary_key=True),
@@ -41,5 +44,7 @@ def upgrade() -> None:
 
 def downgrade() -> None:
     op.drop_table("crawl_page")
+    op.drop_index("ix_crawl_session_crawl", "crawl_session")
     op.drop_index("ix_crawl_session_remote", "crawl_session")
-    op.drop_column("crawl_session", "remote_id")
+    for column in ("remote_id", "checked_at", "job_id"):
+        op.drop_column("crawl_session", column)
