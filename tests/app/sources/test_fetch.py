@@ -7,6 +7,7 @@ import gzip
 import tracemalloc
 import zlib
 from datetime import timedelta
+from typing import Any
 
 import pytest
 from sqlalchemy.orm import Session
@@ -270,6 +271,41 @@ def test_a_url_alone_becomes_a_document(db: Database, settings_env: SettingsEnv,
     hit = desk.find("rad wasser", mode="keyword")["results"][0]
     assert (hit["title"], hit["metadata"]["tags"], hit["metadata"]["language"]) == ("Mühlen", ["x"], "de")
     assert run()["status"] == "unchanged"
+
+
+def test_a_page_that_its_server_says_is_unchanged(
+    db: Database, settings_env: SettingsEnv, redis_url: str, site: Site
+) -> None:
+    """The job ends with one small answer; anything else that is new about the document is still taken in."""
+    url = db.engine.url.render_as_string(hide_password=False)
+    settings_env(fetch_private="true", database_url=url, redis_url=redis_url, fetch_host_delay_s=0)
+    desk = Desk(database())
+    worker = uuid7()
+    desk.db.transaction(workers.register, worker, ["fetch"], 1, None)
+
+    def run(**about: Any) -> tuple[dict[str, Any], list[int]]:
+        before = len(site.requests)
+        row = desk.db.transaction(accept_page, About(url=f"{site.url}/page", **about), tenant=TENANT)
+        claim = desk.db.transaction(ledger.claim, [row.id], worker)[0]
+        job = FetchPage.load(claim.payload, claim.payload_version)
+        result = asyncio.run(fetch_and_ingest(job, Progress(claim, Teller(lambda claim, snapshot: None))))
+        return result, [len(asked.headers.get("if-none-match", "")) for asked in site.requests[before:]]
+
+    site.pages["/page"] = Answer(HTML.encode(), headers={"content-type": "text/html; charset=utf-8", "etag": '"1"'})
+    first, asked = run()
+    assert first["status"] == "indexed" and asked == [0, 0]
+    fetched_at = desk.db.read(catalog.get, TENANT, first["document_id"]).fetched_at
+    again, asked = run()
+    assert again["status"] == "unchanged" and asked == [3]
+    assert (again["version_id"], again["chunks"]) == (first["version_id"], first["chunks"])
+    seen_at = desk.db.read(catalog.get, TENANT, first["document_id"]).fetched_at
+    assert fetched_at is not None and seen_at is not None and seen_at > fetched_at
+    tagged, asked = run(tags=("new",))
+    assert tagged["status"] == "indexed" and asked == [0]
+    site.pages["/page"].headers["etag"] = '"2"'
+    same, asked = run(tags=("new",))
+    assert same["status"] == "unchanged" and asked == [3], "sent again, and the same"
+    assert run(tags=("new",))[1] == [3] and site.requests[-1].headers["if-none-match"] == '"2"'
 
 
 def test_a_page_beyond_the_quota_fails_and_leaves_what_there_was(
