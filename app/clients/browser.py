@@ -126,9 +126,17 @@ async def _let_go(process: asyncio.subprocess.Process) -> None:
     """Let go of the leash, and wait until the keeper has seen to the end of all."""
     if process.stdin is not None:
         process.stdin.close()
-    ended = asyncio.ensure_future(process.wait())
+    ended = asyncio.ensure_future(_ended(process))
     await settled(asyncio.ensure_future(asyncio.wait({ended}, timeout=GRACE_S)))
     if not ended.done():
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         await settled(ended)
+
+
+async def _ended(process: asyncio.subprocess.Process) -> None:
+    """Its pipes are read to the end: one with something left in it would stay open."""
+    for stream in (process.stdout, process.stderr):
+        while stream is not None and await stream.read(_CHUNK):
+            pass
+    await process.wait()
