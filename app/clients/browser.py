@@ -9,6 +9,7 @@ import signal
 import sys
 from contextlib import suppress
 from pathlib import Path
+from weakref import WeakKeyDictionary
 
 from app.clients import browser_keeper
 from app.clients.browser_proxy import GuardedProxy
@@ -34,6 +35,9 @@ _CHUNK = 64 * 1024
 
 log = get_logger(__name__)
 
+# Who may open one now; a semaphore belongs to the loop it is waited on in.
+_places: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Semaphore] = WeakKeyDictionary()
+
 
 def chromium() -> str | None:
     """The program's path; None where there is none here."""
@@ -50,7 +54,8 @@ async def render(url: str) -> str:
     program, settings = chromium(), get_settings()
     if program is None:
         raise Unavailable("there is no Chromium on this machine", code="no_chromium")
-    async with GuardedProxy(most_bytes=8 * settings.fetch_max_bytes, never=CALLS_OF_ITS_OWN) as proxy:
+    place = _places.setdefault(asyncio.get_running_loop(), asyncio.Semaphore(settings.chromium_count))
+    async with place, GuardedProxy(most_bytes=8 * settings.fetch_max_bytes, never=CALLS_OF_ITS_OWN) as proxy:
         command = _command(program, proxy.port, url, settings)
         process = await asyncio.create_subprocess_exec(
             *command,

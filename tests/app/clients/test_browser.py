@@ -81,9 +81,12 @@ rtc.createDataChannel('x'); rtc.createOffer().then(o => rtc.setLocalDescription(
 setTimeout(() => document.getElementById('x').textContent = 'done', 1500);
 </script></body></html>"""
     html = asyncio.run(render(f"data:text/html,{quote(page)}"))
-    listener.close()
     assert ">done</p>" in html
     assert (site.asked, knocks) == ([], [])
+    browser(fetch_private="true")
+    asyncio.run(render(f"data:text/html,{quote(page)}"))
+    assert site.asked and knocks, "where it may, it does"
+    listener.close()
 
 
 def _count(listener: socket.socket, knocks: list[object]) -> None:
@@ -111,9 +114,22 @@ def test_a_page_that_eats_memory_is_ended(browser: SettingsEnv, site: Site) -> N
     site.pages["/"] = Answer(
         b"<html><body><script>let a = []; for (;;) a.push(new Uint8Array(20000000).fill(7))</script></body></html>"
     )
-    with pytest.raises((Rejected, Unavailable)):
+    with pytest.raises(Rejected) as refused:
         asyncio.run(render(f"{site.url}/"))
-    assert _left_of(site.url) == []
+    assert refused.value.code == "chromium_memory" and _left_of(site.url) == []
+
+
+def test_no_more_are_open_than_may_be(browser: SettingsEnv, site: Site) -> None:
+    browser(chromium_count=1)
+    site.pages["/"] = Answer(SCRIPT.encode())
+    site.pages["/words"] = Answer(b"one after the other")
+
+    async def both() -> list[str]:
+        return await asyncio.gather(*(render(f"{site.url}/") for _ in range(2)))
+
+    assert all("one after the other</p>" in html for html in asyncio.run(both()))
+    asked = [path for path, _ in site.asked if path != "/favicon.ico"]
+    assert asked == ["/", "/words", "/", "/words"]
 
 
 def test_a_page_that_grows_too_large_is_ended(browser: SettingsEnv, site: Site) -> None:
