@@ -37,6 +37,7 @@ tests() {
     have xz || wanted="$wanted xz-utils"
     have openssl || wanted="$wanted openssl"
     have tesseract || wanted="$wanted tesseract-ocr"
+    have chromium || wanted="$wanted chromium"
     have promtool || wanted="$wanted prometheus"
     have zsh || wanted="$wanted zsh"
     have fish || wanted="$wanted fish"

@@ -9,6 +9,7 @@ import signal
 import sys
 from contextlib import suppress
 from pathlib import Path
+from weakref import WeakKeyDictionary
 
 from app.clients import browser_keeper
 from app.clients.browser_proxy import GuardedProxy
@@ -34,6 +35,9 @@ _CHUNK = 64 * 1024
 
 log = get_logger(__name__)
 
+# Who may open one now; a semaphore belongs to the loop it is waited on in.
+_places: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Semaphore] = WeakKeyDictionary()
+
 
 def chromium() -> str | None:
     """The program's path; None where there is none here."""
@@ -50,7 +54,8 @@ async def render(url: str) -> str:
     program, settings = chromium(), get_settings()
     if program is None:
         raise Unavailable("there is no Chromium on this machine", code="no_chromium")
-    async with GuardedProxy(most_bytes=8 * settings.fetch_max_bytes, never=CALLS_OF_ITS_OWN) as proxy:
+    place = _places.setdefault(asyncio.get_running_loop(), asyncio.Semaphore(settings.chromium_count))
+    async with place, GuardedProxy(most_bytes=8 * settings.fetch_max_bytes, never=CALLS_OF_ITS_OWN) as proxy:
         command = _command(program, proxy.port, url, settings)
         process = await asyncio.create_subprocess_exec(
             *command,
@@ -126,9 +131,17 @@ async def _let_go(process: asyncio.subprocess.Process) -> None:
     """Let go of the leash, and wait until the keeper has seen to the end of all."""
     if process.stdin is not None:
         process.stdin.close()
-    ended = asyncio.ensure_future(process.wait())
+    ended = asyncio.ensure_future(_ended(process))
     await settled(asyncio.ensure_future(asyncio.wait({ended}, timeout=GRACE_S)))
     if not ended.done():
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         await settled(ended)
+
+
+async def _ended(process: asyncio.subprocess.Process) -> None:
+    """Its pipes are read to the end: one with something left in it would stay open."""
+    for stream in (process.stdout, process.stderr):
+        while stream is not None and await stream.read(_CHUNK):
+            pass
+    await process.wait()

@@ -20,6 +20,7 @@ _GLOBAL_UNICAST = ipaddress.IPv6Network("2000::/3")
 _NEVER = tuple(
     ipaddress.ip_network(said)
     for said in (
+        "192.0.0.0/24",  # protocols' own, and what Oracle's machines find their host at
         "192.88.99.0/24",  # relays of 6to4
         "168.63.129.16/32",  # what Azure's machines find their host at
         "2002::/16",  # 6to4, which hides an IPv4 address

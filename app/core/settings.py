@@ -226,6 +226,7 @@ class Settings(BaseSettings):
     chromium_sandbox: bool = Field(
         True, description="Chromium's own sandbox; off where it cannot be had: as root, in most containers."
     )
+    chromium_count: int = Field(2, ge=1, le=64, description="Pages a worker has open in Chromium at once.")
     chromium_memory_mb: int = Field(1024, ge=256, description="Memory all of Chromium may take for a page, MiB.")
 
     firecrawl_url: str = Field(

@@ -15,7 +15,7 @@ class NetworkClosed(RuntimeError):
 
 def _is_local(host: object) -> bool:
     name = host.decode("ascii", "replace") if isinstance(host, bytes) else host
-    if not isinstance(name, str) or name.lower() in LOCAL_NAMES:
+    if not isinstance(name, str) or name.lower().removesuffix(".") in LOCAL_NAMES:
         return True
     try:
         return ipaddress.ip_address(name.split("%")[0]).is_loopback
@@ -24,11 +24,15 @@ def _is_local(host: object) -> bool:
 
 
 def _is_address(host: object) -> bool:
+    """Also one written as a number or a part of one, which no name server is asked for."""
     name = host.decode("ascii", "replace") if isinstance(host, bytes) else str(host)
     try:
         ipaddress.ip_address(name.split("%")[0])
     except ValueError:
-        return False
+        try:
+            socket.inet_aton(name.encode("idna").decode())
+        except (OSError, UnicodeError):
+            return False
     return True
 
 
