@@ -7,11 +7,11 @@ from datetime import UTC, datetime
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from app.core import clock
 from app.core.errors import NotFound
+from app.core.inserts import add_unless_there
 from app.documents.jobs import IngestDocument
 from app.documents.models import DocumentVersion
 from app.documents.text import clean_line
@@ -22,26 +22,60 @@ from app.sources.firecrawl_events import Event
 from app.sources.models import CrawlSession, Delivery
 
 _STATE_OF_END = {"completed": "completed", "failed": "failed", "cancelled": "cancelled"}
+_FOLLOWED = (
+    CrawlSession.id, CrawlSession.state, CrawlSession.base_url, CrawlSession.initiated_at, CrawlSession.extra,
+)  # fmt: skip
 MOST_PAGES = 10_000
 
 
-def follow(session: Session, tenant: str, event: Event) -> CrawlSession:
-    """The crawl as it is after the event: made where no event told of it before, and never opened again."""
+def follow(session: Session, tenant: str, event: Event) -> None:
+    """Bring the crawl up to date with the event: made where no event told of it before, and never opened again.
+
+    Most events are pages, which change nothing of it: they take no lock, else all pages of a crawl would wait for each
+    other's commits.
+    """
     assert event.crawl_id is not None
-    row = _found_or_made(session, tenant, event)
-    url = event.metadata.get("url")
-    row.base_url = row.base_url or (clean_line(url, 2000) if isinstance(url, str) else None)
-    row.initiated_at = row.initiated_at or _time(event.metadata.get("initiated_at"))
-    row.extra = {**row.extra, **event.metadata}
-    if row.state in _STATE_OF_END.values():
-        return row
+    query = sa.select(*_FOLLOWED).where(CrawlSession.tenant == tenant, CrawlSession.crawl_id == event.crawl_id)
+    row = session.execute(query).one_or_none()
+    if row is None:
+        add_unless_there(session, CrawlSession, _new(tenant, event))
+    elif not _changes(row, event):
+        return
+    row = session.execute(query.with_for_update()).one()
+    changes = _changes(row, event)
+    if changes:
+        session.execute(sa.update(CrawlSession).where(CrawlSession.id == row.id).values(changes))
+
+
+def _new(tenant: str, event: Event) -> dict[str, Any]:
+    return {
+        "tenant": tenant,
+        "crawl_id": event.crawl_id,
+        "operation": event.operation,
+        "state": "in_progress",
+        "started_at": clock.now(),
+    }
+
+
+def _changes(row: Any, event: Event) -> dict[str, Any]:
+    """What the event makes other than it is."""
+    changes: dict[str, Any] = {}
+    url, extra = event.metadata.get("url"), {**row.extra, **event.metadata}
+    base_url = clean_line(url, 2000) if isinstance(url, str) else None
+    initiated_at = _time(event.metadata.get("initiated_at"))
+    if row.base_url is None and base_url is not None:
+        changes["base_url"] = base_url
+    if row.initiated_at is None and initiated_at is not None:
+        changes["initiated_at"] = initiated_at
+    if extra != row.extra:
+        changes["extra"] = extra
     failed = not event.success and event.step != "page"
-    if event.ends or failed:
-        row.state = "failed" if failed else _STATE_OF_END[event.step]
-        row.success = row.state == "completed"
-        row.completed_at = clock.now()
-        row.error_message = clean_line(event.error, 2000) or ("no reason was given" if row.state == "failed" else None)
-    return row
+    if row.state in _STATE_OF_END.values() or not (event.ends or failed):
+        return changes
+    state = "failed" if failed else _STATE_OF_END[event.step]
+    reason = clean_line(event.error, 2000) or ("no reason was given" if state == "failed" else None)
+    end = {"state": state, "success": state == "completed", "completed_at": clock.now(), "error_message": reason}
+    return changes | end
 
 
 def get(session: Session, tenant: str, crawl_id: str) -> CrawlSession:
@@ -146,28 +180,6 @@ def _page_metric(page: dict[str, Any]) -> dict[str, Any]:
         "error_message": page["error"],
         "timestamp": moment(page["at"]) if page["at"] else None,
     }
-
-
-def _found_or_made(session: Session, tenant: str, event: Event) -> CrawlSession:
-    wanted = (CrawlSession.tenant == tenant, CrawlSession.crawl_id == event.crawl_id)
-    query = sa.select(CrawlSession).where(*wanted).with_for_update()
-    row = session.scalars(query).one_or_none()
-    if row is not None:
-        return row
-    row = CrawlSession(
-        tenant=tenant,
-        crawl_id=str(event.crawl_id),
-        operation=event.operation,
-        state="in_progress",
-        extra={},
-        started_at=clock.now(),
-    )
-    try:
-        with session.begin_nested():
-            session.add(row)
-    except IntegrityError:  # another event of it, a moment ago
-        return session.scalars(query).one()
-    return row
 
 
 def _time(value: Any) -> datetime | None:

@@ -16,7 +16,6 @@ from app.documents.accept import Accepted, accept
 from app.sources import crawls
 from app.sources.firecrawl_events import Event, Page, parse
 from app.sources.intake import Answered
-from app.sources.models import Delivery
 
 _SIGNATURE = re.compile(r"sha256=([0-9A-Fa-f]{64})")
 
@@ -48,12 +47,12 @@ class Firecrawl:
     def read(self, body: bytes) -> Event:
         return parse(body)
 
-    def apply(self, session: Session, tenant: str, told: Event, delivery: Delivery, request_id: str | None) -> Answered:
+    def apply(self, session: Session, tenant: str, told: Event, delivery_id: int, request_id: str | None) -> Answered:
         if told.crawl_id is not None:
             crawls.follow(session, tenant, told)
         if not told.success:
             message = "Failed event received and logged"
-            said = {"status": "acknowledged", "message": message, "event_id": told.crawl_id or str(delivery.id)}
+            said = {"status": "acknowledged", "message": message, "event_id": told.crawl_id or str(delivery_id)}
             return Answered(200, said, failures=_failures_of(told))
         if told.step != "page":
             return Answered(200, {"status": "acknowledged", "event_type": told.type})

@@ -30,9 +30,7 @@ def fire(port: int, crawl: str, seconds: float, path: str = PATH) -> list[Sent]:
     """What became of each event; all must have been taken at the first try."""
     warm = [page_event(f"{crawl}-warm", n, SENTENCES) for n in range(50)]
     Sender(port, warm, 50, path).start().join(60)
-    events = [
-        page_event(crawl, n, SENTENCES, 0 if n % WITH_HTML else HTML_BYTES) for n in range(int(RATE * seconds))
-    ]
+    events = [page_event(crawl, n, SENTENCES, 0 if n % WITH_HTML else HTML_BYTES) for n in range(int(RATE * seconds))]
     sent = Sender(port, events, RATE, path).start().join(seconds + 60)
     wrong = [(one.status, one.body, one.tries) for one in sent if one.tries > 1 or not one.accepted]
     assert not wrong, wrong[:3]
@@ -94,8 +92,8 @@ def rows(seconds: float = SECONDS, kinds: tuple[str, ...] = DATABASES) -> list[R
 def main() -> None:
     words = sys.argv[1:]
     kinds = tuple(word for word in words if word in DATABASES) or DATABASES
-    seconds = [float(word) for word in words if word not in DATABASES]
-    print(markdown(rows(*seconds[:1] or [SECONDS], kinds)))
+    seconds = next((float(word) for word in words if word not in DATABASES), SECONDS)
+    print(markdown(rows(seconds, kinds)))
 
 
 if __name__ == "__main__":

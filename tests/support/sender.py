@@ -20,10 +20,10 @@ PATH = "/api/webhook/firecrawl"
 SECRET = "a-secret-of-tests-0123456789-abcdef"
 # When a cloud sender gives up on an answer, and how soon this one asks again.
 PATIENCE_S, PAUSE_S = 10.0, 0.25
-WORDS = (
-    "the water turns a wheel and grain becomes flour while millers of old towns along slow rivers keep their stones "
-    "sharp for bread that bakers sell in markets before dawn when carts arrive from farms across wet meadows"
-).split()
+TEXT = """
+the water turns a wheel and grain becomes flour while millers of old towns along slow rivers keep their stones sharp for
+bread that bakers sell in markets before dawn when carts arrive from farms across wet meadows
+"""
 
 Connection = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
@@ -143,8 +143,8 @@ def url_of(crawl: str, number: int) -> str:
 
 def page_event(crawl: str, number: int, sentences: int = 12, html_bytes: int = 0) -> bytes:
     """The `crawl.page` of one page with its own word; with so much HTML, where a sender asked for that as well."""
-    chance = random.Random(number)
-    text = "\n\n".join(f"{' '.join(chance.choices(WORDS, k=14)).capitalize()}." for _ in range(sentences))
+    chance, words = random.Random(number), TEXT.split()
+    text = "\n\n".join(f"{' '.join(chance.choices(words, k=14)).capitalize()}." for _ in range(sentences))
     url = url_of(crawl, number)
     metadata = {"url": url, "sourceURL": url, "title": f"Page {number}", "language": "en", "statusCode": 200}
     page: dict[str, Any] = {"markdown": f"# Page {number}\n\nA {word_of(number)} stands here.\n\n{text}"}
