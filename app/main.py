@@ -120,6 +120,7 @@ def create_app() -> FastAPI:
     )
     for room in (
         health,
+        intake,  # early: a path is looked for in the order of the rooms, and senders come by the hundred
         jobs,
         starts,
         schedules,
@@ -135,7 +136,6 @@ def create_app() -> FastAPI:
         documents_batch,
         documents_bulk,
         collections,
-        intake,
         crawl_metrics,
         content,
         search,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, cast
 
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
@@ -22,9 +22,10 @@ from app.sources.firecrawl_events import Event
 from app.sources.models import CrawlSession, Delivery
 
 _STATE_OF_END = {"completed": "completed", "failed": "failed", "cancelled": "cancelled"}
-_FOLLOWED = (
-    CrawlSession.id, CrawlSession.state, CrawlSession.base_url, CrawlSession.initiated_at, CrawlSession.extra,
-)  # fmt: skip
+CRAWL = cast(sa.Table, CrawlSession.__table__)
+_CRAWL = sa.select(CRAWL.c.id, CRAWL.c.state, CRAWL.c.base_url, CRAWL.c.initiated_at, CRAWL.c.extra).where(
+    CRAWL.c.tenant == sa.bindparam("of"), CRAWL.c.crawl_id == sa.bindparam("crawl")
+)
 MOST_PAGES = 10_000
 
 
@@ -35,16 +36,16 @@ def follow(session: Session, tenant: str, event: Event) -> None:
     other's commits.
     """
     assert event.crawl_id is not None
-    query = sa.select(*_FOLLOWED).where(CrawlSession.tenant == tenant, CrawlSession.crawl_id == event.crawl_id)
-    row = session.execute(query).one_or_none()
+    connection, crawl = session.connection(), {"of": tenant, "crawl": event.crawl_id}
+    row = connection.execute(_CRAWL, crawl).one_or_none()
     if row is None:
         add_unless_there(session, CrawlSession, _new(tenant, event))
     elif not _changes(row, event):
         return
-    row = session.execute(query.with_for_update()).one()
+    row = connection.execute(_CRAWL.with_for_update(), crawl).one()
     changes = _changes(row, event)
     if changes:
-        session.execute(sa.update(CrawlSession).where(CrawlSession.id == row.id).values(changes))
+        connection.execute(sa.update(CRAWL).where(CRAWL.c.id == row.id).values(changes))
 
 
 def _new(tenant: str, event: Event) -> dict[str, Any]:

@@ -22,6 +22,7 @@ from app.sources.models import Delivery
 # A longer body is kept as a blob.
 LONGEST_ROW_BYTES = 64 * 1024
 DELIVERY = cast(sa.Table, Delivery.__table__)
+_ANSWER = sa.update(DELIVERY).where(DELIVERY.c.id == sa.bindparam("delivery"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +103,7 @@ def take(session: Session, given: Given) -> Answered:
         before.repeats += 1
         return Answered(before.answer["status"], before.answer["body"])
     answered = given.sender.apply(session, given.tenant, given.told, delivery_id, given.request_id)
-    session.execute(sa.update(DELIVERY).where(DELIVERY.c.id == delivery_id).values(_outcome(answered)))
+    session.connection().execute(_ANSWER, {"delivery": delivery_id, **_outcome(answered)})
     return answered
 
 

@@ -112,7 +112,7 @@ class Sender:
 
     async def _ask(self, event: bytes) -> tuple[int, bytes]:
         """Status and body of the answer; a connection that fails is not used again."""
-        reader, writer = self._free.pop() if self._free else await asyncio.open_connection("127.0.0.1", self.port)
+        reader, writer = self._kept() or await asyncio.open_connection("127.0.0.1", self.port)
         try:
             writer.write(self._head(event) + event)
             head = (await reader.readuntil(b"\r\n\r\n")).lower()
@@ -123,6 +123,15 @@ class Sender:
             raise
         self._free.append((reader, writer))
         return int(head.split(b" ", 2)[1]), body
+
+    def _kept(self) -> Connection | None:
+        """A connection that the server has not closed meanwhile."""
+        while self._free:
+            reader, writer = self._free.pop()
+            if not reader.at_eof():
+                return reader, writer
+            writer.close()
+        return None
 
     def _head(self, event: bytes) -> bytes:
         signature = "sha256=" + hmac.new(SECRET.encode(), event, hashlib.sha256).hexdigest()
