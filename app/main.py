@@ -130,6 +130,7 @@ def create_app() -> FastAPI:
     app.state.recorder = Recorder()
     for room in (
         health,
+        intake,  # early: a path is looked for in the order of the rooms, and senders come by the hundred
         jobs,
         starts,
         schedules,
@@ -146,7 +147,6 @@ def create_app() -> FastAPI:
         documents_batch,
         documents_bulk,
         collections,
-        intake,
         crawl_metrics,
         crawls,
         metrics,

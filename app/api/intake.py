@@ -99,8 +99,8 @@ async def _changed(request: Request, token: str | None) -> Response:
 
 
 async def _taken(request: Request, body: bytes, sender: Sender) -> Response:
-    given = await intake.kept(DEFAULT_TENANT, sender.name, body, request.state.request_id)
-    answered = await in_transaction(intake.take, given, sender)
+    given = await intake.kept(DEFAULT_TENANT, sender, body, request.state.request_id)
+    answered = await in_transaction(intake.take, given)
     return JSONResponse(answered.body, status_code=answered.status)
 
 

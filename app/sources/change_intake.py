@@ -14,7 +14,6 @@ from app.sources import changes
 from app.sources.change_bodies import Change, parse
 from app.sources.intake import Answered
 from app.sources.jobs import Rescrape
-from app.sources.models import Delivery
 
 _SIGNATURE = re.compile(r"(?:sha256=)?([0-9A-Fa-f]{64})")
 _BEARER = re.compile(r"[Bb]earer +(\S+)")
@@ -58,9 +57,7 @@ class ChangeDetection:
     def read(self, body: bytes) -> Change:
         return parse(body)
 
-    def apply(
-        self, session: Session, tenant: str, told: Change, delivery: Delivery, request_id: str | None
-    ) -> Answered:
+    def apply(self, session: Session, tenant: str, told: Change, delivery_id: int, request_id: str | None) -> Answered:
         owner = changes.tenant_of(session, told.watch_id) or tenant
         event = changes.told(session, owner, told, origin="webhook")
         if event.state == "ignored":

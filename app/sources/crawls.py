@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections import Counter
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, cast
 
 import sqlalchemy as sa
-from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from app.core import clock
 from app.core.errors import NotFound
+from app.core.inserts import add_unless_there
 from app.documents.jobs import IngestDocument
 from app.documents.models import DocumentVersion
 from app.documents.text import clean_line
@@ -25,28 +25,66 @@ from app.sources.models import CrawlPage, CrawlSession, Delivery
 # Runs whose answer is their end.
 _ENDS_AT_ONCE = {"search", "scrape", "map"}
 ENDED = ("completed", "failed", "cancelled")
+CRAWL = cast(sa.Table, CrawlSession.__table__)
+_CRAWL = sa.select(CRAWL.c.id, CRAWL.c.state, CRAWL.c.base_url, CRAWL.c.initiated_at, CRAWL.c.extra).where(
+    CRAWL.c.tenant == sa.bindparam("of"), CRAWL.c.crawl_id == sa.bindparam("crawl")
+)
+_KNOWN = sa.select(CRAWL.c.tenant, CRAWL.c.remote_id).where(
+    sa.or_(CRAWL.c.crawl_id == sa.bindparam("crawl"), CRAWL.c.remote_id == sa.bindparam("crawl"))
+)
 MOST_PAGES = 10_000
 
 
-def follow(session: Session, tenant: str, event: Event) -> CrawlSession:
-    """The crawl as it is after the event: made where no event told of it before, and never opened again."""
+def follow(session: Session, tenant: str, event: Event) -> None:
+    """Bring the crawl up to date with the event: made where no event told of it before, and never opened again.
+
+    Most events are pages, which change nothing of it: they take no lock, else all pages of a crawl would wait for each
+    other's commits.
+    """
     assert event.crawl_id is not None
-    row = _found_or_made(session, tenant, event.crawl_id, event.operation, "in_progress")
-    url = event.metadata.get("url")
-    row.base_url = row.base_url or (clean_line(url, 2000) if isinstance(url, str) else None)
-    row.initiated_at = row.initiated_at or _time(event.metadata.get("initiated_at"))
-    row.extra = {**row.extra, **event.metadata}
-    if row.state in ENDED:
-        return row
+    connection, crawl = session.connection(), {"of": tenant, "crawl": event.crawl_id}
+    row = connection.execute(_CRAWL, crawl).one_or_none()
+    if row is None:
+        add_unless_there(session, CrawlSession, _new(tenant, event))
+    elif not _changes(row, event):
+        return
+    row = connection.execute(_CRAWL.with_for_update(), crawl).one()
+    changes = _changes(row, event)
+    if changes:
+        connection.execute(sa.update(CRAWL).where(CRAWL.c.id == row.id).values(changes))
+
+
+def _new(tenant: str, event: Event) -> dict[str, Any]:
+    return {
+        "tenant": tenant,
+        "crawl_id": event.crawl_id,
+        "operation": event.operation,
+        "state": "in_progress",
+        "started_at": clock.now(),
+    }
+
+
+def _changes(row: Any, event: Event) -> dict[str, Any]:
+    """What the event makes other than it is."""
+    changes: dict[str, Any] = {}
+    url, extra = event.metadata.get("url"), {**row.extra, **event.metadata}
+    base_url = clean_line(url, 2000) if isinstance(url, str) else None
+    initiated_at = _time(event.metadata.get("initiated_at"))
+    if row.base_url is None and base_url is not None:
+        changes["base_url"] = base_url
+    if row.initiated_at is None and initiated_at is not None:
+        changes["initiated_at"] = initiated_at
+    if extra != row.extra:
+        changes["extra"] = extra
     if row.state == "pending":
-        row.state, row.started_at = "in_progress", clock.now()
+        changes |= {"state": "in_progress", "started_at": clock.now()}
     failed = not event.success and event.step != "page"
-    if event.ends or failed:
-        row.state = "failed" if failed else event.step
-        row.success = row.state == "completed"
-        row.completed_at = clock.now()
-        row.error_message = clean_line(event.error, 2000) or ("no reason was given" if row.state == "failed" else None)
-    return row
+    if row.state in ENDED or not (event.ends or failed):
+        return changes
+    state = "failed" if failed else event.step
+    reason = clean_line(event.error, 2000) or ("no reason was given" if state == "failed" else None)
+    end = {"state": state, "success": state == "completed", "completed_at": clock.now(), "error_message": reason}
+    return changes | end
 
 
 def begin(
@@ -90,15 +128,11 @@ def close(session: Session, job: JobRow) -> CrawlSession | None:
     return row
 
 
-def is_asked_for(session: Session, crawl_id: str) -> bool:
-    """Whether this is Firecrawl's part of a crawl of ours, whose job asks for its pages itself."""
-    query = sa.select(CrawlSession.id).where(CrawlSession.remote_id == crawl_id)
-    return session.scalar(query.limit(1)) is not None
-
-
-def tenant_of(session: Session, crawl_id: str) -> str | None:
-    """Who began it here, by way of the proxy; None where nobody did."""
-    return session.scalar(sa.select(CrawlSession.tenant).where(CrawlSession.crawl_id == crawl_id).limit(1))
+def known(session: Session, crawl_id: str) -> tuple[str, bool] | None:
+    """Whose crawl this is of Firecrawl's, and whether it is part of one of ours, whose job asks for its pages itself;
+    None where nobody has heard of it."""
+    row = session.connection().execute(_KNOWN, {"crawl": crawl_id}).first()
+    return None if row is None else (row.tenant, row.remote_id == crawl_id)
 
 
 def get(session: Session, tenant: str, crawl_id: str) -> CrawlSession:
@@ -225,15 +259,15 @@ def _found_or_made(session: Session, tenant: str, crawl_id: str, operation: str,
     row = session.scalars(query).one_or_none()
     if row is not None:
         return row
-    row = CrawlSession(
-        tenant=tenant, crawl_id=crawl_id, operation=operation, state=state, extra={}, started_at=clock.now()
-    )
-    try:
-        with session.begin_nested():
-            session.add(row)
-    except IntegrityError:  # somebody else told of it a moment ago
-        return session.scalars(query).one()
-    return row
+    add_unless_there(
+        session,
+        CrawlSession,
+        {
+            "tenant": tenant, "crawl_id": crawl_id, "operation": operation, "state": state, "extra": {},
+            "started_at": clock.now(),
+        },
+    )  # fmt: skip
+    return session.scalars(query).one()
 
 
 def _time(value: Any) -> datetime | None:

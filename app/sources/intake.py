@@ -7,29 +7,32 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import sqlalchemy as sa
-from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from app.core import clock
 from app.core.blobs import blobs
 from app.core.errors import NotFound
+from app.core.inserts import add_unless_there
 from app.jobs.view import moment
 from app.sources.models import Delivery
 
 # A longer body is kept as a blob.
 LONGEST_ROW_BYTES = 64 * 1024
+DELIVERY = cast(sa.Table, Delivery.__table__)
+_ANSWER = sa.update(DELIVERY).where(DELIVERY.c.id == sa.bindparam("delivery"))
 
 
 @dataclass(frozen=True, slots=True)
 class Given:
-    """What came: the bytes, where they are kept, and whose they are."""
+    """What came: the bytes, what they say, where they are kept, and whose they are."""
 
     tenant: str
-    source: str
+    sender: Sender
     body: bytes
+    told: Told
     blob_key: str | None
     request_id: str | None = None
 
@@ -67,14 +70,19 @@ class Sender(Protocol):
     def read(self, body: bytes) -> Told:
         """Raises InvalidInput for what is none of this sender's."""
 
-    def apply(self, session: Session, tenant: str, told: Any, delivery: Delivery, request_id: str | None) -> Answered:
+    def apply(self, session: Session, tenant: str, told: Any, delivery_id: int, request_id: str | None) -> Answered:
         """Do what it asks for. Called once a delivery, and again for each replay."""
 
 
-async def kept(tenant: str, source: str, body: bytes, request_id: str | None) -> Given:
-    """The bytes where they stay: what is long or no text is written to the store before the row that names it."""
+async def kept(tenant: str, sender: Sender, body: bytes, request_id: str | None) -> Given:
+    """The bytes where they stay: what is long or no text is written to the store before the row that names it.
+
+    Raises InvalidInput for what is no event: that is not stored. Read here, since on SQLite a transaction keeps all
+    other writers waiting.
+    """
+    told = sender.read(body)
     key = None if len(body) <= LONGEST_ROW_BYTES and _is_text(body) else (await blobs().put(body)).key
-    return Given(tenant, source, body, key, request_id)
+    return Given(tenant, sender, body, told, key, request_id)
 
 
 def _is_text(body: bytes) -> bool:
@@ -84,25 +92,19 @@ def _is_text(body: bytes) -> bool:
         return False
 
 
-def take(session: Session, given: Given, sender: Sender) -> Answered:
-    """Store the delivery, do what it asks for, and answer; for the same one again the first answer.
-
-    Raises InvalidInput for what is no event: that is not stored.
-    """
-    told = sender.read(given.body)
-    digest = hashlib.sha256(told.key.encode() if told.key else given.body).hexdigest()
-    before = _known(session, given, digest)
-    if before is None:
-        try:
-            with session.begin_nested():
-                row = _stored(session, given, told, digest)
-        except IntegrityError:  # the same delivery, a moment ago
-            before = _known(session, given, digest)
-            assert before is not None
-    if before is not None:
+def take(session: Session, given: Given) -> Answered:
+    """Store the delivery, do what it asks for, and answer; for the same one again the first answer."""
+    values = _row(given)
+    delivery_id = add_unless_there(session, Delivery, values)
+    if delivery_id is None:
+        same = (Delivery.tenant == given.tenant, Delivery.source == given.sender.name)
+        query = sa.select(Delivery).where(*same, Delivery.digest == values["digest"])
+        before = session.scalars(query.with_for_update()).one()
         before.repeats += 1
         return Answered(before.answer["status"], before.answer["body"])
-    return _done(row, sender.apply(session, given.tenant, told, row, given.request_id))
+    answered = given.sender.apply(session, given.tenant, given.told, delivery_id, given.request_id)
+    session.connection().execute(_ANSWER, {"delivery": delivery_id, **_outcome(answered)})
+    return answered
 
 
 async def body_of(delivery: Delivery) -> bytes:
@@ -118,7 +120,10 @@ def replay(
     """Do what a stored delivery asks for once more, as if it had just come."""
     row = get(session, tenant, delivery_id, lock=True)
     row.replayed_at = clock.now()
-    return _done(row, sender.apply(session, tenant, sender.read(body), row, request_id))
+    answered = sender.apply(session, tenant, sender.read(body), row.id, request_id)
+    for name, value in _outcome(answered).items():
+        setattr(row, name, value)
+    return answered
 
 
 def get(session: Session, tenant: str, delivery_id: int, *, lock: bool = False) -> Delivery:
@@ -161,39 +166,33 @@ def shown(row: Delivery) -> dict[str, Any]:
     }
 
 
-def _known(session: Session, given: Given, digest: str) -> Delivery | None:
-    same = (Delivery.tenant == given.tenant, Delivery.source == given.source, Delivery.digest == digest)
-    return session.scalars(sa.select(Delivery).where(*same).with_for_update()).one_or_none()
+def _row(given: Given) -> dict[str, Any]:
+    key = given.told.key
+    return {
+        "tenant": given.tenant,
+        "source": given.sender.name,
+        "event_type": given.told.type,
+        "digest": hashlib.sha256(key.encode() if key else given.body).hexdigest(),
+        "body": None if given.blob_key else given.body.decode(),
+        "blob_key": given.blob_key,
+        "size_bytes": len(given.body),
+        "crawl_id": given.told.run,
+        "outcome": "acknowledged",
+        "answer": {},
+        "jobs": 0,
+        "request_id": given.request_id,
+        "received_at": clock.now(),
+    }
 
 
-def _stored(session: Session, given: Given, told: Told, digest: str) -> Delivery:
-    text = None if given.blob_key else given.body.decode()
-    row = Delivery(
-        tenant=given.tenant,
-        source=given.source,
-        event_type=told.type,
-        digest=digest,
-        body=text,
-        blob_key=given.blob_key,
-        size_bytes=len(given.body),
-        crawl_id=told.run,
-        outcome="acknowledged",
-        answer={},
-        jobs=0,
-        repeats=0,
-        request_id=given.request_id,
-        received_at=clock.now(),
-    )
-    session.add(row)
-    session.flush()
-    return row
-
-
-def _done(row: Delivery, answered: Answered) -> Answered:
-    row.answer = {"status": answered.status, "body": answered.body}
-    row.jobs, row.failures = answered.jobs, answered.failures or None
-    row.outcome = "accepted" if row.jobs else "acknowledged"
-    return answered
+def _outcome(answered: Answered) -> dict[str, Any]:
+    """What the delivery's row says of how it was answered."""
+    return {
+        "answer": {"status": answered.status, "body": answered.body},
+        "jobs": answered.jobs,
+        "failures": answered.failures or None,
+        "outcome": "accepted" if answered.jobs else "acknowledged",
+    }
 
 
 def named_blobs(session: Session, keys: list[str]) -> set[str]:

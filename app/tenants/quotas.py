@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from typing import Any, cast
 
+import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from app.core.errors import Conflict, LimitReached
 from app.tenants.models import Tenant
 
+TENANT = cast(sa.Table, Tenant.__table__)
+# Asked of each request that makes something: built once.
+_QUOTA = sa.select(TENANT.c.max_open_jobs, TENANT.c.max_documents, TENANT.c.max_bytes).where(
+    TENANT.c.id == sa.bindparam("of")
+)
 # Jobs end by themselves: it is worth while to ask again so soon.
 JOBS_RETRY_S = 5.0
 
@@ -27,16 +34,13 @@ class Amounts:
 
 def of(session: Session, tenant_id: str, *, lock: bool = False) -> Amounts | None:
     """The tenant's quotas, None where it has none; with `lock` its requests pass one by one from here to the commit."""
-    tenant = session.get(Tenant, tenant_id)
-    if tenant is None:
-        return None
-    amounts = Amounts(tenant.max_open_jobs, tenant.max_documents, tenant.max_bytes)
-    if amounts == Amounts():
-        return None
-    if lock:
-        session.refresh(tenant, with_for_update=True)
-        amounts = Amounts(tenant.max_open_jobs, tenant.max_documents, tenant.max_bytes)
-    return amounts
+    quota = _asked(session, tenant_id, _QUOTA)
+    return _asked(session, tenant_id, _QUOTA.with_for_update()) if quota is not None and lock else quota
+
+
+def _asked(session: Session, tenant_id: str, query: sa.Select[Any]) -> Amounts | None:
+    row = session.connection().execute(query, {"of": tenant_id}).one_or_none()
+    return None if row is None or tuple(row) == (None, None, None) else Amounts(*row)
 
 
 def check(quota: Amounts, before: Amounts, after: Amounts) -> None:

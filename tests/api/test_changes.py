@@ -192,7 +192,9 @@ def test_bytes_that_are_no_text_are_kept_as_they_came(lite: Api) -> None:
     assert lite.client.post(f"/api/deliveries/in/{delivery['id']}/replay").json()["status"] == 202
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 @given(st.binary(max_size=300) | st.text(max_size=200).map(lambda text: json.dumps({"watch_url": "https://a.org/" + text, "watch_uuid": text, "diff": text, "title": text}).encode()))  # fmt: skip
 def test_no_body_is_a_500(lite: Api, raw: bytes) -> None:
     assert tell(lite, raw).status_code in (202, 400)

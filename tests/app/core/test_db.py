@@ -279,3 +279,29 @@ def test_too_many_at_once_is_unavailable_not_a_bug(sqlite_url: str) -> None:
         connection.close()
     database.ping()
     database.close()
+
+
+def test_writers_of_one_process_take_turns_and_a_read_waits_for_none(sqlite_db: Database) -> None:
+    """Who waits gives up as for another process's lock, and the turn is free afterwards."""
+    THINGS.create(sqlite_db.engine)
+    there, go_on = threading.Event(), threading.Event()
+
+    def hold(session: Session) -> None:
+        put(session, 1)
+        there.set()
+        go_on.wait(30)
+
+    with ThreadPoolExecutor(4) as pool:
+        held = pool.submit(sqlite_db.transaction, hold)
+        try:
+            assert there.wait(10)
+            waiting = [pool.submit(sqlite_db.transaction, put, number) for number in (2, 3)]
+            assert sqlite_db.read(count) == 0
+            for late in waiting:
+                with pytest.raises(Unavailable, match="locked"):
+                    late.result(20)
+        finally:
+            go_on.set()
+        held.result(10)
+        assert [pool.submit(sqlite_db.transaction, put, number).result(10) for number in (4, 5)] == [None, None]
+    assert sqlite_db.read(count) == 3

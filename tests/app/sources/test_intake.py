@@ -1,0 +1,90 @@
+"""Deliveries that come at the same moment: the pages of a crawl do not wait for each other, twins do."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+
+import pytest
+import sqlalchemy as sa
+from sqlalchemy.orm import Session
+
+from app.core.db import Database, database
+from app.jobs.models import JobRow
+from app.sources import intake
+from app.sources.intake import Answered
+from app.sources.models import CrawlSession, Delivery
+from app.sources.senders import FIRECRAWL
+from tests.support.databases import SettingsEnv
+from tests.support.sender import event, page_event
+
+
+@pytest.fixture
+def postgres_db(postgres_url: str, settings_env: SettingsEnv) -> Database:
+    """SQLite has one writer at a time, so there is nothing to see there."""
+    settings_env(database_url=postgres_url, redis_url="redis://127.0.0.1:9/0")
+    return database()
+
+
+def _take(db: Database, body: bytes, then: Callable[[], object] = lambda: None) -> Answered:
+    """Taken in; `then` is called before the commit."""
+    given = asyncio.run(intake.kept("default", FIRECRAWL, body, None))
+
+    def work(session: Session) -> Answered:
+        answered = intake.take(session, given)
+        then()
+        return answered
+
+    return db.transaction(work)
+
+
+def _held(db: Database, pool: ThreadPoolExecutor, body: bytes) -> tuple[Future[Answered], threading.Event]:
+    """A delivery that was taken in and is not committed until the event is set."""
+    there, go_on = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        there.set()
+        go_on.wait(20)
+
+    taken = pool.submit(_take, db, body, hold)
+    assert there.wait(20)
+    return taken, go_on
+
+
+def test_pages_of_a_crawl_do_not_wait_for_each_other(postgres_db: Database) -> None:
+    _take(postgres_db, event("crawl.started", "c"))
+    with ThreadPoolExecutor(2) as pool:
+        first, go_on = _held(postgres_db, pool, page_event("c", 1))
+        second = pool.submit(_take, postgres_db, page_event("c", 2))
+        try:
+            assert second.result(10).status == 202 and not first.done()
+        finally:
+            go_on.set()
+        assert first.result(10).status == 202
+
+
+def test_a_twin_waits_for_the_first_and_is_answered_like_it(postgres_db: Database) -> None:
+    _take(postgres_db, event("crawl.started", "c"))
+    with ThreadPoolExecutor(2) as pool:
+        first, go_on = _held(postgres_db, pool, page_event("c", 1))
+        twin = pool.submit(_take, postgres_db, page_event("c", 1))
+        go_on.set()
+        assert twin.result(10).body == first.result(10).body
+    counts = [
+        postgres_db.read(lambda session, table=table: session.scalar(sa.select(sa.func.count()).select_from(table)))  # type: ignore[misc]
+        for table in (JobRow, CrawlSession, Delivery)
+    ]
+    assert counts == [1, 1, 2]
+
+
+def test_the_first_events_of_a_crawl_make_it_once(db: Database, settings_env: SettingsEnv) -> None:
+    settings_env(redis_url="redis://127.0.0.1:9/0")
+    db = database()
+    bodies = [page_event("c", number) for number in range(8)] + [event("crawl.completed", "c")]
+    with ThreadPoolExecutor(9) as pool:
+        statuses = [answered.status for answered in pool.map(lambda body: _take(db, body), bodies)]
+    assert statuses == [202] * 8 + [200]
+    rows = db.read(lambda session: session.execute(sa.select(CrawlSession.crawl_id, CrawlSession.state)).all())
+    assert [tuple(row) for row in rows] == [("c", "completed")]
