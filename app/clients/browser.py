@@ -89,7 +89,9 @@ def _command(program: str, port: int, url: str, settings: Settings) -> list[str]
         *keeper, *limits, program, *sandbox,
         "--headless", "--dump-dom", f"--virtual-time-budget={SCRIPTS_MS}",
         f"--user-agent={settings.fetch_user_agent}",
-        "--user-data-dir={folder}", "--disk-cache-size=1", "--disable-gpu", "--disable-dev-shm-usage", "--mute-audio",
+        # What a page stores stays in memory, where it counts.
+        "--incognito", "--user-data-dir={folder}", "--disk-cache-size=1", "--disable-gpu",
+        "--disable-dev-shm-usage", "--mute-audio",
         # All that it asks for goes by way of the proxy, also what is on this machine, and no name is looked up here.
         f"--proxy-server=http://127.0.0.1:{port}", "--proxy-bypass-list=<-loopback>",
         "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1", "--dns-prefetch-disable", "--disable-quic",

@@ -32,6 +32,7 @@ def main(limit_s: float, memory_mb: int, command: list[str]) -> int:
     if sys.platform == "linux":
         # What slips out of its group comes to us when its parent dies, and is found by that.
         ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    os.nice(5)  # the worker's own work goes first
     folder = tempfile.mkdtemp(prefix="millrace-browser-")
     try:
         command = [word.replace("{folder}", folder) for word in command]

@@ -10,9 +10,9 @@ from urllib.parse import urlsplit
 from app.core.errors import Rejected, Unavailable
 from app.core.guard import Resolver, addresses
 from app.core.logging import get_logger
+from app.core.settings import get_settings
 
 MOST_CONNECTIONS = 500
-CONNECT_TIMEOUT_S = 10.0
 IDLE_S = 30.0
 _MOST_HEAD = 64 * 1024
 _CHUNK = 64 * 1024
@@ -102,7 +102,7 @@ class GuardedProxy:
 
     async def _connect(self, host: str, port: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         """Raises Rejected, Unavailable, OSError (of which TimeoutError is one)."""
-        async with asyncio.timeout(CONNECT_TIMEOUT_S):
+        async with asyncio.timeout(get_settings().fetch_connect_timeout_s):
             checked = await addresses(host, port, resolver=self._resolver)
             return await asyncio.open_connection(checked[0], port)
 

@@ -1,14 +1,16 @@
 -- One host's turns, over all workers: one request at a time, a pause after each, and a line of those who wait.
 -- ARGV: key, verb, token, microseconds. Returns a wait in microseconds; all that is kept ends with the last of it.
---   place  (gap, longest)  the wait until the turn; taken in the line unless longer than `longest`, then negative
+--   place  (gap, longest)  the wait until the turn, taken in the line; where it is longer than `longest`, negative: come
+--                          again in so long. Each who is sent away gets a later time than the one before.
 --   begin  (lease)         0 where the host is ours now; it is nobody's when the lease is over
 --   finish (gap)           gives the host back; the next may begin after the gap
 --   pause  (seconds)       nobody begins before
 local key, verb, token, first, second = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4]), tonumber(ARGV[5] or "0")
 local time = redis.call("time")
 local now = tonumber(time[1]) * 1000000 + tonumber(time[2])
-local kept = redis.call("hmget", key, "line", "free", "lease", "holder")
+local kept = redis.call("hmget", key, "line", "free", "lease", "holder", "far")
 local line, free, lease = tonumber(kept[1] or "0"), tonumber(kept[2] or "0"), tonumber(kept[3] or "0")
+local far, furthest = tonumber(kept[5] or "0"), 900000000
 local holder = kept[4] or ""
 if lease <= now then
     holder, lease = "", 0
@@ -18,9 +20,11 @@ if verb == "place" then
     local start = math.max(now, line, free)
     wait = start - now
     if wait > second then
-        return -wait
+        far = math.min(math.max(far, start) + first, now + math.max(wait, furthest))
+        wait = now - far
+    else
+        line = start + first
     end
-    line = start + first
 elseif verb == "begin" then
     if holder ~= "" and holder ~= token then
         return lease - now
@@ -37,8 +41,8 @@ elseif verb == "finish" then
 else
     free = math.max(free, now + first)
 end
-local last = math.max(line, free, lease)
+local last = math.max(line, free, lease, far)
 local number = function(value) return string.format("%.0f", value) end
-redis.call("hset", key, "line", number(line), "free", number(free), "lease", number(lease), "holder", holder)
+redis.call("hset", key, "line", number(line), "free", number(free), "lease", number(lease), "holder", holder, "far", number(far))
 redis.call("pexpire", key, math.max(1, math.ceil((last - now) / 1000)) + 1000)
 return wait

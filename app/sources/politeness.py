@@ -37,8 +37,9 @@ LONGEST_PAUSE_S = 3600.0
 LOOK_S = 0.1
 # What a turn may take beyond its page: robots.txt, and the way to Redis.
 LEASE_MARGIN_S = 30.0
-# Those who were sent away do not come back all at once.
-SPREAD = 0.5
+# Those who are sent away come again one after the other, within this time, and not all at once after it.
+FURTHEST_S = 900.0
+SPREAD = 0.25
 _MOST_HOSTS = 10_000
 
 log = get_logger(__name__)
@@ -128,6 +129,7 @@ class _Host:
     line: float = 0.0
     free: float = 0.0
     lease: float = 0.0
+    far: float = 0.0
     holder: str = ""
 
 
@@ -142,7 +144,7 @@ class _Alone:
         now = clock.monotonic()
         with self._lock:
             if len(self._hosts) >= _MOST_HOSTS:
-                self._hosts = {k: h for k, h in self._hosts.items() if max(h.line, h.free, h.lease) > now}
+                self._hosts = {k: h for k, h in self._hosts.items() if max(h.line, h.free, h.lease, h.far) > now}
             host = self._hosts.setdefault(key, _Host())
             if host.lease <= now:
                 host.holder, host.lease = "", 0.0
@@ -159,7 +161,8 @@ class _Alone:
     def _place(self, host: _Host, now: float, gap: float, longest: float) -> float:
         start = max(now, host.line, host.free)
         if start - now > longest:
-            return now - start
+            host.far = min(max(host.far, start) + gap, now + max(start - now, FURTHEST_S))
+            return now - host.far
         host.line = start + gap
         return start - now
 

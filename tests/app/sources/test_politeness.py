@@ -14,7 +14,7 @@ import redis as redis_py
 from app.core import clock
 from app.core.errors import Later
 from app.core.settings import get_settings
-from app.sources.politeness import gap_s, host_of, pause, turn
+from app.sources.politeness import FURTHEST_S, SPREAD, gap_s, host_of, pause, turn
 from tests.support.databases import SettingsEnv
 
 NOBODY = "redis://127.0.0.1:1/0"
@@ -76,7 +76,30 @@ def test_who_would_wait_long_comes_again_later(line: str) -> None:
         return later.value
 
     later = asyncio.run(second())
-    assert later.code == "host_busy" and 20 < later.retry_after_s <= 25 * 1.5
+    assert later.code == "host_busy" and 20 < later.retry_after_s <= 26 * (1 + SPREAD)
+
+
+def test_many_who_are_sent_away_come_again_one_by_one(line: str) -> None:
+    """A thousand jobs of one site do not all knock each twenty seconds; and nobody stays away for long."""
+
+    async def sent() -> list[float]:
+        await pause(line, 60)
+        return [await _sent_away(line) for _ in range(200)]
+
+    waits = asyncio.run(sent())
+    assert 60 <= waits[0] <= 61 * (1 + SPREAD) and waits[-1] > 60 + 190 * 0.3
+    assert asyncio.run(_last_of(line)) <= FURTHEST_S * (1 + SPREAD)
+
+
+async def _sent_away(host: str, gap: float | None = None) -> float:
+    with pytest.raises(Later) as later:
+        async with turn(host, asked_gap_s=gap):
+            pass
+    return later.value.retry_after_s
+
+
+async def _last_of(host: str) -> float:
+    return max([await _sent_away(host, 30.0) for _ in range(50)])
 
 
 def test_a_host_that_asks_for_patience_gets_it(line: str) -> None:
