@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 
 from app.sources.fetch import Page
-from app.sources.links import MOST_LINKS, Look, directives, look, look_at
+from app.sources.links import Look, look
+from app.sources.links_of_page import MOST_LINKS, look_at
+from app.sources.robots_words import directives
 
 URL = "https://example.org/a/page"
 PAGE = """<html><head><base href="/b/"><link rel="canonical" href="../canonical#part">
