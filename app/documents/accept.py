@@ -114,6 +114,7 @@ def accept(
     Raises InvalidInput where the content is blank or the URL is none, NotFound for an unknown collection, Conflict
     where the document is in a collection outside of `reach`.
     """
+    _check_text(content)  # before anything is written
     document_id, is_new = _placed(session, about, tenant, reach)
     version_id = receive(session, document_id, about, content, tenant=tenant, is_new=is_new)
     job = IngestDocument(document_id=document_id, version_id=version_id)
@@ -170,14 +171,18 @@ def receive(
     The same content again, while the first still waits, is the first: the document's row must be locked. `is_new`: this
     transaction has made the document, so it has no version yet.
     """
-    if not content.body.strip() and not (content.html or "").strip():
-        raise InvalidInput("the document has no text", code="empty_document")
+    _check_text(content)
     values = _version(document_id, about, content, tenant)
     latest = None if is_new else _latest(session, document_id)
     same = ("received", values["content_hash"], values["fields"])
     if latest is not None and (latest.state, latest.content_hash, latest.fields) == same:
         return int(latest.id)
     return add(session, DocumentVersion, values)
+
+
+def _check_text(content: Content) -> None:
+    if not content.body.strip() and not (content.html or "").strip():
+        raise InvalidInput("the document has no text", code="empty_document")
 
 
 def _latest(session: Session, document_id: int) -> sa.Row[Any] | None:

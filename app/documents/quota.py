@@ -21,14 +21,16 @@ MARGIN = 2000
 def within(
     session: Session, owner: str, f: Callable[Concatenate[Session, P], T], /, *args: P.args, **kwargs: P.kwargs
 ) -> T:
-    """What f returns. Raises LimitReached (429) or Conflict (409) where it would take the owner over a quota."""
+    """What f returns. Raises LimitReached (429) or Conflict (409) where it would take the owner over a quota; what f
+    wrote is undone then."""
     quota = quotas.of(session, owner, lock=True)
     if quota is None:
         return f(session, *args, **kwargs)
     before = used(session, owner, quota)
-    result = f(session, *args, **kwargs)
-    session.flush()
-    quotas.check(quota, before, used(session, owner, quota))
+    with session.begin_nested():
+        result = f(session, *args, **kwargs)
+        session.flush()
+        quotas.check(quota, before, used(session, owner, quota))
     return result
 
 

@@ -19,6 +19,7 @@ MODULES = (
     "query_latency",
     "engines",
     "indexing",
+    "intake",
     "schedules",
     "explain",
     "families",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -12,11 +13,13 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from app.core.db import Database, database
+from app.documents.models import Document, DocumentVersion
 from app.jobs.models import JobRow
 from app.sources import intake
 from app.sources.intake import Answered
 from app.sources.models import CrawlSession, Delivery
 from app.sources.senders import FIRECRAWL
+from app.tenants.models import Tenant
 from tests.support.databases import SettingsEnv
 from tests.support.sender import event, page_event
 
@@ -88,3 +91,20 @@ def test_the_first_events_of_a_crawl_make_it_once(db: Database, settings_env: Se
     assert statuses == [202] * 8 + [200]
     rows = db.read(lambda session: session.execute(sa.select(CrawlSession.crawl_id, CrawlSession.state)).all())
     assert [tuple(row) for row in rows] == [("c", "completed")]
+
+
+def test_a_page_that_is_refused_leaves_nothing_and_keeps_no_other_out(db: Database, settings_env: SettingsEnv) -> None:
+    """One over the quota and one whose address is none, each beside a page that is taken."""
+    settings_env(redis_url="redis://127.0.0.1:9/0")
+    db = database()
+    good, bad, over = (json.loads(page_event("c", number))["data"][0] for number in range(3))
+    bad["metadata"]["url"] = "http://[none"
+    answered = _take(db, event("crawl.page", "c", bad, good))
+    assert (answered.jobs, [one["url"] for one in answered.failures]) == (1, ["http://[none"])
+    db.transaction(lambda session: setattr(session.get_one(Tenant, "default"), "max_documents", 1))
+    answered = _take(db, event("crawl.page", "c", over, {**good, "markdown": "Other words."}))
+    assert (answered.jobs, [one["url"] for one in answered.failures]) == (1, [over["metadata"]["url"]])
+    count = sa.func.count()
+    for table, wanted in ((Document, 1), (DocumentVersion, 2), (JobRow, 2)):
+        query = sa.select(count).select_from(table)
+        assert db.read(lambda session, query=query: session.scalar(query)) == wanted  # type: ignore[misc]
