@@ -84,10 +84,9 @@ async def template(caller: Admin) -> dict[str, Any]:
 
 @router.delete("/watches/{document_id}", summary="Watch a page no more", status_code=202)
 async def remove_watch(request: Request, caller: Caller, once: OnceOnly, document_id: str) -> Response:
-    _check_set_up()
-
     def work(session: Session) -> Answer:
         document = catalog.get(session, caller.tenant, document_id, lock=True)
+        _check_set_up()
         return _synced(session, caller, watches.unwant(session, caller.tenant, document.id))
 
     return await answered(request, caller.tenant, await once.run(caller.tenant, work))
