@@ -88,8 +88,8 @@ def _pages(session: Session, tenant: str, told: Event, request_id: str | None) -
 def _taken(session: Session, tenant: str, page: Page, request_id: str | None) -> Accepted:
     """Alone: a page that cannot be taken leaves nothing, and keeps no other out.
 
-    Without a savepoint, which would be two more to its eight statements: accept() refuses such a page before it writes, and
-    within() undoes what went over a quota.
+    Without a savepoint, which would be two statements more to eight: accept() refuses such a page before it writes,
+    and within() undoes what went over a quota.
     """
     assert page.about is not None and page.content is not None
     return quota.within(session, tenant, accept, page.about, page.content, tenant=tenant, request_id=request_id)

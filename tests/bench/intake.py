@@ -23,6 +23,7 @@ from tests.support.waiting import wait_until
 RATE = 200.0
 SECONDS = 20.0
 MOST_MS = 50.0
+PATIENCE_S = 120.0
 SENTENCES, HTML_BYTES, WITH_HTML = 70, 100_000, 10
 
 
@@ -31,7 +32,8 @@ def fire(port: int, crawl: str, seconds: float, path: str = PATH) -> list[Sent]:
     warm = [page_event(f"{crawl}-warm", n, SENTENCES) for n in range(50)]
     Sender(port, warm, 50, path).start().join(60)
     events = [page_event(crawl, n, SENTENCES, 0 if n % WITH_HTML else HTML_BYTES) for n in range(int(RATE * seconds))]
-    sent = Sender(port, events, RATE, path).start().join(seconds + 60)
+    # One that gave up and sent again would measure what its own impatience costs.
+    sent = Sender(port, events, RATE, path, patience_s=PATIENCE_S).start().join(seconds + PATIENCE_S)
     again = [(one.tries, one.refusals) for one in sent if one.tries > 1]
     if again:
         print(f"{crawl}: {len(again)} events were sent again; tries and refusals of the first: {again[:3]}")
