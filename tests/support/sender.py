@@ -58,6 +58,8 @@ class Sender:
     events: Sequence[bytes]
     rate: float
     path: str = PATH
+    # How long an answer is waited for.
+    patience_s: float = PATIENCE_S
     # How often at most an event is sent that got no 2xx.
     most_tries: int = 200
     sent: list[Sent] = field(default_factory=list)
@@ -98,7 +100,7 @@ class Sender:
             one.tries += 1
             began = time.monotonic()
             try:
-                async with asyncio.timeout(PATIENCE_S):
+                async with asyncio.timeout(self.patience_s):
                     one.status, one.body = await self._ask(event)
             except (OSError, EOFError, TimeoutError):
                 one.status = 0
