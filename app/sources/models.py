@@ -137,7 +137,7 @@ class PageWatch(Base):
     url: Mapped[str] = mapped_column(sa.Text)
     watch_id: Mapped[str | None] = mapped_column(sa.String(64))
     state: Mapped[str] = mapped_column(sa.String(16))
-    # Whether the watch was made here; another's is not removed with the page.
+    # Whether the watch was made here; another's is not removed with the page. Without an id: it may have been made.
     is_ours: Mapped[bool] = mapped_column(default=False)
     error_message: Mapped[str | None] = mapped_column(sa.Text)
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)
