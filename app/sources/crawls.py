@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -12,12 +13,15 @@ from sqlalchemy.orm import Session
 
 from app.core import clock
 from app.core.errors import NotFound
+from app.core.ids import is_uuid
 from app.documents.jobs import IngestDocument
 from app.documents.models import DocumentVersion
 from app.documents.text import clean_line
 from app.jobs.models import JobRow
 from app.jobs.states import OPEN
 from app.jobs.view import moment
+from app.sources import crawl_counts
+from app.sources.crawl_counts import TIMES, Numbers, deliveries_of
 from app.sources.firecrawl_events import Event
 from app.sources.models import CrawlPage, CrawlSession, Delivery
 
@@ -46,9 +50,15 @@ def follow(session: Session, tenant: str, event: Event) -> CrawlSession:
     return row
 
 
-def begin(session: Session, tenant: str, crawl_id: str, *, operation: str, base_url: str | None) -> CrawlSession:
-    """The crawl that somebody here asked for: pending until an event tells of it, which may have come before."""
+def begin(
+    session: Session, tenant: str, crawl_id: str, *, operation: str, base_url: str | None, is_remote: bool = False
+) -> CrawlSession:
+    """The crawl that somebody here asked for: pending until an event tells of it, which may have come before.
+
+    `is_remote`: it has Firecrawl's own id, and its events are this tenant's.
+    """
     row = _found_or_made(session, tenant, crawl_id, operation, "pending")
+    row.remote_id = crawl_id if is_remote else row.remote_id
     row.base_url = row.base_url or clean_line(base_url, 2000)
     row.initiated_at = row.initiated_at or row.started_at
     return row
@@ -75,8 +85,19 @@ def close(session: Session, job: JobRow) -> CrawlSession | None:
 
 def is_asked_for(session: Session, crawl_id: str) -> bool:
     """Whether this is Firecrawl's part of a crawl of ours, whose job asks for its pages itself."""
-    query = sa.select(CrawlSession.id).where(CrawlSession.remote_id == crawl_id)
+    query = sa.select(CrawlSession.id).where(CrawlSession.remote_id == crawl_id, CrawlSession.crawl_id != crawl_id)
     return session.scalar(query.limit(1)) is not None
+
+
+def owner_of(session: Session, crawl_id: str) -> str | None:
+    """Who began this run by way of us; None where nobody did."""
+    query = sa.select(CrawlSession.tenant).where(CrawlSession.remote_id == crawl_id, CrawlSession.crawl_id == crawl_id)
+    return session.scalar(query.order_by(CrawlSession.id).limit(1))
+
+
+def is_known(session: Session, tenant: str, crawl_id: str) -> bool:
+    query = sa.select(CrawlSession.id).where(CrawlSession.tenant == tenant, CrawlSession.crawl_id == crawl_id)
+    return session.scalar(query) is not None
 
 
 def get(session: Session, tenant: str, crawl_id: str) -> CrawlSession:
@@ -96,13 +117,25 @@ def listed(session: Session, tenant: str, *, before_id: int | None, limit: int) 
     return list(session.scalars(query.order_by(CrawlSession.id.desc()).limit(limit)))
 
 
+def shown_all(session: Session, rows: Sequence[CrawlSession]) -> dict[str, dict[str, Any]]:
+    """What shown() says of each, by the crawl's id; all of one tenant, and counted together."""
+    found = crawl_counts.counted(session, rows[0].tenant, [row.crawl_id for row in rows]) if rows else {}
+    return {row.crawl_id: _view(row, found[row.crawl_id]) for row in rows}
+
+
 def shown(session: Session, row: CrawlSession, *, per_page: bool = False) -> dict[str, Any]:
     """The crawl with its pages counted as they are now, and how long each step took in all."""
     pages = _pages(session, row)
     states = Counter(page["state"] for page in pages)
-    times = ("chunk", "embed", "index")
-    spent = {name: round(sum(page["timings"].get(name, 0.0) for page in pages), 2) for name in times}
-    view: dict[str, Any] = {
+    spent_ms = {name: round(sum(page["timings"].get(name, 0.0) for page in pages), 2) for name in TIMES}
+    view = _view(row, Numbers(len(pages), states["indexed"], states["failed"], spent_ms))
+    if per_page:
+        view["per_page_metrics"] = [_page_metric(page) for page in pages]
+    return view
+
+
+def _view(row: CrawlSession, numbers: Numbers) -> dict[str, Any]:
+    return {
         "crawl_id": row.crawl_id,
         "crawl_url": row.base_url,
         "operation": row.operation,
@@ -112,21 +145,18 @@ def shown(session: Session, row: CrawlSession, *, per_page: bool = False) -> dic
         "completed_at": moment(row.completed_at) if row.completed_at else None,
         "duration_ms": _between(row.started_at, row.completed_at),
         "e2e_duration_ms": _between(row.initiated_at, row.completed_at),
-        "total_pages": len(pages),
-        "pages_indexed": states["indexed"],
-        "pages_failed": states["failed"],
+        "total_pages": numbers.pages,
+        "pages_indexed": numbers.indexed,
+        "pages_failed": numbers.failed,
         "aggregate_timing": {
-            "chunking_ms": spent["chunk"],
-            "embedding_ms": spent["embed"],
-            "qdrant_ms": spent["index"],
+            "chunking_ms": numbers.spent_ms["chunk"],
+            "embedding_ms": numbers.spent_ms["embed"],
+            "qdrant_ms": numbers.spent_ms["index"],
             "bm25_ms": 0.0,  # both indexes are written by one transaction
         },
         "error_message": row.error_message,
         "extra_metadata": row.extra,
     }
-    if per_page:
-        view["per_page_metrics"] = [_page_metric(page) for page in pages]
-    return view
 
 
 def _pages(session: Session, row: CrawlSession) -> list[dict[str, Any]]:
@@ -146,23 +176,17 @@ def _pages(session: Session, row: CrawlSession) -> list[dict[str, Any]]:
 def _failures(session: Session, row: CrawlSession) -> list[dict[str, Any]]:
     """Pages that the sender could not have, or that could not be taken: they have no version."""
     query = sa.select(Delivery.failures, Delivery.received_at).where(
-        Delivery.tenant == row.tenant, Delivery.crawl_id == row.crawl_id, Delivery.failures.is_not(None)
+        *deliveries_of(row.tenant), Delivery.crawl_id == row.crawl_id, Delivery.failures.is_not(None)
     )
     told = [
         (one["url"], one["error"], at)
         for failures, at in session.execute(query.order_by(Delivery.id).limit(MOST_PAGES))
         for one in failures
     ]
-    own = (
-        sa.select(CrawlPage.url, CrawlPage.error_message, CrawlPage.created_at)
-        .join(JobRow)
-        .where(
-            JobRow.tenant == row.tenant,
-            CrawlPage.state == "failed",
-            sa.cast(CrawlPage.crawl_id, sa.String) == row.crawl_id,
-        )
-    )
-    told += [(url, error, at) for url, error, at in session.execute(own.order_by(CrawlPage.id).limit(MOST_PAGES))]
+    if is_uuid(row.crawl_id):  # of a crawl of ours
+        own = sa.select(CrawlPage.url, CrawlPage.error_message, CrawlPage.created_at)
+        own = own.where(CrawlPage.crawl_id == row.crawl_id, CrawlPage.state == "failed")
+        told += [(url, error, at) for url, error, at in session.execute(own.order_by(CrawlPage.id).limit(MOST_PAGES))]
     return [{"url": url, "state": "failed", "timings": {}, "error": error, "at": at} for url, error, at in told]
 
 

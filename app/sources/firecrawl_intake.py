@@ -54,8 +54,11 @@ class Firecrawl:
 
     def apply(self, session: Session, tenant: str, told: Event, delivery: Delivery, request_id: str | None) -> Answered:
         if told.crawl_id is not None and crawls.is_asked_for(session, told.crawl_id):
+            if crawls.is_known(session, tenant, told.crawl_id):  # by an event that was here before Firecrawl's answer
+                crawls.follow(session, tenant, told)
             return Answered(200, {"status": "acknowledged", "event_type": told.type})
         if told.crawl_id is not None:
+            tenant = crawls.owner_of(session, told.crawl_id) or tenant
             crawls.follow(session, tenant, told)
         if not told.success:
             message = "Failed event received and logged"

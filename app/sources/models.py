@@ -62,7 +62,7 @@ class CrawlSession(Base):
     id: Mapped[int] = mapped_column(BigId, primary_key=True)
     tenant: Mapped[str] = mapped_column(sa.String(64))
     crawl_id: Mapped[str] = mapped_column(sa.String(255))
-    # Of a crawl of ours that Firecrawl does: its id there.
+    # Of a crawl of ours that Firecrawl does: its id there; of one that was passed on: the same as ours.
     remote_id: Mapped[str | None] = mapped_column(sa.String(255))
     operation: Mapped[str] = mapped_column(sa.String(32))
     state: Mapped[str] = mapped_column(sa.String(16))
