@@ -35,4 +35,5 @@ def _crawl(session: Session, caller: Identity, crawl_id: str, per_page: bool) ->
 
 def _page(session: Session, caller: Identity, paging: Page) -> dict[str, Any]:
     rows = crawls.listed(session, caller.tenant, before_id=last_id(paging), limit=paging.limit + 1)
-    return paging.cut(rows, lambda row: crawls.shown(session, row), lambda row: [row.id])
+    shown = crawls.shown_all(session, rows[: paging.limit])
+    return paging.cut(rows, lambda row: shown[row.crawl_id], lambda row: [row.id])

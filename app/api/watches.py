@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query, Request, Response
@@ -23,6 +24,7 @@ from app.jobs.enqueue import enqueue
 from app.jobs.idempotency import Answer
 from app.sources import watches, watching
 from app.sources.jobs import SyncWatches
+from app.sources.models import PageWatch
 from app.sources.pages import accept_page
 
 router = APIRouter(prefix="/api", tags=["intake"])
@@ -58,7 +60,7 @@ async def add_watch(request: Request, caller: Caller, once: OnceOnly, body: Give
             row = accept_page(session, about, tenant=caller.tenant, request_id=caller.request_id)
             found = row.document_id
         document = session.get_one(Document, found)
-        return _synced(session, caller, watches.want(session, document))
+        return _synced(session, caller, lambda: watches.want(session, document))
 
     return await answered(request, caller.tenant, await once.run(caller.tenant, work))
 
@@ -87,15 +89,16 @@ async def remove_watch(request: Request, caller: Caller, once: OnceOnly, documen
     def work(session: Session) -> Answer:
         document = catalog.get(session, caller.tenant, document_id, lock=True)
         _check_set_up()
-        return _synced(session, caller, watches.unwant(session, caller.tenant, document.id))
+        return _synced(session, caller, lambda: watches.unwant(session, caller.tenant, document.id))
 
     return await answered(request, caller.tenant, await once.run(caller.tenant, work))
 
 
-def _synced(session: Session, caller: Identity, watch: Any = None) -> Answer:
+def _synced(session: Session, caller: Identity, change: Callable[[], PageWatch] | None = None) -> Answer:
     session.flush()
+    # The job's row first and the watch's after it, the order in which the job itself takes them.
     job = enqueue(session, SyncWatches(), tenant=caller.tenant, request_id=caller.request_id)
-    return answer_of(job, None if watch is None else {"watch": watches.shown(watch)})
+    return answer_of(job, None if change is None else {"watch": watches.shown(change())})
 
 
 def _check_set_up() -> None:

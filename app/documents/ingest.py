@@ -26,7 +26,7 @@ from app.documents.draft import Draft, result_of
 from app.documents.models import Document, DocumentVersion
 from app.documents.sniff import sniff
 from app.documents.text import clean, clean_line, detect_language, first_heading, scrub
-from app.documents.unchanged import end_unchanged, lasting, says_the_same
+from app.documents.unchanged import confirmed_since, end_unchanged, lasting, says_the_same
 from app.documents.uploads import Original, accept_attachments, safe_name
 from app.jobs import lanes, ledger
 from app.jobs.ledger import Claim
@@ -218,10 +218,10 @@ async def _embed(document_id: int, draft: Draft, progress: Progress) -> None:
 
 
 def _index(session: Session, claim: Claim, document_id: int, version_id: int, draft: Draft) -> str:
-    """Make the version current; 'superseded' where a newer one is."""
+    """Make the version current; 'superseded' where a newer one is, or was found to say what is searched already."""
     ledger.hold(session, claim)
     document, version = _locked(session, claim.tenant, document_id, version_id)
-    if document.version_id is not None and document.version_id > version_id:
+    if (document.version_id or 0) > version_id or confirmed_since(session, version):
         version.text, version.language, version.body = draft.text, draft.language, None
         version.state = "superseded"
         return version.state

@@ -45,6 +45,16 @@ def end_unchanged(
     return still_so(document, current, version.fetched_at, draft)
 
 
+def confirmed_since(session: Session, version: DocumentVersion) -> bool:
+    """Whether a newer version has ended so: what is searched is newer than this one, though its version is older."""
+    newer = sa.select(DocumentVersion.id).where(
+        DocumentVersion.document_id == version.document_id,
+        DocumentVersion.id > version.id,
+        DocumentVersion.state == "unchanged",
+    )
+    return session.scalar(newer.limit(1)) is not None
+
+
 def searchable(session: Session, document_id: int) -> bool:
     """Whether all of its chunks have vectors of the model that is searched with."""
     searched = generations.live(session)[0].generation

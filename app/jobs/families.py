@@ -30,6 +30,7 @@ from app.jobs.moved import MOVED, typed
 from app.jobs.states import NOT_STARTED, OPEN
 
 __all__ = [
+    "AGAIN",
     "ALL",
     "ANY",
     "ANYHOW",

@@ -77,10 +77,10 @@ def parse(raw: bytes) -> Change:
         history_key=int(key) if key else None,
         detected_at=_moment(found["detected"], key),
         title=clean_line(found["title"], 500),
-        diff=scrub_text(found["diff"] or "")[:SUMMARY_CHARACTERS],
+        diff=(found["diff"] or "")[:SUMMARY_CHARACTERS],
         diff_url=clean_line(found["diff_url"], 2000),
         digest=hashlib.sha256(raw).hexdigest(),
-        extra={"diff_size": len(found["diff"] or ""), "tags": _first(said, ("tags",))},
+        extra={"diff_size": len(found["diff"] or ""), "tags": clean_line(_first(said, ("tags",)))},
     )
 
 
@@ -103,7 +103,10 @@ def _said(raw: bytes) -> dict[str, Any]:
     if said is not None:
         raise _invalid("the body is no JSON object")
     if re.match(r"(version|title|message|type|payload)=", text):
-        form = parse_qs(text, max_num_fields=50)
+        try:
+            form = parse_qs(text, max_num_fields=50)
+        except ValueError:  # a text that only begins like a form
+            return {"message": text}
         return _unwrapped({name: values[0] for name, values in form.items()})
     return {"message": text}
 
@@ -132,7 +135,7 @@ def _first(said: dict[str, Any], names: tuple[str, ...]) -> str | None:
         value = said.get(name)
         if isinstance(value, bool) or not isinstance(value, str | int):
             continue
-        text = str(value).strip()
+        text = scrub_text(str(value)).strip()
         if text:
             return text
     return None
@@ -142,7 +145,7 @@ def _url_in(said: dict[str, Any]) -> str | None:
     """The first address that the title names, else the message: how the product's own texts begin."""
     for name in ("title", "message"):
         value = said.get(name)
-        match = _URL.search(value) if isinstance(value, str) else None
+        match = _URL.search(scrub_text(value)) if isinstance(value, str) else None
         if match is not None:
             return match[0].rstrip(".,;:)")
     return None

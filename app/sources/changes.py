@@ -12,6 +12,7 @@ from sqlalchemy.orm import Session
 from app.core import clock
 from app.core.errors import NotFound
 from app.documents.accept import About, known_id
+from app.documents.models import Document
 from app.documents.operations import note_end
 from app.jobs import ledger
 from app.jobs.enqueue import enqueue
@@ -47,7 +48,7 @@ def told(session: Session, tenant: str, change: Change, *, origin: str) -> Chang
         title=change.title,
         summary=change.diff or None,
         diff_url=change.diff_url,
-        state="ignored" if watch is not None and watch.state in ("unwanted", "removed") else "queued",
+        state="ignored" if watch is not None and _is_over(session, watch) else "queued",
         extra=change.extra,
         detected_at=change.detected_at,
         received_at=clock.now(),
@@ -75,13 +76,19 @@ def _watch(session: Session, tenant: str, watch_id: str | None) -> PageWatch | N
     return session.scalars(query.order_by(PageWatch.id.desc()).limit(1)).one_or_none()
 
 
+def _is_over(session: Session, watch: PageWatch) -> bool:
+    """Whether nobody wants to hear of its page: what a person deletes does not come back with its next change."""
+    return watch.state in ("unwanted", "removed") or session.get(Document, watch.document_id) is None
+
+
 def begin(session: Session, claim: Claim, event_id: int) -> ChangeEvent:
-    """The event, now in progress. Raises NotFound where it has aged out."""
+    """The event, in progress where no later job has taken it over. Raises NotFound where it has aged out."""
     ledger.hold(session, claim)
     row = session.get(ChangeEvent, event_id)
     if row is None:
         raise NotFound(f"Change event {event_id} is gone", code="change_not_found")
-    row.state = "in_progress"
+    if row.job_id == claim.id:
+        row.state = "in_progress"
     return row
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from typing import Any
+from uuid import UUID, uuid5
 
 from sqlalchemy.orm import Session
 
@@ -27,7 +28,7 @@ PAUSES_S = (1.0, 2.0, 5.0, 10.0)
 async def run(job: Crawl, row: CrawlSession, progress: Progress) -> None:
     """Until Firecrawl says that it has ended. Raises Rejected for a final no, Unavailable while it is away."""
     claim = progress.claim
-    remote_id = row.remote_id or await _start(job, claim)
+    remote_id = row.remote_id or await _start(job, row, claim)
     seen = int(row.extra.get("pages_seen", 0))
     turn = 0
     while True:
@@ -51,19 +52,20 @@ async def run(job: Crawl, row: CrawlSession, progress: Progress) -> None:
     await in_transaction(_ended, claim, part.status)
 
 
-async def _start(job: Crawl, claim: Claim) -> str:
+async def _start(job: Crawl, row: CrawlSession, claim: Claim) -> str:
     """Its id, noted. A start whose answer was lost is not made twice: the same key is refused, and looked up."""
     try:
-        found = await firecrawl().start_crawl(_options(job), idempotency_key=_key(claim))
+        found = await firecrawl().start_crawl(_options(job), idempotency_key=_key(row))
     except Conflict:
         found = await _running(job)
     await in_transaction(_begun, claim, found)
     return found
 
 
-def _key(claim: Claim) -> str:
-    """A UUID, as Firecrawl wants it: the job's own."""
-    return claim.id
+def _key(row: CrawlSession) -> str:
+    """A UUID, as Firecrawl wants it: the job's own, and after each retry by a person another."""
+    restarts = row.extra.get("restarts")
+    return str(uuid5(UUID(row.crawl_id), str(restarts))) if restarts else row.crawl_id
 
 
 async def _running(job: Crawl) -> str:

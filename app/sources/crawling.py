@@ -16,7 +16,7 @@ from app.core.errors import Conflict, InvalidInput, Later, NotFound, Rejected, U
 from app.core.logging import get_logger
 from app.documents import quota
 from app.documents.accept import About
-from app.jobs.families import ANYHOW, WaitForChildren
+from app.jobs.families import AGAIN, ANYHOW, WaitForChildren
 from app.jobs.ledger import Claim
 from app.jobs.progress import Progress
 from app.sources import crawl_remote, crawls, frontier
@@ -44,6 +44,8 @@ async def crawl(job: Crawl, progress: Progress) -> dict[str, Any]:
     claim = progress.claim
     row = await in_transaction(frontier.begin, claim, job.url)
     if not claim.continues:
+        if claim.family_rule == AGAIN:
+            await _children_again(claim)
         remote = job.engine == "firecrawl" or (job.engine == "auto" and firecrawl.is_configured())
         await (crawl_remote.run(job, row, progress) if remote else _run(job, row, progress))
         raise WaitForChildren(ANYHOW)
@@ -51,6 +53,12 @@ async def crawl(job: Crawl, progress: Progress) -> dict[str, Any]:
     if failed:
         raise Rejected(str(failed), code="crawl_failed")
     return await read(_result, claim.id, row)
+
+
+async def _children_again(claim: Claim) -> None:
+    first = 0
+    while count := await in_transaction(frontier.children_again, claim, first):
+        first += count
 
 
 def _result(session: Session, crawl_id: str, row: CrawlSession) -> dict[str, Any]:

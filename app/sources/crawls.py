@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any, cast
 
@@ -11,14 +12,16 @@ from sqlalchemy.orm import Session
 
 from app.core import clock
 from app.core.errors import NotFound
+from app.core.ids import is_uuid
 from app.core.inserts import add_unless_there
 from app.documents.jobs import IngestDocument
 from app.documents.models import DocumentVersion
 from app.documents.text import clean_line
 from app.jobs.models import JobRow
 from app.jobs.states import OPEN
-from app.jobs.timetable import DEFAULT_TENANT
 from app.jobs.view import moment
+from app.sources import crawl_counts
+from app.sources.crawl_counts import TIMES, Numbers, deliveries_of
 from app.sources.firecrawl_events import Event
 from app.sources.models import CrawlPage, CrawlSession, Delivery
 
@@ -29,8 +32,8 @@ CRAWL = cast(sa.Table, CrawlSession.__table__)
 _CRAWL = sa.select(CRAWL.c.id, CRAWL.c.state, CRAWL.c.base_url, CRAWL.c.initiated_at, CRAWL.c.extra).where(
     CRAWL.c.tenant == sa.bindparam("of"), CRAWL.c.crawl_id == sa.bindparam("crawl")
 )
-_KNOWN = sa.select(CRAWL.c.tenant, CRAWL.c.remote_id).where(
-    sa.or_(CRAWL.c.crawl_id == sa.bindparam("crawl"), CRAWL.c.remote_id == sa.bindparam("crawl"))
+_ASKED_FOR = (
+    sa.select(CRAWL.c.tenant, CRAWL.c.crawl_id).where(CRAWL.c.remote_id == sa.bindparam("crawl")).order_by(CRAWL.c.id)
 )
 MOST_PAGES = 10_000
 
@@ -95,12 +98,14 @@ def begin(
     operation: str,
     base_url: str | None,
     job_id: str | None = None,
+    is_remote: bool = False,
 ) -> CrawlSession:
     """The crawl that somebody here asked for: pending until an event tells of it, which may have come before.
 
-    Where nothing more will come it has ended.
+    Where nothing more will come it has ended. `is_remote`: it has Firecrawl's own id, and its events are this tenant's.
     """
     row = _found_or_made(session, tenant, crawl_id, operation, "pending")
+    row.remote_id = crawl_id if is_remote else row.remote_id
     row.base_url = row.base_url or clean_line(base_url, 2000)
     row.initiated_at = row.initiated_at or row.started_at
     row.job_id = job_id
@@ -128,11 +133,16 @@ def close(session: Session, job: JobRow) -> CrawlSession | None:
     return row
 
 
-def known(session: Session, crawl_id: str) -> tuple[str, bool] | None:
-    """Whose crawl this is of Firecrawl's, and whether it is part of one of ours, whose job asks for its pages itself;
-    None where nobody has heard of it."""
-    row = session.connection().execute(_KNOWN, {"crawl": crawl_id}).first()
-    return None if row is None else (row.tenant, row.remote_id == crawl_id)
+def asked_for(session: Session, crawl_id: str) -> tuple[str, bool] | None:
+    """Who asked for this run of Firecrawl's by way of us, and whether it is part of a crawl of ours, whose job asks for
+    its pages itself; None where nobody did."""
+    row = session.connection().execute(_ASKED_FOR, {"crawl": crawl_id}).first()
+    return None if row is None else (row.tenant, row.crawl_id != crawl_id)
+
+
+def is_known(session: Session, tenant: str, crawl_id: str) -> bool:
+    query = sa.select(CrawlSession.id).where(CrawlSession.tenant == tenant, CrawlSession.crawl_id == crawl_id)
+    return session.scalar(query) is not None
 
 
 def get(session: Session, tenant: str, crawl_id: str) -> CrawlSession:
@@ -152,13 +162,25 @@ def listed(session: Session, tenant: str, *, before_id: int | None, limit: int) 
     return list(session.scalars(query.order_by(CrawlSession.id.desc()).limit(limit)))
 
 
+def shown_all(session: Session, rows: Sequence[CrawlSession]) -> dict[str, dict[str, Any]]:
+    """What shown() says of each, by the crawl's id; all of one tenant, and counted together."""
+    found = crawl_counts.counted(session, rows[0].tenant, [row.crawl_id for row in rows]) if rows else {}
+    return {row.crawl_id: _view(row, found[row.crawl_id]) for row in rows}
+
+
 def shown(session: Session, row: CrawlSession, *, per_page: bool = False) -> dict[str, Any]:
     """The crawl with its pages counted as they are now, and how long each step took in all."""
     pages = _pages(session, row)
     states = Counter(page["state"] for page in pages)
-    times = ("chunk", "embed", "index")
-    spent = {name: round(sum(page["timings"].get(name, 0.0) for page in pages), 2) for name in times}
-    view: dict[str, Any] = {
+    spent_ms = {name: round(sum(page["timings"].get(name, 0.0) for page in pages), 2) for name in TIMES}
+    view = _view(row, Numbers(len(pages), states["indexed"], states["failed"], spent_ms))
+    if per_page:
+        view["per_page_metrics"] = [_page_metric(page) for page in pages]
+    return view
+
+
+def _view(row: CrawlSession, numbers: Numbers) -> dict[str, Any]:
+    return {
         "crawl_id": row.crawl_id,
         "crawl_url": row.base_url,
         "operation": row.operation,
@@ -168,21 +190,18 @@ def shown(session: Session, row: CrawlSession, *, per_page: bool = False) -> dic
         "completed_at": moment(row.completed_at) if row.completed_at else None,
         "duration_ms": _between(row.started_at, row.completed_at),
         "e2e_duration_ms": _between(row.initiated_at, row.completed_at),
-        "total_pages": len(pages),
-        "pages_indexed": states["indexed"],
-        "pages_failed": states["failed"],
+        "total_pages": numbers.pages,
+        "pages_indexed": numbers.indexed,
+        "pages_failed": numbers.failed,
         "aggregate_timing": {
-            "chunking_ms": spent["chunk"],
-            "embedding_ms": spent["embed"],
-            "qdrant_ms": spent["index"],
+            "chunking_ms": numbers.spent_ms["chunk"],
+            "embedding_ms": numbers.spent_ms["embed"],
+            "qdrant_ms": numbers.spent_ms["index"],
             "bm25_ms": 0.0,  # both indexes are written by one transaction
         },
         "error_message": row.error_message,
         "extra_metadata": row.extra,
     }
-    if per_page:
-        view["per_page_metrics"] = [_page_metric(page) for page in pages]
-    return view
 
 
 def _pages(session: Session, row: CrawlSession) -> list[dict[str, Any]]:
@@ -202,26 +221,17 @@ def _pages(session: Session, row: CrawlSession) -> list[dict[str, Any]]:
 def _failures(session: Session, row: CrawlSession) -> list[dict[str, Any]]:
     """Pages that the sender could not have, or that could not be taken: they have no version."""
     query = sa.select(Delivery.failures, Delivery.received_at).where(
-        # Deliveries are the first tenant's, whoever began the crawl.
-        Delivery.tenant.in_({row.tenant, DEFAULT_TENANT}),
-        Delivery.crawl_id == row.crawl_id,
-        Delivery.failures.is_not(None),
+        *deliveries_of(row.tenant), Delivery.crawl_id == row.crawl_id, Delivery.failures.is_not(None)
     )
     told = [
         (one["url"], one["error"], at)
         for failures, at in session.execute(query.order_by(Delivery.id).limit(MOST_PAGES))
         for one in failures
     ]
-    own = (
-        sa.select(CrawlPage.url, CrawlPage.error_message, CrawlPage.created_at)
-        .join(JobRow)
-        .where(
-            JobRow.tenant == row.tenant,
-            CrawlPage.state == "failed",
-            sa.cast(CrawlPage.crawl_id, sa.String) == row.crawl_id,
-        )
-    )
-    told += [(url, error, at) for url, error, at in session.execute(own.order_by(CrawlPage.id).limit(MOST_PAGES))]
+    if is_uuid(row.crawl_id):  # of a crawl of ours
+        own = sa.select(CrawlPage.url, CrawlPage.error_message, CrawlPage.created_at)
+        own = own.where(CrawlPage.crawl_id == row.crawl_id, CrawlPage.state == "failed")
+        told += [(url, error, at) for url, error, at in session.execute(own.order_by(CrawlPage.id).limit(MOST_PAGES))]
     return [{"url": url, "state": "failed", "timings": {}, "error": error, "at": at} for url, error, at in told]
 
 

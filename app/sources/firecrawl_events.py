@@ -10,7 +10,7 @@ from typing import Any
 
 from app.core.errors import InvalidInput
 from app.documents.accept import About, Content
-from app.documents.text import scrub
+from app.documents.text import scrub, scrub_text
 
 _TYPE = re.compile(r"(crawl|batch_scrape|extract|agent|monitor|scrape|search|map)\.([a-z_]{1,40})")
 _ENDS = {"completed", "failed", "cancelled"}
@@ -79,8 +79,8 @@ def parse(raw: bytes) -> Event:
     if not isinstance(success, bool):
         faults.append(_fault("success", "it is neither true nor false"))
     given = body.get("id") or body.get("jobId")
-    if given is not None and not (isinstance(given, str) and len(given) <= 255):
-        faults.append(_fault("id", "it is no text of up to 255 characters"))
+    if given is not None and not (isinstance(given, str) and len(given) <= 255 and given == scrub_text(given)):
+        faults.append(_fault("id", "it is no printable text of up to 255 characters"))
     data = body.get("data")
     if data is None or data == "":
         data = []
@@ -145,10 +145,11 @@ def _body(value: Any) -> str:
 
 
 def _text(value: Any) -> str | None:
-    """A text; of a list of some the first, as pages say a thing more than once."""
+    """A text that a database takes; of a list of some the first, as pages say a thing more than once."""
     if isinstance(value, list):
         value = next((one for one in value if isinstance(one, str) and one.strip()), None)
-    return value if isinstance(value, str) and value.strip() else None
+    text = scrub_text(value) if isinstance(value, str) else ""
+    return text if text.strip() else None
 
 
 def _fault(where: str, message: str) -> dict[str, Any]:

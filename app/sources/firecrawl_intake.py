@@ -53,10 +53,12 @@ class Firecrawl:
 
     def apply(self, session: Session, tenant: str, told: Event, delivery_id: int, request_id: str | None) -> Answered:
         if told.crawl_id is not None:
-            known = crawls.known(session, told.crawl_id)
-            if known is not None and known[1]:
+            asked = crawls.asked_for(session, told.crawl_id)
+            if asked is not None and asked[1]:
+                if crawls.is_known(session, tenant, told.crawl_id):  # by an event that came before Firecrawl's answer
+                    crawls.follow(session, tenant, told)
                 return Answered(200, {"status": "acknowledged", "event_type": told.type})
-            tenant = known[0] if known is not None else tenant
+            tenant = tenant if asked is None else asked[0]
             crawls.follow(session, tenant, told)
         if not told.success:
             message = "Failed event received and logged"

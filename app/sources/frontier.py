@@ -51,11 +51,34 @@ def begin(session: Session, claim: Claim, url: str) -> CrawlSession:
     query = sa.select(CrawlSession).where(CrawlSession.tenant == claim.tenant, CrawlSession.crawl_id == claim.id)
     row = session.scalars(query.with_for_update()).one()
     if row.state != "in_progress":
+        if row.state != "pending":
+            _anew(row)
         row.state, row.success, row.completed_at, row.error_message = "in_progress", None, None, None
         failed = sa.update(CrawlPage).where(CrawlPage.crawl_id == claim.id, CrawlPage.state == "failed")
         session.execute(failed.values(state="found", tries=0))
     _add(session, claim.id, [url], 0)
     return row
+
+
+def _anew(row: CrawlSession) -> None:
+    """What Firecrawl had begun is over, unless it was done with it: it begins once more, by another key."""
+    if row.extra.get("remote_status") != "completed":
+        kept = {
+            name: value for name, value in row.extra.items() if name not in ("pages_seen", "remote_status", "failed")
+        }
+        row.remote_id, row.extra = None, {**kept, "restarts": int(row.extra.get("restarts", 0)) + 1}
+
+
+def children_again(session: Session, claim: Claim, first: int) -> int:
+    """After a person's retry: start those children anew that were cancelled or failed, from this number on; how many
+    there are."""
+    query = sa.select(CrawlPage.document_id, CrawlPage.version_id).where(
+        CrawlPage.crawl_id == claim.id, CrawlPage.number >= first
+    )
+    pages = session.execute(query.order_by(CrawlPage.number).limit(families.PAGE)).all()
+    jobs = [IngestDocument(document_id=document_id, version_id=version_id) for document_id, version_id in pages]
+    families.start(session, claim, jobs, first=first)
+    return len(pages)
 
 
 def add(session: Session, claim: Claim, found: Sequence[str], depth: int, most: int) -> None:
@@ -94,7 +117,7 @@ def take(
     families.start(session, claim, [job], first=number, document_id=document_id)
     room = most - counts(session, claim.id).total
     if found and room > 0:
-        _add(session, claim.id, found, row.depth + 1, room)
+        _add(session, claim.id, found[:MOST_LINKS], row.depth + 1, room)
 
 
 def leave(session: Session, claim: Claim, page_id: int, error: AppError, *, state: str) -> None:
@@ -124,7 +147,7 @@ def counts(session: Session, crawl_id: str) -> Counts:
 
 def _add(session: Session, crawl_id: str, found: Sequence[str], depth: int, most: int = 1) -> None:
     """The first `most` of these that are not known yet."""
-    keys = {key: url for url in found[:MOST_LINKS] if (key := _key(url)) is not None}
+    keys = {key: url for url in found if (key := _key(url)) is not None}
     known = sa.select(CrawlPage.url_key).where(CrawlPage.crawl_id == crawl_id, CrawlPage.url_key.in_(keys))
     have = set(session.scalars(known))
     new = [(key, url) for key, url in keys.items() if key not in have][:most]

@@ -63,7 +63,7 @@ class CrawlSession(Base):
     id: Mapped[int] = mapped_column(BigId, primary_key=True)
     tenant: Mapped[str] = mapped_column(sa.String(64))
     crawl_id: Mapped[str] = mapped_column(sa.String(255))
-    # Of a crawl of ours that Firecrawl does: its id there.
+    # Of a crawl of ours that Firecrawl does: its id there; of one that was passed on: the same as ours.
     remote_id: Mapped[str | None] = mapped_column(sa.String(255))
     operation: Mapped[str] = mapped_column(sa.String(32))
     state: Mapped[str] = mapped_column(sa.String(16))
@@ -142,7 +142,7 @@ class PageWatch(Base):
     url: Mapped[str] = mapped_column(sa.Text)
     watch_id: Mapped[str | None] = mapped_column(sa.String(64))
     state: Mapped[str] = mapped_column(sa.String(16))
-    # Whether the watch was made here; another's is not removed with the page.
+    # Whether the watch was made here; another's is not removed with the page. Without an id: it may have been made.
     is_ours: Mapped[bool] = mapped_column(default=False)
     error_message: Mapped[str | None] = mapped_column(sa.Text)
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)

@@ -83,7 +83,9 @@ async def recorded(start: Start, answer: bytes) -> bytes:
         return answer
     created = True
     try:
-        await in_transaction(crawls.begin, start.tenant, run, operation=start.operation, base_url=start.base_url)
+        await in_transaction(
+            crawls.begin, start.tenant, run, operation=start.operation, base_url=start.base_url, is_remote=True
+        )
     except (AppError, SQLAlchemyError) as error:
         created = False
         log.error("crawl_not_recorded", crawl_id=run, reason=str(error))

@@ -42,7 +42,7 @@ def unwant(session: Session, tenant: str, document_id: int) -> PageWatch:
     row = session.scalars(query.with_for_update()).one_or_none()
     if row is None or row.state == "removed":
         raise NotFound("this page is not watched", code="watch_not_found")
-    row.state, row.updated_at = "unwanted" if row.watch_id else "removed", clock.now()
+    row.state, row.updated_at = "unwanted" if row.watch_id or row.is_ours else "removed", clock.now()
     return row
 
 
@@ -52,6 +52,7 @@ def plan(session: Session, claim: Claim) -> int:
     now = clock.now()
     mine = _of(claim.tenant)
     gone = ~sa.exists().where(Document.id == PageWatch.document_id)
+    ledger.count(session, sa.delete(PageWatch).where(*mine, gone, PageWatch.state == "removed"))
     unwanted = sa.update(PageWatch).where(*mine, gone, PageWatch.state.in_(("wanted", "present", "failed")))
     found = ledger.count(session, unwanted.values(state="unwanted", updated_at=now))
     stale = sa.and_(PageWatch.state == "failed", PageWatch.updated_at < now - FAILED_AGAIN)
@@ -81,12 +82,21 @@ def todo(session: Session, tenant: str, after: int, limit: int) -> Sequence[Page
     return session.scalars(query.order_by(PageWatch.id).limit(limit)).all()
 
 
+def making(session: Session, claim: Claim, row_id: int) -> bool:
+    """Note that a watch may be there from now on, though nobody came to note its id; False where none is wanted."""
+    ledger.hold(session, claim)
+    wanted = sa.update(PageWatch).where(PageWatch.id == row_id, PageWatch.state == "wanted")
+    return ledger.count(session, wanted.values(is_ours=True, updated_at=clock.now())) > 0
+
+
 def made(session: Session, claim: Claim, row_id: int, watch_id: str, *, is_ours: bool) -> None:
+    """Present; or to be removed again, where a person said so meanwhile."""
     ledger.hold(session, claim)
     values = {"watch_id": watch_id, "is_ours": is_ours, "error_message": None, "updated_at": clock.now()}
     row = sa.update(PageWatch).where(PageWatch.id == row_id)
     session.execute(row.values(values))
     session.execute(row.where(PageWatch.state == "wanted").values(state="present"))
+    session.execute(row.where(PageWatch.state == "removed").values(state="unwanted"))
 
 
 def removed(session: Session, claim: Claim, row_id: int) -> None:
@@ -103,8 +113,9 @@ def removed(session: Session, claim: Claim, row_id: int) -> None:
 
 def failed(session: Session, claim: Claim, row_id: int, why: str) -> None:
     ledger.hold(session, claim)
-    values = {"state": "failed", "error_message": why, "updated_at": clock.now()}
-    session.execute(sa.update(PageWatch).where(PageWatch.id == row_id).values(values))
+    values = {"state": "failed", "is_ours": False, "error_message": why, "updated_at": clock.now()}
+    row = sa.update(PageWatch).where(PageWatch.id == row_id, PageWatch.state == "wanted")
+    session.execute(row.values(values))
 
 
 def taken(session: Session, watch_ids: Collection[str], document_id: int) -> set[str]:

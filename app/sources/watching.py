@@ -38,22 +38,25 @@ async def sync(progress: Progress) -> dict[str, Any]:
         for row in rows:
             started = clock.monotonic()
             progress.report(sum(done.values()), max(total, sum(done.values()) + 1), unit="pages", message=row.url)
+            tag = tag or await changedetection().tag(TAG)
             if row.state == "unwanted":
-                await _remove(row, progress)
+                await _remove(row, tag, progress)
                 done["removed"] += 1
-            else:
-                tag = tag or await changedetection().tag(TAG)
-                done[await _make(row, tag, progress)] += 1
+            elif became := await _make(row, tag, progress):
+                done[became] += 1
             after = row.id
             await asyncio.sleep(max(0.0, 60 / get_settings().auto_watch_per_minute - (clock.monotonic() - started)))
     progress.report(sum(done.values()), max(sum(done.values()), 1), unit="pages")
     return done
 
 
-async def _make(row: PageWatch, tag: str, progress: Progress) -> str:
+async def _make(row: PageWatch, tag: str, progress: Progress) -> str | None:
+    """What became of it; None where nobody wants it any more."""
     client = changedetection()
     try:
         found = await _known(client, row)
+        if found is None and not await in_transaction(watches.making, progress.claim, row.id):
+            return None
         watch_id = found.uuid if found is not None else await client.create(_wanted(row.url, tag))
     except Rejected as error:
         if error.code != "changedetection_rejected":  # not about this page
@@ -67,17 +70,27 @@ async def _make(row: PageWatch, tag: str, progress: Progress) -> str:
 
 async def _known(client: ChangeDetection, row: PageWatch) -> Watch | None:
     """The watch that this address has there already, unless it belongs to another page of ours."""
+    free = await _free(client, row)
+    return None if not free else await client.watch(free[0].uuid)
+
+
+async def _free(client: ChangeDetection, row: PageWatch) -> list[Watch]:
+    """The watches of this address that belong to no other page of ours."""
     found = await client.find(row.url)
     if not found:
-        return None
+        return []
     others = await read(watches.taken, [watch.uuid for watch in found], row.document_id)
-    free = next((watch for watch in found if watch.uuid not in others), None)
-    return None if free is None else await client.watch(free.uuid)
+    return [watch for watch in found if watch.uuid not in others]
 
 
-async def _remove(row: PageWatch, progress: Progress) -> None:
+async def _remove(row: PageWatch, tag: str, progress: Progress) -> None:
+    client = changedetection()
     if row.is_ours and row.watch_id is not None:
-        await changedetection().delete(row.watch_id)
+        await client.delete(row.watch_id)
+    elif row.is_ours:  # perhaps made, and not noted
+        for one in await _free(client, row):
+            if tag in ((await client.watch(one.uuid)).tags or ()):
+                await client.delete(one.uuid)
     await in_transaction(watches.removed, progress.claim, row.id)
 
 

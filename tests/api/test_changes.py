@@ -8,10 +8,12 @@ import hashlib
 import hmac
 import json
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import httpx
 import pytest
+import sqlalchemy as sa
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -22,13 +24,14 @@ from app.jobs import testing as jobs
 from app.jobs.models import JobRow
 from app.main import create_app
 from app.sources import change_intake
-from app.sources.models import ChangeEvent, Delivery
+from app.sources.models import ChangeEvent, Delivery, PageWatch
 from tests.api.conftest import Api, served
 from tests.api.test_intake import SECRET, _count
 from tests.api.test_shapes import assert_problem
 from tests.app.sources.conftest import Answer, Site, site
 from tests.support.databases import SettingsEnv
 from tests.support.desk import Desk
+from tests.support.waiting import wait_until
 
 __all__ = ["site"]
 PATH = "/api/webhook/changedetection"
@@ -144,6 +147,43 @@ def test_a_page_that_is_gone_fails_its_event(intake: Api, site: Site) -> None:
     site.pages["/gone"] = page("It is back.")
     jobs.drain(later=True)
     assert intake.client.get(f"/api/changes/{event}").json()["state"] == "indexed"
+
+
+def test_an_older_job_does_not_open_its_event_again(intake: Api, app_env: SettingsEnv, site: Site) -> None:
+    """The page was away, somebody had the delivery done again meanwhile, and then the first job had its next try."""
+    app_env(retry_delays="600,600")
+    site.pages["/p"] = Answer(b"busy", 503)
+    first = tell(intake, change(f"{site.url}/p")).json()
+    jobs.drain()
+    site.pages["/p"] = page("It is back.")
+    [delivery] = intake.client.get("/api/deliveries/in").json()["data"]
+    intake.client.post(f"/api/deliveries/in/{delivery['id']}/replay")
+    jobs.drain()
+    assert intake.client.get(f"/api/jobs/{first['job_id']}").json()["state"] == "retrying"
+    jobs.drain(later=True)
+    assert intake.client.get(f"/api/jobs/{first['job_id']}").json()["state"] == "succeeded"
+    assert intake.client.get(f"/api/changes/{first['change_event_id']}").json()["state"] == "indexed"
+
+
+def test_asking_for_a_watch_waits_for_the_job_and_not_the_job_for_it(
+    postgres_url: str, redis_url: str, settings_env: SettingsEnv
+) -> None:
+    """Both lock the job's row and the watch's: in another order each would wait for the other."""
+    settings_env(
+        database_url=postgres_url, redis_url=redis_url, webhook_secret=SECRET, fetch_private="true",
+        changedetection_url="http://127.0.0.1:9",
+    )  # fmt: skip
+    with served(create_app()) as api, ThreadPoolExecutor(1) as pool, database().engine.connect() as job:
+        body = {"url": "https://example.org/p"}
+        asked = api.client.post("/api/watches", json=body).json()
+        job.execute(sa.select(JobRow.id).where(JobRow.id == asked["id"]).with_for_update())
+        again = pool.submit(api.client.post, "/api/watches", json=body)
+        blocked = sa.text("SELECT count(*) FROM pg_locks WHERE NOT granted")
+        with database().engine.connect() as other:
+            wait_until(lambda: other.scalar(blocked), what="the request to wait for the job")
+        job.execute(sa.select(PageWatch.id).with_for_update(nowait=True))
+        job.rollback()
+        assert again.result(20).status_code == 202
 
 
 def test_a_cancelled_job_ends_its_event(intake: Api, site: Site) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
 
@@ -18,12 +19,14 @@ from app.jobs import ledger
 from app.jobs import testing as jobs
 from app.jobs.models import JobRow
 from app.main import create_app
+from app.sources import frontier
 from app.sources.crawl_jobs import CheckCrawls
 from app.sources.crawl_rules import Rules, as_expression
 from app.sources.models import CrawlPage
 from tests.api.conftest import Api, served
 from tests.api.test_intake import SECRET, event, send
 from tests.api.test_intake import page as event_page
+from tests.api.test_keys import holder
 from tests.api.test_shapes import assert_problem
 from tests.app.sources.conftest import Answer, Site, site
 from tests.support.databases import SettingsEnv
@@ -207,6 +210,73 @@ def test_a_cancelled_crawl_keeps_what_it_has(lite: Api, site: Site, when: str) -
     assert site.asked == []
 
 
+def test_a_crawl_that_was_cancelled_can_be_tried_again(lite: Api, site: Site) -> None:
+    """Its pages had come and waited to be indexed: now they are."""
+    put(site)
+    crawl = start(lite, f"{site.url}/")
+    with pytest.raises(RuntimeError):
+        jobs.drain(most=1)
+    assert lite.client.post(f"/api/jobs/{crawl['id']}/cancel").status_code < 300
+    jobs.drain()
+    assert words() == set() and metrics(lite, crawl)["pages_failed"] > 4
+    assert lite.client.post(f"/api/jobs/{crawl['id']}/retry").status_code == 202
+    jobs.drain()
+    assert words() == {"start", "heron", "mill", "egret", "carp"}
+    told = metrics(lite, crawl)
+    assert (told["status"], told["pages_indexed"], told["pages_failed"]) == ("completed", 5, 1)
+
+
+def test_a_sitemap_may_name_more_pages_than_a_page_has_links(lite: Api) -> None:
+    crawl = start(lite, "https://example.org/", limit=6000)
+    claim = Desk(database()).claim(crawl["id"]).claim
+    named = [f"https://example.org/{number}" for number in range(7000)]
+    database().transaction(frontier.add, claim, named, 1, 6000)
+    assert database().read(frontier.counts, claim.id).found == 6000
+
+
+def test_a_list_of_crawls_says_of_each_what_it_says_alone(api: Api, site: Site) -> None:
+    """And asks no more of the database for many than for one."""
+    put(site)
+    first = start(api, f"{site.url}/")
+    jobs.drain()
+    told = send(
+        api, event("crawl.page", event_page("https://a.org/1"), {"markdown": "x"}, event_page("https://a.org/2"))
+    )
+    job_id = told.json()["job_ids"][1]
+    assert api.client.post(f"/api/jobs/{job_id}/cancel").status_code < 300
+    failed = {"success": False, "type": "crawl.page", "id": "c-1", "error": "403"}
+    send(api, {**failed, "data": [event_page("https://a.org/3")]})
+    with counting() as one:
+        listed = api.client.get("/api/metrics/crawls?limit=1").json()
+    assert [crawl["crawl_id"] for crawl in listed["data"]] == ["c-1"] and listed["has_more"]
+    assert (listed["data"][0]["total_pages"], listed["data"][0]["pages_failed"]) == (4, 3)
+    for number in range(5):
+        send(api, event("crawl.page", event_page(f"https://b.org/{number}"), crawl=f"d-{number}"))
+    with counting() as many:
+        listed = api.client.get("/api/metrics/crawls").json()
+    assert len(listed["data"]) == 7 and len(many) == len(one)
+    for crawl in listed["data"]:
+        assert crawl == api.client.get(f"/api/metrics/crawls/{crawl['crawl_id']}").json()
+    own = next(crawl for crawl in listed["data"] if crawl["crawl_id"] == first["id"])
+    assert (own["pages_indexed"], own["pages_failed"]) == (5, 1) and own["aggregate_timing"]["qdrant_ms"] > 0
+
+
+@contextmanager
+def counting() -> Iterator[list[str]]:
+    """The statements of the block."""
+    seen: list[str] = []
+
+    def note(connection: Any, cursor: Any, statement: str, *more: Any) -> None:
+        if "crawl" in statement:
+            seen.append(statement)
+
+    sa.event.listen(database().engine, "before_cursor_execute", note)
+    try:
+        yield seen
+    finally:
+        sa.event.remove(database().engine, "before_cursor_execute", note)
+
+
 def test_what_cannot_be_crawled(lite: Api) -> None:
     for body in (
         {"url": "ftp://a.org"},
@@ -337,6 +407,58 @@ def test_a_cancelled_crawl_is_stopped_there(with_remote: Api, remote: Firecrawl)
     jobs.drain()
     assert [one.path for one in remote.asked if one.method == "DELETE"] == [f"/v2/crawl/{CRAWL}"]
     assert with_remote.client.get(f"/api/metrics/crawls/{crawl['id']}").json()["status"] == "cancelled"
+
+
+def test_a_crawl_that_was_stopped_there_is_begun_anew(with_remote: Api, remote: Firecrawl) -> None:
+    """By another key, which Firecrawl would refuse else; the run that was stopped is not asked again."""
+    gone, runs = Reply(200, {"success": True, "status": "cancelled", "total": 9, "completed": 0, "data": []}), []
+
+    def wrong(asked: Asked) -> Reply | None:
+        if asked.method == "POST" and asked.path == "/v2/crawl":
+            runs.append(asked.header("x-idempotency-key")[0])
+            run = CRAWL if len(runs) == 1 else CRAWL[:-1] + "9"
+            return Reply(200, {"success": True, "id": run, "url": "https://example.org/"})
+        if asked.method == "GET" and asked.path == f"/v2/crawl/{CRAWL}":
+            return gone if any(one.method == "DELETE" for one in remote.asked) else Reply(503, b"")
+        if asked.path == f"/v2/crawl/{CRAWL[:-1]}9":
+            data = [] if "skip=1" in asked.query else [document("https://example.org/1")]
+            return Reply(200, {"success": True, "status": "completed", "total": 1, "completed": 1, "data": data})
+        return Reply(200, {"success": True, "errors": []}) if asked.path.endswith("/errors") else None
+
+    remote.wrong = wrong
+    crawl = by_firecrawl(with_remote)
+    jobs.drain()
+    with_remote.client.post(f"/api/jobs/{crawl['id']}/cancel")
+    jobs.drain()
+    assert with_remote.client.post(f"/api/jobs/{crawl['id']}/retry").status_code == 202
+    jobs.drain()
+    told = with_remote.client.get(f"/api/metrics/crawls/{crawl['id']}").json()
+    assert (told["status"], told["pages_indexed"]) == ("completed", 1), told
+    assert len(runs) == len(set(runs)) == 2
+
+
+def test_an_event_before_firecrawl_s_answer_leaves_no_crawl_open(with_remote: Api, remote: Firecrawl) -> None:
+    send(with_remote, event("crawl.started", crawl=CRAWL))
+    by_firecrawl(with_remote)
+    jobs.drain()
+    send(with_remote, event("crawl.completed", crawl=CRAWL))
+    listed = with_remote.client.get("/api/metrics/crawls").json()["data"]
+    assert [one["status"] for one in listed] == ["completed", "completed"]
+
+
+def test_the_events_of_a_tenant_s_run_are_that_tenant_s(with_remote: Api, remote: Firecrawl) -> None:
+    """Begun by way of /v2: its pages, and what is said of it, go to whoever began it."""
+    with holder(with_remote, "read", "write", tenant="acme") as acme:
+        assert acme.post("/v2/crawl", json={"url": "https://example.org/"}).json()["id"] == CRAWL
+        send(with_remote, event("crawl.page", event_page("https://example.org/1"), {"markdown": "x"}, crawl=CRAWL))
+        jobs.drain()
+        send(with_remote, event("crawl.completed", crawl=CRAWL))
+        told = acme.get(f"/api/metrics/crawls/{CRAWL}").json()
+        assert (told["status"], told["pages_indexed"], told["pages_failed"]) == ("completed", 1, 1)
+        assert acme.get("/api/metrics/crawls").json()["data"] == [told]
+        assert [one["url"] for one in acme.get("/api/documents").json()["data"]] == ["https://example.org/1"]
+    assert with_remote.client.get("/api/documents").json()["data"] == []
+    assert with_remote.client.get("/api/metrics/crawls").json()["data"] == []
 
 
 def test_single_pages_come_by_firecrawl_too(with_remote: Api, remote: Firecrawl) -> None:

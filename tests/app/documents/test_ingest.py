@@ -92,6 +92,17 @@ def test_a_slow_old_version_does_not_win(desk: Desk) -> None:
     assert desk.find("heron", mode="keyword")["total"] == 0
 
 
+def test_a_slow_old_version_does_not_win_against_one_that_said_nothing_new(desk: Desk) -> None:
+    """The page changed and changed back; the middle one's job runs last."""
+    url = "https://example.com/back"
+    desk.put("The heron stands.", url=url)
+    middle, last = desk.give("The mill turns.", url=url), desk.give("The heron stands.", url=url)
+    assert desk.work(last.job.id)["status"] == "unchanged"
+    assert desk.work(middle.job.id)["status"] == "superseded"
+    desk.follow()
+    assert (desk.find("heron", mode="keyword")["total"], desk.find("mill", mode="keyword")["total"]) == (1, 0)
+
+
 def test_the_same_content_while_its_job_is_open_is_one_version(desk: Desk) -> None:
     """Posting twice makes two jobs, of which the second finds its work done."""
     first = desk.give(PAGE, url="https://example.com/a")

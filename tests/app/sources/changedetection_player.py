@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import threading
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -13,7 +13,10 @@ from urllib.parse import parse_qs, urlsplit
 
 
 class Player:
-    """drops: the connection is dropped before or after a watch is made. refuses: URLs that it takes for none."""
+    """drops: the connection is dropped before or after a watch is made. refuses: URLs that it takes for none.
+
+    meanwhile: what others do while a watch is made.
+    """
 
     def __init__(self) -> None:
         self.watches: dict[str, dict[str, Any]] = {}
@@ -23,6 +26,7 @@ class Player:
         self.key = "key"
         self.drops: str | None = None
         self.refuses: set[str] = set()
+        self.meanwhile: Callable[[], object] = lambda: None
         self.url = ""
 
     def add(self, url: str, **more: Any) -> str:
@@ -105,6 +109,7 @@ class Player:
         if body["url"] in self.refuses:
             return 400, "Invalid or unsupported URL"
         found = self.add(**body)
+        self.meanwhile()
         return (0, None) if self.drops == "after" else (201, {"uuid": found})
 
 

@@ -10,12 +10,14 @@ import sqlalchemy as sa
 
 import actors.documents
 import actors.sources  # noqa: F401  the functions that drain() runs
+from app.core import clock
 from app.core.db import Database, database
 from app.documents import catalog
 from app.documents.models import Document
 from app.jobs import testing as jobs
 from app.jobs.models import JobRow
-from app.sources import watches
+from app.sources import changes, watches
+from app.sources.change_bodies import Change
 from app.sources.jobs import ReconcileChanges, SyncWatches
 from app.sources.models import ChangeEvent, PageWatch
 from tests.app.sources.changedetection_player import Player
@@ -173,3 +175,55 @@ def test_a_watch_that_vanished_is_made_again(desk: Desk, there: Player) -> None:
     there.watches.clear()
     assert jobs.run_inline(ReconcileChanges()).result == {"watches": 1, "changes": 0, "lost": 1}
     assert _sync()["made"] == 1 and _rows(desk.db)[URL].state == "present"
+
+
+def test_a_page_removed_while_its_watch_is_made_keeps_none(desk: Desk, there: Player) -> None:
+    page = int(desk.put("The heron.", url=URL, source="crawl")["document_id"])
+    there.meanwhile = lambda: desk.db.transaction(watches.unwant, TENANT, page)
+    _sync()
+    there.meanwhile = lambda: None
+    _sync()
+    assert there.watches == {} and _rows(desk.db)[URL].state == "removed"
+
+
+@pytest.mark.parametrize("how", ["deleted", "unwanted"])
+def test_a_watch_that_was_made_and_not_noted_goes_with_its_page(desk: Desk, there: Player, how: str) -> None:
+    """Its worker died in between, and before the next run the page is not wanted any more; another's watch stays."""
+    page = int(desk.put("The heron.", url=URL, source="crawl")["document_id"])
+    there.drops = "after"
+    desk.db.transaction(_enqueue)
+    jobs.drain()
+    there.drops = None
+    assert len(there.watches) == 1
+    others = there.add(URL)
+    if how == "deleted":
+        desk.db.transaction(catalog.delete, TENANT, str(page))
+    else:
+        desk.db.transaction(watches.unwant, TENANT, page)
+    jobs.drain(later=True)
+    assert list(there.watches) == [others]
+
+
+def test_what_was_removed_is_forgotten_with_its_page(desk: Desk, there: Player) -> None:
+    page = int(desk.put("The heron.", url=URL, source="crawl")["document_id"])
+    _sync()
+    desk.db.transaction(watches.unwant, TENANT, page)
+    _sync()
+    desk.db.transaction(catalog.delete, TENANT, str(page))
+    _sync()
+    assert _rows(desk.db) == {}
+
+
+def test_a_deleted_page_does_not_come_back_with_its_next_change(desk: Desk, there: Player) -> None:
+    page = desk.put("The heron.", url=URL, source="crawl")["document_id"]
+    _sync()
+    [watch] = there.watches
+    told = desk.db.transaction(_told, watch, 1)
+    desk.db.transaction(catalog.delete, TENANT, page)
+    late = desk.db.transaction(_told, watch, 2)
+    assert (told.state, late.state) == ("queued", "ignored")
+
+
+def _told(session: Any, watch: str, key: int) -> ChangeEvent:
+    change = Change(URL, watch, key, clock.now(), None, "", None)
+    return changes.told(session, TENANT, change, origin="webhook")
