@@ -115,6 +115,9 @@ def _tell(sent: Sequence[Sent], dark: Sequence[tuple[int, int]]) -> None:
     for label, some in (("all", sent), ("while Redis was away", in_the_dark)):
         took = [one.try_ms for one in some if one.tries == 1]
         tries = sum(one.tries - 1 for one in some)
+        if not took:
+            print(f"{label}: {len(some)} events, none answered at its first try; {tries} further tries")
+            continue
         p50, p99 = quantile(took, 0.5), quantile(took, 0.99)
         print(f"{label}: {len(some)} events, answered in p50 {p50:.1f} ms, p99 {p99:.1f} ms; {tries} further tries")
 
