@@ -35,6 +35,8 @@ T = TypeVar("T")
 LOCK_PATIENCE_S = 5.0
 # The first pauses are short, since most transactions are.
 LOCK_PAUSES_S = (0.0005, 0.005)
+# Of its own: whoever seeds the one that all share, as tests do, would have it moved on by us.
+_dice = random.Random()
 DEADLOCK_RETRIES = 3
 _WRITE = {"millrace_write": True}
 # Several statements of one read see one moment; SQLite has no other way.
@@ -130,7 +132,7 @@ class Database:
                 lost = error.connection_invalidated and not committing and attempt == 1
                 if not lost and not (_sqlstate(error) in _AGAIN and attempt <= DEADLOCK_RETRIES):
                     raise _translated(error) from error
-                time.sleep(random.uniform(0, 0.01 * attempt))
+                time.sleep(_dice.uniform(0, 0.01 * attempt))
                 continue
             except PoolTimeout as error:
                 raise Unavailable("all connections to the database are in use", code="database_unavailable") from error
@@ -271,7 +273,7 @@ def _make_sqlite(url: sa.URL, pool_size: int, sync: str) -> sa.Engine:
             except sqlite3.OperationalError as error:
                 if "locked" not in str(error) or clock.monotonic() > deadline:
                     break  # a read-only file: reading still works
-                time.sleep(random.uniform(0.0005, 0.005))
+                time.sleep(_dice.uniform(0.0005, 0.005))
         for pragma in (f"synchronous={sync}", "foreign_keys=ON", "temp_store=MEMORY", "cache_size=-16000"):
             cursor.execute(f"PRAGMA {pragma}")
         cursor.close()
@@ -298,7 +300,7 @@ def _begun(cursor: Any, statement: str) -> bool:
         except sqlite3.OperationalError as error:
             if "locked" not in str(error) or clock.monotonic() > deadline:
                 return False
-        time.sleep(random.uniform(0.5, 1.0) * pause)
+        time.sleep(_dice.uniform(0.5, 1.0) * pause)
         pause = min(2 * pause, LOCK_PAUSES_S[1])
 
 

@@ -15,6 +15,8 @@ from app.core import redis
 from app.core.logging import get_logger
 
 log = get_logger(__name__)
+# Of its own: whoever seeds the one that all share, as tests do, would have it moved on by us.
+_dice = random.Random()
 
 PREFIX = redis.CHANNEL.format("")
 # A subscription must have a channel, also while nobody follows anything: this one carries what concerns no job.
@@ -187,7 +189,7 @@ class Subscription:
             finally:
                 self.connected = False
             self._forget_confirmations()
-            await asyncio.sleep(delay * random.uniform(0.5, 1.0))
+            await asyncio.sleep(delay * _dice.uniform(0.5, 1.0))
             delay = min(most, delay * 2)
 
     def _forget_confirmations(self) -> None:

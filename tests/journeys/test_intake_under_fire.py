@@ -6,6 +6,7 @@ The sender takes a 2xx as accepted and never sends that again; what got no answe
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -30,13 +31,14 @@ pytestmark = [pytest.mark.journey, pytest.mark.timeout(300)]
 
 CRAWL = "under-fire"
 RATE = 200.0
+LONG = pytest.mark.skipif("MILLRACE_LONG" not in os.environ, reason="a minute long: make chaos runs it")
 
 
 @pytest.mark.parametrize(
     ("seconds", "strikes"),
     [
         pytest.param(6, 1, id="short"),
-        pytest.param(60, 6, id="long", marks=[pytest.mark.slow, pytest.mark.chaos, pytest.mark.timeout(900)]),
+        pytest.param(60, 6, id="long", marks=[LONG, pytest.mark.slow, pytest.mark.chaos, pytest.mark.timeout(900)]),
     ],
 )
 def test_every_accepted_page_is_indexed_once(
