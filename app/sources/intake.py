@@ -5,6 +5,7 @@ The answer needs nothing else: no Redis, and no other service. The same delivery
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -21,17 +22,6 @@ from app.sources.models import Delivery
 
 # A longer body is kept as a blob.
 LONGEST_ROW_BYTES = 64 * 1024
-
-
-@dataclass(frozen=True, slots=True)
-class Given:
-    """What came: the bytes, where they are kept, and whose they are."""
-
-    tenant: str
-    source: str
-    body: bytes
-    blob_key: str | None
-    request_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +49,18 @@ class Told(Protocol):
         """What makes it the same delivery again, by its sender's word; None where only the bytes do."""
 
 
+@dataclass(frozen=True, slots=True)
+class Given:
+    """What came: the bytes, what they say, where they are kept, and whose they are."""
+
+    tenant: str
+    source: str
+    body: bytes
+    told: Told
+    blob_key: str | None
+    request_id: str | None = None
+
+
 class Sender(Protocol):
     """How the deliveries of one kind of sender are read, and what they ask for."""
 
@@ -71,10 +73,16 @@ class Sender(Protocol):
         """Do what it asks for. Called once a delivery, and again for each replay."""
 
 
-async def kept(tenant: str, source: str, body: bytes, request_id: str | None) -> Given:
-    """The bytes where they stay: what is long or no text is written to the store before the row that names it."""
+async def kept(tenant: str, sender: Sender, body: bytes, request_id: str | None) -> Given:
+    """The delivery read, and its bytes where they stay: what is long or no text is written to the store before the row
+    that names it.
+
+    Raises InvalidInput for what is no event: nothing is kept of that. Read outside of any transaction, since a large
+    one takes its time.
+    """
+    told = await asyncio.to_thread(sender.read, body)
     key = None if len(body) <= LONGEST_ROW_BYTES and _is_text(body) else (await blobs().put(body)).key
-    return Given(tenant, source, body, key, request_id)
+    return Given(tenant, sender.name, body, told, key, request_id)
 
 
 def _is_text(body: bytes) -> bool:
@@ -85,11 +93,8 @@ def _is_text(body: bytes) -> bool:
 
 
 def take(session: Session, given: Given, sender: Sender) -> Answered:
-    """Store the delivery, do what it asks for, and answer; for the same one again the first answer.
-
-    Raises InvalidInput for what is no event: that is not stored.
-    """
-    told = sender.read(given.body)
+    """Store the delivery, do what it asks for, and answer; for the same one again the first answer."""
+    told = given.told
     digest = hashlib.sha256(told.key.encode() if told.key else given.body).hexdigest()
     before = _known(session, given, digest)
     if before is None:
@@ -113,12 +118,12 @@ async def body_of(delivery: Delivery) -> bytes:
 
 
 def replay(
-    session: Session, tenant: str, delivery_id: int, body: bytes, sender: Sender, request_id: str | None
+    session: Session, tenant: str, delivery_id: int, told: Told, sender: Sender, request_id: str | None
 ) -> Answered:
-    """Do what a stored delivery asks for once more, as if it had just come."""
+    """Do what a stored delivery, read anew, asks for once more, as if it had just come."""
     row = get(session, tenant, delivery_id, lock=True)
     row.replayed_at = clock.now()
-    return _done(row, sender.apply(session, tenant, sender.read(body), row, request_id))
+    return _done(row, sender.apply(session, tenant, told, row, request_id))
 
 
 def get(session: Session, tenant: str, delivery_id: int, *, lock: bool = False) -> Delivery:

@@ -17,6 +17,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from app.core.db import database
+from app.core.settings import get_settings
 from app.jobs.models import JobRow
 from app.main import create_app
 from app.sources.models import CrawlSession, Delivery
@@ -204,6 +205,25 @@ def test_what_is_no_event_is_422_and_not_kept(lite_intake: Api, body: bytes) -> 
     detail = answer.json()["detail"]
     assert detail["error"] == "Invalid webhook payload structure" and detail["validation_errors"] and detail["hint"]
     assert _count(Delivery) == 0
+
+
+def test_what_is_no_event_waits_for_no_database_and_leaves_nothing(lite_intake: Api) -> None:
+    """It is read before any transaction, so that a long one keeps no writer waiting; and its body is not stored."""
+    long = json.dumps(event("shop.order", "x" * 100_000)).encode()
+    with database().engine.connect().execution_options(millrace_write=True) as writer, writer.begin():
+        assert send(lite_intake, long).status_code == 422
+        unsigned = lite_intake.anyone.post(PATH, content=long, headers={"x-firecrawl-signature": sign(b"")})
+        assert unsigned.status_code == 401
+    blobs = (get_settings().data_dir / "blobs").rglob("*")
+    assert [path for path in blobs if path.is_file()] == []
+
+
+@pytest.mark.parametrize("number", [-1, 0, 2**63, 10**30, -(10**30)])
+def test_no_number_is_too_odd_for_a_delivery(intake: Api, number: int) -> None:
+    """Never a 500, on either database."""
+    address = f"/api/deliveries/in/{number}"
+    for answer in (intake.client.get(address), intake.client.post(f"{address}/replay")):
+        assert answer.status_code in (404, 422), answer.text
 
 
 JSON = st.recursive(
