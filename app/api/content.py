@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import sqlalchemy as sa
 from fastapi import APIRouter, Path, Query
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, aliased
 
 from app.api.deps import Reader
 from app.core.db import read
@@ -72,7 +72,7 @@ def _found(
     session: Session, tenant: str, wanted: sa.ColumnElement[bool], order: tuple[Any, ...], limit: int, offset: int = 0
 ) -> list[dict[str, Any]]:
     query = (
-        sa.select(DocumentVersion, Document.url)
+        sa.select(DocumentVersion, Document.url, _KEPT)
         .join(Document, Document.id == DocumentVersion.document_id)
         .where(DocumentVersion.tenant == tenant, wanted)
         .order_by(*order)
@@ -80,19 +80,26 @@ def _found(
         .limit(limit)
     )
     found = session.execute(query).all()
-    return [_item(version, url, _kept(session, version)) for version, url in found]
+    ids = {kept_id for _, _, kept_id in found if kept_id is not None}
+    keeping = sa.select(DocumentVersion).where(DocumentVersion.id.in_(ids))
+    kept = {version.id: version for version in session.scalars(keeping)} if ids else {}
+    return [_item(version, url, kept.get(kept_id, version)) for version, url, kept_id in found]
 
 
-def _kept(session: Session, version: DocumentVersion) -> DocumentVersion:
-    """The version that keeps its content: of one that said nothing new, the one before it that said the same."""
-    if version.state != "unchanged":
-        return version
-    before = sa.select(DocumentVersion).where(
-        DocumentVersion.document_id == version.document_id,
-        DocumentVersion.id < version.id,
-        DocumentVersion.text.is_not(None),
+# The version that keeps the content of one that said nothing new: the one before it that said the same.
+_BEFORE = aliased(DocumentVersion)
+_KEPT = sa.case(
+    (
+        DocumentVersion.state == "unchanged",
+        sa.select(sa.func.max(_BEFORE.id))
+        .where(
+            _BEFORE.document_id == DocumentVersion.document_id,
+            _BEFORE.id < DocumentVersion.id,
+            _BEFORE.text.is_not(None),
+        )
+        .scalar_subquery(),
     )
-    return session.scalars(before.order_by(DocumentVersion.id.desc()).limit(1)).one_or_none() or version
+)
 
 
 def _item(version: DocumentVersion, url: str | None, kept: DocumentVersion) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 
 from app.clients.firecrawl import firecrawl
 from app.core.db import in_transaction
-from app.core.errors import Conflict, InvalidInput, NotFound, Rejected
+from app.core.errors import Conflict, InvalidInput, Later, LimitReached, NotFound, Rejected
 from app.documents import quota
 from app.jobs import ledger
 from app.jobs.ledger import Claim
@@ -101,6 +101,8 @@ async def _take(job: Crawl, document: dict[str, Any], progress: Progress) -> Non
         return
     try:
         await in_transaction(quota.within, claim.tenant, _taken, claim, job, page)
+    except LimitReached as error:  # no fault of the page's, nor of the crawl's
+        raise Later(error.retry_after_s, error.message, code=error.code) from error
     except (Rejected, Conflict, NotFound, InvalidInput) as error:
         await in_transaction(_failed, claim, page.url, error.message)
 

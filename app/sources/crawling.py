@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 
 from app.clients import firecrawl
 from app.core.db import in_transaction, read
-from app.core.errors import Conflict, InvalidInput, Later, NotFound, Rejected, Unavailable
+from app.core.errors import Conflict, InvalidInput, Later, LimitReached, NotFound, Rejected, Unavailable
 from app.core.logging import get_logger
 from app.documents import quota
 from app.documents.accept import About
@@ -125,6 +125,9 @@ async def _page(job: Crawl, rules: Rules, page: CrawlPage, progress: Progress) -
     wanted = [] if ends_here else [url for url in links.links if rules.takes(url)]
     try:
         await in_transaction(_taken, claim, job, page, found, wanted)
+    except LimitReached as error:  # no fault of the page's, nor of the crawl's
+        await in_transaction(frontier.untried, claim, page.id)
+        raise Later(error.retry_after_s, error.message, code=error.code) from error
     except (Conflict, InvalidInput, NotFound) as error:
         await in_transaction(frontier.leave, claim, page.id, error, state="failed")
 

@@ -99,6 +99,12 @@ def next_page(session: Session, claim: Claim) -> CrawlPage | None:
     return row
 
 
+def untried(session: Session, claim: Claim, page_id: int) -> None:
+    """The page was read and could not be taken yet: that was no try."""
+    ledger.hold(session, claim)
+    session.get_one(CrawlPage, page_id).tries -= 1
+
+
 def take(
     session: Session, claim: Claim, page_id: int, about: About, content: Content, found: Sequence[str], most: int
 ) -> None:

@@ -5,6 +5,7 @@ The answer needs nothing else: no Redis, and no other service. The same delivery
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 from dataclasses import dataclass, field
 from typing import Any, Protocol, cast
@@ -23,18 +24,6 @@ from app.sources.models import Delivery
 LONGEST_ROW_BYTES = 64 * 1024
 DELIVERY = cast(sa.Table, Delivery.__table__)
 _ANSWER = sa.update(DELIVERY).where(DELIVERY.c.id == sa.bindparam("delivery"))
-
-
-@dataclass(frozen=True, slots=True)
-class Given:
-    """What came: the bytes, what they say, where they are kept, and whose they are."""
-
-    tenant: str
-    sender: Sender
-    body: bytes
-    told: Told
-    blob_key: str | None
-    request_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +51,18 @@ class Told(Protocol):
         """What makes it the same delivery again, by its sender's word; None where only the bytes do."""
 
 
+@dataclass(frozen=True, slots=True)
+class Given:
+    """What came: the bytes, what they say, where they are kept, and whose they are."""
+
+    tenant: str
+    sender: Sender
+    body: bytes
+    told: Told
+    blob_key: str | None
+    request_id: str | None = None
+
+
 class Sender(Protocol):
     """How the deliveries of one kind of sender are read, and what they ask for."""
 
@@ -75,13 +76,15 @@ class Sender(Protocol):
 
 
 async def kept(tenant: str, sender: Sender, body: bytes, request_id: str | None) -> Given:
-    """The bytes where they stay: what is long or no text is written to the store before the row that names it.
+    """The delivery read, and its bytes where they stay: what is long or no text is written to the store before the row
+    that names it.
 
-    Raises InvalidInput for what is no event: that is not stored. Read here, since on SQLite a transaction keeps all
-    other writers waiting.
+    Raises InvalidInput for what is no event: nothing is kept of that. Read before any transaction, since on SQLite one
+    keeps all other writers waiting; and a long one off the loop, since it takes its time.
     """
-    told = sender.read(body)
-    key = None if len(body) <= LONGEST_ROW_BYTES and _is_text(body) else (await blobs().put(body)).key
+    is_long = len(body) > LONGEST_ROW_BYTES
+    told = await asyncio.to_thread(sender.read, body) if is_long else sender.read(body)
+    key = None if not is_long and _is_text(body) else (await blobs().put(body)).key
     return Given(tenant, sender, body, told, key, request_id)
 
 
@@ -115,12 +118,12 @@ async def body_of(delivery: Delivery) -> bytes:
 
 
 def replay(
-    session: Session, tenant: str, delivery_id: int, body: bytes, sender: Sender, request_id: str | None
+    session: Session, tenant: str, delivery_id: int, told: Told, sender: Sender, request_id: str | None
 ) -> Answered:
-    """Do what a stored delivery asks for once more, as if it had just come."""
+    """Do what a stored delivery, read anew, asks for once more, as if it had just come."""
     row = get(session, tenant, delivery_id, lock=True)
     row.replayed_at = clock.now()
-    answered = sender.apply(session, tenant, sender.read(body), row.id, request_id)
+    answered = sender.apply(session, tenant, told, row.id, request_id)
     for name, value in _outcome(answered).items():
         setattr(row, name, value)
     return answered

@@ -226,6 +226,26 @@ def test_a_crawl_that_was_cancelled_can_be_tried_again(lite: Api, site: Site) ->
     assert (told["status"], told["pages_indexed"], told["pages_failed"]) == ("completed", 5, 1)
 
 
+@pytest.mark.parametrize("engine", ["builtin", "firecrawl"])
+def test_a_crawl_waits_for_room_in_the_quota(
+    lite: Api, site: Site, remote: Firecrawl, settings_env: SettingsEnv, engine: str
+) -> None:
+    """More often than a job has tries: no page is lost for it, and none is read slower."""
+    settings_env(firecrawl_url=remote.url)
+    remote.pages = [document(f"https://example.org/{number}") for number in range(9)]
+    site.pages = {"/": html("start", *(f"/{number}" for number in range(8)))}
+    site.pages |= {f"/{number}": html(f"page{number}") for number in range(8)}
+    with holder(lite, "read", "write", tenant="acme") as acme:
+        lite.client.patch("/api/tenants/acme", json={"max_open_jobs": 2})
+        started = clock.monotonic()
+        crawl = acme.post("/api/crawls", json={"url": f"{site.url}/", "engine": engine, "sitemap": "skip"}).json()
+        jobs.drain(later=True)
+        assert acme.get(f"/api/jobs/{crawl['id']}").json()["state"] == "succeeded"
+        told = acme.get(f"/api/metrics/crawls/{crawl['id']}").json()
+    assert (told["pages_indexed"], told["pages_failed"]) == (9, 0 if engine == "builtin" else 1)
+    assert clock.monotonic() - started < 60
+
+
 def test_a_sitemap_may_name_more_pages_than_a_page_has_links(lite: Api) -> None:
     crawl = start(lite, "https://example.org/", limit=6000)
     claim = Desk(database()).claim(crawl["id"]).claim

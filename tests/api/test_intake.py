@@ -8,6 +8,7 @@ import hashlib
 import hmac
 import json
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import httpx
@@ -17,6 +18,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from app.core.db import database
+from app.core.settings import get_settings
 from app.jobs.models import JobRow
 from app.main import create_app
 from app.sources.models import CrawlSession, Delivery
@@ -204,6 +206,57 @@ def test_what_is_no_event_is_422_and_not_kept(lite_intake: Api, body: bytes) -> 
     detail = answer.json()["detail"]
     assert detail["error"] == "Invalid webhook payload structure" and detail["validation_errors"] and detail["hint"]
     assert _count(Delivery) == 0
+
+
+def test_what_is_no_event_waits_for_no_database_and_leaves_nothing(lite_intake: Api) -> None:
+    """It is read before any transaction, so that a long one keeps no writer waiting; and its body is not stored."""
+    long = json.dumps(event("shop.order", "x" * 100_000)).encode()
+    with database().engine.connect().execution_options(millrace_write=True) as writer, writer.begin():
+        assert send(lite_intake, long).status_code == 422
+        unsigned = lite_intake.anyone.post(PATH, content=long, headers={"x-firecrawl-signature": sign(b"")})
+        assert unsigned.status_code == 401
+    blobs = (get_settings().data_dir / "blobs").rglob("*")
+    assert [path for path in blobs if path.is_file()] == []
+
+
+def test_pages_of_a_crawl_that_said_nothing_new_are_found_together(intake: Api) -> None:
+    """Each with the text of the version before it, and as many statements for many as for one."""
+    for crawl in ("c-1", "c-2"):
+        told = send(
+            intake, event("crawl.page", *(page(f"https://a.org/{n}", f"Text {n}.") for n in range(4)), crawl=crawl)
+        )
+        _work(told)
+    asked: list[int] = []
+    for limit in (1, 100):
+        with counting() as seen:
+            found = intake.client.get(f"/api/content/by-session/c-2?limit={limit}").json()
+        asked.append(len(seen))
+    assert [one["markdown"] for one in found] == [f"Text {n}." for n in range(4)]
+    assert asked[0] == asked[1]
+
+
+@contextmanager
+def counting() -> Iterator[list[str]]:
+    """The statements of the block that deal with versions."""
+    seen: list[str] = []
+
+    def note(connection: Any, cursor: Any, statement: str, *more: Any) -> None:
+        if "document_version" in statement:
+            seen.append(statement)
+
+    sa.event.listen(database().engine, "before_cursor_execute", note)
+    try:
+        yield seen
+    finally:
+        sa.event.remove(database().engine, "before_cursor_execute", note)
+
+
+@pytest.mark.parametrize("number", [-1, 0, 2**63, 10**30, -(10**30)])
+def test_no_number_is_too_odd_for_a_delivery(intake: Api, number: int) -> None:
+    """Never a 500, on either database."""
+    address = f"/api/deliveries/in/{number}"
+    for answer in (intake.client.get(address), intake.client.post(f"{address}/replay")):
+        assert answer.status_code in (404, 422), answer.text
 
 
 JSON = st.recursive(

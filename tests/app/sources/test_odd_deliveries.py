@@ -59,4 +59,6 @@ def test_no_text_is_too_odd_to_be_kept(db: Database, sender: str, odd: str) -> N
         assert JSONResponse(answered.body).body
         [row] = db.read(intake.listed, TENANT, source=sender, outcome=None, before_id=None, limit=1)
         assert JSONResponse(intake.shown(row)).body
-        assert db.transaction(intake.replay, TENANT, row.id, raw, SENDERS[sender], None).status == answered.status
+        assert (
+            db.transaction(intake.replay, TENANT, row.id, given.told, SENDERS[sender], None).status == answered.status
+        )
