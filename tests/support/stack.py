@@ -61,7 +61,8 @@ class Stack:
     def _spawn(self, name: str, *words: str, env: Mapping[str, str] | None = None) -> Process:
         command = [sys.executable, "-m", "app", *words]
         log = self.folder / f"{name}.log"
-        process = Process(name, command, log=log, env={**self.env, **(env or {})}, cwd=self.cwd)
+        is_warm = self.cwd == REPOSITORY  # another tree is another program
+        process = Process(name, command, log=log, env={**self.env, **(env or {})}, cwd=self.cwd, is_warm=is_warm)
         self.processes.append(process)
         process.start()
         return process
