@@ -243,26 +243,26 @@ def test_a_server_that_goes_away_is_one_sentence(sqlite_db: Database, postgres_s
 
 def test_killed_on_the_way_and_run_again_it_is_complete(db: Database, pulse: PulseService, redis_url: str) -> None:
     pulse.run("""INSERT INTO webhook.scraped_content (url, markdown, crawl_session_id)
-        SELECT 'https://m.example/' || n % 1500, 'Text ' || n, 'crawl-' || n % 7 FROM generate_series(1, 3000) n""")
+        SELECT 'https://m.example/' || n % 1000, 'Text ' || n, 'crawl-' || n % 7 FROM generate_series(1, 2000) n""")
     pulse.run("INSERT INTO webhook.crawl_sessions (job_id, status) SELECT 'crawl-' || n, 'completed' "
-              "FROM generate_series(0, 999) n")  # fmt: skip
+              "FROM generate_series(0, 299) n")  # fmt: skip
 
     def pages_and_jobs() -> tuple[int, int]:
         return db.read(counts)[2:]
 
-    for pages, jobs in ((200, 0), (3000, 100)):
+    for pages, jobs in ((200, 0), (2000, 100)):
         running = Running("import", "pulse", pulse.url, env={**os.environ, "MILLRACE_REDIS_URL": redis_url})
         while (so_far := pages_and_jobs()) < (pages, jobs):
             assert running.poll() is None, f"it ended with {so_far}"
         assert running.kill() == -signal.SIGKILL
-        assert db.read(counts)[3] < 1500
+        assert db.read(counts)[3] < 1000
     said = moved(pulse)
-    assert said["pages"] == {"read": 3000, "taken": 0, "here": 3000, "left_out": 0}
-    assert db.read(counts) == (1000, 1500, 3000, 1500)
+    assert said["pages"] == {"read": 2000, "taken": 0, "here": 2000, "left_out": 0}
+    assert db.read(counts) == (300, 1000, 2000, 1000)
     found = db.read(versions)
-    assert sorted(found) == list(range(1, 3001))
-    assert {row.state for key, row in found.items() if key > 1500} == {"received"}
-    assert {row.state for key, row in found.items() if key <= 1500} == {"superseded"}
+    assert sorted(found) == list(range(1, 2001))
+    assert {row.state for key, row in found.items() if key > 1000} == {"received"}
+    assert {row.state for key, row in found.items() if key <= 1000} == {"superseded"}
 
 
 def test_an_older_version_with_fewer_columns(sqlite_db: Database, pulse: PulseService) -> None:

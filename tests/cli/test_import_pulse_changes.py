@@ -160,15 +160,15 @@ def test_killed_and_two_at_once_it_is_complete_and_nothing_double(
     db: Database, pulse: PulseService, redis_url: str
 ) -> None:
     pulse.run("""INSERT INTO webhook.change_events (watch_id, watch_url, detected_at, rescrape_status)
-        SELECT 'w-' || n % 7, 'https://m.example/' || n % 500, now(), 'completed' FROM generate_series(1, 8000) n""")
+        SELECT 'w-' || n % 7, 'https://m.example/' || n % 500, now(), 'completed' FROM generate_series(1, 3000) n""")
     env = {**os.environ, "MILLRACE_REDIS_URL": redis_url}
     running = Running("import", "pulse", pulse.url, env=env)
     while (so_far := db.read(count)) < 200:
         assert running.poll() is None, f"it ended with {so_far}"
     assert running.kill() == -signal.SIGKILL
-    assert 200 <= db.read(count) < 8000
+    assert 200 <= db.read(count) < 3000
     both = [Running("import", "pulse", pulse.url, env=env) for _ in range(2)]
     ended = [one.end(60) for one in both]
     assert [one.code for one in ended] == [0, 0], ended
-    assert sorted(db.read(events)) == list(range(1, 8001))
-    assert (db.read(count), moved(pulse)["changes"]["here"]) == (8000, 8000)
+    assert sorted(db.read(events)) == list(range(1, 3001))
+    assert (db.read(count), moved(pulse)["changes"]["here"]) == (3000, 3000)
