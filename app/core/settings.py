@@ -218,6 +218,9 @@ class Settings(BaseSettings):
     fetch_host_delay_s: float = Field(
         1.0, ge=0, le=3600, description="Seconds between two requests to one host, all workers together."
     )
+    crawl_retry_delays: Annotated[list[Annotated[float, Field(ge=0, allow_inf_nan=False)]], NoDecode] = Field(
+        default=[5.0, 20.0], description="Seconds before a crawl tries a page again, comma separated."
+    )
     fetch_javascript: Literal["off", "auto", "always"] = Field(
         "auto", description="When pages are opened in Chromium: auto, those that are empty without their scripts."
     )
@@ -271,7 +274,9 @@ class Settings(BaseSettings):
                 raise ValueError(f"{PREFIX}{which.upper()}={kind} needs {names}")
         return self
 
-    @field_validator("auto_watch", "cors_origins", "modules", "retry_delays", "programs", mode="before")
+    @field_validator(
+        "auto_watch", "cors_origins", "crawl_retry_delays", "modules", "retry_delays", "programs", mode="before"
+    )
     @classmethod
     def _split(cls, value: Any) -> Any:
         return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
