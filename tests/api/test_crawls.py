@@ -1,7 +1,5 @@
 """A crawl is one job: it finds a site's pages by its rules, each is indexed once, and what stops it loses nothing."""
 
-# ruff: noqa: E501  pages and answers read best on a line
-
 from __future__ import annotations
 
 from collections.abc import Iterator

@@ -88,7 +88,7 @@ def _probe_all(api: Api, session: requests.Session) -> None:
 def _probe(operation: Any, mode: schemathesis.GenerationMode, session: requests.Session) -> None:
     """Ten requests with the secret; the first two of them also without."""
     secret = {"Authorization": f"Bearer {API_SECRET}"}
-    strangers = iter(({}, {}))
+    strangers: Iterator[dict[str, str]] = iter(({}, {}))
 
     @settings(
         max_examples=EXAMPLES,
