@@ -25,10 +25,10 @@ run: ## Start everything here, index the docs, search them, stay until Ctrl-C
 	@exec $(BIN)/millrace up
 
 test: setup ## The whole suite, on real Redis, PostgreSQL and SQLite
-	@$(BIN)/pytest -n $(JOBS) $(ARGS)
+	@$(BIN)/pytest -n $(JOBS) --dist worksteal $(ARGS)
 
 test-fast: setup ## The suite without what takes more than seconds
-	@$(BIN)/pytest -n $(JOBS) -m "not slow and not journey and not chaos" $(ARGS)
+	@$(BIN)/pytest -n $(JOBS) --dist worksteal -m "not slow and not journey and not chaos" $(ARGS)
 
 journeys: setup ## The promises, one file each, against real processes
 	@$(BIN)/pytest -m journey $(ARGS)

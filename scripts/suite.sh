@@ -5,7 +5,7 @@ set -u
 cd "$(dirname "$0")/.."
 BIN=.venv/bin
 rm -rf .pytest_cache/v/cache/lastfailed
-"$BIN"/pytest -n "${JOBS:-auto}" "$@"
+"$BIN"/pytest -n "${JOBS:-auto}" --dist worksteal "$@"
 code=$?
 [ "$code" -eq 1 ] || exit "$code"
 failed=$("$BIN"/python -c 'import json; print("\n".join(json.load(open(".pytest_cache/v/cache/lastfailed"))))')

@@ -95,7 +95,7 @@ def postgres_server() -> Iterator[PostgresServer]:
 @pytest.fixture
 def stack(stack_env: dict[str, str], tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Stack]:
     """The system as processes, none started yet: `stack.start(workers=2)`. Their logs are printed on failure."""
-    system = Stack(tmp_path / "logs", stack_env, API_SECRET)
+    system = Stack(tmp_path / "logs", stack_env, API_SECRET, is_warm=True)
     try:
         yield system
     finally:

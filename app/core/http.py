@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import Any
 from urllib.parse import urlsplit
@@ -37,13 +39,20 @@ IDLE_S = 15.0
 
 def client(timeout_s: float = 10.0, **options: Any) -> httpx.Client:
     """A client for threads; no environment proxies, redirects only where asked for; calls go on with the trace."""
-    return httpx.Client(timeout=timeout_s, trust_env=False, headers=_headers(options), **_traced(options, _trace))
+    given = {"headers": _headers(options), "verify": _authorities(), **_traced(options, _trace)}
+    return httpx.Client(timeout=timeout_s, trust_env=False, **given)
 
 
 def async_client(timeout_s: float | httpx.Timeout = 10.0, **options: Any) -> httpx.AsyncClient:
     """The same for the loop."""
-    headers = _headers(options)
-    return httpx.AsyncClient(timeout=timeout_s, trust_env=False, headers=headers, **_traced(options, _trace_async))
+    given = {"headers": _headers(options), "verify": _authorities(), **_traced(options, _trace_async)}
+    return httpx.AsyncClient(timeout=timeout_s, trust_env=False, **given)
+
+
+@cache
+def _authorities() -> ssl.SSLContext:
+    """Whose certificates are believed. Read once: it takes 25 ms, which each client would spend for itself."""
+    return httpx.create_ssl_context(trust_env=False)
 
 
 def _headers(options: dict[str, Any]) -> dict[str, str]:
@@ -113,7 +122,7 @@ class _GuardedTransport(httpx.AsyncBaseTransport):
 
     def __init__(self, addresses_of: AddressesOf) -> None:
         self._pool = httpcore.AsyncConnectionPool(
-            ssl_context=httpx.create_ssl_context(trust_env=False),
+            ssl_context=_authorities(),
             max_connections=MOST_CONNECTIONS,
             max_keepalive_connections=MOST_IDLE,
             keepalive_expiry=IDLE_S,

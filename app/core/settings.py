@@ -41,10 +41,25 @@ class SecretFiles(PydanticBaseSettingsSource):
         return {name: value for name, value in values.items() if value is not None}
 
 
-class Settings(BaseSettings):
-    """The names are the variables' without their prefix; units stand in the name or the meaning."""
+class _Read(BaseSettings):
+    """Where values come from, the first that has one."""
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, env_file=".env", extra="ignore", frozen=True)
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        return init_settings, env_settings, SecretFiles(settings_cls), dotenv_settings
+
+
+class Settings(_Read):
+    """The names are the variables' without their prefix; units stand in the name or the meaning."""
 
     role: Literal["", "api", "worker", "scheduler", "relay", "cli", "lane"] = Field(
         "", description="What this process may do; set by its start command."
@@ -218,6 +233,9 @@ class Settings(BaseSettings):
     fetch_host_delay_s: float = Field(
         1.0, ge=0, le=3600, description="Seconds between two requests to one host, all workers together."
     )
+    crawl_retry_delays: Annotated[list[Annotated[float, Field(ge=0, allow_inf_nan=False)]], NoDecode] = Field(
+        default=[5.0, 20.0], description="Seconds before a crawl tries a page again, comma separated."
+    )
     fetch_javascript: Literal["off", "auto", "always"] = Field(
         "auto", description="When pages are opened in Chromium: auto, those that are empty without their scripts."
     )
@@ -272,21 +290,12 @@ class Settings(BaseSettings):
                 raise ValueError(f"{PREFIX}{which.upper()}={kind} needs {names}")
         return self
 
-    @field_validator("auto_watch", "cors_origins", "modules", "retry_delays", "programs", mode="before")
+    @field_validator(
+        "auto_watch", "cors_origins", "crawl_retry_delays", "modules", "retry_delays", "programs", mode="before"
+    )
     @classmethod
     def _split(cls, value: Any) -> Any:
         return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
-
-    @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,
-        file_secret_settings: PydanticBaseSettingsSource,
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        return init_settings, env_settings, SecretFiles(settings_cls), dotenv_settings
 
     @property
     def sql_url(self) -> str:
@@ -325,12 +334,18 @@ def _faults(secret: str) -> list[str]:
     return faults
 
 
+class _Place(_Read):
+    """The one setting that says where others may stand."""
+
+    data_dir: Path = Settings.model_fields["data_dir"].default
+
+
 @lru_cache(maxsize=1)
 def get_settings() -> Settings:
     """The settings of this process. Raises ConfigError that lists every wrong one."""
     try:
         # The file in the data folder holds what `millrace up` made up (a secret, the port of its Redis); .env wins.
-        return Settings(_env_file=(Settings().data_dir / ".env", ".env"))
+        return Settings(_env_file=(_Place().data_dir / ".env", ".env"))
     except ValidationError as error:
         faults = [f"{PREFIX}{str(e['loc'][0]).upper()}: {e['msg']}" if e["loc"] else e["msg"] for e in error.errors()]
         raise ConfigError("; ".join(faults)) from error

@@ -14,6 +14,7 @@ from app.clients import firecrawl
 from app.core.db import in_transaction, read
 from app.core.errors import Conflict, InvalidInput, Later, LimitReached, NotFound, Rejected, Unavailable
 from app.core.logging import get_logger
+from app.core.settings import get_settings
 from app.documents import quota
 from app.documents.accept import About
 from app.jobs.families import AGAIN, ANYHOW, WaitForChildren
@@ -33,8 +34,6 @@ log = get_logger(__name__)
 
 # A host that asks for more patience than this is not waited for; its page is tried again later.
 LONGEST_PAUSE_S = 120.0
-# Before a page's second try, and its third.
-AGAIN_S = (5.0, 20.0)
 # Why a page is not for us, which is no fault of the crawl's.
 _SKIPPED = {"robots", "media_type", "noindex", "empty_document"}
 
@@ -141,8 +140,9 @@ def _taken(session: Session, claim: Claim, job: Crawl, page: CrawlPage, found: P
 
 async def _patiently(page: CrawlPage) -> Page:
     """The page; its host's wish for a pause is kept here, where other pages would have to wait for it anyway."""
-    if page.tries > 1:
-        await asyncio.sleep(AGAIN_S[min(page.tries - 2, len(AGAIN_S) - 1)])
+    delays = get_settings().crawl_retry_delays
+    if page.tries > 1 and delays:
+        await asyncio.sleep(delays[min(page.tries - 2, len(delays) - 1)])
     try:
         return await visit(page.url)
     except Later as error:

@@ -39,7 +39,12 @@ __all__ = ["site"]
 @pytest.fixture
 def api(app_env: SettingsEnv) -> Iterator[Api]:
     app_env(
-        fetch_private="true", fetch_host_delay_s=0, fetch_javascript="off", webhook_secret=SECRET, retry_delays="1,1"
+        fetch_private="true",
+        fetch_host_delay_s=0,
+        fetch_javascript="off",
+        webhook_secret=SECRET,
+        retry_delays="1,1",
+        crawl_retry_delays="0.1,0.2",
     )
     with served(create_app()) as running:
         yield running
@@ -49,7 +54,7 @@ def api(app_env: SettingsEnv) -> Iterator[Api]:
 def lite(sqlite_url: str, redis_url: str, settings_env: SettingsEnv) -> Iterator[Api]:
     settings_env(
         database_url=sqlite_url, redis_url=redis_url, fetch_private="true", fetch_host_delay_s=0,
-        fetch_javascript="off", webhook_secret=SECRET, retry_delays="1,1",
+        fetch_javascript="off", webhook_secret=SECRET, retry_delays="1,1", crawl_retry_delays="0.1,0.2",
     )  # fmt: skip
     with served(create_app()) as running:
         yield running
@@ -344,7 +349,7 @@ def test_rules_of_addresses() -> None:
 
 @pytest.fixture
 def with_remote(app_env: SettingsEnv, remote: Firecrawl) -> Iterator[Api]:
-    app_env(webhook_secret=SECRET, retry_delays="1,1", firecrawl_url=remote.url)
+    app_env(webhook_secret=SECRET, retry_delays="1,1", crawl_retry_delays="0.1,0.2", firecrawl_url=remote.url)
     with served(create_app()) as running:
         yield running
 

@@ -58,7 +58,9 @@ class Elsewhere:
 
     def begin(self, log: Path, *words: str, **env: str) -> Process:
         command = [sys.executable, "-m", "app", *words]
-        process = Process("follower", command, log=log, env=self.env | env | {"PYTHONPATH": str(REPOSITORY)})
+        process = Process(
+            "follower", command, log=log, env=self.env | env | {"PYTHONPATH": str(REPOSITORY)}, is_warm=True
+        )
         process.start()
         return process
 

@@ -91,8 +91,8 @@ def test_a_follower_survives_a_restart_of_the_api(stack: Stack, tmp_path: Path) 
     job_id = millrace("index", "tea.md", "--json", env=stack.env).lines[0]["job"]["id"]
     command = [sys.executable, "-m", "app", "jobs", "follow", "--json"]
     env = stack.env | {"PYTHONPATH": str(REPOSITORY)}
-    follower = Process("follower", [*command, job_id], log=tmp_path / "follower.log", env=env)
-    everything = Process("everything", [*command, "--all"], log=tmp_path / "everything.log", env=env)
+    follower = Process("follower", [*command, job_id], log=tmp_path / "follower.log", env=env, is_warm=True)
+    everything = Process("everything", [*command, "--all"], log=tmp_path / "everything.log", env=env, is_warm=True)
     follower.start()
     everything.start()
     try:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
-import sys
 import uuid
 from collections.abc import Iterator
 from typing import Any
@@ -21,12 +19,11 @@ from app.jobs.models import JobRow
 from app.sources.models import CrawlSession
 from app.tenants import directory
 from tests.api.conftest import Api, api
-from tests.support.command import Ran, millrace
+from tests.support.command import Ran, Running, millrace
 from tests.support.databases import SettingsEnv
 from tests.support.desk import Desk
 from tests.support.pulse import PulseService
 from tests.support.services import PostgresServer
-from tests.support.stack import REPOSITORY
 
 __all__ = ["api"]
 
@@ -224,14 +221,9 @@ def test_two_at_once_take_each_row_once(db: Database, pulse: PulseService) -> No
     pulse.run("""INSERT INTO webhook.scraped_content (url, markdown)
         SELECT 'https://m.example/' || n % 500, 'Text ' || n FROM generate_series(1, 1000) n""")
     pulse.run("INSERT INTO webhook.crawl_sessions (job_id) SELECT 'crawl-' || n FROM generate_series(1, 500) n")
-    command = [sys.executable, "-m", "app", "import", "pulse", pulse.url]
-    env = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
-    with (
-        subprocess.Popen(command, env=env, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL) as one,
-        subprocess.Popen(command, env=env, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL) as other,
-    ):
-        said = [process.communicate(timeout=60)[1] for process in (one, other)]
-    assert (one.returncode, other.returncode) == (0, 0), said
+    both = [Running("import", "pulse", pulse.url, env=os.environ) for _ in range(2)]
+    ended = [one.end(60) for one in both]
+    assert [one.code for one in ended] == [0, 0], ended
     assert db.read(counts) == (500, 500, 1000, 500)
 
 
@@ -239,50 +231,38 @@ def test_a_server_that_goes_away_is_one_sentence(sqlite_db: Database, postgres_s
     old = PulseService(postgres_server.create_database("pulse"))
     old.run("""INSERT INTO webhook.scraped_content (url, markdown)
         SELECT 'https://m.example/' || n, 'Text ' || n FROM generate_series(1, 20000) n""")
-    with subprocess.Popen(
-        [sys.executable, "-m", "app", "import", "pulse", old.url],
-        env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-    ) as process:
-        while not sqlite_db.read(counts)[2]:
-            assert process.poll() is None
-        postgres_server.kill()
-        _, said = process.communicate(timeout=60)
-    assert process.returncode == 1 and said.startswith("millrace: the older database cannot be read"), said
+    running = Running("import", "pulse", old.url, env=os.environ)
+    while not sqlite_db.read(counts)[2]:
+        assert running.poll() is None
+    postgres_server.kill()
+    code, _, said = running.end(60)
+    assert code == 1 and said.startswith("millrace: the older database cannot be read"), said
     assert "run it again" in said and len(said.splitlines()) == 1
     assert sqlite_db.read(counts)[2] >= 200
 
 
 def test_killed_on_the_way_and_run_again_it_is_complete(db: Database, pulse: PulseService, redis_url: str) -> None:
     pulse.run("""INSERT INTO webhook.scraped_content (url, markdown, crawl_session_id)
-        SELECT 'https://m.example/' || n % 1500, 'Text ' || n, 'crawl-' || n % 7 FROM generate_series(1, 3000) n""")
+        SELECT 'https://m.example/' || n % 1000, 'Text ' || n, 'crawl-' || n % 7 FROM generate_series(1, 2000) n""")
     pulse.run("INSERT INTO webhook.crawl_sessions (job_id, status) SELECT 'crawl-' || n, 'completed' "
-              "FROM generate_series(0, 999) n")  # fmt: skip
+              "FROM generate_series(0, 299) n")  # fmt: skip
 
     def pages_and_jobs() -> tuple[int, int]:
         return db.read(counts)[2:]
 
-    for pages, jobs in ((200, 0), (3000, 100)):
-        with subprocess.Popen(
-            [sys.executable, "-m", "app", "import", "pulse", pulse.url],
-            env={**os.environ, "MILLRACE_REDIS_URL": redis_url, "PYTHONPATH": str(REPOSITORY)},
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        ) as process:
-            while (so_far := pages_and_jobs()) < (pages, jobs):
-                assert process.poll() is None, f"it ended with {so_far}"
-            process.send_signal(signal.SIGKILL)
-            assert process.wait(10) == -signal.SIGKILL
-        assert db.read(counts)[3] < 1500
+    for pages, jobs in ((200, 0), (2000, 100)):
+        running = Running("import", "pulse", pulse.url, env={**os.environ, "MILLRACE_REDIS_URL": redis_url})
+        while (so_far := pages_and_jobs()) < (pages, jobs):
+            assert running.poll() is None, f"it ended with {so_far}"
+        assert running.kill() == -signal.SIGKILL
+        assert db.read(counts)[3] < 1000
     said = moved(pulse)
-    assert said["pages"] == {"read": 3000, "taken": 0, "here": 3000, "left_out": 0}
-    assert db.read(counts) == (1000, 1500, 3000, 1500)
+    assert said["pages"] == {"read": 2000, "taken": 0, "here": 2000, "left_out": 0}
+    assert db.read(counts) == (300, 1000, 2000, 1000)
     found = db.read(versions)
-    assert sorted(found) == list(range(1, 3001))
-    assert {row.state for key, row in found.items() if key > 1500} == {"received"}
-    assert {row.state for key, row in found.items() if key <= 1500} == {"superseded"}
+    assert sorted(found) == list(range(1, 2001))
+    assert {row.state for key, row in found.items() if key > 1000} == {"received"}
+    assert {row.state for key, row in found.items() if key <= 1000} == {"superseded"}
 
 
 def test_an_older_version_with_fewer_columns(sqlite_db: Database, pulse: PulseService) -> None:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
-import sys
 from datetime import UTC, datetime
 from typing import Any
 
@@ -18,8 +16,8 @@ from app.sources.models import ChangeEvent
 from app.tenants import directory
 from tests.api.conftest import Api, api
 from tests.cli.test_import_pulse import move, moved, pulse
+from tests.support.command import Running
 from tests.support.pulse import PulseService
-from tests.support.stack import REPOSITORY
 
 __all__ = ["api", "pulse"]
 
@@ -162,20 +160,15 @@ def test_killed_and_two_at_once_it_is_complete_and_nothing_double(
     db: Database, pulse: PulseService, redis_url: str
 ) -> None:
     pulse.run("""INSERT INTO webhook.change_events (watch_id, watch_url, detected_at, rescrape_status)
-        SELECT 'w-' || n % 7, 'https://m.example/' || n % 500, now(), 'completed' FROM generate_series(1, 8000) n""")
-    command = [sys.executable, "-m", "app", "import", "pulse", pulse.url]
-    env = {**os.environ, "MILLRACE_REDIS_URL": redis_url, "PYTHONPATH": str(REPOSITORY)}
-    with subprocess.Popen(command, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
-        while (so_far := db.read(count)) < 200:
-            assert process.poll() is None, f"it ended with {so_far}"
-        process.send_signal(signal.SIGKILL)
-        assert process.wait(10) == -signal.SIGKILL
-    assert 200 <= db.read(count) < 8000
-    with (
-        subprocess.Popen(command, env=env, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL) as one,
-        subprocess.Popen(command, env=env, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL) as other,
-    ):
-        said = [process.communicate(timeout=60)[1] for process in (one, other)]
-    assert (one.returncode, other.returncode) == (0, 0), said
-    assert sorted(db.read(events)) == list(range(1, 8001))
-    assert (db.read(count), moved(pulse)["changes"]["here"]) == (8000, 8000)
+        SELECT 'w-' || n % 7, 'https://m.example/' || n % 500, now(), 'completed' FROM generate_series(1, 3000) n""")
+    env = {**os.environ, "MILLRACE_REDIS_URL": redis_url}
+    running = Running("import", "pulse", pulse.url, env=env)
+    while (so_far := db.read(count)) < 200:
+        assert running.poll() is None, f"it ended with {so_far}"
+    assert running.kill() == -signal.SIGKILL
+    assert 200 <= db.read(count) < 3000
+    both = [Running("import", "pulse", pulse.url, env=env) for _ in range(2)]
+    ended = [one.end(60) for one in both]
+    assert [one.code for one in ended] == [0, 0], ended
+    assert sorted(db.read(events)) == list(range(1, 3001))
+    assert (db.read(count), moved(pulse)["changes"]["here"]) == (3000, 3000)

@@ -115,7 +115,7 @@ def test_what_does_not_answer_yet_is_waited_for(env: dict[str, str], tmp_path: P
         "MILLRACE_REDIS_URL": f"redis://127.0.0.1:{nowhere}/0",
         "MILLRACE_DATABASE_URL": f"postgresql://millrace@127.0.0.1:{nowhere}/x",
     }
-    stack = Stack(tmp_path / "logs", env, API_SECRET)
+    stack = Stack(tmp_path / "logs", env, API_SECRET, is_warm=True)
     try:
         stack.start_api()
         processes = [stack.add_worker(wait=False), stack.add_relay(wait=False), stack.add_scheduler()]

@@ -42,7 +42,7 @@ def database_url(bouncer: PgBouncer, postgres_url: str, settings_env: SettingsEn
 
 @pytest.fixture
 def stack(stack_env: dict[str, str], tmp_path: Path) -> Iterator[Stack]:
-    system = Stack(tmp_path / "logs", stack_env | {"MILLRACE_DATABASE_PREPARED": "false"}, API_SECRET)
+    system = Stack(tmp_path / "logs", stack_env | {"MILLRACE_DATABASE_PREPARED": "false"}, API_SECRET, is_warm=True)
     try:
         yield system
     finally:

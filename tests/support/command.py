@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple
 
+from tests.support import warm
 from tests.support.stack import REPOSITORY
 
 
@@ -33,23 +36,53 @@ class Ran(NamedTuple):
 
 def millrace(*words: str, env: Mapping[str, str], cwd: Path | None = None, timeout_s: float = 50) -> Ran:
     """Run it to its end; no terminal, so no bars."""
-    command = [sys.executable, "-m", "app", *words]
-    # A desk's own profiles must not steer the tests.
-    environment = {"MILLRACE_PROFILES": os.devnull, **env, "PYTHONPATH": str(REPOSITORY), "COLUMNS": "200"}
-    with subprocess.Popen(
-        command,
-        env=environment,
-        cwd=cwd or Path.cwd(),
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    ) as process:
+    return Running(*words, env=env, cwd=cwd).end(timeout_s)
+
+
+class Running:
+    """The command, while it runs."""
+
+    def __init__(self, *words: str, env: Mapping[str, str], cwd: Path | None = None) -> None:
+        self.words = words
+        # A desk's own profiles must not steer the tests.
+        environment = {"MILLRACE_PROFILES": os.devnull, **env, "PYTHONPATH": str(REPOSITORY), "COLUMNS": warm.WIDE}
+        self._out, self._err = (tempfile.TemporaryFile() for _ in range(2))  # noqa: SIM115 - closed by end()
+        self.process: subprocess.Popen[bytes] | warm.Warm
+        if warm.fits(environment):
+            to = {"stdout": self._out.fileno(), "stderr": self._err.fileno()}
+            self.process = warm.start(words, env=environment, cwd=cwd or Path.cwd(), **to)
+        else:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "app", *words],
+                env=environment,
+                cwd=cwd or Path.cwd(),
+                stdin=subprocess.DEVNULL,
+                stdout=self._out,
+                stderr=self._err,
+                start_new_session=True,
+            )
+
+    def poll(self) -> int | None:
+        return self.process.poll()
+
+    def kill(self) -> int:
+        """kill -9 of it and its group; its exit code."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+        return self.process.wait(10)
+
+    def end(self, timeout_s: float = 50) -> Ran:
+        """How it ended."""
         try:
-            out, err = process.communicate(timeout=timeout_s)
+            code = self.process.wait(timeout_s)
         except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
-            out, err = process.communicate()
-            raise AssertionError(f"millrace {' '.join(words)} still ran after {timeout_s:g} s\n{out}\n{err}") from None
-    return Ran(process.returncode, out, err)
+            self.kill()
+            said = f"{self._read(self._out)}\n{self._read(self._err)}"
+            raise AssertionError(f"millrace {' '.join(self.words)} still ran after {timeout_s:g} s\n{said}") from None
+        with self._out, self._err:
+            return Ran(code, self._read(self._out), self._read(self._err))
+
+    @staticmethod
+    def _read(file: IO[bytes]) -> str:
+        file.seek(0)
+        return file.read().decode()

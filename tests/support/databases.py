@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from app.core import redis as core_redis
 from app.core.db import Database
 from app.core.migrate import upgrade
 from app.core.settings import get_settings
+from tests.support.handed_on import HandedOn, prepare
 from tests.support.services import PostgresServer, RedisServer
 from tests.support.stack import API_SECRET
 
@@ -43,9 +43,18 @@ def shared_postgres() -> Iterator[PostgresServer]:
     try:
         server.start()
         make_schema(server.create_database(TEMPLATE))
+        prepare(server, TEMPLATE)
         yield server
     finally:
         server.remove()
+
+
+@pytest.fixture(scope="session")
+def handed_on(shared_postgres: PostgresServer) -> Iterator[HandedOn]:
+    """The database behind `postgres_url`, from test to test."""
+    database = HandedOn(shared_postgres, TEMPLATE)
+    yield database
+    database.close()
 
 
 @pytest.fixture
@@ -60,11 +69,9 @@ def sqlite_url(sqlite_template: Path, tmp_path: Path) -> str:
 
 
 @pytest.fixture
-def postgres_url(shared_postgres: PostgresServer) -> Iterator[str]:
-    """A fresh PostgreSQL database with the schema."""
-    name = f"t_{uuid.uuid4().hex[:12]}"
-    yield shared_postgres.create_database(name, TEMPLATE)
-    shared_postgres.drop_database(name)
+def postgres_url(handed_on: HandedOn) -> str:
+    """A PostgreSQL database as the migrations leave it, that nobody else uses during this test."""
+    return handed_on.fresh()
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])

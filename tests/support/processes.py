@@ -14,7 +14,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple, Protocol, TypeVar
 
+from tests.support import warm
 from tests.support.waiting import wait_until
+from tests.support.warm import Warm
 
 # Below the range from which the kernel takes ports for outgoing connections (32768 on Linux, 49152 on macOS): a port
 # from there may be taken between the look and the use.
@@ -79,14 +81,17 @@ class Process:
         env: Mapping[str, str] | None = None,
         cwd: Path | None = None,
         account: Account | None = None,
+        is_warm: bool = False,
     ) -> None:
+        """`is_warm`: the command is `python -m app WORDS`, and its subject is not how it starts."""
         self.name = name
         self.command = list(command)
         self.log = log
         self.env = dict(os.environ if env is None else env)
         self.cwd = cwd
         self.account = account
-        self._popen: subprocess.Popen[bytes] | None = None
+        self._is_warm = is_warm
+        self._popen: subprocess.Popen[bytes] | Warm | None = None
 
     @property
     def pid(self) -> int:
@@ -104,6 +109,10 @@ class Process:
     def start(self) -> None:
         assert not self.alive, f"{self.name} runs already"
         with self.log.open("ab") as output:
+            if self._is_warm and warm.fits(self.env):
+                words, to = self.command[3:], output.fileno()
+                self._popen = warm.start(words, env=self.env, cwd=self.cwd or Path.cwd(), stdout=to, stderr=to)
+                return
             self._popen = subprocess.Popen(
                 _dies_with_us(self.command, self.account),
                 stdin=subprocess.DEVNULL,

@@ -21,7 +21,8 @@ class Stack:
     `env` goes to every process started after it was set, so a test may change a setting between two of them.
     """
 
-    def __init__(self, folder: Path, env: Mapping[str, str], secret: str) -> None:
+    def __init__(self, folder: Path, env: Mapping[str, str], secret: str, *, is_warm: bool = False) -> None:
+        """`is_warm`: how they start, and what they weigh, is not the subject (tests/support/warm.py)."""
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
         self.secret = secret
@@ -29,6 +30,7 @@ class Stack:
         self.url = f"http://127.0.0.1:{self.port}"
         self.env = {**env, "MILLRACE_PORT": str(self.port), "MILLRACE_HOST": "127.0.0.1"}
         self.cwd = REPOSITORY
+        self.is_warm = is_warm
         self.processes: list[Process] = []
         self.workers: list[Process] = []
         self.relays: list[Process] = []
@@ -61,7 +63,8 @@ class Stack:
     def _spawn(self, name: str, *words: str, env: Mapping[str, str] | None = None) -> Process:
         command = [sys.executable, "-m", "app", *words]
         log = self.folder / f"{name}.log"
-        process = Process(name, command, log=log, env={**self.env, **(env or {})}, cwd=self.cwd)
+        is_warm = self.is_warm and self.cwd == REPOSITORY  # another tree is another program
+        process = Process(name, command, log=log, env={**self.env, **(env or {})}, cwd=self.cwd, is_warm=is_warm)
         self.processes.append(process)
         process.start()
         return process

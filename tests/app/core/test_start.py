@@ -11,6 +11,7 @@ import pytest
 import sqlalchemy as sa
 
 from app.core.http import client
+from tests.support.command import Running
 from tests.support.databases import make_stack_env
 from tests.support.processes import Process, free_port, running
 from tests.support.services import PostgresServer, RedisServer
@@ -36,23 +37,9 @@ def locked_redis(tmp_path: Path) -> Iterator[RedisServer]:
 
 def _ends(env: dict[str, str], *roles: str) -> dict[str, tuple[int, str]]:
     """Exit code and output of each process, all started at once."""
-    started = {}
-    for role in roles or ROLES:
-        command = [sys.executable, "-m", "app", role]
-        port = {"MILLRACE_PORT": str(free_port())}
-        started[role] = subprocess.Popen(
-            command, env=env | port, cwd=REPOSITORY, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-        )
-    ends = {}
-    try:
-        for role, process in started.items():
-            said, _ = process.communicate(timeout=40)
-            ends[role] = (process.returncode, said)
-    finally:
-        for process in started.values():
-            process.kill()
-            process.communicate()
-    return ends
+    started = {role: Running(role, env=env | {"MILLRACE_PORT": str(free_port())}) for role in roles or ROLES}
+    ended = {role: process.end(40) for role, process in started.items()}
+    return {role: (ran.code, ran.out + ran.err) for role, ran in ended.items()}
 
 
 def _refused(env: dict[str, str], setting: str, *secrets: str) -> None:
