@@ -6,6 +6,7 @@ import asyncio
 import ipaddress
 import socket
 from collections.abc import Awaitable, Callable
+from urllib.parse import urlsplit
 
 from app.core.errors import Rejected, Unavailable
 from app.core.settings import get_settings
@@ -43,6 +44,28 @@ def is_public(address: Address) -> bool:
     if any(address.version == known.version and address in known for known in _NEVER):
         return False
     return address.is_global and not (address.is_multicast or address.is_reserved or address.is_private)
+
+
+def is_private_by_name(url: str) -> bool:
+    """Whether the URL names a host that is not out on the public internet, told without a look-up: an address in
+    whatever spelling, or a name without a dot. For pages that another service fetches, which looks names up itself.
+
+    Never where MILLRACE_FETCH_PRIVATE is set.
+    """
+    if get_settings().fetch_private:
+        return False
+    try:
+        host = (urlsplit(url).hostname or "").rstrip(".")
+    except ValueError:
+        return False  # no address at all, which others say better
+    try:
+        return not is_public(ipaddress.ip_address(host.partition("%")[0]))
+    except ValueError:
+        pass
+    try:
+        return not is_public(ipaddress.IPv4Address(socket.inet_aton(host)))  # 127.1, 0x7f000001
+    except (OSError, UnicodeError):
+        return "." not in host or host.endswith(".localhost")
 
 
 async def look_up(host: str, port: int) -> list[str]:

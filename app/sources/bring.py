@@ -8,6 +8,7 @@ from typing import overload
 from app.clients import firecrawl
 from app.core import clock
 from app.core.errors import Rejected
+from app.core.guard import is_private_by_name
 from app.core.settings import get_settings
 from app.documents.accept import About, Content
 from app.sources.fetch import NotModified, Page, Seen
@@ -64,7 +65,14 @@ def content_of(page: Page, crawl: str | None = None) -> Content:
     )
 
 
+def refuse_private(url: str) -> None:
+    """Before Firecrawl is asked, which stands where our own services do. Raises Rejected."""
+    if is_private_by_name(url):
+        raise Rejected(f"{url} is not on the public internet", code="private_address")
+
+
 async def _by_firecrawl(url: str) -> Brought:
+    refuse_private(url)
     document = await firecrawl.firecrawl().scrape({"url": url, **_ASKED})
     page = page_of({**document, "metadata": {"url": url, **(document.get("metadata") or {})}}, None)
     if page.content is None:

@@ -16,6 +16,7 @@ from app.jobs import ledger
 from app.jobs.ledger import Claim
 from app.jobs.progress import Progress
 from app.sources import crawls, frontier
+from app.sources.bring import refuse_private
 from app.sources.crawl_jobs import Crawl, StopCrawl
 from app.sources.crawl_rules import as_expression
 from app.sources.firecrawl_events import Page, page_of
@@ -54,6 +55,7 @@ async def run(job: Crawl, row: CrawlSession, progress: Progress) -> None:
 
 async def _start(job: Crawl, row: CrawlSession, claim: Claim) -> str:
     """Its id, noted. A start whose answer was lost is not made twice: the same key is refused, and looked up."""
+    refuse_private(job.url)
     try:
         found = await firecrawl().start_crawl(_options(job), idempotency_key=_key(row))
     except Conflict:

@@ -23,6 +23,7 @@ from app.core.errors import (
     TimeLimitExceeded,
     Unavailable,
 )
+from app.core.guard import is_private_by_name
 from app.documents.ingest import extract_html
 from app.documents.text import scrub_text
 from app.sources import scrape_cache
@@ -97,6 +98,8 @@ async def scrape(tenant: str, wish: Wish) -> dict[str, Any]:
 
 
 async def _by_firecrawl(wish: Wish) -> ScrapedPage:
+    if is_private_by_name(wish.url):
+        raise PageRejected(f"{wish.url} is not on the public internet", code="private_address")
     document = await firecrawl.firecrawl().scrape(wish.asked())
     texts = {name: document[name] for name in _TEXTS if _is_text(document.get(name))}
     raw, kind = next(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -14,13 +13,10 @@ import actors.documents
 import actors.sources  # noqa: F401  the functions that drain() runs
 from app.core import clock
 from app.core.db import database
-from app.documents.models import DocumentVersion
 from app.jobs import ledger
 from app.jobs import testing as jobs
-from app.jobs.models import JobRow
 from app.main import create_app
 from app.sources import frontier
-from app.sources.crawl_jobs import CheckCrawls
 from app.sources.crawl_rules import Rules, as_expression
 from app.sources.models import CrawlPage
 from tests.api.conftest import Api, served
@@ -31,7 +27,7 @@ from tests.api.test_shapes import assert_problem
 from tests.app.sources.conftest import Answer, Site, site
 from tests.support.databases import SettingsEnv
 from tests.support.desk import Desk
-from tests.support.firecrawl import CRAWL, Asked, Firecrawl, Reply, document
+from tests.support.firecrawl import Firecrawl, document
 
 __all__ = ["site"]
 
@@ -342,206 +338,3 @@ def test_rules_of_addresses() -> None:
     assert as_expression("/docs/*.html") == r"docs/.*\.html"
     slow = Rules("https://example.org/", exclude=["*a" * 40 + "b"])
     assert slow.takes("https://example.org/" + "a" * 1500)  # answered at once
-
-
-# By Firecrawl
-
-
-@pytest.fixture
-def with_remote(app_env: SettingsEnv, remote: Firecrawl) -> Iterator[Api]:
-    app_env(webhook_secret=SECRET, retry_delays="1,1", crawl_retry_delays="0.1,0.2", firecrawl_url=remote.url)
-    with served(create_app()) as running:
-        yield running
-
-
-def by_firecrawl(api: Api, **more: Any) -> dict[str, Any]:
-    crawl: dict[str, Any] = api.client.post("/api/crawls", json={"url": "https://example.org/", **more}).json()
-    return crawl
-
-
-def test_firecrawl_does_it_where_it_is_set_up(with_remote: Api, remote: Firecrawl) -> None:
-    """Started once with our rules, all its parts read, its failures told; its webhooks of this crawl add nothing."""
-    crawl = by_firecrawl(with_remote, include=["/docs/*"], limit=7, tags=["t"])
-    jobs.drain()
-    [asked] = [one for one in remote.asked if one.method == "POST"]
-    assert asked.json["includePaths"] == ["docs/.*"] and asked.json["limit"] == 7
-    assert asked.header("x-idempotency-key") == [crawl["id"]]
-    job = with_remote.client.get(f"/api/jobs/{crawl['id']}").json()
-    assert (job["state"], job["result"]["indexed"], job["result"]["failed"]) == ("succeeded", 5, 1)
-    before = database().read(lambda session: session.scalar(sa.select(sa.func.count()).select_from(JobRow)))
-    answer = send(with_remote, event("crawl.page", event_page("https://example.org/1"), crawl=CRAWL))
-    assert answer.json() == {"status": "acknowledged", "event_type": "crawl.page"}
-    assert database().read(lambda session: session.scalar(sa.select(sa.func.count()).select_from(JobRow))) == before
-    assert [one["crawl_id"] for one in with_remote.client.get("/api/metrics/crawls").json()["data"]] == [crawl["id"]]
-
-
-def test_firecrawl_goes_away_in_the_middle(with_remote: Api, remote: Firecrawl) -> None:
-    """The job goes on where it was: no second crawl is started, no page is indexed twice."""
-
-    def wrong(asked: Asked) -> Reply | None:
-        return Reply(502, b"") if "skip=2" in asked.query else None
-
-    remote.wrong = wrong
-    crawl = by_firecrawl(with_remote)
-    jobs.drain()
-    assert with_remote.client.get(f"/api/jobs/{crawl['id']}").json()["state"] == "retrying"
-    remote.wrong = lambda asked: None
-    jobs.drain(later=True)
-    assert with_remote.client.get(f"/api/jobs/{crawl['id']}").json()["result"]["indexed"] == 5
-    assert sum(one.method == "POST" for one in remote.asked) == 1
-    versions = database().read(lambda session: session.scalar(sa.select(sa.func.count()).select_from(DocumentVersion)))
-    assert versions == 5
-
-
-def test_a_start_whose_answer_was_lost_is_found_again(with_remote: Api, remote: Firecrawl) -> None:
-    def wrong(asked: Asked) -> Reply | None:
-        if asked.method == "POST":
-            return Reply(409, {"success": False, "error": "Idempotency key already used"})
-        if asked.path.endswith("/active"):
-            return Reply(200, {"success": True, "crawls": [{"id": CRAWL, "url": "https://example.org/"}]})
-        return None
-
-    remote.wrong = wrong
-    crawl = by_firecrawl(with_remote)
-    jobs.drain()
-    assert with_remote.client.get(f"/api/jobs/{crawl['id']}").json()["result"]["indexed"] == 5
-
-
-def test_firecrawl_says_that_it_failed(with_remote: Api, remote: Firecrawl) -> None:
-    """What it had is indexed; the crawl is closed with its reason."""
-
-    def wrong(asked: Asked) -> Reply | None:
-        if asked.method == "GET" and asked.path == f"/v2/crawl/{CRAWL}":
-            data = [] if "skip=1" in asked.query else [document("https://example.org/1")]
-            return Reply(200, {"success": True, "status": "failed", "total": 9, "completed": 1, "data": data})
-        return None
-
-    remote.wrong = wrong
-    crawl = by_firecrawl(with_remote)
-    jobs.drain()
-    told = with_remote.client.get(f"/api/metrics/crawls/{crawl['id']}").json()
-    assert (told["status"], told["pages_indexed"]) == ("failed", 1) and "failed" in told["error_message"]
-
-
-def test_a_cancelled_crawl_is_stopped_there(with_remote: Api, remote: Firecrawl) -> None:
-    remote.wrong = lambda asked: Reply(503, b"") if "skip" in asked.query else None
-    crawl = by_firecrawl(with_remote)
-    jobs.drain()
-    remote.wrong = lambda asked: None
-    assert with_remote.client.post(f"/api/jobs/{crawl['id']}/cancel").status_code < 300
-    jobs.drain()
-    assert [one.path for one in remote.asked if one.method == "DELETE"] == [f"/v2/crawl/{CRAWL}"]
-    assert with_remote.client.get(f"/api/metrics/crawls/{crawl['id']}").json()["status"] == "cancelled"
-
-
-def test_a_crawl_that_was_stopped_there_is_begun_anew(with_remote: Api, remote: Firecrawl) -> None:
-    """By another key, which Firecrawl would refuse else; the run that was stopped is not asked again."""
-    gone, runs = Reply(200, {"success": True, "status": "cancelled", "total": 9, "completed": 0, "data": []}), []
-
-    def wrong(asked: Asked) -> Reply | None:
-        if asked.method == "POST" and asked.path == "/v2/crawl":
-            runs.append(asked.header("x-idempotency-key")[0])
-            run = CRAWL if len(runs) == 1 else CRAWL[:-1] + "9"
-            return Reply(200, {"success": True, "id": run, "url": "https://example.org/"})
-        if asked.method == "GET" and asked.path == f"/v2/crawl/{CRAWL}":
-            return gone if any(one.method == "DELETE" for one in remote.asked) else Reply(503, b"")
-        if asked.path == f"/v2/crawl/{CRAWL[:-1]}9":
-            data = [] if "skip=1" in asked.query else [document("https://example.org/1")]
-            return Reply(200, {"success": True, "status": "completed", "total": 1, "completed": 1, "data": data})
-        return Reply(200, {"success": True, "errors": []}) if asked.path.endswith("/errors") else None
-
-    remote.wrong = wrong
-    crawl = by_firecrawl(with_remote)
-    jobs.drain()
-    with_remote.client.post(f"/api/jobs/{crawl['id']}/cancel")
-    jobs.drain()
-    assert with_remote.client.post(f"/api/jobs/{crawl['id']}/retry").status_code == 202
-    jobs.drain()
-    told = with_remote.client.get(f"/api/metrics/crawls/{crawl['id']}").json()
-    assert (told["status"], told["pages_indexed"]) == ("completed", 1), told
-    assert len(runs) == len(set(runs)) == 2
-
-
-def test_an_event_before_firecrawl_s_answer_leaves_no_crawl_open(with_remote: Api, remote: Firecrawl) -> None:
-    send(with_remote, event("crawl.started", crawl=CRAWL))
-    by_firecrawl(with_remote)
-    jobs.drain()
-    send(with_remote, event("crawl.completed", crawl=CRAWL))
-    listed = with_remote.client.get("/api/metrics/crawls").json()["data"]
-    assert [one["status"] for one in listed] == ["completed", "completed"]
-
-
-def test_the_events_of_a_tenant_s_run_are_that_tenant_s(with_remote: Api, remote: Firecrawl) -> None:
-    """Begun by way of /v2: its pages, and what is said of it, go to whoever began it."""
-    with holder(with_remote, "read", "write", tenant="acme") as acme:
-        assert acme.post("/v2/crawl", json={"url": "https://example.org/"}).json()["id"] == CRAWL
-        send(with_remote, event("crawl.page", event_page("https://example.org/1"), {"markdown": "x"}, crawl=CRAWL))
-        jobs.drain()
-        send(with_remote, event("crawl.completed", crawl=CRAWL))
-        told = acme.get(f"/api/metrics/crawls/{CRAWL}").json()
-        assert (told["status"], told["pages_indexed"], told["pages_failed"]) == ("completed", 1, 1)
-        assert acme.get("/api/metrics/crawls").json()["data"] == [told]
-        assert [one["url"] for one in acme.get("/api/documents").json()["data"]] == ["https://example.org/1"]
-    assert with_remote.client.get("/api/documents").json()["data"] == []
-    assert with_remote.client.get("/api/metrics/crawls").json()["data"] == []
-
-
-def test_single_pages_come_by_firecrawl_too(with_remote: Api, remote: Firecrawl) -> None:
-    """And a page that is the same ends as unchanged, though each scrape has an id of its own."""
-    remote.wrong = lambda asked: (
-        Reply(200, {"success": True, "data": document(asked.json["url"], scrapeId=str(len(remote.asked)))})
-        if asked.path == "/v2/scrape"
-        else None
-    )
-    for status in ("indexed", "unchanged"):
-        job = with_remote.client.post("/api/documents", json={"url": "https://example.org/one"}).json()
-        jobs.drain()
-        assert with_remote.client.get(f"/api/jobs/{job['id']}").json()["result"]["status"] == status
-
-
-# Crawls of others, whose events got lost
-
-
-def _check(later_h: float = 1) -> dict[str, Any]:
-    shift = clock.shifted()
-    try:
-        clock.shift(shift + timedelta(hours=later_h))
-        row = jobs.run_inline(CheckCrawls())
-    finally:
-        clock.shift(shift)
-    assert row.result is not None
-    return row.result
-
-
-def test_a_crawl_that_went_quiet_is_asked_after(with_remote: Api, remote: Firecrawl) -> None:
-    """Its end and four of five pages were never told: they are fetched, once, and the crawl is closed."""
-    send(with_remote, event("crawl.started", crawl=CRAWL))
-    known = remote.pages[0]
-    send(with_remote, event("crawl.page", known, crawl=CRAWL))
-    assert jobs.run_inline(CheckCrawls()).result == {"checked": 0, "pages": 0, "closed": 0}  # it is young
-    assert _check() == {"checked": 1, "pages": 4, "closed": 1}
-    jobs.drain(later=True)
-    told = with_remote.client.get(f"/api/metrics/crawls/{CRAWL}").json()
-    assert (told["status"], told["success"], told["pages_indexed"], told["total_pages"]) == ("completed", True, 5, 5)
-    assert _check() == {"checked": 0, "pages": 0, "closed": 0}
-
-
-def test_pages_of_a_crawl_whose_end_was_told(with_remote: Api, remote: Firecrawl) -> None:
-    send(with_remote, event("crawl.completed", crawl=CRAWL))
-    assert _check() == {"checked": 1, "pages": 5, "closed": 0}
-    assert _check() == {"checked": 0, "pages": 0, "closed": 0}
-
-
-def test_a_crawl_that_nobody_knows_any_more_fails_after_a_day(with_remote: Api, remote: Firecrawl) -> None:
-    send(with_remote, event("crawl.started", crawl="gone"))
-    assert _check(1) == {"checked": 1, "pages": 0, "closed": 0}
-    assert _check(25) == {"checked": 1, "pages": 0, "closed": 1}
-    told = with_remote.client.get("/api/metrics/crawls/gone").json()
-    assert told["status"] == "failed" and "does not know it" in told["error_message"]
-
-
-def test_without_firecrawl_it_fails_after_a_day_too(lite: Api) -> None:
-    send(lite, event("crawl.started", crawl="gone"))
-    assert _check(1)["closed"] == 0
-    assert _check(25)["closed"] == 1
-    assert "nothing was heard" in lite.client.get("/api/metrics/crawls/gone").json()["error_message"]
