@@ -97,6 +97,7 @@ class ChangeEvent(Base):
         sa.Index("ix_change_event_tenant", "tenant", "id"),
         sa.Index("ix_change_event_document", "document_id", "id"),
         sa.Index("ix_change_event_received", "received_at"),
+        sa.Index("ix_change_event_watch", "watch_id", "history_key"),
         {"sqlite_autoincrement": True},
     )
 

@@ -23,6 +23,8 @@ from app.sources.models import ChangeEvent, PageWatch
 PLANNED_AT_ONCE = 1000
 # What could not be made is tried again, for a page may have got another address.
 FAILED_AGAIN = timedelta(days=1)
+# How far its clock may be ahead of ours.
+LONGEST_AHEAD_S = 86_400
 
 
 def want(session: Session, document: Document) -> PageWatch:
@@ -129,7 +131,9 @@ def taken(session: Session, watch_ids: Collection[str], document_id: int) -> set
 def present(session: Session, tenant: str) -> dict[str, tuple[PageWatch, int]]:
     """By the watch's id, each with the key of the last snapshot that is known here."""
     known = sa.select(ChangeEvent.watch_id, sa.func.max(ChangeEvent.history_key)).where(
-        ChangeEvent.watch_id.in_(sa.select(PageWatch.watch_id).where(*_of(tenant), PageWatch.state == "present"))
+        ChangeEvent.watch_id.in_(sa.select(PageWatch.watch_id).where(*_of(tenant), PageWatch.state == "present")),
+        # A notification that claims a time to come must not hide what comes until then.
+        ChangeEvent.history_key < int(clock.now().timestamp()) + LONGEST_AHEAD_S,
     )
     keys = {row[0]: row[1] for row in session.execute(known.group_by(ChangeEvent.watch_id))}
     rows = session.scalars(sa.select(PageWatch).where(*_of(tenant), PageWatch.state == "present"))

@@ -43,6 +43,7 @@ def upgrade() -> None:
     op.create_index("ix_change_event_tenant", "change_event", ["tenant", "id"])
     op.create_index("ix_change_event_document", "change_event", ["document_id", "id"])
     op.create_index("ix_change_event_received", "change_event", ["received_at"])
+    op.create_index("ix_change_event_watch", "change_event", ["watch_id", "history_key"])
     op.create_table(
         "page_watch",
         sa.Column("id", Big, primary_key=True),
