@@ -10,12 +10,7 @@ from tests.support.redis_kinds import Watched
 from tests.support.stack import Stack
 from tests.support.waiting import wait_until
 
-pytestmark = [
-    pytest.mark.journey,
-    pytest.mark.timeout(180),
-    # What a lost Redis asks of either database is in test_redis_loss.py.
-    pytest.mark.parametrize("database_url", ["postgresql"], indirect=True),
-]
+pytestmark = [pytest.mark.journey, pytest.mark.timeout(180)]
 
 
 def test_a_failover_under_load_loses_nothing(stack: Stack, ledger: Ledger, watched: Watched) -> None:

@@ -17,12 +17,7 @@ from tests.support.stack import Stack
 from tests.support.waiting import wait_until
 
 __all__ = ["site"]
-pytestmark = [
-    pytest.mark.journey,
-    pytest.mark.timeout(180),
-    # Its statements are tested on both in tests/api/test_changes.py and tests/app/sources.
-    pytest.mark.parametrize("database_url", ["postgresql"], indirect=True),
-]
+pytestmark = [pytest.mark.journey, pytest.mark.timeout(180)]
 SECRET = "a-secret-of-tests-0123456789-abcdef"
 
 

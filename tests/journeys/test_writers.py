@@ -19,12 +19,7 @@ DOCUMENTS = 120
 KILLS = 5
 
 
-@pytest.mark.parametrize(
-    ("database_url", "engine"),
-    # Outside of SQL the index does not ask which database it is outside of.
-    [("sqlite", "embedded"), ("postgresql", "embedded"), ("postgresql", "qdrant")],
-    indirect=["database_url"],
-)
+@pytest.mark.parametrize("engine", ["embedded", "qdrant"])
 def test_rows_vectors_and_postings_are_the_same(
     stack: Stack, ledger: Ledger, engine: str, request: pytest.FixtureRequest
 ) -> None:
