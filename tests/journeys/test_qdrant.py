@@ -15,7 +15,12 @@ from tests.support.qdrant import QdrantServer
 from tests.support.stack import REPOSITORY, Stack
 from tests.support.waiting import wait_until
 
-pytestmark = [pytest.mark.journey, pytest.mark.timeout(240)]
+pytestmark = [
+    pytest.mark.journey,
+    pytest.mark.timeout(240),
+    # With PostgreSQL it goes through the same in test_writers.py.
+    pytest.mark.parametrize("database_url", ["sqlite"], indirect=True),
+]
 
 
 def _search(stack: Stack, text: str) -> Response:
