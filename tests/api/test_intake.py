@@ -213,7 +213,11 @@ JSON = st.recursive(
 )  # fmt: skip
 
 
-@settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=120,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],  # slow is the machine
+)
 @given(
     kind=st.sampled_from(["crawl.page", "crawl.started", "batch_scrape.page", "crawl.failed"]),
     data=st.lists(st.fixed_dictionaries({}, optional={"markdown": JSON, "html": JSON, "metadata": JSON}) | JSON, max_size=3),
