@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import socket
+from pathlib import Path
 
+import psycopg
 import pytest
 import sqlalchemy as sa
 
 from app.core.db import Database
 from app.core.settings import get_settings
+from tests.support.command import Running, millrace
+from tests.support.databases import make_stack_env
+from tests.support.handed_on import HandedOn
 from tests.support.network import NetworkClosed
-from tests.support.services import RedisServer
+from tests.support.services import PostgresServer, RedisServer
 from tests.support.waiting import wait_until
 
 
@@ -18,6 +25,66 @@ def test_a_database_of_either_kind_has_the_schema_and_no_rows(db: Database) -> N
     tables = set(sa.inspect(db.engine).get_table_names())
     assert {"job", "attempt", "worker"} <= tables
     assert db.read(lambda session: session.scalar(sa.text("SELECT count(*) FROM job"))) == 0
+
+
+@pytest.mark.parametrize(
+    ("left", "replaced"),
+    [
+        ("UPDATE tenant SET title = 'left'; DELETE FROM change_counter; SELECT nextval('document_id_seq')", False),
+        ("CREATE TABLE left_behind (n integer)", True),
+        ("ALTER TABLE gate ADD left_behind integer", True),
+        ("DROP INDEX {index}", True),
+    ],
+)
+def test_what_a_test_leaves_in_postgresql_the_next_does_not_see(
+    handed_on: HandedOn, shared_postgres: PostgresServer, left: str, replaced: bool
+) -> None:
+    """Rows, counters and changes of the schema; who still holds a connection is cut off."""
+    name = handed_on.fresh().rpartition("/")[2]
+    with shared_postgres.connect(name) as connection:
+        before = connection.execute(_EVERYTHING).fetchall()
+        index = connection.execute("SELECT indexname FROM pg_indexes WHERE indexname LIKE 'ix_job_%'").fetchone()
+        assert index is not None
+        connection.execute(left.format(index=index[0]).encode())
+        after = handed_on.fresh().rpartition("/")[2]
+        assert (after != name) == replaced
+        with pytest.raises(psycopg.OperationalError):
+            connection.execute("SELECT 1")
+    with shared_postgres.connect(after) as connection:
+        assert connection.execute(_EVERYTHING).fetchall() == before
+        assert connection.execute("SELECT nextval('document_id_seq')").fetchone() == (1,)
+
+
+# The schema, and the rows that the migrations have left.
+_EVERYTHING = """
+    SELECT table_name || '.' || column_name, data_type FROM information_schema.columns WHERE table_schema = 'public'
+    UNION ALL SELECT indexname, indexdef FROM pg_indexes WHERE schemaname = 'public'
+    UNION ALL SELECT 'tenant', tenant::text FROM tenant
+    UNION ALL SELECT 'change_counter', change_counter::text FROM change_counter
+    ORDER BY 1, 2
+"""
+
+
+def test_a_command_that_was_forked_is_a_process_of_its_own(sqlite_url: str, tmp_path: Path) -> None:
+    """Its environment, folder, streams and exit code are those that a start of Python would have given it."""
+    env = {**os.environ, "MILLRACE_DATABASE_URL": sqlite_url, "MILLRACE_DATA_DIR": "here"}
+    words = ("config", "show", "--json")
+    (tmp_path / ".env").write_text("MILLRACE_LOG_LEVEL=error\n")
+    forked = millrace(*words, env=env, cwd=tmp_path)
+    started = millrace(*words, env=env | {"PYTHONHASHSEED": "1"}, cwd=tmp_path)
+    assert forked == started
+    rows = {row["name"]: (row["value"], row["source"]) for row in forked.json}
+    assert rows["MILLRACE_DATA_DIR"][0] == "here" and rows["MILLRACE_LOG_LEVEL"][0] == "error"
+    forked, started = (millrace("jobs", "show", env=env | more) for more in ({}, {"PYTHONHASHSEED": "1"}))
+    assert forked == started and forked.code == 2
+
+
+def test_a_command_that_was_forked_can_be_killed(redis_url: str, sqlite_url: str, tmp_path: Path) -> None:
+    running = Running("relay", env=make_stack_env(sqlite_url, redis_url, tmp_path))
+    assert running.poll() is None
+    assert running.process.pid != os.getpid() and os.getpgid(running.process.pid) == running.process.pid
+    assert running.kill() == -signal.SIGKILL
+    assert running.poll() == -signal.SIGKILL
 
 
 def test_redis_is_empty(redis_url: str, shared_redis: RedisServer) -> None:

@@ -66,20 +66,24 @@ class Running:
         return self.process.poll()
 
     def kill(self) -> int:
-        """kill -9 of it and its group; its exit code."""
+        """kill -9 of it and its group; its exit code. What it has said is gone."""
+        with self._out, self._err:
+            return self._kill()
+
+    def _kill(self) -> int:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
         return self.process.wait(10)
 
     def end(self, timeout_s: float = 50) -> Ran:
         """How it ended."""
-        try:
-            code = self.process.wait(timeout_s)
-        except subprocess.TimeoutExpired:
-            self.kill()
-            said = f"{self._read(self._out)}\n{self._read(self._err)}"
-            raise AssertionError(f"millrace {' '.join(self.words)} still ran after {timeout_s:g} s\n{said}") from None
         with self._out, self._err:
+            try:
+                code = self.process.wait(timeout_s)
+            except subprocess.TimeoutExpired:
+                self._kill()
+                said, words = f"{self._read(self._out)}\n{self._read(self._err)}", " ".join(self.words)
+                raise AssertionError(f"millrace {words} still ran after {timeout_s:g} s\n{said}") from None
             return Ran(code, self._read(self._out), self._read(self._err))
 
     @staticmethod

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from tests.support.services import PostgresServer, RedisServer
 from tests.support.stack import API_SECRET
 
 TEMPLATE = "millrace_template"
+PREPARED = "millrace_prepared"
 
 SettingsEnv = Callable[..., None]
 
@@ -43,7 +45,6 @@ def shared_postgres() -> Iterator[PostgresServer]:
     try:
         server.start()
         make_schema(server.create_database(TEMPLATE))
-        prepare(server, TEMPLATE)
         yield server
     finally:
         server.remove()
@@ -52,9 +53,19 @@ def shared_postgres() -> Iterator[PostgresServer]:
 @pytest.fixture(scope="session")
 def handed_on(shared_postgres: PostgresServer) -> Iterator[HandedOn]:
     """The database behind `postgres_url`, from test to test."""
-    database = HandedOn(shared_postgres, TEMPLATE)
+    shared_postgres.create_database(PREPARED, TEMPLATE)
+    prepare(shared_postgres, PREPARED)
+    database = HandedOn(shared_postgres, PREPARED)
     yield database
     database.close()
+
+
+@pytest.fixture
+def copied_postgres_url(shared_postgres: PostgresServer) -> Iterator[str]:
+    """A copy of this test's own, with nothing in it but the schema: for what looks at a database as a whole."""
+    name = f"t_{uuid.uuid4().hex[:12]}"
+    yield shared_postgres.create_database(name, TEMPLATE)
+    shared_postgres.drop_database(name)
 
 
 @pytest.fixture

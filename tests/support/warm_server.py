@@ -66,12 +66,13 @@ class Forks:
             for descriptor in descriptors[:3]:
                 os.close(descriptor)
             self._status[pid] = descriptors[3]
-            os.write(descriptors[3], f"{pid}\n".encode())
             return False
         os.setsid()
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
         if os.getppid() != parent:
             os._exit(1)
+        # Told by the child, so that its session is there for whoever knows its id.
+        os.write(descriptors[3], f"{os.getpid()}\n".encode())
         self._be_nobody(descriptors)
         return True
 

@@ -29,6 +29,12 @@ from tests.support.services import find_program, missing
 
 
 @pytest.fixture
+def postgres_url(copied_postgres_url: str) -> str:
+    """A database that holds nothing of the tests' own beside the schema."""
+    return copied_postgres_url
+
+
+@pytest.fixture
 def client(db: Database) -> None:
     """PostgreSQL's own programs, where the database is one."""
     if db.dialect == "postgresql" and find_program("pg_dump") is None:

@@ -154,11 +154,10 @@ def test_what_a_quota_has_no_room_for_fails_alone(desk: Desk) -> None:
 
 
 def test_a_page_that_brings_its_lane_down_fails_alone(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ingest, "EXTRACT_LIMIT_S", 0.001)
+    monkeypatch.setattr(ingest, "EXTRACT_LIMIT_S", 0.2)
     job_id = _asked(desk, _lines({"html": "<p>the mill " * 100_000}, {"text": "the heron"}))
     assert _run(desk, job_id) == {"lines": 2, "indexed": 1, "unchanged": 0, "failed": 1}
-    # Killed while it starts, it is gone before it can be told from one that crashed.
-    assert _outcomes(job_id)[0]["error"]["code"] in ("time_limit", "lane_crashed")
+    assert _outcomes(job_id)[0]["error"]["code"] == "time_limit"
 
 
 def test_lines_are_counted_and_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

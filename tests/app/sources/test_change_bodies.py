@@ -10,7 +10,7 @@ from typing import Any
 from urllib.parse import urlencode
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from app.core import clock
@@ -120,6 +120,7 @@ def test_what_is_none(body: Any, why: str) -> None:
     assert why in caught.value.message
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])  # slow is the machine
 @given(st.recursive(st.none() | st.booleans() | st.integers() | st.text(), lambda inner: st.lists(inner) | st.dictionaries(st.sampled_from(["watch_url", "url", "message", "title", "payload", "history_key", "detected_at", "watch_uuid", "diff", "x"]), inner)))  # fmt: skip
 def test_no_json_is_a_bug(body: Any) -> None:
     try:
