@@ -3,7 +3,7 @@
 A start of Python with all that the program imports takes a second of a processor, and the suite has a thousand of
 them. Here one process a test process has imported it, runs nothing, and forks for each command that it is asked for:
 own id, session, environment, folder and descriptors, from `app.__main__` on the same program. What a start does from
-the interpreter on is tested where starts are the subject: `tests/app/core/test_start.py`, `up`, `single`, the workers.
+the interpreter on is tested where starts are the subject: `up`, `single`, the workers, the chaos and the benchmarks.
 """
 
 from __future__ import annotations
