@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -28,6 +27,7 @@ from tests.app.sources.conftest import Answer, Site, site
 from tests.support.databases import SettingsEnv
 from tests.support.desk import Desk
 from tests.support.firecrawl import Firecrawl, document
+from tests.support.statements import counting
 
 __all__ = ["site"]
 
@@ -267,35 +267,19 @@ def test_a_list_of_crawls_says_of_each_what_it_says_alone(api: Api, site: Site) 
     assert api.client.post(f"/api/jobs/{job_id}/cancel").status_code < 300
     failed = {"success": False, "type": "crawl.page", "id": "c-1", "error": "403"}
     send(api, {**failed, "data": [event_page("https://a.org/3")]})
-    with counting() as one:
+    with counting("crawl") as one:
         listed = api.client.get("/api/metrics/crawls?limit=1").json()
     assert [crawl["crawl_id"] for crawl in listed["data"]] == ["c-1"] and listed["has_more"]
     assert (listed["data"][0]["total_pages"], listed["data"][0]["pages_failed"]) == (4, 3)
     for number in range(5):
         send(api, event("crawl.page", event_page(f"https://b.org/{number}"), crawl=f"d-{number}"))
-    with counting() as many:
+    with counting("crawl") as many:
         listed = api.client.get("/api/metrics/crawls").json()
     assert len(listed["data"]) == 7 and len(many) == len(one)
     for crawl in listed["data"]:
         assert crawl == api.client.get(f"/api/metrics/crawls/{crawl['crawl_id']}").json()
     own = next(crawl for crawl in listed["data"] if crawl["crawl_id"] == first["id"])
     assert (own["pages_indexed"], own["pages_failed"]) == (5, 1) and own["aggregate_timing"]["qdrant_ms"] > 0
-
-
-@contextmanager
-def counting() -> Iterator[list[str]]:
-    """The statements of the block."""
-    seen: list[str] = []
-
-    def note(connection: Any, cursor: Any, statement: str, *more: Any) -> None:
-        if "crawl" in statement:
-            seen.append(statement)
-
-    sa.event.listen(database().engine, "before_cursor_execute", note)
-    try:
-        yield seen
-    finally:
-        sa.event.remove(database().engine, "before_cursor_execute", note)
 
 
 def test_what_cannot_be_crawled(lite: Api) -> None:

@@ -8,7 +8,6 @@ import hashlib
 import hmac
 import json
 from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import httpx
@@ -27,6 +26,7 @@ from tests.api.test_keys import holder
 from tests.api.test_shapes import assert_problem
 from tests.support.databases import SettingsEnv
 from tests.support.desk import Desk
+from tests.support.statements import counting
 
 SECRET = "a-secret-of-tests-0123456789-abcdef"
 PATH = "/api/webhook/firecrawl"
@@ -228,27 +228,11 @@ def test_pages_of_a_crawl_that_said_nothing_new_are_found_together(intake: Api) 
         _work(told)
     asked: list[int] = []
     for limit in (1, 100):
-        with counting() as seen:
+        with counting("document_version") as seen:
             found = intake.client.get(f"/api/content/by-session/c-2?limit={limit}").json()
         asked.append(len(seen))
     assert [one["markdown"] for one in found] == [f"Text {n}." for n in range(4)]
     assert asked[0] == asked[1]
-
-
-@contextmanager
-def counting() -> Iterator[list[str]]:
-    """The statements of the block that deal with versions."""
-    seen: list[str] = []
-
-    def note(connection: Any, cursor: Any, statement: str, *more: Any) -> None:
-        if "document_version" in statement:
-            seen.append(statement)
-
-    sa.event.listen(database().engine, "before_cursor_execute", note)
-    try:
-        yield seen
-    finally:
-        sa.event.remove(database().engine, "before_cursor_execute", note)
 
 
 @pytest.mark.parametrize("number", [-1, 0, 2**63, 10**30, -(10**30)])
