@@ -8,7 +8,7 @@ from actors.runtime import job_actor
 from app.documents import batch, bulk
 from app.documents.ingest import ingest
 from app.documents.jobs import BatchDocuments, DeleteDocuments, IngestDocument, ReprocessDocument
-from app.jobs.progress import Progress
+from app.jobs.worker.progress import Progress
 
 
 @job_actor(IngestDocument)

@@ -7,7 +7,7 @@ from typing import Any
 
 from actors.runtime import job_actor
 from app.core.db import read
-from app.jobs.progress import Progress
+from app.jobs.worker.progress import Progress
 from app.search import change_model, generations, verify
 from app.search.engines.opening import engine
 from app.search.jobs import (

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from actors.runtime import job_actor
-from app.jobs.progress import Progress
+from app.jobs.worker.progress import Progress
 from app.sources import crawl_check, crawl_remote, crawling, folder, reconcile, watching
 from app.sources.crawl_jobs import CheckCrawls, Crawl, StopCrawl
 from app.sources.jobs import FetchPage, ReconcileChanges, Rescrape, ScanFolder, SyncWatches

@@ -58,8 +58,9 @@ from app.core import logging, redis
 from app.core.db import close_database, database
 from app.core.errors import ConfigError, NotFound, Unavailable
 from app.core.settings import get_settings
-from app.jobs import functions, lanes
-from app.jobs.stream import Hub
+from app.jobs import functions
+from app.jobs.events.hub import Hub
+from app.jobs.sandbox import call
 from app.metrics.requests import Recorder
 from app.search.embed import close_embedder
 from app.search.engines.opening import engine
@@ -193,7 +194,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         await close_embedder()
         await close_changedetection()
         await close_firecrawl()
-        await asyncio.to_thread(lanes.stop_pool)
+        await asyncio.to_thread(call.stop_pool)
         await asyncio.to_thread(close_database)
 
 

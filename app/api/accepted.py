@@ -13,8 +13,8 @@ from app.api.sse import EndWaiter
 from app.core.db import read
 from app.core.errors import ConfigError, NotFound, Unavailable
 from app.core.logging import get_logger
-from app.jobs import view
 from app.jobs.idempotency import Answer
+from app.jobs.ledger import views
 from app.jobs.models import JobRow
 from app.jobs.states import ENDED
 
@@ -23,7 +23,7 @@ log = get_logger(__name__)
 
 def detail(session: Session, tenant: str, job_id: str) -> dict[str, Any]:
     """The job alone, with payload, result and attempts. Raises NotFound."""
-    return view.job_detail(session, view.get(session, tenant, job_id))
+    return views.job_detail(session, views.get(session, tenant, job_id))
 
 
 async def accepted(request: Request, job: JobRow, extra: dict[str, Any] | None = None) -> Response:
@@ -37,7 +37,7 @@ async def accepted(request: Request, job: JobRow, extra: dict[str, Any] | None =
 def answer_of(job: JobRow, extra: dict[str, Any] | None = None) -> Answer:
     """The same as plain values, to be made in the transaction and kept with it; 200 for a job that has ended."""
     status = 200 if job.state in ENDED else 202
-    return Answer(status, view.job_view(job) | (extra or {}), job.id, extra)
+    return Answer(status, views.job_view(job) | (extra or {}), job.id, extra)
 
 
 async def answered(request: Request, tenant: str, answer: Answer) -> Response:

@@ -14,10 +14,10 @@ from app.api.moments import utc
 from app.api.once import OnceOnly
 from app.core import clock
 from app.core.db import read
-from app.jobs import bulk
-from app.jobs.bulk import Action, Bulk, Wanted
-from app.jobs.enqueue import enqueue
 from app.jobs.idempotency import Answer
+from app.jobs.inspect import bulk
+from app.jobs.inspect.bulk import Action, Bulk, Wanted
+from app.jobs.ledger.enqueue import enqueue
 
 router = APIRouter(prefix="/api", tags=["jobs"])
 

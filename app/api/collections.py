@@ -19,8 +19,8 @@ from app.core.sqlrows import storable
 from app.documents import collections
 from app.documents.jobs import DeleteDocuments, WantedDocuments
 from app.documents.models import Collection
-from app.jobs.enqueue import enqueue
 from app.jobs.idempotency import Answer
+from app.jobs.ledger.enqueue import enqueue
 from app.tenants import scopes
 
 router = APIRouter(prefix="/api", tags=["collections"])

@@ -14,7 +14,7 @@ from app.core.errors import NotFound
 from app.core.sqlrows import storable
 from app.documents import urls
 from app.documents.models import Document, DocumentVersion
-from app.jobs.view import moment
+from app.jobs.ledger.views import moment
 
 router = APIRouter(prefix="/api/content", tags=["intake"])
 

@@ -15,8 +15,8 @@ from app.api.once import OnceOnly
 from app.clients import firecrawl
 from app.core.errors import Conflict
 from app.documents import collections, urls
-from app.jobs.enqueue import enqueue
 from app.jobs.idempotency import Answer
+from app.jobs.ledger.enqueue import enqueue
 from app.sources import crawls
 from app.sources.crawl_jobs import MOST_PAGES, Crawl, Pattern
 from app.sources.fetch import target as fetchable

@@ -23,8 +23,8 @@ from app.core.db import read
 from app.core.errors import InvalidInput, NotAllowed, NotFound
 from app.core.settings import get_settings
 from app.documents import collections
-from app.jobs import view
-from app.jobs.stream import Hub
+from app.jobs.events.hub import Hub
+from app.jobs.ledger import views
 from app.tenants import audit, keys, scopes
 from app.tenants.keyring import Hold, Keyring
 from app.tenants.models import DEFAULT_TENANT
@@ -152,7 +152,7 @@ def needed(method: str, asked: Sequence[str]) -> tuple[str | None, list[str]]:
 
 async def _check_job(identity: Identity, job_id: str, scope: str) -> None:
     """Raises NotFound unless the job is of a kind, or about a document in a collection, that the key may deal with."""
-    row = await read(view.get, identity.tenant, job_id)
+    row = await read(views.get, identity.tenant, job_id)
     if identity.may_kind(row.kind, scope):
         return
     names = identity.collections(scope)

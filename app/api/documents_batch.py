@@ -22,9 +22,9 @@ from app.core.errors import NotFound, Unsupported
 from app.documents import batch
 from app.documents.jobs import BatchDocuments
 from app.documents.models import Batch
-from app.jobs import view
-from app.jobs.enqueue import enqueue
 from app.jobs.idempotency import Answer
+from app.jobs.ledger import views
+from app.jobs.ledger.enqueue import enqueue
 from app.tenants import scopes
 
 router = APIRouter(prefix="/api", tags=["documents"])
@@ -77,5 +77,5 @@ async def batch_outcomes(caller: CollectionCaller, job_id: str) -> Response:
 
 
 def _batch(session: Session, tenant: str, job_id: str) -> None:
-    if view.get(session, tenant, job_id).kind != BatchDocuments.kind:
+    if views.get(session, tenant, job_id).kind != BatchDocuments.kind:
         raise NotFound(f"Job {job_id} is no batch", code="job_not_found")

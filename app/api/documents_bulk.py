@@ -21,8 +21,8 @@ from app.core.db import read
 from app.documents import bulk
 from app.documents.jobs import DeleteDocuments, WantedDocuments
 from app.documents.text import scrub_text
-from app.jobs.enqueue import enqueue
 from app.jobs.idempotency import Answer
+from app.jobs.ledger.enqueue import enqueue
 from app.tenants import scopes
 
 router = APIRouter(prefix="/api", tags=["documents"])

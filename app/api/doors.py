@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from starlette.types import Receive, Send
 
-from app.jobs.watcher import Follower, Told
+from app.jobs.events.subscribers import Follower, Told
 
 END = "end"
 

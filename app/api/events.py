@@ -11,9 +11,9 @@ from app.api.jobs import LARGEST_ID, LastEventId, LastEventIdQuery
 from app.api.sse import EventStream, TenantClient
 from app.api.ws import SocketClient, TenantSocket
 from app.core.errors import InvalidInput
+from app.jobs.events.tenant_events import Wanted
 from app.jobs.queues import QUEUES
 from app.jobs.states import STATES
-from app.jobs.tenant_stream import Wanted
 
 router = APIRouter(prefix="/api", tags=["events"])
 

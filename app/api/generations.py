@@ -14,9 +14,9 @@ from app.api.keys import note
 from app.api.once import Once, OnceOnly
 from app.core.db import read
 from app.jobs.definition import Job
-from app.jobs.enqueue import enqueue
 from app.jobs.idempotency import Answer
-from app.jobs.view import moment
+from app.jobs.ledger.enqueue import enqueue
+from app.jobs.ledger.views import moment
 from app.search import generations
 from app.search.jobs import BuildGeneration, CompareGenerations, DropGeneration, SwapGeneration
 

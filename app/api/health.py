@@ -22,7 +22,7 @@ from app.core.db import read
 from app.core.errors import ConfigError, Rejected, Unavailable
 from app.core.logging import get_logger
 from app.core.settings import get_settings
-from app.jobs.view import moment
+from app.jobs.ledger.views import moment
 from app.search.embed import embedder
 from app.search.engines.face import Lag
 from app.search.engines.opening import engine

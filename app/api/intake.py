@@ -15,7 +15,7 @@ from app.api.errors import problem
 from app.api.keys import note
 from app.core.db import in_transaction, read
 from app.core.errors import InvalidInput, NotAllowed
-from app.jobs.timetable import DEFAULT_TENANT
+from app.jobs.schedules.store import DEFAULT_TENANT
 from app.sources import change_intake, firecrawl_intake, intake
 from app.sources.firecrawl_intake import Malformed
 from app.sources.intake import Sender, Told

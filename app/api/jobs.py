@@ -17,10 +17,10 @@ from app.core.db import in_transaction, read
 from app.core.errors import Conflict, InvalidInput, NotFound
 from app.core.ids import is_uuid
 from app.documents.quota import within
-from app.jobs import control, view
+from app.jobs.events.hub import Hub
+from app.jobs.ledger import commands, views
 from app.jobs.models import JobRow
 from app.jobs.states import STATES
-from app.jobs.stream import Hub
 
 router = APIRouter(prefix="/api", tags=["jobs"])
 
@@ -53,7 +53,7 @@ async def list_jobs(
     created_after: datetime | None = None,
     created_before: datetime | None = None,
 ) -> dict[str, Any]:
-    wanted = view.JobFilter(
+    wanted = views.JobFilter(
         states=_states(state),
         kind=kind,
         queue=queue,
@@ -70,9 +70,9 @@ async def list_jobs(
     return await read(_page_of_jobs, caller.tenant, wanted, paging)
 
 
-def _page_of_jobs(session: Session, tenant: str, wanted: view.JobFilter, paging: Page) -> dict[str, Any]:
-    rows = view.list_jobs(session, tenant, wanted, paging.limit + 1)
-    return paging.cut(rows, view.job_view, lambda row: [row.id])
+def _page_of_jobs(session: Session, tenant: str, wanted: views.JobFilter, paging: Page) -> dict[str, Any]:
+    rows = views.list_jobs(session, tenant, wanted, paging.limit + 1)
+    return paging.cut(rows, views.job_view, lambda row: [row.id])
 
 
 def _states(given: list[str] | None) -> list[str] | None:
@@ -111,11 +111,11 @@ async def cancel_job(caller: Caller, response: Response, job_id: str) -> dict[st
     if row.state == "running":
         response.status_code = 202
         response.headers["Location"] = f"/api/jobs/{row.id}"
-    return view.job_view(row)
+    return views.job_view(row)
 
 
 def _cancel(session: Session, tenant: str, job_id: str) -> JobRow:
-    row = control.cancel(session, tenant, job_id)
+    row = commands.cancel(session, tenant, job_id)
     if row.state in ("succeeded", "failed"):
         raise Conflict(f"Job {job_id} has {row.state}; only an open job can be cancelled", code="job_state")
     return row
@@ -123,7 +123,7 @@ def _cancel(session: Session, tenant: str, job_id: str) -> JobRow:
 
 @router.post("/jobs/{job_id}/retry", summary="Try a failed or cancelled job again", status_code=202)
 async def retry_job(request: Request, caller: Caller, job_id: str) -> Response:
-    return await accepted(request, await in_transaction(within, caller.tenant, control.retry, caller.tenant, job_id))
+    return await accepted(request, await in_transaction(within, caller.tenant, commands.retry, caller.tenant, job_id))
 
 
 @router.get(
@@ -161,10 +161,10 @@ async def document_progress(
     row = await read(_latest, caller.tenant, document_id)
     if "text/event-stream" in request.headers.get("accept", ""):
         return await _stream(hub, caller.tenant, row.id, last_event_id)
-    return view.job_view(row)
+    return views.job_view(row)
 
 
 def _latest(session: Session, tenant: str, document_id: str) -> JobRow:
     if not DOCUMENT_ID.fullmatch(document_id):
         raise NotFound(f"Document {document_id} not found", code="document_not_found")
-    return view.latest_of_document(session, tenant, int(document_id))
+    return views.latest_of_document(session, tenant, int(document_id))

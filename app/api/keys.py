@@ -20,7 +20,7 @@ from app.core.errors import InvalidInput, NotAllowed, NotFound
 from app.core.sqlrows import storable
 from app.documents.quota import usage
 from app.jobs.idempotency import Answer
-from app.jobs.view import moment
+from app.jobs.ledger.views import moment
 from app.tenants import audit, keys, limits, scopes
 from app.tenants.models import ApiKey, AuditEntry
 

@@ -10,7 +10,7 @@ from app.api.deps import Identity, Reader
 from app.api.keys import OfTenant, reach
 from app.core.db import read
 from app.core.sqlrows import storable
-from app.jobs.view import moment
+from app.jobs.ledger.views import moment
 from app.metrics import query
 from app.metrics.models import OperationMetric, RequestMetric
 from app.metrics.query import OperationFilter, RequestFilter, Whose

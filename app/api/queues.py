@@ -13,9 +13,10 @@ from app.api.keys import note
 from app.core.db import in_transaction, read
 from app.core.errors import NotFound
 from app.core.sqlrows import storable
-from app.jobs import depths, gates
+from app.jobs.admission import limits as gates
+from app.jobs.admission.limits import LARGEST_CAP, LARGEST_WEIGHT, Gate, Scope
 from app.jobs.definition import kinds
-from app.jobs.gates import LARGEST_CAP, LARGEST_WEIGHT, Gate, Scope
+from app.jobs.inspect import queue_stats
 from app.jobs.queues import QUEUES
 from app.tenants import directory
 
@@ -60,7 +61,7 @@ Why = Annotated[Pause | None, Body()]
 
 @router.get("/queues", summary="The queues: depth, age, who serves them, whether paused")
 async def list_queues(caller: Operator) -> dict[str, Any]:
-    return {"data": await read(depths.queue_views)}
+    return {"data": await read(queue_stats.queue_views)}
 
 
 @router.post("/queues/{queue}/pause", summary="Start no more jobs of a queue")
@@ -149,7 +150,7 @@ def _note(session: Session, caller: Identity, gate: Gate, act: str, **details: A
 
 def _view(session: Session, gate: Gate) -> dict[str, Any]:
     """The gate, with what runs behind it."""
-    shown = depths.gate_view(gate) | {"running": gates.running(session, gate.scope, gate.name)}
+    shown = queue_stats.gate_view(gate) | {"running": gates.running(session, gate.scope, gate.name)}
     return shown | ({"weight": gate.weight} if gate.scope == "tenant" else {})
 
 

@@ -15,9 +15,11 @@ from app.api.deps import Caller, Page, Paging
 from app.api.moments import utc
 from app.core.db import in_transaction, read
 from app.core.errors import InvalidInput
-from app.jobs import dead_letters, edit, explain, job_log, reason, view
 from app.jobs.definition import MOST_PRIORITY
-from app.jobs.edit import KEPT, Changes
+from app.jobs.inspect import dead_letters, explain, reason
+from app.jobs.ledger import edit, views
+from app.jobs.ledger.edit import KEPT, Changes
+from app.jobs.sandbox import job_log
 
 router = APIRouter(prefix="/api", tags=["jobs"])
 
@@ -71,7 +73,7 @@ async def list_log_lines(
 def _page_of_lines(
     session: Session, tenant: str, job_id: str, paging: Page, level: str | None, attempt: int | None
 ) -> dict[str, Any]:
-    row = view.get(session, tenant, job_id)
+    row = views.get(session, tenant, job_id)
     after = _line_after(paging)
     rows = job_log.lines_of(session, row.id, limit=paging.limit + 1, level=level, attempt=attempt, after=after)
     return paging.cut(rows, job_log.line_view, lambda line: [line.id])
@@ -99,13 +101,13 @@ async def edit_job(caller: Caller, job_id: str, patch: Patch) -> dict[str, Any]:
 
 
 def _edited(session: Session, tenant: str, job_id: str, changes: Changes) -> dict[str, Any]:
-    return view.job_detail(session, edit.edit(session, tenant, job_id, changes))
+    return views.job_detail(session, edit.edit(session, tenant, job_id, changes))
 
 
 @router.post("/jobs/{job_id}/discard", summary="Take a failed job out of the dead letters")
 async def discard_job(caller: Caller, job_id: str) -> dict[str, Any]:
     """It keeps its row and may still be retried; discarding it again changes nothing."""
-    return view.job_view(await in_transaction(dead_letters.discard, caller.tenant, job_id))
+    return views.job_view(await in_transaction(dead_letters.discard, caller.tenant, job_id))
 
 
 @router.get("/dead-letters", summary="Failed jobs in groups of the same fault, the latest seen first")

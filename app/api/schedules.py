@@ -17,12 +17,12 @@ from app.api.starts import open_kind
 from app.core.db import in_transaction, read
 from app.core.errors import InvalidInput, NotAllowed, NotFound
 from app.core.sqlrows import storable
-from app.jobs import timetable
 from app.jobs.idempotency import Answer
 from app.jobs.models import ScheduleRow
-from app.jobs.schedules import CatchUp, Overlap
-from app.jobs.timetable import MOST_CATCH_UP, Plan
-from app.jobs.timing import LONGEST_CRON, LONGEST_INTERVAL_S, SHORTEST_INTERVAL_S
+from app.jobs.schedules import store
+from app.jobs.schedules.cron import LONGEST_CRON, LONGEST_INTERVAL_S, SHORTEST_INTERVAL_S
+from app.jobs.schedules.firing import CatchUp, Overlap
+from app.jobs.schedules.store import MOST_CATCH_UP, Plan
 from app.tenants import scopes
 
 router = APIRouter(prefix="/api", tags=["schedules"])
@@ -112,8 +112,8 @@ async def list_schedules(
 
 
 def _page(session: Session, tenant: str, paging: Page, kind: str | None, after: int) -> dict[str, Any]:
-    rows = timetable.list_schedules(session, tenant, paging.limit + 1, kind=storable(kind), after_id=after)
-    return paging.cut(rows, timetable.schedule_view, lambda row: [row.id])
+    rows = store.list_schedules(session, tenant, paging.limit + 1, kind=storable(kind), after_id=after)
+    return paging.cut(rows, store.schedule_view, lambda row: [row.id])
 
 
 @router.post("/schedules", summary="Make a schedule", status_code=201)
@@ -122,8 +122,8 @@ async def create_schedule(request: Request, caller: Caller, once: OnceOnly, body
     open_kind(caller, body.kind)
 
     def work(session: Session) -> Answer:
-        row = timetable.create(session, caller.tenant, body.name, body.plan(), paused=body.paused)
-        return Answer(201, timetable.schedule_detail(session, row))
+        row = store.create(session, caller.tenant, body.name, body.plan(), paused=body.paused)
+        return Answer(201, store.schedule_detail(session, row))
 
     answer = await once.run(caller.tenant, work)
     response = await answered(request, caller.tenant, answer)
@@ -137,7 +137,7 @@ async def show_schedule(caller: Caller, schedule_id: str) -> dict[str, Any]:
 
 
 def _show(session: Session, tenant: str, schedule_id: str) -> dict[str, Any]:
-    return timetable.schedule_detail(session, timetable.get(session, tenant, _id(schedule_id)))
+    return store.schedule_detail(session, store.get(session, tenant, _id(schedule_id)))
 
 
 @router.patch("/schedules/{schedule_id}", summary="Change a schedule")
@@ -147,14 +147,14 @@ async def change_schedule(caller: Caller, schedule_id: str, body: ScheduleChange
 
 
 def _change(session: Session, caller: Identity, schedule_id: str, body: ScheduleChange) -> dict[str, Any]:
-    changed = timetable.change(session, caller.tenant, _id(schedule_id), body.name, body.changes())
+    changed = store.change(session, caller.tenant, _id(schedule_id), body.name, body.changes())
     open_kind(caller, changed.kind)
-    return timetable.schedule_detail(session, changed)
+    return store.schedule_detail(session, changed)
 
 
 @router.delete("/schedules/{schedule_id}", summary="Delete a schedule; its jobs stay", status_code=204)
 async def delete_schedule(caller: Caller, schedule_id: str) -> None:
-    await in_transaction(timetable.delete, caller.tenant, _id(schedule_id))
+    await in_transaction(store.delete, caller.tenant, _id(schedule_id))
 
 
 @router.post("/schedules/{schedule_id}/pause", summary="Start nothing until it is resumed")
@@ -168,10 +168,10 @@ async def resume_schedule(caller: Caller, schedule_id: str) -> dict[str, Any]:
 
 
 def _turn(session: Session, caller: Identity, schedule_id: str, *, on: bool) -> dict[str, Any]:
-    turn = timetable.resume if on else timetable.pause
+    turn = store.resume if on else store.pause
     row = turn(session, caller.tenant, _id(schedule_id))
     _check_source(caller, row)
-    return timetable.schedule_detail(session, row)
+    return store.schedule_detail(session, row)
 
 
 @router.post("/schedules/{schedule_id}/run", summary="Start its job now", status_code=202)
@@ -179,8 +179,8 @@ async def run_schedule(request: Request, caller: Caller, once: OnceOnly, schedul
     """409 while a job of it is open."""
 
     def work(session: Session) -> Answer:
-        row = timetable.get(session, caller.tenant, _id(schedule_id))
+        row = store.get(session, caller.tenant, _id(schedule_id))
         _check_source(caller, row)
-        return answer_of(timetable.run_now(session, caller.tenant, row.id, caller.request_id))
+        return answer_of(store.run_now(session, caller.tenant, row.id, caller.request_id))
 
     return await answered(request, caller.tenant, await once.run(caller.tenant, work))

@@ -13,9 +13,9 @@ from app.api.accepted import answer_of, answered
 from app.api.deps import Operator
 from app.api.keys import note
 from app.api.once import OnceOnly
-from app.jobs.enqueue import enqueue
 from app.jobs.idempotency import Answer
-from app.jobs.timetable import DEFAULT_TENANT
+from app.jobs.ledger.enqueue import enqueue
+from app.jobs.schedules.store import DEFAULT_TENANT
 from app.search import index
 from app.search.engines.opening import engine
 from app.search.generations import active

@@ -15,9 +15,9 @@ from starlette.types import Receive, Scope, Send
 
 from app.api.doors import END, Door
 from app.api.edge import STREAM
-from app.jobs.stream import Hub
-from app.jobs.tenant_stream import TenantStreams, TenantWatcher, Wanted
-from app.jobs.watcher import Told, Watcher
+from app.jobs.events.hub import Hub
+from app.jobs.events.subscribers import Told, Watcher
+from app.jobs.events.tenant_events import TenantStreams, TenantWatcher, Wanted
 
 # Browsers come back after so many milliseconds; spread, so that a restart does not bring all of them at once.
 RETRY_MS = (1000, 4000)

@@ -20,12 +20,12 @@ from app.api.once import OnceOnly
 from app.core import clock
 from app.core.errors import InvalidInput, NotAllowed
 from app.deliveries.webhooks import checked_url
-from app.jobs import view
 from app.jobs.definition import MOST_PRIORITY, Debounce, Job, Throttle, definition, kinds
-from app.jobs.enqueue import Options, enqueue_many, tries_of
 from app.jobs.idempotency import Answer
+from app.jobs.ledger import views
+from app.jobs.ledger.enqueue import Options, enqueue_many, tries_of
+from app.jobs.ledger.unique import LONGEST_KEY
 from app.jobs.models import JobRow
-from app.jobs.unique import LONGEST_KEY
 from app.tenants import scopes
 
 router = APIRouter(prefix="/api", tags=["jobs"])
@@ -108,7 +108,7 @@ async def start_jobs(request: Request, caller: KindCaller, once: OnceOnly, body:
         rows = list(_start(session, caller, ready))
         if not isinstance(body, list):
             return answer_of(rows[0])
-        return Answer(202, {"data": [view.job_view(row) for row in rows]})
+        return Answer(202, {"data": [views.job_view(row) for row in rows]})
 
     return await answered(request, caller.tenant, await once.run(caller.tenant, work))
 

@@ -20,8 +20,8 @@ from app.core.sqlrows import storable
 from app.documents import catalog
 from app.documents.accept import About, known_id
 from app.documents.models import Document
-from app.jobs.enqueue import enqueue
 from app.jobs.idempotency import Answer
+from app.jobs.ledger.enqueue import enqueue
 from app.sources import watches, watching
 from app.sources.jobs import SyncWatches
 from app.sources.models import PageWatch

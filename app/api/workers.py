@@ -12,8 +12,8 @@ from app.api.keys import note
 from app.core.db import in_transaction, read
 from app.core.errors import InvalidInput
 from app.core.ids import is_uuid
-from app.jobs import fleet
-from app.jobs.workers import ALIVE
+from app.jobs.ledger import fleet
+from app.jobs.ledger.worker_rows import ALIVE
 
 router = APIRouter(prefix="/api", tags=["workers"])
 

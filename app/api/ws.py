@@ -11,9 +11,9 @@ from starlette.types import Send
 from starlette.websockets import WebSocket
 
 from app.api.doors import END, Door
-from app.jobs.stream import Hub
-from app.jobs.tenant_stream import TenantStreams, TenantWatcher, Wanted
-from app.jobs.watcher import Told, Watcher
+from app.jobs.events.hub import Hub
+from app.jobs.events.subscribers import Told, Watcher
+from app.jobs.events.tenant_events import TenantStreams, TenantWatcher, Wanted
 
 PROTOCOL = "millrace"
 # Browsers cannot set headers here, so a key may come as a subprotocol: new WebSocket(url, ["millrace", "bearer.KEY"]).

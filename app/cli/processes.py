@@ -31,7 +31,7 @@ def run(word: str, options: list[str]) -> int:
         if word in ("relay", "scheduler"):
             importlib.import_module("app.cli.reach").refuse_what_never_works(word)
         if word == "relay":
-            importlib.import_module("app.jobs.relay").main()
+            importlib.import_module("app.jobs.relay.relay").main()
             return exits.OK
         return _become(_command(word, settings, options))
     except ConfigError as error:

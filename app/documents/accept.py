@@ -18,7 +18,7 @@ from app.documents import catalog, collections, urls
 from app.documents.jobs import IngestDocument
 from app.documents.models import LONGEST_URL, Document, DocumentVersion
 from app.documents.text import clean_line, scrub, scrub_text
-from app.jobs.enqueue import enqueue
+from app.jobs.ledger.enqueue import enqueue
 from app.jobs.models import JobRow
 
 Format = Literal["markdown", "text", "html"]

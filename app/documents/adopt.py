@@ -19,7 +19,7 @@ from app.documents.accept import About, Content, find_or_make, known_id, version
 from app.documents.jobs import IngestDocument
 from app.documents.models import LONGEST_URL, Document, DocumentVersion
 from app.documents.text import clean_line
-from app.jobs.enqueue import enqueue
+from app.jobs.ledger.enqueue import enqueue
 
 ADOPTED = "adopted"
 # How many versions settle() looks at in one transaction.

@@ -37,9 +37,9 @@ from app.documents.ingest import cut, extract_body, make_current
 from app.documents.jobs import BatchDocuments
 from app.documents.models import BatchLine, Document, DocumentVersion
 from app.documents.quota import within
-from app.jobs import ledger
-from app.jobs.ledger import Claim
-from app.jobs.progress import Progress
+from app.jobs.ledger import claims
+from app.jobs.ledger.claims import Claim
+from app.jobs.worker.progress import Progress
 from app.search.embed import embedder
 from app.search.vectors import make
 
@@ -164,7 +164,7 @@ async def _write(claim: Claim, job: BatchDocuments, lines: Sequence[Line]) -> No
 
 
 def _index(session: Session, claim: Claim, job: BatchDocuments, lines: Sequence[Line]) -> None:
-    ledger.hold(session, claim)
+    claims.hold(session, claim)
     within(session, claim.tenant, _index_all, claim, job, lines)
 
 

@@ -28,9 +28,10 @@ from app.documents.sniff import sniff
 from app.documents.text import clean, clean_line, detect_language, first_heading, scrub
 from app.documents.unchanged import confirmed_since, end_unchanged, lasting, says_the_same
 from app.documents.uploads import Original, accept_attachments, safe_name
-from app.jobs import lanes, ledger
-from app.jobs.ledger import Claim
-from app.jobs.progress import Progress
+from app.jobs.ledger import claims
+from app.jobs.ledger.claims import Claim
+from app.jobs.sandbox import call
+from app.jobs.worker.progress import Progress
 from app.search import generations
 from app.search.analyzer import packed_terms
 from app.search.embed import embedder
@@ -84,7 +85,7 @@ def _begin(
     session: Session, claim: Claim, document_id: int, version_id: int, anew: bool
 ) -> tuple[DocumentVersion, dict[str, Any] | None]:
     """The version, and the result if there is nothing left to do."""
-    ledger.hold(session, claim)
+    claims.hold(session, claim)
     document, version = _locked(session, claim.tenant, document_id, version_id)
     if version.state != "received":  # a second run of the job
         status = "indexed" if version.state == "current" else version.state
@@ -101,7 +102,7 @@ def _as_before(
     session: Session, claim: Claim, document_id: int, version_id: int, draft: Draft
 ) -> dict[str, Any] | None:
     """The result, where the page says in other mark-up what it said before."""
-    ledger.hold(session, claim)
+    claims.hold(session, claim)
     document, version = _locked(session, claim.tenant, document_id, version_id)
     current = session.get(DocumentVersion, document.version_id) if document.version_id else None
     if current is None or current.id > version_id or not says_the_same(document, current, draft):
@@ -111,7 +112,7 @@ def _as_before(
 
 def _forget_password(session: Session, claim: Claim, version_id: int) -> None:
     """It did not open the file, and is of no use to the next try."""
-    ledger.hold(session, claim)
+    claims.hold(session, claim)
     session.execute(sa.update(DocumentVersion).where(DocumentVersion.id == version_id).values(password=None))
 
 
@@ -149,7 +150,7 @@ async def extract_html(html: str, url: str | None) -> tuple[dict[str, Any], str]
     with tempfile.TemporaryDirectory(prefix="millrace-") as folder:
         blob = Path(folder) / "page.html"
         await asyncio.to_thread(blob.write_text, html, "utf-8", "replace")
-        found: dict[str, Any] = await lanes.run(EXTRACT_HTML, {"url": url}, blob=blob, time_limit_s=EXTRACT_LIMIT_S)
+        found: dict[str, Any] = await call.run(EXTRACT_HTML, {"url": url}, blob=blob, time_limit_s=EXTRACT_LIMIT_S)
         return found, await asyncio.to_thread(blob.with_suffix(".md").read_text, "utf-8")
 
 
@@ -160,7 +161,7 @@ async def _extract_file(version: DocumentVersion, draft: Draft, progress: Progre
     with tempfile.TemporaryDirectory(prefix="millrace-") as folder:
         blob = Path(folder) / "original"
         await blobs().fetch(version.blob_key, blob)
-        found: dict[str, Any] = await lanes.run(
+        found: dict[str, Any] = await call.run(
             EXTRACT_FILE,
             {"name": name, "media_type": version.media_type or "", "password": version.password},
             blob=blob,
@@ -219,7 +220,7 @@ async def _embed(document_id: int, draft: Draft, progress: Progress) -> None:
 
 def _index(session: Session, claim: Claim, document_id: int, version_id: int, draft: Draft) -> str:
     """Make the version current; 'superseded' where a newer one is, or was found to say what is searched already."""
-    ledger.hold(session, claim)
+    claims.hold(session, claim)
     document, version = _locked(session, claim.tenant, document_id, version_id)
     if (document.version_id or 0) > version_id or confirmed_since(session, version):
         version.text, version.language, version.body = draft.text, draft.language, None

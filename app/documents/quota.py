@@ -8,7 +8,7 @@ from typing import Concatenate, ParamSpec, TypeVar
 from sqlalchemy.orm import Session
 
 from app.documents import catalog
-from app.jobs import counts
+from app.jobs.admission import quota as counts
 from app.tenants import quotas
 from app.tenants.quotas import Amounts
 

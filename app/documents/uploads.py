@@ -17,7 +17,7 @@ from app.documents.accept import About, Reach, find_or_make
 from app.documents.jobs import IngestDocument, ReprocessDocument
 from app.documents.models import Document, DocumentVersion
 from app.documents.text import clean_line
-from app.jobs.enqueue import enqueue
+from app.jobs.ledger.enqueue import enqueue
 from app.jobs.models import JobRow
 from app.jobs.states import OPEN
 

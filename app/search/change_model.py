@@ -16,9 +16,9 @@ from sqlalchemy.orm import Session
 from app.core import clock
 from app.core.db import in_transaction, read
 from app.core.errors import InvalidInput, NotFound
-from app.jobs import ledger
-from app.jobs.ledger import Claim
-from app.jobs.progress import Progress
+from app.jobs.ledger import claims
+from app.jobs.ledger.claims import Claim
+from app.jobs.worker.progress import Progress
 from app.search import generations
 from app.search.embed import next_embedder
 from app.search.engines.face import Ask, Found, Model
@@ -142,12 +142,12 @@ async def _follow(model: Model, progress: Progress) -> None:
 
 
 def _begin(session: Session, claim: Claim, model: Model) -> None:
-    ledger.hold(session, claim)
+    claims.hold(session, claim)
     generations.begin(session, model)
 
 
 def _ready(session: Session, claim: Claim, name: str) -> None:
-    ledger.hold(session, claim)
+    claims.hold(session, claim)
     row = generations.get(session, name, lock=True)
     if row.state == "building":
         generations.ready(row)
@@ -155,7 +155,7 @@ def _ready(session: Session, claim: Claim, name: str) -> None:
 
 def _swap(session: Session, claim: Claim, name: str) -> bool:
     """False where something was written meanwhile that has no vector of it; from here on nothing is."""
-    ledger.hold(session, claim)
+    claims.hold(session, claim)
     generations.rows(session, lock=True)
     if _without(session, name, 0):
         return False
@@ -164,7 +164,7 @@ def _swap(session: Session, claim: Claim, name: str) -> bool:
 
 
 def _held(session: Session, claim: Claim, step: Any, name: str) -> Any:
-    ledger.hold(session, claim)
+    claims.hold(session, claim)
     return step(session, name)
 
 
@@ -207,7 +207,7 @@ def _without(session: Session, name: str, after: int) -> list[tuple[int, str]]:
 
 def _put(session: Session, claim: Claim, name: str, packed: Mapping[int, bytes], after: int) -> None:
     """Write the vectors of those chunks that are still there, and how far it is."""
-    ledger.hold(session, claim)
+    claims.hold(session, claim)
     row = generations.get(session, name, lock=True)  # before the chunks, as writers of documents have it
     there = (
         sa.select(Chunk.id).where(Chunk.id.in_(packed)).order_by(Chunk.id).with_for_update(key_share=True, read=True)

@@ -13,8 +13,8 @@ from sqlalchemy.orm import Session
 
 from app.core import clock
 from app.core.settings import get_settings
-from app.jobs.enqueue import enqueue
-from app.jobs.timetable import DEFAULT_TENANT
+from app.jobs.ledger.enqueue import enqueue
+from app.jobs.schedules.store import DEFAULT_TENANT
 from app.search.analyzer import packed_terms, primary
 from app.search.embed import Vectors
 from app.search.jobs import FollowIndex

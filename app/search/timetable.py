@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from app.core.settings import get_settings
-from app.jobs.timetable import Schedule
+from app.jobs.schedules.store import Schedule
 from app.search.jobs import FollowIndex, VerifyIndex
 
 # Each change asks for its own following; these find what no change tells of: an index that was lost, or restored.

@@ -10,9 +10,9 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from app.core.db import in_transaction, read
-from app.jobs import ledger
-from app.jobs.ledger import Claim
-from app.jobs.progress import Progress
+from app.jobs.ledger import claims
+from app.jobs.ledger.claims import Claim
+from app.jobs.worker.progress import Progress
 from app.search.analyzer import unpack
 from app.search.engines.face import Engine, Held, Model
 from app.search.engines.opening import engine
@@ -111,7 +111,7 @@ def _rows(
 
 def _held(session: Session, claim: Claim, tenant: str, wrong: list[int]) -> int:
     """Say of these documents that they have changed, so that they are written again; how many."""
-    ledger.hold(session, claim)
+    claims.hold(session, claim)
     for document_id in wrong:
         touch_document(session, tenant=tenant, document_id=document_id)
     return len(wrong)

@@ -14,11 +14,11 @@ from app.core.errors import NotFound
 from app.documents.accept import About, known_id
 from app.documents.models import Document
 from app.documents.operations import note_end
-from app.jobs import ledger
-from app.jobs.enqueue import enqueue
-from app.jobs.ledger import Claim
+from app.jobs.ledger import claims
+from app.jobs.ledger.claims import Claim
+from app.jobs.ledger.enqueue import enqueue
+from app.jobs.ledger.views import moment
 from app.jobs.models import JobRow
-from app.jobs.view import moment
 from app.sources.change_bodies import Change
 from app.sources.models import ChangeEvent, PageWatch
 
@@ -83,7 +83,7 @@ def _is_over(session: Session, watch: PageWatch) -> bool:
 
 def begin(session: Session, claim: Claim, event_id: int) -> ChangeEvent:
     """The event, in progress where no later job has taken it over. Raises NotFound where it has aged out."""
-    ledger.hold(session, claim)
+    claims.hold(session, claim)
     row = session.get(ChangeEvent, event_id)
     if row is None:
         raise NotFound(f"Change event {event_id} is gone", code="change_not_found")

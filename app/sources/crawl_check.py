@@ -16,10 +16,10 @@ from app.core.errors import NotFound
 from app.documents import quota, urls
 from app.documents.accept import accept
 from app.documents.models import DocumentVersion
-from app.jobs import ledger
-from app.jobs.ledger import Claim
-from app.jobs.progress import Progress
-from app.jobs.timetable import DEFAULT_TENANT
+from app.jobs.ledger import claims
+from app.jobs.ledger.claims import Claim
+from app.jobs.schedules.store import DEFAULT_TENANT
+from app.jobs.worker.progress import Progress
 from app.sources import crawls
 from app.sources.firecrawl_events import page_of
 from app.sources.models import CrawlSession
@@ -83,7 +83,7 @@ def _parts(row: CrawlSession) -> Any:
 
 def _taken(session: Session, claim: Claim, tenant: str, crawl_id: str, document: dict[str, Any]) -> int:
     """1 for a page that this crawl had not brought yet, which is indexed now."""
-    ledger.hold(session, claim)
+    claims.hold(session, claim)
     page = page_of(document, crawl_id)
     if page.about is None or page.content is None or page.url is None:
         return 0
@@ -97,7 +97,7 @@ def _taken(session: Session, claim: Claim, tenant: str, crawl_id: str, document:
 
 
 def _close(session: Session, claim: Claim, row_id: int, state: str, why: str | None) -> int:
-    ledger.hold(session, claim)
+    claims.hold(session, claim)
     row = session.scalars(sa.select(CrawlSession).where(CrawlSession.id == row_id).with_for_update()).one()
     row.checked_at = clock.now()
     if row.state in crawls.ENDED:
@@ -107,5 +107,5 @@ def _close(session: Session, claim: Claim, row_id: int, state: str, why: str | N
 
 
 def _checked(session: Session, claim: Claim, row_id: int) -> None:
-    ledger.hold(session, claim)
+    claims.hold(session, claim)
     session.execute(sa.update(CrawlSession).where(CrawlSession.id == row_id).values(checked_at=clock.now()))

@@ -13,8 +13,8 @@ from app.core.ids import is_uuid
 from app.documents.jobs import IngestDocument
 from app.documents.models import DocumentVersion
 from app.jobs.models import JobRow
+from app.jobs.schedules.store import DEFAULT_TENANT
 from app.jobs.states import OPEN
-from app.jobs.timetable import DEFAULT_TENANT
 from app.sources.models import CrawlPage, Delivery
 
 TIMES = ("chunk", "embed", "index")

@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 
 from app.documents.accept import About
 from app.jobs.definition import Job
-from app.jobs.enqueue import enqueue
+from app.jobs.ledger.enqueue import enqueue
 from app.jobs.models import JobRow
 from app.sources import crawls
 from app.sources.crawl_rules import Rules

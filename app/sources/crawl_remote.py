@@ -12,9 +12,9 @@ from app.clients.firecrawl import firecrawl
 from app.core.db import in_transaction
 from app.core.errors import Conflict, InvalidInput, Later, LimitReached, NotFound, Rejected
 from app.documents import quota
-from app.jobs import ledger
-from app.jobs.ledger import Claim
-from app.jobs.progress import Progress
+from app.jobs.ledger import claims
+from app.jobs.ledger.claims import Claim
+from app.jobs.worker.progress import Progress
 from app.sources import crawls, frontier
 from app.sources.bring import refuse_private
 from app.sources.crawl_jobs import Crawl, StopCrawl
@@ -124,18 +124,18 @@ def _failed(session: Session, claim: Claim, url: str, why: str) -> None:
 
 
 def _begun(session: Session, claim: Claim, remote_id: str) -> None:
-    ledger.hold(session, claim)
+    claims.hold(session, claim)
     crawls.get(session, claim.tenant, claim.id).remote_id = remote_id
 
 
 def _seen(session: Session, claim: Claim, seen: int) -> None:
-    ledger.hold(session, claim)
+    claims.hold(session, claim)
     row = crawls.get(session, claim.tenant, claim.id)
     row.extra = {**row.extra, "pages_seen": seen}
 
 
 def _ended(session: Session, claim: Claim, status: str) -> None:
-    ledger.hold(session, claim)
+    claims.hold(session, claim)
     row = crawls.get(session, claim.tenant, claim.id)
     failed = None if status == "completed" else f"Firecrawl says that the crawl is {status}"
     row.extra = {**row.extra, "remote_status": status, "failed": failed}

@@ -17,9 +17,9 @@ from app.core.logging import get_logger
 from app.core.settings import get_settings
 from app.documents import quota
 from app.documents.accept import About
-from app.jobs.families import AGAIN, ANYHOW, WaitForChildren
-from app.jobs.ledger import Claim
-from app.jobs.progress import Progress
+from app.jobs.children.children import AGAIN, ANYHOW, WaitForChildren
+from app.jobs.ledger.claims import Claim
+from app.jobs.worker.progress import Progress
 from app.sources import crawl_remote, crawls, frontier
 from app.sources.bring import content_of
 from app.sources.crawl_jobs import Crawl

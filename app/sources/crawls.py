@@ -17,9 +17,9 @@ from app.core.inserts import add_unless_there
 from app.documents.jobs import IngestDocument
 from app.documents.models import DocumentVersion
 from app.documents.text import clean_line
+from app.jobs.ledger.views import moment
 from app.jobs.models import JobRow
 from app.jobs.states import OPEN
-from app.jobs.view import moment
 from app.sources import crawl_counts
 from app.sources.crawl_counts import TIMES, Numbers, deliveries_of
 from app.sources.firecrawl_events import Event

@@ -18,8 +18,9 @@ from app.documents import urls
 from app.documents.accept import About, Content, find_or_make, receive
 from app.documents.jobs import IngestDocument
 from app.documents.text import clean_line
-from app.jobs import families, ledger
-from app.jobs.ledger import Claim
+from app.jobs.children import children
+from app.jobs.ledger import claims
+from app.jobs.ledger.claims import Claim
 from app.sources.models import CrawlPage, CrawlSession
 
 MOST_TRIES = 3
@@ -47,7 +48,7 @@ class Counts:
 
 def begin(session: Session, claim: Claim, url: str) -> CrawlSession:
     """The crawl, under way, its start found; after a person's retry what had failed is tried again."""
-    ledger.hold(session, claim)
+    claims.hold(session, claim)
     query = sa.select(CrawlSession).where(CrawlSession.tenant == claim.tenant, CrawlSession.crawl_id == claim.id)
     row = session.scalars(query.with_for_update()).one()
     if row.state != "in_progress":
@@ -75,15 +76,15 @@ def children_again(session: Session, claim: Claim, first: int) -> int:
     query = sa.select(CrawlPage.document_id, CrawlPage.version_id).where(
         CrawlPage.crawl_id == claim.id, CrawlPage.number >= first
     )
-    pages = session.execute(query.order_by(CrawlPage.number).limit(families.PAGE)).all()
+    pages = session.execute(query.order_by(CrawlPage.number).limit(children.PAGE)).all()
     jobs = [IngestDocument(document_id=document_id, version_id=version_id) for document_id, version_id in pages]
-    families.start(session, claim, jobs, first=first)
+    children.start(session, claim, jobs, first=first)
     return len(pages)
 
 
 def add(session: Session, claim: Claim, found: Sequence[str], depth: int, most: int) -> None:
     """Addresses that are not known yet, as long as there are fewer pages than `most`."""
-    ledger.hold(session, claim)
+    claims.hold(session, claim)
     room = most - counts(session, claim.id).total
     if room > 0:
         _add(session, claim.id, found, depth, room)
@@ -91,7 +92,7 @@ def add(session: Session, claim: Claim, found: Sequence[str], depth: int, most: 
 
 def next_page(session: Session, claim: Claim) -> CrawlPage | None:
     """The next to be read, counted as tried: those that were not tried yet first, and near ones before deep ones."""
-    ledger.hold(session, claim)
+    claims.hold(session, claim)
     query = sa.select(CrawlPage).where(CrawlPage.crawl_id == claim.id, CrawlPage.state == "found")
     row = session.scalars(query.order_by(CrawlPage.tries, CrawlPage.id).limit(1)).one_or_none()
     if row is not None:
@@ -101,7 +102,7 @@ def next_page(session: Session, claim: Claim) -> CrawlPage | None:
 
 def untried(session: Session, claim: Claim, page_id: int) -> None:
     """The page was read and could not be taken yet: that was no try."""
-    ledger.hold(session, claim)
+    claims.hold(session, claim)
     session.get_one(CrawlPage, page_id).tries -= 1
 
 
@@ -109,7 +110,7 @@ def take(
     session: Session, claim: Claim, page_id: int, about: About, content: Content, found: Sequence[str], most: int
 ) -> None:
     """The page is indexed by a child; what it leads to is found. Raises what accept() raises."""
-    ledger.hold(session, claim)
+    claims.hold(session, claim)
     row = session.get_one(CrawlPage, page_id)
     if row.state == "taken":
         return
@@ -120,7 +121,7 @@ def take(
     row.state, row.number, row.document_id, row.version_id = "taken", number, document_id, version_id
     row.error_code = row.error_message = None
     job = IngestDocument(document_id=document_id, version_id=version_id)
-    families.start(session, claim, [job], first=number, document_id=document_id)
+    children.start(session, claim, [job], first=number, document_id=document_id)
     room = most - counts(session, claim.id).total
     if found and room > 0:
         _add(session, claim.id, found[:MOST_LINKS], row.depth + 1, room)
@@ -128,7 +129,7 @@ def take(
 
 def leave(session: Session, claim: Claim, page_id: int, error: AppError, *, state: str) -> None:
     """Failed, skipped, or found: to be tried again, as often as there are tries."""
-    ledger.hold(session, claim)
+    claims.hold(session, claim)
     row = session.get_one(CrawlPage, page_id)
     row.state = "failed" if state == "found" and row.tries >= MOST_TRIES else state
     row.error_code, row.error_message = error.code, clean_line(error.message, 1000)
@@ -136,7 +137,7 @@ def leave(session: Session, claim: Claim, page_id: int, error: AppError, *, stat
 
 def put(session: Session, claim: Claim, url: str) -> CrawlPage | None:
     """The row of a page that somebody else has read; None for what can be none."""
-    ledger.hold(session, claim)
+    claims.hold(session, claim)
     _add(session, claim.id, [url], 0)
     key = _key(url)
     if key is None:

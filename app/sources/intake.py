@@ -17,7 +17,7 @@ from app.core import clock
 from app.core.blobs import blobs
 from app.core.errors import NotFound
 from app.core.inserts import add_unless_there
-from app.jobs.view import moment
+from app.jobs.ledger.views import moment
 from app.sources.models import Delivery
 
 # A longer body is kept as a blob.

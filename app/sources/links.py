@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from app.core.settings import get_settings
-from app.jobs import lanes
+from app.jobs.sandbox import call
 from app.sources.fetch import Page
 from app.sources.robots_words import directives
 
@@ -41,5 +41,5 @@ async def look(page: Page) -> Look:
     with tempfile.TemporaryDirectory(prefix="millrace-") as folder:
         blob = Path(folder) / "page.html"
         await asyncio.to_thread(blob.write_text, page.text, "utf-8", "replace")
-        found: dict[str, Any] = await lanes.run(LOOK_AT, arguments, blob=blob, time_limit_s=LOOK_LIMIT_S)
+        found: dict[str, Any] = await call.run(LOOK_AT, arguments, blob=blob, time_limit_s=LOOK_LIMIT_S)
     return Look(**{**found, "links": tuple(found["links"])})

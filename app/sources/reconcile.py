@@ -17,9 +17,9 @@ from app.core import clock
 from app.core.db import in_transaction, read
 from app.core.errors import NotFound
 from app.documents.text import clean_line
-from app.jobs import ledger
-from app.jobs.ledger import Claim
-from app.jobs.progress import Progress
+from app.jobs.ledger import claims
+from app.jobs.ledger.claims import Claim
+from app.jobs.worker.progress import Progress
 from app.sources import changes, watches
 from app.sources.change_bodies import Change
 from app.sources.jobs import Rescrape
@@ -61,7 +61,7 @@ async def _lost(claim: Claim, row: PageWatch) -> int:
 
 
 def _wanted_again(session: Session, claim: Claim, row_id: int) -> None:
-    ledger.hold(session, claim)
+    claims.hold(session, claim)
     session.execute(
         sa.update(PageWatch)
         .where(PageWatch.id == row_id, PageWatch.state == "present")
@@ -71,14 +71,14 @@ def _wanted_again(session: Session, claim: Claim, row_id: int) -> None:
 
 def _note(session: Session, claim: Claim, row_id: int, watch: Watch) -> None:
     """What is wrong with the page, in the words of who watches it."""
-    ledger.hold(session, claim)
+    claims.hold(session, claim)
     said = clean_line(watch.last_error, 1000)
     session.execute(sa.update(PageWatch).where(PageWatch.id == row_id).values(error_message=said))
 
 
 def _record(session: Session, claim: Claim, row_id: int, gap: list[int]) -> int:
     """An event for each change; the newest reads the page again, and with it the others are done."""
-    ledger.hold(session, claim)
+    claims.hold(session, claim)
     row = session.get(PageWatch, row_id)
     if row is None or row.state != "present":
         return 0

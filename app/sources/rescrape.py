@@ -13,9 +13,9 @@ from app.documents import catalog, quota
 from app.documents.accept import About, find_or_make, known_id, receive
 from app.documents.ingest import ingest
 from app.documents.models import Document, DocumentVersion
-from app.jobs import ledger
-from app.jobs.ledger import Claim
-from app.jobs.progress import Progress
+from app.jobs.ledger import claims
+from app.jobs.ledger.claims import Claim
+from app.jobs.worker.progress import Progress
 from app.sources import changes
 from app.sources.bring import Brought, bring
 from app.sources.jobs import Rescrape
@@ -51,7 +51,7 @@ async def _confirmed(event: ChangeEvent) -> str:
 
 def _keep(session: Session, claim: Claim, event_id: int, url: str, page: Brought) -> tuple[int, int]:
     """The page as a new version of its document, with all that was said of it before."""
-    ledger.hold(session, claim)
+    claims.hold(session, claim)
     event = session.get_one(ChangeEvent, event_id)
     if event.url != url:  # the watch is of another page than its notification said
         event.url, event.document_id = url, known_id(session, About(url=url), tenant=claim.tenant)

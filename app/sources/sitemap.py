@@ -14,7 +14,7 @@ from urllib.parse import urljoin
 
 from app.core.errors import InvalidInput, LaneCrashed, LaneOutOfMemory, Rejected, TimeLimitExceeded
 from app.core.logging import get_logger
-from app.jobs import lanes
+from app.jobs.sandbox import call
 from app.sources import robots
 from app.sources.download import download
 from app.sources.politeness import host_of
@@ -83,7 +83,7 @@ async def _read(body: bytes, url: str) -> dict[str, Any]:
     with tempfile.TemporaryDirectory(prefix="millrace-") as folder:
         blob = Path(folder) / "sitemap"
         await asyncio.to_thread(blob.write_bytes, body)
-        await lanes.run(READ, {"url": url}, blob=blob, time_limit_s=READ_LIMIT_S)
+        await call.run(READ, {"url": url}, blob=blob, time_limit_s=READ_LIMIT_S)
         said = await asyncio.to_thread(blob.with_suffix(".json").read_text, "utf-8")
     found: dict[str, Any] = await asyncio.to_thread(json.loads, said)
     return found

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from app.core.settings import get_settings
-from app.jobs.timetable import Schedule
+from app.jobs.schedules.store import Schedule
 from app.sources.crawl_jobs import CheckCrawls
 from app.sources.jobs import ReconcileChanges, ScanFolder, SyncWatches
 

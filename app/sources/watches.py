@@ -14,10 +14,10 @@ from app.core import clock
 from app.core.errors import InvalidInput, NotFound
 from app.core.settings import get_settings
 from app.documents.models import Document
-from app.jobs import ledger
-from app.jobs.ledger import Claim
-from app.jobs.timetable import DEFAULT_TENANT
-from app.jobs.view import moment
+from app.jobs.ledger import claims
+from app.jobs.ledger.claims import Claim
+from app.jobs.ledger.views import moment
+from app.jobs.schedules.store import DEFAULT_TENANT
 from app.sources.models import ChangeEvent, PageWatch
 
 PLANNED_AT_ONCE = 1000
@@ -50,13 +50,13 @@ def unwant(session: Session, tenant: str, document_id: int) -> PageWatch:
 
 def plan(session: Session, claim: Claim) -> int:
     """Note which pages lack a watch and which watches lack their page; how many of both."""
-    ledger.hold(session, claim)
+    claims.hold(session, claim)
     now = clock.now()
     mine = _of(claim.tenant)
     gone = ~sa.exists().where(Document.id == PageWatch.document_id)
-    ledger.count(session, sa.delete(PageWatch).where(*mine, gone, PageWatch.state == "removed"))
+    claims.count(session, sa.delete(PageWatch).where(*mine, gone, PageWatch.state == "removed"))
     unwanted = sa.update(PageWatch).where(*mine, gone, PageWatch.state.in_(("wanted", "present", "failed")))
-    found = ledger.count(session, unwanted.values(state="unwanted", updated_at=now))
+    found = claims.count(session, unwanted.values(state="unwanted", updated_at=now))
     stale = sa.and_(PageWatch.state == "failed", PageWatch.updated_at < now - FAILED_AGAIN)
     session.execute(sa.update(PageWatch).where(*mine, stale).values(state="wanted"))
     return found + _plan_new(session, claim.tenant, get_settings().auto_watch)
@@ -86,14 +86,14 @@ def todo(session: Session, tenant: str, after: int, limit: int) -> Sequence[Page
 
 def making(session: Session, claim: Claim, row_id: int) -> bool:
     """Note that a watch may be there from now on, though nobody came to note its id; False where none is wanted."""
-    ledger.hold(session, claim)
+    claims.hold(session, claim)
     wanted = sa.update(PageWatch).where(PageWatch.id == row_id, PageWatch.state == "wanted")
-    return ledger.count(session, wanted.values(is_ours=True, updated_at=clock.now())) > 0
+    return claims.count(session, wanted.values(is_ours=True, updated_at=clock.now())) > 0
 
 
 def made(session: Session, claim: Claim, row_id: int, watch_id: str, *, is_ours: bool) -> None:
     """Present; or to be removed again, where a person said so meanwhile."""
-    ledger.hold(session, claim)
+    claims.hold(session, claim)
     values = {"watch_id": watch_id, "is_ours": is_ours, "error_message": None, "updated_at": clock.now()}
     row = sa.update(PageWatch).where(PageWatch.id == row_id)
     session.execute(row.values(values))
@@ -103,7 +103,7 @@ def made(session: Session, claim: Claim, row_id: int, watch_id: str, *, is_ours:
 
 def removed(session: Session, claim: Claim, row_id: int) -> None:
     """Forgotten with its page; else remembered, so that it is not made again by itself."""
-    ledger.hold(session, claim)
+    claims.hold(session, claim)
     row = session.get(PageWatch, row_id)
     if row is None or row.state != "unwanted":
         return
@@ -114,7 +114,7 @@ def removed(session: Session, claim: Claim, row_id: int) -> None:
 
 
 def failed(session: Session, claim: Claim, row_id: int, why: str) -> None:
-    ledger.hold(session, claim)
+    claims.hold(session, claim)
     values = {"state": "failed", "is_ours": False, "error_message": why, "updated_at": clock.now()}
     row = sa.update(PageWatch).where(PageWatch.id == row_id, PageWatch.state == "wanted")
     session.execute(row.values(values))

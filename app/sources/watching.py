@@ -12,7 +12,7 @@ from app.core import clock
 from app.core.db import in_transaction, read
 from app.core.errors import Rejected
 from app.core.settings import get_settings
-from app.jobs.progress import Progress
+from app.jobs.worker.progress import Progress
 from app.sources import change_intake, watches
 from app.sources.models import PageWatch
 

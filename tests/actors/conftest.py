@@ -16,9 +16,9 @@ from app.core import redis
 from app.core.db import database
 from app.core.ids import uuid7
 from app.jobs.definition import Job
-from app.jobs.enqueue import enqueue
+from app.jobs.ledger.enqueue import enqueue
 from app.jobs.models import JobRow, WorkerRow
-from app.jobs.relay import Relay
+from app.jobs.relay.relay import Relay
 from tests.app.jobs.conftest import Databases, Ledger, ledger_databases
 from tests.support.databases import SettingsEnv, make_stack_env
 from tests.support.processes import Process

@@ -13,7 +13,7 @@ import sqlalchemy as sa
 
 from app.core.db import database
 from app.core.http import client
-from app.jobs import control, moves
+from app.jobs.ledger import commands, timers
 from app.jobs.models import WorkerRow
 from tests.actors.conftest import Plant, pass_time
 from tests.support.kinds import (
@@ -140,7 +140,7 @@ def test_a_drain_longer_than_the_patience_with_the_dead_loses_nothing(plant: Pla
     wait_until(lambda: plant.workers("draining"), what="the drain")
     row = plant.until(long, "succeeded", "queued", "failed")
     assert (row.state, row.fence, row.crashes) == ("succeeded", 1, 0)
-    database().transaction(control.cancel, "default", endless)
+    database().transaction(commands.cancel, "default", endless)
     assert plant.until(endless, "cancelled", timeout_s=5).fence == 1
     assert worker.wait(10) == 0
 
@@ -314,7 +314,7 @@ def test_a_cancel_reaches_what_awaits_what_computes_and_what_has_not_started(pla
     for job_id in jobs[:2]:
         plant.until_begun(job_id)
     for job_id in jobs[::-1]:
-        database().transaction(control.cancel, "default", job_id)
+        database().transaction(commands.cancel, "default", job_id)
         row = plant.until(job_id, "cancelled", timeout_s=2.5, relay=False)
         assert (row.tries, row.crashes, row.result) == (0, 0, None)
     assert plant.row(jobs[2]).fence == 0
@@ -327,7 +327,7 @@ def test_a_cancel_reaches_a_worker_that_hears_nothing_from_redis(plant: Plant) -
     plant.worker()
     job_id = plant.enqueue(Sleep(seconds=60))
     plant.until_begun(job_id)
-    database().transaction(moves.cancel, "default", job_id)
+    database().transaction(timers.cancel, "default", job_id)
     assert plant.until(job_id, "cancelled", timeout_s=4).tries == 0
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from app.core.db import database
-from app.jobs import job_log
-from app.jobs.job_log import MORE, MOST_LINES
+from app.jobs.sandbox import job_log
+from app.jobs.sandbox.job_log import MORE, MOST_LINES
 from tests.actors.conftest import Plant
 from tests.support.kinds import Talk, TalkInLane
 from tests.support.waiting import wait_until

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from app.core.db import database
-from app.jobs import fleet
+from app.jobs.ledger import fleet
 from tests.actors.conftest import Plant
 from tests.support.kinds import Noop, Sleep
 from tests.support.waiting import wait_until

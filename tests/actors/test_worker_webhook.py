@@ -9,9 +9,9 @@ import sqlalchemy as sa
 
 from app.core.db import database
 from app.deliveries.signing import secrets_of, signature
-from app.jobs.edit import run_now
+from app.jobs.ledger.edit import run_now
+from app.jobs.ledger.end_webhooks import TellWebhook
 from app.jobs.models import JobRow
-from app.jobs.webhooks import TellWebhook
 from tests.actors.conftest import Plant
 from tests.app.deliveries.test_webhooks import Receiver, receiver
 from tests.support.kinds import Noop

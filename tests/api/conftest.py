@@ -17,9 +17,9 @@ from fastapi import FastAPI
 from app.core.db import database
 from app.core.settings import get_settings
 from app.jobs.definition import Job
-from app.jobs.enqueue import enqueue
+from app.jobs.events.hub import Hub
+from app.jobs.ledger.enqueue import enqueue
 from app.jobs.models import JobRow
-from app.jobs.stream import Hub
 from app.main import create_app
 from tests.support.databases import SettingsEnv
 from tests.support.processes import free_port

@@ -10,7 +10,7 @@ import pytest
 
 from app.core.db import database
 from app.core.errors import InvalidInput
-from app.jobs.view import JobFilter, list_jobs
+from app.jobs.ledger.views import JobFilter, list_jobs
 from tests.api.conftest import Api
 from tests.support.desk import TENANT, Desk
 from tests.support.waiting import wait_until

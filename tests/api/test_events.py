@@ -10,8 +10,8 @@ import pytest
 from redis import Redis
 
 from app.core.db import database
-from app.jobs import events
-from app.jobs.events import Event
+from app.jobs.events import publish
+from app.jobs.events.publish import Event
 from app.jobs.models import JobRow
 from app.jobs.states import ENDED
 from app.main import create_app
@@ -28,7 +28,7 @@ def tell(job: JobRow, percent: float, *, state: str = "running", name: str = "pr
     """One event, as a worker tells it; its number."""
     progress = {"percent": percent, "stage": "go", "done": percent, "total": 100, "unit": "%", "message": None}
     event = Event(job.id, job.tenant, name, state, 1, progress, seed)  # type: ignore[arg-type]
-    return events.publish([event])[0]
+    return publish.publish([event])[0]
 
 
 def move(job: JobRow, **values: Any) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from app.core import ids
 from app.core.db import database
-from app.jobs import events
+from app.jobs.events import publish
 from app.jobs.models import JobRow
 from tests.api.conftest import Api
 from tests.api.test_events import move, tell
@@ -192,4 +192,4 @@ def test_a_request_id_reaches_the_job(lite_api: Api, errand: Make) -> None:
     answer = lite_api.client.get(f"/api/jobs/{errand().id}", headers={"X-Request-ID": mine})
     assert answer.headers["x-request-id"] == mine
     assert database().dialect == "sqlite"
-    assert events.attempt_number("queued", 0, 4) == 1
+    assert publish.attempt_number("queued", 0, 4) == 1

@@ -6,8 +6,9 @@ import pytest
 
 from app.core import clock
 from app.core.db import database
-from app.jobs import gates, workers
-from app.jobs.enqueue import enqueue
+from app.jobs.admission import limits
+from app.jobs.ledger import worker_rows
+from app.jobs.ledger.enqueue import enqueue
 from tests.api.conftest import Api, Errand
 
 SUBJECTS = ["queues/default", f"kinds/{Errand.kind}", "tenants/default"]
@@ -15,7 +16,7 @@ SUBJECTS = ["queues/default", f"kinds/{Errand.kind}", "tenants/default"]
 
 def test_the_queues_are_listed_in_the_order_of_service(api: Api) -> None:
     worker_id = "00000000-0000-7000-8000-000000000001"
-    database().transaction(workers.register, worker_id, ["default", "bulk"], 8, None)
+    database().transaction(worker_rows.register, worker_id, ["default", "bulk"], 8, None)
     for _ in range(3):
         database().transaction(enqueue, Errand(), tenant="default")
     shown = {queue["name"]: queue for queue in api.client.get("/api/queues").json()["data"]}
@@ -61,7 +62,7 @@ def test_a_tenants_weight(api: Api) -> None:
         "name": "acme", "paused": None, "running_cap": None, "running": 0, "weight": 1,
     }  # fmt: skip
     assert api.client.put(path, json={"weight": 3}).json()["weight"] == 3
-    assert database().read(gates.read).weight("acme") == 3
+    assert database().read(limits.read).weight("acme") == 3
 
 
 @pytest.mark.parametrize(
@@ -82,4 +83,4 @@ def test_wrong_asks(lite_api: Api, method: str, path: str, body: object, status:
     answer = lite_api.client.request(method, path, json=body)
     assert (answer.status_code, answer.headers["content-type"]) == (status, "application/problem+json")
     assert status == 422 or answer.json()["code"] == code
-    assert database().read(gates.read).known == {}
+    assert database().read(limits.read).known == {}

@@ -10,8 +10,9 @@ import pytest
 
 from app.core import clock, ids
 from app.core.db import database
-from app.jobs import job_log, workers
+from app.jobs.ledger import worker_rows
 from app.jobs.models import JobRow
+from app.jobs.sandbox import job_log
 from tests.api.conftest import Api
 from tests.api.test_events import move
 
@@ -134,7 +135,7 @@ def test_log_lines_are_read_in_pages_and_by_level(api: Api, errand: Make) -> Non
 
 def test_workers_are_listed_and_steered(api: Api) -> None:
     worker_id = ids.uuid7()
-    database().transaction(workers.register, worker_id, ["default"], 4, None)
+    database().transaction(worker_rows.register, worker_id, ["default"], 4, None)
     (shown,) = api.client.get("/api/workers").json()["data"]
     assert (shown["id"], shown["state"], shown["running"], shown["threads"]) == (worker_id, "running", 0, 4)
     for order, state in (("pause", "paused"), ("resume", "running"), ("drain", "draining")):

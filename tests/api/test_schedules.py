@@ -13,9 +13,9 @@ from app.cli.commands import app
 from app.cli.exits import Quit
 from app.core import clock
 from app.core.db import database
-from app.jobs import schedules, timetable
 from app.jobs.definition import Job
-from app.jobs.timetable import Schedule
+from app.jobs.schedules import firing, store
+from app.jobs.schedules.store import Schedule
 from tests.api.conftest import Api, Errand
 from tests.api.test_keys import holder
 from tests.api.test_shapes import assert_problem
@@ -61,7 +61,7 @@ def test_a_schedule_is_made_shown_listed_and_deleted(api: Api) -> None:
 def test_its_ticks_tell_what_became_of_them(api: Api) -> None:
     made = _make(api, cron="* * * * *", overlap="queue")
     for minutes in (1, 2):
-        database().transaction(schedules.fire, clock.now() + timedelta(minutes=minutes))
+        database().transaction(firing.fire, clock.now() + timedelta(minutes=minutes))
     shown = api.client.get(f"/api/schedules/{made['id']}").json()
     assert [tick["outcome"] for tick in shown["ticks"]] == ["waiting", "started"]
     assert shown["open_jobs"] == [shown["ticks"][1]["job_id"]]
@@ -145,7 +145,7 @@ def test_a_key_starts_only_what_is_open_to_it(api: Api) -> None:
 
 def test_what_the_program_declares_is_its_own(api: Api) -> None:
     one = Schedule("tests api", Errand(note="x"), cron="0 4 * * *")
-    database().transaction(timetable.declare, [one])
+    database().transaction(store.declare, [one])
     (listed,) = api.client.get("/api/schedules").json()["data"]
     path = f"/api/schedules/{listed['id']}"
     assert (listed["source"], listed["kind"]) == ("code", Errand.kind)

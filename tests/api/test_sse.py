@@ -10,13 +10,13 @@ from typing import Any
 import pytest
 
 from app.api.sse import KEEP_ALIVE, Client, TenantClient
-from app.jobs.events import Event as Told
-from app.jobs.events import publish
+from app.jobs.events.hub import Hub
+from app.jobs.events.publish import Event as Told
+from app.jobs.events.publish import publish
+from app.jobs.events.subscribers import MOST_WAITING
+from app.jobs.events.tenant_events import MOST_WAITING as MOST_LIVE
+from app.jobs.events.tenant_events import Wanted
 from app.jobs.models import JobRow
-from app.jobs.stream import Hub
-from app.jobs.tenant_stream import MOST_WAITING as MOST_LIVE
-from app.jobs.tenant_stream import Wanted
-from app.jobs.watcher import MOST_WAITING
 from tests.api.test_events import move
 from tests.app.jobs.test_stream import event
 from tests.support.databases import SettingsEnv

@@ -13,8 +13,8 @@ import pytest
 from redis import Redis
 
 from app.core.db import database
-from app.jobs import events
-from app.jobs.events import Event
+from app.jobs.events import publish
+from app.jobs.events.publish import Event
 from app.jobs.models import JobRow
 from app.main import create_app
 from tests.api.conftest import Api, served
@@ -27,7 +27,7 @@ Make = Callable[..., JobRow]
 
 
 def tell(job: JobRow, percent: float, name: str = "progress", state: str = "running") -> None:
-    events.publish([Event(job.id, job.tenant, name, state, 1, {"percent": percent})])  # type: ignore[arg-type]
+    publish.publish([Event(job.id, job.tenant, name, state, 1, {"percent": percent})])  # type: ignore[arg-type]
 
 
 class Told:
@@ -106,7 +106,7 @@ def test_a_long_absence_is_read_page_by_page(lite_api: Api, errand: Make) -> Non
     tell(job, 0)
     with follow(lite_api.client) as stream:
         stream.next()
-    events.publish([Event(job.id, job.tenant, "progress", "running", 1, {"percent": n}) for n in range(1, 1301)])
+    publish.publish([Event(job.id, job.tenant, "progress", "running", 1, {"percent": n}) for n in range(1, 1301)])
     with follow(lite_api.client, stream.last_id) as again:
         assert again.next()[0] == "open"
         assert again.percents(1300) == list(range(1, 1301))

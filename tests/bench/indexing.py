@@ -26,7 +26,7 @@ from app.core.migrate import upgrade
 from app.core.settings import overridden
 from app.documents import batch
 from app.documents.jobs import BatchDocuments
-from app.jobs.enqueue import enqueue
+from app.jobs.ledger.enqueue import enqueue
 from app.search.embed import embedder
 from tests.bench.table import Row, quantile
 from tests.support.desk import TENANT, Desk

@@ -10,7 +10,7 @@ import threading
 import time
 
 from app.core.db import database
-from app.jobs.enqueue import enqueue
+from app.jobs.ledger.enqueue import enqueue
 from tests.api.following import follow
 from tests.bench.progress_kinds import Speak
 from tests.bench.rig import DATABASES, Rig, rig

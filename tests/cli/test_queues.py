@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from app.core.db import database
-from app.jobs.enqueue import enqueue
+from app.jobs.ledger.enqueue import enqueue
 from tests.api.conftest import Api, Errand
 from tests.cli.test_keys import Terminal
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from app.core.db import database
-from app.jobs.enqueue import enqueue
+from app.jobs.ledger.enqueue import enqueue
 from app.jobs.models import JobRow
 from tests.support.command import millrace
 from tests.support.databases import SettingsEnv

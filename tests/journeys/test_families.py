@@ -9,10 +9,10 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from app.core.db import database
-from app.jobs import families
-from app.jobs.enqueue import enqueue
+from app.jobs.children import children as families
+from app.jobs.children.pipeline import Pipeline
+from app.jobs.ledger.enqueue import enqueue
 from app.jobs.models import JobRow
-from app.jobs.pipeline import Pipeline
 from tests.api.following import follow
 from tests.journeys.conftest import TENANT, Ledger
 from tests.support.chaos_kinds import EFFECT, Chain, Family

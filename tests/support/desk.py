@@ -17,11 +17,12 @@ from app.documents import catalog
 from app.documents.accept import About, Accepted, Content, accept
 from app.documents.ingest import ingest
 from app.documents.jobs import IngestDocument, ReprocessDocument
-from app.jobs import ledger, workers
-from app.jobs.enqueue import enqueue
-from app.jobs.ledger import Claim, End
+from app.jobs.ledger import claims as ledger
+from app.jobs.ledger import worker_rows
+from app.jobs.ledger.claims import Claim, End
+from app.jobs.ledger.enqueue import enqueue
 from app.jobs.models import JobRow
-from app.jobs.progress import Progress, Teller
+from app.jobs.worker.progress import Progress, Teller
 from app.search import query
 from app.search.embed import Vectors, close_embedder, embedder
 from app.search.engines.opening import engine
@@ -40,7 +41,7 @@ class Desk:
     def __init__(self, db: Database) -> None:
         self.db = db
         self.worker_id = uuid7()
-        db.transaction(workers.register, self.worker_id, ["default"], 1, None)
+        db.transaction(worker_rows.register, self.worker_id, ["default"], 1, None)
 
     def give(self, body: str, *, format: Any = "markdown", tenant: str = TENANT, **about: Any) -> Accepted:
         return self.db.transaction(accept, About(**about), Content(format, body), tenant=tenant)

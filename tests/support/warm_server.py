@@ -18,7 +18,7 @@ import time
 from typing import Any
 
 PR_SET_PDEATHSIG = 1
-MORE = ("app.main", "app.jobs.relay", "uvicorn", "uvicorn.protocols.http.httptools_impl", "uvicorn.lifespan.on")
+MORE = ("app.main", "app.jobs.relay.relay", "uvicorn", "uvicorn.protocols.http.httptools_impl", "uvicorn.lifespan.on")
 
 
 def warm_up() -> None:

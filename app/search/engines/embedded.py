@@ -16,7 +16,7 @@ from sqlalchemy.orm import Session
 from app.core import clock
 from app.core.db import read
 from app.core.logging import get_logger
-from app.jobs.progress import Progress
+from app.jobs.worker.progress import Progress
 from app.search.engines.face import Ask, Found, Held, Lag, Model, Size
 from app.search.engines.memory import MemoryIndex
 from app.search.engines.reading import changed, counter, documents

@@ -9,7 +9,7 @@ from typing import Any, Literal, Protocol, TypeVar
 
 from sqlalchemy.orm import Session
 
-from app.jobs.progress import Progress
+from app.jobs.worker.progress import Progress
 from app.search.embed import Vectors
 
 Mode = Literal["hybrid", "semantic", "keyword"]

@@ -19,7 +19,7 @@ from sqlalchemy.orm import Session
 from app.clients.qdrant import close_qdrant
 from app.core.db import read
 from app.core.errors import InvalidInput, NotFound, Unavailable
-from app.jobs.progress import Progress
+from app.jobs.worker.progress import Progress
 from app.search.analyzer import query_terms, word_variants
 from app.search.engines import qdrant_points as shape
 from app.search.engines.best_chunk import ranked_chunks

@@ -15,8 +15,8 @@ from sqlalchemy.orm import Session
 from app.core.db import in_transaction, read
 from app.core.errors import Later, NotFound, Unavailable
 from app.core.logging import get_logger
-from app.jobs import ledger
-from app.jobs.progress import Progress
+from app.jobs.ledger import claims
+from app.jobs.worker.progress import Progress
 from app.search.analyzer import unpack
 from app.search.engines.face import Model
 from app.search.engines.qdrant_building import Building
@@ -64,7 +64,7 @@ async def _follow(model: Model, progress: Progress) -> dict[str, Any]:
     average = await read(usual_words)
     index = await Building.in_use(model)
     while True:
-        await in_transaction(ledger.hold, progress.claim)
+        await in_transaction(claims.hold, progress.claim)
         step = await read(_next, model.generation, 0 if index is None else index.change)
         if index is None or index.change < step.pruned:
             index, built = await _build(model, progress, average), True
@@ -84,14 +84,14 @@ async def _build(model: Model, progress: Progress, average: float) -> Building:
     index = await Building.unfinished(model, pruned) or await Building.begin(model, change=value)
     log.info("index_build", collection=index.name, change=index.change, after=index.next)
     while True:
-        await in_transaction(ledger.hold, progress.claim)
+        await in_transaction(claims.hold, progress.claim)
         last, total, found = await read(_after, model.generation, index.next)
         if last is None:
             break
         await index.put([], found, average)
         await index.tell(next=last)
         progress.report(index.written, max(total, index.written), stage="build", unit="documents")
-    await in_transaction(ledger.hold, progress.claim)
+    await in_transaction(claims.hold, progress.claim)
     await index.take_over()
     log.info("index_built", collection=index.name, change=index.change, documents=index.written)
     return index

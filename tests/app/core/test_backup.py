@@ -20,7 +20,7 @@ from app.core.errors import Conflict, InvalidInput
 from app.core.schema import current
 from app.documents.accept import About, find_or_make
 from app.documents.uploads import Original, receive_file
-from app.jobs.enqueue import enqueue
+from app.jobs.ledger.enqueue import enqueue
 from app.jobs.models import JobRow
 from tests.support.command import millrace
 from tests.support.databases import make_stack_env

@@ -17,9 +17,9 @@ from app.core.errors import InvalidInput, Rejected, Unavailable
 from app.core.ids import uuid7
 from app.deliveries.signing import secrets_of, signature
 from app.deliveries.webhooks import checked_url, deliver
-from app.jobs.ledger import Claim
-from app.jobs.outcome import judge
-from app.jobs.webhooks import TellWebhook
+from app.jobs.ledger.claims import Claim
+from app.jobs.ledger.end_webhooks import TellWebhook
+from app.jobs.worker.outcome import judge
 from tests.app.jobs.conftest import Ledger, ledger_databases, ledger_of
 from tests.support.databases import SettingsEnv
 from tests.support.processes import free_port

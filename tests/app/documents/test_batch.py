@@ -15,9 +15,9 @@ from app.core.errors import Cancelled, InvalidInput, Stale
 from app.documents import batch, ingest, originals
 from app.documents.jobs import BatchDocuments
 from app.documents.models import Batch, BatchLine, Document
-from app.jobs import ledger, moves
-from app.jobs.enqueue import enqueue
-from app.jobs.progress import Progress, Teller
+from app.jobs.ledger import claims, timers
+from app.jobs.ledger.enqueue import enqueue
+from app.jobs.worker.progress import Progress, Teller
 from app.search.models import Change, Chunk
 from app.tenants import directory
 from tests.support.desk import TENANT, Desk
@@ -127,7 +127,7 @@ def test_a_batch_that_was_interrupted_goes_on_where_it_stood(desk: Desk, monkeyp
     with pytest.raises(Gone):
         asyncio.run(batch.index_batch(job, progress))
     assert _count(desk, Document) == _count(desk, BatchLine) == 20
-    desk.db.transaction(ledger.free, desk.worker_id, "gone")
+    desk.db.transaction(claims.free, desk.worker_id, "gone")
     late = Progress(progress.claim, Teller(lambda claim, snapshot: None))
     with pytest.raises(Stale):
         asyncio.run(batch.index_batch(job, late))
@@ -138,7 +138,7 @@ def test_a_batch_that_was_interrupted_goes_on_where_it_stood(desk: Desk, monkeyp
 def test_a_cancelled_batch_keeps_what_is_done(desk: Desk) -> None:
     job_id = _asked(desk, _lines({"text": "one"}, {"text": "two"}))
     progress = desk.claim(job_id)
-    desk.db.transaction(moves.cancel, TENANT, job_id)
+    desk.db.transaction(timers.cancel, TENANT, job_id)
     with pytest.raises(Cancelled):
         asyncio.run(batch.index_batch(BatchDocuments.model_validate(progress.claim.payload), progress))
     assert _count(desk, Document) == 0 and _outcomes(job_id) == []

@@ -17,11 +17,13 @@ from sqlalchemy.orm import Session
 from app.core import clock, redis
 from app.core.db import Database, database
 from app.core.ids import uuid7
-from app.jobs import admission, dispatch, gates, workers
+from app.jobs.admission import admit, limits
+from app.jobs.admission import push as dispatch
+from app.jobs.admission.push import Ticket
 from app.jobs.definition import Job
-from app.jobs.dispatch import Ticket
-from app.jobs.enqueue import enqueue_many
-from app.jobs.ledger import End
+from app.jobs.ledger import worker_rows
+from app.jobs.ledger.claims import End
+from app.jobs.ledger.enqueue import enqueue_many
 from app.jobs.models import (
     JOB,
     AttemptRow,
@@ -33,12 +35,12 @@ from app.jobs.models import (
     ThrottleRow,
     WorkerRow,
 )
-from app.jobs.outcome import judge
-from app.jobs.process import WorkerProcess
-from app.jobs.progress import Progress
 from app.jobs.queues import QUEUES
-from app.jobs.run import Run
 from app.jobs.states import Outcome, State
+from app.jobs.worker.outcome import judge
+from app.jobs.worker.process import WorkerProcess
+from app.jobs.worker.progress import Progress
+from app.jobs.worker.run import Run
 from app.tenants.directory import QUOTAS
 from app.tenants.models import Tenant
 from tests.support.databases import TEMPLATE, SettingsEnv
@@ -109,7 +111,7 @@ class Ledger:
         return self.db.read(lambda session: list(session.scalars(query)))
 
     def worker(self, worker_id: str = WORKER) -> str:
-        self.db.transaction(workers.register, worker_id, ["default"], 8, None)
+        self.db.transaction(worker_rows.register, worker_id, ["default"], 8, None)
         return worker_id
 
 
@@ -174,7 +176,7 @@ def _delete_all(session: Session) -> None:
     for table in (AttemptRow, DebouncedRow, GateRow, JobRow, ThrottleRow, WorkerRow, ScheduleTickRow, ScheduleRow):
         session.execute(sa.delete(table))
     session.execute(sa.update(Tenant).values(dict.fromkeys(QUOTAS)))
-    gates.forget()
+    limits.forget()
 
 
 @pytest.fixture(scope="session")
@@ -198,7 +200,7 @@ def spine_env(
 ) -> SettingsEnv:
     """This process's settings name an empty database of either kind and an empty Redis."""
     settings_env(database_url=ledger_databases.url(request.param), redis_url=redis_url, retry_delays="0,0,0")
-    admission.forget()
+    admit.forget()
     for queue in QUEUES:
         dispatch.window.learn(queue, 0, 0)  # what this process believes of another test's Redis
     return settings_env
@@ -212,7 +214,7 @@ class Desk:
         self.process.start(list(QUEUES), threads)
         self.ledger = Ledger(database())
         self.redis: Any = redis.push().client
-        database().transaction(workers.register, self.process.id, list(QUEUES), threads, None)
+        database().transaction(worker_rows.register, self.process.id, list(QUEUES), threads, None)
 
     def enqueue(self, *jobs: Job, **options: Any) -> list[str]:
         rows = database().transaction(enqueue_many, jobs, tenant="default", **options)

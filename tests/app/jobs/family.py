@@ -7,12 +7,12 @@ from typing import Any
 
 from app.core.db import database
 from app.core.errors import Cancelled, InvalidInput
-from app.jobs import families
+from app.jobs.children import children as families
+from app.jobs.children.children import ALL, Rule, WaitForChildren
 from app.jobs.definition import Job
-from app.jobs.families import ALL, Rule, WaitForChildren
 from app.jobs.models import JobRow
-from app.jobs.relay import Relay
-from app.jobs.run import Run
+from app.jobs.relay.relay import Relay
+from app.jobs.worker.run import Run
 from tests.app.jobs.conftest import Chore
 from tests.app.jobs.conftest import Desk as OneDesk
 from tests.support.waiting import wait_until

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from app.core.errors import AppError, InvalidInput, Later, LimitReached, Rejected, Unavailable
-from app.jobs.lane_progress import LaneProgress
+from app.jobs.sandbox.child_progress import LaneProgress
 from tests.support.waiting import wait_until
 
 MIB = 1024 * 1024

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from app.core.logging import get_logger
 from app.jobs.definition import Job
-from app.jobs.lane_progress import LaneProgress
+from app.jobs.sandbox.child_progress import LaneProgress
 
 
 class Add(Job, kind="tests.lanes.add"):

@@ -11,10 +11,11 @@ import pytest
 from app.core import clock
 from app.core.db import database
 from app.core.errors import Cancelled, InvalidInput, Stale
-from app.jobs import bulk, control, ledger
-from app.jobs.bulk import BATCH, Bulk, Wanted, checked
-from app.jobs.ledger import Claim
-from app.jobs.progress import Progress, Teller
+from app.jobs.inspect import bulk
+from app.jobs.inspect.bulk import BATCH, Bulk, Wanted, checked
+from app.jobs.ledger import claims, commands
+from app.jobs.ledger.claims import Claim
+from app.jobs.worker.progress import Progress, Teller
 from tests.app.jobs.conftest import WORKER, Chore, Ledger
 from tests.support.databases import SettingsEnv
 
@@ -34,7 +35,7 @@ def failed(book: Ledger, count: int = 1, **values: Any) -> list[str]:
 
 def claim(book: Ledger, job: Bulk, job_id: str | None = None) -> Claim:
     job_id = job_id or book.put(kind=Bulk.kind, queue="bulk", payload=job.model_dump(mode="json"))
-    (taken,) = book.db.transaction(ledger.claim, [job_id], WORKER)
+    (taken,) = book.db.transaction(claims.claim, [job_id], WORKER)
     return taken
 
 
@@ -97,7 +98,7 @@ def test_a_second_run_goes_on_behind_the_first_ones_last_batch(book: Ledger) -> 
     job = asked("retry", fingerprint="ab")
     first = claim(book, job)
     assert book.db.transaction(bulk._step, first, job) == (BATCH, 0, True)
-    book.db.transaction(ledger.free, WORKER, "killed")
+    book.db.transaction(claims.free, WORKER, "killed")
     with pytest.raises(Stale):
         book.db.transaction(bulk._step, first, job)
     again = failed(book, 1)  # one of the first batch has failed once more: not of this job's time
@@ -111,7 +112,7 @@ def test_a_cancelled_one_stops_between_two_batches(book: Ledger) -> None:
     failed(book, 2)
     job = asked("retry", fingerprint="ab")
     taken = claim(book, job)
-    book.db.transaction(control.cancel, "default", taken.id)
+    book.db.transaction(commands.cancel, "default", taken.id)
     with pytest.raises(Cancelled):
         book.db.transaction(bulk._step, taken, job)
 

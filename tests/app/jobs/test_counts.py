@@ -6,9 +6,10 @@ import sqlalchemy as sa
 
 from app.core.db import Database
 from app.core.ids import uuid7
-from app.jobs import control, counts, ledger, workers
+from app.jobs.admission import quota
 from app.jobs.definition import Job
-from app.jobs.enqueue import enqueue_many
+from app.jobs.ledger import claims, commands, worker_rows
+from app.jobs.ledger.enqueue import enqueue_many
 
 
 class Counted(Job, kind="tests.counts.counted"):
@@ -20,12 +21,12 @@ def test_open_jobs_are_those_that_have_not_ended(db: Database) -> None:
     rows = db.transaction(enqueue_many, jobs, tenant="acme")
     db.transaction(enqueue_many, jobs, tenant="rival")
     worker = uuid7()
-    db.transaction(workers.register, worker, ["default"], 1, None)
-    db.transaction(ledger.claim, [rows[0].id, rows[1].id], worker)
-    db.transaction(control.cancel, "acme", rows[5].id)
-    assert db.read(counts.open_jobs, "acme") == 5
-    assert db.read(counts.open_jobs, "acme", up_to=2) == 2 + 2  # two that run, and no more than two that wait
-    assert db.read(counts.open_jobs, "nobody") == 0
+    db.transaction(worker_rows.register, worker, ["default"], 1, None)
+    db.transaction(claims.claim, [rows[0].id, rows[1].id], worker)
+    db.transaction(commands.cancel, "acme", rows[5].id)
+    assert db.read(quota.open_jobs, "acme") == 5
+    assert db.read(quota.open_jobs, "acme", up_to=2) == 2 + 2  # two that run, and no more than two that wait
+    assert db.read(quota.open_jobs, "nobody") == 0
 
 
 def test_each_part_is_found_by_an_index_of_what_is_open(db: Database) -> None:
@@ -35,7 +36,7 @@ def test_each_part_is_found_by_an_index_of_what_is_open(db: Database) -> None:
         asked.append((statement, parameters))
 
     sa.event.listen(db.engine, "before_cursor_execute", note)
-    db.read(counts.open_jobs, "acme", up_to=10)
+    db.read(quota.open_jobs, "acme", up_to=10)
     sa.event.remove(db.engine, "before_cursor_execute", note)
     asked = [one for one in asked if "job" in one[0]]
     word = "EXPLAIN" if db.dialect == "postgresql" else "EXPLAIN QUERY PLAN"

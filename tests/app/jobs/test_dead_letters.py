@@ -9,9 +9,10 @@ import pytest
 
 from app.core.errors import Conflict, NotFound
 from app.core.ids import uuid7
-from app.jobs import dead_letters, moves
+from app.jobs.inspect import dead_letters
+from app.jobs.ledger import timers
+from app.jobs.ledger.views import JobFilter, list_jobs, moment
 from app.jobs.states import STATES
-from app.jobs.view import JobFilter, list_jobs, moment
 from tests.app.jobs.conftest import Chore, Ledger
 
 NOON = datetime(2026, 5, 1, 12, tzinfo=UTC)
@@ -59,7 +60,7 @@ def test_groups_are_filtered_and_walked_in_pages(ledger_of: Ledger) -> None:
 @pytest.mark.parametrize("how", ["retry", "discard"])
 def test_what_was_retried_or_discarded_is_no_dead_letter(ledger_of: Ledger, how: str) -> None:
     job_id = fail(ledger_of, "aa", 1)
-    act = moves.retry if how == "retry" else dead_letters.discard
+    act = timers.retry if how == "retry" else dead_letters.discard
     ledger_of.db.transaction(act, "default", job_id)
     assert groups(ledger_of) == []
 
@@ -71,7 +72,7 @@ def test_discarding_keeps_the_row_and_may_be_repeated_and_undone_by_a_retry(ledg
     for discarded, expected in ((True, job_id), (False, other)):
         wanted = JobFilter(fingerprint="aa", discarded=discarded)
         assert [row.id for row in ledger_of.db.read(list_jobs, "default", wanted, 9)] == [expected]
-    ledger_of.db.transaction(moves.retry, "default", job_id)
+    ledger_of.db.transaction(timers.retry, "default", job_id)
     assert ledger_of.row(job_id).discarded_at is None
 
 

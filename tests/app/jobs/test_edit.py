@@ -11,10 +11,10 @@ import pytest
 from app.core import clock
 from app.core.errors import Conflict, InvalidInput, NotFound
 from app.core.ids import uuid7
-from app.jobs import ledger as book
 from app.jobs.definition import Job
-from app.jobs.edit import Changes, edit, run_now
-from app.jobs.relay import Relay
+from app.jobs.ledger import claims as book
+from app.jobs.ledger.edit import Changes, edit, run_now
+from app.jobs.relay.relay import Relay
 from app.jobs.states import STATES
 from tests.app.jobs.conftest import WORKER, Chore, Desk, Ledger
 

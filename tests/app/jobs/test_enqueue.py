@@ -12,9 +12,9 @@ from sqlalchemy.orm import Session
 
 from app.core import clock
 from app.core.errors import InvalidInput
-from app.jobs import dispatch
+from app.jobs.admission import push
 from app.jobs.definition import Job, definition, kinds
-from app.jobs.enqueue import LARGEST_PAYLOAD_BYTES, enqueue, enqueue_many
+from app.jobs.ledger.enqueue import LARGEST_PAYLOAD_BYTES, enqueue, enqueue_many
 from app.jobs.results import LARGEST_RESULT_BYTES, checked_result
 from tests.app.jobs.conftest import Chore, Desk
 from tests.support.databases import SettingsEnv
@@ -74,7 +74,7 @@ def test_ten_thousand_jobs_at_once_are_rows_and_a_window_of_ids(desk: Desk) -> N
     ids = desk.enqueue(*[Chore(number=number) for number in range(2000)])
     assert len(set(ids)) == 2000
     assert ids == sorted(ids)
-    assert 0 < len(desk.listed()) <= dispatch.DEFAULT_WINDOW
+    assert 0 < len(desk.listed()) <= push.DEFAULT_WINDOW
 
 
 @pytest.mark.parametrize("letter", ["x", "ä", "🎉"])

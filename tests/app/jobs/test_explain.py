@@ -11,14 +11,17 @@ import sqlalchemy as sa
 from app.core import clock
 from app.core.errors import InvalidInput, NotFound, Unavailable
 from app.core.ids import uuid7
-from app.jobs import admission, dead_letters, families, gates, moves, workers
-from app.jobs import ledger as book
-from app.jobs.explain import explain
+from app.jobs.admission import admit, limits
+from app.jobs.children import children as families
+from app.jobs.inspect import dead_letters
+from app.jobs.inspect.explain import explain
+from app.jobs.inspect.reason import Around, look_around, span
+from app.jobs.ledger import claims as book
+from app.jobs.ledger import timers, worker_rows
 from app.jobs.models import WorkerRow
-from app.jobs.outcome import judge
-from app.jobs.reason import Around, look_around, span
-from app.jobs.relay import Relay
+from app.jobs.relay.relay import Relay
 from app.jobs.states import STATES
+from app.jobs.worker.outcome import judge
 from tests.app.jobs.conftest import WORKER, Chore, Desk, Ledger, end_of
 from tests.support.databases import SettingsEnv
 from tests.support.kinds import Paced
@@ -91,28 +94,28 @@ def test_queued_without_a_worker(ledger_of: Ledger) -> None:
     assert reason(ledger_of, elsewhere) == "no_worker"
     here = ledger_of.put()
     assert reason(ledger_of, here) == "about_to_start"
-    ledger_of.db.transaction(workers.set_state, WORKER, "paused")
+    ledger_of.db.transaction(worker_rows.set_state, WORKER, "paused")
     assert reason(ledger_of, here) == "workers_paused"
-    ledger_of.db.transaction(workers.set_state, WORKER, "draining")
+    ledger_of.db.transaction(worker_rows.set_state, WORKER, "draining")
     assert "draining" in why(ledger_of, here)["message"]
     worker_is(ledger_of, state="running", beat_at=clock.now() - timedelta(minutes=5))
     assert "no sign of life" in why(ledger_of, here)["message"]
-    ledger_of.db.transaction(workers.bury, WORKER, "gone")
+    ledger_of.db.transaction(worker_rows.bury, WORKER, "gone")
     said = why(ledger_of, here)
     assert (said["reason"], said["fix"]) == ("no_worker", "Start one: `millrace worker`.")
 
 
 @pytest.mark.parametrize(("scope", "name"), [("queue", "default"), ("kind", Chore.kind), ("tenant", "default")])
-def test_queued_before_a_gate_that_is_shut_or_full(ledger_of: Ledger, scope: gates.Scope, name: str) -> None:
+def test_queued_before_a_gate_that_is_shut_or_full(ledger_of: Ledger, scope: limits.Scope, name: str) -> None:
     job_id = ledger_of.put()
-    ledger_of.db.transaction(gates.pause, scope, name, by="the operator", reason="moving house")
+    ledger_of.db.transaction(limits.pause, scope, name, by="the operator", reason="moving house")
     said = why(ledger_of, job_id)
     assert said["reason"] == "paused"
     assert said["message"] == f"The {scope} {name} was paused by the operator: moving house"
     assert f"millrace queues resume {name}" in said["fix"]
-    ledger_of.db.transaction(gates.resume, scope, name)
+    ledger_of.db.transaction(limits.resume, scope, name)
     assert reason(ledger_of, job_id) == "about_to_start"
-    ledger_of.db.transaction(gates.set_limits, scope, name, running_cap=2)
+    ledger_of.db.transaction(limits.set_limits, scope, name, running_cap=2)
     ledger_of.put_many(2, state="running", worker_id=WORKER, claimed_at=clock.now())
     said = why(ledger_of, job_id)
     assert (said["reason"], said["facts"]["cap"], said["facts"]["running"]) == ("capped", 2, 2)
@@ -142,7 +145,7 @@ def test_queued_after_crashes_it_waits_to_be_alone(ledger_of: Ledger) -> None:
 
 def test_queued_and_set_aside_since_nobody_knows_its_kind(ledger_of: Ledger) -> None:
     job_id = ledger_of.put(kind="shop.unheard_of")
-    ledger_of.db.transaction(admission.park, [job_id], clock.now() + timedelta(seconds=15))
+    ledger_of.db.transaction(admit.park, [job_id], clock.now() + timedelta(seconds=15))
     said = why(ledger_of, job_id)
     assert (said["reason"], "shop.unheard_of" in said["message"]) == ("kind_unknown", True)
 
@@ -151,7 +154,7 @@ def test_queued_and_expired(ledger_of: Ledger) -> None:
     job_id = ledger_of.put(expires_at=clock.now() - timedelta(seconds=1))
     assert reason(ledger_of, job_id) == "expired"
     assert "relay" in why(ledger_of, job_id, Around(relay=False))["fix"]
-    ledger_of.db.transaction(moves.expire, 10)
+    ledger_of.db.transaction(timers.expire, 10)
     assert (reason(ledger_of, job_id), ledger_of.row(job_id).state) == ("expired", "failed")
 
 
@@ -164,7 +167,7 @@ def test_running_in_each_of_its_ways(ledger_of: Ledger) -> None:
     said = why(ledger_of, job_id)
     assert said["reason"] == "running"
     assert "in stage second, 40 %" in said["message"]
-    ledger_of.db.transaction(moves.cancel, "default", job_id)
+    ledger_of.db.transaction(timers.cancel, "default", job_id)
     assert reason(ledger_of, job_id) == "stopping"
     worker_is(ledger_of, beat_at=clock.now() - timedelta(minutes=1))
     assert reason(ledger_of, job_id) == "worker_silent"
@@ -239,7 +242,7 @@ def test_failed_as_poison(ledger_of: Ledger) -> None:
 
 def test_cancelled_by_a_person_or_with_its_parent(ledger_of: Ledger) -> None:
     job_id = ledger_of.put()
-    ledger_of.db.transaction(moves.cancel, "default", job_id)
+    ledger_of.db.transaction(timers.cancel, "default", job_id)
     assert reason(ledger_of, job_id) == "cancelled"
     parent = ledger_of.put(state="cancelled")
     child = ledger_of.put(state="cancelled", parent_id=parent)

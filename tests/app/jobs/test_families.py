@@ -11,10 +11,11 @@ from sqlalchemy.orm import Session
 from app.core import redis
 from app.core.db import database
 from app.core.errors import Stale, Unavailable
-from app.jobs import families, workers
-from app.jobs.enqueue import enqueue
-from app.jobs.families import ALL, ANY, ANYHOW, Child, Rule, WaitForChildren, at_most
-from app.jobs.relay import Relay
+from app.jobs.children import children
+from app.jobs.children.children import ALL, ANY, ANYHOW, Child, Rule, WaitForChildren, at_most
+from app.jobs.ledger import worker_rows
+from app.jobs.ledger.enqueue import enqueue
+from app.jobs.relay.relay import Relay
 from tests.app.jobs.conftest import Chore
 from tests.app.jobs.family import FAILED, Desk, Family, Keyed, Parent, ended
 from tests.support.databases import SettingsEnv
@@ -43,7 +44,7 @@ def test_a_parent_waits_without_a_worker_and_goes_on_with_the_results(desk: Desk
     run = family.take_parent()
     assert run.claim.continues
     assert (run.claim.tries, run.claim.fence) == (0, 2)
-    page = database().read(families.results_page, family.id, after=0, limit=1)
+    page = database().read(children.results_page, family.id, after=0, limit=1)
     assert [(child.number, child.state, child.result) for child in page] == [(1, "succeeded", {"made": 1})]
     desk.end(run)
     desk.until(family.id, "succeeded")
@@ -53,17 +54,17 @@ def test_a_parent_waits_without_a_worker_and_goes_on_with_the_results(desk: Desk
 
 @pytest.mark.anyio
 async def test_all_results_are_read_page_by_page(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(families, "PAGE", 4)
+    monkeypatch.setattr(children, "PAGE", 4)
     family = Family(desk, [Chore(number=n) for n in range(10)])
-    found: list[Child] = [child async for child in families.results(family.run.claim)]
+    found: list[Child] = [child async for child in children.results(family.run.claim)]
     assert [child.number for child in found] == list(range(10))
 
 
 def test_children_are_of_the_parents_tenant_and_request(desk: Desk) -> None:
     (parent,) = [database().transaction(_enqueue_for, "other")]
     (run,) = desk.take()
-    database().transaction(families.start, run.claim, [Chore()])
-    (child,) = database().read(families.results_page, parent)
+    database().transaction(children.start, run.claim, [Chore()])
+    (child,) = database().read(children.results_page, parent)
     row = desk.ledger.row(child.id)
     assert (row.tenant, row.request_id, row.parent_id) == ("other", "asked", parent)
 
@@ -76,9 +77,9 @@ def test_a_run_that_begins_anew_starts_no_child_twice(desk: Desk) -> None:
     """The worker dies between two batches; the next run starts what is missing."""
     family = Family(desk, [Chore(number=n) for n in range(2)])
     first = family.children
-    database().transaction(workers.bury, desk.process.id, "killed")
+    database().transaction(worker_rows.bury, desk.process.id, "killed")
     desk.process.rename()
-    database().transaction(workers.register, desk.process.id, ["default"], 4, None)
+    database().transaction(worker_rows.register, desk.process.id, ["default"], 4, None)
     for run in (*desk.spare, family.run):
         desk.end(run, Stale("lost"))
     desk.spare.clear()
@@ -99,7 +100,7 @@ def test_a_run_that_begins_anew_starts_no_child_twice(desk: Desk) -> None:
 
 def test_who_lost_the_parent_starts_nothing(desk: Desk) -> None:
     family = Family(desk, [Chore()])
-    database().transaction(workers.bury, desk.process.id, "killed")
+    database().transaction(worker_rows.bury, desk.process.id, "killed")
     with pytest.raises(Stale):
         family.start()
     assert family.counts()[0] == 1
@@ -174,7 +175,7 @@ def test_a_later_family_of_the_same_job_has_its_own_rule(desk: Desk) -> None:
     family.end(1, FAILED)
     family.end(1)
     run = family.take_parent()
-    database().transaction(families.start, run.claim, [Chore(), Chore()], first=2)
+    database().transaction(children.start, run.claim, [Chore(), Chore()], first=2)
     family.wait(ANY)
     assert desk.state(family.id) == "waiting"
     family.end(1, FAILED)
@@ -190,7 +191,7 @@ def test_a_child_may_be_a_parent(desk: Desk) -> None:
     family.wait()
     (child,) = desk.take()
     desk.begin(child)
-    database().transaction(families.start, child.claim, [Chore()])
+    database().transaction(children.start, child.claim, [Chore()])
     desk.end(child, WaitForChildren())
     desk.until(child.claim.id, "waiting")
     family.end(1, FAILED)
@@ -213,5 +214,5 @@ def test_a_child_that_another_holds_by_its_key_is_not_of_the_family(desk: Desk) 
     (other,) = desk.take()
     family = Family(desk, [Keyed(number=1), Keyed(number=2)])
     assert family.counts() == (1, 1, 0)
-    assert [child.number for child in database().read(families.results_page, family.id)] == [1]
+    assert [child.number for child in database().read(children.results_page, family.id)] == [1]
     assert desk.ledger.row(other.claim.id).parent_id is None

@@ -14,10 +14,11 @@ from app.core import redis
 from app.core.db import database
 from app.core.errors import Cancelled
 from app.core.ids import uuid7
-from app.jobs import control, families, moves, view
-from app.jobs.families import WaitForChildren, at_most
+from app.jobs.children import children as families
+from app.jobs.children.children import WaitForChildren, at_most
+from app.jobs.ledger import commands, timers, views
 from app.jobs.models import JobRow
-from app.jobs.relay import Relay
+from app.jobs.relay.relay import Relay
 from tests.app.jobs.conftest import Chore
 from tests.app.jobs.family import FAILED, Desk, Family, Parent, StagedParent, Told, ended
 from tests.support.databases import SettingsEnv
@@ -51,7 +52,7 @@ def test_children_are_cancelled_with_their_parent(desk: Desk) -> None:
     for run in running:
         desk.begin(run)
     wait_until(lambda: family.states().count("queued") == 2, what="two handed back")
-    database().transaction(control.cancel, "default", family.id)
+    database().transaction(commands.cancel, "default", family.id)
     assert desk.state(family.id) == "cancelled"
     while database().transaction(families.cut, 4).more:
         pass
@@ -94,7 +95,7 @@ def test_a_parent_cancelled_while_it_waits_never_goes_on(desk: Desk) -> None:
     family.wait()
     (child,) = desk.take()
     desk.begin(child)
-    database().transaction(control.cancel, "default", family.id)
+    database().transaction(commands.cancel, "default", family.id)
     desk.end(child)
     desk.until(child.claim.id, "succeeded")
     Relay().tick()
@@ -103,7 +104,7 @@ def test_a_parent_cancelled_while_it_waits_never_goes_on(desk: Desk) -> None:
 
 def test_a_cancel_that_comes_before_the_wait_wins(desk: Desk) -> None:
     family = Family(desk, [Chore()])
-    database().transaction(moves.cancel, "default", family.id)
+    database().transaction(timers.cancel, "default", family.id)
     desk.end(family.run, WaitForChildren())
     desk.until(family.id, "cancelled")
     Relay().tick()
@@ -122,7 +123,7 @@ def test_a_failed_child_tried_again_of_an_ended_parent_runs_alone(desk: Desk) ->
     family.stop_running()
     family.until("failed")
     assert family.counts() == (2, 0, 2)
-    database().transaction(control.retry, "default", failed)
+    database().transaction(commands.retry, "default", failed)
     assert family.counts() == (2, 1, 1)
     Relay().tick()
     assert desk.state(failed) == "queued"
@@ -134,7 +135,7 @@ def test_a_failed_child_tried_again_of_a_waiting_parent_counts_as_open(desk: Des
     family = Family(desk, [Chore(), Chore()])
     family.wait(at_most(1))
     (failed,) = family.end(1, FAILED)
-    database().transaction(control.retry, "default", failed)
+    database().transaction(commands.retry, "default", failed)
     assert family.counts() == (2, 2, 0)
     family.end(2)
     assert family.take_parent().claim.continues
@@ -149,7 +150,7 @@ def test_a_parent_tried_again_keeps_what_succeeded_and_repeats_what_failed(desk:
     family.stop_running()
     family.until("failed")
     assert sorted(family.states()) == ["cancelled", "failed", "succeeded"]
-    database().transaction(control.retry, "default", family.id)
+    database().transaction(commands.retry, "default", family.id)
     run = family.take_parent()
     assert not run.claim.continues
     assert family.start() == 0
@@ -178,9 +179,9 @@ def test_the_childrens_ends_are_the_parents_bar(desk: Desk) -> None:
     assert progress is not None
     progress.report(1, 1, stage="list")
     family.wait()
-    assert view.job_view(desk.ledger.row(family.id))["progress"]["percent"] == 10
+    assert views.job_view(desk.ledger.row(family.id))["progress"]["percent"] == 10
     family.end(2)
-    bar = view.job_view(desk.ledger.row(family.id))["progress"]
+    bar = views.job_view(desk.ledger.row(family.id))["progress"]
     assert (bar["percent"], bar["done"], bar["total"], bar["unit"]) == (50, 2, 4, "children")
     assert bar["stage"] == "children"
     wait_until(lambda: [e["percent"] for e in _told(desk, family.id)][-1:] == [50], what="the half to be told")
@@ -200,12 +201,12 @@ def test_a_family_that_grows_has_a_bar_that_does_not_fall(desk: Desk) -> None:
     family = Family(desk, [Chore()])
     family.wait(planned=4)
     family.end(1)
-    assert view.job_view(desk.ledger.row(family.id))["progress"]["percent"] == 25
+    assert views.job_view(desk.ledger.row(family.id))["progress"]["percent"] == 25
     run = family.take_parent()
     database().transaction(families.start, run.claim, [Chore()], first=1)
     family.wait(planned=4)
     family.end(1)
-    bar = view.job_view(desk.ledger.row(family.id))["progress"]
+    bar = views.job_view(desk.ledger.row(family.id))["progress"]
     assert (bar["percent"], bar["done"], bar["total"]) == (50, 2, 4)
 
 
@@ -216,10 +217,10 @@ def test_the_detail_counts_the_children(desk: Desk) -> None:
     family.end(1)
 
     def detail(session: Session) -> dict[str, Any]:
-        return view.job_detail(session, view.get(session, "default", family.id))
+        return views.job_detail(session, views.get(session, "default", family.id))
 
     children = database().read(detail)["children"]
     assert children == {"total": 3, "succeeded": 1, "failed": 1, "open": 1, "rule": "at_most:1"}
-    listed = database().read(view.list_jobs, "default", view.JobFilter(parent_id=family.id), 10)
+    listed = database().read(views.list_jobs, "default", views.JobFilter(parent_id=family.id), 10)
     assert {row.id for row in listed} == set(family.children)
-    assert database().read(view.list_jobs, "default", view.JobFilter(parent_id=uuid7()), 10) == []
+    assert database().read(views.list_jobs, "default", views.JobFilter(parent_id=uuid7()), 10) == []

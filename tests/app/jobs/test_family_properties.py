@@ -17,12 +17,15 @@ from app.core import clock
 from app.core.db import Database
 from app.core.errors import Cancelled, Conflict, Stale
 from app.core.ids import uuid7
-from app.jobs import families, ledger, moves, shares, workers
+from app.jobs.children import children as families
+from app.jobs.children.children import ALL, ANY, ANYHOW, Rule, at_most
 from app.jobs.definition import Job
-from app.jobs.families import ALL, ANY, ANYHOW, Rule, at_most
-from app.jobs.kinship import AGAIN, Wait
-from app.jobs.ledger import Claim
+from app.jobs.ledger import claims as ledger
+from app.jobs.ledger import timers, worker_rows
+from app.jobs.ledger.child_counts import AGAIN, Wait
+from app.jobs.ledger.claims import Claim
 from app.jobs.models import JOB, AttemptRow, JobRow, WorkerRow
+from app.jobs.relay import fairness
 from app.jobs.states import ENDED, OPEN, State
 from tests.app.jobs.conftest import Databases, Ledger, end_of
 from tests.support.databases import SettingsEnv
@@ -108,7 +111,7 @@ class Forest(RuleBasedStateMachine):
     def cancel(self, which: int) -> None:
         job_id = self._pick(which, *OPEN)
         if job_id:
-            self.db.transaction(moves.cancel, "default", job_id)
+            self.db.transaction(timers.cancel, "default", job_id)
 
     @rule(which=Which)
     def retry(self, which: int) -> None:
@@ -116,7 +119,7 @@ class Forest(RuleBasedStateMachine):
         if job_id is None:
             return
         try:
-            self.db.transaction(moves.retry, "default", job_id)
+            self.db.transaction(timers.retry, "default", job_id)
         except Conflict:
             assert self.rows[job_id]["state"] == "succeeded"
 
@@ -126,7 +129,7 @@ class Forest(RuleBasedStateMachine):
         past = sa.update(JobRow).where(JobRow.id == job_id).values(expires_at=clock.now() - HOUR)
         if job_id:
             self.db.transaction(lambda session: session.execute(past))
-        self.db.transaction(moves.expire, 10)
+        self.db.transaction(timers.expire, 10)
 
     @rule(started=st.booleans())
     def crash(self, started: bool) -> None:
@@ -134,7 +137,7 @@ class Forest(RuleBasedStateMachine):
             claims = [(row["id"], row["fence"], clock.now()) for row in self.rows.values() if row["state"] == "running"]
             self.db.transaction(ledger.mark_started, claims)
         dead, self.worker = self.worker, self.ledger.worker(uuid7())
-        assert self.db.transaction(workers.bury, dead, "killed") is not None
+        assert self.db.transaction(worker_rows.bury, dead, "killed") is not None
 
     @rule(limit=st.integers(1, 3))
     def cut(self, limit: int) -> None:
@@ -153,8 +156,8 @@ class Forest(RuleBasedStateMachine):
 
     @rule()
     def relay(self) -> None:
-        self.db.transaction(moves.make_due, 20)
-        self.db.transaction(shares.admit, "default", 20)
+        self.db.transaction(timers.make_due, 20)
+        self.db.transaction(fairness.admit, "default", 20)
 
     # What is true after each of them
 
@@ -193,8 +196,8 @@ class Forest(RuleBasedStateMachine):
                 pass
             self.db.transaction(families.settle)
             self.db.transaction(lambda session: session.execute(sa.update(JobRow).values(due_at=clock.now() - HOUR)))
-            self.db.transaction(moves.make_due, 100)
-            self.db.transaction(moves.expire, 100)
+            self.db.transaction(timers.make_due, 100)
+            self.db.transaction(timers.expire, 100)
             ids = [job_id for job_id, row in self.db.read(_rows).items() if row["state"] == "queued"]
             for alone in (False, True):
                 self.db.transaction(ledger.claim, ids, self.worker, alone=alone)

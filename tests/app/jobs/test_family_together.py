@@ -12,10 +12,12 @@ from app.core import clock
 from app.core.db import database
 from app.core.errors import Cancelled
 from app.core.ids import uuid7
-from app.jobs import families, ledger, moves, workers
-from app.jobs.families import ANYHOW
-from app.jobs.kinship import Wait
-from app.jobs.ledger import Claim, End
+from app.jobs.children import children
+from app.jobs.children.children import ANYHOW
+from app.jobs.ledger import claims as ledger
+from app.jobs.ledger import timers, worker_rows
+from app.jobs.ledger.child_counts import Wait
+from app.jobs.ledger.claims import Claim, End
 from app.jobs.models import JobRow
 from app.jobs.states import ENDED, OPEN, State
 from tests.app.jobs.conftest import Chore, Ledger, end_of
@@ -39,20 +41,20 @@ class Crowd:
             chance.shuffle(queued)
             claims = self.db.transaction(ledger.claim, queued[:60], worker_id)
             if turn % 5 == 4:
-                self.db.transaction(workers.bury, worker_id, "killed")
+                self.db.transaction(worker_rows.bury, worker_id, "killed")
                 worker_id = self.ledger.worker(uuid7())
                 continue
             self.db.transaction(ledger.finish, [self._end(claim, chance) for claim in claims])
-            self.db.transaction(families.cut, 7)
-            self.db.transaction(families.settle)
-            self.db.transaction(moves.make_due, 50)
+            self.db.transaction(children.cut, 7)
+            self.db.transaction(children.settle)
+            self.db.transaction(timers.make_due, 50)
             chosen = self.db.read(lambda session: list(session.scalars(_ids(*OPEN, *ENDED))))
-            self.db.transaction(moves.cancel, "default", chance.choice(chosen))
+            self.db.transaction(timers.cancel, "default", chance.choice(chosen))
 
     def _end(self, claim: Claim, chance: random.Random) -> End:
         if claim.parent_id is None and not claim.continues:
             try:
-                self.db.transaction(families.start, claim, [Chore(number=n) for n in range(CHILDREN)])
+                self.db.transaction(children.start, claim, [Chore(number=n) for n in range(CHILDREN)])
             except Cancelled:
                 return end_of(claim.id, claim.fence, "cancelled")
             return end_of(claim.id, claim.fence, "waiting", wait=Wait(ANYHOW))

@@ -10,9 +10,9 @@ from app.core import redis
 from app.core.db import database
 from app.core.errors import Conflict, NotFound
 from app.core.ids import uuid7
-from app.jobs import fleet, workers
-from app.jobs import ledger as book
-from app.jobs.relay import Relay
+from app.jobs.ledger import claims as book
+from app.jobs.ledger import fleet, worker_rows
+from app.jobs.relay.relay import Relay
 from tests.app.jobs.conftest import WORKER, Chore, Desk, Ledger
 from tests.support.waiting import wait_until
 
@@ -25,7 +25,7 @@ def test_a_paused_worker_claims_nothing_until_it_is_resumed(ledger_of: Ledger) -
     job_id = ledger_of.put()
     assert [order(ledger_of, "pause") for _ in range(2)] == ["paused", "paused"]
     assert ledger_of.db.transaction(book.claim, [job_id], WORKER) == []
-    assert ledger_of.db.transaction(workers.beat, WORKER)
+    assert ledger_of.db.transaction(worker_rows.beat, WORKER)
     assert order(ledger_of, "resume") == "running"
     assert len(ledger_of.db.transaction(book.claim, [job_id], WORKER)) == 1
 
@@ -36,7 +36,7 @@ def test_a_draining_worker_cannot_go_back_and_one_that_is_gone_obeys_nobody(ledg
     for what in orders[:2]:
         with pytest.raises(Conflict, match="draining"):
             order(ledger_of, what)
-    ledger_of.db.transaction(workers.bury, WORKER, "gone")
+    ledger_of.db.transaction(worker_rows.bury, WORKER, "gone")
     for what in orders:
         with pytest.raises(Conflict, match="dead"):
             order(ledger_of, what)
@@ -64,7 +64,7 @@ def test_a_worker_that_obeys_a_pause_gives_back_what_has_not_begun(desk: Desk) -
     first, second = desk.take(2)
     desk.begin(first)
     desk.ledger.db.transaction(fleet.order, desk.process.id, "pause")
-    state, _ = database().read(workers.orders_for, desk.process.id)
+    state, _ = database().read(worker_rows.orders_for, desk.process.id)
     desk.process.obey(state)
     desk.until(waiting, "queued")
     assert (desk.state(begun), desk.process.health()["status"]) == ("running", "paused")
@@ -106,5 +106,5 @@ def test_an_order_is_told_to_the_worker_it_is_for(desk: Desk) -> None:
 def test_a_paused_worker_registers_paused_again(ledger_of: Ledger) -> None:
     """One that was declared dead while it stood still comes back with another name, not with another will."""
     worker_id = uuid7()
-    ledger_of.db.transaction(workers.register, worker_id, ["default"], 8, None, paused=True)
-    assert ledger_of.db.read(workers.orders_for, worker_id) == ("paused", [])
+    ledger_of.db.transaction(worker_rows.register, worker_id, ["default"], 8, None, paused=True)
+    assert ledger_of.db.read(worker_rows.orders_for, worker_id) == ("paused", [])

@@ -13,10 +13,12 @@ from app.core import clock
 from app.core.db import database
 from app.core.errors import InvalidInput, Later
 from app.core.ids import uuid7
-from app.jobs import control, gated, gates, ledger
+from app.jobs.admission import limits as gates
+from app.jobs.admission.limits import Gate, Scope
 from app.jobs.definition import Job, caps
-from app.jobs.gates import Gate, Scope
-from app.jobs.relay import Relay
+from app.jobs.ledger import claims as ledger
+from app.jobs.ledger import commands, limited_claims
+from app.jobs.relay.relay import Relay
 from tests.app.jobs.conftest import WORKER, Chore, Desk, Ledger, end_of
 from tests.support.waiting import wait_until
 
@@ -99,7 +101,7 @@ def test_what_runs_ends_behind_a_pause(desk: Desk) -> None:
 def test_a_retry_by_hand_waits_behind_the_pause(desk: Desk) -> None:
     job_id = desk.ledger.put(state="failed")
     pause("kind", Chore.kind)
-    row = database().transaction(control.retry, "default", job_id)
+    row = database().transaction(commands.retry, "default", job_id)
     assert (row.state, row.admitted_at) == ("queued", None)
 
 
@@ -121,7 +123,7 @@ def test_a_pause_that_is_rolled_back_holds_up_nothing(ledger_of: Ledger) -> None
     with pytest.raises(InvalidInput):
         ledger_of.db.transaction(refused)
     assert ledger_of.row(job_id).admitted_at is not None
-    assert [c.id for c in ledger_of.db.transaction(gated.claim, [job_id], WORKER)] == [job_id]
+    assert [c.id for c in ledger_of.db.transaction(limited_claims.claim, [job_id], WORKER)] == [job_id]
 
 
 # Caps
@@ -146,7 +148,7 @@ def test_many_workers_together_never_pass_a_cap(ledger_of: Ledger, scope: Scope,
     def claim_all(place: int) -> None:
         while len(done) < len(ids) and not over.is_set():
             wanted = [job_id for job_id in ids if job_id not in done][place : place + 20] or ids[:20]
-            claims = db.transaction(gated.claim, wanted, workers[place])
+            claims = db.transaction(limited_claims.claim, wanted, workers[place])
             most.append(db.read(gates.running, scope, name))
             assert all(claim.capped for claim in claims)
             ends = [end_of(claim.id, claim.fence, "succeeded") for claim in claims]
@@ -166,7 +168,7 @@ def test_what_a_cap_refuses_leaves_the_window_and_the_rest_of_its_batch_runs(led
     crowded = ledger_of.put_many(10, tenant="crowded", admitted_at=clock.now())
     others = ledger_of.put_many(10, admitted_at=clock.now())
     mixed = [job_id for pair in zip(crowded, others, strict=True) for job_id in pair]
-    claims = db.transaction(gated.claim, mixed, WORKER)
+    claims = db.transaction(limited_claims.claim, mixed, WORKER)
     assert {claim.id for claim in claims} == {*others, *crowded[:CAP]}
     assert [claim.id for claim in claims] == [job_id for job_id in mixed if job_id in {claim.id for claim in claims}]
     assert [ledger_of.row(job_id).admitted_at for job_id in crowded[CAP:]] == [None] * (10 - CAP)
@@ -177,7 +179,7 @@ def test_two_caps_both_hold(ledger_of: Ledger) -> None:
     db.transaction(gates.set_limits, "tenant", "a", running_cap=2)
     db.transaction(gates.set_limits, "kind", Chore.kind, running_cap=3)
     ids = ledger_of.put_many(5, tenant="a") + ledger_of.put_many(5, tenant="b")
-    claims = db.transaction(gated.claim, ids, WORKER)
+    claims = db.transaction(limited_claims.claim, ids, WORKER)
     assert sorted(claim.tenant for claim in claims) == ["a", "a", "b"]
 
 
@@ -250,6 +252,6 @@ def test_a_cancel_wins_over_later(desk: Desk) -> None:
     desk.enqueue(Chore())
     (run,) = desk.take()
     desk.begin(run)
-    database().transaction(control.cancel, "default", run.claim.id)
+    database().transaction(commands.cancel, "default", run.claim.id)
     desk.end(run, Later(60))
     desk.until(run.claim.id, "cancelled")

@@ -13,11 +13,12 @@ from app.core import clock
 from app.core.db import database
 from app.core.ids import uuid7
 from app.core.redis import QUARANTINE
-from app.jobs import dispatch, moves
+from app.jobs.admission import push
 from app.jobs.definition import Job
-from app.jobs.intake import PARKED_FOR, Depth
-from app.jobs.process import LONGEST_WAIT_S
-from app.jobs.relay import UNCLAIMED, Relay
+from app.jobs.ledger import timers
+from app.jobs.relay.relay import UNCLAIMED, Relay
+from app.jobs.worker.fetcher import PARKED_FOR, Depth
+from app.jobs.worker.process import LONGEST_WAIT_S
 from tests.app.jobs.conftest import Chore, Desk, Outage
 from tests.support.databases import SettingsEnv
 from tests.support.services import RedisServer
@@ -151,9 +152,9 @@ def test_a_redis_that_stands_still_during_a_fetch_loses_nothing(
 def test_a_job_pushed_thrice_runs_once(desk: Desk) -> None:
     (job_id,) = desk.enqueue(Chore())
     row = desk.ledger.row(job_id)
-    dispatch.push([row])
+    push.push([row])
     (run,) = desk.take()
-    dispatch.push([row], place="head")
+    push.push([row], place="head")
     assert desk.process.intake.next() == []
     desk.end(run)
     desk.until(job_id, "succeeded")
@@ -165,7 +166,7 @@ def test_a_job_pushed_thrice_runs_once(desk: Desk) -> None:
 def test_two_processes_never_claim_the_same_job(desks: Desks) -> None:
     first, second = desks(threads=20), desks(threads=20)
     ids = first.enqueue(*[Chore(number=number) for number in range(20)])
-    dispatch.push([first.ledger.row(job_id) for job_id in ids])
+    push.push([first.ledger.row(job_id) for job_id in ids])
     taken = [*first.process.intake.next(), *second.process.intake.next()]
     assert sorted(run.claim.id for run in taken) == sorted(ids)
 
@@ -175,7 +176,7 @@ def test_a_job_that_crashed_twice_runs_alone_in_its_process(desk: Desk) -> None:
     (beside,) = desk.enqueue(Chore())
     (running,) = desk.take()
     crashed = desk.ledger.put(crashes=2, admitted_at=clock.now())
-    dispatch.push([desk.ledger.row(crashed)])
+    push.push([desk.ledger.row(crashed)])
     after, _ = desk.enqueue(Chore(), Chore())
     assert running.claim.id == beside
     seen = desk.process.intake.next()
@@ -251,7 +252,7 @@ def test_queues_are_served_in_their_order(desks: Desks) -> None:
 
 def test_a_job_cancelled_in_the_window_is_never_claimed(desk: Desk) -> None:
     (job_id,) = desk.enqueue(Chore())
-    database().transaction(moves.cancel, "default", job_id)
+    database().transaction(timers.cancel, "default", job_id)
     assert desk.process.intake.next() == []
     desk.until_acked()
     assert desk.state(job_id) == "cancelled"

@@ -13,9 +13,9 @@ import sqlalchemy as sa
 from app.core import clock, logging
 from app.core.db import database
 from app.core.ids import uuid7
-from app.jobs import job_log
-from app.jobs.job_log import LONGEST_TEXT, MORE, MOST_LINES, JobLog
 from app.jobs.models import JobLogRow, JobRow
+from app.jobs.sandbox import job_log
+from app.jobs.sandbox.job_log import LONGEST_TEXT, MORE, MOST_LINES, JobLog
 from tests.app.jobs.conftest import Ledger
 from tests.support.databases import SettingsEnv
 from tests.support.waiting import wait_until

@@ -14,9 +14,12 @@ from sqlalchemy.orm import Session
 from app.core import clock
 from app.core.errors import Conflict
 from app.core.ids import uuid7
-from app.jobs import admission, ledger, moves, shares, workers
-from app.jobs.kinship import ALL, Wait
+from app.jobs.admission import admit
+from app.jobs.ledger import claims, worker_rows
+from app.jobs.ledger import timers as moves
+from app.jobs.ledger.child_counts import ALL, Wait
 from app.jobs.models import JOB, JobRow
+from app.jobs.relay import fairness
 from app.jobs.states import ENDED, MOVES, NOT_STARTED, STATES, Outcome, State
 from tests.app.jobs.conftest import WORKER, Ledger, end_of
 
@@ -28,7 +31,7 @@ Act = Callable[[Session, str], object]
 def _end(state: State, outcome: Outcome, *, fence: int = FENCE) -> Act:
     def act(session: Session, job_id: str) -> object:
         wait = Wait(ALL) if state == "waiting" else None
-        return ledger.finish(session, [end_of(job_id, fence, state, outcome, tries=1, wait=wait)])
+        return claims.finish(session, [end_of(job_id, fence, state, outcome, tries=1, wait=wait)])
 
     return act
 
@@ -42,8 +45,8 @@ def _retry(session: Session, job_id: str) -> None:
 
 # What each function may be asked, and from which states it moves a job where.
 ACTS: dict[str, tuple[Act, dict[State, State]]] = {
-    "claim": (lambda s, j: ledger.claim(s, [j], WORKER), {"queued": "running"}),
-    "claim alone": (lambda s, j: ledger.claim(s, [j], WORKER, alone=True), {}),
+    "claim": (lambda s, j: claims.claim(s, [j], WORKER), {"queued": "running"}),
+    "claim alone": (lambda s, j: claims.claim(s, [j], WORKER, alone=True), {}),
     "succeed": (_end("succeeded", "succeeded"), {"running": "succeeded"}),
     "fail": (_end("failed", "failed"), {"running": "failed"}),
     "end as cancelled": (_end("cancelled", "cancelled"), {"running": "cancelled"}),
@@ -53,17 +56,17 @@ ACTS: dict[str, tuple[Act, dict[State, State]]] = {
     "wait for children": (_end("waiting", "waiting"), {"running": "waiting"}),
     "stale end": (_end("succeeded", "succeeded", fence=FENCE - 1), {}),
     "end of a later claim": (_end("succeeded", "succeeded", fence=FENCE + 1), {}),
-    "mark started": (lambda s, j: ledger.mark_started(s, [(j, FENCE, clock.now())]), {}),
-    "snapshot": (lambda s, j: ledger.snapshot(s, [(j, FENCE, {"percent": 1.0})]), {}),
-    "free": (lambda s, j: ledger.free(s, WORKER, "killed"), {"running": "queued"}),
-    "bury": (lambda s, j: workers.bury(s, WORKER, "killed"), {"running": "queued"}),
+    "mark started": (lambda s, j: claims.mark_started(s, [(j, FENCE, clock.now())]), {}),
+    "snapshot": (lambda s, j: claims.snapshot(s, [(j, FENCE, {"percent": 1.0})]), {}),
+    "free": (lambda s, j: claims.free(s, WORKER, "killed"), {"running": "queued"}),
+    "bury": (lambda s, j: worker_rows.bury(s, WORKER, "killed"), {"running": "queued"}),
     "cancel": (lambda s, j: moves.cancel(s, "default", j), dict.fromkeys(NOT_STARTED, "cancelled")),
     "retry": (_retry, {"failed": "queued", "cancelled": "queued"}),
     "make due": (lambda s, j: moves.make_due(s, 10), {"scheduled": "queued", "retrying": "queued"}),
     "expire": (lambda s, j: moves.expire(s, 10), {"queued": "failed"}),
-    "admit": (lambda s, j: shares.admit(s, "default", 10), {}),
-    "park": (lambda s, j: admission.park(s, [j], clock.now() + FUTURE), {}),
-    "empty windows": (lambda s, j: admission.empty_windows(s), {}),
+    "admit": (lambda s, j: fairness.admit(s, "default", 10), {}),
+    "park": (lambda s, j: admit.park(s, [j], clock.now() + FUTURE), {}),
+    "empty windows": (lambda s, j: admit.empty_windows(s), {}),
 }
 
 
@@ -105,38 +108,38 @@ def test_a_state_that_is_none_is_refused(ledger_of: Ledger) -> None:
 
 def test_a_job_of_a_dead_or_unknown_worker_is_not_claimed(ledger_of: Ledger) -> None:
     job_id = ledger_of.put()
-    assert ledger_of.db.transaction(ledger.claim, [job_id], WORKER.replace("1", "2")) == []
-    ledger_of.db.transaction(workers.bury, WORKER, "killed")
-    assert ledger_of.db.transaction(ledger.claim, [job_id], WORKER) == []
+    assert ledger_of.db.transaction(claims.claim, [job_id], WORKER.replace("1", "2")) == []
+    ledger_of.db.transaction(worker_rows.bury, WORKER, "killed")
+    assert ledger_of.db.transaction(claims.claim, [job_id], WORKER) == []
     assert ledger_of.row(job_id).state == "queued"
 
 
 def test_claims_come_in_the_order_asked_for(ledger_of: Ledger) -> None:
     ids = [ledger_of.put() for _ in range(5)]
     asked = [ids[3], ids[0], ids[4], ids[1], ids[2]]
-    assert [claim.id for claim in ledger_of.db.transaction(ledger.claim, asked, WORKER)] == asked
+    assert [claim.id for claim in ledger_of.db.transaction(claims.claim, asked, WORKER)] == asked
 
 
 def test_an_expired_job_is_not_claimed(ledger_of: Ledger) -> None:
     job_id = ledger_of.put(expires_at=clock.now() + PAST)
-    assert ledger_of.db.transaction(ledger.claim, [job_id], WORKER) == []
+    assert ledger_of.db.transaction(claims.claim, [job_id], WORKER) == []
 
 
 def test_a_job_that_crashed_twice_is_claimed_alone_only(ledger_of: Ledger) -> None:
     twice, once = ledger_of.put(crashes=2), ledger_of.put(crashes=1)
-    assert [c.id for c in ledger_of.db.transaction(ledger.claim, [twice, once], WORKER)] == [once]
-    assert [c.id for c in ledger_of.db.transaction(ledger.claim, [twice, once], WORKER, alone=True)] == [twice]
+    assert [c.id for c in ledger_of.db.transaction(claims.claim, [twice, once], WORKER)] == [once]
+    assert [c.id for c in ledger_of.db.transaction(claims.claim, [twice, once], WORKER, alone=True)] == [twice]
 
 
 @pytest.mark.parametrize(("crashes", "state"), [(2, "queued"), (8, "queued"), (9, "failed")])
 def test_deaths_prove_little_where_workers_die_without_the_job(ledger_of: Ledger, crashes: int, state: State) -> None:
     """Another worker began and died just now, and never ran the job."""
     other = uuid7()
-    ledger_of.db.transaction(workers.register, other, ["default"], 1, None)
-    ledger_of.db.transaction(workers.bury, other, "killed by somebody")
+    ledger_of.db.transaction(worker_rows.register, other, ["default"], 1, None)
+    ledger_of.db.transaction(worker_rows.bury, other, "killed by somebody")
     started = {"worker_id": WORKER, "claimed_at": clock.now(), "started_at": clock.now()}
     job_id = ledger_of.put(state="running", fence=FENCE, crashes=crashes, **started)
-    ledger_of.db.transaction(workers.bury, WORKER, "process 1 ended")
+    ledger_of.db.transaction(worker_rows.bury, WORKER, "process 1 ended")
     row = ledger_of.row(job_id)
     assert (row.state, row.crashes) == (state, crashes + 1)
 
@@ -145,7 +148,7 @@ def test_deaths_prove_little_where_workers_die_without_the_job(ledger_of: Ledger
 def test_a_crash_counts_and_the_third_is_poison(ledger_of: Ledger, crashes: int, state: State) -> None:
     started = {"worker_id": WORKER, "claimed_at": clock.now(), "started_at": clock.now()}
     job_id = ledger_of.put(state="running", fence=FENCE, crashes=crashes, **started)
-    ledger_of.db.transaction(workers.bury, WORKER, "process 1 ended")
+    ledger_of.db.transaction(worker_rows.bury, WORKER, "process 1 ended")
     row = ledger_of.row(job_id)
     assert (row.state, row.crashes) == (state, crashes + 1)
     assert row.error_code == ("poison" if state == "failed" else None)
@@ -156,14 +159,14 @@ def test_a_crash_counts_and_the_third_is_poison(ledger_of: Ledger, crashes: int,
 
 def test_a_death_before_the_start_is_no_crash(ledger_of: Ledger) -> None:
     job_id = ledger_of.put(state="running", fence=FENCE, crashes=2, worker_id=WORKER, claimed_at=clock.now())
-    ledger_of.db.transaction(workers.bury, WORKER, "killed")
+    ledger_of.db.transaction(worker_rows.bury, WORKER, "killed")
     assert (ledger_of.row(job_id).state, ledger_of.row(job_id).crashes) == ("queued", 2)
 
 
 def test_a_cancelled_job_of_a_dead_worker_is_cancelled(ledger_of: Ledger) -> None:
     asked = {"worker_id": WORKER, "started_at": clock.now(), "cancel_requested_at": clock.now()}
     job_id = ledger_of.put(state="running", fence=FENCE, **asked)
-    ledger_of.db.transaction(workers.bury, WORKER, "killed")
+    ledger_of.db.transaction(worker_rows.bury, WORKER, "killed")
     assert ledger_of.row(job_id).state == "cancelled"
     assert ledger_of.row(job_id).finished_at is not None
 
@@ -189,16 +192,16 @@ def test_a_stale_end_in_the_batch_of_a_fresh_one_writes_nothing(ledger_of: Ledge
         end_of(job_id, FENCE - 1, "failed", tries=1),
         end_of(job_id, FENCE, "succeeded"),
     ]
-    moved = ledger_of.db.transaction(ledger.finish, ends)
+    moved = ledger_of.db.transaction(claims.finish, ends)
     assert [move.state for move in moved] == ["succeeded"]
     assert [(a.fence, a.outcome) for a in ledger_of.attempts(job_id)] == [(FENCE, "succeeded")]
 
 
 def test_a_beat_since_the_last_look_saves_a_worker(ledger_of: Ledger) -> None:
-    ledger_of.db.transaction(workers.beat, WORKER)
-    assert ledger_of.db.transaction(workers.bury, WORKER, "no beat", seen_beat=0) is None
-    assert ledger_of.db.transaction(workers.bury, WORKER, "no beat", seen_beat=1) == []
-    assert ledger_of.db.transaction(workers.beat, WORKER) is False
+    ledger_of.db.transaction(worker_rows.beat, WORKER)
+    assert ledger_of.db.transaction(worker_rows.bury, WORKER, "no beat", seen_beat=0) is None
+    assert ledger_of.db.transaction(worker_rows.bury, WORKER, "no beat", seen_beat=1) == []
+    assert ledger_of.db.transaction(worker_rows.beat, WORKER) is False
 
 
 def test_a_retry_begins_anew_and_keeps_its_fence(ledger_of: Ledger) -> None:

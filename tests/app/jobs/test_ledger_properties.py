@@ -16,9 +16,12 @@ from app.core import clock
 from app.core.db import Database
 from app.core.errors import Cancelled, Conflict, Stale
 from app.core.ids import uuid7
-from app.jobs import admission, ledger, moves, shares, workers
-from app.jobs.ledger import Claim, End
+from app.jobs.admission import admit
+from app.jobs.ledger import claims as ledger
+from app.jobs.ledger import timers, worker_rows
+from app.jobs.ledger.claims import Claim, End
 from app.jobs.models import JOB, AttemptRow, JobRow, WorkerRow
+from app.jobs.relay import fairness
 from app.jobs.states import ENDED, MOVES, Outcome, State
 from tests.app.jobs.conftest import Databases, Ledger, end_of
 
@@ -128,7 +131,7 @@ class Interleaving(RuleBasedStateMachine):
     def cancel(self, which: int) -> None:
         job_id = self._job(which)
         if job_id:
-            self.db.transaction(moves.cancel, "default", job_id)
+            self.db.transaction(timers.cancel, "default", job_id)
 
     @rule(which=Which)
     def retry(self, which: int) -> None:
@@ -136,7 +139,7 @@ class Interleaving(RuleBasedStateMachine):
         if job_id is None:
             return
         try:
-            self.db.transaction(moves.retry, "default", job_id)
+            self.db.transaction(timers.retry, "default", job_id)
             self.retried = {job_id}
         except Conflict:
             assert self._state(job_id) not in ("failed", "cancelled")
@@ -144,26 +147,26 @@ class Interleaving(RuleBasedStateMachine):
     @rule(worker=st.integers(0, 1))
     def crash(self, worker: int) -> None:
         dead, self.workers[worker] = self.workers[worker], self._new_worker()
-        assert self.db.transaction(workers.bury, dead, "killed") is not None
+        assert self.db.transaction(worker_rows.bury, dead, "killed") is not None
 
     @rule()
     def relay(self) -> None:
-        self.db.transaction(moves.make_due, 10)
-        self.db.transaction(shares.admit, "default", 3)
+        self.db.transaction(timers.make_due, 10)
+        self.db.transaction(fairness.admit, "default", 3)
 
     @rule()
     def expire(self) -> None:
-        self.db.transaction(moves.expire, 10)
+        self.db.transaction(timers.expire, 10)
 
     @rule()
     def flush(self) -> None:
-        self.db.transaction(admission.empty_windows)
+        self.db.transaction(admit.empty_windows)
 
     @rule(which=Which)
     def park(self, which: int) -> None:
         job_id = self._job(which)
         if job_id:
-            self.db.transaction(admission.park, [job_id], clock.now() - HOUR)
+            self.db.transaction(admit.park, [job_id], clock.now() - HOUR)
 
     # What is true after each of them
 
@@ -177,7 +180,7 @@ class Interleaving(RuleBasedStateMachine):
     def _look(self, session: Session) -> None:
         self._every_row_made_an_allowed_step(_rows(session))
         self._nothing_is_lost_and_nothing_counted_twice(
-            {worker.id for worker in workers.alive(session)}, _attempts(session)
+            {worker.id for worker in worker_rows.alive(session)}, _attempts(session)
         )
         for claim in self.claims[-4:]:
             self._a_claim_is_held_by_its_fence_alone(session, claim)
@@ -231,9 +234,9 @@ class Interleaving(RuleBasedStateMachine):
         """From wherever it stands, every job comes to an end."""
         for _ in range(3):
             self.db.transaction(lambda session: session.execute(sa.update(JobRow).values(due_at=clock.now() - HOUR)))
-            self.db.transaction(moves.make_due, 100)
-            self.db.transaction(moves.expire, 100)
-            ids = [ticket.id for ticket in self.db.transaction(shares.admit, "default", 100)]
+            self.db.transaction(timers.make_due, 100)
+            self.db.transaction(timers.expire, 100)
+            ids = [ticket.id for ticket in self.db.transaction(fairness.admit, "default", 100)]
             ids += [job_id for job_id, row in self.db.read(_rows).items() if row["admitted_at"]]
             for alone in (False, True):
                 self.db.transaction(ledger.claim, ids, self.workers[0], alone=alone)

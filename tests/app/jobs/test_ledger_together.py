@@ -13,9 +13,12 @@ from sqlalchemy.orm import Session
 from app.core import clock
 from app.core.errors import Cancelled, Stale
 from app.core.ids import uuid7
-from app.jobs import admission, ledger, moves, shares, workers
-from app.jobs.ledger import Claim, End
+from app.jobs.admission import admit
+from app.jobs.ledger import claims as ledger
+from app.jobs.ledger import timers, worker_rows
+from app.jobs.ledger.claims import Claim, End
 from app.jobs.models import WorkerRow
+from app.jobs.relay import fairness
 from app.jobs.states import State
 from tests.app.jobs.conftest import WORKER, Ledger, end_of
 from tests.support.waiting import wait_until
@@ -28,14 +31,14 @@ def _one_claim(ledger_of: Ledger) -> Claim:
 
 def _domain_write(session: Session, claim: Claim, mark: str) -> None:
     """A job's transaction: it writes, holds, and writes again."""
-    workers.register(session, mark, [], 1, None)
+    worker_rows.register(session, mark, [], 1, None)
     session.flush()
     ledger.hold(session, claim)
-    workers.set_state(session, mark, "draining")
+    worker_rows.set_state(session, mark, "draining")
 
 
 def _lose(ledger_of: Ledger, claim: Claim) -> None:
-    ledger_of.db.transaction(workers.bury, WORKER, "killed")
+    ledger_of.db.transaction(worker_rows.bury, WORKER, "killed")
 
 
 def _lose_and_claim_again(ledger_of: Ledger, claim: Claim) -> None:
@@ -44,7 +47,7 @@ def _lose_and_claim_again(ledger_of: Ledger, claim: Claim) -> None:
 
 
 def _ask_to_stop(ledger_of: Ledger, claim: Claim) -> None:
-    ledger_of.db.transaction(moves.cancel, "default", claim.id)
+    ledger_of.db.transaction(timers.cancel, "default", claim.id)
 
 
 def _end(ledger_of: Ledger, claim: Claim) -> None:
@@ -134,15 +137,15 @@ class Crowd:
             self.db.transaction(ledger.mark_started, [(c.id, c.fence, clock.now()) for c in claims])
             self.db.transaction(ledger.snapshot, [(c.id, c.fence, {"seq": turn}) for c in claims[::-1]])
             if turn % 4 == 3:
-                self.db.transaction(workers.bury, worker_id, "killed")
+                self.db.transaction(worker_rows.bury, worker_id, "killed")
                 worker_id = self.ledger.worker(uuid7())
             else:
                 self.db.transaction(ledger.finish, [self._end(claim, chance) for claim in claims])
-            self.db.transaction(admission.park, chance.sample(self.ids, 10), clock.now())
-            self.db.transaction(admission.empty_windows)
-            self.db.transaction(shares.admit, "default", 20)
-            self.db.transaction(moves.make_due, 20)
-            self.db.transaction(moves.cancel, "default", chance.choice(self.ids))
+            self.db.transaction(admit.park, chance.sample(self.ids, 10), clock.now())
+            self.db.transaction(admit.empty_windows)
+            self.db.transaction(fairness.admit, "default", 20)
+            self.db.transaction(timers.make_due, 20)
+            self.db.transaction(timers.cancel, "default", chance.choice(self.ids))
 
     def _end(self, claim: Claim, chance: random.Random) -> End:
         states: list[State] = ["queued", "queued", "retrying", "retrying", "succeeded"]

@@ -27,9 +27,9 @@ from app.core.errors import (
 )
 from app.core.ids import uuid7
 from app.jobs.definition import Job
-from app.jobs.lane_frames import LaneFailed
-from app.jobs.ledger import Claim
-from app.jobs.outcome import JITTER, LONGEST_MESSAGE, LONGEST_TRACEBACK, due_after, judge
+from app.jobs.ledger.claims import Claim
+from app.jobs.sandbox.protocol import LaneFailed
+from app.jobs.worker.outcome import JITTER, LONGEST_MESSAGE, LONGEST_TRACEBACK, due_after, judge
 from tests.support.databases import SettingsEnv
 
 

@@ -11,9 +11,10 @@ from sqlalchemy.orm import Session
 
 from app.core.db import database
 from app.core.errors import LimitReached
-from app.jobs import edit, timetable
+from app.jobs.ledger import edit
 from app.jobs.models import ScheduleTickRow
-from app.jobs.timetable import Schedule
+from app.jobs.schedules import store
+from app.jobs.schedules.store import Schedule
 from app.tenants.models import DEFAULT_TENANT, Tenant
 from tests.app.jobs.conftest import Chore
 from tests.app.jobs.family import Desk, Family
@@ -95,6 +96,6 @@ def test_a_tick_beyond_the_quota_is_skipped_and_says_why(table: Timetable, hand:
 def test_a_schedule_of_the_program_asks_no_quota(table: Timetable, hand: Clock) -> None:
     _most_open(0)
     one = Schedule("tests housekeeping", Chore(), cron="* * * * *")
-    table.db.transaction(timetable.declare, [one])
+    table.db.transaction(store.declare, [one])
     hand.on(MINUTE)
     assert table.fire() == {"started": 1}

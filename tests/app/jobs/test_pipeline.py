@@ -9,11 +9,13 @@ import pytest
 
 from app.core.db import database
 from app.core.errors import InvalidInput
-from app.jobs import control, families, pipeline
+from app.jobs.children import children as families
+from app.jobs.children import pipeline
+from app.jobs.children.children import WaitForChildren
+from app.jobs.children.pipeline import Pipeline, Step
 from app.jobs.definition import Job
-from app.jobs.families import WaitForChildren
-from app.jobs.pipeline import Pipeline, Step
-from app.jobs.run import Run
+from app.jobs.ledger import commands
+from app.jobs.worker.run import Run
 from tests.app.jobs.conftest import Chore
 from tests.app.jobs.family import FAILED, Desk
 from tests.support.databases import SettingsEnv
@@ -73,7 +75,7 @@ async def test_a_failed_pipeline_tried_again_goes_on_with_the_step_that_failed(d
         desk.end(step, error)
         desk.until(step.claim.id, "succeeded", "failed")
     desk.settle(job_id, "failed")
-    database().transaction(control.retry, "default", job_id)
+    database().transaction(commands.retry, "default", job_id)
     await advance(desk, desk.take_settled(job_id))
     children = database().read(families.results_page, job_id)
     assert [child.state for child in children] == ["succeeded", "queued"]

@@ -17,11 +17,12 @@ import sqlalchemy as sa
 from app.core import clock, metrics, redis
 from app.core.db import database
 from app.core.ids import uuid7
-from app.jobs import ledger, moves, shares, workers
-from app.jobs.dispatch import DEFAULT_WINDOW
+from app.jobs.admission.push import DEFAULT_WINDOW
+from app.jobs.ledger import claims, timers, worker_rows
+from app.jobs.ledger.worker_rows import birth, this_host
 from app.jobs.models import JOB, JobRow, WorkerRow
-from app.jobs.relay import LARGEST_WINDOW, UNCLAIMED, Relay, _Window
-from app.jobs.workers import birth, this_host
+from app.jobs.relay import fairness
+from app.jobs.relay.relay import LARGEST_WINDOW, UNCLAIMED, Relay, _Window
 from tests.app.jobs.conftest import Chore, Desk, Ledger, Outage
 from tests.support.databases import SettingsEnv
 from tests.support.services import RedisServer
@@ -120,11 +121,11 @@ def test_a_batch_has_its_limit_whatever_the_planner_believes(rows: Ledger) -> No
     rows.put_many(300, expires_at=past)
     rows.put_many(300, state="scheduled", due_at=past)
     rows.put_many(300, queue="bulk")
-    rows.put_many(ledger.FREE_BATCH + 5, state="running", fence=1, worker_id=worker_id)
-    assert len(db.transaction(shares.admit, "bulk", 7)) == 7
-    assert len(db.transaction(moves.expire, 9)) == 9
-    assert db.transaction(moves.make_due, 8) == 8
-    assert len(db.transaction(ledger.free, worker_id, "killed")) == ledger.FREE_BATCH
+    rows.put_many(claims.FREE_BATCH + 5, state="running", fence=1, worker_id=worker_id)
+    assert len(db.transaction(fairness.admit, "bulk", 7)) == 7
+    assert len(db.transaction(timers.expire, 9)) == 9
+    assert db.transaction(timers.make_due, 8) == 8
+    assert len(db.transaction(claims.free, worker_id, "killed")) == claims.FREE_BATCH
 
 
 @on_sqlite
@@ -286,7 +287,7 @@ def test_a_beat_that_stands_still_frees_on_the_relays_own_clock(spine_env: Setti
         clock.shift(jump)
         tick_slowly(relay)
         assert rows.row(job_id).state == "running"
-    database().transaction(workers.beat, worker_id)
+    database().transaction(worker_rows.beat, worker_id)
     assert 2.9 < _until_freed(relay, rows, job_id) < 12
     assert rows.attempts(job_id)[0].error_message == "no beat for 3 s"
 
@@ -299,7 +300,7 @@ def test_a_worker_that_beats_is_never_freed(spine_env: SettingsEnv) -> None:
     job_id = put_running(rows, worker_id)
 
     def beats_on() -> bool:
-        database().transaction(workers.beat, worker_id)
+        database().transaction(worker_rows.beat, worker_id)
         tick_slowly(relay)
         assert rows.row(job_id).state == "running"
         return time.monotonic() > end
@@ -342,7 +343,7 @@ def test_beats_that_could_not_be_read_are_no_beats_that_stood_still(spine_env: S
 
 def test_what_a_dead_worker_had_fetched_and_not_claimed_goes_back_to_the_list(rows: Ledger) -> None:
     job_id, worker_id = rows.put(), put_worker(os.getpid(), 1, this_host())
-    database().transaction(workers.set_state, worker_id, "stopped")
+    database().transaction(worker_rows.set_state, worker_id, "stopped")
     relay = Relay()
     relay.tick()
     redis.push().client.delete("mr:q:default")

@@ -17,10 +17,11 @@ from hypothesis import strategies as st
 from app.core import clock
 from app.core.db import Database, database
 from app.core.errors import Conflict, InvalidInput, NotFound
-from app.jobs import control, ledger, schedules, timetable
 from app.jobs.definition import Job
+from app.jobs.ledger import claims, commands
 from app.jobs.models import JobRow, ScheduleRow, ScheduleTickRow
-from app.jobs.timetable import Plan, Schedule
+from app.jobs.schedules import firing, store
+from app.jobs.schedules.store import Plan, Schedule
 from tests.app.jobs.conftest import WORKER, Chore, Databases, Desk, Ledger, end_of
 from tests.support.databases import SettingsEnv
 
@@ -68,11 +69,11 @@ class Timetable:
 
     def make(self, name: str = "s", cron: str | None = "* * * * *", tenant: str = T, **how: Any) -> int:
         plan = Plan(**({"kind": Chore.kind, "cron": cron} | how))
-        return self.db.transaction(timetable.create, tenant, name, plan).id
+        return self.db.transaction(store.create, tenant, name, plan).id
 
     def fire(self) -> Counter[str]:
-        self.db.transaction(schedules.replan, self.hand.now)
-        return self.db.transaction(schedules.fire, self.hand.now).ticks
+        self.db.transaction(firing.replan, self.hand.now)
+        return self.db.transaction(firing.fire, self.hand.now).ticks
 
     def ticks(self, schedule_id: int) -> list[tuple[str, str]]:
         query = sa.select(ScheduleTickRow).where(ScheduleTickRow.schedule_id == schedule_id)
@@ -89,17 +90,17 @@ class Timetable:
         return found
 
     def run(self, job: JobRow) -> None:
-        (claim,) = self.db.transaction(ledger.claim, [job.id], WORKER)
+        (claim,) = self.db.transaction(claims.claim, [job.id], WORKER)
         assert claim.id == job.id
 
     def end(self, job: JobRow) -> None:
         """Claim it, if nobody has, and succeed."""
         if job.state == "queued":
             self.run(job)
-        self.db.transaction(ledger.finish, [end_of(job.id, 1, "succeeded")])
+        self.db.transaction(claims.finish, [end_of(job.id, 1, "succeeded")])
 
     def wait(self) -> int:
-        return self.db.transaction(schedules.start_waiting)
+        return self.db.transaction(firing.start_waiting)
 
 
 @pytest.fixture
@@ -135,7 +136,7 @@ def test_many_schedulers_start_each_tick_once(table: Timetable) -> None:
     def scheduler() -> None:
         start.wait(10)
         while True:
-            fired = table.db.transaction(schedules.fire, table.hand.now, 7)
+            fired = table.db.transaction(firing.fire, table.hand.now, 7)
             with lock:
                 total.update(fired.ticks)
             if not fired.schedules and not table.db.read(_due, table.hand.now):
@@ -177,7 +178,7 @@ def test_what_cannot_be_started_keeps_no_other_from_it(table: Timetable) -> None
     table.hand.on(MINUTE)
     assert table.fire() == {"started": 1, "failed": 2}
     assert [len(table.jobs(one)) for one in (good, bad, unknown)] == [1, 0, 0]
-    detail = table.db.read(lambda session: timetable.schedule_detail(session, timetable.get(session, T, unknown)))
+    detail = table.db.read(lambda session: store.schedule_detail(session, store.get(session, T, unknown)))
     assert "knows no kind no" in detail["ticks"][0]["note"]
 
 
@@ -246,14 +247,14 @@ def test_replace_ends_the_one_before_and_never_has_two(table: Timetable) -> None
     second = table.ledger.row(second.id)
     assert (second.state, second.cancel_requested_at is not None) == ("running", True)
     assert table.wait() == 0
-    table.db.transaction(ledger.finish, [end_of(second.id, 1, "cancelled")])
+    table.db.transaction(claims.finish, [end_of(second.id, 1, "cancelled")])
     assert table.wait() == 1
     assert [outcome for _, outcome in table.ticks(schedule_id)] == ["started", "started", "skipped", "started"]
     assert len(table.jobs(schedule_id)) == 3
 
 
 def test_a_queue_of_ticks_has_an_end(table: Timetable, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(schedules, "MOST_WAITING", 2)
+    monkeypatch.setattr(firing, "MOST_WAITING", 2)
     schedule_id = table.make(overlap="queue")
     for _ in range(5):
         table.hand.on(MINUTE)
@@ -267,11 +268,11 @@ def test_a_paused_schedule_starts_nothing_and_goes_on_from_now(table: Timetable)
     for _ in range(2):
         table.hand.on(MINUTE)
         table.fire()
-    table.db.transaction(timetable.pause, T, schedule_id)
+    table.db.transaction(store.pause, T, schedule_id)
     table.end(table.jobs(schedule_id)[0])
     table.hand.on(DAY)
     assert (table.fire(), table.wait()) == ({}, 0)
-    table.db.transaction(timetable.resume, T, schedule_id)
+    table.db.transaction(store.resume, T, schedule_id)
     assert (table.fire(), table.wait()) == ({}, 1)
     table.hand.on(MINUTE)
     assert table.fire() == {"waiting": 1}
@@ -320,8 +321,8 @@ def test_two_schedulers_whose_clocks_differ_do_each_tick_once(table: Timetable) 
     for _ in range(4):
         table.hand.on(MINUTE)
         for skew in (3 * MINUTE, timedelta(0)):
-            table.db.transaction(schedules.replan, table.hand.now + skew)
-            table.db.transaction(schedules.fire, table.hand.now + skew)
+            table.db.transaction(firing.replan, table.hand.now + skew)
+            table.db.transaction(firing.fire, table.hand.now + skew)
             for job in table.jobs(schedule_id):
                 if job.state == "queued":
                     table.end(job)
@@ -372,12 +373,12 @@ def test_whatever_the_clock_does_no_tick_is_done_twice_and_no_two_jobs_are_open(
 def test_a_schedule_is_changed_and_counts_from_then(table: Timetable) -> None:
     schedule_id = table.make(payload={"number": 1})
     table.hand.on(10 * MINUTE)
-    changed = table.db.transaction(timetable.change, T, schedule_id, "new", {"every_s": 120, "payload": {"number": 2}})
+    changed = table.db.transaction(store.change, T, schedule_id, "new", {"every_s": 120, "payload": {"number": 2}})
     assert (changed.name, changed.cron, changed.every_s, changed.payload) == ("new", None, 120, {"number": 2})
     assert changed.next_at is not None
     assert abs(changed.next_at - (table.hand.now + 2 * MINUTE)) < timedelta(seconds=5)
     before = changed.next_at
-    same = table.db.transaction(timetable.change, T, schedule_id, None, {"overlap": "replace"})
+    same = table.db.transaction(store.change, T, schedule_id, None, {"overlap": "replace"})
     assert (same.next_at, same.overlap) == (before, "replace")
 
 
@@ -400,7 +401,7 @@ def test_a_wrong_plan_is_refused_when_made_and_when_changed(table: Timetable, ho
     assert refusal.value.code == code
     schedule_id = table.make()
     with pytest.raises(InvalidInput) as refusal:
-        table.db.transaction(timetable.change, T, schedule_id, None, how)
+        table.db.transaction(store.change, T, schedule_id, None, how)
     assert refusal.value.code == code
 
 
@@ -410,24 +411,24 @@ def test_names_are_unique_within_a_tenant_and_others_are_not_found(table: Timeta
     with pytest.raises(Conflict):
         table.make("a")
     with pytest.raises(Conflict):
-        table.db.transaction(timetable.change, T, other, "a", {})
-    calls: list[Callable[..., Any]] = [timetable.pause, timetable.resume, timetable.delete, timetable.run_now]
+        table.db.transaction(store.change, T, other, "a", {})
+    calls: list[Callable[..., Any]] = [store.pause, store.resume, store.delete, store.run_now]
     for call in calls:
         with pytest.raises(NotFound):
             table.db.transaction(call, "acme", schedule_id)
-    table.db.transaction(timetable.delete, T, schedule_id)
+    table.db.transaction(store.delete, T, schedule_id)
     assert table.make("a") > other
 
 
 def test_run_now_starts_it_unless_it_runs(table: Timetable) -> None:
     schedule_id = table.make("a")
-    table.db.transaction(timetable.pause, T, schedule_id)
-    job = table.db.transaction(timetable.run_now, T, schedule_id)
+    table.db.transaction(store.pause, T, schedule_id)
+    job = table.db.transaction(store.run_now, T, schedule_id)
     assert [one.id for one in table.jobs(schedule_id)] == [job.id]
     with pytest.raises(Conflict, match=job.id):
-        table.db.transaction(timetable.run_now, T, schedule_id)
-    table.db.transaction(control.cancel, T, job.id)
-    table.db.transaction(timetable.run_now, T, schedule_id)
+        table.db.transaction(store.run_now, T, schedule_id)
+    table.db.transaction(commands.cancel, T, job.id)
+    table.db.transaction(store.run_now, T, schedule_id)
     assert len(table.jobs(schedule_id)) == 2
 
 
@@ -435,23 +436,23 @@ def test_the_program_declares_changes_and_drops_its_schedules(table: Timetable) 
     first = Schedule("tests one", Chore(number=1), cron="0 3 * * *")
     second = Schedule("tests two", Chore(), every_s=600, overlap="queue")
     taken = table.make("tests two")
-    assert table.db.transaction(timetable.declare, [first, second]) == 2
-    assert table.db.transaction(timetable.declare, [first, second]) == 0
-    rows = table.db.read(timetable.list_schedules, T, 10)
+    assert table.db.transaction(store.declare, [first, second]) == 2
+    assert table.db.transaction(store.declare, [first, second]) == 0
+    rows = table.db.read(store.list_schedules, T, 10)
     assert [(row.name, row.in_code, row.every_s) for row in rows] == [
         ("tests two", True, 600),
         ("tests one", True, None),
     ]
     assert rows[0].id == taken
     one = rows[1]
-    for call in (lambda s: timetable.change(s, T, one.id, "x", {}), lambda s: timetable.delete(s, T, one.id)):
+    for call in (lambda s: store.change(s, T, one.id, "x", {}), lambda s: store.delete(s, T, one.id)):
         with pytest.raises(Conflict, match="in code"):
             table.db.transaction(call)
-    table.db.transaction(timetable.pause, T, one.id)
+    table.db.transaction(store.pause, T, one.id)
     later = copy.copy(first)
     object.__setattr__(later, "cron", "0 4 * * *")
-    assert table.db.transaction(timetable.declare, [later]) == 2
-    (row,) = table.db.read(timetable.list_schedules, T, 10)
+    assert table.db.transaction(store.declare, [later]) == 2
+    (row,) = table.db.read(store.list_schedules, T, 10)
     assert (row.id, row.cron, row.next_at, row.paused_at is not None) == (one.id, "0 4 * * *", None, True)
 
 
@@ -466,9 +467,9 @@ def test_a_declaration_is_checked_where_it_stands() -> None:
 
 def test_what_is_fired_is_pushed_at_once(desk: Desk, hand: Clock) -> None:
     plan = Plan(Chore.kind, cron="* * * * *")
-    schedule_id = desk.ledger.db.transaction(timetable.create, T, "s", plan).id
+    schedule_id = desk.ledger.db.transaction(store.create, T, "s", plan).id
     hand.on(MINUTE)
-    desk.ledger.db.transaction(schedules.fire, hand.now)
+    desk.ledger.db.transaction(firing.fire, hand.now)
     (run,) = desk.take()
     assert desk.ledger.row(run.claim.id).schedule_id == schedule_id
     desk.begin(run)

@@ -10,12 +10,13 @@ from hypothesis import strategies as st
 
 from app.core import clock, redis
 from app.core.db import database
-from app.jobs import gates, shares
-from app.jobs.dispatch import DEFAULT_WINDOW, LUA, Ticket
-from app.jobs.enqueue import enqueue, enqueue_many
-from app.jobs.relay import Relay
-from app.jobs.run import Run
-from app.jobs.shares import MOST_TENANTS, _pour
+from app.jobs.admission import limits
+from app.jobs.admission.push import DEFAULT_WINDOW, LUA, Ticket
+from app.jobs.ledger.enqueue import enqueue, enqueue_many
+from app.jobs.relay import fairness
+from app.jobs.relay.fairness import MOST_TENANTS, _pour
+from app.jobs.relay.relay import Relay
+from app.jobs.worker.run import Run
 from tests.app.jobs.conftest import WORKER, Chore, Desk, Ledger
 from tests.support.waiting import wait_until
 
@@ -23,7 +24,7 @@ on_sqlite = pytest.mark.parametrize("spine_env", ["sqlite"], indirect=True)
 
 
 def admit(rows: Ledger, room: int, *, early_room: int = 0) -> list[Ticket]:
-    return rows.db.transaction(shares.admit, "default", room, early_room=early_room)
+    return rows.db.transaction(fairness.admit, "default", room, early_room=early_room)
 
 
 def tenants(tickets: list[Ticket]) -> Counter[str]:
@@ -59,7 +60,7 @@ def test_a_tenant_alone_has_all_of_the_window_the_oldest_first(ledger_of: Ledger
 
 
 def test_shares_follow_the_weights(ledger_of: Ledger) -> None:
-    ledger_of.db.transaction(gates.set_limits, "tenant", "big", running_cap=None, weight=3)
+    ledger_of.db.transaction(limits.set_limits, "tenant", "big", running_cap=None, weight=3)
     ledger_of.put_many(100, tenant="big")
     ledger_of.put_many(100, tenant="small")
     tickets = admit(ledger_of, 40)
@@ -129,26 +130,26 @@ def test_places_go_to_who_has_least_for_its_weight(room: int, asked: dict[str, t
 
 
 @pytest.mark.parametrize(("scope", "name"), [("tenant", "a"), ("kind", "tests.shut")])
-def test_what_is_paused_is_passed_over(ledger_of: Ledger, scope: gates.Scope, name: str) -> None:
+def test_what_is_paused_is_passed_over(ledger_of: Ledger, scope: limits.Scope, name: str) -> None:
     ledger_of.put_many(10, tenant="a", kind="tests.shut")
     other = ledger_of.put_many(3, tenant="b")
-    ledger_of.db.transaction(gates.pause, scope, name)
+    ledger_of.db.transaction(limits.pause, scope, name)
     assert [ticket.id for ticket in admit(ledger_of, 10)] == other
-    ledger_of.db.transaction(gates.pause, "queue", "default")
+    ledger_of.db.transaction(limits.pause, "queue", "default")
     assert admit(ledger_of, 10) == []
 
 
 @pytest.mark.parametrize(("scope", "name"), [("tenant", "a"), ("kind", Chore.kind), ("queue", "default")])
-def test_no_more_is_admitted_than_a_cap_lets_run(ledger_of: Ledger, scope: gates.Scope, name: str) -> None:
+def test_no_more_is_admitted_than_a_cap_lets_run(ledger_of: Ledger, scope: limits.Scope, name: str) -> None:
     fill(ledger_of, "a", running=2, fed=1)
     ledger_of.put_many(10, tenant="a")
-    ledger_of.db.transaction(gates.set_limits, scope, name, running_cap=5)
+    ledger_of.db.transaction(limits.set_limits, scope, name, running_cap=5)
     assert len(admit(ledger_of, 10)) == 2
     assert admit(ledger_of, 10) == []
 
 
 def test_a_cap_of_one_leaves_the_room_to_others(ledger_of: Ledger) -> None:
-    ledger_of.db.transaction(gates.set_limits, "tenant", "a", running_cap=2)
+    ledger_of.db.transaction(limits.set_limits, "tenant", "a", running_cap=2)
     ledger_of.put_many(50, tenant="a")
     ledger_of.put_many(50, tenant="b")
     assert tenants(admit(ledger_of, 40)) == {"a": 2, "b": 38}
@@ -203,10 +204,10 @@ def test_the_first_job_of_a_tenant_overtakes_a_window_with_room(desk: Desk) -> N
 
 def test_what_lies_behind_others_in_the_window_is_moved_up_to_its_share(ledger_of: Ledger) -> None:
     fill(ledger_of, "a", running=8, fed=20)
-    assert ledger_of.db.read(shares.crowded) == []
+    assert ledger_of.db.read(fairness.crowded) == []
     fill(ledger_of, "b", fed=20)
-    assert ledger_of.db.read(shares.crowded) == ["default"]
-    assert tenants(ledger_of.db.read(shares.hastened, "default")) == {"b": 4}
+    assert ledger_of.db.read(fairness.crowded) == ["default"]
+    assert tenants(ledger_of.db.read(fairness.hastened, "default")) == {"b": 4}
 
 
 @on_sqlite

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from app.jobs.replay import Event, Standing, opening
-from app.jobs.stream import Topic
-from app.jobs.subscription import Tail
-from app.jobs.watcher import MOST_WAITING, Watcher
+from app.jobs.events.hub import Topic
+from app.jobs.events.snapshot import Event, Standing, opening
+from app.jobs.events.subscribers import MOST_WAITING, Watcher
+from app.jobs.events.subscription import Tail
 
 JOB = "01a20472-8105-7f57-9d0a-6beac39f915f"
 

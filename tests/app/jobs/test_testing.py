@@ -15,13 +15,14 @@ from app.core import clock
 from app.core.db import database, in_transaction
 from app.core.errors import InvalidInput, Unavailable
 from app.core.settings import get_settings
-from app.jobs import families, functions, testing
+from app.jobs import functions, testing
+from app.jobs.children import children
+from app.jobs.children.children import ALL, WaitForChildren
 from app.jobs.definition import Debounce, Job
-from app.jobs.enqueue import enqueue, enqueue_many
-from app.jobs.families import ALL, WaitForChildren
-from app.jobs.ledger import hold
+from app.jobs.ledger.claims import hold
+from app.jobs.ledger.enqueue import enqueue, enqueue_many
 from app.jobs.models import AttemptRow, JobRow
-from app.jobs.progress import Progress
+from app.jobs.worker.progress import Progress
 
 
 class Order(Job, kind="tests.testing.order"):
@@ -98,9 +99,9 @@ async def again(job: Again, progress: Progress) -> None:
 @job_actor(Parent)
 async def parent(job: Parent, progress: Progress) -> dict[str, Any]:
     if not progress.claim.continues:
-        await in_transaction(families.start, progress.claim, [Sum(numbers=[n]) for n in range(4)])
+        await in_transaction(children.start, progress.claim, [Sum(numbers=[n]) for n in range(4)])
         raise WaitForChildren(ALL)
-    return {"sum": sum([(child.result or {})["sum"] async for child in families.results(progress.claim)])}
+    return {"sum": sum([(child.result or {})["sum"] async for child in children.results(progress.claim)])}
 
 
 @pytest.fixture(autouse=True)

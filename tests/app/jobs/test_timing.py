@@ -11,7 +11,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from app.core.errors import InvalidInput
-from app.jobs.timing import LONGEST_INTERVAL_S, Timing
+from app.jobs.schedules.cron import LONGEST_INTERVAL_S, Timing
 
 ANCHOR = datetime(2026, 1, 1, 10, 0, 7, tzinfo=UTC)
 

@@ -11,8 +11,8 @@ import sqlalchemy as sa
 from app.core import clock
 from app.core.db import database
 from app.core.errors import Conflict, InvalidInput
-from app.jobs import control, moves
-from app.jobs.enqueue import enqueue_many
+from app.jobs.ledger import commands, timers
+from app.jobs.ledger.enqueue import enqueue_many
 from app.jobs.models import DebouncedRow, JobRow
 from app.jobs.states import OPEN, State
 from tests.app.jobs.conftest import Chore
@@ -136,10 +136,10 @@ def test_a_retry_is_refused_while_another_job_has_the_key(starting: Starting) ->
     starting.run(first, "failed")
     second = starting.start_id(Once())
     with pytest.raises(Conflict) as refusal:
-        database().transaction(control.retry, "default", first)
+        database().transaction(commands.retry, "default", first)
     assert refusal.value.code == "unique_key"
     starting.run(second)
-    assert database().transaction(control.retry, "default", first).state == "queued"
+    assert database().transaction(commands.retry, "default", first).state == "queued"
 
 
 # Throttle
@@ -279,9 +279,9 @@ def test_a_cancel_ends_the_job_and_what_waited_for_its_end(starting: Starting) -
     starting.make_due()
     claim = starting.claim(first)
     starting.start(Settled(number=2))
-    database().transaction(moves.cancel, "default", first)
+    database().transaction(timers.cancel, "default", first)
     assert starting.end(claim, "cancelled") == "cancelled"
-    assert database().transaction(moves.retry, "default", first).payload["number"] == 2
+    assert database().transaction(timers.retry, "default", first).payload["number"] == 2
     assert database().read(lambda session: session.scalars(sa.select(DebouncedRow)).all()) == []
 
 

@@ -9,10 +9,11 @@ import pytest
 import sqlalchemy as sa
 
 from app.core import clock
-from app.jobs import families, moves
-from app.jobs import ledger as book
+from app.jobs.children import children
+from app.jobs.ledger import claims as book
+from app.jobs.ledger import timers
+from app.jobs.ledger.end_webhooks import TellWebhook
 from app.jobs.models import JobRow
-from app.jobs.webhooks import TellWebhook
 from tests.app.jobs.conftest import WORKER, Ledger, end_of
 
 URL = "https://shop.example/hook"
@@ -62,9 +63,9 @@ def test_an_end_that_is_written_without_on_end_is_told_as_well(ledger_of: Ledger
 
 def test_a_cancel_an_expiry_and_a_death_are_told(ledger_of: Ledger) -> None:
     cancelled = ledger_of.put(webhook_url=URL)
-    ledger_of.db.transaction(moves.cancel, "default", cancelled)
+    ledger_of.db.transaction(timers.cancel, "default", cancelled)
     expired = ledger_of.put(webhook_url=URL, expires_at=clock.now() - timedelta(seconds=1))
-    ledger_of.db.transaction(moves.expire, 10)
+    ledger_of.db.transaction(timers.expire, 10)
     values = {"state": "running", "fence": 3, "worker_id": WORKER, "started_at": clock.now(), "webhook_url": URL}
     poison, alive = ledger_of.put(crashes=2, **values), ledger_of.put(crashes=0, **values)
     ledger_of.db.transaction(book.free, WORKER, "killed")
@@ -75,8 +76,8 @@ def test_a_cancel_an_expiry_and_a_death_are_told(ledger_of: Ledger) -> None:
 def test_a_child_that_follows_its_parent_is_told(ledger_of: Ledger) -> None:
     parent = ledger_of.put(state="waiting", children=1, open_children=1, family_rule="all", webhook_url=URL)
     child = ledger_of.put(parent_id=parent, child_index=0, webhook_url=URL)
-    ledger_of.db.transaction(moves.cancel, "default", parent)
-    ledger_of.db.transaction(families.cut)
+    ledger_of.db.transaction(timers.cancel, "default", parent)
+    ledger_of.db.transaction(children.cut)
     assert states(ledger_of) == [(parent, "cancelled"), (child, "cancelled")]
 
 

@@ -11,10 +11,11 @@ import sqlalchemy as sa
 
 from app.core import clock
 from app.core.db import database
-from app.jobs import ledger, moves
 from app.jobs.definition import Debounce, Job, Throttle
-from app.jobs.enqueue import enqueue
-from app.jobs.ledger import Claim
+from app.jobs.ledger import claims as ledger
+from app.jobs.ledger import timers
+from app.jobs.ledger.claims import Claim
+from app.jobs.ledger.enqueue import enqueue
 from app.jobs.models import JobRow
 from app.jobs.states import OPEN, State
 from tests.app.jobs.conftest import WORKER, Ledger, end_of
@@ -66,7 +67,7 @@ class Starting:
         return self.ledger.row(job_id)
 
     def make_due(self) -> None:
-        database().transaction(moves.make_due, 100)
+        database().transaction(timers.make_due, 100)
 
     def claim(self, job_id: str) -> Claim:
         (claim,) = database().transaction(ledger.claim, [job_id], WORKER)

@@ -13,7 +13,8 @@ from sqlalchemy.orm import Session
 from app.core import clock, ids
 from app.core.db import database
 from app.core.errors import Stale
-from app.jobs import ledger, moves, selfcheck, timetable, workers
+from app.jobs.inspect import selfcheck
+from app.jobs.ledger import claims, timers, worker_rows
 from app.jobs.models import (
     AttemptRow,
     DebouncedRow,
@@ -24,8 +25,9 @@ from app.jobs.models import (
     ScheduleTickRow,
     ThrottleRow,
 )
-from app.jobs.progress import Progress, Teller
-from app.jobs.timetable import Plan
+from app.jobs.schedules import store
+from app.jobs.schedules.store import Plan
+from app.jobs.worker.progress import Progress, Teller
 from app.metrics import operations, requests
 from app.metrics.models import OperationMetric, RequestMetric
 from app.metrics.operations import Step
@@ -58,7 +60,7 @@ def _empty(session: Session) -> None:
 
 def _claimed(house: Ledger) -> Progress:
     """The job that does it, under way."""
-    (claim,) = house.db.transaction(ledger.claim, [house.put()], WORKER)
+    (claim,) = house.db.transaction(claims.claim, [house.put()], WORKER)
     return Progress(claim, Teller(lambda claim, snapshot: None))
 
 
@@ -122,13 +124,13 @@ def test_children_stay_until_their_parent_has_ended(house: Ledger) -> None:
     child = _ended(house, 40, parent_id=parent)
     policy = Policy.at(clock.now())
     assert house.db.transaction(delete_jobs, policy) == []
-    house.db.transaction(moves.cancel, "default", parent)
+    house.db.transaction(timers.cancel, "default", parent)
     assert house.db.transaction(delete_jobs, policy) == [child]
 
 
 def test_everything_else_has_its_age(house: Ledger) -> None:
     now = clock.now()
-    schedule_id = house.db.transaction(timetable.create, "default", "s", Plan(Chore.kind, cron="* * * * *")).id
+    schedule_id = house.db.transaction(store.create, "default", "s", Plan(Chore.kind, cron="* * * * *")).id
 
     def put(session: Any) -> None:
         for days, outcome in ((40, "started"), (40, "waiting"), (3, "started")):
@@ -193,7 +195,7 @@ def test_rows_go_the_oldest_first_and_a_few_at_a_time(house: Ledger) -> None:
 def test_a_sweep_that_has_lost_its_job_deletes_nothing(house: Ledger) -> None:
     old = _ended(house, 40)
     progress = _claimed(house)
-    house.db.transaction(workers.bury, WORKER, "killed")
+    house.db.transaction(worker_rows.bury, WORKER, "killed")
     with pytest.raises(Stale):
         asyncio.run(sweep(progress))
     assert old in _left(house)
@@ -217,7 +219,7 @@ def test_a_sound_ledger_has_nothing_to_mend(house: Ledger) -> None:
     _ended(house, 1)
     house.put(admitted_at=clock.now())
     house.put(state="running", worker_id=WORKER, fence=1, admitted_at=clock.now())
-    house.db.transaction(timetable.create, "default", "s", Plan(Chore.kind, every_s=60))
+    house.db.transaction(store.create, "default", "s", Plan(Chore.kind, every_s=60))
     assert _check(house) == {}
 
 
@@ -270,11 +272,9 @@ def test_a_parent_whose_child_is_open_waits_on(house: Ledger) -> None:
 
 
 def test_a_schedule_without_a_plan_is_planned_unless_it_is_paused(house: Ledger) -> None:
-    made = [
-        house.db.transaction(timetable.create, "default", f"s{n}", Plan(Chore.kind, every_s=60)).id for n in range(2)
-    ]
+    made = [house.db.transaction(store.create, "default", f"s{n}", Plan(Chore.kind, every_s=60)).id for n in range(2)]
     house.db.transaction(lambda s: s.execute(sa.update(ScheduleRow).values(next_at=None)))
-    house.db.transaction(timetable.pause, "default", made[1])
+    house.db.transaction(store.pause, "default", made[1])
     assert _check(house) == {"schedules_without_plan": {"count": 1, "examples": [str(made[0])], "mended": True}}
     planned = house.db.read(lambda session: session.get(ScheduleRow, made[0]))
     assert planned is not None

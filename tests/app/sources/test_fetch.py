@@ -18,8 +18,8 @@ from app.core.errors import Conflict, InvalidInput, Rejected, Unavailable
 from app.core.ids import uuid7
 from app.documents import catalog
 from app.documents.accept import About
-from app.jobs import ledger, workers
-from app.jobs.progress import Progress, Teller
+from app.jobs.ledger import claims, worker_rows
+from app.jobs.worker.progress import Progress, Teller
 from app.sources import connections
 from app.sources.fetch import NotModified, Page, Seen, fetch
 from app.sources.jobs import FetchPage
@@ -259,11 +259,11 @@ def test_a_url_alone_becomes_a_document(db: Database, settings_env: SettingsEnv,
     desk = Desk(database())
     site.pages["/page"] = Answer(HTML.encode())
     worker = uuid7()
-    desk.db.transaction(workers.register, worker, ["fetch"], 1, None)
+    desk.db.transaction(worker_rows.register, worker, ["fetch"], 1, None)
 
     def run() -> dict[str, Any]:
         row = desk.db.transaction(accept_page, About(url=f"{site.url}/page", tags=("x",)), tenant=TENANT)
-        claim = desk.db.transaction(ledger.claim, [row.id], worker)[0]
+        claim = desk.db.transaction(claims.claim, [row.id], worker)[0]
         job = FetchPage.load(claim.payload, claim.payload_version)
         return asyncio.run(fetch_and_ingest(job, Progress(claim, Teller(lambda claim, snapshot: None))))
 
@@ -286,12 +286,12 @@ def test_a_page_that_its_server_says_is_unchanged(
     settings_env(fetch_private="true", database_url=url, redis_url=redis_url, fetch_host_delay_s=0)
     desk = Desk(database())
     worker = uuid7()
-    desk.db.transaction(workers.register, worker, ["fetch"], 1, None)
+    desk.db.transaction(worker_rows.register, worker, ["fetch"], 1, None)
 
     def run(**about: Any) -> tuple[dict[str, Any], list[int]]:
         before = len(site.requests)
         row = desk.db.transaction(accept_page, About(url=f"{site.url}/page", **about), tenant=TENANT)
-        claim = desk.db.transaction(ledger.claim, [row.id], worker)[0]
+        claim = desk.db.transaction(claims.claim, [row.id], worker)[0]
         job = FetchPage.load(claim.payload, claim.payload_version)
         result = asyncio.run(fetch_and_ingest(job, Progress(claim, Teller(lambda claim, snapshot: None))))
         return result, [len(asked.headers.get("if-none-match", "")) for asked in site.requests[before:]]
@@ -319,12 +319,12 @@ def test_a_page_beyond_the_quota_fails_and_leaves_what_there_was(
     settings_env(fetch_private="true", database_url=db.engine.url.render_as_string(hide_password=False))
     desk = Desk(database())
     worker = uuid7()
-    desk.db.transaction(workers.register, worker, ["fetch"], 1, None)
+    desk.db.transaction(worker_rows.register, worker, ["fetch"], 1, None)
 
     def run(body: str) -> dict[str, object]:
         site.pages["/page"] = Answer(body.encode(), headers={"content-type": "text/plain"})
         row = desk.db.transaction(accept_page, About(url=f"{site.url}/page"), tenant=TENANT)
-        claim = desk.db.transaction(ledger.claim, [row.id], worker)[0]
+        claim = desk.db.transaction(claims.claim, [row.id], worker)[0]
         job = FetchPage.load(claim.payload, claim.payload_version)
         return asyncio.run(fetch_and_ingest(job, Progress(claim, Teller(lambda claim, snapshot: None))))
 

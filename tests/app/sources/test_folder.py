@@ -14,7 +14,7 @@ import sqlalchemy as sa
 from app.core.db import Database, database
 from app.core.errors import InvalidInput
 from app.documents.models import Document
-from app.jobs.enqueue import enqueue
+from app.jobs.ledger.enqueue import enqueue
 from app.jobs.models import JobRow
 from app.sources import folder as watched
 from app.sources.jobs import ScanFolder

@@ -123,7 +123,7 @@ def test_a_worker_that_dies_makes_no_second_watch(desk: Desk, there: Player, whe
 
 
 def _enqueue(session: Any) -> str:
-    from app.jobs.enqueue import enqueue
+    from app.jobs.ledger.enqueue import enqueue
 
     return enqueue(session, SyncWatches(), tenant=TENANT).id
 

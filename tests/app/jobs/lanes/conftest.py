@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from app.jobs import lanes
+from app.jobs.sandbox import call
 from tests.app.jobs.lanes.rig import HERE, SECRETS
 
 
@@ -17,20 +17,20 @@ def _pool() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         for name, value in SECRETS.items():
             patch.setenv(name, value)
-        lanes.stop_pool()
-        lanes.start_pool(2, preload=[HERE])
+        call.stop_pool()
+        call.start_pool(2, preload=[HERE])
     yield
-    lanes.stop_pool()
+    call.stop_pool()
 
 
 @pytest.fixture
 def one_lane() -> Iterator[None]:
     """One lane alone, so that each call finds the one before it."""
-    lanes.stop_pool()
-    lanes.start_pool(1, preload=[HERE])
+    call.stop_pool()
+    call.start_pool(1, preload=[HERE])
     yield
-    lanes.stop_pool()
-    lanes.start_pool(2, preload=[HERE])
+    call.stop_pool()
+    call.start_pool(2, preload=[HERE])
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from app.jobs.lanes import LaneCall
+from app.jobs.sandbox.call import LaneCall
 from tests.app.jobs import lane_functions
 from tests.support.waiting import wait_until
 

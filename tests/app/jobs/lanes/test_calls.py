@@ -20,8 +20,8 @@ from app.core.errors import (
     Unavailable,
 )
 from app.core.logging import bind, unbind
-from app.jobs import lanes
-from app.jobs.lanes import LaneCall, LaneFailed
+from app.jobs.sandbox import call as lanes
+from app.jobs.sandbox.call import LaneCall, LaneFailed
 from tests.app.jobs import lane_functions, lane_jobs
 from tests.app.jobs.lanes.rig import HERE, call, make
 

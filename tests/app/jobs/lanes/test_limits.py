@@ -19,7 +19,7 @@ from app.core.errors import (
     LaneOutOfMemory,
     TimeLimitExceeded,
 )
-from app.jobs import lanes
+from app.jobs.sandbox import call as lanes
 from tests.app.jobs import lane_functions
 from tests.app.jobs.lanes.rig import all_dead, call, is_alive, make, on_linux, pids_in
 from tests.support.waiting import wait_until

@@ -19,9 +19,9 @@ from app.core.errors import (
     InvalidInput,
     LaneCrashed,
 )
-from app.jobs import lanes
-from app.jobs.lane_child import MAX_CALLS
-from app.jobs.lane_pool import lane_environment
+from app.jobs.sandbox import call as lanes
+from app.jobs.sandbox.child import MAX_CALLS
+from app.jobs.sandbox.pool import lane_environment
 from tests.app.jobs import lane_functions
 from tests.app.jobs.lanes.rig import HERE, ROOT, SECRETS, all_dead, call, is_alive, on_linux, pids_in
 from tests.support.waiting import wait_until
