@@ -19,10 +19,10 @@ from app.core import clock
 from app.core.db import in_transaction, read
 from app.core.errors import InvalidInput
 from app.documents import catalog, collections
-from app.documents.accept import About, Accepted, Content, accept
+from app.documents.accept.accept import About, Accepted, Content, accept
+from app.documents.accept.quota import within
+from app.documents.accept.request import GivenDocument
 from app.documents.catalog import DocumentFilter, document_view
-from app.documents.given import GivenDocument
-from app.documents.quota import within
 from app.documents.text import scrub_text
 from app.jobs.idempotency import Answer
 from app.sources.pages import accept_page

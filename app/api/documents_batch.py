@@ -19,7 +19,7 @@ from app.api.once import Once, OnceKey
 from app.core.blobs import blobs
 from app.core.db import read
 from app.core.errors import NotFound, Unsupported
-from app.documents import batch
+from app.documents.accept import batch
 from app.documents.jobs import BatchDocuments
 from app.documents.models import Batch
 from app.jobs.idempotency import Answer

@@ -16,7 +16,7 @@ from app.api.sse import Client, EventStream
 from app.core.db import in_transaction, read
 from app.core.errors import Conflict, InvalidInput, NotFound
 from app.core.ids import is_uuid
-from app.documents.quota import within
+from app.documents.accept.quota import within
 from app.jobs.events.hub import Hub
 from app.jobs.ledger import commands, views
 from app.jobs.models import JobRow

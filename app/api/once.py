@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 
 from app.core.db import in_transaction
 from app.core.errors import InvalidInput
-from app.documents.quota import within
+from app.documents.accept.quota import within
 from app.jobs.idempotency import Answer, Ticket, once
 
 LONGEST_KEY = 255

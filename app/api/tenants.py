@@ -15,7 +15,7 @@ from app.api.once import OnceOnly
 from app.core.db import in_transaction, read
 from app.core.errors import InvalidInput
 from app.core.sqlrows import storable
-from app.documents.quota import usage
+from app.documents.accept.quota import usage
 from app.jobs.idempotency import Answer
 from app.jobs.ledger.views import moment
 from app.tenants import directory

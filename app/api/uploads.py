@@ -27,11 +27,12 @@ from app.core.blobs import blobs
 from app.core.db import in_transaction, read
 from app.core.errors import AppError, InvalidInput, TooLarge, Unsupported
 from app.core.settings import get_settings
-from app.documents import catalog, uploads
-from app.documents.accept import About
-from app.documents.sniff import sniff
+from app.documents import catalog
+from app.documents.accept import uploads
+from app.documents.accept.accept import About
+from app.documents.accept.sniff import sniff
+from app.documents.accept.uploads import Duplicates, Original, Taken
 from app.documents.text import scrub
-from app.documents.uploads import Duplicates, Original, Taken
 from app.jobs.idempotency import Answer
 from app.jobs.models import JobRow
 from app.tenants import scopes

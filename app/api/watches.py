@@ -18,7 +18,7 @@ from app.core.db import read
 from app.core.errors import Conflict
 from app.core.sqlrows import storable
 from app.documents import catalog
-from app.documents.accept import About, known_id
+from app.documents.accept.accept import About, known_id
 from app.documents.models import Document
 from app.jobs.idempotency import Answer
 from app.jobs.ledger.enqueue import enqueue

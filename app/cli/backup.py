@@ -14,7 +14,7 @@ from app.core.blobs import blobs
 from app.core.db import Database, close_database
 from app.core.errors import AppError, ConfigError, Unavailable
 from app.core.schema import current
-from app.documents import originals
+from app.documents.files import originals
 from app.jobs.ledger import worker_rows
 
 

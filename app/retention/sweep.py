@@ -14,7 +14,7 @@ from app.core import clock
 from app.core.blobs import blobs
 from app.core.db import in_transaction
 from app.core.ids import first_uuid7
-from app.documents import originals
+from app.documents.files import originals
 from app.jobs.ledger import claims
 from app.jobs.ledger.claims import Claim
 from app.jobs.models import IdempotencyRow, JobRow, ScheduleTickRow, ThrottleRow

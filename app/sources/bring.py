@@ -10,7 +10,7 @@ from app.core import clock
 from app.core.errors import Rejected
 from app.core.guard import is_private_by_name
 from app.core.settings import get_settings
-from app.documents.accept import About, Content
+from app.documents.accept.accept import About, Content
 from app.sources.fetch import NotModified, Page, Seen
 from app.sources.firecrawl_events import page_of
 from app.sources.visit import visit

@@ -13,8 +13,9 @@ from app.clients.firecrawl import firecrawl as client
 from app.core import clock
 from app.core.db import in_transaction, read
 from app.core.errors import NotFound
-from app.documents import quota, urls
-from app.documents.accept import accept
+from app.documents import urls
+from app.documents.accept import quota
+from app.documents.accept.accept import accept
 from app.documents.models import DocumentVersion
 from app.jobs.ledger import claims
 from app.jobs.ledger.claims import Claim

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 from sqlalchemy.orm import Session
 
-from app.documents.accept import About
+from app.documents.accept.accept import About
 from app.jobs.definition import Job
 from app.jobs.ledger.enqueue import enqueue
 from app.jobs.models import JobRow

@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 from app.clients.firecrawl import firecrawl
 from app.core.db import in_transaction
 from app.core.errors import Conflict, InvalidInput, Later, LimitReached, NotFound, Rejected
-from app.documents import quota
+from app.documents.accept import quota
 from app.jobs.ledger import claims
 from app.jobs.ledger.claims import Claim
 from app.jobs.worker.progress import Progress

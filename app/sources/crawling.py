@@ -15,8 +15,8 @@ from app.core.db import in_transaction, read
 from app.core.errors import Conflict, InvalidInput, Later, LimitReached, NotFound, Rejected, Unavailable
 from app.core.logging import get_logger
 from app.core.settings import get_settings
-from app.documents import quota
-from app.documents.accept import About
+from app.documents.accept import quota
+from app.documents.accept.accept import About
 from app.jobs.children.children import AGAIN, ANYHOW, WaitForChildren
 from app.jobs.ledger.claims import Claim
 from app.jobs.worker.progress import Progress

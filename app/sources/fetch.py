@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import overload
 
 from app.core.errors import Rejected
-from app.documents.accept import Format
+from app.documents.accept.accept import Format
 from app.sources.download import Before, Download, Seen, download, target
 
 __all__ = ["NotModified", "Page", "Seen", "fetch", "target"]

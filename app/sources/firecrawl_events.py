@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from app.core.errors import InvalidInput
-from app.documents.accept import About, Content
+from app.documents.accept.accept import About, Content
 from app.documents.text import scrub, scrub_text
 
 _TYPE = re.compile(r"(crawl|batch_scrape|extract|agent|monitor|scrape|search|map)\.([a-z_]{1,40})")

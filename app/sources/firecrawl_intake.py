@@ -12,9 +12,9 @@ from sqlalchemy.orm import Session
 from app.core import clock
 from app.core.errors import AppError, InvalidInput, NotAllowed
 from app.core.settings import get_settings
-from app.documents import quota
-from app.documents.accept import Accepted, accept
-from app.documents.operations import NAMES
+from app.documents.accept import quota
+from app.documents.accept.accept import Accepted, accept
+from app.documents.ingest.operations import NAMES
 from app.metrics import operations
 from app.metrics.operations import Step
 from app.sources import crawls

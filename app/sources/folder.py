@@ -19,11 +19,11 @@ from app.core.db import in_transaction, read
 from app.core.errors import AppError, InvalidInput
 from app.core.logging import get_logger
 from app.core.settings import get_settings
-from app.documents.accept import About
+from app.documents.accept.accept import About
+from app.documents.accept.quota import within
+from app.documents.accept.sniff import sniff
+from app.documents.accept.uploads import Original, accept_file, safe_name
 from app.documents.models import Document, DocumentVersion
-from app.documents.quota import within
-from app.documents.sniff import sniff
-from app.documents.uploads import Original, accept_file, safe_name
 from app.jobs.ledger import claims
 from app.jobs.ledger.claims import Claim
 from app.jobs.worker.progress import Progress

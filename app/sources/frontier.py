@@ -15,7 +15,7 @@ from sqlalchemy.orm import Session
 from app.core import clock
 from app.core.errors import AppError, InvalidInput
 from app.documents import urls
-from app.documents.accept import About, Content, find_or_make, receive
+from app.documents.accept.accept import About, Content, find_or_make, receive
 from app.documents.jobs import IngestDocument
 from app.documents.text import clean_line
 from app.jobs.children import children

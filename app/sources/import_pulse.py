@@ -19,7 +19,8 @@ from app.core import clock
 from app.core.db import Database
 from app.core.errors import InvalidInput
 from app.core.settings import get_settings
-from app.documents import adopt, urls
+from app.documents import urls
+from app.documents.ingest import import_versions
 from app.documents.models import Document
 from app.sources import pulse_rows
 from app.sources.models import ChangeEvent, CrawlSession
@@ -90,7 +91,7 @@ class Move:
         report = Report(self.tenant, self.dry_run)
         self._crawls(report)
         if not self.dry_run:
-            self._write(adopt.reserve_ids, self.old.largest_id(adopt.LARGEST_ID))
+            self._write(import_versions.reserve_ids, self.old.largest_id(import_versions.LARGEST_ID))
         self._pages(report)
         if not self.dry_run:
             self._settle(report)
@@ -113,9 +114,9 @@ class Move:
         for rows in self.old.contents(get_settings().max_body_bytes):
             olders = _read(report, CONTENT, "id", rows, pulse_rows.content)
             if self.dry_run:
-                found = self.database.read(adopt.judge, olders, tenant=self.tenant)
+                found = self.database.read(import_versions.judge, olders, tenant=self.tenant)
             else:
-                found = self._write(adopt.adopt, olders, tenant=self.tenant)
+                found = self._write(import_versions.adopt, olders, tenant=self.tenant)
             _add(counts, len(rows), len(olders), sum(not one.was_here for one in found))
             report.moved |= {one.older_id: one.version_id for one in found if one.version_id != one.older_id}
             self.tell("pages", counts.read, total)
@@ -124,7 +125,7 @@ class Move:
         """What is searched of all that came, of this run or one that was stopped."""
         after: int | None = 0
         while after is not None:
-            after, jobs = self._write(adopt.settle, after, tenant=self.tenant)
+            after, jobs = self._write(import_versions.settle, after, tenant=self.tenant)
             report.jobs += jobs
             self.tell("jobs", report.jobs, 0)
 

@@ -9,11 +9,12 @@ from sqlalchemy.orm import Session
 from app.core import clock
 from app.core.db import in_transaction, read
 from app.core.errors import Later
-from app.documents import catalog, quota, urls
-from app.documents.accept import About, Reach, find_or_make, receive
-from app.documents.ingest import ingest
+from app.documents import catalog, urls
+from app.documents.accept import quota
+from app.documents.accept.accept import About, Reach, find_or_make, receive
+from app.documents.ingest.ingest import ingest
+from app.documents.ingest.unchanged import searchable, still_so
 from app.documents.models import DocumentVersion
-from app.documents.unchanged import searchable, still_so
 from app.jobs.ledger import claims
 from app.jobs.ledger.claims import Claim
 from app.jobs.ledger.enqueue import enqueue

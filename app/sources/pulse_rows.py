@@ -11,7 +11,7 @@ from typing import Any
 from app.core import clock
 from app.core.errors import InvalidInput
 from app.documents import urls
-from app.documents.adopt import Older
+from app.documents.ingest.import_versions import Older
 from app.documents.text import clean_line, scrub, scrub_text
 from app.sources.change_bodies import SUMMARY_CHARACTERS
 from app.sources.firecrawl_events import page_of

@@ -9,9 +9,10 @@ from sqlalchemy.orm import Session
 from app.clients.changedetection import changedetection, is_set_up
 from app.core.db import in_transaction, read
 from app.core.errors import NotFound, Rejected
-from app.documents import catalog, quota
-from app.documents.accept import About, find_or_make, known_id, receive
-from app.documents.ingest import ingest
+from app.documents import catalog
+from app.documents.accept import quota
+from app.documents.accept.accept import About, find_or_make, known_id, receive
+from app.documents.ingest.ingest import ingest
 from app.documents.models import Document, DocumentVersion
 from app.jobs.ledger import claims
 from app.jobs.ledger.claims import Claim

@@ -24,7 +24,7 @@ from app.core.errors import (
     Unavailable,
 )
 from app.core.guard import is_private_by_name
-from app.documents.ingest import extract_html
+from app.documents.ingest.ingest import extract_html
 from app.documents.text import scrub_text
 from app.sources import scrape_cache
 from app.sources.models import ScrapedPage

@@ -8,7 +8,7 @@ from typing import Any
 import httpx
 
 from app.core.db import database
-from app.documents.batch import index_batch
+from app.documents.accept.batch import index_batch
 from app.documents.jobs import BatchDocuments
 from tests.api.conftest import Api
 from tests.api.test_keys import holder

@@ -17,7 +17,7 @@ from app.core import clock
 from app.core.blobs import blobs
 from app.core.db import database
 from app.core.errors import InvalidInput
-from app.documents import originals
+from app.documents.files import originals
 from app.documents.models import DocumentVersion
 from tests.api.conftest import Api
 from tests.api.test_collections import found

@@ -25,8 +25,8 @@ import numpy as np
 from rank_bm25 import BM25Okapi
 
 from app.core.settings import overridden
-from app.documents.draft import Draft
-from app.documents.ingest import cut
+from app.documents.ingest.draft import Draft
+from app.documents.ingest.ingest import cut
 from app.search.embed import embedder
 from app.search.engines.face import DEFAULT_FUSION, Fusion, Mode, Model
 from app.search.engines.memory import MemoryIndex

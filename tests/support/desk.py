@@ -14,8 +14,8 @@ from app.core.db import Database, read
 from app.core.errors import AppError
 from app.core.ids import uuid7
 from app.documents import catalog
-from app.documents.accept import About, Accepted, Content, accept
-from app.documents.ingest import ingest
+from app.documents.accept.accept import About, Accepted, Content, accept
+from app.documents.ingest.ingest import ingest
 from app.documents.jobs import IngestDocument, ReprocessDocument
 from app.jobs.ledger import claims as ledger
 from app.jobs.ledger import worker_rows

@@ -18,8 +18,8 @@ from app.core.blobs import Blob, blobs
 from app.core.db import Database
 from app.core.errors import Conflict, InvalidInput
 from app.core.schema import current
-from app.documents.accept import About, find_or_make
-from app.documents.uploads import Original, receive_file
+from app.documents.accept.accept import About, find_or_make
+from app.documents.accept.uploads import Original, receive_file
 from app.jobs.ledger.enqueue import enqueue
 from app.jobs.models import JobRow
 from tests.support.command import millrace

@@ -7,7 +7,7 @@ from itertools import pairwise
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from app.documents.chunk import SECTION_CHARACTERS, Chunker, chunker
+from app.documents.ingest.chunk import SECTION_CHARACTERS, Chunker, chunker
 from app.documents.text import clean
 from app.search.embed import embedder
 

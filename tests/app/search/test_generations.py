@@ -10,9 +10,9 @@ import sqlalchemy as sa
 
 from app.core.db import database
 from app.core.errors import Cancelled, Conflict, InvalidInput, NotFound, Stale, Unavailable
-from app.documents import ingest
-from app.documents.draft import Draft
-from app.documents.ingest import cut
+from app.documents.ingest import ingest
+from app.documents.ingest.draft import Draft
+from app.documents.ingest.ingest import cut
 from app.documents.models import DocumentVersion
 from app.jobs.definition import Job
 from app.jobs.ledger import claims, timers

@@ -17,7 +17,7 @@ from app.core.db import Database, database
 from app.core.errors import Conflict, InvalidInput, Rejected, Unavailable
 from app.core.ids import uuid7
 from app.documents import catalog
-from app.documents.accept import About
+from app.documents.accept.accept import About
 from app.jobs.ledger import claims, worker_rows
 from app.jobs.worker.progress import Progress, Teller
 from app.sources import connections

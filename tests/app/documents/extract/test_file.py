@@ -9,7 +9,7 @@ import pypdf
 import pytest
 
 from app.core.errors import InvalidInput
-from app.documents import sniff
+from app.documents.accept import sniff
 from app.documents.extract import ocr
 from app.documents.extract.file import extract_file
 from tests.support import made_documents, make_pdf

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from app.documents.extract.html import extract_html
+from app.documents.extract.html_parser import extract_html
 
 ODD = [
     "<p>", "</p>", "<table><tr><td>", "<!--", "-->", "<![CDATA[", "]]>", "<svg>", "&#0;", "&bad;", "\x00", "<a href='",

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from app.core.errors import InvalidInput
-from app.documents import sniff
+from app.documents.accept import sniff
 from app.documents.extract import ocr
 from app.documents.extract.file import extract_file
 from app.documents.extract.limits import Limits

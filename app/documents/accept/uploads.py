@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 from app.core import clock
 from app.core.errors import Conflict, NotFound
 from app.documents import catalog
-from app.documents.accept import About, Reach, find_or_make
+from app.documents.accept.accept import About, Reach, find_or_make
 from app.documents.jobs import IngestDocument, ReprocessDocument
 from app.documents.models import Document, DocumentVersion
 from app.documents.text import clean_line

@@ -15,7 +15,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from app.documents.accept import About, Content, find_or_make, known_id, version_of
+from app.documents.accept.accept import About, Content, find_or_make, known_id, version_of
 from app.documents.jobs import IngestDocument
 from app.documents.models import LONGEST_URL, Document, DocumentVersion
 from app.documents.text import clean_line

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, Field
 
 from app.core.errors import InvalidInput
-from app.documents.accept import About, Content
+from app.documents.accept.accept import About, Content
 from app.documents.text import scrub
 
 LARGEST_METADATA_BYTES = 64 * 1024

@@ -20,14 +20,14 @@ from app.core.blobs import blobs
 from app.core.db import in_transaction
 from app.core.errors import InvalidInput, NotFound
 from app.core.settings import get_settings
-from app.documents.accept import About, describe
-from app.documents.chunk import chunker
-from app.documents.draft import Draft, result_of
+from app.documents.accept.accept import About, describe
+from app.documents.accept.sniff import sniff
+from app.documents.accept.uploads import Original, accept_attachments, safe_name
+from app.documents.ingest.chunk import chunker
+from app.documents.ingest.draft import Draft, result_of
+from app.documents.ingest.unchanged import confirmed_since, end_unchanged, lasting, says_the_same
 from app.documents.models import Document, DocumentVersion
-from app.documents.sniff import sniff
 from app.documents.text import clean, clean_line, detect_language, first_heading, scrub
-from app.documents.unchanged import confirmed_since, end_unchanged, lasting, says_the_same
-from app.documents.uploads import Original, accept_attachments, safe_name
 from app.jobs.ledger import claims
 from app.jobs.ledger.claims import Claim
 from app.jobs.sandbox import call
@@ -42,7 +42,7 @@ EXTRACT_LIMIT_S = 60.0
 EXTRACT_FILE = "app.documents.extract.file:extract_file"
 # A scanned book takes its time.
 EXTRACT_FILE_LIMIT_S = 3000.0
-EXTRACT_HTML = "app.documents.extract.html:extract_html"  # by name: its libraries are loaded in the lanes alone
+EXTRACT_HTML = "app.documents.extract.html_parser:extract_html"  # by name: its libraries are loaded in the lanes alone
 
 
 async def ingest(document_id: int, version_id: int, progress: Progress, *, anew: bool = False) -> dict[str, Any]:

@@ -30,13 +30,13 @@ from app.core.errors import (
     LimitReached,
     TimeLimitExceeded,
 )
-from app.documents.accept import About, Content, find_or_make, known_id, version_of
-from app.documents.draft import Draft
-from app.documents.given import GivenDocument
-from app.documents.ingest import cut, extract_body, make_current
+from app.documents.accept.accept import About, Content, find_or_make, known_id, version_of
+from app.documents.accept.quota import within
+from app.documents.accept.request import GivenDocument
+from app.documents.ingest.draft import Draft
+from app.documents.ingest.ingest import cut, extract_body, make_current
 from app.documents.jobs import BatchDocuments
 from app.documents.models import BatchLine, Document, DocumentVersion
-from app.documents.quota import within
 from app.jobs.ledger import claims
 from app.jobs.ledger.claims import Claim
 from app.jobs.worker.progress import Progress

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from app.core import clock
-from app.documents.uploads import Original
+from app.documents.accept.uploads import Original
 from app.search.index import NewChunk
 from app.search.vectors import Made
 

@@ -8,7 +8,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from app.documents.draft import Draft, result_of
+from app.documents.ingest.draft import Draft, result_of
 from app.documents.models import Document, DocumentVersion
 from app.search import generations
 from app.search.models import Chunk, vector_of
