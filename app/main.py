@@ -62,8 +62,8 @@ from app.jobs import functions
 from app.jobs.events.hub import Hub
 from app.jobs.sandbox import call
 from app.metrics.requests import Recorder
-from app.search.embed import close_embedder
-from app.search.engines.opening import engine
+from app.search.embedders import close_embedder
+from app.search.engine import engine
 from app.tenants.keyring import Keyring
 from app.tenants.limits import Counter
 

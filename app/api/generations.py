@@ -17,7 +17,7 @@ from app.jobs.definition import Job
 from app.jobs.idempotency import Answer
 from app.jobs.ledger.enqueue import enqueue
 from app.jobs.ledger.views import moment
-from app.search import generations
+from app.search.index import generations
 from app.search.jobs import BuildGeneration, CompareGenerations, DropGeneration, SwapGeneration
 
 router = APIRouter(prefix="/api/index", tags=["search"])

@@ -23,10 +23,10 @@ from app.core.errors import ConfigError, Rejected, Unavailable
 from app.core.logging import get_logger
 from app.core.settings import get_settings
 from app.jobs.ledger.views import moment
-from app.search.embed import embedder
-from app.search.engines.face import Lag
-from app.search.engines.opening import engine
-from app.search.generations import active
+from app.search.embedders import embedder
+from app.search.engine import engine
+from app.search.engines.base import Lag
+from app.search.index.generations import active
 
 log = get_logger(__name__)
 router = APIRouter(tags=["health"])

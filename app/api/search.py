@@ -15,10 +15,10 @@ from app.api.deps import CollectionReader, Reader
 from app.api.moments import utc
 from app.core.db import read
 from app.documents import catalog, collections
-from app.search import query
-from app.search.engines.face import DEFAULT_FUSION, Facet, Filters, Fusion, Mode
-from app.search.generations import active
-from app.search.question import LARGEST_PAGE, LONGEST_QUERY, Question
+from app.search.engines.base import DEFAULT_FUSION, Facet, Filters, Fusion, Mode
+from app.search.index.generations import active
+from app.search.query import search as query
+from app.search.query.question import LARGEST_PAGE, LONGEST_QUERY, Question
 from app.tenants import scopes
 
 router = APIRouter(prefix="/api", tags=["search"])

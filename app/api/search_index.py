@@ -16,9 +16,9 @@ from app.api.once import OnceOnly
 from app.jobs.idempotency import Answer
 from app.jobs.ledger.enqueue import enqueue
 from app.jobs.schedules.store import DEFAULT_TENANT
-from app.search import index
-from app.search.engines.opening import engine
-from app.search.generations import active
+from app.search.engine import engine
+from app.search.index import write
+from app.search.index.generations import active
 from app.search.jobs import FollowIndex, VerifyIndex
 
 router = APIRouter(prefix="/api/index", tags=["search"])
@@ -57,7 +57,7 @@ async def rebuild(request: Request, caller: Operator, once: OnceOnly) -> Respons
     """The job that does it. An embedded index is built anew by each process before its next answer."""
 
     def work(session: Session) -> Answer:
-        index.force_rebuild(session)
+        write.force_rebuild(session)
         row = enqueue(session, FollowIndex(), tenant=DEFAULT_TENANT, request_id=caller.request_id)
         note(session, caller, "index.rebuild", row.id, tenant=caller.tenant)
         return answer_of(row)

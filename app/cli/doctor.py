@@ -23,10 +23,10 @@ from app.core.logging import mask
 from app.core.schema import current, head
 from app.core.settings import Settings, get_settings
 from app.jobs.ledger import worker_rows
-from app.search.embed import Embedder, embedder
-from app.search.engines.face import Lag
-from app.search.engines.opening import engine
-from app.search.generations import active
+from app.search.embedders import Embedder, embedder
+from app.search.engine import engine
+from app.search.engines.base import Lag
+from app.search.index.generations import active
 
 OLDEST_PYTHON = (3, 11)
 OLDEST_REDIS = (6, 2)

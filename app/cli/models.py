@@ -9,7 +9,7 @@ from app.cli import exits, output
 from app.cli.exits import Quit
 from app.core import http
 from app.core.settings import get_settings
-from app.search.embed import models_folder
+from app.search.embedders import models_folder
 
 FILES = [
     "model.onnx", "onnx/model.onnx", "tokenizer.json", "tokenizer_config.json", "config.json",

@@ -17,7 +17,7 @@ from app.documents.models import Document, DocumentVersion
 from app.jobs.ledger import commands, views
 from app.jobs.models import JobRow
 from app.jobs.states import OPEN
-from app.search.index import drop_document, touch_document
+from app.search.index.write import drop_document, touch_document
 
 VERSIONS_SHOWN = 50
 LARGEST_ID = 2**63 - 1

@@ -23,7 +23,7 @@ from app.jobs.states import OPEN
 from app.jobs.worker.progress import Progress
 from app.metrics.models import OperationMetric, RequestMetric
 from app.retention.policy import Policy
-from app.search import index
+from app.search.index import write
 from app.sources.intake import named_blobs
 from app.sources.models import ChangeEvent, Delivery, ScrapedPage
 from app.tenants.models import AuditEntry
@@ -46,7 +46,7 @@ async def sweep(progress: Progress, policy: Policy | None = None) -> dict[str, A
         "operation_metrics": (policy.operation_metrics, partial(delete_before, column=OperationMetric.at)),
         "scraped_pages": (policy.scraped_pages, partial(delete_before, column=ScrapedPage.expires_at)),
         "change_events": (policy.change_events, partial(delete_before, column=ChangeEvent.received_at)),
-        "changes": (policy.changes, index.prune_changes),
+        "changes": (policy.changes, write.prune_changes),
     }
     for name, (before, delete) in steps.items():
         deleted[name] = 0

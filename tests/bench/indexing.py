@@ -27,7 +27,7 @@ from app.core.settings import overridden
 from app.documents.accept import batch
 from app.documents.jobs import BatchDocuments
 from app.jobs.ledger.enqueue import enqueue
-from app.search.embed import embedder
+from app.search.embedders import embedder
 from tests.bench.table import Row, quantile
 from tests.support.desk import TENANT, Desk
 from tests.support.shared import BESIDE

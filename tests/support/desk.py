@@ -23,13 +23,13 @@ from app.jobs.ledger.claims import Claim, End
 from app.jobs.ledger.enqueue import enqueue
 from app.jobs.models import JobRow
 from app.jobs.worker.progress import Progress, Teller
-from app.search import query
-from app.search.embed import Vectors, close_embedder, embedder
-from app.search.engines.opening import engine
-from app.search.generations import followed
+from app.search.embedders import Vectors, close_embedder, embedder
+from app.search.engine import engine
+from app.search.index.generations import followed
+from app.search.index.verify import verify
 from app.search.jobs import FollowIndex, VerifyIndex
-from app.search.question import Question
-from app.search.verify import verify
+from app.search.query import search as query
+from app.search.query.question import Question
 
 TENANT = "default"
 T = TypeVar("T")

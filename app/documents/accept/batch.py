@@ -40,8 +40,8 @@ from app.documents.models import BatchLine, Document, DocumentVersion
 from app.jobs.ledger import claims
 from app.jobs.ledger.claims import Claim
 from app.jobs.worker.progress import Progress
-from app.search.embed import embedder
-from app.search.vectors import make
+from app.search.embedders import embedder
+from app.search.index.chunk_vectors import make
 
 LINES_AT_ONCE = 50
 LONGEST_LINE = 10 * 1024 * 1024

@@ -9,8 +9,8 @@ from typing import Any
 
 from app.core import clock
 from app.documents.accept.uploads import Original
-from app.search.index import NewChunk
-from app.search.vectors import Made
+from app.search.index.chunk_vectors import Made
+from app.search.index.write import NewChunk
 
 
 @dataclass(slots=True)

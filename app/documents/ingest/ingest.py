@@ -32,11 +32,11 @@ from app.jobs.ledger import claims
 from app.jobs.ledger.claims import Claim
 from app.jobs.sandbox import call
 from app.jobs.worker.progress import Progress
-from app.search import generations
-from app.search.analyzer import packed_terms
-from app.search.embed import embedder
-from app.search.index import NewChunk, pack_terms, replace_document
-from app.search.vectors import make
+from app.search.embedders import embedder
+from app.search.index import generations
+from app.search.index.chunk_vectors import make
+from app.search.index.write import NewChunk, pack_terms, replace_document
+from app.search.text.analyzer import packed_terms
 
 EXTRACT_LIMIT_S = 60.0
 EXTRACT_FILE = "app.documents.extract.file:extract_file"

@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 
 from app.documents.ingest.draft import Draft, result_of
 from app.documents.models import Document, DocumentVersion
-from app.search import generations
+from app.search.index import generations
 from app.search.models import Chunk, vector_of
 
 # Of Firecrawl's metadata.

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from app.documents.ingest.chunk import SECTION_CHARACTERS, Chunker, chunker
 from app.documents.text import clean
-from app.search.embed import embedder
+from app.search.embedders import embedder
 
 BLOCKS = st.sampled_from(
     ["# One", "## Two", "### Three", "Some words stand here.", "- a\n- b", "```\n# no heading\n```", "",

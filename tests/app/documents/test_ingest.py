@@ -9,7 +9,7 @@ from app.core.errors import Cancelled, Conflict, InvalidInput, NotFound, Stale
 from app.documents import catalog
 from app.documents.models import Document, DocumentVersion
 from app.jobs.ledger import claims, timers
-from app.search.engines.face import Filters
+from app.search.engines.base import Filters
 from app.search.models import Change, Chunk
 from tests.support.desk import TENANT, Desk
 

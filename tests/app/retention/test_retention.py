@@ -35,7 +35,7 @@ from app.metrics.requests import Timing
 from app.retention.checking import check_ledger
 from app.retention.policy import Policy
 from app.retention.sweep import delete_before, delete_jobs, sweep
-from app.search.index import touch_document
+from app.search.index.write import touch_document
 from app.search.models import Change
 from app.tenants import audit
 from app.tenants.models import AuditEntry

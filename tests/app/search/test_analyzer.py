@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.search.analyzer import (
+from app.search.text.analyzer import (
     pack,
     packed_terms,
     query_terms,

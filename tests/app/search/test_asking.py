@@ -9,8 +9,8 @@ import sqlalchemy as sa
 
 from app.core.errors import InvalidInput
 from app.documents.models import DocumentVersion
-from app.search import operators, query
-from app.search.engines.face import Filters
+from app.search.engines.base import Filters
+from app.search.query import operators, search
 from tests.support.desk import Desk, on_a_loop
 
 
@@ -141,13 +141,13 @@ def test_an_answer_says_what_it_has_read(desk: Desk) -> None:
 
 def test_similar_documents(filled: Desk) -> None:
     """By the meaning of all its chunks, without itself; what is not searched any more has none."""
-    found = on_a_loop(query.similar("default", 1, limit=3))
+    found = on_a_loop(search.similar("default", 1, limit=3))
     assert len(found) == 3 and found[0]["url"].endswith(("/2", "/3"))
     assert all(hit["document_id"] != "1" for hit in found)
     filled.delete("2")
-    assert "2" not in {hit["document_id"] for hit in on_a_loop(query.similar("default", 1, limit=10))}
-    assert on_a_loop(query.similar("default", 2, limit=3)) == []
-    assert on_a_loop(query.similar("other", 1, limit=3)) == []
+    assert "2" not in {hit["document_id"] for hit in on_a_loop(search.similar("default", 1, limit=10))}
+    assert on_a_loop(search.similar("default", 2, limit=3)) == []
+    assert on_a_loop(search.similar("other", 1, limit=3)) == []
 
 
 def test_deep_pages_end(filled: Desk) -> None:

@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rank_bm25 import BM25Okapi
 
-from app.search.analyzer import pack, term_hash
-from app.search.bm25 import Bm25
+from app.search.engines.memory.bm25 import Bm25
+from app.search.text.analyzer import pack, term_hash
 
 TERMS = st.integers(0, 12).map(lambda n: term_hash(f"term{n}"))
 DOCUMENTS = st.lists(TERMS, min_size=0, max_size=12)

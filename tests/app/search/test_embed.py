@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from app.search.embed import embedder
+from app.search.embedders import embedder
 from tests.support.desk import encode
 
 ROOT = Path(__file__).parents[3]

@@ -12,7 +12,7 @@ import pytest
 from app.core.db import database
 from app.core.errors import ConfigError, Unavailable
 from app.core.settings import get_settings
-from app.search.embed import embedder
+from app.search.embedders import embedder
 from tests.support.databases import SettingsEnv
 from tests.support.desk import Desk, encode
 from tests.support.embeddings_player import Player

@@ -17,12 +17,12 @@ from sqlalchemy.orm import Session
 from app.core import clock
 from app.core.errors import InvalidInput
 from app.documents import catalog
-from app.search.engines.embedded import EmbeddedEngine, Follower
-from app.search.engines.face import Ask, Filters, Model
-from app.search.engines.reading import counter
-from app.search.index import prune_changes, touch_document
+from app.search.engines.base import Ask, Filters, Model
+from app.search.engines.memory.engine import EmbeddedEngine, Follower
+from app.search.engines.source import counter
+from app.search.index.write import prune_changes, touch_document
 from app.search.models import Change
-from app.search.question import LONGEST_QUERY, Question
+from app.search.query.question import LONGEST_QUERY, Question
 from tests.support.desk import TENANT, Desk, encode
 
 WORDS = ["mill", "wheel", "water", "sluice", "gate", "heron", "reed", "stone", "flour", "axle", "bank", "stream"]

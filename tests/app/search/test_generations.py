@@ -18,7 +18,7 @@ from app.jobs.definition import Job
 from app.jobs.ledger import claims, timers
 from app.jobs.ledger.enqueue import enqueue
 from app.jobs.worker.progress import Progress, Teller
-from app.search import change_model, generations, vectors
+from app.search.index import chunk_vectors, generations, model_switch
 from app.search.jobs import BuildGeneration, CompareGenerations, DropGeneration, SwapGeneration
 from app.search.models import Chunk, ChunkVector
 from tests.support.databases import SettingsEnv
@@ -59,13 +59,13 @@ def _run(desk: Desk, job: Job) -> dict[str, Any]:
 async def _work(job: Job, progress: Progress) -> dict[str, Any]:
     match job:
         case BuildGeneration():
-            return await change_model.build(progress)
+            return await model_switch.build(progress)
         case CompareGenerations():
-            return await change_model.compare(job, progress)
+            return await model_switch.compare(job, progress)
         case SwapGeneration():
-            return await change_model.swap(job, progress)
+            return await model_switch.swap(job, progress)
         case DropGeneration():
-            return await change_model.drop(job.name, progress)
+            return await model_switch.drop(job.name, progress)
     raise AssertionError(job)
 
 
@@ -135,24 +135,24 @@ def test_what_cannot_be_done_is_said(player: Player, desk: Desk, settings_env: S
 
 def test_a_build_that_was_interrupted_goes_on(player: Player, desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     """Killed after a batch: half of it is not swapped to, the next run makes the rest, a late twin writes nothing."""
-    monkeypatch.setattr(change_model, "CHUNKS_AT_ONCE", 2)
+    monkeypatch.setattr(model_switch, "CHUNKS_AT_ONCE", 2)
     for n in range(6):
         desk.put(f"mill number {n}", external_id=str(n))
     progress = _ask(desk, BuildGeneration())
     player.wrong = lambda texts: (500, b"gone", {}) if len(player.batches) > 1 else None
     with pytest.raises(Unavailable):
-        on_a_loop(change_model.build(progress))
+        on_a_loop(model_switch.build(progress))
     assert _beside(desk) == 2
     player.wrong = lambda texts: None
     with pytest.raises(Conflict, match="not built"):
         _run(desk, SwapGeneration(name=NEXT))
     desk.db.transaction(claims.free, desk.worker_id, "gone")
     with pytest.raises(Stale):
-        on_a_loop(change_model.build(Progress(progress.claim, Teller(lambda claim, snapshot: None))))
+        on_a_loop(model_switch.build(Progress(progress.claim, Teller(lambda claim, snapshot: None))))
     again = desk.claim(progress.claim.id)
-    assert on_a_loop(change_model.build(again))["embedded"] == 4
+    assert on_a_loop(model_switch.build(again))["embedded"] == 4
     assert _beside(desk) == 6
-    assert on_a_loop(change_model.build(again))["embedded"] == 0  # twice is once
+    assert on_a_loop(model_switch.build(again))["embedded"] == 0  # twice is once
 
 
 def test_a_cancelled_build_changes_nothing_that_is_searched(player: Player, desk: Desk) -> None:
@@ -160,7 +160,7 @@ def test_a_cancelled_build_changes_nothing_that_is_searched(player: Player, desk
     progress = _ask(desk, BuildGeneration())
     desk.db.transaction(timers.cancel, TENANT, progress.claim.id)
     with pytest.raises(Cancelled):
-        on_a_loop(change_model.build(progress))
+        on_a_loop(model_switch.build(progress))
     assert _searched(desk) == FIRST and _beside(desk) == 0
 
 
@@ -187,7 +187,7 @@ def test_a_page_embedded_before_a_swap_is_not_written_without_the_searched_vecto
     draft = Draft(text="a heron", fields=dict(version.fields), language="en")
     cut(draft)
     player.wrong = lambda texts: (500, b"away", {})
-    draft.made = on_a_loop(vectors.make([], {chunk.text_hash: chunk.searched for chunk in draft.chunks}))
+    draft.made = on_a_loop(chunk_vectors.make([], {chunk.text_hash: chunk.searched for chunk in draft.chunks}))
     player.wrong = lambda texts: None
     _run(desk, SwapGeneration(name=NEXT))
     with pytest.raises(Unavailable, match="model"):

@@ -7,8 +7,8 @@ from __future__ import annotations
 import pytest
 
 from app.core.db import Database
-from app.search.analyzer import fold, stems
-from app.search.stopwords import STOP_WORDS
+from app.search.text.analyzer import fold, stems
+from app.search.text.stopwords import STOP_WORDS
 from tests.support.desk import Desk
 
 # By language: a text, queries that find it, and some that must not.

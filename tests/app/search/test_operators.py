@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from app.search.operators import Asked, parse
+from app.search.query.operators import Asked, parse
 
 
 @pytest.mark.parametrize(

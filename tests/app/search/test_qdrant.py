@@ -15,11 +15,11 @@ from app.core.db import database
 from app.core.errors import Cancelled, Later, Rejected, Stale, Unavailable
 from app.jobs.ledger import claims, timers
 from app.jobs.worker.progress import Progress, Teller
-from app.search import query
-from app.search.engines.opening import engine
-from app.search.generations import active
-from app.search.index import force_rebuild, prune_changes
+from app.search.engine import engine
+from app.search.index.generations import active
+from app.search.index.write import force_rebuild, prune_changes
 from app.search.jobs import FollowIndex
+from app.search.query import search
 from tests.support.databases import SettingsEnv
 from tests.support.desk import TENANT, Desk, on_a_loop, open_job
 from tests.support.qdrant import QdrantServer
@@ -62,8 +62,8 @@ def test_a_lost_index_is_built_anew(desk: Desk, shared_qdrant: QdrantServer) -> 
 
 def test_nothing_indexed_is_no_fault(desk: Desk) -> None:
     assert desk.find("anything")["total"] == 0
-    assert on_a_loop(query.stats(TENANT)).documents == 0
-    assert on_a_loop(query.similar(TENANT, 1, limit=3)) == []
+    assert on_a_loop(search.stats(TENANT)).documents == 0
+    assert on_a_loop(search.similar(TENANT, 1, limit=3)) == []
 
 
 def test_a_rebuild_serves_the_old_index_until_the_new_one_is_whole(desk: Desk, shared_qdrant: QdrantServer) -> None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.search.analyzer import query_terms
-from app.search.snippets import LENGTH, snippet
+from app.search.text.analyzer import query_terms
+from app.search.text.snippets import LENGTH, snippet
 
 FILLER = "Lorem ipsum dolor sit amet consectetur. " * 20
 

@@ -6,8 +6,8 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from app.search.embed import Vectors
-from app.search.engines.vectors import LARGE, VectorRows
+from app.search.embedders import Vectors
+from app.search.engines.memory.vectors import LARGE, VectorRows
 
 
 def _rows(count: int, dimension: int) -> Vectors:

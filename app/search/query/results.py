@@ -8,10 +8,10 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from app.search.all_chunks import place_of
-from app.search.engines.face import Found, Hit
+from app.search.engines.base import Found, Hit
 from app.search.models import Chunk, document
-from app.search.snippets import snippet
+from app.search.query.all_chunks import place_of
+from app.search.text.snippets import snippet
 
 _DOCUMENT = (
     "url", "canonical_url", "domain", "title", "description", "language", "country", "is_mobile", "tags", "metadata",

@@ -20,15 +20,15 @@ from app.clients.qdrant import close_qdrant
 from app.core.db import read
 from app.core.errors import InvalidInput, NotFound, Unavailable
 from app.jobs.worker.progress import Progress
-from app.search.analyzer import query_terms, word_variants
-from app.search.engines import qdrant_points as shape
+from app.search.engines.base import MOST_LANGUAGES, Ask, Found, Held, Hit, Lag, Model, Size
 from app.search.engines.best_chunk import ranked_chunks
-from app.search.engines.face import MOST_LANGUAGES, Ask, Found, Held, Hit, Lag, Model, Size
-from app.search.engines.qdrant_building import Building
-from app.search.engines.qdrant_follow import follow
-from app.search.engines.qdrant_place import Conditions, Place, Scores, name_of
+from app.search.engines.qdrant import points as shape
+from app.search.engines.qdrant.follower import follow
+from app.search.engines.qdrant.reader import Conditions, Place, Scores, name_of
+from app.search.engines.qdrant.writer import Building
 from app.search.engines.ranking import Order, Ranking
-from app.search.engines.reading import counter, lag
+from app.search.engines.source import counter, lag
+from app.search.text.analyzer import query_terms, word_variants
 
 K = TypeVar("K")
 T = TypeVar("T")

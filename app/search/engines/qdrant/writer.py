@@ -11,10 +11,10 @@ from qdrant_client import models
 from app.clients.qdrant import SCHEMA_TIMEOUT_S, WRITE_TIMEOUT_S, qdrant
 from app.core.errors import NotFound
 from app.core.settings import get_settings
-from app.search.engines import qdrant_points as shape
-from app.search.engines.face import Model
-from app.search.engines.qdrant_place import Place, name_of
-from app.search.engines.reading import IndexedDocument
+from app.search.engines.base import Model
+from app.search.engines.qdrant import points as shape
+from app.search.engines.qdrant.reader import Place, name_of
+from app.search.engines.source import IndexedDocument
 
 # A body may have 32 MiB; a point of 1,024 numbers is some 20 KB of JSON.
 POINTS_AT_ONCE = 256

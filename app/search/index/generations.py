@@ -16,8 +16,8 @@ from sqlalchemy.orm import Session
 from app.core import clock
 from app.core.db import after_commit, database, read
 from app.core.errors import Conflict, NotFound
-from app.search.embed import Embedder, embedder, next_embedder
-from app.search.engines.face import Model
+from app.search.embedders import Embedder, embedder, next_embedder
+from app.search.engines.base import Model
 from app.search.models import ChunkVector, IndexGeneration
 
 # building: some chunks have no vector of it yet; ready: all have; active: it is searched; kept: it was.

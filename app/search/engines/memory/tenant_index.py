@@ -11,16 +11,16 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from app.search.analyzer import query_terms, word_variants
-from app.search.bm25 import Bm25
-from app.search.embed import Vectors
+from app.search.embedders import Vectors
+from app.search.engines.base import MOST_LANGUAGES, Ask, Filters, Found, Held, Hit
 from app.search.engines.best_chunk import BestChunk
-from app.search.engines.columns import NO_DATE, Coded, Facets
-from app.search.engines.face import MOST_LANGUAGES, Ask, Filters, Found, Held, Hit
+from app.search.engines.memory.bm25 import Bm25
+from app.search.engines.memory.columns import NO_DATE, Coded, Facets
+from app.search.engines.memory.growable_array import Growing
+from app.search.engines.memory.vectors import VectorRows
 from app.search.engines.ranking import Order, Ranking
-from app.search.engines.reading import IndexedDocument
-from app.search.engines.vectors import VectorRows
-from app.search.growing import Growing
+from app.search.engines.source import IndexedDocument
+from app.search.text.analyzer import query_terms, word_variants
 
 Bools = npt.NDArray[np.bool_]
 Floats = npt.NDArray[np.float64]

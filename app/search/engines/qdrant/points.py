@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 from qdrant_client import models
 
-from app.search.analyzer import region_free, unpack
-from app.search.engines.face import Ask, Facet, Filters
-from app.search.engines.reading import IndexedDocument
+from app.search.engines.base import Ask, Facet, Filters
+from app.search.engines.source import IndexedDocument
+from app.search.text.analyzer import region_free, unpack
 
 MARKER = 0
 K1, B = 1.5, 0.75

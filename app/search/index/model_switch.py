@@ -19,11 +19,11 @@ from app.core.errors import InvalidInput, NotFound
 from app.jobs.ledger import claims
 from app.jobs.ledger.claims import Claim
 from app.jobs.worker.progress import Progress
-from app.search import generations
-from app.search.embed import next_embedder
-from app.search.engines.face import Ask, Found, Model
-from app.search.engines.opening import engine
-from app.search.index import NewChunk, pack_vectors, touch_document
+from app.search.embedders import next_embedder
+from app.search.engine import engine
+from app.search.engines.base import Ask, Found, Model
+from app.search.index import generations
+from app.search.index.write import NewChunk, pack_vectors, touch_document
 from app.search.jobs import CompareGenerations, SwapGeneration
 from app.search.models import Chunk, ChunkVector, IndexGeneration, document
 

@@ -8,10 +8,10 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
+from app.search.engines.base import Ask
 from app.search.engines.best_chunk import ranked_chunks
-from app.search.engines.face import Ask
 from app.search.models import Chunk
-from app.search.snippets import snippet
+from app.search.text.snippets import snippet
 
 # Of one document.
 MOST_CHUNKS = 20

@@ -9,8 +9,8 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from app.search.embed import Vectors
-from app.search.growing import Growing
+from app.search.embedders import Vectors
+from app.search.engines.memory.growable_array import Growing
 
 LARGE = 50_000
 LEAST_CANDIDATES = 4_000

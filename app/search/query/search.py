@@ -14,19 +14,19 @@ from app.core.db import read
 from app.core.errors import NotFound, OutsideError
 from app.core.logging import get_logger
 from app.core.settings import get_settings
-from app.search import operators
-from app.search.all_chunks import add_chunks
-from app.search.analyzer import without_stop_words
-from app.search.embed import Vectors
-from app.search.engines.face import Ask, Filters, Found, Mode, Model, Size
-from app.search.engines.opening import engine
-from app.search.generations import active, embedder_of
-from app.search.operators import Asked
-from app.search.phrases import MOST_CANDIDATES, with_phrases
-from app.search.question import Question, checked, cursor, opened
-from app.search.results import results
-from app.search.similar import mean_vector
-from app.search.typos import corrected
+from app.search.embedders import Vectors
+from app.search.engine import engine
+from app.search.engines.base import Ask, Filters, Found, Mode, Model, Size
+from app.search.index.generations import active, embedder_of
+from app.search.query import operators
+from app.search.query.all_chunks import add_chunks
+from app.search.query.operators import Asked
+from app.search.query.question import Question, checked, cursor, opened
+from app.search.query.results import results
+from app.search.query.similar import mean_vector
+from app.search.text.analyzer import without_stop_words
+from app.search.text.phrases import MOST_CANDIDATES, with_phrases
+from app.search.text.typos import corrected
 
 log = get_logger(__name__)
 

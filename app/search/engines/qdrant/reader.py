@@ -12,9 +12,9 @@ from qdrant_client import models
 
 from app.clients.qdrant import qdrant
 from app.core.settings import get_settings
-from app.search.embed import Vectors
-from app.search.engines import qdrant_points as shape
-from app.search.engines.face import FACET_VALUES, Facet, Held, Model
+from app.search.embedders import Vectors
+from app.search.engines.base import FACET_VALUES, Facet, Held, Model
+from app.search.engines.qdrant import points as shape
 
 Scores = dict[int, float]
 Conditions = list[Any]

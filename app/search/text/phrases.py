@@ -8,8 +8,8 @@ from collections.abc import Callable, Sequence
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from app.search.analyzer import fold, has_cjk, words
 from app.search.models import document, document_version
+from app.search.text.analyzer import fold, has_cjk, words
 
 # So many documents are looked into for a phrase, those with the best keyword score.
 MOST_CANDIDATES = 5_000

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass
 
-from app.search.analyzer import stems, term_hash, words
+from app.search.text.analyzer import stems, term_hash, words
 
 LENGTH = 240
 

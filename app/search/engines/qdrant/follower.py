@@ -17,11 +17,11 @@ from app.core.errors import Later, NotFound, Unavailable
 from app.core.logging import get_logger
 from app.jobs.ledger import claims
 from app.jobs.worker.progress import Progress
-from app.search.analyzer import unpack
-from app.search.engines.face import Model
-from app.search.engines.qdrant_building import Building
-from app.search.engines.reading import IndexedDocument, changed, counter, documents
+from app.search.engines.base import Model
+from app.search.engines.qdrant.writer import Building
+from app.search.engines.source import IndexedDocument, changed, counter, documents
 from app.search.models import Chunk, document
+from app.search.text.analyzer import unpack
 
 DOCUMENTS_AT_ONCE = 100
 CHANGES_AT_ONCE = 200

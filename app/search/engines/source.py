@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from app.core import clock
-from app.search.engines.face import Lag
+from app.search.engines.base import Lag
 from app.search.models import Change, ChangeCounter, Chunk, document, vector_of
 
 ROWS_AT_ONCE = 2_000

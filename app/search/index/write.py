@@ -15,10 +15,10 @@ from app.core import clock
 from app.core.settings import get_settings
 from app.jobs.ledger.enqueue import enqueue
 from app.jobs.schedules.store import DEFAULT_TENANT
-from app.search.analyzer import packed_terms, primary
-from app.search.embed import Vectors
+from app.search.embedders import Vectors
 from app.search.jobs import FollowIndex
 from app.search.models import Change, ChangeCounter, Chunk, ChunkVector, vector_of
+from app.search.text.analyzer import packed_terms, primary
 
 COUNTER = 1
 ROWS_AT_ONCE = 500

@@ -17,9 +17,9 @@ from app.core import clock
 from app.core.db import read
 from app.core.logging import get_logger
 from app.jobs.worker.progress import Progress
-from app.search.engines.face import Ask, Found, Held, Lag, Model, Size
-from app.search.engines.memory import MemoryIndex
-from app.search.engines.reading import changed, counter, documents
+from app.search.engines.base import Ask, Found, Held, Lag, Model, Size
+from app.search.engines.memory.tenant_index import MemoryIndex
+from app.search.engines.source import changed, counter, documents
 
 T = TypeVar("T")
 

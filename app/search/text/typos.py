@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 
-from app.search.analyzer import primary, word_variants, words
-from app.search.stopwords import STOP_WORDS
+from app.search.text.analyzer import primary, word_variants, words
+from app.search.text.stopwords import STOP_WORDS
 
 SHORTEST = 4
 LONGEST = 24

@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from app.core.db import read
 from app.core.errors import NotFound, OutsideError, Unavailable
 from app.core.logging import get_logger
-from app.search import generations
-from app.search.engines.face import Model
-from app.search.index import kept_vectors, pack_vectors
+from app.search.engines.base import Model
+from app.search.index import generations
+from app.search.index.write import kept_vectors, pack_vectors
 
 EMBED_AT_ONCE = 64
 

@@ -13,13 +13,13 @@ from app.core.db import in_transaction, read
 from app.jobs.ledger import claims
 from app.jobs.ledger.claims import Claim
 from app.jobs.worker.progress import Progress
-from app.search.analyzer import unpack
-from app.search.engines.face import Engine, Held, Model
-from app.search.engines.opening import engine
-from app.search.engines.reading import counter, documents
-from app.search.generations import active
-from app.search.index import touch_document
+from app.search.engine import engine
+from app.search.engines.base import Engine, Held, Model
+from app.search.engines.source import counter, documents
+from app.search.index.generations import active
+from app.search.index.write import touch_document
 from app.search.models import document
+from app.search.text.analyzer import unpack
 
 DOCUMENTS_AT_ONCE = 200
 # An index that follows is behind for a moment: what differs is looked at again so often before it is told.

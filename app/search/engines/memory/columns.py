@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from app.search.analyzer import region_free
-from app.search.engines.face import FACET_VALUES, Facet
-from app.search.growing import Growing
+from app.search.engines.base import FACET_VALUES, Facet
+from app.search.engines.memory.growable_array import Growing
+from app.search.text.analyzer import region_free
 
 NO_DATE = float("-inf")
 

@@ -19,8 +19,8 @@ import numpy as np
 import numpy.typing as npt
 import Stemmer
 
-from app.search.light_stems import arabic, hebrew
-from app.search.stopwords import STOP_WORDS
+from app.search.text.light_stems import arabic, hebrew
+from app.search.text.stopwords import STOP_WORDS
 
 DEFAULT_LANGUAGE = "en"
 LONGEST_WORD = 64

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 
 from app.core.errors import InvalidInput
-from app.search.engines.face import DEFAULT_FUSION, Facet, Filters, Fusion, Hit, Mode
+from app.search.engines.base import DEFAULT_FUSION, Facet, Filters, Fusion, Hit, Mode
 
 LONGEST_QUERY = 4096
 LARGEST_PAGE = 100

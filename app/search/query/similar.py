@@ -6,8 +6,8 @@ import numpy as np
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from app.search.embed import Vectors
-from app.search.engines.face import Model
+from app.search.embedders import Vectors
+from app.search.engines.base import Model
 from app.search.models import Chunk, vector_of
 
 # Of a long document the beginning says enough.

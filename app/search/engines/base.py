@@ -10,7 +10,7 @@ from typing import Any, Literal, Protocol, TypeVar
 from sqlalchemy.orm import Session
 
 from app.jobs.worker.progress import Progress
-from app.search.embed import Vectors
+from app.search.embedders import Vectors
 
 Mode = Literal["hybrid", "semantic", "keyword"]
 Fusion = Literal["relative", "rrf"]

@@ -14,8 +14,8 @@ import numpy as np
 import numpy.typing as npt
 from rank_bm25 import BM25Okapi
 
-from app.search.analyzer import unpack
-from app.search.growing import Growing
+from app.search.engines.memory.growable_array import Growing
+from app.search.text.analyzer import unpack
 
 Slots = npt.NDArray[np.int32]
 Floats = npt.NDArray[np.float64]
