@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 from app.api.deps import Identity, Page, Paging, Reader
 from app.api.intake import last_id
 from app.core.db import read
-from app.sources import crawls
+from app.sources.crawls import crawls
 
 router = APIRouter(prefix="/api/metrics/crawls", tags=["intake"])
 

@@ -17,9 +17,9 @@ from app.core.errors import Conflict
 from app.documents import collections, urls
 from app.jobs.idempotency import Answer
 from app.jobs.ledger.enqueue import enqueue
-from app.sources import crawls
-from app.sources.crawl_jobs import MOST_PAGES, Crawl, Pattern
-from app.sources.fetch import target as fetchable
+from app.sources.crawls import crawls
+from app.sources.crawls.jobs import MOST_PAGES, Crawl, Pattern
+from app.sources.fetching.page_text import target as fetchable
 
 router = APIRouter(prefix="/api/crawls", tags=["intake"])
 

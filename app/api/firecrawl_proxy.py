@@ -21,7 +21,7 @@ from app.core import http
 from app.core.errors import OutsideError
 from app.core.logging import get_logger
 from app.core.settings import get_settings
-from app.sources import passing
+from app.sources.scraping import proxy
 
 log = get_logger(__name__)
 
@@ -76,7 +76,7 @@ RunId = Annotated[str, Path(pattern=r"^[A-Za-z0-9_-]{1,255}$")]
 async def start(request: Request, caller: PassingCaller) -> Response:
     """Passed on; a run that it begins is recorded, and `_webhook_meta` in the answer says so."""
     body = await request.body()
-    begun = passing.Start.of(caller.tenant, STARTS[_route(request).removeprefix("/v2")], body)
+    begun = proxy.Start.of(caller.tenant, STARTS[_route(request).removeprefix("/v2")], body)
     response = await _ask(request, _route(request), body)
     if isinstance(response, Response):
         return response
@@ -102,7 +102,7 @@ async def cancel(request: Request, caller: PassingCaller, run_id: RunId) -> Resp
         return response
     answer = await _held(request, response, None)
     if response.is_success:
-        await passing.cancelled(caller.tenant, run_id, bytes(answer.body))
+        await proxy.cancelled(caller.tenant, run_id, bytes(answer.body))
     return answer
 
 
@@ -131,7 +131,7 @@ async def _ask(request: Request, path: str, body: bytes) -> http.Response | Resp
     query: bytes = request.scope["query_string"]
     target = path + ("?" + quote(query, safe=string.punctuation) if query else "")
     limit_s = get_settings().firecrawl_proxy_timeout_s
-    headers = passing.headers_there((name.lower(), value) for name, value in request.headers.items())
+    headers = proxy.headers_there((name.lower(), value) for name, value in request.headers.items())
     try:
         async with asyncio.timeout(limit_s):
             answer = await firecrawl.firecrawl().forward(request.method, target, headers, body, limit_s)
@@ -142,7 +142,7 @@ async def _ask(request: Request, path: str, body: bytes) -> http.Response | Resp
     return answer
 
 
-async def _held(request: Request, response: http.Response, begun: passing.Start | None) -> Response:
+async def _held(request: Request, response: http.Response, begun: proxy.Start | None) -> Response:
     """The whole answer, of which a run that it tells of is recorded."""
     try:
         async with asyncio.timeout(get_settings().firecrawl_proxy_timeout_s):
@@ -152,7 +152,7 @@ async def _held(request: Request, response: http.Response, begun: passing.Start 
     finally:
         await response.aclose()
     if begun is not None and response.is_success:
-        body = await passing.recorded(begun, body)
+        body = await proxy.recorded(begun, body)
     return _with_headers(Response(body, response.status_code), response)
 
 
@@ -169,7 +169,7 @@ async def _passed(request: Request, response: http.Response) -> Response:
 
 def _with_headers(answer: Response, response: http.Response) -> Response:
     given = ((name.decode("latin-1").lower(), value.decode("latin-1")) for name, value in response.headers.raw)
-    pairs = passing.headers_back(given)
+    pairs = proxy.headers_back(given)
     answer.raw_headers += [(name.encode("latin-1"), value.encode("latin-1")) for name, value in pairs]
     return answer
 

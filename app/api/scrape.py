@@ -16,8 +16,8 @@ from app.api.errors import problem
 from app.clients.firecrawl_errors import PageFault, TimedOut
 from app.core.errors import InvalidInput
 from app.documents import urls
-from app.sources import scrape_batch
-from app.sources.scrape import Handling, Wish, scrape
+from app.sources.scraping import batch
+from app.sources.scraping.scrape import Handling, Wish, scrape
 
 router = APIRouter(prefix="/api", tags=["intake"])
 
@@ -141,7 +141,7 @@ async def scrape_now(request: Request, caller: Caller, body: ScrapeRequest) -> R
 async def _done(tenant: str, body: ScrapeRequest) -> dict[str, Any]:
     if body.command == "start":
         wish = body.wish()
-        return await (scrape(tenant, wish) if body.urls is None else scrape_batch.start(body.urls, wish))
+        return await (scrape(tenant, wish) if body.urls is None else batch.start(body.urls, wish))
     assert body.job_id is not None
-    commands = {"status": scrape_batch.status, "cancel": scrape_batch.cancel, "errors": scrape_batch.errors}
+    commands = {"status": batch.status, "cancel": batch.cancel, "errors": batch.errors}
     return await commands[body.command](body.job_id)

@@ -16,8 +16,8 @@ from app.core.sqlrows import storable
 from app.documents import catalog, versions
 from app.documents.models import Document
 from app.documents.versions import Text
-from app.sources import changes
-from app.sources.changes import Wanted
+from app.sources.changes import changes
+from app.sources.changes.changes import Wanted
 from app.tenants import scopes
 
 router = APIRouter(prefix="/api", tags=["documents"])

@@ -22,7 +22,7 @@ from app.documents.accept.accept import About, known_id
 from app.documents.models import Document
 from app.jobs.idempotency import Answer
 from app.jobs.ledger.enqueue import enqueue
-from app.sources import watches, watching
+from app.sources.changes import watch_jobs, watches
 from app.sources.jobs import SyncWatches
 from app.sources.models import PageWatch
 from app.sources.pages import accept_page
@@ -81,7 +81,7 @@ async def sync_watches(request: Request, caller: Caller, once: OnceOnly) -> Resp
 async def template(caller: Admin) -> dict[str, Any]:
     """`notification_urls`, `notification_body` and `notification_format`, as changedetection.io's API takes them. The
     address holds a token: who has it may tell of changes."""
-    return watching.told()
+    return watch_jobs.told()
 
 
 @router.delete("/watches/{document_id}", summary="Watch a page no more", status_code=202)

@@ -16,8 +16,8 @@ from app.core import logging
 from app.core.db import Database, close_database, database
 from app.core.errors import AppError, ConfigError, NotFound, Unavailable
 from app.core.schema import current, head
-from app.sources.import_pulse import Counts, Move, Report
-from app.sources.pulse_database import PulseDatabase
+from app.sources.pulse.database import PulseDatabase
+from app.sources.pulse.import_pulse import Counts, Move, Report
 from app.tenants import directory
 
 # How many of a kind are shown to a person; JSON has all.
