@@ -1,6 +1,6 @@
 """supervisord in this process; what the minder left behind is its last line, and then its exit code is 1.
 
-`python -m app.cli.processes.supervisor json|console FAULT-FILE CONFIGURATION`. On its own supervisord always ends with 0.
+`python -m app.cli.processes.supervisor json|console FAULT-FILE CONFIGURATION`. supervisord itself always ends with 0.
 """
 
 from __future__ import annotations
