@@ -34,7 +34,7 @@ from app.jobs.sandbox.child import prctl
 from app.jobs.sandbox.job_log import JobLog
 from app.jobs.worker.middleware.cancellation import cancel
 from app.jobs.worker.process import EXIT_SOFTWARE, WorkerProcess
-from app.sources import connections
+from app.sources.fetching import connections
 
 EXIT_CONFIG = 2
 WAIT_S = 1.0

@@ -24,8 +24,8 @@ from app.jobs.worker.progress import Progress
 from app.metrics.models import OperationMetric, RequestMetric
 from app.retention.policy import Policy
 from app.search.index import write
-from app.sources.intake import named_blobs
 from app.sources.models import ChangeEvent, Delivery, ScrapedPage
+from app.sources.webhooks.deliveries import named_blobs
 from app.tenants.models import AuditEntry
 
 BATCH = 500

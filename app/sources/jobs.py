@@ -8,7 +8,7 @@ from app.documents.accept.accept import About
 from app.documents.ingest.operations import note_end
 from app.documents.jobs import STAGES
 from app.jobs.definition import Debounce, Job
-from app.sources import changes
+from app.sources.changes import changes
 
 
 class ScanFolder(

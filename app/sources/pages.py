@@ -20,8 +20,8 @@ from app.jobs.ledger.claims import Claim
 from app.jobs.ledger.enqueue import enqueue
 from app.jobs.models import JobRow
 from app.jobs.worker.progress import Progress
-from app.sources.bring import Brought, bring
-from app.sources.fetch import NotModified, Seen, target
+from app.sources.fetching.fetch_page import Brought, bring
+from app.sources.fetching.page_text import NotModified, Seen, target
 from app.sources.jobs import FetchPage
 
 

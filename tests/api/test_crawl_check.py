@@ -9,7 +9,7 @@ import actors.documents
 import actors.sources  # noqa: F401  the functions that drain() runs
 from app.core import clock
 from app.jobs import testing as jobs
-from app.sources.crawl_jobs import CheckCrawls
+from app.sources.crawls.jobs import CheckCrawls
 from tests.api.conftest import Api
 from tests.api.test_crawls import lite, remote
 from tests.api.test_crawls_by_firecrawl import with_remote

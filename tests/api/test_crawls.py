@@ -15,8 +15,8 @@ from app.core.db import database
 from app.jobs import testing as jobs
 from app.jobs.ledger import claims
 from app.main import create_app
-from app.sources import frontier
-from app.sources.crawl_rules import Rules, as_expression
+from app.sources.crawls import frontier
+from app.sources.crawls.rules import Rules, as_expression
 from app.sources.models import CrawlPage
 from tests.api.conftest import Api, served
 from tests.api.test_intake import SECRET, event, send

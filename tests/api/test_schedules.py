@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from app.cli.commands import app
-from app.cli.exits import Quit
+from app.cli.exit_codes import Quit
+from app.cli.main import app
 from app.core import clock
 from app.core.db import database
 from app.jobs.definition import Job

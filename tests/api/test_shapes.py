@@ -15,8 +15,8 @@ import pytest
 import sqlalchemy as sa
 from fastapi import Body
 
-from app.api.deps import Caller
-from app.api.errors import RateLimited
+from app.api.http.auth import Caller
+from app.api.http.errors import RateLimited
 from app.core import errors
 from app.core.db import database, in_transaction
 from app.jobs.models import JobRow

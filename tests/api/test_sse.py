@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from app.api.sse import KEEP_ALIVE, Client, TenantClient
+from app.api.streams.sse import KEEP_ALIVE, Client, TenantClient
 from app.jobs.events.hub import Hub
 from app.jobs.events.publish import Event as Told
 from app.jobs.events.publish import publish

@@ -16,10 +16,10 @@ from typing import Any
 
 import pytest
 
-from app.cli import exits
-from app.cli.exits import Quit
-from app.cli.place import Place
-from app.cli.server import Server
+from app.cli import exit_codes
+from app.cli.client.http import Server
+from app.cli.client.profiles import Place
+from app.cli.exit_codes import Quit
 from app.jobs.definition import Job
 from app.jobs.models import JobRow
 from tests.api.conftest import Api
@@ -79,16 +79,16 @@ def test_a_profile_names_server_and_key(lite_api: Api, elsewhere: Elsewhere) -> 
         '[profiles.odd]\nurl = "ftp://x"\n'
     )
     assert elsewhere("--profile", "work", "jobs", "list", "--json").json["data"] == []
-    assert elsewhere("jobs", "list", MILLRACE_PROFILE="work").code == exits.OK
-    assert elsewhere("jobs", "list").code == exits.UNREACHABLE
-    assert elsewhere("jobs", "list", MILLRACE_URL=lite_api.url, MILLRACE_API_KEY=API_SECRET).code == exits.OK
+    assert elsewhere("jobs", "list", MILLRACE_PROFILE="work").code == exit_codes.OK
+    assert elsewhere("jobs", "list").code == exit_codes.UNREACHABLE
+    assert elsewhere("jobs", "list", MILLRACE_URL=lite_api.url, MILLRACE_API_KEY=API_SECRET).code == exit_codes.OK
     # A profile without a key does not get the one that belongs to this machine.
-    assert elsewhere("--profile", "bare", "jobs", "list", MILLRACE_API_SECRET=API_SECRET).code == exits.NOT_ALLOWED
+    assert elsewhere("--profile", "bare", "jobs", "list", MILLRACE_API_SECRET=API_SECRET).code == exit_codes.NOT_ALLOWED
     for wrong, said in (("nobody", "bare, odd, usual, work"), ("odd", "http://")):
         ran = elsewhere("--profile", wrong, "jobs", "list")
-        assert (ran.code, said in ran.err, len(ran.err.splitlines())) == (exits.BAD_USE, True, 1)
+        assert (ran.code, said in ran.err, len(ran.err.splitlines())) == (exit_codes.BAD_USE, True, 1)
     elsewhere.file.write_text("profile = ")
-    assert elsewhere("--profile", "work", "jobs", "list").code == exits.BAD_USE
+    assert elsewhere("--profile", "work", "jobs", "list").code == exit_codes.BAD_USE
 
 
 class Moody(ThreadingHTTPServer):
@@ -147,12 +147,12 @@ def test_a_post_without_an_answer_is_sent_again_under_its_key() -> None:
 @pytest.mark.parametrize(
     ("answer", "code", "times"),
     [
-        ((429, {"Retry-After": "3600"}, {}), exits.FAILED, 1),
-        ((409, {}, {"code": "job_state"}), exits.FAILED, 1),
-        ((500, {}, {}), exits.FAILED, 1),
-        ((401, {}, {}), exits.NOT_ALLOWED, 1),
-        ((503, {"Retry-After": "0"}, {}), exits.FAILED, 5),
-        ((HANG_UP, {}, {}), exits.UNREACHABLE, 5),
+        ((429, {"Retry-After": "3600"}, {}), exit_codes.FAILED, 1),
+        ((409, {}, {"code": "job_state"}), exit_codes.FAILED, 1),
+        ((500, {}, {}), exit_codes.FAILED, 1),
+        ((401, {}, {}), exit_codes.NOT_ALLOWED, 1),
+        ((503, {"Retry-After": "0"}, {}), exit_codes.FAILED, 5),
+        ((HANG_UP, {}, {}), exit_codes.UNREACHABLE, 5),
     ],
 )
 def test_an_answer_that_stands_is_not_asked_for_again(answer: Answer, code: int, times: int) -> None:
@@ -171,16 +171,16 @@ def test_many_jobs_are_followed_at_once(lite_api: Api, errand: Make, elsewhere: 
         for number, job in enumerate(jobs):
             move(job, state="failed" if number == 7 else "succeeded", error_type="X" if number == 7 else None)
             tell(job, 100, "end", "failed" if number == 7 else "succeeded")
-        assert process.wait(60) == exits.FAILED, process.tail()
+        assert process.wait(60) == exit_codes.FAILED, process.tail()
     finally:
         process.stop()
     said = process.log.read_text()
     assert all(job.id in said for job in jobs)
     late = elsewhere("jobs", "follow", *ids, "--timeout", "1", **there)
-    assert (late.code, "3 of 3 jobs" in late.err) == (exits.TIMEOUT, True)
+    assert (late.code, "3 of 3 jobs" in late.err) == (exit_codes.TIMEOUT, True)
     lite_api.client.post(f"/api/jobs/{ids[0]}/cancel")
     mixed = elsewhere("jobs", "follow", ids[0], "0198c0de-0000-7000-8000-000000000000", **there)
-    assert (mixed.code, "cancelled" in mixed.out, "not found" in mixed.err) == (exits.NOT_FOUND, True, True)
+    assert (mixed.code, "cancelled" in mixed.out, "not found" in mixed.err) == (exit_codes.NOT_FOUND, True, True)
 
 
 def test_everything_can_be_followed_until_one_has_seen_enough(
@@ -200,15 +200,15 @@ def test_everything_can_be_followed_until_one_has_seen_enough(
             wait_until(partial(_said, process, other.id), what="the end to be told")
         for process in (plain, read):
             process.signal(signal.SIGINT)
-            assert process.wait(20) == exits.INTERRUPTED, process.tail()
+            assert process.wait(20) == exit_codes.INTERRUPTED, process.tail()
             assert job.id not in process.log.read_text()
     finally:
         plain.stop()
         read.stop()
-    assert elsewhere("jobs", "follow", "--all", "--timeout", "0.5", **there).code == exits.OK
-    assert elsewhere("jobs", "follow", **there).code == exits.BAD_USE
-    assert elsewhere("jobs", "follow", "--all", "x", **there).code == exits.BAD_USE
-    assert elsewhere("jobs", "follow", "--all", "--state", "odd", **there).code == exits.BAD_USE
+    assert elsewhere("jobs", "follow", "--all", "--timeout", "0.5", **there).code == exit_codes.OK
+    assert elsewhere("jobs", "follow", **there).code == exit_codes.BAD_USE
+    assert elsewhere("jobs", "follow", "--all", "x", **there).code == exit_codes.BAD_USE
+    assert elsewhere("jobs", "follow", "--all", "--state", "odd", **there).code == exit_codes.BAD_USE
 
 
 class Parcel(Job, kind="tests.cli.parcel", open_to="write"):
@@ -223,7 +223,7 @@ def test_any_open_kind_can_be_started(lite_api: Api, elsewhere: Elsewhere, tmp_p
     listed = elsewhere("kinds", **there)
     assert "tests.cli.parcel" in listed.out and "to: string, weight_g?: integer" in listed.out
     assert elsewhere("kinds", "tests.cli.parcel", "--json", **there).json["schema"]["required"] == ["to"]
-    assert elsewhere("kinds", "nothing", **there).code == exits.NOT_FOUND
+    assert elsewhere("kinds", "nothing", **there).code == exit_codes.NOT_FOUND
     one = ("jobs", "start", "tests.cli.parcel", '{"to": "Oslo"}', "--due", "2199-01-01T00:00:00Z", "--priority", "5")
     started = elsewhere(*one, "--key", "k", "--json", **there).json
     assert (started["kind"], started["state"]) == ("tests.cli.parcel", "scheduled")
@@ -234,7 +234,7 @@ def test_any_open_kind_can_be_started(lite_api: Api, elsewhere: Elsewhere, tmp_p
     assert shown == [{"to": "Rome", "weight_g": 100}, {"to": "Bern", "weight_g": 7}]
     for wrong in ("{", "@nowhere", '{"to": 7}', "7"):
         refused = elsewhere("jobs", "start", "tests.cli.parcel", wrong, **there)
-        assert (refused.code, len(refused.err.splitlines())) == (exits.BAD_USE, 1), refused
-    assert elsewhere("jobs", "start", "nothing", **there).code == exits.BAD_USE
+        assert (refused.code, len(refused.err.splitlines())) == (exit_codes.BAD_USE, 1), refused
+    assert elsewhere("jobs", "start", "nothing", **there).code == exit_codes.BAD_USE
     late = elsewhere("jobs", "start", "tests.cli.parcel", '{"to": "Oslo"}', "--wait", "--timeout", "0.5", **there)
-    assert late.code == exits.TIMEOUT
+    assert late.code == exit_codes.TIMEOUT

@@ -16,8 +16,8 @@ import pytest
 import typer
 
 from app.__main__ import PROCESSES as WORDS
-from app.cli.commands import app
-from app.cli.completion import PROCESSES, SCRIPTS, tree
+from app.cli.commands.completion import PROCESSES, SCRIPTS, tree
+from app.cli.main import app
 from tests.support.services import missing
 
 TREE = tree(typer.main.get_command(app))

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from app.cli.exits import Quit
-from app.cli.follow import SIGN_OF_LIFE, Event, parse
-from app.cli.index import requests
-from app.cli.search import passage
+from app.cli.client.event_stream import SIGN_OF_LIFE, Event, parse
+from app.cli.commands.index import requests
+from app.cli.commands.search import passage
+from app.cli.exit_codes import Quit
 from tests.support.command import millrace
 from tests.support.processes import Process
 from tests.support.stack import REPOSITORY, Stack

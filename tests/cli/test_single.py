@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from app.cli.minder import Minder, redis_answers
+from app.cli.processes.supervisor_listener import Minder, redis_answers
 from tests.support.command import millrace
 from tests.support.processes import Process, free_port, leftovers
 from tests.support.services import RedisServer

@@ -25,7 +25,7 @@ def warm_up() -> None:
     import app.__main__
     import app.cli
 
-    for module in pkgutil.iter_modules(app.cli.__path__, "app.cli."):
+    for module in pkgutil.walk_packages(app.cli.__path__, "app.cli."):
         importlib.import_module(module.name)
     for name in MORE:
         importlib.import_module(name)

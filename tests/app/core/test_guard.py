@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from app.core.errors import Rejected, Unavailable
 from app.core.guard import Resolver, addresses, is_public, look_up, resolve
-from app.sources.download import target
+from app.sources.fetching.download import target
 from tests.support.databases import SettingsEnv
 
 NOT_PUBLIC = [

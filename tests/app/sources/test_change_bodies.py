@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from app.core import clock
 from app.core.errors import InvalidInput
-from app.sources.change_bodies import SAME_FOR_S, Change, parse
+from app.sources.payloads.change_bodies import SAME_FOR_S, Change, parse
 
 URL = "https://example.org/prices"
 UUID = "9f0d40e2-48b3-429e-ac12-706728affa97"

@@ -20,8 +20,8 @@ from app.documents import catalog
 from app.documents.accept.accept import About
 from app.jobs.ledger import claims, worker_rows
 from app.jobs.worker.progress import Progress, Teller
-from app.sources import connections
-from app.sources.fetch import NotModified, Page, Seen, fetch
+from app.sources.fetching import connections
+from app.sources.fetching.page_text import NotModified, Page, Seen, fetch
 from app.sources.jobs import FetchPage
 from app.sources.pages import accept_page, fetch_and_ingest
 from app.tenants.models import Tenant

@@ -15,10 +15,10 @@ from sqlalchemy.orm import Session
 from app.core.db import Database, database
 from app.documents.models import Document, DocumentVersion
 from app.jobs.models import JobRow
-from app.sources import intake
-from app.sources.intake import Answered
 from app.sources.models import CrawlSession, Delivery
-from app.sources.senders import FIRECRAWL
+from app.sources.webhooks import deliveries
+from app.sources.webhooks.deliveries import Answered
+from app.sources.webhooks.handlers import FIRECRAWL
 from app.tenants.models import Tenant
 from tests.support.databases import SettingsEnv
 from tests.support.sender import event, page_event
@@ -33,10 +33,10 @@ def postgres_db(postgres_url: str, settings_env: SettingsEnv) -> Database:
 
 def _take(db: Database, body: bytes, then: Callable[[], object] = lambda: None) -> Answered:
     """Taken in; `then` is called before the commit."""
-    given = asyncio.run(intake.kept("default", FIRECRAWL, body, None))
+    given = asyncio.run(deliveries.kept("default", FIRECRAWL, body, None))
 
     def work(session: Session) -> Answered:
-        answered = intake.take(session, given)
+        answered = deliveries.take(session, given)
         then()
         return answered
 

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from app.sources.fetch import Page
-from app.sources.links import Look, look
-from app.sources.links_of_page import MOST_LINKS, look_at
-from app.sources.robots_words import directives
+from app.sources.fetching.links import Look, look
+from app.sources.fetching.links_parser import MOST_LINKS, look_at
+from app.sources.fetching.page_text import Page
+from app.sources.fetching.robots_parser import directives
 
 URL = "https://example.org/a/page"
 PAGE = """<html><head><base href="/b/"><link rel="canonical" href="../canonical#part">

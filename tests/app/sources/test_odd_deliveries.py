@@ -11,8 +11,8 @@ from fastapi.responses import JSONResponse
 
 from app.core.db import Database
 from app.core.errors import InvalidInput
-from app.sources import intake
-from app.sources.senders import SENDERS
+from app.sources.webhooks import deliveries
+from app.sources.webhooks.handlers import SENDERS
 from tests.api.test_changes import change
 from tests.api.test_intake import event, page
 from tests.support.desk import TENANT
@@ -51,14 +51,15 @@ def test_no_text_is_too_odd_to_be_kept(db: Database, sender: str, odd: str) -> N
     for body in _of_firecrawl(odd) if sender == "firecrawl" else _of_changedetection(odd):
         raw = body if isinstance(body, bytes) else json.dumps(body).encode()
         try:
-            given = asyncio.run(intake.kept(TENANT, SENDERS[sender], raw, None))
-            answered = db.transaction(intake.take, given)
+            given = asyncio.run(deliveries.kept(TENANT, SENDERS[sender], raw, None))
+            answered = db.transaction(deliveries.take, given)
         except InvalidInput as error:
             assert error.code == "webhook_payload"
             continue
         assert JSONResponse(answered.body).body
-        [row] = db.read(intake.listed, TENANT, source=sender, outcome=None, before_id=None, limit=1)
-        assert JSONResponse(intake.shown(row)).body
+        [row] = db.read(deliveries.listed, TENANT, source=sender, outcome=None, before_id=None, limit=1)
+        assert JSONResponse(deliveries.shown(row)).body
         assert (
-            db.transaction(intake.replay, TENANT, row.id, given.told, SENDERS[sender], None).status == answered.status
+            db.transaction(deliveries.replay, TENANT, row.id, given.told, SENDERS[sender], None).status
+            == answered.status
         )

@@ -14,7 +14,7 @@ import redis as redis_py
 from app.core import clock
 from app.core.errors import Later
 from app.core.settings import get_settings
-from app.sources.politeness import FURTHEST_S, SPREAD, gap_s, host_of, pause, turn
+from app.sources.fetching.politeness import FURTHEST_S, SPREAD, gap_s, host_of, pause, turn
 from tests.support.databases import SettingsEnv
 
 NOBODY = "redis://127.0.0.1:1/0"
@@ -132,7 +132,7 @@ def test_processes_share_the_line(redis_url: str, settings_env: SettingsEnv) -> 
     """And nothing of it stays in Redis."""
     settings_env(redis_url=redis_url, fetch_host_delay_s=0.3)
     code = (
-        "import asyncio\nfrom app.core import clock\nfrom app.sources.politeness import turn\n"
+        "import asyncio\nfrom app.core import clock\nfrom app.sources.fetching.politeness import turn\n"
         "async def ask():\n for _ in range(3):\n  async with turn('shared.example'):\n"
         "   print(clock.monotonic()); await asyncio.sleep(0.05); print(clock.monotonic())\nasyncio.run(ask())"
     )

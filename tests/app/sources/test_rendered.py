@@ -8,8 +8,8 @@ import os
 import pytest
 
 from app.clients.browser import chromium
-from app.sources.fetch import Page
-from app.sources.visit import visit
+from app.sources.fetching.page_text import Page
+from app.sources.fetching.polite_fetch import visit
 from tests.app.sources.conftest import Answer, Site
 from tests.support.databases import SettingsEnv
 from tests.support.services import missing

@@ -8,9 +8,9 @@ import pytest
 import redis as redis_py
 
 from app.core.errors import Rejected, Unavailable
-from app.sources import robots
-from app.sources.fetch import NotModified, Page
-from app.sources.visit import visit
+from app.sources.fetching import robots
+from app.sources.fetching.page_text import NotModified, Page
+from app.sources.fetching.polite_fetch import visit
 from tests.app.sources.conftest import Answer, Site
 from tests.support.databases import SettingsEnv
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from app.core.errors import InvalidInput
-from app.sources.sitemap import Entry, entries
-from app.sources.sitemap_file import read_sitemap
+from app.sources.fetching.sitemap import Entry, entries
+from app.sources.fetching.sitemap_parser import read_sitemap
 from tests.app.sources.conftest import Answer, Site
 from tests.support.databases import SettingsEnv
 

@@ -16,10 +16,10 @@ from app.documents import catalog
 from app.documents.models import Document
 from app.jobs import testing as jobs
 from app.jobs.models import JobRow
-from app.sources import changes, watches
-from app.sources.change_bodies import Change
+from app.sources.changes import changes, watches
 from app.sources.jobs import ReconcileChanges, SyncWatches
 from app.sources.models import ChangeEvent, PageWatch
+from app.sources.payloads.change_bodies import Change
 from tests.app.sources.changedetection_player import Player
 from tests.support.databases import SettingsEnv
 from tests.support.desk import TENANT, Desk
