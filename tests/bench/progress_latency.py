@@ -11,11 +11,11 @@ import time
 
 from app.core.db import database
 from app.jobs.ledger.enqueue import enqueue
-from tests.api.following import follow
 from tests.bench.progress_kinds import Speak
 from tests.bench.rig import DATABASES, Rig, rig
 from tests.bench.table import Row, markdown, quantile
 from tests.support.waiting import wait_until
+from tests.unit.api.streams.following import follow
 
 REPORTS = 300
 
