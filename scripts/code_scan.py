@@ -62,7 +62,7 @@ def text_of(node: ast.expr | None) -> list[str]:
 
 def string_constants(tree: ast.Module) -> dict[str, str]:
     """Constants of a module that are plain texts, by name."""
-    constants = {}
+    constants: dict[str, str] = {}
     for node in tree.body:
         if isinstance(node, ast.Assign) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str):
             constants |= {target.id: node.value.value for target in node.targets if isinstance(target, ast.Name)}

@@ -265,8 +265,8 @@ def status_of(kind: type, code: str, statuses: dict[type, int]) -> int:
 
 def subclasses(kind: type) -> Iterator[type]:
     yield kind
-    for inner in kind.__subclasses__():
-        yield from subclasses(inner)
+    for below in kind.__subclasses__():
+        yield from subclasses(below)
 
 
 def tables() -> Group:
