@@ -6,8 +6,8 @@ from typing import Any
 
 from actors.runtime import job_actor
 from app.deliveries.webhooks import deliver
-from app.jobs.progress import Progress
-from app.jobs.webhooks import TellWebhook
+from app.jobs.ledger.end_webhooks import TellWebhook
+from app.jobs.worker.progress import Progress
 
 
 @job_actor(TellWebhook)

@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from actors.runtime import job_actor
-from app.documents import batch, bulk
-from app.documents.ingest import ingest
+from app.documents import bulk
+from app.documents.accept import batch
+from app.documents.ingest.ingest import ingest
 from app.documents.jobs import BatchDocuments, DeleteDocuments, IngestDocument, ReprocessDocument
-from app.jobs.progress import Progress
+from app.jobs.worker.progress import Progress
 
 
 @job_actor(IngestDocument)

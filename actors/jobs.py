@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from actors.runtime import job_actor
-from app.jobs import bulk
-from app.jobs.bulk import Bulk
-from app.jobs.progress import Progress
+from app.jobs.inspect import bulk
+from app.jobs.inspect.bulk import Bulk
+from app.jobs.worker.progress import Progress
 
 
 @job_actor(Bulk)

@@ -25,14 +25,16 @@ from app.core.db import close_database, database
 from app.core.errors import ConfigError, Unavailable
 from app.core.health import HealthServer
 from app.core.settings import get_settings
-from app.jobs import dispatch, gates, lanes, workers
+from app.jobs.admission import limits, push
 from app.jobs.definition import caps
-from app.jobs.job_log import JobLog
-from app.jobs.lane_child import prctl
-from app.jobs.middleware.cancellation import cancel
-from app.jobs.process import EXIT_SOFTWARE, WorkerProcess
+from app.jobs.ledger import worker_rows
 from app.jobs.queues import QUEUES
-from app.sources import connections
+from app.jobs.sandbox import call
+from app.jobs.sandbox.child import prctl
+from app.jobs.sandbox.job_log import JobLog
+from app.jobs.worker.middleware.cancellation import cancel
+from app.jobs.worker.process import EXIT_SOFTWARE, WorkerProcess
+from app.sources.fetching import connections
 
 EXIT_CONFIG = 2
 WAIT_S = 1.0
@@ -91,7 +93,7 @@ class Lifespan(Middleware):
             process.intake.wait_to_begin()
             process.start(queues, worker.worker_threads)
             broker.awaiting.limit = worker.worker_threads
-            lanes.start_pool()
+            call.start_pool()
             process.loop.submit(connections.keep())
             self._job_log.start()
             self._health = HealthServer(process.health)
@@ -155,9 +157,9 @@ class Lifespan(Middleware):
         process.stop_intake()
         if os.getppid() != self._parent and self._health is not None:
             self._health.stop()  # whoever is started in our dead master's place wants the port
-        self._quietly(lambda: database().transaction(workers.set_state, process.id, "draining"))
+        self._quietly(lambda: database().transaction(worker_rows.set_state, process.id, "draining"))
         self._quietly(process.intake.give_back)
-        dispatch.wake_relay()
+        push.wake_relay()
         if not process.runs.wait_below(1, get_settings().grace_s):
             self._stop_now()
         # Dramatiq's own way out comes by `_leave`, too, unless its main thread waits for a dead master.
@@ -195,9 +197,9 @@ class Lifespan(Middleware):
         self._left.set()
         process.nudged.set()
         self._quietly(process.intake.give_back)
-        self._quietly(lambda: database().transaction(workers.set_state, process.id, "stopped"))
-        dispatch.wake_relay()
-        lanes.stop_pool()
+        self._quietly(lambda: database().transaction(worker_rows.set_state, process.id, "stopped"))
+        push.wake_relay()
+        call.stop_pool()
         if self._health is not None:
             self._health.stop()
         log.info("worker_stopped")
@@ -254,12 +256,12 @@ class Lifespan(Middleware):
         url = self._health.url if self._health else None
         while not self._left.is_set():
             try:
-                for gone in database().read(workers.alive):
-                    if workers.is_gone(gone.host, gone.pid, gone.pid_birth):
-                        database().transaction(workers.bury, gone.id, f"process {gone.pid} ended")
+                for gone in database().read(worker_rows.alive):
+                    if worker_rows.is_gone(gone.host, gone.pid, gone.pid_birth):
+                        database().transaction(worker_rows.bury, gone.id, f"process {gone.pid} ended")
                 place = (process.id, process.intake.queues, process.threads, url)
-                database().transaction(workers.register, *place, paused=process.intake.is_paused)
-                database().transaction(gates.declare, caps())
+                database().transaction(worker_rows.register, *place, paused=process.intake.is_paused)
+                database().transaction(limits.declare, caps())
                 return
             except Unavailable as error:
                 log.warning("worker_waits", reason=error.message)
@@ -276,13 +278,13 @@ class Lifespan(Middleware):
             if self._left.is_set():
                 return
             try:
-                alive = database().transaction(workers.beat, process.id)
+                alive = database().transaction(worker_rows.beat, process.id)
                 if not alive and not self._left.is_set():
                     log.error("declared_dead", worker_id=process.id)
                     process.rename()
                     if not process.stopping.is_set():
                         self._register()
-                state, cancelled = database().read(workers.orders_for, process.id)
+                state, cancelled = database().read(worker_rows.orders_for, process.id)
                 for job_id in cancelled:
                     cancel(process, job_id)
                 process.obey(state)

@@ -15,7 +15,7 @@ from app.core import logging
 from app.core.errors import ConfigError
 from app.core.settings import get_settings
 from app.jobs import functions
-from app.jobs.broker import install
+from app.jobs.worker.broker import install
 
 ROOMS = (
     "actors.deliveries",

@@ -22,12 +22,13 @@ from app.core.db import database
 from app.core.errors import AppError, ConfigError
 from app.core.health import HealthServer
 from app.core.settings import get_settings
-from app.jobs import functions, schedules, timetable
+from app.jobs import functions
+from app.jobs.schedules import firing, store
 
 # Whose definitions a schedule may name, beside those of MILLRACE_MODULES. Nothing heavy: no actor, no model.
 DEFINITIONS = (
-    "app.documents.jobs", "app.jobs.pipeline", "app.retention.jobs", "app.search.jobs", "app.search.timetable",
-    "app.sources.crawl_jobs", "app.sources.jobs", "app.sources.timetable",
+    "app.documents.jobs", "app.jobs.children.pipeline", "app.retention.jobs", "app.search.jobs", "app.search.schedules",
+    "app.sources.crawls.jobs", "app.sources.jobs", "app.sources.schedules",
 )  # fmt: skip
 WAITING_S = 1.0
 
@@ -67,20 +68,20 @@ class TickBroker(dramatiq.Broker):
 def start_due() -> None:
     """Everything that is due by now, in as many transactions as it takes."""
     now = clock.now()
-    while database().transaction(schedules.replan, now) == schedules.BATCH:
-        log.info("clock_was_ahead", replanned=schedules.BATCH)
+    while database().transaction(firing.replan, now) == firing.BATCH:
+        log.info("clock_was_ahead", replanned=firing.BATCH)
     while True:
-        fired = database().transaction(schedules.fire, now)
+        fired = database().transaction(firing.fire, now)
         if fired.ticks:
             log.info("ticked", schedules=fired.schedules, **fired.ticks)
-        if fired.schedules < schedules.BATCH:
+        if fired.schedules < firing.BATCH:
             return
 
 
 def start_waiting() -> None:
     """What waited for an earlier job that has ended meanwhile."""
-    if database().read(schedules.waiting):
-        database().transaction(schedules.start_waiting)
+    if database().read(firing.waiting):
+        database().transaction(firing.start_waiting)
 
 
 def _watch() -> None:
@@ -123,6 +124,6 @@ def tick() -> None:
     Not again: beside a scheduler of another version, each would undo every minute what the other has done.
     """
     if not broker.has_declared:
-        database().transaction(timetable.declare)
+        database().transaction(store.declare)
         broker.has_declared = True
     start_due()

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from actors.runtime import job_actor
-from app.jobs import pipeline
-from app.jobs.pipeline import Pipeline
-from app.jobs.progress import Progress
+from app.jobs.children import pipeline
+from app.jobs.children.pipeline import Pipeline
+from app.jobs.worker.progress import Progress
 
 
 @job_actor(Pipeline)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from actors.runtime import job_actor
-from app.jobs.progress import Progress
+from app.jobs.worker.progress import Progress
 from app.retention.checking import check_ledger
 from app.retention.jobs import CheckLedger, Sweep
 from app.retention.sweep import sweep

@@ -12,16 +12,16 @@ import dramatiq
 
 from app.core.errors import AppError, Later
 from app.core.settings import get_settings
-from app.jobs import rates
-from app.jobs.awaiting import AWAITS
-from app.jobs.broker import LedgerBroker
 from app.jobs.definition import Job
 from app.jobs.functions import Declared
-from app.jobs.lanes import LaneCall
-from app.jobs.process import WorkerProcess
 from app.jobs.queues import QUEUES
 from app.jobs.results import checked_result
-from app.jobs.run import Run
+from app.jobs.sandbox.call import LaneCall
+from app.jobs.worker import call_rates
+from app.jobs.worker.async_runner import AWAITS
+from app.jobs.worker.broker import LedgerBroker
+from app.jobs.worker.process import WorkerProcess
+from app.jobs.worker.run import Run
 
 # A payload of a newer version is offered again after so long.
 LEFT_FOR_S = 15.0
@@ -65,9 +65,9 @@ async def _stoppable(process: WorkerProcess, run: Run, definition: type[Job], fu
     try:
         if run.claim.must_mark_start:
             await asyncio.to_thread(process.mark_start_now, run)
-        line = rates.start_of(job)
+        line = call_rates.start_of(job)
         if line is not None:
-            await rates.take(*line)
+            await call_rates.take(*line)
         return await function(job, run.progress)
     except asyncio.CancelledError as error:
         if run.reason is None:
@@ -97,9 +97,9 @@ def _run_in_lane(process: WorkerProcess, run: Run, definition: type[Job], functi
     assert progress is not None
     if run.claim.must_mark_start:
         process.mark_start_now(run)
-    line = rates.start_of(job)
+    line = call_rates.start_of(job)
     if line is not None:
-        threading.Event().wait(rates.reserve(*line, rates.LONGEST_DEAF_WAIT_S))
+        threading.Event().wait(call_rates.reserve(*line, call_rates.LONGEST_DEAF_WAIT_S))
 
     def report(said: dict[str, Any]) -> None:
         progress.report(**said)

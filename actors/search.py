@@ -7,9 +7,9 @@ from typing import Any
 
 from actors.runtime import job_actor
 from app.core.db import read
-from app.jobs.progress import Progress
-from app.search import change_model, generations, verify
-from app.search.engines.opening import engine
+from app.jobs.worker.progress import Progress
+from app.search.engine import engine
+from app.search.index import generations, model_switch, verify
 from app.search.jobs import (
     BuildGeneration,
     CompareGenerations,
@@ -36,19 +36,19 @@ async def verify_index(job: VerifyIndex, progress: Progress) -> dict[str, Any]:
 
 @job_actor(BuildGeneration)
 async def build_generation(job: BuildGeneration, progress: Progress) -> dict[str, Any]:
-    return await change_model.build(progress)
+    return await model_switch.build(progress)
 
 
 @job_actor(CompareGenerations)
 async def compare_generations(job: CompareGenerations, progress: Progress) -> dict[str, Any]:
-    return await change_model.compare(job, progress)
+    return await model_switch.compare(job, progress)
 
 
 @job_actor(SwapGeneration)
 async def swap_generation(job: SwapGeneration, progress: Progress) -> dict[str, Any]:
-    return await change_model.swap(job, progress)
+    return await model_switch.swap(job, progress)
 
 
 @job_actor(DropGeneration)
 async def drop_generation(job: DropGeneration, progress: Progress) -> dict[str, Any]:
-    return await change_model.drop(job.name, progress)
+    return await model_switch.drop(job.name, progress)

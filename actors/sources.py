@@ -5,12 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 from actors.runtime import job_actor
-from app.jobs.progress import Progress
-from app.sources import crawl_check, crawl_remote, crawling, folder, reconcile, watching
-from app.sources.crawl_jobs import CheckCrawls, Crawl, StopCrawl
+from app.jobs.worker.progress import Progress
+from app.sources import folder
+from app.sources.changes import reconcile, watch_jobs
+from app.sources.changes.rescrape import rescrape
+from app.sources.crawls import check, remote, run
+from app.sources.crawls.jobs import CheckCrawls, Crawl, StopCrawl
 from app.sources.jobs import FetchPage, ReconcileChanges, Rescrape, ScanFolder, SyncWatches
 from app.sources.pages import fetch_and_ingest
-from app.sources.rescrape import rescrape
 
 
 @job_actor(FetchPage)
@@ -30,7 +32,7 @@ async def rescrape_page(job: Rescrape, progress: Progress) -> dict[str, Any]:
 
 @job_actor(SyncWatches)
 async def sync_watches(job: SyncWatches, progress: Progress) -> dict[str, Any]:
-    return await watching.sync(progress)
+    return await watch_jobs.sync(progress)
 
 
 @job_actor(ReconcileChanges)
@@ -40,14 +42,14 @@ async def reconcile_changes(job: ReconcileChanges, progress: Progress) -> dict[s
 
 @job_actor(Crawl)
 async def crawl_site(job: Crawl, progress: Progress) -> dict[str, Any]:
-    return await crawling.crawl(job, progress)
+    return await run.crawl(job, progress)
 
 
 @job_actor(StopCrawl)
 async def stop_crawl(job: StopCrawl, progress: Progress) -> dict[str, Any]:
-    return await crawl_remote.stop(job)
+    return await remote.stop(job)
 
 
 @job_actor(CheckCrawls)
 async def check_crawls(job: CheckCrawls, progress: Progress) -> dict[str, Any]:
-    return await crawl_check.check(progress)
+    return await check.check(progress)

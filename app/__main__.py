@@ -10,17 +10,17 @@ import sys
 
 PROCESSES = ("api", "worker", "scheduler", "relay")
 # Words of containers and of supervisord, not of people.
-INSIDE = ("minder", "healthy")
+INSIDE = {"minder": "supervisor_listener", "healthy": "healthcheck"}
 
 
 def main() -> None:
-    """Run the word on the command line; the exit codes are those of app/cli/exits.py."""
+    """Run the word on the command line; the exit codes are those of app/cli/exit_codes.py."""
     words = sys.argv[1:]
     if words and words[0] in PROCESSES and not {"-h", "--help"} & set(words[1:]):
-        sys.exit(importlib.import_module("app.cli.processes").run(words[0], words[1:]))
+        sys.exit(importlib.import_module("app.cli.processes.run").run(words[0], words[1:]))
     if words and words[0] in INSIDE:
-        sys.exit(importlib.import_module(f"app.cli.{words[0]}").run(words[1:]))
-    importlib.import_module("app.cli.commands").main()
+        sys.exit(importlib.import_module(f"app.cli.processes.{INSIDE[words[0]]}").run(words[1:]))
+    importlib.import_module("app.cli.main").main()
 
 
 if __name__ == "__main__":

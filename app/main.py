@@ -17,52 +17,27 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.middleware.exceptions import ExceptionMiddleware
 from starlette.types import ASGIApp
 
-from app.api import (
-    bulk,
-    collections,
-    content,
-    crawl_metrics,
-    crawls,
-    docs,
-    documents,
-    documents_batch,
-    documents_bulk,
-    events,
-    firecrawl_proxy,
-    generations,
-    health,
-    intake,
-    jobs,
-    keys,
-    metrics,
-    openapi,
-    queues,
-    reasons,
-    schedules,
-    scrape,
-    search,
-    search_index,
-    starts,
-    tenants,
-    uploads,
-    versions,
-    watches,
-    webhooks,
-    workers,
-)
-from app.api.edge import Edge
-from app.api.errors import HANDLERS
+from app.api.http import docs_page, openapi
+from app.api.http.errors import HANDLERS
+from app.api.http.middleware import Edge
+from app.api.routes.admin import health, keys, metrics, tenants
+from app.api.routes.documents import batch, collections, content, documents, uploads, versions
+from app.api.routes.documents import bulk as documents_bulk
+from app.api.routes.jobs import bulk, events, explain, jobs, queues, schedules, start, webhooks, workers
+from app.api.routes.search import generations, index, search
+from app.api.routes.web import crawl_metrics, crawls, deliveries, firecrawl_proxy, scrape, watches
 from app.clients.changedetection import close_changedetection
 from app.clients.firecrawl import close_firecrawl
 from app.core import logging, redis
 from app.core.db import close_database, database
 from app.core.errors import ConfigError, NotFound, Unavailable
 from app.core.settings import get_settings
-from app.jobs import functions, lanes
-from app.jobs.stream import Hub
+from app.jobs import functions
+from app.jobs.events.hub import Hub
+from app.jobs.sandbox import call
 from app.metrics.requests import Recorder
-from app.search.embed import close_embedder
-from app.search.engines.opening import engine
+from app.search.embedders import close_embedder
+from app.search.engine import engine
 from app.tenants.keyring import Keyring
 from app.tenants.limits import Counter
 
@@ -102,7 +77,7 @@ class Api(FastAPI):
             )
         # Several files may come in one form, and its parts have headers.
         most = max(settings.max_body_bytes, 2 * settings.max_upload_bytes)
-        larger = {uploads.PATH: most, documents_batch.PATH: most, intake.FIRECRAWL: intake.LARGEST_BODY_BYTES}
+        larger = {uploads.PATH: most, batch.PATH: most, deliveries.FIRECRAWL: deliveries.LARGEST_BODY_BYTES}
         recorder: Recorder = self.state.recorder
         record = recorder.take if settings.metrics_requests == "on" else None
         return Edge(stack, max_body_bytes=settings.max_body_bytes, larger=larger, record=record)
@@ -130,13 +105,13 @@ def create_app() -> FastAPI:
     app.state.recorder = Recorder()
     for room in (
         health,
-        intake,  # early: a path is looked for in the order of the rooms, and senders come by the hundred
+        deliveries,  # early: a path is looked for in the order of the rooms, and senders come by the hundred
         jobs,
-        starts,
+        start,
         schedules,
         queues,
         workers,
-        reasons,
+        explain,
         versions,
         watches,
         webhooks,
@@ -144,7 +119,7 @@ def create_app() -> FastAPI:
         events,
         uploads,
         documents,
-        documents_batch,
+        batch,
         documents_bulk,
         collections,
         crawl_metrics,
@@ -154,11 +129,11 @@ def create_app() -> FastAPI:
         scrape,
         firecrawl_proxy,
         search,
-        search_index,
+        index,
         generations,
         keys,
         tenants,
-        docs,
+        docs_page,
     ):
         app.include_router(room.router)
     app.add_api_websocket_route("/{path:path}", _no_such_socket)
@@ -193,7 +168,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         await close_embedder()
         await close_changedetection()
         await close_firecrawl()
-        await asyncio.to_thread(lanes.stop_pool)
+        await asyncio.to_thread(call.stop_pool)
         await asyncio.to_thread(close_database)
 
 

@@ -6,7 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from app.cli.config import described
+from app.cli.commands.config import described
 from app.core.settings import PREFIX, Settings, get_settings
 from tests.support.databases import SettingsEnv
 from tests.support.stack import REPOSITORY

@@ -16,10 +16,10 @@ from app.core.guard import resolve
 from app.core.http import HTTPError, InvalidURL, Response, async_client, pinned
 from app.core.settings import get_settings
 from app.deliveries.signing import secrets_of, signature
-from app.jobs import view
-from app.jobs.ledger import Claim
+from app.jobs.ledger import views
+from app.jobs.ledger.claims import Claim
+from app.jobs.ledger.end_webhooks import TellWebhook
 from app.jobs.models import JobRow
-from app.jobs.webhooks import TellWebhook
 
 LONGEST_URL = 2000
 LONGEST_WAIT_S = 86_400
@@ -59,7 +59,7 @@ def event(session: Session, tenant: str, job: TellWebhook) -> bytes:
     row = session.get(JobRow, job.job_id)
     data: dict[str, Any] = {"id": job.job_id}
     if row is not None and row.tenant == tenant:
-        data = view.job_view(row)
+        data = views.job_view(row)
         result = row.result if job.state == "succeeded" else None
         data["result"] = result if len(json.dumps(result)) <= LARGEST_RESULT_BYTES else None
     # As it ended, even when somebody has tried it again since.

@@ -16,11 +16,11 @@ from app.documents import catalog
 from app.documents.catalog import DocumentFilter
 from app.documents.jobs import DeleteDocuments, WantedDocuments
 from app.documents.models import Collection, Document
-from app.jobs import kinship, ledger
-from app.jobs.ledger import Claim
+from app.jobs.ledger import child_counts, claims
+from app.jobs.ledger.claims import Claim
 from app.jobs.models import BulkRow, JobRow
-from app.jobs.progress import Progress
 from app.jobs.states import OPEN
+from app.jobs.worker.progress import Progress
 
 BATCH = 50
 SAMPLE = 10
@@ -74,8 +74,8 @@ def _step(session: Session, claim: Claim, job: DeleteDocuments) -> tuple[int, bo
         JobRow.tenant == claim.tenant, JobRow.document_id.in_(ids), JobRow.state.in_(OPEN)
     )
     # In the order of their ids, this job's own among them, as everybody locks.
-    kinship.lock(session, sorted([*session.scalars(open_jobs), claim.id]))
-    ledger.hold(session, claim)
+    child_counts.lock(session, sorted([*session.scalars(open_jobs), claim.id]))
+    claims.hold(session, claim)
     row = session.get(BulkRow, claim.id)
     if row is None:
         row = BulkRow(job_id=claim.id, done=0, refused=0)

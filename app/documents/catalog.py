@@ -14,10 +14,10 @@ from sqlalchemy.orm import Session
 from app.core import clock
 from app.core.errors import NotFound
 from app.documents.models import Document, DocumentVersion
-from app.jobs import control, view
+from app.jobs.ledger import commands, views
 from app.jobs.models import JobRow
 from app.jobs.states import OPEN
-from app.search.index import drop_document, touch_document
+from app.search.index.write import drop_document, touch_document
 
 VERSIONS_SHOWN = 50
 LARGEST_ID = 2**63 - 1
@@ -103,10 +103,10 @@ def document_view(document: Document) -> dict[str, Any]:
         "collection": document.collection.name if document.collection else None,
         "content_id": None if document.version_id is None else str(document.version_id),
         "chunks": document.chunk_count,
-        "fetched_at": view.moment(document.fetched_at),
-        "indexed_at": view.moment(document.indexed_at),
-        "created_at": view.moment(document.created_at),
-        "updated_at": view.moment(document.updated_at),
+        "fetched_at": views.moment(document.fetched_at),
+        "indexed_at": views.moment(document.indexed_at),
+        "created_at": views.moment(document.created_at),
+        "updated_at": views.moment(document.updated_at),
     }
 
 
@@ -137,7 +137,7 @@ def document_detail(
     versions = session.execute(query.limit(VERSIONS_SHOWN)).mappings().all()
     children = sa.select(Document.id).where(Document.parent_id == document.id).order_by(Document.id)
     try:
-        job = view.job_view(view.latest_of_document(session, tenant, document.id))
+        job = views.job_view(views.latest_of_document(session, tenant, document.id))
     except NotFound:
         job = None
     return document_view(document) | {
@@ -179,7 +179,7 @@ def delete(session: Session, tenant: str, document_id: str, reach: Collection[in
         JobRow.tenant == tenant, JobRow.document_id == document.id, JobRow.state.in_(OPEN)
     )
     for job_id in session.scalars(jobs.order_by(JobRow.id)).all():
-        control.cancel(session, tenant, job_id)
+        commands.cancel(session, tenant, job_id)
     document = get(session, tenant, document_id, lock=True)
     for child in session.scalars(sa.select(Document.id).where(Document.parent_id == document.id)).all():
         delete(session, tenant, str(child))  # what came inside of it
@@ -193,5 +193,5 @@ def _version_view(row: Mapping[Any, Any]) -> dict[str, Any]:
     return {
         **row,
         "id": str(row["id"]),
-        **{name: view.moment(row[name]) for name in times},
+        **{name: views.moment(row[name]) for name in times},
     }

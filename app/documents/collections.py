@@ -14,8 +14,8 @@ from sqlalchemy.orm import Session
 from app.core import clock
 from app.core.errors import Conflict, InvalidInput, NotFound
 from app.documents.models import Collection, Document
+from app.jobs.ledger.views import moment
 from app.jobs.models import JobRow
-from app.jobs.view import moment
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", re.ASCII)
 

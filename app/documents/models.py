@@ -101,7 +101,7 @@ class BatchLine(Base):
 class DocumentVersion(Base):
     """One content of a document: received, then current while it is searched, then superseded.
 
-    What comes from another system is `adopted` until all of it is here: see app/documents/adopt.py.
+    What comes from another system is `adopted` until all of it is here: see app/documents/ingest/import_versions.py.
 
     `fields` are title, tags and the like as they came with it; they become the document's when it becomes current.
     `body` is what was received where that is no HTML; `text` is the clean Markdown that all offsets count in.

@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 
 from app.core.errors import InvalidInput, NotFound
 from app.documents.models import Document, DocumentVersion
-from app.jobs.view import moment
+from app.jobs.ledger.views import moment
 
 # difflib takes the square of this many lines at the worst: some seconds. Longer texts are compared by paragraphs.
 MOST_LINES = 5_000

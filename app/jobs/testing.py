@@ -40,17 +40,20 @@ from app.core import clock, migrate, redis, trace
 from app.core.db import Database, close_database, database
 from app.core.ids import uuid7
 from app.core.settings import overridden
-from app.jobs import dispatch, families, functions, moves, workers
-from app.jobs import ledger as rows
+from app.jobs import functions
+from app.jobs.admission import push
+from app.jobs.children import children
 from app.jobs.definition import Job
-from app.jobs.enqueue import Options, enqueue
-from app.jobs.ledger import Claim
+from app.jobs.ledger import claims as rows
+from app.jobs.ledger import timers, worker_rows
+from app.jobs.ledger.claims import Claim
+from app.jobs.ledger.enqueue import Options, enqueue
 from app.jobs.models import JobRow
-from app.jobs.outcome import end_of, judge
-from app.jobs.progress import Progress, Teller
 from app.jobs.queues import QUEUES
 from app.jobs.results import checked_result
 from app.jobs.states import ENDED
+from app.jobs.worker.outcome import end_of, judge
+from app.jobs.worker.progress import Progress, Teller
 
 # Jobs that start each other for ever are found out.
 MOST_RUNS = 1000
@@ -98,7 +101,7 @@ _kept: list[tempfile.TemporaryDirectory[str]] = []
 def _forget() -> None:
     close_database()
     redis.push.cache_clear()
-    dispatch.window.forget()
+    push.window.forget()
 
 
 def run_inline(job: Job, *, tenant: str = "default", **options: Unpack[Options]) -> JobRow:
@@ -149,10 +152,10 @@ def _at(row: JobRow) -> Iterator[None]:
 def _next(session: Session, later: bool) -> str | None:
     """The next job to run, as a worker would take it; with `later` the clock goes on to what is due first."""
     while True:
-        moves.make_due(session, MOST_RUNS)
-        moves.expire(session, MOST_RUNS)
-        families.cut(session)
-        families.settle(session)
+        timers.make_due(session, MOST_RUNS)
+        timers.expire(session, MOST_RUNS)
+        children.cut(session)
+        children.settle(session)
         queued = sa.select(JobRow.id).where(JobRow.state == "queued", JobRow.due_at <= clock.now())
         job_id = session.scalar(queued.order_by(JobRow.priority.desc(), JobRow.id).limit(1))
         if job_id is not None or not later:
@@ -187,9 +190,9 @@ def _run(job_id: str) -> tuple[JobRow, BaseException | None]:
 
 
 def _claim(session: Session, job_id: str) -> Claim:
-    moves.make_due(session, MOST_RUNS)
+    timers.make_due(session, MOST_RUNS)
     worker_id = uuid7()
-    workers.register(session, worker_id, list(QUEUES), 1, None)
+    worker_rows.register(session, worker_id, list(QUEUES), 1, None)
     claims = rows.claim(session, [job_id], worker_id, past_gates=True)
     if not claims:
         row = session.get(JobRow, job_id)

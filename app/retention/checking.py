@@ -8,10 +8,11 @@ from sqlalchemy.orm import Session
 
 from app.core.db import in_transaction, read
 from app.core.logging import get_logger
-from app.jobs import events, ledger
-from app.jobs.ledger import Claim, Moved
-from app.jobs.progress import Progress
-from app.jobs.selfcheck import CHECKS, Mend
+from app.jobs.events import publish
+from app.jobs.inspect.selfcheck import CHECKS, Mend
+from app.jobs.ledger import claims
+from app.jobs.ledger.claims import Claim, Moved
+from app.jobs.worker.progress import Progress
 
 EXAMPLES = 5
 
@@ -29,11 +30,11 @@ async def check_ledger(progress: Progress) -> dict[str, Any]:
         found[name] = {"count": len(ids), "examples": [str(one) for one in ids[:EXAMPLES]], "mended": bool(check.mend)}
         log.warning("ledger_fault", check=name, **found[name])
         if check.mend:
-            events.announce(await in_transaction(_mend, progress.claim, check.mend, ids), reason="mended")
+            publish.announce(await in_transaction(_mend, progress.claim, check.mend, ids), reason="mended")
     progress.report(len(CHECKS), len(CHECKS))
     return {"checks": len(CHECKS), "found": found}
 
 
 def _mend(session: Session, claim: Claim, mend: Mend, ids: list[Any]) -> list[Moved]:
-    ledger.hold(session, claim)
+    claims.hold(session, claim)
     return mend(session, ids)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from app.jobs.definition import Job
-from app.jobs.timetable import Schedule
+from app.jobs.schedules.store import Schedule
 
 
 class Sweep(Job, kind="retention.sweep", queue="bulk", time_limit_s=3600, retry_delays=(60.0, 600.0)):

@@ -14,17 +14,18 @@ from app.core import clock
 from app.core.blobs import blobs
 from app.core.db import in_transaction
 from app.core.ids import first_uuid7
-from app.documents import originals
-from app.jobs import job_log, ledger
-from app.jobs.ledger import Claim
+from app.documents.files import originals
+from app.jobs.ledger import claims
+from app.jobs.ledger.claims import Claim
 from app.jobs.models import IdempotencyRow, JobRow, ScheduleTickRow, ThrottleRow
-from app.jobs.progress import Progress
+from app.jobs.sandbox import job_log
 from app.jobs.states import OPEN
+from app.jobs.worker.progress import Progress
 from app.metrics.models import OperationMetric, RequestMetric
 from app.retention.policy import Policy
-from app.search import index
-from app.sources.intake import named_blobs
+from app.search.index import write
 from app.sources.models import ChangeEvent, Delivery, ScrapedPage
+from app.sources.webhooks.deliveries import named_blobs
 from app.tenants.models import AuditEntry
 
 BATCH = 500
@@ -45,7 +46,7 @@ async def sweep(progress: Progress, policy: Policy | None = None) -> dict[str, A
         "operation_metrics": (policy.operation_metrics, partial(delete_before, column=OperationMetric.at)),
         "scraped_pages": (policy.scraped_pages, partial(delete_before, column=ScrapedPage.expires_at)),
         "change_events": (policy.change_events, partial(delete_before, column=ChangeEvent.received_at)),
-        "changes": (policy.changes, index.prune_changes),
+        "changes": (policy.changes, write.prune_changes),
     }
     for name, (before, delete) in steps.items():
         deleted[name] = 0
@@ -61,7 +62,7 @@ async def sweep(progress: Progress, policy: Policy | None = None) -> dict[str, A
 
 
 def _held(session: Session, claim: Claim, delete: Callable[[Session, datetime], int], before: datetime) -> int:
-    ledger.hold(session, claim)
+    claims.hold(session, claim)
     return delete(session, before)
 
 
@@ -77,7 +78,7 @@ async def _sweep_jobs(progress: Progress, policy: Policy) -> int:
 
 
 def _jobs_held(session: Session, claim: Claim, policy: Policy, after: str) -> list[str]:
-    ledger.hold(session, claim)
+    claims.hold(session, claim)
     return delete_jobs(session, policy, after)
 
 
@@ -114,7 +115,7 @@ def delete_before(session: Session, before: datetime, *, column: Any, keep: Any 
     """Delete the oldest rows whose column lies before then, about `limit` of them, but none of `keep`; how many."""
     old = column < before if keep is None else sa.and_(column < before, ~keep)
     last = session.scalar(sa.select(column).where(old).order_by(column).offset(limit - 1).limit(1))
-    return ledger.count(session, sa.delete(column.class_).where(old if last is None else sa.and_(old, column <= last)))
+    return claims.count(session, sa.delete(column.class_).where(old if last is None else sa.and_(old, column <= last)))
 
 
 def delete_ticks(session: Session, before: datetime) -> int:

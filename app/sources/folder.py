@@ -19,14 +19,14 @@ from app.core.db import in_transaction, read
 from app.core.errors import AppError, InvalidInput
 from app.core.logging import get_logger
 from app.core.settings import get_settings
-from app.documents.accept import About
+from app.documents.accept.accept import About
+from app.documents.accept.quota import within
+from app.documents.accept.sniff import sniff
+from app.documents.accept.uploads import Original, accept_file, safe_name
 from app.documents.models import Document, DocumentVersion
-from app.documents.quota import within
-from app.documents.sniff import sniff
-from app.documents.uploads import Original, accept_file, safe_name
-from app.jobs import ledger
-from app.jobs.ledger import Claim
-from app.jobs.progress import Progress
+from app.jobs.ledger import claims
+from app.jobs.ledger.claims import Claim
+from app.jobs.worker.progress import Progress
 
 SOURCE = "folder"
 # A file that was written to a moment ago may not be whole.
@@ -121,5 +121,5 @@ async def _accept(claim: Claim, path: Path, name: str, seen: Seen) -> bool:
 
 
 def _take(session: Session, claim: Claim, about: About, original: Original) -> None:
-    ledger.hold(session, claim)
+    claims.hold(session, claim)
     within(session, claim.tenant, accept_file, about, original, tenant=claim.tenant, request_id=claim.request_id)

@@ -9,18 +9,19 @@ from sqlalchemy.orm import Session
 from app.core import clock
 from app.core.db import in_transaction, read
 from app.core.errors import Later
-from app.documents import catalog, quota, urls
-from app.documents.accept import About, Reach, find_or_make, receive
-from app.documents.ingest import ingest
+from app.documents import catalog, urls
+from app.documents.accept import quota
+from app.documents.accept.accept import About, Reach, find_or_make, receive
+from app.documents.ingest.ingest import ingest
+from app.documents.ingest.unchanged import searchable, still_so
 from app.documents.models import DocumentVersion
-from app.documents.unchanged import searchable, still_so
-from app.jobs import ledger
-from app.jobs.enqueue import enqueue
-from app.jobs.ledger import Claim
+from app.jobs.ledger import claims
+from app.jobs.ledger.claims import Claim
+from app.jobs.ledger.enqueue import enqueue
 from app.jobs.models import JobRow
-from app.jobs.progress import Progress
-from app.sources.bring import Brought, bring
-from app.sources.fetch import NotModified, Seen, target
+from app.jobs.worker.progress import Progress
+from app.sources.fetching.fetch_page import Brought, bring
+from app.sources.fetching.page_text import NotModified, Seen, target
 from app.sources.jobs import FetchPage
 
 
@@ -85,7 +86,7 @@ def _known(session: Session, tenant: str, job: FetchPage) -> _Known | None:
 
 def _unchanged(session: Session, claim: Claim, job: FetchPage, known: _Known | None) -> dict[str, Any] | None:
     """The job's result; None where another version has become current meanwhile."""
-    ledger.hold(session, claim)
+    claims.hold(session, claim)
     document = catalog.get(session, claim.tenant, str(job.document_id), lock=True)
     if known is None or document.version_id != known.version_id:
         return None
@@ -93,6 +94,6 @@ def _unchanged(session: Session, claim: Claim, job: FetchPage, known: _Known | N
 
 
 def _keep(session: Session, claim: Claim, job: FetchPage, page: Brought) -> int:
-    ledger.hold(session, claim)
+    claims.hold(session, claim)
     catalog.get(session, claim.tenant, str(job.document_id), lock=True)
     return receive(session, job.document_id, page.about(job.about()), page.content, tenant=claim.tenant)

@@ -24,8 +24,8 @@ import numpy as np
 from rank_bm25 import BM25Okapi
 
 from app.core.settings import overridden
-from app.search.engines.face import Ask, Filters, Model
-from app.search.engines.memory import MemoryIndex
+from app.search.engines.base import Ask, Filters, Model
+from app.search.engines.memory.tenant_index import MemoryIndex
 from tests.bench.query_latency import CHUNKS_IN_DOCUMENT, DIMENSION, WORDS_IN_CHUNK, Corpus, timed
 from tests.bench.table import Row
 from tests.support.shared import look_for
@@ -87,8 +87,8 @@ def _embedded(corpus: Corpus, ask: Callable[[int, str | None], Ask]) -> Line:
 def _qdrant(corpus: Corpus, ask: Callable[[int, str | None], Ask]) -> list[Line]:
     if look_for("qdrant") is None:
         return []
-    from app.search.engines import qdrant as engine
-    from app.search.engines.qdrant_building import Building
+    from app.search.engines.qdrant import engine
+    from app.search.engines.qdrant.writer import Building
     from tests.support.qdrant import QdrantServer
 
     async def run() -> Line:

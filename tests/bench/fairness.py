@@ -12,7 +12,7 @@ from functools import partial
 import sqlalchemy as sa
 
 from app.core.db import database
-from app.jobs.enqueue import enqueue, enqueue_many
+from app.jobs.ledger.enqueue import enqueue, enqueue_many
 from app.jobs.models import JobRow
 from tests.bench.rig import DATABASES, Rig, rig
 from tests.bench.table import Row, markdown, quantile

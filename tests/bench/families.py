@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session
 
 from app.core.db import database
 from app.jobs.definition import Job
-from app.jobs.enqueue import enqueue, enqueue_many
+from app.jobs.ledger.enqueue import enqueue, enqueue_many
 from app.jobs.models import JobRow
 from app.jobs.states import ENDED
 from tests.bench.family_kinds import BATCH, Crowd

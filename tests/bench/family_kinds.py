@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from actors.runtime import job_actor
 from app.core.db import in_transaction
-from app.jobs import families
+from app.jobs.children import children as families
+from app.jobs.children.children import ALL, WaitForChildren
 from app.jobs.definition import Job
-from app.jobs.families import ALL, WaitForChildren
-from app.jobs.progress import Progress
+from app.jobs.worker.progress import Progress
 from tests.support.kinds import Noop
 
 BATCH = 1000

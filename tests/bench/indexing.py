@@ -24,10 +24,10 @@ from app.core.blobs import blobs
 from app.core.db import close_database, database
 from app.core.migrate import upgrade
 from app.core.settings import overridden
-from app.documents import batch
+from app.documents.accept import batch
 from app.documents.jobs import BatchDocuments
-from app.jobs.enqueue import enqueue
-from app.search.embed import embedder
+from app.jobs.ledger.enqueue import enqueue
+from app.search.embedders import embedder
 from tests.bench.table import Row, quantile
 from tests.support.desk import TENANT, Desk
 from tests.support.shared import BESIDE

@@ -15,9 +15,9 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 
 from app.core.errors import Cancelled
-from app.jobs import lanes
-from app.jobs.lane_progress import LaneProgress
-from app.jobs.lanes import LaneCall
+from app.jobs.sandbox import call as lanes
+from app.jobs.sandbox.call import LaneCall
+from app.jobs.sandbox.child_progress import LaneProgress
 
 CALLS = 1000
 PEER_CALLS = 30

@@ -7,7 +7,7 @@ import time
 
 from actors.runtime import job_actor
 from app.jobs.definition import Job
-from app.jobs.progress import Progress
+from app.jobs.worker.progress import Progress
 
 
 class Speak(Job, kind="bench.speak", time_limit_s=300):

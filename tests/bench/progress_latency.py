@@ -10,12 +10,12 @@ import threading
 import time
 
 from app.core.db import database
-from app.jobs.enqueue import enqueue
-from tests.api.following import follow
+from app.jobs.ledger.enqueue import enqueue
 from tests.bench.progress_kinds import Speak
 from tests.bench.rig import DATABASES, Rig, rig
 from tests.bench.table import Row, markdown, quantile
 from tests.support.waiting import wait_until
+from tests.unit.api.streams.following import follow
 
 REPORTS = 300
 

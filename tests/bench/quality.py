@@ -25,15 +25,15 @@ import numpy as np
 from rank_bm25 import BM25Okapi
 
 from app.core.settings import overridden
-from app.documents.draft import Draft
-from app.documents.ingest import cut
-from app.search.embed import embedder
-from app.search.engines.face import DEFAULT_FUSION, Fusion, Mode, Model
-from app.search.engines.memory import MemoryIndex
-from app.search.engines.reading import IndexedChunk, IndexedDocument
-from app.search.index import pack_vectors
-from app.search.query import ask_of
-from app.search.question import Question
+from app.documents.ingest.draft import Draft
+from app.documents.ingest.ingest import cut
+from app.search.embedders import embedder
+from app.search.engines.base import DEFAULT_FUSION, Fusion, Mode, Model
+from app.search.engines.memory.tenant_index import MemoryIndex
+from app.search.engines.source import IndexedChunk, IndexedDocument
+from app.search.index.write import pack_vectors
+from app.search.query.question import Question
+from app.search.query.search import ask_of
 from tests.bench.table import Row
 from tests.support.desk import encode
 from tests.support.shared import BESIDE

@@ -16,10 +16,10 @@ from functools import partial
 import numpy as np
 from rank_bm25 import BM25Okapi
 
-from app.search.analyzer import pack, term_hash
-from app.search.engines.face import Ask, Filters, Mode, Model
-from app.search.engines.memory import MemoryIndex
-from app.search.engines.reading import IndexedChunk, IndexedDocument
+from app.search.engines.base import Ask, Filters, Mode, Model
+from app.search.engines.memory.tenant_index import MemoryIndex
+from app.search.engines.source import IndexedChunk, IndexedDocument
+from app.search.text.analyzer import pack, term_hash
 from tests.bench.table import Row
 
 CHUNKS = 100_000

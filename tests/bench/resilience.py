@@ -15,8 +15,8 @@ from typing import Any
 import sqlalchemy as sa
 
 from app.core.db import database
-from app.jobs import control, view
-from app.jobs.enqueue import enqueue, enqueue_many
+from app.jobs.ledger import commands, views
+from app.jobs.ledger.enqueue import enqueue, enqueue_many
 from app.jobs.models import JobRow
 from tests.bench.rig import Rig, rig
 from tests.bench.table import Row, markdown, quantile
@@ -34,7 +34,7 @@ def _children(process: Process) -> list[int]:
 
 
 def _row(job_id: str) -> JobRow:
-    return database().read(view.get, "bench", job_id)
+    return database().read(views.get, "bench", job_id)
 
 
 def restarts(here: Rig, number: int = signal.SIGKILL) -> list[float]:
@@ -54,7 +54,7 @@ def restarts(here: Rig, number: int = signal.SIGKILL) -> list[float]:
             what="the restart elsewhere",
         )
         found.append(time.monotonic() - began)
-        database().transaction(control.cancel, "bench", job.id)
+        database().transaction(commands.cancel, "bench", job.id)
         if number == signal.SIGSTOP:
             for pid in [*_children(holder), holder.pid]:
                 os.kill(pid, signal.SIGKILL)
@@ -66,7 +66,7 @@ def restarts(here: Rig, number: int = signal.SIGKILL) -> list[float]:
 def _holder(here: Rig, row: JobRow) -> Process:
     """The worker program whose child holds the job."""
     detail: dict[str, Any] = database().read(
-        lambda session: view.job_detail(session, view.get(session, "bench", row.id))
+        lambda session: views.job_detail(session, views.get(session, "bench", row.id))
     )
     pid = detail["attempts"][-1]["worker"]["pid"]
     return next(worker for worker in here.stack.workers if pid in _children(worker))
@@ -132,7 +132,7 @@ def cancels(here: Rig) -> tuple[list[float], list[float]]:
         row = database().transaction(enqueue, job, tenant="bench")
         wait_until(lambda: _row(row.id).started_at is not None, timeout_s=20, what="the start")
         began = time.monotonic()
-        database().transaction(control.cancel, "bench", row.id)
+        database().transaction(commands.cancel, "bench", row.id)
         wait_until(lambda: _row(row.id).state == "cancelled", timeout_s=20, what="the end", poll_s=0.002)
         return (time.monotonic() - began) * 1000
 

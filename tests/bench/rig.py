@@ -12,7 +12,7 @@ from tempfile import TemporaryDirectory
 
 from app.core import db, redis
 from app.core.settings import get_settings
-from app.jobs.dispatch import window
+from app.jobs.admission.push import window
 from tests.bench import stock
 from tests.support.databases import make_schema
 from tests.support.processes import Process

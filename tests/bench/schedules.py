@@ -13,8 +13,8 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from app.core.db import database
-from app.jobs import schedules
 from app.jobs.models import ScheduleRow
+from app.jobs.schedules import firing
 from tests.bench.rig import DATABASES, rig
 from tests.bench.table import Row, markdown
 from tests.support.kinds import Noop
@@ -61,11 +61,11 @@ def _make(session: Session) -> None:
 def _tick(now: datetime) -> tuple[int, float, float]:
     """How many jobs a tick started, in how many seconds, and how many of them were the scheduler's own CPU time."""
     began, cpu, started = time.perf_counter(), time.process_time(), 0
-    database().transaction(schedules.replan, now)
+    database().transaction(firing.replan, now)
     while True:
-        fired = database().transaction(schedules.fire, now)
+        fired = database().transaction(firing.fire, now)
         started += fired.ticks["started"]
-        if fired.schedules < schedules.BATCH:
+        if fired.schedules < firing.BATCH:
             return started, time.perf_counter() - began, time.process_time() - cpu
 
 

@@ -14,9 +14,9 @@ from pathlib import Path
 import httpx
 
 from app.core.db import database
-from app.jobs import events
-from app.jobs.enqueue import enqueue_many
-from app.jobs.events import Event
+from app.jobs.events import publish
+from app.jobs.events.publish import Event
+from app.jobs.ledger.enqueue import enqueue_many
 from app.jobs.models import JobRow
 from tests.bench.rig import Rig, rig
 from tests.bench.table import Row, markdown, quantile
@@ -109,7 +109,7 @@ async def tell_all(jobs: list[JobRow], browsers: list[Browser]) -> list[float]:
         some = jobs[start : start + 100]
         batch = [Event(job.id, job.tenant, "progress", "queued", 1, progress) for job in some]
         began += [time.perf_counter()] * len(batch)
-        await asyncio.to_thread(events.publish, batch)
+        await asyncio.to_thread(publish.publish, batch)
     told = await asyncio.wait_for(asyncio.gather(*(browser.told for browser in browsers)), 60)
     return [(at - began[number % len(jobs)]) * 1000 for number, at in enumerate(told)]
 

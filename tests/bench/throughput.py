@@ -18,7 +18,7 @@ from sqlalchemy.orm import Session
 
 from app.core.db import after_commit, database
 from app.core.ids import uuid7
-from app.jobs.enqueue import enqueue, enqueue_many
+from app.jobs.ledger.enqueue import enqueue, enqueue_many
 from app.jobs.models import JobRow
 from tests.bench import stock
 from tests.bench.rig import DATABASES, Rig, rig

@@ -12,9 +12,9 @@ from sqlalchemy.orm import Session
 from app.core import clock
 from app.core.db import database
 from app.core.errors import ConfigError, Conflict, Unavailable
-from app.jobs import schedules, timetable
 from app.jobs.models import ScheduleTickRow
-from app.jobs.timetable import Plan
+from app.jobs.schedules import firing, store
+from app.jobs.schedules.store import Plan
 from tests.support.chaos_kinds import Quick
 
 MINUTE = timedelta(minutes=1)
@@ -39,7 +39,7 @@ class Clockwork:
     def start(self) -> None:
         plan = Plan(Quick.kind, every_s=60, catch_up="all", catch_up_limit=100, overlap="queue")
         try:
-            row = database().transaction(timetable.create, self._tenant, NAME, plan)
+            row = database().transaction(store.create, self._tenant, NAME, plan)
         except Conflict as error:  # a run goes on in a database that is there already
             raise RuntimeError("the schedule of the chaos run exists") from error
         self.began: datetime = row.anchor_at
@@ -64,7 +64,7 @@ class Clockwork:
 
     def start_waiting(self) -> int:
         """Start one of the ticks that wait for the job before; whether there was one."""
-        return database().transaction(schedules.start_waiting)
+        return database().transaction(firing.start_waiting)
 
     def _run(self, lock: threading.Lock) -> None:
         mine = 0
@@ -76,8 +76,8 @@ class Clockwork:
                 try:
                     if database().read(_waiting) > MOST_WAITING:
                         continue  # else ticks are skipped, as they should
-                    database().transaction(schedules.fire, self.began + (mine + 1) * MINUTE)
-                    database().transaction(schedules.start_waiting)
+                    database().transaction(firing.fire, self.began + (mine + 1) * MINUTE)
+                    database().transaction(firing.start_waiting)
                 except (Unavailable, ConfigError):
                     continue
                 mine += 1

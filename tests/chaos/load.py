@@ -14,10 +14,10 @@ from sqlalchemy.orm import Session
 from app.core import clock
 from app.core.db import database
 from app.core.errors import ConfigError, Unavailable
-from app.jobs import control
+from app.jobs.children.pipeline import Pipeline
 from app.jobs.definition import Job
-from app.jobs.enqueue import enqueue, enqueue_many
-from app.jobs.pipeline import Pipeline
+from app.jobs.ledger import commands
+from app.jobs.ledger.enqueue import enqueue, enqueue_many
 from tests.chaos.clockwork import Clockwork
 from tests.support.chaos_kinds import Broken, Chain, Endless, Family, Flaky, InLane, Latest, Plain, Quick, Steps
 
@@ -154,7 +154,7 @@ class Load:
         now = time.monotonic()
         for item in [item for item in self._to_cancel if everything or item[0] <= now]:
             try:
-                database().transaction(control.cancel, TENANT, item[1])
+                database().transaction(commands.cancel, TENANT, item[1])
             except (Unavailable, ConfigError):
                 continue
             self._to_cancel.remove(item)

@@ -17,7 +17,7 @@ from sqlalchemy.orm import Session
 from app.core import redis as core_redis
 from app.core.db import database
 from app.core.errors import AppError
-from app.jobs import control
+from app.jobs.ledger import commands
 from app.jobs.models import AttemptRow, JobRow
 from app.jobs.states import ENDED
 from tests.chaos.load import TENANT, Load
@@ -79,7 +79,7 @@ def _wait_for_quiet(system: System, load: Load, verdict: Verdict) -> None:
         for row in rows:
             # Its enqueueing was not confirmed, so nobody has cancelled it yet.
             if _expected(row) == "cancelled" and row.parent_id is None and row.cancel_requested_at is None:
-                database().transaction(control.cancel, TENANT, row.id)
+                database().transaction(commands.cancel, TENANT, row.id)
     for row in database().read(_open_rows):
         verdict.lost.append(f"{row.kind} {row.id} is still {row.state} (fence {row.fence}, worker {row.worker_id})")
 

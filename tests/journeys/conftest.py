@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 from app.core.db import database
 from app.core.http import HTTPError, client
 from app.jobs.definition import Job
-from app.jobs.enqueue import enqueue
+from app.jobs.ledger.enqueue import enqueue
 from app.jobs.models import AttemptRow, JobRow
 from app.jobs.states import ENDED
 from tests.support.chaos_kinds import EFFECT

@@ -10,7 +10,7 @@ import sqlalchemy as sa
 
 from app.core import clock
 from app.core.db import database
-from app.jobs.enqueue import enqueue, enqueue_many
+from app.jobs.ledger.enqueue import enqueue, enqueue_many
 from app.jobs.models import JobRow
 from tests.journeys.conftest import Ledger
 from tests.support.kinds import Sleep

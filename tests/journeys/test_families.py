@@ -9,16 +9,16 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from app.core.db import database
-from app.jobs import families
-from app.jobs.enqueue import enqueue
+from app.jobs.children import children as families
+from app.jobs.children.pipeline import Pipeline
+from app.jobs.ledger.enqueue import enqueue
 from app.jobs.models import JobRow
-from app.jobs.pipeline import Pipeline
-from tests.api.following import follow
 from tests.journeys.conftest import TENANT, Ledger
 from tests.support.chaos_kinds import EFFECT, Chain, Family
 from tests.support.kinds import Fail
 from tests.support.stack import Stack
 from tests.support.waiting import wait_until
+from tests.unit.api.streams.following import follow
 
 pytestmark = [pytest.mark.journey, pytest.mark.timeout(240)]
 

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from app.clients.browser import chromium
-from tests.app.sources.conftest import Answer, Site, site
 from tests.support.services import missing
 from tests.support.stack import Stack
+from tests.unit.sources.conftest import Answer, Site, site
 
 __all__ = ["site"]
 

@@ -11,11 +11,11 @@ import sqlalchemy as sa
 
 from app.core.db import database
 from app.search.models import Change, Chunk
-from tests.api.following import follow
 from tests.journeys.conftest import Ledger
 from tests.support.kinds import Sleep
 from tests.support.stack import Stack
 from tests.support.waiting import wait_until
+from tests.unit.api.streams.following import follow
 
 pytestmark = [pytest.mark.journey, pytest.mark.timeout(180)]
 

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.api.following import follow
 from tests.support.stack import REPOSITORY, Stack
 from tests.support.waiting import wait_until
+from tests.unit.api.streams.following import follow
 
 pytestmark = [pytest.mark.journey, pytest.mark.timeout(120)]
 

@@ -7,10 +7,10 @@ from itertools import islice
 
 import pytest
 
-from tests.api.following import Received, follow
 from tests.journeys.conftest import Ledger
 from tests.support.kinds import Sleep
 from tests.support.stack import Stack
+from tests.unit.api.streams.following import Received, follow
 
 pytestmark = [
     pytest.mark.journey,

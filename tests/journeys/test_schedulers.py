@@ -12,9 +12,9 @@ from sqlalchemy.orm import Session
 
 from app.core import clock
 from app.core.db import database
-from app.jobs import timetable
 from app.jobs.models import JobRow, ScheduleRow, ScheduleTickRow
-from app.jobs.timetable import Plan
+from app.jobs.schedules import store
+from app.jobs.schedules.store import Plan
 from tests.journeys.conftest import MODULES, TENANT, Ledger
 from tests.support.kinds import Noop
 from tests.support.stack import Stack
@@ -33,7 +33,7 @@ def _make(session: Session) -> list[int]:
     made = []
     for number in range(SCHEDULES):
         plan = Plan(Noop.kind, {"number": number}, cron="* * * * *", catch_up="all", overlap="queue")
-        row = timetable.create(session, TENANT, f"minute {number}", plan)
+        row = store.create(session, TENANT, f"minute {number}", plan)
         row.next_at = last - (MISSED - 1) * MINUTE
         made.append(row.id)
     return made

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.app.jobs.unique_kinds import at_once
 from tests.journeys.conftest import Ledger
 from tests.support.stack import Stack
 from tests.support.waiting import wait_until
+from tests.unit.jobs.ledger.unique_kinds import at_once
 
 pytestmark = [pytest.mark.journey, pytest.mark.timeout(180)]
 

@@ -19,12 +19,14 @@ from sqlalchemy.orm import Session
 from actors.runtime import job_actor
 from app.core.db import BigId, in_transaction
 from app.core.errors import InvalidInput, Unavailable
-from app.jobs import families, lanes, ledger
+from app.jobs.children import children as families
+from app.jobs.children.children import WaitForChildren, at_most
 from app.jobs.definition import Debounce, Job
-from app.jobs.families import WaitForChildren, at_most
-from app.jobs.ledger import Claim
+from app.jobs.ledger import claims
+from app.jobs.ledger.claims import Claim
 from app.jobs.models import JOB
-from app.jobs.progress import Progress
+from app.jobs.sandbox import call
+from app.jobs.worker.progress import Progress
 from tests.support.lane_steps import nap
 
 DELAYS = (0.1, 0.2, 0.3, 0.3, 0.3, 0.3)
@@ -42,7 +44,7 @@ EFFECT = sa.Table(
 
 def write_effect(session: Session, claim: Claim, effect: int) -> None:
     """The effect `{job_id}:{effect}`, once."""
-    ledger.hold(session, claim)
+    claims.hold(session, claim)
     written = sa.select(EFFECT.c.id).where(EFFECT.c.job_id == claim.id, EFFECT.c.effect == effect)
     if session.scalar(written.limit(1)) is None:
         fence = session.scalar(sa.select(JOB.c.fence).where(JOB.c.id == claim.id))
@@ -129,7 +131,7 @@ class InLane(Job, kind="chaos.in_lane", queue="bulk", retry_delays=DELAYS):
 
 @job_actor(InLane)
 async def in_lane(job: InLane, progress: Progress) -> None:
-    await lanes.run(nap, {"seconds": job.seconds}, time_limit_s=30, memory_mb=None)
+    await call.run(nap, {"seconds": job.seconds}, time_limit_s=30, memory_mb=None)
     await _effects(progress, 1, 0)
 
 

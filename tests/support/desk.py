@@ -14,21 +14,22 @@ from app.core.db import Database, read
 from app.core.errors import AppError
 from app.core.ids import uuid7
 from app.documents import catalog
-from app.documents.accept import About, Accepted, Content, accept
-from app.documents.ingest import ingest
+from app.documents.accept.accept import About, Accepted, Content, accept
+from app.documents.ingest.ingest import ingest
 from app.documents.jobs import IngestDocument, ReprocessDocument
-from app.jobs import ledger, workers
-from app.jobs.enqueue import enqueue
-from app.jobs.ledger import Claim, End
+from app.jobs.ledger import claims as ledger
+from app.jobs.ledger import worker_rows
+from app.jobs.ledger.claims import Claim, End
+from app.jobs.ledger.enqueue import enqueue
 from app.jobs.models import JobRow
-from app.jobs.progress import Progress, Teller
-from app.search import query
-from app.search.embed import Vectors, close_embedder, embedder
-from app.search.engines.opening import engine
-from app.search.generations import followed
+from app.jobs.worker.progress import Progress, Teller
+from app.search.embedders import Vectors, close_embedder, embedder
+from app.search.engine import engine
+from app.search.index.generations import followed
+from app.search.index.verify import verify
 from app.search.jobs import FollowIndex, VerifyIndex
-from app.search.question import Question
-from app.search.verify import verify
+from app.search.query import search as query
+from app.search.query.question import Question
 
 TENANT = "default"
 T = TypeVar("T")
@@ -40,7 +41,7 @@ class Desk:
     def __init__(self, db: Database) -> None:
         self.db = db
         self.worker_id = uuid7()
-        db.transaction(workers.register, self.worker_id, ["default"], 1, None)
+        db.transaction(worker_rows.register, self.worker_id, ["default"], 1, None)
 
     def give(self, body: str, *, format: Any = "markdown", tenant: str = TENANT, **about: Any) -> Accepted:
         return self.db.transaction(accept, About(**about), Content(format, body), tenant=tenant)

@@ -17,10 +17,10 @@ from actors.runtime import job_actor
 from app.core.db import in_transaction
 from app.core.errors import InvalidInput, Unavailable
 from app.core.logging import get_logger
-from app.jobs import ledger
 from app.jobs.definition import Debounce, Job, Rate
-from app.jobs.ledger import Claim
-from app.jobs.progress import Progress
+from app.jobs.ledger import claims
+from app.jobs.ledger.claims import Claim
+from app.jobs.worker.progress import Progress
 
 log = get_logger(__name__)
 
@@ -240,7 +240,7 @@ async def held(job: Held, progress: Progress) -> None:
 
 
 def _write_fence(session: Session, claim: Claim, path: str) -> None:
-    ledger.hold(session, claim)
+    claims.hold(session, claim)
     with Path(path).open("a") as said:
         said.write(f"{claim.fence} ")
 

@@ -18,14 +18,14 @@ import time
 from typing import Any
 
 PR_SET_PDEATHSIG = 1
-MORE = ("app.main", "app.jobs.relay", "uvicorn", "uvicorn.protocols.http.httptools_impl", "uvicorn.lifespan.on")
+MORE = ("app.main", "app.jobs.relay.relay", "uvicorn", "uvicorn.protocols.http.httptools_impl", "uvicorn.lifespan.on")
 
 
 def warm_up() -> None:
     import app.__main__
     import app.cli
 
-    for module in pkgutil.iter_modules(app.cli.__path__, "app.cli."):
+    for module in pkgutil.walk_packages(app.cli.__path__, "app.cli."):
         importlib.import_module(module.name)
     for name in MORE:
         importlib.import_module(name)

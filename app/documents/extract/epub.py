@@ -11,7 +11,7 @@ from lxml import etree
 
 from app.core.errors import InvalidInput
 from app.documents.extract import archives
-from app.documents.extract.html import markdown_of
+from app.documents.extract.html_parser import markdown_of
 from app.documents.extract.limits import USUAL, Limits
 from app.documents.extract.pages import Pages
 from app.documents.extract.plain import decoded

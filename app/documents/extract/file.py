@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from app.core.errors import InvalidInput
-from app.documents import sniff
-from app.documents.extract import epub, html, mail, ocr, odf, office, pdf, plain
+from app.documents.accept import sniff
+from app.documents.extract import epub, html_parser, mail, ocr, odf, office, pdf, plain
 from app.documents.extract.limits import USUAL, Limits
 from app.documents.extract.pages import Pages
 
@@ -20,7 +20,7 @@ _READERS: dict[str, Callable[[Path, Limits], Pages]] = {
     sniff.EPUB: epub.extract,
     sniff.EML: mail.extract,
     sniff.RTF: plain.rtf,
-    sniff.HTML: html.extract,
+    sniff.HTML: html_parser.extract,
     "text/csv": plain.separated,
     "text/plain": plain.text,
     "text/markdown": plain.text,

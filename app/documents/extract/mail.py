@@ -9,7 +9,7 @@ from email.message import EmailMessage, Message, MIMEPart
 from pathlib import Path
 
 from app.core.errors import InvalidInput
-from app.documents.extract.html import markdown_of
+from app.documents.extract.html_parser import markdown_of
 from app.documents.extract.limits import USUAL, Limits
 from app.documents.extract.pages import Pages
 from app.documents.extract.plain import decoded

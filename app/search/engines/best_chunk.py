@@ -9,8 +9,8 @@ import numpy.typing as npt
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from app.search.embed import Vectors
-from app.search.engines.face import Ask
+from app.search.embedders import Vectors
+from app.search.engines.base import Ask
 from app.search.models import Chunk, vector_of
 
 K1 = 1.5

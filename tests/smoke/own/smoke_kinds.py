@@ -6,7 +6,7 @@ import asyncio
 
 from actors.runtime import job_actor
 from app.jobs.definition import Job
-from app.jobs.progress import Progress
+from app.jobs.worker.progress import Progress
 
 
 class Steps(Job, kind="smoke.steps", time_limit_s=300):

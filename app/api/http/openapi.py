@@ -1,0 +1,72 @@
+"""The OpenAPI document: FastAPI's own, with the one shape of our errors in place of its defaults."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+
+from app.api.http.auth import needed
+
+PROBLEM: dict[str, Any] = {
+    "title": "Problem",
+    "description": "An error (RFC 9457).",
+    "type": "object",
+    "required": ["type", "title", "status", "detail", "code", "request_id", "errors"],
+    "properties": {
+        "type": {"type": "string", "format": "uri-reference"},
+        "title": {"type": "string"},
+        "status": {"type": "integer"},
+        "detail": {"description": "A sentence; on routes of the old service a 422 has the list of faults here."},
+        "code": {"type": "string", "description": "A stable word for programs."},
+        "request_id": {"type": ["string", "null"]},
+        "errors": {"type": "array", "items": {"type": "object"}},
+        "error": {"type": "string", "description": "With 429 and 500: the text of the old service."},
+    },
+}
+ALWAYS = {"400": "Bad request", "429": "Too many requests", "500": "A bug", "503": "SQL or Redis cannot be used now"}
+GUARDED = {"401": "Missing or wrong credentials", "403": "The key has not the scope for this"}
+WITH_INPUT = {"404": "Not found", "409": "Conflict", "413": "Body too large", "422": "Invalid input"}
+REFERENCE = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
+
+
+def document(app: FastAPI) -> dict[str, Any]:
+    """The document, made once."""
+    if app.openapi_schema is None:
+        schema = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
+        for path in schema["paths"].values():
+            for method, operation in path.items():
+                _say_the_scope(method.upper(), operation)
+                _describe_errors(operation)
+        schemas = schema.setdefault("components", {}).setdefault("schemas", {})
+        for unused in ("HTTPValidationError", "ValidationError"):
+            schemas.pop(unused, None)
+        schemas["Problem"] = PROBLEM
+        app.openapi_schema = schema
+    return app.openapi_schema
+
+
+def _say_the_scope(method: str, operation: dict[str, Any]) -> None:
+    """The scope that a key needs, in the one place that OpenAPI has for it and in words."""
+    for requirement in operation.get("security", []):
+        for scheme, asked in requirement.items():
+            scope, others = needed(method, asked)
+            requirement[scheme] = [scope] if scope else []
+            words = f"Needs the scope `{scope}`" if scope else "Any key will do"
+            words += "".join(f", or `{word}:NAME` for some {word}s" for word in others) + "."
+            operation["description"] = "\n\n".join(filter(None, [operation.get("description"), words]))
+
+
+def _describe_errors(operation: dict[str, Any]) -> None:
+    possible = dict(ALWAYS)
+    if operation.get("security"):
+        possible |= GUARDED
+    if operation.get("parameters") or operation.get("requestBody"):
+        possible |= WITH_INPUT
+    responses = operation["responses"]
+    if responses.get("422", {}).get("description") == "Validation Error":
+        del responses["422"]
+    possible |= {status: said["description"] for status, said in responses.items() if status[0] in "45"}
+    for status, description in possible.items():
+        responses.setdefault(status, {"description": description}).setdefault("content", REFERENCE)

@@ -1,0 +1,223 @@
+"""How this process is: alive, ready, and in numbers. Open to everybody, so nothing names a secret or an address."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.metadata
+import math
+import threading
+from typing import Any
+
+import sqlalchemy as sa
+from fastapi import APIRouter, Request, Response
+from fastapi.responses import JSONResponse, PlainTextResponse
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.orm import Session
+
+from app.api.http.auth import hub_of
+from app.api.http.errors import problem
+from app.core import clock, metrics
+from app.core.blobs import blobs
+from app.core.db import read
+from app.core.errors import ConfigError, Rejected, Unavailable
+from app.core.logging import get_logger
+from app.core.settings import get_settings
+from app.jobs.ledger.views import moment
+from app.search.embedders import embedder
+from app.search.engine import engine
+from app.search.engines.base import Lag
+from app.search.index.generations import active
+
+log = get_logger(__name__)
+router = APIRouter(tags=["health"])
+
+SQL_PATIENCE_S = 2.0
+SEARCH_PATIENCE_S = 2.0
+EMBEDDER_ASKED_S = 30.0
+# Every so many samples the metrics of the index are taken.
+SEARCH_TURNS = 40
+LAG_SAMPLE_S = 0.25
+# The lag shown is the worst of the last so many samples.
+LAG_SAMPLES = 40
+OK = "healthy"
+# Embedders that are servers.
+REMOTE = ("tei", "openai")
+
+
+def version() -> str:
+    try:
+        return importlib.metadata.version("millrace")
+    except importlib.metadata.PackageNotFoundError:
+        return "0.0.0"  # run from a folder that was never installed
+
+
+class Pulse:
+    """Feels this process: how late its loop turns, and whether SQL answers; one question to SQL at a time."""
+
+    def __init__(self) -> None:
+        self._lags = [0.0] * LAG_SAMPLES
+        self._sampling: asyncio.Task[None] | None = None
+        self._asking: asyncio.Task[str] | None = None
+        self._embedder = (-math.inf, OK)
+        self._telling: asyncio.Task[tuple[str, Lag | None]] | None = None
+
+    def start(self) -> None:
+        self._sampling = asyncio.create_task(self._sample(), name="loop-lag")
+
+    async def close(self) -> None:
+        tasks = [task for task in (self._sampling, self._asking, self._telling) if task is not None]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    @property
+    def lag_s(self) -> float:
+        return max(self._lags)
+
+    async def _sample(self) -> None:
+        turn = 0
+        while True:
+            if turn % SEARCH_TURNS == 0:
+                self._telling = asyncio.create_task(self.search(), name="ask-search")
+            begun = clock.monotonic()
+            await asyncio.sleep(LAG_SAMPLE_S)
+            self._lags[turn % LAG_SAMPLES] = max(0.0, clock.monotonic() - begun - LAG_SAMPLE_S)
+            metrics.LOOP_LAG_SECONDS.set(self.lag_s)
+            turn += 1
+
+    async def search(self) -> tuple[str, Lag | None]:
+        """`healthy` or what is wrong, and how far behind the index is; nothing to tell of the embedded one."""
+        if get_settings().search_engine == "embedded":
+            return OK, None
+        try:
+            opened, searched = await asyncio.to_thread(engine), await active()
+            lag = await asyncio.wait_for(opened.lag(searched), SEARCH_PATIENCE_S)
+        except TimeoutError:
+            return self._search_down("no answer")
+        except (Unavailable, Rejected) as error:
+            log.warning("search_not_usable", reason=error.message)
+            return self._search_down("not reachable" if error.code == "qdrant_unavailable" else error.message)
+        metrics.SEARCH_UP.set(1)
+        metrics.SEARCH_CHANGES_BEHIND.set(lag.changes)
+        metrics.SEARCH_SECONDS_BEHIND.set(lag.seconds)
+        return OK, lag
+
+    async def embedder(self) -> str:
+        """`healthy` or what is wrong with the server of embeddings; asked twice a minute at most, since it may cost."""
+        if clock.monotonic() - self._embedder[0] > EMBEDDER_ASKED_S:
+            self._embedder = clock.monotonic(), await _ask_embedder()
+        return self._embedder[1]
+
+    def _search_down(self, reason: str) -> tuple[str, None]:
+        metrics.SEARCH_UP.set(0)
+        return reason, None
+
+    async def sql(self) -> str:
+        """`healthy`, or what is wrong; an answer that takes longer than 2 s is waited for by the next who asks."""
+        if self._asking is None:
+            self._asking = asyncio.create_task(_ask_sql(), name="ask-sql")
+        asking = self._asking
+        await asyncio.wait([asking], timeout=SQL_PATIENCE_S)
+        if not asking.done():
+            return "no answer"
+        self._asking = None
+        return asking.result()
+
+
+async def _ask_sql() -> str:
+    try:
+        await read(_touch)
+    except (Unavailable, ConfigError) as error:
+        log.warning("sql_not_usable", reason=error.message)
+        return "not reachable"
+    except SQLAlchemyError as error:
+        log.warning("sql_not_usable", reason=str(error))
+        return "no schema: run `millrace migrate`"
+    return OK
+
+
+def _touch(session: Session) -> None:
+    session.execute(sa.text("SELECT 1 FROM job LIMIT 1"))
+
+
+def _pulse(request: Request) -> Pulse:
+    pulse: Pulse = request.app.state.pulse
+    return pulse
+
+
+async def _services(request: Request) -> tuple[dict[str, str], Lag | None]:
+    """The state of each service that is in use, and how far behind an index outside of SQL is."""
+    redis = OK if hub_of(request).has_redis else "not reachable"
+    services, lag = {"sql": await _pulse(request).sql(), "redis": redis}, None
+    if get_settings().search_engine != "embedded" and services["sql"] == OK:
+        services["search"], lag = await _pulse(request).search()
+    if get_settings().blob_url.startswith("s3:"):
+        services["originals"] = await _ask_originals()
+    return services, lag
+
+
+async def _ask_originals() -> str:
+    try:
+        await asyncio.wait_for(blobs().ping(), SQL_PATIENCE_S)
+    except TimeoutError:
+        return "no answer"
+    except (Unavailable, ConfigError) as error:
+        log.warning("originals_not_usable", reason=error.message)
+        return "not reachable"
+    return OK
+
+
+async def _ask_embedder() -> str:
+    try:
+        await asyncio.wait_for((await asyncio.to_thread(embedder)).ping(), SQL_PATIENCE_S)
+    except TimeoutError:
+        return "no answer"
+    except Unavailable:
+        return "not reachable"
+    except (Rejected, ConfigError) as error:
+        return error.message
+    return OK
+
+
+@router.get("/", summary="What this is")
+async def root() -> dict[str, str]:
+    return {"service": "Millrace", "version": version(), "status": "running", "docs": "/docs", "health": "/health"}
+
+
+@router.get("/livez", summary="Whether the process answers at all")
+async def livez() -> dict[str, str]:
+    return {"status": "ok"}
+
+
+@router.get("/readyz", summary="Whether everything it needs is there", responses={503: {"description": "Not ready."}})
+async def readyz(request: Request) -> Response:
+    services, _ = await _services(request)
+    missing = [name for name, state in services.items() if state != OK]
+    if not missing:
+        return JSONResponse({"status": "ready", "services": services})
+    detail = "not ready: " + ", ".join(f"{name} ({services[name]})" for name in missing)
+    return problem(request.scope, 503, detail, code="not_ready", missing=missing, headers={"Retry-After": "1"})
+
+
+@router.get("/health", summary="The state of the services, and numbers of this process; always 200")
+async def health(request: Request) -> dict[str, Any]:
+    services, lag = await _services(request)
+    if get_settings().embedder in REMOTE:  # not in /readyz: without it searches go by words alone, and say so
+        services["embedder"] = await _pulse(request).embedder()
+    behind = None if lag is None else {"changes": lag.changes, "seconds": round(lag.seconds, 1)}
+    return {
+        "status": OK if all(state == OK for state in services.values()) else "degraded",
+        "services": services,
+        "timestamp": moment(clock.now()),
+        "search": {"engine": get_settings().search_engine, "behind": behind},
+        "role": get_settings().role or "api",
+        "version": version(),
+        "threads": threading.active_count(),
+        "loop_lag_ms": round(_pulse(request).lag_s * 1000, 2),
+        "streams": hub_of(request).watchers,
+    }
+
+
+@router.get("/metrics", summary="Prometheus", response_class=PlainTextResponse)
+async def prometheus() -> Response:
+    return Response(metrics.render(), media_type="text/plain; version=0.0.4; charset=utf-8")

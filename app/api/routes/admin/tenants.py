@@ -1,0 +1,116 @@
+"""Tenants over HTTP: for operators."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Request, Response
+from pydantic import BaseModel, Field
+from sqlalchemy.orm import Session
+
+from app.api.http.auth import Identity, Keys, Operator, Page, Paging
+from app.api.http.idempotency import OnceOnly
+from app.api.http.responses import answered
+from app.api.routes.admin.keys import note
+from app.core.db import in_transaction, read
+from app.core.errors import InvalidInput
+from app.core.sqlrows import storable
+from app.documents.accept.quota import usage
+from app.jobs.idempotency import Answer
+from app.jobs.ledger.views import moment
+from app.tenants import directory
+from app.tenants.models import Tenant
+
+router = APIRouter(prefix="/api", tags=["tenants"])
+
+Title = Annotated[str, Field(max_length=200)]
+
+
+class Quotas(BaseModel):
+    """What the tenant may hold at once; null is no limit."""
+
+    max_open_jobs: Annotated[int, Field(ge=0, le=2**31 - 1)] | None = None
+    max_documents: Annotated[int, Field(ge=0, le=2**31 - 1)] | None = None
+    max_bytes: Annotated[int, Field(ge=0, le=2**62)] | None = None
+
+
+class TenantRequest(Quotas):
+    id: Annotated[str, Field(min_length=1, max_length=64)]
+    title: Title = ""
+
+
+class TenantChange(Quotas):
+    """Only what is given changes."""
+
+    title: Title | None = None
+    disabled: bool | None = None
+
+
+def tenant_view(tenant: Tenant) -> dict[str, Any]:
+    return {
+        "id": tenant.id,
+        "title": tenant.title,
+        "quotas": {name: getattr(tenant, name) for name in directory.QUOTAS},
+        "created_at": moment(tenant.created_at),
+        "disabled_at": moment(tenant.disabled_at),
+    }
+
+
+@router.post("/tenants", summary="Make a tenant", status_code=201)
+async def create_tenant(request: Request, caller: Operator, once: OnceOnly, body: TenantRequest) -> Response:
+    def work(session: Session) -> Answer:
+        return Answer(201, tenant_view(_create(session, caller, body)))
+
+    return await answered(request, caller.tenant, await once.run(caller.tenant, work))
+
+
+def _create(session: Session, caller: Identity, body: TenantRequest) -> Tenant:
+    quotas = {name: getattr(body, name) for name in directory.QUOTAS}
+    tenant = directory.create(session, body.id, storable(body.title), quotas)
+    note(session, caller, "tenant.create", tenant.id, tenant=tenant.id, **quotas)
+    return tenant
+
+
+@router.get("/tenants", summary="List tenants by name")
+async def list_tenants(caller: Operator, paging: Paging) -> dict[str, Any]:
+    return await read(_page_of_tenants, paging)
+
+
+def _page_of_tenants(session: Session, paging: Page) -> dict[str, Any]:
+    match paging.after:
+        case None:
+            after = None
+        case [str(after)] if storable(after) == after:
+            pass
+        case _:
+            raise InvalidInput("the cursor is not one of ours", code="cursor")
+    rows = directory.list_tenants(session, after_id=after, limit=paging.limit + 1)
+    return paging.cut(rows, tenant_view, lambda row: [row.id])
+
+
+@router.get("/tenants/{tenant_id}", summary="One tenant")
+async def show_tenant(caller: Operator, tenant_id: str) -> dict[str, Any]:
+    """With what it holds now."""
+    return await read(_detail, tenant_id)
+
+
+def _detail(session: Session, tenant_id: str) -> dict[str, Any]:
+    return tenant_view(directory.get(session, tenant_id)) | {"used": usage(session, tenant_id)["used"]}
+
+
+@router.patch("/tenants/{tenant_id}", summary="Change a tenant's title or quotas, disable it")
+async def change_tenant(caller: Operator, keyring: Keys, tenant_id: str, body: TenantChange) -> dict[str, Any]:
+    """A disabled tenant's keys open nothing, and the streams they opened are closed; its jobs stay."""
+    answer = tenant_view(await in_transaction(_change, caller, tenant_id, body))
+    await keyring.changed(None)
+    return answer
+
+
+def _change(session: Session, caller: Identity, tenant_id: str, body: TenantChange) -> Tenant:
+    given = body.model_dump(exclude_unset=True)
+    changes = {name: value for name, value in given.items() if name in directory.QUOTAS or value is not None}
+    if "title" in changes:
+        changes["title"] = storable(changes["title"])
+    tenant = directory.change(session, tenant_id, dict(changes))
+    note(session, caller, "tenant.change", tenant_id, tenant=tenant_id, **changes)
+    return tenant

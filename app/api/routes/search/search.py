@@ -1,0 +1,128 @@
+"""Search over HTTP, as the old service's clients ask it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import datetime
+from functools import partial
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Query
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, StringConstraints
+
+from app.api.http.auth import CollectionReader, Reader
+from app.api.http.times import utc
+from app.api.routes.documents.collections import reach_of
+from app.core.db import read
+from app.documents import catalog, collections
+from app.search.engines.base import DEFAULT_FUSION, Facet, Filters, Fusion, Mode
+from app.search.index.generations import active
+from app.search.query import search as query
+from app.search.query.question import LARGEST_PAGE, LONGEST_QUERY, Question
+from app.tenants import scopes
+
+router = APIRouter(prefix="/api", tags=["search"])
+
+DocumentId = Annotated[str, StringConstraints(pattern=r"^[0-9]{1,18}$")]
+
+
+class SearchFilters(BaseModel):
+    """Exact values; a document has each of the tags, and was fetched from `since` on and before `until`."""
+
+    model_config = ConfigDict(populate_by_name=True)
+
+    domain: str | None = None
+    language: str | None = None
+    country: str | None = None
+    is_mobile: bool | None = Field(None, validation_alias=AliasChoices("isMobile", "is_mobile"))
+    source: str | None = None
+    tags: Annotated[list[str], Field(max_length=20)] = []
+    since: datetime | None = None
+    until: datetime | None = None
+    document_ids: Annotated[list[DocumentId], Field(max_length=1000)] | None = None
+    collections: Annotated[
+        list[str], Field(max_length=20, description="Names of collections: it is in one of them.")
+    ] = []
+
+    def plain(self) -> Filters:
+        return Filters(
+            domain=self.domain,
+            language=self.language,
+            country=self.country,
+            is_mobile=self.is_mobile,
+            source=self.source,
+            tags=tuple(self.tags),
+            since=utc(self.since, "since"),
+            until=utc(self.until, "until"),
+            document_ids=None if self.document_ids is None else tuple(map(int, self.document_ids)),
+        )
+
+
+class SearchRequest(BaseModel):
+    query: Annotated[str, Field(max_length=LONGEST_QUERY)]
+    mode: Literal["hybrid", "semantic", "keyword", "bm25"] = "hybrid"
+    limit: Annotated[int, Field(ge=1, le=LARGEST_PAGE)] = 10
+    offset: Annotated[int, Field(ge=0, le=10**9)] = 0
+    filters: SearchFilters | None = None
+    fusion: Fusion = Field(DEFAULT_FUSION, description="How a hybrid search joins its two scores.")
+    cursor: Annotated[str, Field(max_length=500)] | None = Field(None, description="`next_cursor` of the page before.")
+    facets: Annotated[list[Facet], Field(max_length=5)] = Field(
+        default=[], description="Count all matches by these; the commonest 50 values of each."
+    )
+    chunks: Literal["best", "all"] = Field("best", description="all: of each document every chunk that fits, up to 20.")
+
+
+@router.post("/search", summary="Find documents by meaning and by words")
+async def search(caller: CollectionReader, body: SearchRequest) -> dict[str, Any]:
+    mode: Mode = "keyword" if body.mode == "bm25" else body.mode
+    filters = body.filters or SearchFilters()
+    within = await read(reach_of, caller, scopes.READ, tuple(filters.collections))
+    question = Question(
+        query=body.query,
+        mode=mode,
+        filters=replace(filters.plain(), collection_ids=within),
+        limit=body.limit,
+        offset=body.offset,
+        cursor=body.cursor,
+        fusion=body.fusion,
+        facets=tuple(dict.fromkeys(body.facets)),
+        all_chunks=body.chunks == "all",
+    )
+    answer = await query.search(caller.tenant, question) | {"mode": body.mode}
+    if "collection" in answer["facets"]:
+        names = await read(collections.names, [int(one["value"]) for one in answer["facets"]["collection"]])
+        answer["facets"]["collection"] = [
+            one | {"value": names[int(one["value"])]}
+            for one in answer["facets"]["collection"]
+            if int(one["value"]) in names
+        ]
+    return answer
+
+
+@router.get("/documents/{document_id}/similar", summary="The documents nearest in meaning to this one")
+async def similar(
+    caller: CollectionReader, document_id: str, limit: Annotated[int, Query(ge=1, le=LARGEST_PAGE)] = 10
+) -> dict[str, Any]:
+    """Results as a search gives them, best first; none while the document is not indexed."""
+    within = await read(reach_of, caller, scopes.READ, ())
+    found = await read(partial(catalog.get, reach=within), caller.tenant, document_id)
+    return {"results": await query.similar(caller.tenant, found.id, limit=limit, within=within)}
+
+
+@router.get("/stats", summary="How much can be found now")
+async def stats(caller: Reader) -> dict[str, Any]:
+    """`qdrant_points` are vectors, `bm25_documents` documents with words, whichever engine holds them."""
+    size = await query.stats(caller.tenant)
+    stored, model = await read(catalog.count, caller.tenant), await active()
+    return {
+        "total_documents": size.documents,
+        "total_chunks": size.chunks,
+        "qdrant_points": size.vectors,
+        "bm25_documents": size.documents,
+        "collection_name": "millrace",
+        "engine": size.engine,
+        "embedder": model.generation,
+        "dimension": model.dimension,
+        "change": size.change,
+        "documents_stored": stored,
+    }

@@ -1,0 +1,39 @@
+"""Crawls in numbers, as clients of the old service read them."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query
+from sqlalchemy.orm import Session
+
+from app.api.http.auth import Identity, Page, Paging, Reader
+from app.api.routes.web.deliveries import last_id
+from app.core.db import read
+from app.sources.crawls import crawls
+
+router = APIRouter(prefix="/api/metrics/crawls", tags=["intake"])
+
+
+@router.get("", summary="Crawls, the newest first")
+async def list_crawls(caller: Reader, paging: Paging) -> dict[str, Any]:
+    return await read(_page, caller, paging)
+
+
+@router.get("/{crawl_id}", summary="One crawl: its state, pages and times as they are now")
+async def show_crawl(
+    caller: Reader,
+    crawl_id: str,
+    include_per_page: Annotated[bool, Query(description="Also each page with its times or its error.")] = False,
+) -> dict[str, Any]:
+    return await read(_crawl, caller, crawl_id, include_per_page)
+
+
+def _crawl(session: Session, caller: Identity, crawl_id: str, per_page: bool) -> dict[str, Any]:
+    return crawls.shown(session, crawls.get(session, caller.tenant, crawl_id), per_page=per_page)
+
+
+def _page(session: Session, caller: Identity, paging: Page) -> dict[str, Any]:
+    rows = crawls.listed(session, caller.tenant, before_id=last_id(paging), limit=paging.limit + 1)
+    shown = crawls.shown_all(session, rows[: paging.limit])
+    return paging.cut(rows, lambda row: shown[row.crawl_id], lambda row: [row.id])

@@ -1,0 +1,196 @@
+"""A file to a document: its original is kept as it came, and a job reads it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import PurePath
+from typing import Literal
+
+import sqlalchemy as sa
+from sqlalchemy.orm import Session
+
+from app.core import clock
+from app.core.errors import Conflict, NotFound
+from app.documents import catalog
+from app.documents.accept.accept import About, Reach, find_or_make
+from app.documents.jobs import IngestDocument, ReprocessDocument
+from app.documents.models import Document, DocumentVersion
+from app.documents.text import clean_line
+from app.jobs.ledger.enqueue import enqueue
+from app.jobs.models import JobRow
+from app.jobs.states import OPEN
+
+Duplicates = Literal["allow", "link", "reject"]
+
+LONGEST_NAME = 255
+
+
+@dataclass(frozen=True, slots=True)
+class Original:
+    """A file that lies in the store of blobs."""
+
+    blob_key: str
+    size_bytes: int
+    media_type: str
+    file_name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """The document, and the job that reads it; None where the same file was there already."""
+
+    document_id: int
+    job: JobRow | None
+
+
+def safe_name(name: str | None) -> str:
+    """The last part of a name as somebody gave it, fit to be shown and to be a header."""
+    last = PurePath((name or "").replace("\\", "/")).name
+    return (clean_line(last, LONGEST_NAME) or "file").strip(". ") or "file"
+
+
+def accept_file(
+    session: Session,
+    about: About,
+    original: Original,
+    *,
+    tenant: str,
+    request_id: str | None = None,
+    reach: Reach = None,
+    duplicates: Duplicates = "allow",
+    parent_id: int | None = None,
+    password: str | None = None,
+) -> Taken:
+    """The document with this file as its newest version, and the job for it.
+
+    A file whose bytes another document of the tenant has already is a document of its own (`allow`), that document
+    (`link`), or refused (`reject`, Conflict); one with a key or URL of its own is always that document's. Raises as
+    accept() does.
+    """
+    if about.url is None and about.external_id is None and duplicates != "allow":
+        known = _with_these_bytes(session, tenant, original.blob_key, reach)
+        if known is not None and duplicates == "reject":
+            raise Conflict(f"document {known} has the same content", code="duplicate")
+        if known is not None:
+            return Taken(known, None)
+    document_id = find_or_make(session, about, tenant=tenant, reach=reach)
+    if parent_id is not None:
+        session.get_one(Document, document_id).parent_id = parent_id
+    version_id = receive_file(session, document_id, about, original, tenant=tenant, password=password)
+    job = IngestDocument(document_id=document_id, version_id=version_id)
+    row = enqueue(session, job, tenant=tenant, request_id=request_id, document_id=document_id)
+    return Taken(document_id, row)
+
+
+def _with_these_bytes(session: Session, tenant: str, blob_key: str, reach: Reach) -> int | None:
+    # Searched, or about to be: one that could not be read is worth another try.
+    coming = sa.exists().where(JobRow.document_id == Document.id, JobRow.state.in_(OPEN))
+    query = (
+        sa.select(Document.id)
+        .join(DocumentVersion, DocumentVersion.document_id == Document.id)
+        .where(Document.tenant == tenant, DocumentVersion.blob_key == blob_key)
+        .where(sa.or_(DocumentVersion.state == "current", sa.and_(DocumentVersion.state == "received", coming)))
+    )
+    if reach is not None:
+        query = query.where(Document.collection_id.in_(reach))
+    return session.scalar(query.order_by(Document.id).limit(1))
+
+
+def receive_file(
+    session: Session,
+    document_id: int,
+    about: About,
+    original: Original,
+    *,
+    tenant: str,
+    password: str | None = None,
+) -> int:
+    """The id of the version that names this file; the same again, while the first still waits, is the first."""
+    fields = about.fields()
+    query = sa.select(DocumentVersion).where(DocumentVersion.document_id == document_id)
+    latest = session.scalars(query.order_by(DocumentVersion.id.desc()).limit(1)).one_or_none()
+    said = None if latest is None else (latest.state, latest.content_hash, latest.fields)
+    if latest is not None and said == ("received", original.blob_key, fields):
+        latest.password = password or latest.password
+        return latest.id
+    now = clock.now()
+    version = DocumentVersion(
+        tenant=tenant,
+        document_id=document_id,
+        state="received",
+        format="file",
+        content_hash=original.blob_key,
+        blob_key=original.blob_key,
+        media_type=original.media_type,
+        file_name=original.file_name,
+        password=password,
+        url=about.url,
+        fields=fields,
+        size_bytes=original.size_bytes,
+        fetched_at=now,
+        created_at=now,
+    )
+    session.add(version)
+    session.flush()
+    return version.id
+
+
+def accept_attachments(
+    session: Session, document: Document, about: About, originals: Sequence[Original], *, request_id: str | None
+) -> None:
+    """What came inside a document, as documents of their own; the same again are new versions of them."""
+    for number, original in enumerate(originals):
+        key = f"{document.id}/{number}/{original.file_name}"
+        one = replace(about, external_id=key[:LONGEST_NAME], url=None, title=original.file_name, description=None)
+        accept_file(session, one, original, tenant=document.tenant, request_id=request_id, parent_id=document.id)
+
+
+def reprocess(session: Session, document: Document, *, request_id: str | None, password: str | None = None) -> JobRow:
+    """The job that reads the document's newest content again, from the original where there is one.
+
+    Raises Conflict where nothing is kept to read.
+    """
+    query = sa.select(DocumentVersion).where(DocumentVersion.document_id == document.id)
+    # By its time first: what was adopted from another system has its id from there.
+    newest = (DocumentVersion.fetched_at.desc(), DocumentVersion.id.desc())
+    latest = session.scalars(query.order_by(*newest).limit(1)).one_or_none()
+    if latest is None or not (latest.blob_key or latest.body or latest.html or latest.text):
+        raise Conflict("nothing of this document is kept that could be read again", code="nothing_kept")
+    if latest.state != "received":
+        latest = _again(session, latest)
+    latest.password = password or latest.password
+    job = ReprocessDocument(document_id=document.id, version_id=latest.id)
+    return enqueue(session, job, tenant=document.tenant, request_id=request_id, document_id=document.id)
+
+
+def _again(session: Session, version: DocumentVersion) -> DocumentVersion:
+    """A version with the same content, to be read anew."""
+    kept = ("blob_key", "media_type", "file_name", "url", "resolved_url", "status_code", "crawl_session", "html")
+    same = {name: getattr(version, name) for name in (*kept, "tenant", "document_id", "content_hash", "size_bytes")}
+    body = None if version.blob_key or version.html else version.text or version.body
+    again = DocumentVersion(
+        **same,
+        format=version.format,
+        state="received",
+        fields=version.fields,
+        body=body,
+        fetched_at=version.fetched_at,
+        created_at=clock.now(),
+    )
+    session.add(again)
+    session.flush()
+    return again
+
+
+def original_of(session: Session, tenant: str, document_id: str, reach: Reach = None) -> Original:
+    """The newest file of a document. Raises NotFound where it has none."""
+    document = catalog.get(session, tenant, document_id, reach=reach)
+    query = sa.select(DocumentVersion).where(
+        DocumentVersion.document_id == document.id, DocumentVersion.blob_key.is_not(None)
+    )
+    version = session.scalars(query.order_by(DocumentVersion.id.desc()).limit(1)).one_or_none()
+    if version is None or version.blob_key is None:
+        raise NotFound(f"Document {document_id} came without a file", code="no_original")
+    media_type, name = version.media_type or "application/octet-stream", version.file_name or "file"
+    return Original(version.blob_key, version.size_bytes, media_type, name)

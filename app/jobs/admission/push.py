@@ -1,0 +1,152 @@
+"""Ids of admitted jobs → Redis, after the commit that made them true."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, Protocol
+
+from sqlalchemy.orm import Session
+
+from app.core import clock, redis
+from app.core.db import after_commit
+from app.core.errors import ConfigError, Unavailable
+from app.core.logging import get_logger
+from app.jobs.states import CRASHES_BEFORE_ALONE
+
+LUA = Path(__file__).parents[1] / "lua"
+# An admission on a belief older than this asks Redis first, by pushing.
+BELIEF_S = 0.25
+# The window of a queue no relay has spoken of yet.
+DEFAULT_WINDOW = 64
+BATCH = 500
+
+Place = Literal["last", "head", "early", "move"]
+
+log = get_logger(__name__)
+
+
+class Admitted(Protocol):
+    """What a push needs of a job."""
+
+    @property
+    def id(self) -> str: ...
+    @property
+    def fence(self) -> int: ...
+    @property
+    def kind(self) -> str: ...
+    @property
+    def queue(self) -> str: ...
+    @property
+    def crashes(self) -> int: ...
+
+
+class Ticket(NamedTuple):
+    """An admitted job, as a relay reads it; `early`: to be served before the rest of its queue."""
+
+    id: str
+    fence: int
+    kind: str
+    queue: str
+    crashes: int
+    tenant: str = ""
+    early: bool = False
+
+
+@dataclass(slots=True)
+class _Belief:
+    length: int
+    window: int
+    at: float
+
+
+class Window:
+    """What this process believes of how full the windows are; the pushes themselves tell it."""
+
+    def __init__(self) -> None:
+        self._beliefs: dict[str, _Belief] = {}
+        self._lock = threading.Lock()
+
+    def take(self, queue: str, count: int) -> int:
+        """How many of `count` jobs may be admitted now."""
+        if redis.push().is_open:
+            return 0
+        with self._lock:
+            belief = self._beliefs.get(queue)
+            if belief is None or clock.monotonic() - belief.at > BELIEF_S:
+                belief = self._beliefs[queue] = _Belief(0, DEFAULT_WINDOW, clock.monotonic())
+            room = max(0, min(count, belief.window - belief.length))
+            belief.length += room
+            return room
+
+    def length(self, queue: str) -> int:
+        """How many ids lie in the queue's window, as far as this process knows; 0 where that is too long ago."""
+        belief = self._beliefs.get(queue)
+        return 0 if belief is None or clock.monotonic() - belief.at > BELIEF_S else belief.length
+
+    def forget(self) -> None:
+        """Believe nothing any more: another Redis stands behind the settings."""
+        with self._lock:
+            self._beliefs.clear()
+
+    def learn(self, queue: str, length: int, window: int) -> None:
+        with self._lock:
+            self._beliefs[queue] = _Belief(length, window or DEFAULT_WINDOW, clock.monotonic())
+
+
+window = Window()
+
+
+def redis_id(job_id: str, fence: int) -> str:
+    return f"{job_id}:{fence}"
+
+
+def envelope(job: Admitted) -> str:
+    """Dramatiq's stock message whose one argument is the job's id."""
+    message: dict[str, Any] = {
+        "queue_name": job.queue,
+        "actor_name": job.kind,
+        "args": [job.id],
+        "kwargs": {},
+        "options": {"redis_message_id": redis_id(job.id, job.fence)},
+        "message_id": job.id,
+        "message_timestamp": int(clock.now().timestamp() * 1000),
+    }
+    if job.crashes >= CRASHES_BEFORE_ALONE:
+        message["options"]["alone"] = True
+    return json.dumps(message)
+
+
+def push(jobs: Iterable[Admitted], *, place: Place = "last") -> None:
+    """Push ids and wake workers. Raises Unavailable; then the relay does it later.
+
+    place: `head` of the queue; `early`, served before the rest in its own order; `move`, early if no worker has it yet.
+    """
+    rows = list(jobs)
+    for start in range(0, len(rows), BATCH):
+        args: list[Any] = [redis.NAMESPACE, redis.WAKE, redis.WINDOW]
+        for job in rows[start : start + BATCH]:
+            args += [job.queue, redis_id(job.id, job.fence), envelope(job), place]
+        answer = redis.push().script(LUA / "push.lua", args)
+        for at in range(0, len(answer), 3):
+            window.learn(answer[at], int(answer[at + 1]), int(answer[at + 2]))
+
+
+def wake_relay() -> None:
+    """Tell a relay that there is something to feed; without Redis it looks by itself."""
+
+    def wake(client: Any) -> None:
+        with client.pipeline(transaction=False) as pipeline:
+            pipeline.lpush(redis.WAKE_RELAY, "1").ltrim(redis.WAKE_RELAY, 0, 7).expire(redis.WAKE_RELAY, 60).execute()
+
+    try:
+        redis.push().call(wake)
+    except (Unavailable, ConfigError):
+        return
+
+
+def wake_relay_after_commit(session: Session) -> None:
+    after_commit(session, "wake_relay", lambda: wake_relay)

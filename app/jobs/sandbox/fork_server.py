@@ -1,0 +1,229 @@
+"""The fork server of the lanes: one thread, warm modules, a new lane for every pair of descriptors it is sent.
+
+The host sends one byte with two descriptors: the lane's channel, and a leash that the server keeps. Over the leash the
+host hears the lane's pid and, when it is dead, its exit code (negative: the signal), both as eight bytes. The host
+lets go of the leash (or dies) when it wants the lane gone: the server then kills its group and reaps it, not before,
+so the pid that the host knows never becomes another's. Descendants that left the group are adopted and killed, too.
+
+EOF on the control socket, or another parent than the host, ends the server and every lane.
+"""
+
+from __future__ import annotations
+
+import gc
+import importlib
+import os
+import select
+import signal
+import socket
+import struct
+import sys
+import traceback
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any, NoReturn
+
+from app.jobs.sandbox.child import adopt_orphans, die_with_parent, live, name_process, set_up_logging
+
+NUMBER = struct.Struct("!q")
+
+
+@dataclass
+class _Child:
+    leash: socket.socket | None
+    exit_code: int | None = None
+
+
+class LaneServer:
+    def __init__(self, control: socket.socket, host: int) -> None:
+        self._control = control
+        self._host = host
+        self._children: dict[int, _Child] = {}
+        self._by_leash: dict[int, int] = {}
+        self._wake, self._woken = socket.socketpair()
+        self._wake.setblocking(False)
+        self._woken.setblocking(False)
+        self._poll = select.poll()
+        self._poll.register(control, select.POLLIN)
+        self._poll.register(self._woken, select.POLLIN)
+
+    def serve(self) -> None:
+        """Until the host is gone; afterwards no lane lives."""
+        signal.set_wakeup_fd(self._wake.fileno(), warn_on_full_buffer=False)
+        for number in (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            # A handler, not SIG_IGN: that one would be passed on to whatever a lane starts.
+            signal.signal(number, lambda *_: None)
+        told_by_kernel = die_with_parent(signal.SIGTERM)
+        adopt_orphans()
+        try:
+            while os.getppid() == self._host and self._turn(None if told_by_kernel else 1000):
+                pass
+        finally:
+            self._end_all()
+
+    def _turn(self, timeout_ms: int | None) -> bool:
+        for descriptor, _ in self._poll.poll(timeout_ms):
+            if descriptor == self._control.fileno():
+                if not self._take_order():
+                    return False
+            elif descriptor == self._woken.fileno():
+                with suppress(BlockingIOError):
+                    while self._woken.recv(512):
+                        pass
+                self._look_for_the_dead()
+            else:
+                self._let_go(self._by_leash.pop(descriptor))
+        return True
+
+    def _take_order(self) -> bool:
+        message, descriptors, _, _ = socket.recv_fds(self._control, 1, 2)
+        if not message:
+            return False
+        if len(descriptors) == 2:
+            self._fork(*descriptors)
+        else:  # our own table is full: the host sees the leash break
+            for descriptor in descriptors:
+                os.close(descriptor)
+        return True
+
+    def _fork(self, channel: int, leash_end: int) -> None:
+        leash = socket.socket(fileno=leash_end)
+        try:
+            pid = os.fork()
+        except OSError as error:
+            sys.stderr.write(f"millrace: no lane could be forked: {error}\n")
+            os.close(channel)
+            leash.close()
+            return
+        if pid == 0:
+            leash.close()
+            self._become_lane(socket.socket(fileno=channel))
+        with suppress(OSError):  # the child was faster
+            os.setpgid(pid, pid)
+        os.close(channel)
+        leash.setblocking(False)
+        self._children[pid] = _Child(leash)
+        self._by_leash[leash.fileno()] = pid
+        self._poll.register(leash, select.POLLIN)
+        _tell(leash, pid)
+
+    def _become_lane(self, channel: socket.socket) -> NoReturn:
+        exit_code = 1
+        try:
+            signal.set_wakeup_fd(-1)
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            for child in self._children.values():
+                if child.leash is not None:
+                    child.leash.close()
+            for end in (self._control, self._wake, self._woken):
+                end.close()
+            live(channel)
+            exit_code = 0
+        except BaseException:  # noqa: BLE001 - nothing may unwind into the server's loop, in a second process
+            traceback.print_exc()
+        finally:
+            os._exit(exit_code)
+
+    def _let_go(self, pid: int) -> None:
+        child = self._children[pid]
+        assert child.leash is not None
+        self._poll.unregister(child.leash)
+        child.leash.close()
+        child.leash = None
+        _kill_group(pid)
+        if child.exit_code is not None:
+            self._bury(pid)
+
+    def _look_for_the_dead(self) -> None:
+        dead = []
+        for pid, child in self._children.items():
+            if child.exit_code is None:
+                child.exit_code = _exit_code(pid)
+                if child.exit_code is not None:
+                    _kill_group(pid)
+                    dead.append(pid)
+        for pid in self._orphans():
+            _kill(pid)
+            with suppress(ChildProcessError):
+                os.waitpid(pid, os.WNOHANG)
+        for pid in dead:
+            child = self._children[pid]
+            if child.leash is None:
+                self._bury(pid)
+            else:
+                _tell(child.leash, child.exit_code or 0)
+
+    def _bury(self, pid: int) -> None:
+        del self._children[pid]
+        with suppress(ChildProcessError):
+            os.waitpid(pid, 0)
+
+    def _end_all(self) -> None:
+        """Wait for each death: only then are the dead one's descendants ours, to be killed in their turn."""
+        dying = list(self._children)
+        for pid in dying:
+            _kill_group(pid)
+        self._children.clear()
+        while dying:
+            for pid in dying:
+                _kill(pid)
+                with suppress(ChildProcessError):
+                    os.waitpid(pid, 0)
+            dying = list(self._orphans())
+
+    def _orphans(self) -> Iterator[int]:
+        """Our children that are no lanes: only a dead lane's descendants can be, since live lanes adopt their own."""
+        own = os.getpid()
+        for name in os.listdir("/proc") if sys.platform == "linux" else ():
+            if not name.isdigit():
+                continue
+            with suppress(OSError, IndexError), open(f"/proc/{name}/stat", "rb") as stat:
+                parent = int(stat.read().rpartition(b")")[2].split()[1])
+                if parent == own and int(name) not in self._children:
+                    yield int(name)
+
+
+def _exit_code(pid: int) -> int | None:
+    """How the child ended, None while it lives. It stays a zombie (not on macOS), so its pid stays its own."""
+    if not hasattr(os, "waitid"):
+        ended, status = os.waitpid(pid, os.WNOHANG)
+        return os.waitstatus_to_exitcode(status) if ended else None
+    result = os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    if result is None:
+        return None
+    return result.si_status if result.si_code == os.CLD_EXITED else -result.si_status
+
+
+def _tell(leash: socket.socket, number: int) -> None:
+    with suppress(OSError):  # the host has let go already
+        leash.send(NUMBER.pack(number))
+
+
+def _kill_group(pid: int) -> None:
+    with suppress(ProcessLookupError, PermissionError):  # macOS forbids to signal a group of zombies
+        os.killpg(pid, signal.SIGKILL)
+
+
+def _kill(pid: int) -> None:
+    with suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGKILL)
+
+
+def _preload(modules: Sequence[str]) -> None:
+    for module in modules:
+        try:
+            importlib.import_module(module)
+        except ImportError as error:  # the call that needs it says it better
+            sys.stderr.write(f"millrace: lanes could not preload {module}: {error}\n")
+    set_up_logging()
+    gc.collect()
+    gc.freeze()
+
+
+def main(boot: dict[str, Any]) -> None:
+    """`boot`: control (a descriptor), host (its pid), preload (module names)."""
+    os.dup2(2, 1)
+    name_process("millrace-lanes")
+    _preload(boot["preload"])
+    LaneServer(socket.socket(fileno=boot["control"]), boot["host"]).serve()

@@ -1,0 +1,97 @@
+"""What comes out of a lane, read with distrust: a line is a JSON object or the lane has crashed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+from app.core import errors
+from app.core.errors import AppError, LaneCrashed, Later, LimitReached, Unavailable
+from app.jobs.sandbox.child import MAX_RESULT_BYTES
+
+_MAX_FRAME_BYTES = MAX_RESULT_BYTES + 256 * 1024
+
+
+class LaneFailed(Exception):
+    """The function raised an error that is not of our own tree: its type's name, message and traceback, as text.
+
+    permanent: the same call would fail the same way (a result that is too large, or no JSON).
+    """
+
+    def __init__(self, type_name: str, message: str, traceback: str, *, permanent: bool = False) -> None:
+        super().__init__(message)
+        self.type_name = type_name
+        self.message = message
+        self.traceback = traceback
+        self.permanent = permanent
+
+    def __str__(self) -> str:
+        return f"{self.type_name}: {self.message}" if self.message else self.type_name
+
+
+class LaneTraceback(Exception):
+    """The cause of an error of our own tree that was raised in a lane: the traceback there, as text."""
+
+    def __str__(self) -> str:
+        return f"\n{self.args[0]}"
+
+
+class Frames:
+    """Bytes in, JSON objects out. Raises LaneCrashed at what is none, or is too large."""
+
+    def __init__(self) -> None:
+        self._held = bytearray()
+
+    @property
+    def empty(self) -> bool:
+        return not self._held
+
+    def feed(self, chunk: bytes) -> Iterator[dict[str, Any]]:
+        seen = len(self._held)
+        self._held += chunk
+        while (end := self._held.find(b"\n", seen)) >= 0:
+            line = bytes(self._held[:end])
+            del self._held[: end + 1]
+            seen = 0
+            yield _decoded(line)
+        if len(self._held) > _MAX_FRAME_BYTES:
+            raise LaneCrashed(f"lane answered with a line of more than {_MAX_FRAME_BYTES:,} bytes")
+
+
+def _decoded(line: bytes) -> dict[str, Any]:
+    try:
+        frame = json.loads(line)
+    except (ValueError, RecursionError):
+        raise garbage(line) from None
+    if not isinstance(frame, dict):
+        raise garbage(line)
+    return frame
+
+
+def garbage(said: object) -> LaneCrashed:
+    """The error for an answer that nobody can read."""
+    return LaneCrashed(f"lane answered with what is no frame: {str(said)[:80]!r}")
+
+
+def rebuilt(error: dict[str, Any]) -> Exception:
+    """The error as the lane described it; ours again where its class is known here.
+
+    Raises KeyError, TypeError or ValueError where it is no description.
+    """
+    message, trace, base, code = str(error["message"]), str(error["traceback"]), error["base"], error["code"]
+    kind = getattr(errors, base, None) if isinstance(base, str) else None
+    if not (isinstance(kind, type) and issubclass(kind, AppError)):
+        return LaneFailed(str(error["type"]), message, trace, permanent=error["permanent"] is True)
+    after_s = error["retry_after_s"]
+    failure: AppError
+    if issubclass(kind, LimitReached):
+        failure = kind(message, float(after_s), code=code)
+    elif issubclass(kind, Later):
+        failure = kind(float(after_s), message, code=code)
+    elif issubclass(kind, Unavailable):
+        failure = kind(message, retry_after_s=None if after_s is None else float(after_s), code=code)
+    else:
+        failure = kind(message, code=code, errors=list(error["errors"]))
+    failure.__cause__ = LaneTraceback(trace)
+    return failure

@@ -1,0 +1,251 @@
+"""What happened to this process's runs, written to SQL in batches nobody waits for; then the messages are acked."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from typing import Any, NamedTuple
+
+from app.core import clock, redis
+from app.core.db import database
+from app.core.errors import AppError, ConfigError, Unavailable
+from app.core.logging import get_logger
+from app.jobs.admission import push
+from app.jobs.admission.push import LUA
+from app.jobs.events import publish as events
+from app.jobs.events.publish import Event
+from app.jobs.ledger import claims
+from app.jobs.ledger.claims import Claim, End, Moved
+from app.jobs.worker.outcome import due_after, judge
+
+# With so many ends waiting for SQL nothing more is claimed.
+MOST_WAITING = 1000
+BATCH = 500
+RETRY_S = 0.1
+# While so many end at once, a wait that nobody notices makes the next batch bigger: a transaction costs a job's worth
+# of work or ten, whatever is in it.
+MANY = 8
+LINGER_S = 0.008
+IDLE_S = 5.0
+# Acks that Redis did not take are repeated; more than this are left to whoever finds the worker gone.
+MOST_UNACKED = 10_000
+# A start is put on record when the run still goes on by then; most runs have ended, and their end says it all.
+MARK_AFTER_S = 0.05
+
+log = get_logger(__name__)
+
+
+class Done(NamedTuple):
+    """An end and what goes with it: the message to forget, the events to tell before it."""
+
+    end: End
+    claim: Claim
+    message: tuple[str, str]
+    events: Sequence[Event] = ()
+
+
+class Finisher:
+    """One thread a process. Write, then ack: a crash between redelivers, and the claim makes twice harmless."""
+
+    def __init__(self, worker_id: Callable[[], str]) -> None:
+        self._worker_id = worker_id
+        # Called before ends are told; see Teller.settle.
+        self.before_ends: Callable[[], None] | None = None
+        self._done: list[Done] = []
+        self._marks: dict[str, tuple[Claim, datetime]] = {}
+        self._marks_due = 0.0
+        self._snapshots: dict[str, tuple[Claim, dict[str, Any]]] = {}
+        self._unacked: list[tuple[str, str]] = []
+        self._lock = threading.Lock()
+        self._changed = threading.Condition(self._lock)
+        self._in_hand = 0
+        self._busy = False
+        self._stopping = False
+        self._thread = threading.Thread(target=self._run, name="finisher", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    @property
+    def is_alive(self) -> bool:
+        return self._thread.is_alive()
+
+    @property
+    def is_full(self) -> bool:
+        return len(self._done) + self._in_hand >= MOST_WAITING
+
+    def submit(self, done: Done) -> None:
+        with self._lock:
+            self._marks.pop(done.end.id, None)
+            self._snapshots.pop(done.end.id, None)
+            self._done.append(done)
+            self._changed.notify()
+
+    def mark_started(self, claim: Claim, at: datetime) -> None:
+        with self._lock:
+            if not self._marks:
+                self._marks_due = clock.monotonic() + MARK_AFTER_S
+                self._changed.notify()
+            self._marks[claim.id] = (claim, at)
+
+    def snapshot(self, claim: Claim, progress: dict[str, Any]) -> None:
+        with self._lock:
+            self._snapshots[claim.id] = (claim, progress)
+            self._changed.notify()
+
+    def forget(self, messages: list[tuple[str, str]]) -> None:
+        """Ack messages that stand for nothing: claimed by another, unreadable, gone."""
+        with self._lock:
+            self._unacked.extend(messages)
+            self._changed.notify()
+
+    def drain(self, timeout_s: float) -> bool:
+        """Wait until everything submitted is written; whether it was."""
+        with self._changed:
+            return self._changed.wait_for(lambda: not (self._done or self._busy), timeout_s)
+
+    def stop(self) -> None:
+        with self._changed:
+            self._stopping = True
+            self._changed.notify_all()
+        self._thread.join(2)
+
+    def _run(self) -> None:
+        while True:
+            with self._changed:
+                while not self._has_work():
+                    self._changed.wait(max(0.001, self._marks_due - clock.monotonic()) if self._marks else IDLE_S)
+                if self._stopping and not self._done:
+                    return
+                done, self._done = self._done[:BATCH], self._done[BATCH:]
+                marks, self._marks = list(self._marks.values()), {}
+                snapshots, self._snapshots = list(self._snapshots.values()), {}
+                self._busy, self._in_hand = True, len(done)
+            written = self._write(done, marks, snapshots)
+            with self._changed:
+                if written is None:
+                    self._done[:0] = done
+                    for claim, at in marks:
+                        self._marks.setdefault(claim.id, (claim, at))
+                self._busy, self._in_hand = False, 0
+                self._changed.notify_all()
+            if written is None:
+                if self._stopping:
+                    return  # whoever finds this worker gone has the jobs run again
+                self._pause(RETRY_S)
+                continue
+            self._ack([item.message for item in done])
+            self._tell(done, written, marks)
+            if len(done) >= MANY:
+                self._pause(LINGER_S)
+
+    def _has_work(self) -> bool:
+        marks = self._marks and clock.monotonic() >= self._marks_due
+        return bool(self._stopping or self._done or self._snapshots or self._unacked or marks)
+
+    def _pause(self, seconds: float) -> None:
+        with self._changed:
+            self._changed.wait_for(lambda: self._stopping, seconds)
+
+    def _write(
+        self,
+        done: list[Done],
+        marks: list[tuple[Claim, datetime]],
+        snapshots: list[tuple[Claim, dict[str, Any]]],
+    ) -> list[Moved] | None:
+        """The moves made; None while SQL cannot be written."""
+        if not (done or marks or snapshots):
+            return []
+        ends = [item.end for item in done]
+
+        def write(session: Any) -> list[Moved]:
+            if marks:
+                claims.mark_started(session, [(claim.id, claim.fence, at) for claim, at in marks])
+            if snapshots:
+                claims.snapshot(session, [(claim.id, claim.fence, progress) for claim, progress in snapshots])
+            return claims.finish(session, ends) if ends else []
+
+        try:
+            return database().transaction(write)
+        except Exception as error:
+            if _sql_is_away(error):
+                log.warning("ends_wait_for_sql", ends=len(ends), reason=str(error))
+                return None
+            # One end, or its on_end (anybody's code), cannot be written: all others must not wait for it.
+            log.exception("batch_of_ends_refused", ends=len(ends))
+            return self._one_by_one(done)
+
+    def _one_by_one(self, done: list[Done]) -> list[Moved] | None:
+        moved: list[Moved] = []
+        for item in done:
+            ends = [item.end, *_fallbacks(item)]
+            for end in ends:
+                try:
+                    moved += database().transaction(claims.finish, [end], call_on_end=end is not ends[-1])
+                    break
+                except Exception as error:
+                    if _sql_is_away(error):
+                        return None
+                    log.exception("end_refused", job_id=end.id, state=end.state)
+        return moved
+
+    def _ack(self, messages: list[tuple[str, str]]) -> None:
+        with self._changed:
+            waiting, self._unacked = [*self._unacked, *messages][-MOST_UNACKED:], []
+        args = [part for message in waiting for part in message]
+        if not args:
+            return
+        try:
+            redis.push().script(LUA / "ack.lua", [redis.NAMESPACE, self._worker_id(), *args])
+        except (Unavailable, ConfigError):
+            with self._changed:
+                self._unacked[:0] = waiting
+            self._pause(RETRY_S)
+
+    def _tell(self, done: list[Done], moved: list[Moved], marks: list[tuple[Claim, datetime]]) -> None:
+        if done and self.before_ends is not None:
+            self.before_ends()
+        where = {move.id: move for move in moved}
+        told = [
+            Event(claim.id, claim.tenant, "state", "running", claim.tries + 1, claim.progress or {}, _seed(claim))
+            for claim, _ in marks
+        ]
+        for item in done:
+            if item.end.id in where:
+                told += [*item.events, events.of_move(where[item.end.id])]
+        try:
+            events.publish(told)
+        except (Unavailable, ConfigError) as error:
+            log.info("events_not_published", events=len(told), reason=error.message)
+        if any(move.state == "queued" for move in moved) or any(item.claim.capped for item in done):
+            push.wake_relay()
+
+
+def _sql_is_away(error: Exception) -> bool:
+    """Whether waiting will help; what an on_end says of other services is no reason to hold up everybody's ends."""
+    return isinstance(error, (Unavailable, ConfigError)) and error.code.startswith("database")
+
+
+def _seed(claim: Claim) -> int:
+    return int((claim.progress or {}).get("seq", 0))
+
+
+def _fallbacks(item: Done) -> list[End]:
+    """What to write where the end itself is refused: the refusal as a failed try, then as a plain failure."""
+    refusal = AppError("the end of this run could not be written; the worker's log has the reason", code="end_refused")
+    verdict = judge(item.claim, refusal)
+    plain = item.end._replace(
+        state=verdict.state or "failed",
+        outcome=verdict.outcome,
+        tries=verdict.tries,
+        due_at=clock.now() + due_after(verdict.delay_s or 0),
+        error_type="EndRefused",
+        error_code=refusal.code,
+        error_message=refusal.message,
+        traceback=None,
+        result=None,
+        progress=None,
+        wait=None,
+    )
+    return [plain, plain._replace(state="failed", outcome="failed")]

@@ -1,0 +1,164 @@
+"""What one worker process holds: its identity, its runs, and the threads that serve them."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Container
+from typing import Any
+
+from app.core import clock
+from app.core.db import database
+from app.core.errors import ConfigError, Interrupted, Stale, Unavailable
+from app.core.ids import uuid7
+from app.core.logging import get_logger
+from app.core.settings import get_settings
+from app.jobs.ledger import claims
+from app.jobs.worker.fetcher import Intake
+from app.jobs.worker.finisher import Done, Finisher
+from app.jobs.worker.loop import JobLoop
+from app.jobs.worker.outcome import Verdict, end_of
+from app.jobs.worker.progress import Teller
+from app.jobs.worker.run import Run, Runs
+
+# How long a claimed job may wait for a thread before another worker gets it.
+LONGEST_WAIT_S = 1.0
+STALLED_S = 5.0
+SQL_RETRY_S = 0.5
+EXIT_SOFTWARE = 70  # sysexits.h: internal software error
+
+log = get_logger(__name__)
+
+
+class WorkerProcess:
+    """Made when the broker is built; started when Dramatiq's worker boots."""
+
+    def __init__(self, known_kinds: Container[str]) -> None:
+        self.id = uuid7()
+        self.threads = get_settings().worker_threads
+        self.stopping = threading.Event()
+        self.nudged = threading.Event()
+        self.on_end_soon: Callable[[int], None] = os._exit
+        self.runs = Runs()
+        self.loop = JobLoop()
+        self.finisher = Finisher(lambda: self.id)
+        self.teller = Teller(self.finisher.snapshot)
+        self.finisher.before_ends = self.teller.settle
+        self.intake = Intake(lambda: self.id, known_kinds, self.runs, self.finisher)
+
+    def start(self, queues: list[str], threads: int) -> None:
+        self.threads = threads
+        self.intake.set_up(queues, threads)
+        self.loop.start()
+        self.finisher.start()
+        self.teller.start()
+
+    def end(self, run: Run, verdict: Verdict) -> None:
+        """Hand the run's end to the finisher and free its slot; once a run."""
+        if run.end():
+            self._submit(run, verdict)
+
+    def mark_start_now(self, run: Run) -> None:
+        """Put the start on record before the code runs; blocks while SQL is away. Raises Interrupted at the stop."""
+        assert run.started_at is not None
+        while True:
+            try:
+                database().transaction(claims.mark_started, [(run.claim.id, run.claim.fence, run.started_at)])
+                return
+            except (Unavailable, ConfigError) as error:
+                if run.reason is not None:
+                    raise run.reason from error
+                if self.stopping.wait(SQL_RETRY_S):
+                    raise Interrupted("the worker is stopping") from error
+
+    def hand_back(self, run: Run) -> bool:
+        """Give back a run that has not begun; False if it has."""
+        if not run.hand_back():
+            return False
+        self._submit(run, Verdict("queued", "handed_back", run.claim.tries))
+        return True
+
+    def hand_back_waiting(self) -> None:
+        """Give back what has waited a second for a thread; its queue is not so fast after all."""
+        now = clock.monotonic()
+        for run in self.runs.all():
+            if run.began is None and now - run.taken_at > LONGEST_WAIT_S and self.hand_back(run):
+                self.intake.depth.learn(run.queue, LONGEST_WAIT_S)
+
+    def stop_intake(self) -> None:
+        """Claim nothing more and give back at once what has not begun."""
+        self.stopping.set()
+        self.intake.stop()
+        for run in self.runs.all():
+            self.hand_back(run)
+
+    def interrupt_all(self) -> None:
+        for run in self.runs.all():
+            run.interrupt(Interrupted("the worker is stopping"))
+
+    def abandon(self) -> None:
+        """Hand back what would not stop, so that its end is on record before the process dies."""
+        for run in self.runs.all():
+            self.end(run, Verdict("queued", "handed_back", run.claim.tries))
+
+    def nudge(self, worker_id: str) -> None:
+        """An order for this worker may stand in its row: look now instead of at the next beat."""
+        if worker_id == self.id:
+            self.nudged.set()
+
+    def obey(self, state: str | None) -> None:
+        """Do what the state of this worker's row asks for."""
+        if state == "running" and not self.stopping.is_set():
+            self.intake.resume()
+        # One that was declared dead a moment ago is no order: its next beat finds out and takes another name.
+        if state not in ("paused", "draining") or self.stopping.is_set():
+            return
+        if not self.intake.is_paused:
+            log.info("worker_obeys", worker_id=self.id, state=state, running=len(self.runs))
+        self.intake.pause()
+        for run in self.runs.all():
+            self.hand_back(run)
+
+    def end_soon(self, reason: str) -> None:
+        """Drain and end this process with an error: something in it cannot be stopped otherwise."""
+        log.error("worker_ends", reason=reason)
+        self.on_end_soon(EXIT_SOFTWARE)
+
+    def rename(self) -> None:
+        """A new identity, after the old one was declared dead; its runs are somebody else's now."""
+        self.id = uuid7()
+        for run in self.runs.all():
+            run.interrupt(Stale("this worker was declared dead"))
+
+    @property
+    def serves(self) -> bool:
+        """Whether the threads live without which runs would never end."""
+        return self.finisher.is_alive and self.teller.is_alive
+
+    def health(self) -> dict[str, Any]:
+        """What /health says of this process."""
+        lag_s, draining = self.loop.stalled_s, self.stopping.is_set()
+        working = "stalled" if lag_s > STALLED_S else self.intake.problem or "healthy"
+        if self.intake.is_paused and working == "healthy":
+            working = "paused"
+        return {
+            "status": "draining" if draining else working,
+            "role": "worker",
+            "worker_id": self.id,
+            "queues": self.intake.queues,
+            "worker_threads": self.threads,
+            "held": len(self.runs),
+            "loop_lag_s": round(lag_s, 3),
+        }
+
+    def _submit(self, run: Run, verdict: Verdict) -> None:
+        claim = run.claim
+        progress, events = run.progress.close(succeeded=verdict.state == "succeeded") if run.progress else (None, [])
+        if run.began is not None:
+            self.intake.depth.learn(run.queue, clock.monotonic() - run.began)
+        self.runs.remove(run)
+        if verdict.state is None:  # somebody else's by now: nothing is written
+            self.finisher.forget([(run.queue, run.redis_id)])
+            return
+        end = end_of(claim, verdict, started_at=run.started_at, result=run.result, progress=progress)
+        self.finisher.submit(Done(end, claim, (run.queue, run.redis_id), events))

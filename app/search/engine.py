@@ -1,0 +1,28 @@
+"""This process's engine, as the settings say which."""
+
+from __future__ import annotations
+
+import importlib
+import threading
+from weakref import WeakKeyDictionary
+
+import sqlalchemy as sa
+
+from app.core.db import database
+from app.core.settings import get_settings
+from app.search.engines.base import Engine
+from app.search.engines.memory.engine import EmbeddedEngine
+
+# By database: one process may look into several.
+_opened: WeakKeyDictionary[sa.Engine, EmbeddedEngine] = WeakKeyDictionary()
+_opening = threading.Lock()
+
+
+def engine() -> Engine:
+    """The engine for this process's database."""
+    if get_settings().search_engine == "qdrant":
+        # Its client takes a second and 60 MiB to import, which a process without Qdrant does not pay.
+        opened: Engine = importlib.import_module("app.search.engines.qdrant.engine").QdrantEngine()
+        return opened
+    with _opening:
+        return _opened.setdefault(database().engine, EmbeddedEngine())

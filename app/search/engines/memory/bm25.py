@@ -1,0 +1,252 @@
+"""rank-bm25's Okapi over numpy postings that take single additions and removals.
+
+A document is its packed terms (analyzer.pack) and gets a slot, never reused. Postings lie in one sorted base and a
+small dictionary of what came since, which is merged into the base when it has grown to a tenth of it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+import numpy.typing as npt
+from rank_bm25 import BM25Okapi
+
+from app.search.engines.memory.growable_array import Growing
+from app.search.text.analyzer import unpack
+
+Slots = npt.NDArray[np.int32]
+Floats = npt.NDArray[np.float64]
+Bools = npt.NDArray[np.bool_]
+
+
+class Bm25(BM25Okapi):  # type: ignore[misc]
+    """Scores equal to the parent's, fed the same hashed terms of the documents that are still there."""
+
+    def __init__(self, *, k1: float = 1.5, b: float = 0.75, epsilon: float = 0.25, least_merge: int = 50_000) -> None:
+        # The parent's constructor counts a whole corpus and divides by zero on an empty one.
+        self.k1, self.b, self.epsilon = k1, b, epsilon
+        self._least_merge = least_merge
+        self.corpus_size = 0
+        self._total_length = 0
+        self._terms: list[bytes | None] = []  # by slot; None is a removed document
+        self._length = Growing(np.float64)
+        self._alive = Growing(np.bool_)
+        self._vocabulary = np.zeros(0, np.uint32)
+        self._bounds = np.zeros(1, np.int64)
+        self._slots = np.zeros(0, np.int32)
+        self._counts = np.zeros(0, np.uint16)
+        # Living documents of each term: of the vocabulary, and of terms that are not in it yet.
+        self._df = np.zeros(0, np.int64)
+        self._new_df: Counter[int] = Counter()
+        self._new: dict[int, list[tuple[int, int]]] = {}
+        self._new_pairs = 0
+        # How many terms have each document frequency: the average idf without a walk over all terms.
+        self._df_histogram = np.zeros(1, np.int64)
+        self._norm: Floats | None = None
+        self._average_idf: float | None = None
+
+    @property
+    def avgdl(self) -> float:
+        return self._total_length / self.corpus_size if self.corpus_size else 0.0
+
+    @property
+    def _worth_a_merge(self) -> int:
+        """So many new pairs of term and document that sorting the base anew pays."""
+        return max(self._least_merge, len(self._slots) // 10)
+
+    @property
+    def slots(self) -> int:
+        """One more than the highest slot given out."""
+        return len(self._terms)
+
+    @property
+    def alive(self) -> Bools:
+        return self._alive.view
+
+    def terms_of(self, slot: int) -> bytes | None:
+        return self._terms[slot]
+
+    def postings_of(self, slot: int) -> int:
+        """How many of the document's terms lead to it."""
+        hashes = unpack(self._terms[slot] or b"")[0].tolist()
+        return sum(any(slot in slots for slots, _ in self._postings(term)) for term in hashes)
+
+    def add(self, packed: bytes) -> int:
+        """The slot of a new document."""
+        slot = self._append(packed)
+        hashes, counts = unpack(packed)
+        self._count(hashes, +1)
+        for term, count in zip(hashes.tolist(), counts.tolist(), strict=True):
+            self._new.setdefault(term, []).append((slot, count))
+        self._new_pairs += len(hashes)
+        if self._new_pairs > self._worth_a_merge:
+            self.merge()
+        return slot
+
+    def add_many(self, documents: Sequence[bytes]) -> range:
+        """The slots of many new documents, merged into the base at once where they are worth it."""
+        first = self.slots
+        if sum(map(len, documents)) // 6 <= self._worth_a_merge:
+            for packed in documents:
+                self.add(packed)
+            return range(first, self.slots)
+        parts = [(self._append(packed), *unpack(packed)) for packed in documents]
+        terms = np.concatenate([hashes for _, hashes, _ in parts])
+        counts = np.concatenate([counts for _, _, counts in parts])
+        slots = np.repeat(np.array([slot for slot, _, _ in parts], np.int32), [len(hashes) for _, hashes, _ in parts])
+        self.merge(terms, slots, counts)
+        return range(first, self.slots)
+
+    def remove(self, slot: int) -> None:
+        """Forget a document; its slot stays empty. Nothing happens the second time."""
+        packed = self._terms[slot]
+        if packed is None:
+            return
+        self._terms[slot] = None
+        self._alive.view[slot] = False
+        self.corpus_size -= 1
+        self._total_length -= int(self._length.view[slot])
+        self._count(unpack(packed)[0], -1)
+
+    def get_scores(self, query: Iterable[int]) -> Floats:
+        """A score for each slot, 0 for those without a term of the query."""
+        return self.match(query)[0]
+
+    def get_batch_scores(self, query: Iterable[int], doc_ids: Sequence[int]) -> list[float]:
+        scores = self.get_scores(query)
+        return [float(scores[slot]) for slot in doc_ids]
+
+    def match(self, query: Iterable[int]) -> tuple[Floats, Bools]:
+        """A score for each slot, and whether its document has any term of the query (a score may be 0 or less)."""
+        scores, found = np.zeros(self.slots), np.zeros(self.slots, np.bool_)
+        if self.corpus_size == 0:
+            return scores, found
+        norm = self._norms()
+        for term, times in Counter(query).items():
+            df = self.document_frequency(term)
+            if df == 0:
+                continue
+            weight = times * self._weight(df)
+            for slots, counts in self._postings(term):
+                frequency = counts.astype(np.float64)
+                scores[slots] += weight * (frequency * (self.k1 + 1) / (frequency + norm[slots]))
+                found[slots] = True
+        found &= self.alive
+        scores[~self.alive] = 0.0
+        return scores, found
+
+    def weight(self, term: int) -> float:
+        """The term's inverse document frequency, with the parent's floor; 0 for an unknown term."""
+        df = self.document_frequency(term)
+        return self._weight(df) if df else 0.0
+
+    def document_frequency(self, term: int) -> int:
+        at = self._place(term)
+        return self._new_df[term] if at is None else int(self._df[at])
+
+    def _weight(self, df: int) -> float:
+        idf = math.log(self.corpus_size - df + 0.5) - math.log(df + 0.5)
+        return idf if idf >= 0 else self.epsilon * self.average_idf
+
+    @property
+    def average_idf(self) -> float:
+        """Over all terms, before the floor."""
+        if self._average_idf is None:
+            df = np.nonzero(self._df_histogram)[0]
+            terms = self._df_histogram[df]
+            idf = np.log(self.corpus_size - df + 0.5) - np.log(df + 0.5)
+            self._average_idf = float((terms * idf).sum() / terms.sum()) if len(df) else 0.0
+        return self._average_idf
+
+    def _postings(self, term: int) -> Iterable[tuple[Slots, npt.NDArray[np.integer]]]:
+        at = self._place(term)
+        if at is not None:
+            start, end = self._bounds[at], self._bounds[at + 1]
+            yield self._slots[start:end], self._counts[start:end]
+        pairs = self._new.get(term)
+        if pairs:
+            recent = np.array(pairs, np.int32)
+            yield recent[:, 0], recent[:, 1]
+
+    def _place(self, term: int) -> int | None:
+        """Where the term stands in the vocabulary, if it does."""
+        # Of the vocabulary's own type: numpy would copy all of it to compare it with a Python number.
+        at = int(np.searchsorted(self._vocabulary, np.uint32(term)))
+        return at if at < len(self._vocabulary) and int(self._vocabulary[at]) == term else None
+
+    def _norms(self) -> Floats:
+        if self._norm is None or len(self._norm) != self.slots:
+            average = self.avgdl or 1.0
+            self._norm = self.k1 * (1 - self.b + self.b * self._length.view / average)
+        return self._norm
+
+    def _append(self, packed: bytes) -> int:
+        length = int(unpack(packed)[1].sum(dtype=np.int64))
+        self._terms.append(packed)
+        self._length.append(length)
+        self._alive.append(True)
+        self.corpus_size += 1
+        self._total_length += length
+        self._norm = self._average_idf = None
+        return len(self._terms) - 1
+
+    def _count(self, hashes: npt.NDArray[np.uint32], step: int) -> None:
+        """One document more or less for each of these terms."""
+        self._norm = self._average_idf = None
+        at = np.searchsorted(self._vocabulary, hashes)
+        known = np.zeros(len(hashes), np.bool_)
+        inside = at < len(self._vocabulary)
+        known[inside] = self._vocabulary[at[inside]] == hashes[inside]
+        before = np.zeros(len(hashes), np.int64)
+        before[known] = self._df[at[known]]
+        self._df[at[known]] += step
+        for i in np.nonzero(~known)[0].tolist():
+            term = int(hashes[i])
+            before[i] = self._new_df[term]
+            self._new_df[term] += step
+        highest = int(before.max(initial=0)) + 2
+        if highest > len(self._df_histogram):
+            self._df_histogram = np.concatenate(
+                [self._df_histogram, np.zeros(2 * highest - len(self._df_histogram), np.int64)]
+            )
+        np.subtract.at(self._df_histogram, before, 1)
+        np.add.at(self._df_histogram, before + step, 1)
+        self._df_histogram[0] = 0  # a term of no living document is none
+
+    def merge(
+        self,
+        terms: npt.NDArray[np.uint32] | None = None,
+        slots: Slots | None = None,
+        counts: npt.NDArray[np.uint16] | None = None,
+    ) -> None:
+        """One sorted base of the old one, what came since and these; removed documents drop out."""
+        pairs = [(term, slot, count) for term, found in self._new.items() for slot, count in found]
+        recent = np.array(pairs, np.int64).reshape(-1, 3)
+        empty = np.zeros(0, np.int32)
+        all_terms = np.concatenate(
+            [
+                np.repeat(self._vocabulary, np.diff(self._bounds)),
+                recent[:, 0].astype(np.uint32),
+                empty.astype(np.uint32) if terms is None else terms,
+            ]
+        )
+        all_slots = np.concatenate([self._slots, recent[:, 1].astype(np.int32), empty if slots is None else slots])
+        all_counts = np.concatenate(
+            [self._counts, recent[:, 2].astype(np.uint16), empty.astype(np.uint16) if counts is None else counts]
+        )
+        living = self.alive[all_slots]
+        if not living.all():
+            all_terms, all_slots, all_counts = all_terms[living], all_slots[living], all_counts[living]
+        order = np.argsort(all_terms, kind="stable")
+        ordered, self._slots, self._counts = all_terms[order], all_slots[order], all_counts[order]
+        first = np.ones(len(ordered), np.bool_)
+        first[1:] = ordered[1:] != ordered[:-1]
+        self._vocabulary = ordered[first]
+        self._bounds = np.append(np.flatnonzero(first), len(ordered)).astype(np.int64)
+        self._df = np.diff(self._bounds)
+        self._df_histogram = np.bincount(self._df, minlength=1)
+        self._new, self._new_df, self._new_pairs = {}, Counter(), 0
+        self._norm = self._average_idf = None

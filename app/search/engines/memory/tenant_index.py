@@ -1,0 +1,232 @@
+"""One tenant's index in memory: columns of documents, postings, and a matrix of chunk vectors.
+
+A document has a slot, its chunks lie side by side; what is removed only dies, until the whole is built anew.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from app.search.embedders import Vectors
+from app.search.engines.base import MOST_LANGUAGES, Ask, Filters, Found, Held, Hit
+from app.search.engines.best_chunk import BestChunk
+from app.search.engines.memory.bm25 import Bm25
+from app.search.engines.memory.columns import NO_DATE, Coded, Facets
+from app.search.engines.memory.growable_array import Growing
+from app.search.engines.memory.vectors import VectorRows
+from app.search.engines.ranking import Order, Ranking
+from app.search.engines.source import IndexedDocument
+from app.search.text.analyzer import query_terms, word_variants
+
+Bools = npt.NDArray[np.bool_]
+Floats = npt.NDArray[np.float64]
+
+
+class MemoryIndex:
+    """Not safe for threads: whoever uses it holds its engine's lock."""
+
+    def __init__(self, dimension: int) -> None:
+        self.bm25 = Bm25()
+        self.languages: Counter[str] = Counter()
+        self._language_of: list[str | None] = []
+        self._slot_of: dict[int, int] = {}
+        self._ids = Growing(np.int64)
+        self._columns = {name: Coded() for name in ("domain", "language", "country", "source")}
+        self._is_mobile = Growing(np.bool_)
+        self._fetched_at = Growing(np.float64)
+        self._collection = Growing(np.int64)
+        self._tagged: defaultdict[str, list[int]] = defaultdict(list)
+        self._facets = Facets(self._columns, self._collection, self._tagged)
+        self._first_chunk = Growing(np.int64)
+        self._chunk_ids = Growing(np.int64)
+        self._chunk_terms: list[bytes] = []
+        self._vectors = VectorRows(dimension)
+        self._has_vector = Growing(np.bool_)
+        self._blank = bytes(4 * dimension)
+        self.documents = self.chunks = self.vectors = 0
+
+    @property
+    def dead(self) -> int:
+        """Chunks that only take up room."""
+        return len(self._chunk_ids) - self.chunks
+
+    def put(self, documents: Iterable[IndexedDocument]) -> None:
+        """Each document as it is now; one without chunks is dropped."""
+        terms: list[bytes] = []
+        slot = self.bm25.slots
+        for document in documents:
+            self.drop(document.id)
+            if document.chunks:
+                self._append(document)
+                self._slot_of[document.id] = slot + len(terms)
+                terms.append(document.terms)
+        self.bm25.add_many(terms)
+
+    def drop(self, document_id: int) -> None:
+        slot = self._slot_of.pop(document_id, None)
+        if slot is None:
+            return
+        self.bm25.remove(slot)
+        first, last = self._span(slot)
+        self.documents -= 1
+        self.chunks -= last - first
+        self.vectors -= int(self._vectors.view[first:last].any(axis=1).sum())
+        language = self._language_of[slot]
+        if language:
+            self.languages[language] -= 1
+
+    def search(self, ask: Ask, *, as_of: int = 0) -> Found:
+        """The page of hits that was asked for; `as_of` is what the index has read."""
+        terms = [] if ask.mode == "semantic" else self.terms_of(ask.query, ask.filters)
+        allowed = self._allowed(ask)
+        rankings: dict[str, Ranking] = {}
+        if ask.mode != "semantic":
+            scores, found = self.bm25.match(terms)
+            rankings["keyword"] = Ranking(scores, found & allowed, self._ids.view)
+        if ask.mode != "keyword" and ask.vector is not None:
+            found = allowed & self._has_vector.view if ask.vector.any() else np.zeros_like(allowed)
+            rankings["semantic"] = Ranking(self._similarity(ask.vector, found), found, self._ids.view)
+        order = Order(list(rankings.values()), ask.fusion, ask.rrf_k, ask.weights(list(rankings)))
+        page, offset = order.page(ask.limit, ask.offset, ask.after)
+        best = BestChunk(terms, ask.vector, self.bm25.weight)
+        facets = self._facets.count(ask.facets, order.found)
+        exact = int(rankings["keyword"].found.sum()) if "keyword" in rankings else 0
+        return Found(self._hits(page, rankings, best), order.total, terms, offset, exact, as_of, facets)
+
+    def matching(self, ask: Ask, most: int) -> list[int]:
+        """Ids of the documents that the filters and words allow, best keyword score first."""
+        scores, _ = self.bm25.match(self.terms_of(ask.query, ask.filters))
+        slots, _ = Ranking(scores, self._allowed(ask), self._ids.view).best(most)
+        found: list[int] = self._ids.view[slots].tolist()
+        return found
+
+    def held(self, first: int, last: int) -> dict[int, Held]:
+        """The documents with these ids, as they are here."""
+        found = {}
+        for document_id, slot in self._slot_of.items():
+            if first <= document_id <= last:
+                begin, end = self._span(slot)
+                ids = self._chunk_ids.view[begin:end].tolist()
+                known = np.flatnonzero(self._vectors.view[begin:end].any(axis=1)).tolist()
+                having = frozenset(ids[place] for place in known)
+                found[document_id] = Held(frozenset(ids), having, self.bm25.postings_of(slot))
+        return found
+
+    def terms_of(self, query: str, filters: Filters) -> list[int]:
+        return query_terms(query, self._spoken(filters))
+
+    def _spoken(self, filters: Filters) -> list[str]:
+        """The languages that a query may be in."""
+        return [filters.language] if filters.language else self.spoken()
+
+    def spoken(self) -> list[str]:
+        """The languages of the documents, the commonest first."""
+        return [language for language, count in self.languages.most_common(MOST_LANGUAGES) if count > 0]
+
+    def _append(self, document: IndexedDocument) -> None:
+        slot = len(self._ids)
+        self._ids.append(document.id)
+        for name, column in self._columns.items():
+            column.append(getattr(document, name))
+        self._is_mobile.append(document.is_mobile)
+        self._fetched_at.append(document.fetched_at.timestamp() if document.fetched_at else NO_DATE)
+        self._collection.append(-1 if document.collection_id is None else document.collection_id)
+        for tag in set(document.tags):
+            self._tagged[tag].append(slot)
+        self._first_chunk.append(len(self._chunk_ids))
+        self._chunk_ids.extend([chunk.id for chunk in document.chunks])
+        self._chunk_terms.extend(chunk.terms for chunk in document.chunks)
+        rows = b"".join(chunk.vector or self._blank for chunk in document.chunks)
+        matrix = np.frombuffer(rows, "<f4").reshape(len(document.chunks), -1)
+        self._vectors.extend(matrix)
+        self.documents += 1
+        self.chunks += len(document.chunks)
+        known = int(matrix.any(axis=1).sum())
+        self.vectors += known
+        self._has_vector.append(known > 0)
+        language = document.chunks[0].language
+        self._language_of.append(language)
+        if language:
+            self.languages[language] += 1
+
+    def _span(self, slot: int) -> tuple[int, int]:
+        starts = self._first_chunk.view
+        return int(starts[slot]), int(starts[slot + 1]) if slot + 1 < len(starts) else len(self._chunk_ids)
+
+    def _allowed(self, ask: Ask) -> Bools:
+        allowed: Bools = self.bm25.alive.copy()
+        self._narrow(allowed, ask.filters)
+        if ask.required or ask.excluded:
+            spoken = self._spoken(ask.filters)
+            for word in ask.required:
+                allowed &= self._having(word, spoken)
+            for word in ask.excluded:
+                allowed &= ~self._having(word, spoken)
+        return allowed
+
+    def _having(self, text: str, spoken: Sequence[str]) -> Bools:
+        """Where a document has each word of the text, in any of its forms."""
+        having = np.ones(len(self._ids), np.bool_)
+        for variants in word_variants(text, spoken):
+            having &= self.bm25.match(variants)[1]
+        return having
+
+    def _narrow(self, allowed: Bools, filters: Filters) -> None:
+        for name, column in self._columns.items():
+            value = getattr(filters, name)
+            if value is not None:
+                allowed &= column.speaks(value) if name == "language" else column.equals(value)
+        if filters.site is not None:
+            allowed &= self._columns["domain"].within(filters.site)
+        if filters.is_mobile is not None:
+            allowed &= self._is_mobile.view == filters.is_mobile
+        if filters.since is not None:
+            allowed &= self._fetched_at.view >= filters.since.timestamp()
+        if filters.until is not None:
+            allowed &= (self._fetched_at.view < filters.until.timestamp()) & (self._fetched_at.view > NO_DATE)
+        if filters.collection_ids is not None:
+            allowed &= np.isin(self._collection.view, np.asarray(filters.collection_ids, np.int64))
+        for tag in filters.tags:
+            allowed &= self._only(self._tagged.get(tag, []))
+        if filters.document_ids is not None:
+            allowed &= self._only(self._slots_of(filters.document_ids))
+        if filters.not_ids:
+            allowed &= ~self._only(self._slots_of(filters.not_ids))
+
+    def _slots_of(self, ids: Sequence[int]) -> list[int]:
+        return [slot for value in set(ids) if (slot := self._slot_of.get(value)) is not None]
+
+    def _only(self, slots: Sequence[int]) -> Bools:
+        only = np.zeros(len(self._ids), np.bool_)
+        only[np.asarray(slots, np.int64)] = True
+        return only
+
+    def _similarity(self, vector: Vectors, allowed: Bools) -> Floats:
+        """The cosine of each document's best chunk; of no meaning where it is not allowed."""
+        starts = self._first_chunk.view
+        if not len(starts):
+            return np.zeros(0)
+        sizes = np.diff(starts, append=len(self._chunk_ids))
+        nearness = self._vectors.nearness(vector, np.repeat(allowed, sizes))
+        return np.maximum.reduceat(nearness, starts).astype(np.float64)
+
+    def _hits(self, page: Sequence[tuple[int, float]], rankings: dict[str, Ranking], best: BestChunk) -> list[Hit]:
+        keyword, semantic = rankings.get("keyword"), rankings.get("semantic")
+        spans = [self._span(slot) for slot, _ in page]
+        rows = best.choose(spans, self._chunk_terms, self._vectors.view)
+        return [
+            Hit(
+                document_id=int(self._ids.view[slot]),
+                chunk_id=int(self._chunk_ids.view[row]),
+                score=score,
+                keyword=keyword.score(slot) if keyword else None,
+                semantic=semantic.score(slot) if semantic else None,
+                keyword_rank=keyword.rank(slot) if keyword else None,
+                semantic_rank=semantic.rank(slot) if semantic else None,
+            )
+            for (slot, score), row in zip(page, rows, strict=True)
+        ]

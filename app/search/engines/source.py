@@ -1,0 +1,100 @@
+"""What an engine reads of SQL: documents as they are now, and which have changed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from itertools import groupby
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.orm import Session
+
+from app.core import clock
+from app.search.engines.base import Lag
+from app.search.models import Change, ChangeCounter, Chunk, document, vector_of
+
+ROWS_AT_ONCE = 2_000
+
+_FIELDS = ("tenant", "domain", "language", "country", "is_mobile", "source", "tags", "fetched_at", "collection_id")
+
+
+@dataclass(frozen=True, slots=True)
+class IndexedChunk:
+    """`vector` is None where it is of another generation."""
+
+    id: int
+    terms: bytes
+    vector: bytes | None
+    language: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class IndexedDocument:
+    """`terms` are the whole document's."""
+
+    id: int
+    chunks: Sequence[IndexedChunk]
+    terms: bytes
+    tenant: str = ""
+    domain: str | None = None
+    language: str | None = None
+    country: str | None = None
+    is_mobile: bool = False
+    source: str | None = None
+    tags: Sequence[str] = ()
+    fetched_at: datetime | None = None
+    collection_id: int | None = None
+
+
+def documents(
+    session: Session,
+    generation: str,
+    *,
+    tenant: str | None = None,
+    ids: Sequence[int] | None = None,
+) -> Iterator[IndexedDocument]:
+    """Documents that have chunks, in the order of their ids: all, a tenant's, or these."""
+    about = sa.select(document.c.id, *(document.c[name] for name in _FIELDS))
+    pieces = sa.select(
+        Chunk.document_id, Chunk.id, Chunk.terms, vector_of(generation), Chunk.language, Chunk.document_terms
+    )
+    if tenant is not None:
+        about, pieces = about.where(document.c.tenant == tenant), pieces.where(Chunk.tenant == tenant)
+    if ids is not None:
+        about, pieces = about.where(document.c.id.in_(ids)), pieces.where(Chunk.document_id.in_(ids))
+    fields: dict[int, dict[str, Any]] = {row["id"]: dict(row) for row in session.execute(about).mappings()}
+    rows = session.execute(pieces.order_by(Chunk.document_id, Chunk.ordinal).execution_options(yield_per=ROWS_AT_ONCE))
+    for document_id, group in groupby(rows, key=lambda row: row[0]):
+        chunks, terms_of_all = [], None
+        for _, chunk_id, terms, vector, language, document_terms in group:
+            chunks.append(IndexedChunk(chunk_id, terms, vector, language))
+            terms_of_all = terms_of_all or document_terms
+        if document_id in fields:
+            yield IndexedDocument(chunks=chunks, terms=terms_of_all or b"", **fields[document_id])
+
+
+def counter(session: Session) -> tuple[int, int]:
+    """The last change's number, and the last that has been pruned."""
+    row = session.execute(sa.select(ChangeCounter.value, ChangeCounter.pruned)).one_or_none()
+    return (0, 0) if row is None else (row.value, row.pruned)
+
+
+def changed(
+    session: Session, after: int, *, tenant: str | None = None, most: int | None = None
+) -> tuple[list[int], int]:
+    """The documents of the changes after that number, each once, and the number of the last of them."""
+    query = sa.select(Change.seq, Change.document_id).where(Change.seq > after).order_by(Change.seq).limit(most)
+    if tenant is not None:
+        query = query.where(Change.tenant == tenant)
+    rows = session.execute(query).all()
+    return list(dict.fromkeys(row.document_id for row in rows)), rows[-1].seq if rows else after
+
+
+def lag(session: Session, at: int) -> Lag:
+    """How far one who has read up to `at` is behind."""
+    value, _ = counter(session)
+    first = session.scalar(sa.select(Change.at).where(Change.seq > at).order_by(Change.seq).limit(1))
+    seconds = max(0.0, (clock.now() - first).total_seconds()) if first is not None else 0.0
+    return Lag(max(0, value - at), seconds)

@@ -1,0 +1,161 @@
+"""Changes of pages: each is one event with one job that reads the page again, and the event says what came of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import Session
+
+from app.core import clock
+from app.core.errors import NotFound
+from app.documents.accept.accept import About, known_id
+from app.documents.ingest.operations import note_end
+from app.documents.models import Document
+from app.jobs.ledger import claims
+from app.jobs.ledger.claims import Claim
+from app.jobs.ledger.enqueue import enqueue
+from app.jobs.ledger.views import moment
+from app.jobs.models import JobRow
+from app.sources.models import ChangeEvent, PageWatch
+from app.sources.payloads.change_bodies import Change
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """Which events to list; None means all. `before_id` is the last id of the page before."""
+
+    state: str | None = None
+    watch_id: str | None = None
+    url: str | None = None
+    document_id: int | None = None
+    before_id: int | None = None
+
+
+def told(session: Session, tenant: str, change: Change, *, origin: str) -> ChangeEvent:
+    """The event of this change, without a job yet; the same snapshot of the same watch is the same event."""
+    watch = _watch(session, tenant, change.watch_id)
+    document_id = watch.document_id if watch else known_id(session, About(url=change.url), tenant=tenant)
+    row = ChangeEvent(
+        tenant=tenant,
+        origin=origin,
+        watch_id=change.watch_id,
+        history_key=change.history_key,
+        url=change.url,
+        document_id=document_id,
+        title=change.title,
+        summary=change.diff or None,
+        diff_url=change.diff_url,
+        state="ignored" if watch is not None and _is_over(session, watch) else "queued",
+        extra=change.extra,
+        detected_at=change.detected_at,
+        received_at=clock.now(),
+    )
+    try:
+        with session.begin_nested():
+            session.add(row)
+    except IntegrityError:
+        same = (ChangeEvent.watch_id == change.watch_id, ChangeEvent.history_key == change.history_key)
+        return session.scalars(sa.select(ChangeEvent).where(ChangeEvent.tenant == tenant, *same)).one()
+    return row
+
+
+def rescraped(session: Session, event: ChangeEvent, job: Any, request_id: str | None) -> JobRow:
+    """The job that reads the page of the event again."""
+    row = enqueue(session, job, tenant=event.tenant, request_id=request_id, document_id=event.document_id)
+    event.state, event.job_id, event.error_message, event.ended_at = "queued", row.id, None, None
+    return row
+
+
+def _watch(session: Session, tenant: str, watch_id: str | None) -> PageWatch | None:
+    if watch_id is None:
+        return None
+    query = sa.select(PageWatch).where(PageWatch.tenant == tenant, PageWatch.watch_id == watch_id)
+    return session.scalars(query.order_by(PageWatch.id.desc()).limit(1)).one_or_none()
+
+
+def _is_over(session: Session, watch: PageWatch) -> bool:
+    """Whether nobody wants to hear of its page: what a person deletes does not come back with its next change."""
+    return watch.state in ("unwanted", "removed") or session.get(Document, watch.document_id) is None
+
+
+def begin(session: Session, claim: Claim, event_id: int) -> ChangeEvent:
+    """The event, in progress where no later job has taken it over. Raises NotFound where it has aged out."""
+    claims.hold(session, claim)
+    row = session.get(ChangeEvent, event_id)
+    if row is None:
+        raise NotFound(f"Change event {event_id} is gone", code="change_not_found")
+    if row.job_id == claim.id:
+        row.state = "in_progress"
+    return row
+
+
+def is_known(session: Session, event: ChangeEvent) -> bool:
+    """Whether the watch is one that was made for this very page, so that nobody need be asked."""
+    watch = _watch(session, event.tenant, event.watch_id)
+    return watch is not None and watch.document_id == event.document_id and watch.url == event.url
+
+
+def tenant_of(session: Session, watch_id: str | None) -> str | None:
+    """Whose page the watch is of; None where it was not made here."""
+    if watch_id is None:
+        return None
+    return session.scalar(sa.select(PageWatch.tenant).where(PageWatch.watch_id == watch_id).limit(1))
+
+
+def ended(session: Session, job: JobRow) -> None:
+    """Write into the job's event what became of it: in the transaction that ends the job."""
+    note_end(session, job)
+    row = session.get(ChangeEvent, int(job.payload["event_id"]))
+    if row is None or row.job_id != job.id:
+        return
+    result = job.result or {}
+    row.state = str(result.get("status", "indexed")) if job.state == "succeeded" else job.state
+    row.error_message = job.error_message
+    row.ended_at = clock.now()
+    if result.get("version_id"):
+        row.version_id = int(result["version_id"])
+
+
+def get(session: Session, tenant: str, event_id: int) -> ChangeEvent:
+    """Raises NotFound."""
+    query = sa.select(ChangeEvent).where(ChangeEvent.tenant == tenant, ChangeEvent.id == event_id)
+    row = session.scalars(query).one_or_none()
+    if row is None:
+        raise NotFound("Change event not found", code="change_not_found")
+    return row
+
+
+def listed(session: Session, tenant: str, wanted: Wanted, limit: int) -> list[ChangeEvent]:
+    """The newest first."""
+    query = sa.select(ChangeEvent).where(ChangeEvent.tenant == tenant)
+    for name in ("state", "watch_id", "url", "document_id"):
+        value = getattr(wanted, name)
+        query = query if value is None else query.where(getattr(ChangeEvent, name) == value)
+    if wanted.before_id is not None:
+        query = query.where(ChangeEvent.id < wanted.before_id)
+    return list(session.scalars(query.order_by(ChangeEvent.id.desc()).limit(limit)))
+
+
+def shown(row: ChangeEvent) -> dict[str, Any]:
+    return {
+        "id": str(row.id),
+        "origin": row.origin,
+        "state": row.state,
+        "url": row.url,
+        "document_id": None if row.document_id is None else str(row.document_id),
+        "content_id": None if row.version_id is None else str(row.version_id),
+        "watch_id": row.watch_id,
+        "history_key": None if row.history_key is None else str(row.history_key),
+        "title": row.title,
+        "summary": row.summary,
+        "diff_url": row.diff_url,
+        "job_id": row.job_id,
+        "error": row.error_message,
+        "metadata": row.extra,
+        "detected_at": moment(row.detected_at),
+        "received_at": moment(row.received_at),
+        "ended_at": moment(row.ended_at),
+    }

@@ -1,0 +1,95 @@
+"""Changes that nobody told of: found by asking changedetection.io once in a while what its watches have seen.
+
+It tries to notify a few times and then forgets; the history of a watch does not.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.orm import Session
+
+from app.clients.changedetection import changedetection
+from app.clients.changedetection_answers import Watch
+from app.core import clock
+from app.core.db import in_transaction, read
+from app.core.errors import NotFound
+from app.documents.text import clean_line
+from app.jobs.ledger import claims
+from app.jobs.ledger.claims import Claim
+from app.jobs.worker.progress import Progress
+from app.sources.changes import changes, watches
+from app.sources.jobs import Rescrape
+from app.sources.models import PageWatch
+from app.sources.payloads.change_bodies import Change
+
+# Of one watch; what is older is as good as read with the newest.
+MOST_MISSED = 20
+
+
+async def reconcile(progress: Progress) -> dict[str, Any]:
+    """{watches, changes, lost}: how many were looked at, changes nobody had told of, watches that are gone there."""
+    claim = progress.claim
+    listed = await changedetection().watches()
+    known = await read(watches.present, claim.tenant)
+    missed = lost = 0
+    for number, (watch_id, (row, last_key)) in enumerate(known.items()):
+        progress.report(number, len(known), unit="watches", message=row.url)
+        watch = listed.get(watch_id)
+        if watch is None:
+            lost += await _lost(claim, row)
+        elif watch.last_changed > last_key:
+            keys = await changedetection().history(watch_id)
+            # The first snapshot is the page as it was found, and no change.
+            gap = [key for key in keys[1:] if key > last_key][-MOST_MISSED:]
+            missed += await in_transaction(_record, claim, row.id, gap)
+        if watch is not None and (watch.last_error or None) != row.error_message:
+            await in_transaction(_note, claim, row.id, watch)
+    return {"watches": len(known), "changes": missed, "lost": lost}
+
+
+async def _lost(claim: Claim, row: PageWatch) -> int:
+    """1 where the watch is really gone, and not just made since the list was."""
+    try:
+        await changedetection().watch(str(row.watch_id))
+    except NotFound:
+        await in_transaction(_wanted_again, claim, row.id)
+        return 1
+    return 0
+
+
+def _wanted_again(session: Session, claim: Claim, row_id: int) -> None:
+    claims.hold(session, claim)
+    session.execute(
+        sa.update(PageWatch)
+        .where(PageWatch.id == row_id, PageWatch.state == "present")
+        .values(state="wanted", watch_id=None, is_ours=False, updated_at=clock.now())
+    )
+
+
+def _note(session: Session, claim: Claim, row_id: int, watch: Watch) -> None:
+    """What is wrong with the page, in the words of who watches it."""
+    claims.hold(session, claim)
+    said = clean_line(watch.last_error, 1000)
+    session.execute(sa.update(PageWatch).where(PageWatch.id == row_id).values(error_message=said))
+
+
+def _record(session: Session, claim: Claim, row_id: int, gap: list[int]) -> int:
+    """An event for each change; the newest reads the page again, and with it the others are done."""
+    claims.hold(session, claim)
+    row = session.get(PageWatch, row_id)
+    if row is None or row.state != "present":
+        return 0
+    for key in gap:
+        at = datetime.fromtimestamp(key, UTC)
+        change = Change(row.url, row.watch_id, key, at, None, "", None)
+        event = changes.told(session, row.tenant, change, origin="reconcile")
+        if event.job_id is not None or event.state != "queued":
+            continue  # its notification came meanwhile
+        if key == gap[-1]:
+            changes.rescraped(session, event, Rescrape(event_id=event.id), claim.request_id)
+        else:
+            event.state, event.ended_at = "superseded", clock.now()
+    return len(gap)

@@ -1,0 +1,183 @@
+"""Which pages are watched at changedetection.io: what is wanted, what is there, and what is to be removed again."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from datetime import timedelta
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.orm import Session
+
+from app.core import clock
+from app.core.errors import InvalidInput, NotFound
+from app.core.settings import get_settings
+from app.documents.models import Document
+from app.jobs.ledger import claims
+from app.jobs.ledger.claims import Claim
+from app.jobs.ledger.views import moment
+from app.jobs.schedules.store import DEFAULT_TENANT
+from app.sources.models import ChangeEvent, PageWatch
+
+PLANNED_AT_ONCE = 1000
+# What could not be made is tried again, for a page may have got another address.
+FAILED_AGAIN = timedelta(days=1)
+# How far its clock may be ahead of ours.
+LONGEST_AHEAD_S = 86_400
+
+
+def want(session: Session, document: Document) -> PageWatch:
+    """The page is to be watched, whatever its source. Raises InvalidInput for a document without an address."""
+    if document.url is None:
+        raise InvalidInput("this document has no url, so there is nothing to watch", code="no_url")
+    session.execute(_insert(session).values([_row(document.tenant, document.id, document.url)]))
+    row = session.scalars(sa.select(PageWatch).where(PageWatch.document_id == document.id).with_for_update()).one()
+    if row.state != "present":
+        row.state, row.error_message, row.updated_at = "wanted", None, clock.now()
+    return row
+
+
+def unwant(session: Session, tenant: str, document_id: int) -> PageWatch:
+    """The page is not to be watched any more, also not by itself. Raises NotFound where it is not."""
+    query = sa.select(PageWatch).where(PageWatch.tenant == tenant, PageWatch.document_id == document_id)
+    row = session.scalars(query.with_for_update()).one_or_none()
+    if row is None or row.state == "removed":
+        raise NotFound("this page is not watched", code="watch_not_found")
+    row.state, row.updated_at = "unwanted" if row.watch_id or row.is_ours else "removed", clock.now()
+    return row
+
+
+def plan(session: Session, claim: Claim) -> int:
+    """Note which pages lack a watch and which watches lack their page; how many of both."""
+    claims.hold(session, claim)
+    now = clock.now()
+    mine = _of(claim.tenant)
+    gone = ~sa.exists().where(Document.id == PageWatch.document_id)
+    claims.count(session, sa.delete(PageWatch).where(*mine, gone, PageWatch.state == "removed"))
+    unwanted = sa.update(PageWatch).where(*mine, gone, PageWatch.state.in_(("wanted", "present", "failed")))
+    found = claims.count(session, unwanted.values(state="unwanted", updated_at=now))
+    stale = sa.and_(PageWatch.state == "failed", PageWatch.updated_at < now - FAILED_AGAIN)
+    session.execute(sa.update(PageWatch).where(*mine, stale).values(state="wanted"))
+    return found + _plan_new(session, claim.tenant, get_settings().auto_watch)
+
+
+def _plan_new(session: Session, tenant: str, sources: Collection[str]) -> int:
+    if not sources:
+        return 0
+    lacking = sa.select(Document.tenant, Document.id, Document.url).where(
+        *([] if tenant == DEFAULT_TENANT else [Document.tenant == tenant]),
+        *([] if "all" in sources else [Document.source.in_(sources)]),
+        Document.version_id.is_not(None),
+        Document.url.is_not(None),
+        ~sa.exists().where(PageWatch.document_id == Document.id),
+    )
+    rows = session.execute(lacking.order_by(Document.id).limit(PLANNED_AT_ONCE)).all()
+    if rows:
+        session.execute(_insert(session).values([_row(owner, found, str(url)) for owner, found, url in rows]))
+    return len(rows)
+
+
+def todo(session: Session, tenant: str, after: int, limit: int) -> Sequence[PageWatch]:
+    """Rows whose watch is to be made or removed, in order of their ids."""
+    query = sa.select(PageWatch).where(*_of(tenant), PageWatch.id > after, PageWatch.state.in_(("wanted", "unwanted")))
+    return session.scalars(query.order_by(PageWatch.id).limit(limit)).all()
+
+
+def making(session: Session, claim: Claim, row_id: int) -> bool:
+    """Note that a watch may be there from now on, though nobody came to note its id; False where none is wanted."""
+    claims.hold(session, claim)
+    wanted = sa.update(PageWatch).where(PageWatch.id == row_id, PageWatch.state == "wanted")
+    return claims.count(session, wanted.values(is_ours=True, updated_at=clock.now())) > 0
+
+
+def made(session: Session, claim: Claim, row_id: int, watch_id: str, *, is_ours: bool) -> None:
+    """Present; or to be removed again, where a person said so meanwhile."""
+    claims.hold(session, claim)
+    values = {"watch_id": watch_id, "is_ours": is_ours, "error_message": None, "updated_at": clock.now()}
+    row = sa.update(PageWatch).where(PageWatch.id == row_id)
+    session.execute(row.values(values))
+    session.execute(row.where(PageWatch.state == "wanted").values(state="present"))
+    session.execute(row.where(PageWatch.state == "removed").values(state="unwanted"))
+
+
+def removed(session: Session, claim: Claim, row_id: int) -> None:
+    """Forgotten with its page; else remembered, so that it is not made again by itself."""
+    claims.hold(session, claim)
+    row = session.get(PageWatch, row_id)
+    if row is None or row.state != "unwanted":
+        return
+    if session.get(Document, row.document_id) is None:
+        session.delete(row)
+    else:
+        row.state, row.watch_id, row.is_ours, row.updated_at = "removed", None, False, clock.now()
+
+
+def failed(session: Session, claim: Claim, row_id: int, why: str) -> None:
+    claims.hold(session, claim)
+    values = {"state": "failed", "is_ours": False, "error_message": why, "updated_at": clock.now()}
+    row = sa.update(PageWatch).where(PageWatch.id == row_id, PageWatch.state == "wanted")
+    session.execute(row.values(values))
+
+
+def taken(session: Session, watch_ids: Collection[str], document_id: int) -> set[str]:
+    """Which of these watches belong to other pages."""
+    query = sa.select(PageWatch.watch_id).where(
+        PageWatch.watch_id.in_(watch_ids), PageWatch.document_id != document_id, PageWatch.watch_id.is_not(None)
+    )
+    return {str(found) for found in session.scalars(query)}
+
+
+def present(session: Session, tenant: str) -> dict[str, tuple[PageWatch, int]]:
+    """By the watch's id, each with the key of the last snapshot that is known here."""
+    known = sa.select(ChangeEvent.watch_id, sa.func.max(ChangeEvent.history_key)).where(
+        ChangeEvent.watch_id.in_(sa.select(PageWatch.watch_id).where(*_of(tenant), PageWatch.state == "present")),
+        # A notification that claims a time to come must not hide what comes until then.
+        ChangeEvent.history_key < int(clock.now().timestamp()) + LONGEST_AHEAD_S,
+    )
+    keys = {row[0]: row[1] for row in session.execute(known.group_by(ChangeEvent.watch_id))}
+    rows = session.scalars(sa.select(PageWatch).where(*_of(tenant), PageWatch.state == "present"))
+    return {str(row.watch_id): (row, keys.get(row.watch_id) or int(row.created_at.timestamp())) for row in rows}
+
+
+def listed(
+    session: Session, tenant: str, *, state: str | None, url: str | None, before_id: int | None, limit: int
+) -> list[PageWatch]:
+    """The newest first."""
+    query = sa.select(PageWatch).where(PageWatch.tenant == tenant)
+    query = query if state is None else query.where(PageWatch.state == state)
+    query = query if url is None else query.where(PageWatch.url == url)
+    query = query if before_id is None else query.where(PageWatch.id < before_id)
+    return list(session.scalars(query.order_by(PageWatch.id.desc()).limit(limit)))
+
+
+def shown(row: PageWatch) -> dict[str, Any]:
+    return {
+        "document_id": str(row.document_id),
+        "url": row.url,
+        "state": row.state,
+        "watch_id": row.watch_id,
+        "is_ours": row.is_ours,
+        "error": row.error_message,
+        "created_at": moment(row.created_at),
+        "updated_at": moment(row.updated_at),
+    }
+
+
+def _of(tenant: str) -> list[sa.ColumnElement[bool]]:
+    """The first tenant's jobs look after all."""
+    return [] if tenant == DEFAULT_TENANT else [PageWatch.tenant == tenant]
+
+
+def _row(tenant: str, document_id: int, url: str) -> dict[str, Any]:
+    now = clock.now()
+    return {
+        "tenant": tenant, "document_id": document_id, "url": url, "state": "wanted", "is_ours": False,
+        "created_at": now, "updated_at": now,
+    }  # fmt: skip
+
+
+def _insert(session: Session) -> Any:
+    """An insert that leaves a page with a row as it is."""
+    dialect = postgresql if session.get_bind().dialect.name == "postgresql" else sqlite
+    return dialect.insert(PageWatch).on_conflict_do_nothing(index_elements=["document_id"])

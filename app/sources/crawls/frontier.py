@@ -1,0 +1,173 @@
+"""The pages that a crawl has found: kept in SQL, so that a crawl that was interrupted goes on where it stood.
+
+Each is taken in one transaction: its text as a version, its child of the crawl, and the addresses it leads to.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import sqlalchemy as sa
+from sqlalchemy.orm import Session
+
+from app.core import clock
+from app.core.errors import AppError, InvalidInput
+from app.documents import urls
+from app.documents.accept.accept import About, Content, find_or_make, receive
+from app.documents.jobs import IngestDocument
+from app.documents.text import clean_line
+from app.jobs.children import children
+from app.jobs.ledger import claims
+from app.jobs.ledger.claims import Claim
+from app.sources.models import CrawlPage, CrawlSession
+
+MOST_TRIES = 3
+# Of one page; more are hardly links of its own.
+MOST_LINKS = 5_000
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """Pages by how far they came; `found` wait."""
+
+    found: int = 0
+    taken: int = 0
+    failed: int = 0
+    skipped: int = 0
+
+    @property
+    def total(self) -> int:
+        return self.found + self.taken + self.failed + self.skipped
+
+    @property
+    def done(self) -> int:
+        return self.total - self.found
+
+
+def begin(session: Session, claim: Claim, url: str) -> CrawlSession:
+    """The crawl, under way, its start found; after a person's retry what had failed is tried again."""
+    claims.hold(session, claim)
+    query = sa.select(CrawlSession).where(CrawlSession.tenant == claim.tenant, CrawlSession.crawl_id == claim.id)
+    row = session.scalars(query.with_for_update()).one()
+    if row.state != "in_progress":
+        if row.state != "pending":
+            _anew(row)
+        row.state, row.success, row.completed_at, row.error_message = "in_progress", None, None, None
+        failed = sa.update(CrawlPage).where(CrawlPage.crawl_id == claim.id, CrawlPage.state == "failed")
+        session.execute(failed.values(state="found", tries=0))
+    _add(session, claim.id, [url], 0)
+    return row
+
+
+def _anew(row: CrawlSession) -> None:
+    """What Firecrawl had begun is over, unless it was done with it: it begins once more, by another key."""
+    if row.extra.get("remote_status") != "completed":
+        kept = {
+            name: value for name, value in row.extra.items() if name not in ("pages_seen", "remote_status", "failed")
+        }
+        row.remote_id, row.extra = None, {**kept, "restarts": int(row.extra.get("restarts", 0)) + 1}
+
+
+def children_again(session: Session, claim: Claim, first: int) -> int:
+    """After a person's retry: start those children anew that were cancelled or failed, from this number on; how many
+    there are."""
+    query = sa.select(CrawlPage.document_id, CrawlPage.version_id).where(
+        CrawlPage.crawl_id == claim.id, CrawlPage.number >= first
+    )
+    pages = session.execute(query.order_by(CrawlPage.number).limit(children.PAGE)).all()
+    jobs = [IngestDocument(document_id=document_id, version_id=version_id) for document_id, version_id in pages]
+    children.start(session, claim, jobs, first=first)
+    return len(pages)
+
+
+def add(session: Session, claim: Claim, found: Sequence[str], depth: int, most: int) -> None:
+    """Addresses that are not known yet, as long as there are fewer pages than `most`."""
+    claims.hold(session, claim)
+    room = most - counts(session, claim.id).total
+    if room > 0:
+        _add(session, claim.id, found, depth, room)
+
+
+def next_page(session: Session, claim: Claim) -> CrawlPage | None:
+    """The next to be read, counted as tried: those that were not tried yet first, and near ones before deep ones."""
+    claims.hold(session, claim)
+    query = sa.select(CrawlPage).where(CrawlPage.crawl_id == claim.id, CrawlPage.state == "found")
+    row = session.scalars(query.order_by(CrawlPage.tries, CrawlPage.id).limit(1)).one_or_none()
+    if row is not None:
+        row.tries += 1
+    return row
+
+
+def untried(session: Session, claim: Claim, page_id: int) -> None:
+    """The page was read and could not be taken yet: that was no try."""
+    claims.hold(session, claim)
+    session.get_one(CrawlPage, page_id).tries -= 1
+
+
+def take(
+    session: Session, claim: Claim, page_id: int, about: About, content: Content, found: Sequence[str], most: int
+) -> None:
+    """The page is indexed by a child; what it leads to is found. Raises what accept() raises."""
+    claims.hold(session, claim)
+    row = session.get_one(CrawlPage, page_id)
+    if row.state == "taken":
+        return
+    document_id = find_or_make(session, about, tenant=claim.tenant)
+    version_id = receive(session, document_id, about, content, tenant=claim.tenant)
+    taken = sa.select(sa.func.count()).where(CrawlPage.crawl_id == claim.id, CrawlPage.number.is_not(None))
+    number = session.scalar(taken) or 0
+    row.state, row.number, row.document_id, row.version_id = "taken", number, document_id, version_id
+    row.error_code = row.error_message = None
+    job = IngestDocument(document_id=document_id, version_id=version_id)
+    children.start(session, claim, [job], first=number, document_id=document_id)
+    room = most - counts(session, claim.id).total
+    if found and room > 0:
+        _add(session, claim.id, found[:MOST_LINKS], row.depth + 1, room)
+
+
+def leave(session: Session, claim: Claim, page_id: int, error: AppError, *, state: str) -> None:
+    """Failed, skipped, or found: to be tried again, as often as there are tries."""
+    claims.hold(session, claim)
+    row = session.get_one(CrawlPage, page_id)
+    row.state = "failed" if state == "found" and row.tries >= MOST_TRIES else state
+    row.error_code, row.error_message = error.code, clean_line(error.message, 1000)
+
+
+def put(session: Session, claim: Claim, url: str) -> CrawlPage | None:
+    """The row of a page that somebody else has read; None for what can be none."""
+    claims.hold(session, claim)
+    _add(session, claim.id, [url], 0)
+    key = _key(url)
+    if key is None:
+        return None
+    return session.scalars(
+        sa.select(CrawlPage).where(CrawlPage.crawl_id == claim.id, CrawlPage.url_key == key)
+    ).one_or_none()
+
+
+def counts(session: Session, crawl_id: str) -> Counts:
+    query = sa.select(CrawlPage.state, sa.func.count()).where(CrawlPage.crawl_id == crawl_id)
+    return Counts(**{row[0]: row[1] for row in session.execute(query.group_by(CrawlPage.state))})
+
+
+def _add(session: Session, crawl_id: str, found: Sequence[str], depth: int, most: int = 1) -> None:
+    """The first `most` of these that are not known yet."""
+    keys = {key: url for url in found if (key := _key(url)) is not None}
+    known = sa.select(CrawlPage.url_key).where(CrawlPage.crawl_id == crawl_id, CrawlPage.url_key.in_(keys))
+    have = set(session.scalars(known))
+    new = [(key, url) for key, url in keys.items() if key not in have][:most]
+    now = clock.now()
+    session.add_all(
+        CrawlPage(crawl_id=crawl_id, url=url, url_key=key, depth=depth, state="found", tries=0, created_at=now)
+        for key, url in new
+    )
+    session.flush()
+
+
+def _key(url: str) -> str | None:
+    try:
+        return hashlib.sha256(urls.canonical(urls.checked(url)).encode("utf-8", "replace")).hexdigest()
+    except InvalidInput:
+        return None

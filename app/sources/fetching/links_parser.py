@@ -1,0 +1,83 @@
+"""A page's HTML to what can be seen of it; foreign bytes in C code, so it runs in a lane."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+from urllib.parse import urldefrag, urljoin, urlsplit
+
+from selectolax.lexbor import LexborHTMLParser, LexborNode
+
+from app.documents.models import LONGEST_URL
+from app.sources.fetching.robots_parser import directives
+
+MOST_LINKS = 5_000
+_NOT_FOLLOWED = {"nofollow", "ugc", "sponsored"}
+_SILENT = "script, style, noscript, template, svg, iframe"
+
+
+def look_at(blob: Path, url: str, robots_tag: str | None, agent: str) -> dict[str, Any]:
+    """A Look as JSON, of the HTML in the file (UTF-8). Runs in a lane."""
+    page = LexborHTMLParser(blob.read_text("utf-8", "replace"))
+    base = _absolute(_attribute(page.css_first("base[href]"), "href"), url) or url
+    said = directives([robots_tag or "", *_meta_robots(page, agent)], agent)
+    return {
+        "links": [] if "nofollow" in said else _links(page, base),
+        "canonical": _canonical(page, base),
+        "noindex": "noindex" in said,
+        "nofollow": "nofollow" in said,
+        "scripts": len(page.css("script")),
+        "characters": _characters(page),
+    }
+
+
+def _meta_robots(page: LexborHTMLParser, agent: str) -> list[str]:
+    token = agent.partition("/")[0].strip().lower()
+    nodes = [node for node in page.css("meta[name]") if _attribute(node, "name").strip().lower() in ("robots", token)]
+    return [_attribute(node, "content") for node in nodes]
+
+
+def _links(page: LexborHTMLParser, base: str) -> list[str]:
+    found: dict[str, None] = {}
+    for node in page.css("a[href], area[href]"):
+        if _NOT_FOLLOWED & set(_attribute(node, "rel").lower().split()):
+            continue
+        there = _absolute(_attribute(node, "href"), base)
+        if there is not None:
+            found[there] = None
+        if len(found) == MOST_LINKS:
+            break
+    return list(found)
+
+
+def _canonical(page: LexborHTMLParser, base: str) -> str | None:
+    for node in page.css("link[rel][href]"):
+        if "canonical" in _attribute(node, "rel").lower().split():
+            return _absolute(_attribute(node, "href"), base)
+    return None
+
+
+def _absolute(href: str, base: str) -> str | None:
+    """None for what is no page: another scheme, no URL at all, or one that nobody could keep."""
+    try:
+        there = urldefrag(urljoin(base, href.strip())).url
+        parts = urlsplit(there)
+        _ = parts.port
+    except ValueError:
+        return None
+    if not href.strip() or parts.scheme not in ("http", "https") or not parts.hostname:
+        return None
+    return there if len(there.encode("utf-8", "replace")) <= LONGEST_URL else None
+
+
+def _characters(page: LexborHTMLParser) -> int:
+    body = page.body
+    if body is None:
+        return 0
+    for node in body.css(_SILENT):
+        node.decompose()
+    return len(" ".join(body.text(separator=" ").split()))
+
+
+def _attribute(node: LexborNode | None, name: str) -> str:
+    return (node.attributes.get(name) or "") if node is not None else ""

@@ -1,7 +1,0 @@
-"""An api in the tests' own process, and commands that reach it over HTTP alone."""
-
-from __future__ import annotations
-
-from tests.api.conftest import errand, lite_api
-
-__all__ = ["errand", "lite_api"]

@@ -1,0 +1,114 @@
+"""The OpenAPI document: it says what our errors look like, and nothing it allows or forbids makes a 500."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from itertools import islice
+from typing import Any
+
+import pytest
+import requests
+import schemathesis
+from hypothesis import HealthCheck, Phase, given, settings
+from schemathesis.checks import not_a_server_error
+
+from tests.support.databases import SettingsEnv
+from tests.support.firecrawl import Firecrawl
+from tests.support.stack import API_SECRET
+from tests.unit.api.conftest import Api
+
+# Documents that are accepted here stay: nobody runs their jobs, so /api/test-index would wait for 30 s each time.
+WAITING = "/api/test-index"
+# A stream of all events never ends.
+ENDLESS = "/api/events"
+EXAMPLES = 10
+
+
+@pytest.fixture
+def document(lite_api: Api) -> Iterator[dict[str, Any]]:
+    yield lite_api.anyone.get("/openapi.json").json()
+
+
+def test_every_operation_says_what_its_errors_look_like(document: dict[str, Any]) -> None:
+    problem = {"schema": {"$ref": "#/components/schemas/Problem"}}
+    for path, operations in document["paths"].items():
+        for method, operation in operations.items():
+            shown = {
+                status: answer["content"].get("application/problem+json")
+                for status, answer in operation["responses"].items()
+                if int(status) >= 400
+            }
+            assert {"400", "429", "500", "503"} <= shown.keys(), (method, path)
+            assert all(content == problem for content in shown.values()), (method, path)
+            guarded = path.startswith(("/api/", "/v2/"))
+            signed = path.startswith("/api/webhook/")  # by its sender, not by a key
+            assert bool(operation.get("security")) == (guarded and not signed), path
+            assert ("401" in shown) == guarded, path
+    assert "HTTPValidationError" not in document["components"]["schemas"]
+
+
+def test_the_paths_of_the_contract_are_there(document: dict[str, Any]) -> None:
+    assert {
+        "/api/jobs", "/api/jobs/{job_id}", "/api/jobs/{job_id}/cancel", "/api/jobs/{job_id}/retry",
+        "/api/jobs/{job_id}/events", "/api/events", "/api/tasks/{job_id}", "/api/documents",
+        "/api/documents/{document_id}/progress",
+        "/api/webhook/firecrawl", "/api/metrics/crawls/{crawl_id}", "/api/content/{content_id}",
+        "/api/metrics/requests", "/api/metrics/operations", "/api/metrics/summary",
+        "/api/content/by-url", "/api/content/by-session/{session_id}",
+        "/api/v2/scrape", "/v2/scrape", "/v2/crawl/{run_id}",
+        "/api/index", "/api/search", "/api/stats", "/", "/health", "/livez", "/readyz", "/metrics",
+    } <= document["paths"].keys()  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(480)
+def test_no_input_makes_a_server_error(api: Api, settings_env: SettingsEnv) -> None:
+    """Valid and invalid requests to every operation, with and without the secret."""
+    with Firecrawl().playing() as server:
+        settings_env(firecrawl_url=server.url)
+        with requests.Session() as session:
+            _probe_all(api, session)
+
+
+def _probe_all(api: Api, session: requests.Session) -> None:
+    schema = schemathesis.openapi.from_url(f"{api.url}/openapi.json")
+    tried = 0
+    for result in schema.get_all_operations():
+        operation: Any = result.ok()  # type: ignore[union-attr]
+        if operation.path in (WAITING, ENDLESS):
+            continue
+        tried += 1
+        takes_input = bool(operation.definition.raw.get("parameters") or operation.definition.raw.get("requestBody"))
+        for mode in list(schemathesis.GenerationMode)[: 1 + takes_input]:
+            _probe(operation, mode, session)
+    assert tried >= 16
+
+
+def _probe(operation: Any, mode: schemathesis.GenerationMode, session: requests.Session) -> None:
+    """Ten requests with the secret; the first two of them also without."""
+    secret = {"Authorization": f"Bearer {API_SECRET}"}
+    strangers: Iterator[dict[str, str]] = iter(({}, {}))
+
+    @settings(
+        max_examples=EXAMPLES,
+        deadline=None,
+        database=None,
+        derandomize=True,
+        phases=[Phase.generate],
+        suppress_health_check=list(HealthCheck),
+    )
+    @given(case=operation.as_strategy(generation_mode=mode))
+    def probe(case: Any) -> None:
+        for headers in (secret, *islice(strangers, 1)):
+            case.call_and_validate(headers=headers, checks=[not_a_server_error], timeout=20, session=session)
+
+    probe()
+
+
+def test_the_page_for_people_shows_every_route_and_needs_no_other_host(lite_api: Api, document: dict[str, Any]) -> None:
+    answer = lite_api.anyone.get("/docs")
+    assert answer.headers["content-type"].startswith("text/html")
+    for path in document["paths"]:
+        assert f"<code>{path}</code>" in answer.text
+    assert set(re.findall(r"https?://([^/'\"\s<]+)", answer.text)) == {f"127.0.0.1:{lite_api.port}"}

@@ -1,0 +1,195 @@
+"""Jobs over HTTP: shown, listed in pages, waited for, cancelled, tried again."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from app.core import ids
+from app.core.db import database
+from app.jobs.events import publish
+from app.jobs.models import JobRow
+from tests.unit.api.conftest import Api
+from tests.unit.api.streams.test_events import move, tell
+
+Make = Callable[..., JobRow]
+
+
+def test_a_job_is_shown_with_everything_a_person_asks(api: Api, errand: Make) -> None:
+    job = errand(note="hello", document_id=12)
+    shown = api.client.get(f"/api/jobs/{job.id}").json()
+    assert shown["kind"] == "tests.unit.api.errand"
+    assert (shown["state"], shown["attempt"], shown["max_attempts"], shown["tenant"]) == ("queued", 1, 4, "default")
+    assert shown["progress"] == {
+        "percent": None, "stage": None, "done": None, "total": None, "unit": None, "message": None, "seq": 0,
+    }  # fmt: skip
+    assert (shown["payload"], shown["result"], shown["document_id"]) == ({"note": "hello"}, None, "12")
+    assert (shown["attempts"], shown["children"]["total"], shown["error"]) == ([], 0, None)
+    assert shown["created_at"].endswith("Z")
+    assert api.client.get(f"/api/tasks/{job.id}").json() == shown
+
+
+@pytest.mark.parametrize(
+    "odd",
+    ["x", "0", "01a20472-8105-7f57-9d0a-6beac39f915f", "01A20472-8105-7F57-9D0A-6BEAC39F915F", "%20", "é", "a" * 900],
+)
+@pytest.mark.parametrize("path", ["/api/jobs/{}", "/api/tasks/{}", "/api/jobs/{}/events", "/api/jobs/{}?wait=1"])
+def test_an_unknown_or_malformed_id_is_not_found(lite_api: Api, path: str, odd: str) -> None:
+    answer = lite_api.client.get(path.format(odd))
+    assert (answer.status_code, answer.json()["code"]) == (404, "job_not_found")
+
+
+def test_a_list_is_walked_page_by_page_newest_first(api: Api, errand: Make) -> None:
+    made = [errand().id for _ in range(7)][::-1]
+    seen: list[str] = []
+    cursor: str | None = None
+    for expected in (3, 3, 1):
+        page = api.client.get("/api/jobs", params={"limit": 3} | ({"cursor": cursor} if cursor else {})).json()
+        assert len(page["data"]) == expected
+        seen += [job["id"] for job in page["data"]]
+        errand()  # what is made meanwhile does not shift the pages
+        cursor = page["next_cursor"]
+        assert page["has_more"] == (cursor is not None)
+    assert seen == made
+
+
+def test_a_list_is_filtered(api: Api, errand: Make) -> None:
+    plain, failed, about = errand(), errand(), errand(document_id=5)
+    errand(tenant="other")
+    move(failed, state="failed", error_type="E", error_code="boom", error_message="m")
+
+    def found(**wanted: Any) -> set[str]:
+        answer = api.client.get("/api/jobs", params=wanted)
+        assert answer.status_code == 200, answer.text
+        return {job["id"] for job in answer.json()["data"]}
+
+    assert found() == {plain.id, failed.id, about.id}
+    assert found(state="failed") == found(error_code="boom") == {failed.id}
+    assert found(state=["queued", "running"]) == found(state="queued,running") == {plain.id, about.id}
+    assert found(document_id=5) == {about.id}
+    assert found(kind="tests.unit.api.errand", queue="default") == found()
+    assert found(kind="other") == found(queue="bulk") == set()
+    assert found(parent_id=plain.id) == set()
+    move(about, parent_id=plain.id, child_index=0)
+    assert found(parent_id=plain.id) == {about.id}
+    shown = api.client.get(f"/api/jobs/{failed.id}").json()
+    assert failed.id not in found(created_after=api.client.get(f"/api/jobs/{about.id}").json()["created_at"])
+    assert found(created_before=shown["created_at"]) == {plain.id}
+    assert found(created_after="2020-01-01T00:00:00+05:00") == found()
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        "limit=0", "limit=201", "limit=x", "limit=1e3", "cursor=x", "cursor=é", "cursor=W10", "cursor=WzFd",
+        "cursor=eyJ9",
+        "cursor=" + "W" * 501, "state=lost", "parent_id=x",
+        "document_id=x", "document_id=99999999999999999999", "created_after=soon",
+        "created_after=0001-01-01T00:00:00%2B14:00", "kind=" + "k" * 101,
+    ],
+)  # fmt: skip
+def test_a_wrong_filter_is_named(api: Api, wrong: str) -> None:
+    answer = api.client.get(f"/api/jobs?{wrong}")
+    assert answer.status_code == 422, answer.text
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert answer.json()["detail"]
+
+
+def test_waiting_returns_the_moment_the_job_has_ended(api: Api, errand: Make) -> None:
+    job = errand()
+
+    def finish() -> None:
+        move(job, state="succeeded", result={"n": 1})
+        tell(job, 100, state="succeeded", name="end")
+
+    timer = threading.Timer(0.3, finish)
+    timer.start()
+    answer = api.client.get(f"/api/jobs/{job.id}?wait=20")
+    timer.join()
+    assert (answer.json()["state"], answer.json()["result"]) == ("succeeded", {"n": 1})
+    assert answer.elapsed.total_seconds() < 5
+
+
+def test_waiting_for_an_ended_job_takes_no_time_and_waiting_in_vain_shows_the_job(lite_api: Api, errand: Make) -> None:
+    open_, ended = errand(), errand()
+    move(ended, state="failed")
+    assert lite_api.client.get(f"/api/jobs/{ended.id}?wait=30").elapsed.total_seconds() < 2
+    assert lite_api.client.get(f"/api/jobs/{open_.id}?wait=0.2").json()["state"] == "queued"
+    assert lite_api.hub.watchers == 0
+
+
+@pytest.mark.parametrize("wrong", ["61", "-1", "x", "nan", "inf"])
+def test_a_wrong_wait_is_refused(lite_api: Api, errand: Make, wrong: str) -> None:
+    assert lite_api.client.get(f"/api/jobs/{errand().id}?wait={wrong}").status_code == 422
+
+
+def test_a_waiting_job_is_cancelled_at_once_and_again_without_harm(api: Api, errand: Make) -> None:
+    job = errand()
+    for _ in range(2):
+        answer = api.client.post(f"/api/jobs/{job.id}/cancel")
+        assert (answer.status_code, answer.json()["state"]) == (200, "cancelled")
+
+
+def test_a_running_job_is_asked_to_stop(api: Api, errand: Make) -> None:
+    job = errand()
+    move(job, state="running")
+    answer = api.client.post(f"/api/jobs/{job.id}/cancel")
+    assert (answer.status_code, answer.headers["location"]) == (202, f"/api/jobs/{job.id}")
+    assert answer.json()["cancel_requested_at"] is not None
+
+
+def test_a_job_that_has_ended_otherwise_is_not_cancelled(api: Api, errand: Make) -> None:
+    job = errand()
+    move(job, state="succeeded")
+    answer = api.client.post(f"/api/jobs/{job.id}/cancel")
+    assert (answer.status_code, answer.json()["code"]) == (409, "job_state")
+    assert "succeeded" in answer.json()["detail"]
+
+
+def test_a_failed_job_is_tried_again_and_an_open_one_is_not(api: Api, errand: Make) -> None:
+    job = errand()
+    move(job, state="failed", tries=4, error_type="E", error_message="m")
+    answer = api.client.post(f"/api/jobs/{job.id}/retry")
+    assert (answer.status_code, answer.headers["location"]) == (202, f"/api/jobs/{job.id}")
+    assert (answer.json()["state"], answer.json()["attempt"], answer.json()["error"]) == ("queued", 1, None)
+    refused = api.client.post(f"/api/jobs/{job.id}/retry")
+    assert (refused.status_code, refused.json()["code"]) == (409, "job_state")
+
+
+@pytest.mark.parametrize("how", [{"params": {"wait": "20"}}, {"headers": {"Prefer": "respond-async, wait=20"}}])
+def test_accepted_work_may_be_waited_for(lite_api: Api, errand: Make, how: dict[str, Any]) -> None:
+    job = errand()
+    move(job, state="failed")
+
+    def finish() -> None:
+        move(job, state="succeeded")
+        tell(job, 100, state="succeeded", name="end")
+
+    timer = threading.Timer(0.4, finish)
+    timer.start()
+    answer = lite_api.client.post(f"/api/jobs/{job.id}/retry", **how)
+    timer.join()
+    assert (answer.status_code, answer.json()["state"]) == (200, "succeeded")
+    assert answer.headers["preference-applied"] == "wait=20"
+    assert answer.headers["location"] == f"/api/jobs/{job.id}"
+
+
+@pytest.mark.parametrize("odd", ["wait=x", "wait=-5", "await=9", "wait", "wait=", "=;,", "wait=0", "é"])
+def test_an_odd_preference_is_passed_over(lite_api: Api, errand: Make, odd: str) -> None:
+    job = errand()
+    move(job, state="failed")
+    answer = lite_api.client.post(f"/api/jobs/{job.id}/retry", headers=[(b"Prefer", odd.encode())])
+    assert answer.status_code == 202
+    assert "preference-applied" not in answer.headers
+
+
+def test_a_request_id_reaches_the_job(lite_api: Api, errand: Make) -> None:
+    """The tables of the ledger keep what `Caller` says; here that it says it."""
+    mine = ids.uuid7()
+    answer = lite_api.client.get(f"/api/jobs/{errand().id}", headers={"X-Request-ID": mine})
+    assert answer.headers["x-request-id"] == mine
+    assert database().dialect == "sqlite"
+    assert publish.attempt_number("queued", 0, 4) == 1

@@ -1,0 +1,247 @@
+"""A page changes: whoever tells of it is known, the page is read again once, and the trail says what came of it."""
+
+# ruff: noqa: E501  bodies and answers read best on a line
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import httpx
+import pytest
+import sqlalchemy as sa
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+import actors.documents
+import actors.sources  # noqa: F401  the functions that drain() runs
+from app.core.db import database
+from app.jobs import testing as jobs
+from app.jobs.models import JobRow
+from app.main import create_app
+from app.sources.models import ChangeEvent, Delivery, PageWatch
+from app.sources.webhooks import changedetection
+from tests.support.databases import SettingsEnv
+from tests.support.desk import Desk
+from tests.support.waiting import wait_until
+from tests.unit.api.conftest import Api, served
+from tests.unit.api.http.test_shapes import assert_problem
+from tests.unit.api.routes.web.test_deliveries import SECRET, _count
+from tests.unit.sources.conftest import Answer, Site, site
+
+__all__ = ["site"]
+PATH = "/api/webhook/changedetection"
+UUID = "9f0d40e2-48b3-429e-ac12-706728affa97"
+
+
+@pytest.fixture
+def intake(app_env: SettingsEnv) -> Iterator[Api]:
+    app_env(webhook_secret=SECRET, fetch_private="true", retry_delays="1,1,1")
+    with served(create_app()) as running:
+        yield running
+
+
+@pytest.fixture
+def lite(sqlite_url: str, settings_env: SettingsEnv) -> Iterator[Api]:
+    settings_env(database_url=sqlite_url, redis_url="redis://127.0.0.1:9/0", webhook_secret=SECRET)
+    with served(create_app()) as running:
+        yield running
+
+
+def page(*lines: str) -> Answer:
+    text = "".join(f"<p>{line} and it stands for long enough to be a text of its own.</p>" for line in lines)
+    return Answer(f"<html><head><title>Prices</title></head><body><main>{text}</main></body></html>".encode())
+
+
+def change(url: str, key: int = 1795338646, **more: Any) -> dict[str, Any]:
+    return {
+        "event": "watch.changed",
+        "watch_uuid": UUID,
+        "watch_url": url,
+        "history_key": str(key),
+        "diff": "-a\n+b",
+        **more,
+    }
+
+
+def tell(api: Api, body: Any, token: str | None = None, path: str = PATH, **headers: str) -> httpx.Response:
+    raw = body if isinstance(body, bytes) else json.dumps(body).encode()
+    if not headers and path == PATH:
+        headers = {"authorization": f"Bearer {token or changedetection.token()}"}
+    return api.anyone.post(path, content=raw, headers=headers)
+
+
+def test_a_change_is_read_and_found_and_told(intake: Api, site: Site) -> None:
+    """First the page as it was, then another: search finds the new words, the trail and the diff say what changed."""
+    url = f"{site.url}/prices"
+    site.pages["/prices"] = page("The heron costs ten.")
+    body = {"url": url, "tags": ["shop"], "metadata": {"owner": "ada"}}
+    document = intake.client.post("/api/documents", json=body).json()["document_id"]
+    jobs.drain()
+    site.pages["/prices"] = page("The kingfisher costs twelve.")
+    answer = tell(intake, change(url, title="Prices"))
+    said = answer.json()
+    assert answer.status_code == 202 and said["status"] == "queued" and said["url"] == url
+    assert set(said) == {"status", "job_id", "change_event_id", "url"}
+    assert intake.client.get(f"/api/changes/{said['change_event_id']}").json()["state"] == "queued"
+    [job] = jobs.drain()
+    assert (job.id, job.kind, job.state) == (said["job_id"], "sources.rescrape", "succeeded")
+    assert job.result is not None and job.result["event_id"] == str(said["change_event_id"])
+    found = Desk(database()).find("kingfisher", mode="keyword")["results"]
+    assert [hit["document_id"] for hit in found] == [str(document)]
+    assert found[0]["metadata"]["owner"] == "ada" and found[0]["metadata"]["tags"] == ["shop"]
+    [event] = intake.client.get(f"/api/documents/{document}/changes").json()["data"]
+    assert (event["state"], event["job_id"], event["content_id"]) == ("indexed", said["job_id"], found[0]["id"])
+    assert (event["origin"], event["title"], event["summary"]) == ("webhook", "Prices", "-a\n+b") and event["ended_at"]
+    versions = intake.client.get(f"/api/documents/{document}/versions").json()["data"]
+    assert [(one["state"], one["is_current"]) for one in versions] == [("current", True), ("superseded", False)]
+    diff = intake.client.get(f"/api/documents/{document}/diff").json()
+    assert (diff["from"], diff["to"]) == (versions[1]["id"], versions[0]["id"])
+    assert (
+        diff["changed"] and "-The heron costs ten." in diff["diff"] and "+The kingfisher costs twelve." in diff["diff"]
+    )
+    same = intake.client.get(f"/api/documents/{document}/diff", params={"from": diff["to"], "to": diff["to"]}).json()
+    assert (same["changed"], same["added"], same["removed"], same["diff"]) == (False, 0, 0, "")
+    assert_problem(intake.client.get(f"/api/documents/{document}/diff?from=99999"), 404, "version_not_found")
+
+
+def test_the_same_change_is_one_and_nothing_new_ends_early(intake: Api, site: Site) -> None:
+    url = f"{site.url}/p"
+    site.pages["/p"] = page("The heron stands.")
+    first = tell(intake, change(url))
+    assert tell(intake, change(url)).json() == first.json()
+    assert tell(intake, {"payload": json.dumps(change(url)), "title": "again"}).json() == first.json()
+    assert _count(JobRow) == _count(ChangeEvent) == _count(Delivery) == 1
+    assert [job.state for job in jobs.drain()] == ["succeeded"]
+    asked = len(site.asked)
+    again = tell(intake, change(url, 1795339999)).json()
+    [job] = jobs.drain()
+    assert job.id == again["job_id"] and job.result is not None and job.result["status"] == "unchanged"
+    assert job.result["embedded"] == 0 and len(site.asked) > asked
+    states = [one["state"] for one in intake.client.get("/api/changes").json()["data"]]
+    assert states == ["unchanged", "indexed"]
+    [delivery, _] = intake.client.get("/api/deliveries/in?source=changedetection").json()["data"]
+    replayed = intake.client.post(f"/api/deliveries/in/{delivery['id']}/replay").json()
+    assert replayed["answer"]["change_event_id"] == again["change_event_id"]
+    assert replayed["answer"]["job_id"] != again["job_id"]
+    jobs.drain()
+    assert intake.client.get(f"/api/changes/{again['change_event_id']}").json()["state"] == "unchanged"
+
+
+def test_a_page_that_is_gone_fails_its_event(intake: Api, site: Site) -> None:
+    """Its text stays searchable; the event says why."""
+    url = f"{site.url}/gone"
+    event = tell(intake, change(url)).json()["change_event_id"]
+    [job] = jobs.drain()
+    assert job.state == "failed"
+    shown = intake.client.get(f"/api/changes/{event}").json()
+    assert shown["state"] == "failed" and "404" in shown["error"]
+    site.pages["/gone"] = Answer(b"busy", 503)
+    event = tell(intake, change(url, 1795339999)).json()["change_event_id"]
+    jobs.drain()
+    assert intake.client.get(f"/api/changes/{event}").json()["state"] == "in_progress"  # it will be tried again
+    site.pages["/gone"] = page("It is back.")
+    jobs.drain(later=True)
+    assert intake.client.get(f"/api/changes/{event}").json()["state"] == "indexed"
+
+
+def test_an_older_job_does_not_open_its_event_again(intake: Api, app_env: SettingsEnv, site: Site) -> None:
+    """The page was away, somebody had the delivery done again meanwhile, and then the first job had its next try."""
+    app_env(retry_delays="600,600")
+    site.pages["/p"] = Answer(b"busy", 503)
+    first = tell(intake, change(f"{site.url}/p")).json()
+    jobs.drain()
+    site.pages["/p"] = page("It is back.")
+    [delivery] = intake.client.get("/api/deliveries/in").json()["data"]
+    intake.client.post(f"/api/deliveries/in/{delivery['id']}/replay")
+    jobs.drain()
+    assert intake.client.get(f"/api/jobs/{first['job_id']}").json()["state"] == "retrying"
+    jobs.drain(later=True)
+    assert intake.client.get(f"/api/jobs/{first['job_id']}").json()["state"] == "succeeded"
+    assert intake.client.get(f"/api/changes/{first['change_event_id']}").json()["state"] == "indexed"
+
+
+def test_asking_for_a_watch_waits_for_the_job_and_not_the_job_for_it(
+    postgres_url: str, redis_url: str, settings_env: SettingsEnv
+) -> None:
+    """Both lock the job's row and the watch's: in another order each would wait for the other."""
+    settings_env(
+        database_url=postgres_url, redis_url=redis_url, webhook_secret=SECRET, fetch_private="true",
+        changedetection_url="http://127.0.0.1:9",
+    )  # fmt: skip
+    with served(create_app()) as api, ThreadPoolExecutor(1) as pool, database().engine.connect() as job:
+        body = {"url": "https://example.org/p"}
+        asked = api.client.post("/api/watches", json=body).json()
+        job.execute(sa.select(JobRow.id).where(JobRow.id == asked["id"]).with_for_update())
+        again = pool.submit(api.client.post, "/api/watches", json=body)
+        blocked = sa.text("SELECT count(*) FROM pg_locks WHERE NOT granted")
+        with database().engine.connect() as other:
+            wait_until(lambda: other.scalar(blocked), what="the request to wait for the job")
+        job.execute(sa.select(PageWatch.id).with_for_update(nowait=True))
+        job.rollback()
+        assert again.result(20).status_code == 202
+
+
+def test_a_cancelled_job_ends_its_event(intake: Api, site: Site) -> None:
+    said = tell(intake, change(f"{site.url}/p")).json()
+    assert intake.client.post(f"/api/jobs/{said['job_id']}/cancel").status_code < 300
+    assert intake.client.get(f"/api/changes/{said['change_event_id']}").json()["state"] == "cancelled"
+
+
+def test_who_may_tell(lite: Api) -> None:
+    """The token in the header or the path, or the older service's signature; nothing else."""
+    raw = json.dumps(change("https://example.org/p")).encode()
+    signature = hmac.new(SECRET.encode(), raw, hashlib.sha256).hexdigest()
+    token = changedetection.token()
+    assert SECRET not in token
+    for headers in (
+        {"x-signature": signature},
+        {"x-signature": f"sha256={signature}"},
+        {"authorization": f"bearer {token}"},
+        {"Authorization": token},
+    ):
+        assert tell(lite, raw, **headers).status_code == 202, headers
+    assert tell(lite, raw, path=f"{PATH}/{token}").status_code == 202
+    for headers in (
+        {"x": ""}, {"x-signature": "0" * 64}, {"x-signature": "short"}, {"authorization": "Bearer wrong"},
+        {"authorization": f"Bearer {SECRET}"}, {"authorization": ""},
+        {"x-signature": "0" * 64, "authorization": f"Bearer {token}"},
+    ):  # fmt: skip
+        assert_problem(tell(lite, raw, **headers), 401, "unauthenticated")
+    assert_problem(tell(lite, raw, path=f"{PATH}/wrong"), 401, "unauthenticated")
+    assert _count(ChangeEvent) == 1
+
+
+def test_bodies_that_are_none(lite: Api) -> None:
+    for body in (b"", b"{", b"[]", {"watch_id": "x"}, {"watch_url": "https://a.org", "detected_at": "never"}):
+        answer = tell(lite, body)
+        assert_problem(answer, 400, "webhook_payload")
+        assert answer.json()["detail"].startswith("Invalid payload: ")
+    assert _count(Delivery) == 0
+
+
+def test_bytes_that_are_no_text_are_kept_as_they_came(lite: Api) -> None:
+    raw = b"https://example.org/p had a change.\n\xff\xfe\x00"
+    assert tell(lite, raw).status_code == 202
+    [delivery] = lite.client.get("/api/deliveries/in").json()["data"]
+    assert lite.client.get(f"/api/deliveries/in/{delivery['id']}").json()["body"] is None
+    assert lite.client.post(f"/api/deliveries/in/{delivery['id']}/replay").json()["status"] == 202
+
+
+@settings(
+    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
+@given(st.binary(max_size=300) | st.text(max_size=200).map(lambda text: json.dumps({"watch_url": "https://a.org/" + text, "watch_uuid": text, "diff": text, "title": text}).encode()))  # fmt: skip
+def test_no_body_is_a_500(lite: Api, raw: bytes) -> None:
+    assert tell(lite, raw).status_code in (202, 400)
+
+
+def test_another_tenant_s_changes_are_not_there(lite: Api) -> None:
+    event = tell(lite, change("https://example.org/p")).json()["change_event_id"]
+    assert_problem(lite.client.get(f"/api/changes/{event + 1}"), 404, "change_not_found")
+    assert lite.client.get("/api/changes?state=failed").json()["data"] == []
+    assert len(lite.client.get("/api/changes", params={"url": "https://example.org/p"}).json()["data"]) == 1

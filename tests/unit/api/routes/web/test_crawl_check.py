@@ -1,0 +1,64 @@
+"""Crawls whose events got lost are asked after, and closed as they ended."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+import actors.documents
+import actors.sources  # noqa: F401  the functions that drain() runs
+from app.core import clock
+from app.jobs import testing as jobs
+from app.sources.crawls.jobs import CheckCrawls
+from tests.support.firecrawl import CRAWL, Firecrawl
+from tests.unit.api.conftest import Api
+from tests.unit.api.routes.web.test_crawls import lite, remote
+from tests.unit.api.routes.web.test_crawls_by_firecrawl import with_remote
+from tests.unit.api.routes.web.test_deliveries import event, send
+
+__all__ = ["lite", "remote", "with_remote"]
+
+
+def _check(later_h: float = 1) -> dict[str, Any]:
+    shift = clock.shifted()
+    try:
+        clock.shift(shift + timedelta(hours=later_h))
+        row = jobs.run_inline(CheckCrawls())
+    finally:
+        clock.shift(shift)
+    assert row.result is not None
+    return row.result
+
+
+def test_a_crawl_that_went_quiet_is_asked_after(with_remote: Api, remote: Firecrawl) -> None:
+    """Its end and four of five pages were never told: they are fetched, once, and the crawl is closed."""
+    send(with_remote, event("crawl.started", crawl=CRAWL))
+    known = remote.pages[0]
+    send(with_remote, event("crawl.page", known, crawl=CRAWL))
+    assert jobs.run_inline(CheckCrawls()).result == {"checked": 0, "pages": 0, "closed": 0}  # it is young
+    assert _check() == {"checked": 1, "pages": 4, "closed": 1}
+    jobs.drain(later=True)
+    told = with_remote.client.get(f"/api/metrics/crawls/{CRAWL}").json()
+    assert (told["status"], told["success"], told["pages_indexed"], told["total_pages"]) == ("completed", True, 5, 5)
+    assert _check() == {"checked": 0, "pages": 0, "closed": 0}
+
+
+def test_pages_of_a_crawl_whose_end_was_told(with_remote: Api, remote: Firecrawl) -> None:
+    send(with_remote, event("crawl.completed", crawl=CRAWL))
+    assert _check() == {"checked": 1, "pages": 5, "closed": 0}
+    assert _check() == {"checked": 0, "pages": 0, "closed": 0}
+
+
+def test_a_crawl_that_nobody_knows_any_more_fails_after_a_day(with_remote: Api, remote: Firecrawl) -> None:
+    send(with_remote, event("crawl.started", crawl="gone"))
+    assert _check(1) == {"checked": 1, "pages": 0, "closed": 0}
+    assert _check(25) == {"checked": 1, "pages": 0, "closed": 1}
+    told = with_remote.client.get("/api/metrics/crawls/gone").json()
+    assert told["status"] == "failed" and "does not know it" in told["error_message"]
+
+
+def test_without_firecrawl_it_fails_after_a_day_too(lite: Api) -> None:
+    send(lite, event("crawl.started", crawl="gone"))
+    assert _check(1)["closed"] == 0
+    assert _check(25)["closed"] == 1
+    assert "nothing was heard" in lite.client.get("/api/metrics/crawls/gone").json()["error_message"]

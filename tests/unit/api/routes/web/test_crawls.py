@@ -1,0 +1,324 @@
+"""A crawl is one job: it finds a site's pages by its rules, each is indexed once, and what stops it loses nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+
+import actors.documents
+import actors.sources  # noqa: F401  the functions that drain() runs
+from app.core import clock
+from app.core.db import database
+from app.jobs import testing as jobs
+from app.jobs.ledger import claims
+from app.main import create_app
+from app.sources.crawls import frontier
+from app.sources.crawls.rules import Rules, as_expression
+from app.sources.models import CrawlPage
+from tests.support.databases import SettingsEnv
+from tests.support.desk import Desk
+from tests.support.firecrawl import Firecrawl, document
+from tests.support.statements import counting
+from tests.unit.api.conftest import Api, served
+from tests.unit.api.http.test_shapes import assert_problem
+from tests.unit.api.routes.admin.test_keys import holder
+from tests.unit.api.routes.web.test_deliveries import SECRET, event, send
+from tests.unit.api.routes.web.test_deliveries import page as event_page
+from tests.unit.sources.conftest import Answer, Site, site
+
+__all__ = ["site"]
+
+
+@pytest.fixture
+def api(app_env: SettingsEnv) -> Iterator[Api]:
+    app_env(
+        fetch_private="true",
+        fetch_host_delay_s=0,
+        fetch_javascript="off",
+        webhook_secret=SECRET,
+        retry_delays="1,1",
+        crawl_retry_delays="0.1,0.2",
+    )
+    with served(create_app()) as running:
+        yield running
+
+
+@pytest.fixture
+def lite(sqlite_url: str, redis_url: str, settings_env: SettingsEnv) -> Iterator[Api]:
+    settings_env(
+        database_url=sqlite_url, redis_url=redis_url, fetch_private="true", fetch_host_delay_s=0,
+        fetch_javascript="off", webhook_secret=SECRET, retry_delays="1,1", crawl_retry_delays="0.1,0.2",
+    )  # fmt: skip
+    with served(create_app()) as running:
+        yield running
+
+
+@pytest.fixture
+def remote() -> Iterator[Firecrawl]:
+    server = Firecrawl()
+    with server.playing():
+        yield server
+
+
+def html(word: str, *links: str, head: str = "") -> Answer:
+    anchors = "".join(f'<a href="{link}">more</a> ' for link in links)
+    text = f"<p>The {word} stands here for long enough to be a text of its own, which somebody may look for.</p>"
+    return Answer(
+        f"<html><head><title>{word}</title>{head}</head><body><main>{text}{anchors}</main></body></html>".encode()
+    )
+
+
+def put(site: Site) -> None:
+    """A start, two pages below, one further on; and what no crawl takes."""
+    site.pages |= {
+        "/": html(
+            "start", "/a", "/b?utm_source=x", "/b", "https://elsewhere.example/x", "/pic.png", "mailto:x@y.z", "#top"
+        ),
+        "/a": html("heron", "/deep", "/"),
+        "/b": html("mill", "/missing", "/secret"),
+        "/deep": html("egret", "/deeper"),
+        "/deeper": html("carp"),
+        "/robots.txt": Answer(b"User-agent: *\nDisallow: /secret\n", headers={"content-type": "text/plain"}),
+        "/secret": html("secret"),
+    }
+
+
+def start(api: Api, url: str, **more: Any) -> dict[str, Any]:
+    answer = api.client.post("/api/crawls", json={"url": url, "engine": "builtin", "sitemap": "skip", **more})
+    assert answer.status_code == 202, answer.text
+    job: dict[str, Any] = answer.json()
+    assert job["crawl_id"] == job["id"] and answer.headers["location"] == f"/api/jobs/{job['id']}"
+    return job
+
+
+def metrics(api: Api, crawl: dict[str, Any]) -> dict[str, Any]:
+    found: dict[str, Any] = api.client.get(f"/api/metrics/crawls/{crawl['crawl_id']}?include_per_page=true").json()
+    return found
+
+
+def rows(crawl: dict[str, Any]) -> dict[str, CrawlPage]:
+    query = sa.select(CrawlPage).where(CrawlPage.crawl_id == crawl["id"])
+    return {
+        row.url.partition("//")[2].partition("/")[2]: row
+        for row in database().read(lambda session: session.scalars(query).all())
+    }
+
+
+def words() -> set[str]:
+    return {hit["title"] for hit in Desk(database()).find("stands", mode="keyword", limit=50)["results"]}
+
+
+def test_a_site_is_found_and_indexed(api: Api, site: Site) -> None:
+    """Every page once, however it is written; robots are obeyed, a missing one is told, numbers are true."""
+    put(site)
+    crawl = start(api, f"{site.url}/", tags=["mill"], max_depth=5)
+    assert metrics(api, crawl)["status"] == "pending"
+    jobs.drain()
+    job = api.client.get(f"/api/jobs/{crawl['id']}").json()
+    assert job["state"] == "succeeded" and job["progress"]["percent"] == 100, job
+    assert job["result"] == {"crawl_id": crawl["id"], "pages": 5, "indexed": 5, "failed": 1, "skipped": 1}
+    assert words() == {"start", "heron", "mill", "egret", "carp"}
+    told = metrics(api, crawl)
+    assert (told["status"], told["success"], told["operation"]) == ("completed", True, "crawl")
+    assert (told["total_pages"], told["pages_indexed"], told["pages_failed"]) == (6, 5, 1)
+    assert told["crawl_url"] == f"{site.url}/" and told["e2e_duration_ms"] >= told["duration_ms"]
+    [failed] = [one for one in told["per_page_metrics"] if one["success"] is False]
+    assert failed["url"] == f"{site.url}/missing" and "404" in failed["error_message"]
+    assert sorted(path for path, _ in site.asked if path != "/robots.txt") == [
+        "/",
+        "/a",
+        "/b",
+        "/deep",
+        "/deeper",
+        "/missing",
+    ]
+    assert rows(crawl)["secret"].state == "skipped"
+    hit = Desk(database()).find("egret", mode="keyword")["results"][0]
+    assert hit["metadata"]["tags"] == ["mill"] and hit["metadata"]["source_type"] == "crawl"
+    assert len(api.client.get(f"/api/content/by-session/{crawl['id']}").json()) == 5
+
+
+@pytest.mark.parametrize(
+    ("given", "found"),
+    [
+        ({"max_depth": 0}, {"start"}),
+        ({"max_depth": 1}, {"start", "heron", "mill"}),
+        ({"limit": 2, "max_depth": 9}, {"start", "heron"}),
+        ({"include": ["/a", "/deep*"], "max_depth": 9}, {"start", "heron", "egret", "carp"}),
+        ({"exclude": ["/deep*"], "max_depth": 9}, {"start", "heron", "mill"}),
+        ({"sitemap": "only"}, {"start", "carp"}),
+        ({"sitemap": "include", "max_depth": 0}, {"start", "carp"}),
+    ],
+)
+def test_rules(lite: Api, site: Site, given: dict[str, Any], found: set[str]) -> None:
+    put(site)
+    there = f"<urlset><url><loc>{site.url}/deeper</loc></url><url><loc>https://elsewhere.example/</loc></url></urlset>"
+    site.pages["/sitemap.xml"] = Answer(there.encode(), headers={"content-type": "application/xml"})
+    start(lite, f"{site.url}/", **given)
+    jobs.drain()
+    assert words() == found
+
+
+def test_a_page_that_wants_not_to_be_found(lite: Api, site: Site) -> None:
+    site.pages["/"] = html("start", "/no", "/rel")
+    site.pages["/no"] = html("hidden", head='<meta name="robots" content="noindex">')
+    crawl = start(lite, f"{site.url}/")
+    jobs.drain()
+    assert words() == {"start"} and rows(crawl)["no"].error_code == "noindex"
+
+
+def test_a_crawl_that_was_killed_goes_on_where_it_stood(api: Api, site: Site) -> None:
+    """Its worker dies after some pages: what was taken is not fetched again, nothing is indexed twice."""
+    put(site)
+    crawl = start(api, f"{site.url}/", max_depth=9)
+    desk = Desk(database())
+    progress = desk.claim(crawl["id"])
+    site.pages["/deep"] = Answer(b"busy", 503)  # so that the first run is in the midst of it
+    database().transaction(claims.free, desk.worker_id, "gone")
+    assert progress.claim.fence == 1
+    site.pages["/deep"] = html("egret", "/deeper")
+    jobs.drain()
+    assert words() == {"start", "heron", "mill", "egret", "carp"}
+    asked = [path for path, _ in site.asked]
+    assert len(asked) == len(set(asked))
+
+
+def test_half_a_crawl_is_not_lost(lite: Api, site: Site) -> None:
+    """A page that stays away fails alone and at last; the rest is there long before."""
+    put(site)
+    site.pages["/a"] = Answer(b"busy", 503)
+    crawl = start(lite, f"{site.url}/", max_depth=1)
+    jobs.drain(later=True)
+    assert words() == {"start", "mill"}
+    assert (rows(crawl)["a"].state, rows(crawl)["a"].tries) == ("failed", 3)
+    assert metrics(lite, crawl)["pages_failed"] == 1 and metrics(lite, crawl)["status"] == "completed"
+
+
+@pytest.mark.parametrize("when", ["waiting", "running"])
+def test_a_cancelled_crawl_keeps_what_it_has(lite: Api, site: Site, when: str) -> None:
+    put(site)
+    crawl = start(lite, f"{site.url}/")
+    desk = Desk(database())
+    if when == "running":
+        desk.claim(crawl["id"])
+    assert lite.client.post(f"/api/jobs/{crawl['id']}/cancel").status_code < 300
+    told = metrics(lite, crawl)
+    assert told["status"] == ("cancelled" if when == "waiting" else "pending")
+    jobs.drain()
+    assert site.asked == []
+
+
+def test_a_crawl_that_was_cancelled_can_be_tried_again(lite: Api, site: Site) -> None:
+    """Its pages had come and waited to be indexed: now they are."""
+    put(site)
+    crawl = start(lite, f"{site.url}/")
+    with pytest.raises(RuntimeError):
+        jobs.drain(most=1)
+    assert lite.client.post(f"/api/jobs/{crawl['id']}/cancel").status_code < 300
+    jobs.drain()
+    assert words() == set() and metrics(lite, crawl)["pages_failed"] > 4
+    assert lite.client.post(f"/api/jobs/{crawl['id']}/retry").status_code == 202
+    jobs.drain()
+    assert words() == {"start", "heron", "mill", "egret", "carp"}
+    told = metrics(lite, crawl)
+    assert (told["status"], told["pages_indexed"], told["pages_failed"]) == ("completed", 5, 1)
+
+
+@pytest.mark.parametrize("engine", ["builtin", "firecrawl"])
+def test_a_crawl_waits_for_room_in_the_quota(
+    lite: Api, site: Site, remote: Firecrawl, settings_env: SettingsEnv, engine: str
+) -> None:
+    """More often than a job has tries: no page is lost for it, and none is read slower."""
+    settings_env(firecrawl_url=remote.url)
+    remote.pages = [document(f"https://example.org/{number}") for number in range(9)]
+    site.pages = {"/": html("start", *(f"/{number}" for number in range(8)))}
+    site.pages |= {f"/{number}": html(f"page{number}") for number in range(8)}
+    with holder(lite, "read", "write", tenant="acme") as acme:
+        lite.client.patch("/api/tenants/acme", json={"max_open_jobs": 2})
+        started = clock.monotonic()
+        crawl = acme.post("/api/crawls", json={"url": f"{site.url}/", "engine": engine, "sitemap": "skip"}).json()
+        jobs.drain(later=True)
+        assert acme.get(f"/api/jobs/{crawl['id']}").json()["state"] == "succeeded"
+        told = acme.get(f"/api/metrics/crawls/{crawl['id']}").json()
+    assert (told["pages_indexed"], told["pages_failed"]) == (9, 0 if engine == "builtin" else 1)
+    assert clock.monotonic() - started < 60
+
+
+def test_a_sitemap_may_name_more_pages_than_a_page_has_links(lite: Api) -> None:
+    crawl = start(lite, "https://example.org/", limit=6000)
+    claim = Desk(database()).claim(crawl["id"]).claim
+    named = [f"https://example.org/{number}" for number in range(7000)]
+    database().transaction(frontier.add, claim, named, 1, 6000)
+    assert database().read(frontier.counts, claim.id).found == 6000
+
+
+def test_a_list_of_crawls_says_of_each_what_it_says_alone(api: Api, site: Site) -> None:
+    """And asks no more of the database for many than for one."""
+    put(site)
+    first = start(api, f"{site.url}/")
+    jobs.drain()
+    told = send(
+        api, event("crawl.page", event_page("https://a.org/1"), {"markdown": "x"}, event_page("https://a.org/2"))
+    )
+    job_id = told.json()["job_ids"][1]
+    assert api.client.post(f"/api/jobs/{job_id}/cancel").status_code < 300
+    failed = {"success": False, "type": "crawl.page", "id": "c-1", "error": "403"}
+    send(api, {**failed, "data": [event_page("https://a.org/3")]})
+    with counting("crawl") as one:
+        listed = api.client.get("/api/metrics/crawls?limit=1").json()
+    assert [crawl["crawl_id"] for crawl in listed["data"]] == ["c-1"] and listed["has_more"]
+    assert (listed["data"][0]["total_pages"], listed["data"][0]["pages_failed"]) == (4, 3)
+    for number in range(5):
+        send(api, event("crawl.page", event_page(f"https://b.org/{number}"), crawl=f"d-{number}"))
+    with counting("crawl") as many:
+        listed = api.client.get("/api/metrics/crawls").json()
+    assert len(listed["data"]) == 7 and len(many) == len(one)
+    for crawl in listed["data"]:
+        assert crawl == api.client.get(f"/api/metrics/crawls/{crawl['crawl_id']}").json()
+    own = next(crawl for crawl in listed["data"] if crawl["crawl_id"] == first["id"])
+    assert (own["pages_indexed"], own["pages_failed"]) == (5, 1) and own["aggregate_timing"]["qdrant_ms"] > 0
+
+
+def test_what_cannot_be_crawled(lite: Api) -> None:
+    for body in (
+        {"url": "ftp://a.org"},
+        {"url": "https://"},
+        {"url": "x"},
+        {"url": "https://a.org", "limit": 0},
+        {"url": "https://a.org", "max_depth": 99},
+        {"url": "https://a.org", "include": [""]},
+        {"url": "https://a.org", "more": 1},
+        {},
+    ):
+        assert lite.client.post("/api/crawls", json=body).status_code == 422, body
+    assert_problem(
+        lite.client.post("/api/crawls", json={"url": "https://a.org", "engine": "firecrawl"}), 409, "not_set_up"
+    )
+    assert_problem(
+        lite.client.post("/api/crawls", json={"url": "https://a.org", "collection": "none"}),
+        404,
+        "collection_not_found",
+    )
+
+
+def test_rules_of_addresses() -> None:
+    rules = Rules("https://www.example.org/docs/")
+    assert rules.takes("https://example.org/x") and rules.takes("http://www.example.org/docs/a?b=c")
+    for url in (
+        "https://example.com/",
+        "https://sub.example.org/",
+        "https://example.org:8443/",
+        "ftp://example.org/",
+        "https://example.org/a.PNG",
+        "https://[bad/",
+        "https://example.org.evil.example/",
+    ):
+        assert not rules.takes(url), url
+    assert Rules("https://example.org/", subdomains=True).takes("https://a.b.example.org/")
+    assert not Rules("https://example.org/", subdomains=True).takes("https://notexample.org/")
+    assert as_expression("/docs/*.html") == r"docs/.*\.html"
+    slow = Rules("https://example.org/", exclude=["*a" * 40 + "b"])
+    assert slow.takes("https://example.org/" + "a" * 1500)  # answered at once

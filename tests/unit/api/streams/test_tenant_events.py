@@ -1,0 +1,258 @@
+"""A tenant's events: all of its jobs', filtered, resumed, never another's; with Redis, after it was away, and slow."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from typing import Any
+
+import httpx
+import pytest
+from redis import Redis
+
+from app.core.db import database
+from app.jobs.events import publish
+from app.jobs.events.publish import Event
+from app.jobs.models import JobRow
+from app.main import create_app
+from tests.support.databases import SettingsEnv
+from tests.support.services import RedisServer
+from tests.support.waiting import wait_until
+from tests.unit.api.conftest import Api, served
+from tests.unit.api.routes.admin.test_keys import holder
+
+Make = Callable[..., JobRow]
+
+
+def tell(job: JobRow, percent: float, name: str = "progress", state: str = "running") -> None:
+    publish.publish([Event(job.id, job.tenant, name, state, 1, {"percent": percent})])  # type: ignore[arg-type]
+
+
+class Told:
+    """The other end of a stream: its events, each with its id."""
+
+    def __init__(self, response: httpx.Response) -> None:
+        self._lines = response.iter_lines()
+        self.last_id: str | None = None
+
+    def __iter__(self) -> Iterator[tuple[str, dict[str, Any]]]:
+        name = data = None
+        for line in self._lines:
+            field, _, value = line.partition(": ")
+            if field == "id":
+                self.last_id = value
+            elif field == "event":
+                name = value
+            elif field == "data":
+                data = value
+            elif not line and name and data:
+                yield name, json.loads(data)
+                name = data = None
+
+    def next(self) -> tuple[str, dict[str, Any]]:
+        return next(iter(self))
+
+    def percents(self, count: int) -> list[float]:
+        return [self.next()[1]["percent"] for _ in range(count)]
+
+
+@contextmanager
+def follow(client: httpx.Client, last: str | None = None, **wanted: str) -> Iterator[Told]:
+    headers = {} if last is None else {"Last-Event-ID": last}
+    with client.stream("GET", "/api/events", params=wanted, headers=headers) as response:
+        assert response.status_code == 200, response.read()
+        assert response.headers["content-type"].startswith("text/event-stream")
+        yield Told(response)
+
+
+def test_events_of_all_jobs_come_with_their_kind(api: Api, errand: Make) -> None:
+    one, other = errand(), errand(document_id=7)
+    with follow(api.client) as stream:
+        assert stream.next()[0] == "open"
+        tell(one, 10)
+        tell(other, 20)
+        tell(other, 100, "end", "succeeded")
+        told = [stream.next() for _ in range(3)]
+    assert [(name, data["job_id"], data["percent"]) for name, data in told] == [
+        ("progress", one.id, 10),
+        ("progress", other.id, 20),
+        ("end", other.id, 100),
+    ]
+    _, data = told[2]
+    assert (data["kind"], data["queue"], data["document_id"]) == ("tests.unit.api.errand", "default", "7")
+    assert data["id"] == stream.last_id
+    wait_until(lambda: api.hub.watchers == 0, what="the follower to be forgotten")
+
+
+def test_a_follower_goes_on_where_it_left_off(api: Api, errand: Make) -> None:
+    job = errand()
+    with follow(api.client) as stream:
+        stream.next()
+        tell(job, 1)
+        assert stream.percents(1) == [1]
+    for percent in (2, 3, 4):
+        tell(job, percent)
+    with follow(api.client, stream.last_id) as again:
+        assert again.next()[0] == "open"
+        assert again.percents(3) == [2, 3, 4]
+        tell(job, 5)
+        assert again.percents(1) == [5]
+
+
+def test_a_long_absence_is_read_page_by_page(lite_api: Api, errand: Make) -> None:
+    job = errand()
+    tell(job, 0)
+    with follow(lite_api.client) as stream:
+        stream.next()
+    publish.publish([Event(job.id, job.tenant, "progress", "running", 1, {"percent": n}) for n in range(1, 1301)])
+    with follow(lite_api.client, stream.last_id) as again:
+        assert again.next()[0] == "open"
+        assert again.percents(1300) == list(range(1, 1301))
+
+
+@pytest.mark.parametrize("unknown", ["1-0", "99999999999999-0", "abc", "", "1", "9" * 40])
+def test_an_unknown_place_gets_a_reset(lite_api: Api, errand: Make, unknown: str) -> None:
+    job = errand()
+    tell(job, 10)
+    with follow(lite_api.client, unknown) as stream:
+        assert [stream.next()[0], stream.next()[0]] == ["open", "reset"]
+        tell(job, 20)
+        assert 20 in {stream.next()[1]["percent"] for _ in range(2 if unknown == "1-0" else 1)}
+
+
+@pytest.mark.parametrize(
+    ("wanted", "expected"),
+    [
+        ({"event": "end"}, [2]),
+        ({"state": "retrying,succeeded"}, [2, 4]),
+        ({"kind": "tests.unit.api.*"}, [1, 2, 3, 4]),
+        ({"kind": "other,tests.unit.api.errand", "event": "progress"}, [1, 3]),
+        ({"document_id": "7"}, [3]),
+        ({"queue": "default", "document_id": "7"}, [3]),
+        ({"queue": "bulk"}, []),
+        ({"kind": "tests"}, []),
+    ],
+)
+def test_filters(lite_api: Api, errand: Make, wanted: dict[str, str], expected: list[int]) -> None:
+    one, other = errand(), errand(document_id=7)
+    last = errand(document_id=9)
+    with follow(lite_api.client, **wanted) as stream, follow(lite_api.client) as everything:
+        assert stream.next()[0] == everything.next()[0] == "open"
+        tell(one, 1)
+        tell(one, 2, "end", "succeeded")
+        tell(other, 3)
+        tell(last, 4, "state", "retrying")
+        assert everything.percents(4) == [1, 2, 3, 4]
+        assert stream.percents(len(expected)) == expected
+
+
+@pytest.mark.parametrize("wrong", ["state=odd", "queue=odd", "event=odd", "document_id=x", "document_id=-1"])
+def test_a_wish_that_nothing_can_meet_is_refused(lite_api: Api, wrong: str) -> None:
+    answer = lite_api.client.get(f"/api/events?{wrong}")
+    assert (answer.status_code, answer.json()["status"]) == (422, 422)
+
+
+def test_another_tenants_events_are_not_told(lite_api: Api, errand: Make) -> None:
+    ours, theirs = errand(), errand(tenant="other")
+    with follow(lite_api.client) as stream:
+        stream.next()
+        tell(theirs, 1)
+        tell(ours, 2)
+        assert stream.next()[1]["job_id"] == ours.id
+
+
+def test_a_key_for_single_kinds_hears_of_those_alone(lite_api: Api, errand: Make) -> None:
+    job = errand()
+    with (
+        holder(lite_api, "kind:tests.unit.api.*") as ours,
+        holder(lite_api, "kind:tests.other") as others,
+        follow(ours) as stream,
+        follow(others) as deaf,
+        follow(others, kind="tests.unit.api.errand") as asking,
+        follow(lite_api.client) as everything,
+    ):
+        for each in (stream, deaf, asking, everything):
+            assert each.next()[0] == "open"
+        tell(job, 5)
+        assert stream.percents(1) == everything.percents(1) == [5]
+        lite_api.hub.hang_up_soon()
+        assert list(deaf) == list(asking) == []
+
+
+def test_what_is_no_event_is_passed_over(lite_api: Api, redis_url: str, errand: Make) -> None:
+    job = errand()
+    with follow(lite_api.client) as stream, Redis.from_url(redis_url) as redis:
+        stream.next()
+        for odd in ("", "{", "7", "1-0", "1-0 {", "1-0 []", '1-0 {"event": 7}', "x {}", b"\xff\xfe"):
+            redis.publish("mr:e:t:default", odd)
+        tell(job, 66)
+        assert stream.percents(1) == [66]
+
+
+def test_all_followers_share_two_connections_to_redis(lite_api: Api, redis_url: str, errand: Make) -> None:
+    job = errand()
+    with follow(lite_api.client) as one, follow(lite_api.client) as other, Redis.from_url(redis_url) as redis:
+        assert one.next()[0] == other.next()[0] == "open"
+        tell(job, 5)
+        assert one.percents(1) == other.percents(1) == [5]
+        names = [client["name"] for client in redis.client_list()]
+        assert names.count("millrace-events") == 2
+
+
+def test_after_an_outage_of_redis_a_follower_is_told_that_something_may_be_missing(
+    sqlite_url: str, redis_server: RedisServer, settings_env: SettingsEnv, errand: Make
+) -> None:
+    settings_env(database_url=sqlite_url, redis_url=redis_server.url)
+    with served(create_app()) as api:
+        wait_until(lambda: api.hub.has_redis, what="the hub to reach Redis")
+        job = errand()
+        with follow(api.client) as stream:
+            stream.next()
+            tell(job, 10)
+            assert stream.percents(1) == [10]
+            redis_server.kill()
+            wait_until(lambda: not api.hub.has_redis, what="the hub to notice")
+            with follow(api.client) as late:
+                assert late.next()[0] == "open"
+                redis_server.start()
+                assert stream.next()[0] == late.next()[0] == "reset"
+                redis_server.flush()
+                tell(job, 20)
+                assert stream.percents(1) == late.percents(1) == [20]
+
+
+def test_events_wait_for_sql_and_do_not_hold_up_a_stop(lite_api: Api, errand: Make) -> None:
+    known, job, other = errand(), errand(), errand()
+    with follow(lite_api.client) as stream:
+        stream.next()
+        tell(known, 1)
+        assert stream.percents(1) == [1]
+        rename("job", "gone")
+        tell(job, 2)
+        tell(known, 3)
+        turn = lite_api.hub.turns
+        wait_until(lambda: lite_api.hub.turns > turn + 1, what="the api to ask in vain")
+        rename("gone", "job")
+        assert stream.percents(2) == [2, 3]
+        rename("job", "gone")
+        tell(other, 4)
+        lite_api.hub.hang_up_soon()
+        assert list(stream) == []
+
+
+def rename(table: str, name: str) -> None:
+    """What SQL cannot find is away for us."""
+    with closing(sqlite3.connect(database().engine.url.database or "", timeout=20)) as connection:
+        connection.execute(f"ALTER TABLE {table} RENAME TO {name}")
+        connection.commit()
+
+
+def test_stopping_the_server_ends_the_stream(lite_api: Api) -> None:
+    with follow(lite_api.client) as stream:
+        assert stream.next()[0] == "open"
+        lite_api.hub.hang_up_soon()
+        assert list(stream) == []
+    refused = lite_api.client.get("/api/events")
+    assert (refused.status_code, refused.json()["code"]) == (503, "stopping")

@@ -1,0 +1,257 @@
+"""Pauses and caps: what stands before a gate does not start, keeps its place, and starts when the gate opens."""
+
+from __future__ import annotations
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+from sqlalchemy.orm import Session
+
+from app.core import clock
+from app.core.db import database
+from app.core.errors import InvalidInput, Later
+from app.core.ids import uuid7
+from app.jobs.admission import limits as gates
+from app.jobs.admission.limits import Gate, Scope
+from app.jobs.definition import Job, caps
+from app.jobs.ledger import claims as ledger
+from app.jobs.ledger import commands, limited_claims
+from app.jobs.relay.relay import Relay
+from tests.support.waiting import wait_until
+from tests.unit.jobs.conftest import WORKER, Chore, Desk, Ledger, end_of
+
+GATES: list[tuple[Scope, str]] = [("queue", "default"), ("kind", Chore.kind), ("tenant", "default")]
+each_gate = pytest.mark.parametrize(("scope", "name"), GATES)
+CAP = 3
+
+
+class Rare(Job, kind="tests.rare", running_cap=2):
+    """Two at a time, says its definition."""
+
+
+def pause(scope: Scope, name: str) -> Gate:
+    return database().transaction(gates.pause, scope, name, by="a person", reason="repairs")
+
+
+def resume(scope: Scope, name: str) -> Gate:
+    return database().transaction(gates.resume, scope, name)
+
+
+def states(rows: Ledger, ids: list[str]) -> set[str]:
+    return {rows.row(job_id).state for job_id in ids}
+
+
+# Pauses
+
+
+@each_gate
+def test_nothing_starts_behind_a_pause_and_all_of_it_after(desk: Desk, scope: Scope, name: str) -> None:
+    """What was admitted is handed back, what comes is not admitted, a claim of an id that is still in Redis fails."""
+    (before,) = desk.enqueue(Chore())
+    assert desk.ledger.row(before).admitted_at is not None
+    pause(scope, name)
+    assert desk.ledger.row(before).admitted_at is None
+    (after,) = desk.enqueue(Chore())
+    Relay().tick()
+    assert desk.ledger.row(after).admitted_at is None
+    desk.push([before, after])
+    assert desk.process.intake.next() == []
+    desk.until_acked()
+    assert (desk.state(before), desk.state(after)) == ("queued", "queued")
+
+    assert not resume(scope, name).paused
+    Relay().tick()
+    assert {run.claim.id for run in desk.take(2)} == {before, after}
+
+
+@each_gate
+def test_a_pause_outlives_redis(desk: Desk, scope: Scope, name: str) -> None:
+    pause(scope, name)
+    (job_id,) = desk.enqueue(Chore())
+    desk.redis.flushall()
+    relay = Relay()
+    relay.tick()
+    assert desk.listed() == []
+    resume(scope, name)
+    relay.tick()
+    assert [run.claim.id for run in desk.take()] == [job_id]
+
+
+def test_what_stands_before_no_pause_runs_on(desk: Desk) -> None:
+    pause("tenant", "another")
+    pause("queue", "bulk")
+    pause("kind", "tests.other")
+    (job_id,) = desk.enqueue(Chore())
+    (run,) = desk.take()
+    assert run.claim.id == job_id
+    assert not run.claim.capped
+
+
+def test_what_runs_ends_behind_a_pause(desk: Desk) -> None:
+    desk.enqueue(Chore())
+    (run,) = desk.take()
+    desk.begin(run)
+    pause("queue", "default")
+    desk.end(run)
+    assert desk.until(run.claim.id, "succeeded").admitted_at is None
+
+
+def test_a_retry_by_hand_waits_behind_the_pause(desk: Desk) -> None:
+    job_id = desk.ledger.put(state="failed")
+    pause("kind", Chore.kind)
+    row = database().transaction(commands.retry, "default", job_id)
+    assert (row.state, row.admitted_at) == ("queued", None)
+
+
+def test_a_second_pause_keeps_the_time_of_the_first(ledger_of: Ledger) -> None:
+    first = ledger_of.db.transaction(gates.pause, "queue", "bulk", by="one", reason="repairs")
+    second = ledger_of.db.transaction(gates.pause, "queue", "bulk", by="two", reason=None)
+    assert (second.paused_at, second.paused_by, second.reason) == (first.paused_at, "two", None)
+    opened = ledger_of.db.transaction(gates.resume, "queue", "bulk")
+    assert opened == Gate("queue", "bulk")
+
+
+def test_a_pause_that_is_rolled_back_holds_up_nothing(ledger_of: Ledger) -> None:
+    job_id = ledger_of.put(admitted_at=clock.now())
+
+    def refused(session: Session) -> None:
+        gates.pause(session, "queue", "default")
+        raise InvalidInput("no")
+
+    with pytest.raises(InvalidInput):
+        ledger_of.db.transaction(refused)
+    assert ledger_of.row(job_id).admitted_at is not None
+    assert [c.id for c in ledger_of.db.transaction(limited_claims.claim, [job_id], WORKER)] == [job_id]
+
+
+# Caps
+
+
+@each_gate
+def test_many_workers_together_never_pass_a_cap(ledger_of: Ledger, scope: Scope, name: str) -> None:
+    """Four threads claim batches that overlap, end what they got, and count what runs at every step."""
+    db, ids = ledger_of.db, ledger_of.put_many(30)
+    db.transaction(gates.set_limits, scope, name, running_cap=CAP)
+    workers = [ledger_of.worker(uuid7()) for _ in range(4)]
+    most: list[int] = []
+    done: set[str] = set()
+    over = threading.Event()
+
+    def work(place: int) -> None:
+        try:
+            claim_all(place)
+        finally:
+            over.set()  # also by an error, whose claims nobody would end
+
+    def claim_all(place: int) -> None:
+        while len(done) < len(ids) and not over.is_set():
+            wanted = [job_id for job_id in ids if job_id not in done][place : place + 20] or ids[:20]
+            claims = db.transaction(limited_claims.claim, wanted, workers[place])
+            most.append(db.read(gates.running, scope, name))
+            assert all(claim.capped for claim in claims)
+            ends = [end_of(claim.id, claim.fence, "succeeded") for claim in claims]
+            if ends:
+                db.transaction(ledger.finish, ends)
+            done.update(claim.id for claim in claims)
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(work, range(4)))
+    assert max(most) <= CAP
+    assert states(ledger_of, ids) == {"succeeded"}
+
+
+def test_what_a_cap_refuses_leaves_the_window_and_the_rest_of_its_batch_runs(ledger_of: Ledger) -> None:
+    db = ledger_of.db
+    db.transaction(gates.set_limits, "tenant", "crowded", running_cap=CAP)
+    crowded = ledger_of.put_many(10, tenant="crowded", admitted_at=clock.now())
+    others = ledger_of.put_many(10, admitted_at=clock.now())
+    mixed = [job_id for pair in zip(crowded, others, strict=True) for job_id in pair]
+    claims = db.transaction(limited_claims.claim, mixed, WORKER)
+    assert {claim.id for claim in claims} == {*others, *crowded[:CAP]}
+    assert [claim.id for claim in claims] == [job_id for job_id in mixed if job_id in {claim.id for claim in claims}]
+    assert [ledger_of.row(job_id).admitted_at for job_id in crowded[CAP:]] == [None] * (10 - CAP)
+
+
+def test_two_caps_both_hold(ledger_of: Ledger) -> None:
+    db = ledger_of.db
+    db.transaction(gates.set_limits, "tenant", "a", running_cap=2)
+    db.transaction(gates.set_limits, "kind", Chore.kind, running_cap=3)
+    ids = ledger_of.put_many(5, tenant="a") + ledger_of.put_many(5, tenant="b")
+    claims = db.transaction(limited_claims.claim, ids, WORKER)
+    assert sorted(claim.tenant for claim in claims) == ["a", "a", "b"]
+
+
+def test_the_end_of_a_capped_job_lets_the_next_one_in(desk: Desk) -> None:
+    database().transaction(gates.set_limits, "kind", Chore.kind, running_cap=1)
+    ids, relay, seen = desk.enqueue(Chore(), Chore(), Chore()), Relay(), []
+    for _ in ids:
+        relay.tick()
+        (run,) = desk.take()
+        desk.begin(run)
+        assert run.claim.capped
+        desk.end(run)
+        desk.until(run.claim.id, "succeeded")
+        seen.append(run.claim.id)
+    assert seen == ids
+
+
+def test_a_definition_names_a_cap_and_a_person_another(ledger_of: Ledger) -> None:
+    db = ledger_of.db
+    assert caps()[Rare.kind] == 2
+    db.transaction(gates.declare, {Rare.kind: 2, Chore.kind: None})
+    assert db.read(gates.find, "kind", Rare.kind).cap == 2
+    assert not db.read(gates.is_known, "kind", Chore.kind)
+    db.transaction(gates.set_limits, "kind", Rare.kind, running_cap=5)
+    assert db.read(gates.find, "kind", Rare.kind).cap == 5
+    db.transaction(gates.set_limits, "kind", Rare.kind, running_cap=None)
+    db.transaction(gates.declare, {Rare.kind: None})
+    assert db.read(gates.find, "kind", Rare.kind).is_open
+
+
+@pytest.mark.parametrize("limits", [{"running_cap": 0}, {"running_cap": -1}, {"running_cap": 10**9}, {"weight": 0}])
+def test_limits_that_are_none_are_refused(ledger_of: Ledger, limits: dict[str, Any]) -> None:
+    with pytest.raises(InvalidInput):
+        ledger_of.db.transaction(gates.set_limits, "tenant", "a", **({"running_cap": None} | limits))
+
+
+def test_who_holds_a_job_up_is_told(ledger_of: Ledger) -> None:
+    """Pauses first, then caps that are full; a cap with room is no reason."""
+    db = ledger_of.db
+    row = ledger_of.row(ledger_of.put())
+    assert db.read(gates.holding, row) == []
+    db.transaction(gates.set_limits, "kind", Chore.kind, running_cap=1)
+    assert db.read(gates.holding, row) == []
+    ledger_of.put(state="running", worker_id=WORKER, fence=1)
+    db.transaction(gates.pause, "tenant", "default", reason="unpaid")
+    paused, full = db.read(gates.holding, row)
+    assert (paused.gate.scope, paused.gate.reason, paused.running) == ("tenant", "unpaid", None)
+    assert (full.gate.scope, full.gate.cap, full.running) == ("kind", 1, 1)
+
+
+# Later
+
+
+def test_a_job_that_asks_for_later_is_run_later_and_not_counted(desk: Desk) -> None:
+    """More often than it has tries; its row tells no error."""
+    (job_id,) = desk.enqueue(Chore())
+    relay = Relay()
+    for _ in range(6):
+        relay.tick()
+        (run,) = desk.take()
+        desk.begin(run)
+        desk.end(run, Later(0.01, "not yet"))
+        row = desk.until(job_id, "retrying")
+        assert (row.tries, row.error_type) == (0, None)
+        wait_until(lambda: clock.now() > desk.ledger.row(job_id).due_at, what="the job to be due")
+    assert [attempt.outcome for attempt in desk.ledger.attempts(job_id)] == ["snoozed"] * 6
+
+
+def test_a_cancel_wins_over_later(desk: Desk) -> None:
+    desk.enqueue(Chore())
+    (run,) = desk.take()
+    desk.begin(run)
+    database().transaction(commands.cancel, "default", run.claim.id)
+    desk.end(run, Later(60))
+    desk.until(run.claim.id, "cancelled")

@@ -1,0 +1,50 @@
+"""How many jobs a tenant has open: the right number, found without reading what has ended."""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+
+from app.core.db import Database
+from app.core.ids import uuid7
+from app.jobs.admission import quota
+from app.jobs.definition import Job
+from app.jobs.ledger import claims, commands, worker_rows
+from app.jobs.ledger.enqueue import enqueue_many
+
+
+class Counted(Job, kind="tests.counts.counted"):
+    number: int = 0
+
+
+def test_open_jobs_are_those_that_have_not_ended(db: Database) -> None:
+    jobs = [Counted(number=number) for number in range(6)]
+    rows = db.transaction(enqueue_many, jobs, tenant="acme")
+    db.transaction(enqueue_many, jobs, tenant="rival")
+    worker = uuid7()
+    db.transaction(worker_rows.register, worker, ["default"], 1, None)
+    db.transaction(claims.claim, [rows[0].id, rows[1].id], worker)
+    db.transaction(commands.cancel, "acme", rows[5].id)
+    assert db.read(quota.open_jobs, "acme") == 5
+    assert db.read(quota.open_jobs, "acme", up_to=2) == 2 + 2  # two that run, and no more than two that wait
+    assert db.read(quota.open_jobs, "nobody") == 0
+
+
+def test_each_part_is_found_by_an_index_of_what_is_open(db: Database) -> None:
+    asked: list[tuple[str, object]] = []
+
+    def note(connection: object, cursor: object, statement: str, parameters: object, *_: object) -> None:
+        asked.append((statement, parameters))
+
+    sa.event.listen(db.engine, "before_cursor_execute", note)
+    db.read(quota.open_jobs, "acme", up_to=10)
+    sa.event.remove(db.engine, "before_cursor_execute", note)
+    asked = [one for one in asked if "job" in one[0]]
+    word = "EXPLAIN" if db.dialect == "postgresql" else "EXPLAIN QUERY PLAN"
+    plans = []
+    with db.engine.connect() as connection:
+        if db.dialect == "postgresql":
+            connection.exec_driver_sql("SET enable_seqscan = off")  # the table is empty here
+        for statement, parameters in asked:
+            rows = connection.exec_driver_sql(f"{word} {statement}", parameters)  # type: ignore[arg-type]
+            plans.append(" ".join(str(row) for row in rows))
+    assert ["ix_job_waiting" in plans[0], "ix_job_running" in plans[1]] == [True, True], plans

@@ -1,0 +1,242 @@
+"""Whatever order ends, deaths, cancels and retries come in, a family's counts are right and its rule is kept."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
+from sqlalchemy.orm import Session
+
+from app.core import clock
+from app.core.db import Database
+from app.core.errors import Cancelled, Conflict, Stale
+from app.core.ids import uuid7
+from app.jobs.children import children as families
+from app.jobs.children.children import ALL, ANY, ANYHOW, Rule, at_most
+from app.jobs.definition import Job
+from app.jobs.ledger import claims as ledger
+from app.jobs.ledger import timers, worker_rows
+from app.jobs.ledger.child_counts import AGAIN, Wait
+from app.jobs.ledger.claims import Claim
+from app.jobs.models import JOB, AttemptRow, JobRow, WorkerRow
+from app.jobs.relay import fairness
+from app.jobs.states import ENDED, OPEN, State
+from tests.support.databases import SettingsEnv
+from tests.unit.jobs.conftest import Databases, Ledger, end_of
+
+HOUR = timedelta(hours=1)
+MOST_JOBS = 14
+Which = st.integers(0, 13)
+RULES = {rule.name: rule for rule in (ALL, ANY, ANYHOW, at_most(1))}
+ENDS: list[State] = ["succeeded", "succeeded", "failed", "cancelled", "retrying", "queued"]
+
+
+class Child(Job, kind="tests.property_child"):
+    """A job that may be a parent, too."""
+
+
+class Forest(RuleBasedStateMachine):
+    """Jobs that start others, wait and end in any order; after each step every count is compared with the rows."""
+
+    db: Database
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.ledger = Ledger(self.db)
+        self.worker = self.ledger.worker(uuid7())
+        self.claims: dict[str, Claim] = {}
+        self.rows: dict[str, dict[str, Any]] = {}
+        self.reopened: set[str] = set()
+
+    def _pick(self, which: int, *states: str) -> str | None:
+        ids = sorted(job_id for job_id, row in self.rows.items() if row["state"] in states)
+        return ids[which % len(ids)] if ids else None
+
+    def _children(self, parent: str) -> list[dict[str, Any]]:
+        return [row for row in self.rows.values() if row["parent_id"] == parent]
+
+    # What may happen
+
+    @precondition(lambda self: len(self.rows) < 3)
+    @rule()
+    def enqueue(self) -> None:
+        self.ledger.put(max_tries=2)
+
+    @rule(which=st.lists(Which, min_size=1, max_size=4))
+    def claim(self, which: list[int]) -> None:
+        ids = sorted({job_id for one in which if (job_id := self._pick(one, "queued"))})
+        for claim in self.db.transaction(ledger.claim, ids, self.worker):
+            before = self.rows[claim.id]
+            assert claim.continues == (before["family_rule"] not in (None, AGAIN))
+            self.claims[claim.id] = claim
+
+    @rule(which=Which, count=st.integers(1, 3), first=st.integers(0, 2))
+    def start(self, which: int, count: int, first: int) -> None:
+        """Also by a run that has lost its job, or was asked to stop, and with numbers that are there."""
+        job_id = self._pick(which, *OPEN, *ENDED)
+        claim = self.claims.get(job_id or "")
+        if claim is None or len(self.rows) > MOST_JOBS:
+            return
+        row, known = self.rows[claim.id], {child["child_index"] for child in self._children(claim.id)}
+        try:
+            new = self.db.transaction(families.start, claim, [Child() for _ in range(count)], first=first)
+        except (Stale, Cancelled):
+            assert (row["state"], row["fence"]) != ("running", claim.fence) or row["cancel_requested_at"]
+            return
+        assert new == len(set(range(first, first + count)) - known)
+
+    @rule(which=st.lists(Which, min_size=1, max_size=3), wanted=st.sampled_from(sorted(RULES)))
+    def wait(self, which: list[int], wanted: str) -> None:
+        """Waits and ends in one batch, of parents and of their children."""
+        ids = sorted({job_id for one in which if (job_id := self._pick(one, "running"))})
+        ends = [end_of(i, self.rows[i]["fence"], "waiting", wait=Wait(RULES[wanted])) for i in ids]
+        self.db.transaction(ledger.finish, ends)
+
+    @rule(which=st.lists(Which, min_size=1, max_size=4), state=st.sampled_from(ENDS), hinted=st.booleans())
+    def finish(self, which: list[int], state: State, hinted: bool) -> None:
+        ids = sorted({job_id for one in which if (job_id := self._pick(one, "running"))})
+        ends = [
+            end_of(i, row["fence"], state, due_at=clock.now() - HOUR, parent_id=row["parent_id"] if hinted else None)
+            for i, row in ((i, self.rows[i]) for i in ids)
+        ]
+        self.db.transaction(ledger.finish, ends)
+
+    @rule(which=Which)
+    def cancel(self, which: int) -> None:
+        job_id = self._pick(which, *OPEN)
+        if job_id:
+            self.db.transaction(timers.cancel, "default", job_id)
+
+    @rule(which=Which)
+    def retry(self, which: int) -> None:
+        job_id = self._pick(which, *ENDED)
+        if job_id is None:
+            return
+        try:
+            self.db.transaction(timers.retry, "default", job_id)
+        except Conflict:
+            assert self.rows[job_id]["state"] == "succeeded"
+
+    @rule(which=Which)
+    def expire(self, which: int) -> None:
+        job_id = self._pick(which, "queued")
+        past = sa.update(JobRow).where(JobRow.id == job_id).values(expires_at=clock.now() - HOUR)
+        if job_id:
+            self.db.transaction(lambda session: session.execute(past))
+        self.db.transaction(timers.expire, 10)
+
+    @rule(started=st.booleans())
+    def crash(self, started: bool) -> None:
+        if started:
+            claims = [(row["id"], row["fence"], clock.now()) for row in self.rows.values() if row["state"] == "running"]
+            self.db.transaction(ledger.mark_started, claims)
+        dead, self.worker = self.worker, self.ledger.worker(uuid7())
+        assert self.db.transaction(worker_rows.bury, dead, "killed") is not None
+
+    @rule(limit=st.integers(1, 3))
+    def cut(self, limit: int) -> None:
+        """One batch; a crash may come before the next."""
+        self.db.transaction(families.cut, limit)
+
+    @rule()
+    def settle(self) -> None:
+        """The rule's verdict, by the children that are no older than the last one."""
+        moved = {move.id: move.state for move in self.db.transaction(families.settle)}
+        ready = {i: row for i, row in self.rows.items() if row["state"] == "waiting" and not row["open_children"]}
+        assert moved.keys() == ready.keys()
+        for job_id, row in ready.items():
+            children, failed = row["children"] - row["settled_children"], row["failed_children"] - row["settled_failed"]
+            assert moved[job_id] == ("queued" if _holds(RULES[row["family_rule"]], children, failed) else "failed")
+
+    @rule()
+    def relay(self) -> None:
+        self.db.transaction(timers.make_due, 20)
+        self.db.transaction(fairness.admit, "default", 20)
+
+    # What is true after each of them
+
+    @invariant()
+    def every_count_is_right(self) -> None:
+        before, self.rows = self.rows, self.db.read(_rows)
+        ended = {job_id for job_id, row in before.items() if row["state"] in ENDED}
+        self.reopened |= {job_id for job_id in ended if self.rows[job_id]["state"] in OPEN}
+        for job_id, row in self.rows.items():
+            states = [child["state"] for child in self._children(job_id)]
+            counted = (row["children"], row["open_children"], row["failed_children"])
+            assert counted == (
+                len(states),
+                sum(state in OPEN for state in states),
+                sum(state in ("failed", "cancelled") for state in states),
+            )
+            assert row["state"] != "waiting" or row["family_rule"] in RULES
+            assert not row["cut_children"] or row["state"] in ("waiting", "failed", "cancelled")
+            if row["state"] == "waiting":
+                bar = row["progress"]
+                assert (bar["done"], bar["total"]) == (row["children"] - row["open_children"], row["children"])
+
+    @invariant()
+    def children_follow(self) -> None:
+        """Who ended badly and has open children is on the list; else they are stopping, or somebody reopened them."""
+        for row in self.rows.values():
+            if row["state"] in ("failed", "cancelled") and not row["cut_children"]:
+                left = [child for child in self._children(row["id"]) if child["state"] in OPEN]
+                asked = {child["id"] for child in left if child["state"] == "running" and child["cancel_requested_at"]}
+                assert {child["id"] for child in left} - asked <= self.reopened
+
+    def teardown(self) -> None:
+        """From wherever it stands, every job comes to an end."""
+        for _ in range(12):
+            while self.db.transaction(families.cut).more:
+                pass
+            self.db.transaction(families.settle)
+            self.db.transaction(lambda session: session.execute(sa.update(JobRow).values(due_at=clock.now() - HOUR)))
+            self.db.transaction(timers.make_due, 100)
+            self.db.transaction(timers.expire, 100)
+            ids = [job_id for job_id, row in self.db.read(_rows).items() if row["state"] == "queued"]
+            for alone in (False, True):
+                self.db.transaction(ledger.claim, ids, self.worker, alone=alone)
+            running = [(i, r["fence"]) for i, r in self.db.read(_rows).items() if r["state"] == "running"]
+            self.db.transaction(ledger.finish, [end_of(job_id, fence, "succeeded") for job_id, fence in running])
+            self.every_count_is_right()
+        assert {row["state"] for row in self.rows.values()} <= set(ENDED)
+        assert self.db.read(families.something_to_do) == (False, False)
+        self.db.transaction(_delete_all)
+
+
+def _holds(wanted: Rule, children: int, failed: int) -> bool:
+    return {"all": failed == 0, "any": children > failed, "anyhow": True, "at_most:1": failed <= 1}[wanted.name]
+
+
+def _rows(session: Session) -> dict[str, dict[str, Any]]:
+    return {row["id"]: dict(row) for row in session.execute(sa.select(*JOB.columns)).mappings().all()}
+
+
+def _delete_all(session: Session) -> None:
+    tables: Sequence[Any] = (AttemptRow, JobRow, WorkerRow)
+    for table in tables:
+        session.execute(sa.delete(table))
+
+
+@pytest.mark.timeout(180)
+@pytest.mark.parametrize(("kind", "examples", "steps"), [("sqlite", 25, 25), ("postgresql", 8, 20)])
+def test_any_interleaving_keeps_a_familys_counts_and_rule(
+    ledger_databases: Databases, redis_url: str, settings_env: SettingsEnv, kind: str, examples: int, steps: int
+) -> None:
+    settings_env(redis_url=redis_url)
+    machine = type("On", (Forest,), {"db": ledger_databases.empty(kind)})
+    run_state_machine_as_test(
+        machine,
+        settings=settings(
+            max_examples=examples,
+            stateful_step_count=steps,
+            deadline=None,
+            database=None,
+            suppress_health_check=list(HealthCheck),
+        ),
+    )

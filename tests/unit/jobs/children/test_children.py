@@ -1,0 +1,218 @@
+"""A parent starts children, waits without a worker, and goes on or fails by their rule."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from sqlalchemy.orm import Session
+
+from app.core import redis
+from app.core.db import database
+from app.core.errors import Stale, Unavailable
+from app.jobs.children import children
+from app.jobs.children.children import ALL, ANY, ANYHOW, Child, Rule, WaitForChildren, at_most
+from app.jobs.ledger import worker_rows
+from app.jobs.ledger.enqueue import enqueue
+from app.jobs.relay.relay import Relay
+from tests.support.databases import SettingsEnv
+from tests.support.waiting import wait_until
+from tests.unit.jobs.children.family import FAILED, Desk, Family, Keyed, Parent, ended
+from tests.unit.jobs.conftest import Chore
+
+
+@pytest.fixture
+def desk(spine_env: SettingsEnv) -> Iterator[Desk]:
+    """A worker process for parents and children, with four threads."""
+    ended.clear()
+    made = Desk()
+    yield made
+    made.close()
+
+
+def test_a_parent_waits_without_a_worker_and_goes_on_with_the_results(desk: Desk) -> None:
+    family = Family(desk, [Chore(number=n) for n in range(3)])
+    assert not family.run.claim.continues
+    family.wait()
+    assert len(desk.process.runs) == 0
+    runs = desk.take(3)
+    for number, run in enumerate(runs):
+        desk.begin(run)
+        run.result = {"made": number}
+        desk.end(run)
+    run = family.take_parent()
+    assert run.claim.continues
+    assert (run.claim.tries, run.claim.fence) == (0, 2)
+    page = database().read(children.results_page, family.id, after=0, limit=1)
+    assert [(child.number, child.state, child.result) for child in page] == [(1, "succeeded", {"made": 1})]
+    desk.end(run)
+    desk.until(family.id, "succeeded")
+    assert [attempt.outcome for attempt in desk.ledger.attempts(family.id)] == ["waiting", "succeeded"]
+    assert family.counts() == (3, 0, 0)
+
+
+@pytest.mark.anyio
+async def test_all_results_are_read_page_by_page(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(children, "PAGE", 4)
+    family = Family(desk, [Chore(number=n) for n in range(10)])
+    found: list[Child] = [child async for child in children.results(family.run.claim)]
+    assert [child.number for child in found] == list(range(10))
+
+
+def test_children_are_of_the_parents_tenant_and_request(desk: Desk) -> None:
+    (parent,) = [database().transaction(_enqueue_for, "other")]
+    (run,) = desk.take()
+    database().transaction(children.start, run.claim, [Chore()])
+    (child,) = database().read(children.results_page, parent)
+    row = desk.ledger.row(child.id)
+    assert (row.tenant, row.request_id, row.parent_id) == ("other", "asked", parent)
+
+
+def _enqueue_for(session: Session, tenant: str) -> str:
+    return enqueue(session, Parent(), tenant=tenant, request_id="asked").id
+
+
+def test_a_run_that_begins_anew_starts_no_child_twice(desk: Desk) -> None:
+    """The worker dies between two batches; the next run starts what is missing."""
+    family = Family(desk, [Chore(number=n) for n in range(2)])
+    first = family.children
+    database().transaction(worker_rows.bury, desk.process.id, "killed")
+    desk.process.rename()
+    database().transaction(worker_rows.register, desk.process.id, ["default"], 4, None)
+    for run in (*desk.spare, family.run):
+        desk.end(run, Stale("lost"))
+    desk.spare.clear()
+    Relay().tick()
+    runs = desk.take(3)
+    for run in runs:
+        desk.begin(run)
+        if run.claim.id != family.id:
+            desk.end(run, FAILED)
+            desk.until(run.claim.id, "failed")
+    (family.run,) = [run for run in runs if run.claim.id == family.id]
+    assert (family.run.claim.continues, family.run.claim.fence) == (False, 2)
+    family.jobs = [Chore(number=n) for n in range(5)]
+    assert [family.start(), family.start()] == [3, 0]
+    assert family.children[:2] == first
+    assert family.counts() == (5, 3, 2)
+
+
+def test_who_lost_the_parent_starts_nothing(desk: Desk) -> None:
+    family = Family(desk, [Chore()])
+    database().transaction(worker_rows.bury, desk.process.id, "killed")
+    with pytest.raises(Stale):
+        family.start()
+    assert family.counts()[0] == 1
+
+
+def test_an_empty_family_goes_on_at_once(desk: Desk) -> None:
+    family = Family(desk, [])
+    family.wait()
+    assert family.take_parent().claim.continues
+
+
+def test_children_that_ended_before_the_wait_are_counted(desk: Desk) -> None:
+    family = Family(desk, [Chore(), Chore()])
+    family.end(2)
+    family.wait()
+    assert family.take_parent().claim.continues
+
+
+# Rules
+
+
+@pytest.mark.parametrize(
+    ("rule", "succeed", "fail", "state"),
+    [
+        (ALL, 3, 0, "queued"),
+        (ALL, 2, 1, "failed"),
+        (at_most(1), 2, 1, "queued"),
+        (at_most(1), 1, 2, "failed"),
+        (ANY, 1, 2, "queued"),
+        (ANY, 0, 3, "failed"),
+        (ANYHOW, 0, 3, "queued"),
+    ],
+)
+def test_the_rule_decides(desk: Desk, rule: Rule, succeed: int, fail: int, state: str) -> None:
+    family = Family(desk, [Chore(number=n) for n in range(3)])
+    family.wait(rule)
+    family.end(fail, FAILED)
+    family.end(succeed)
+    assert family.counts() == (3, 0, fail)
+    row = family.until("queued", "failed")
+    assert row.state == state
+    assert row.finished_at is None or state == "failed"
+    if state == "failed":
+        assert (row.error_code, row.error_type) == ("children_failed", "ChildrenFailed")
+        assert f"{fail} of 3 children failed" in str(row.error_message)
+
+
+@pytest.mark.parametrize(("rule", "error", "state"), [(ALL, FAILED, "failed"), (ANY, None, "queued")])
+def test_what_is_decided_early_ends_the_others(desk: Desk, rule: Rule, error: BaseException | None, state: str) -> None:
+    """The first end decides: what waits never starts, what runs is stopped, then the parent moves."""
+    family = Family(desk, [Chore(number=n) for n in range(40)])
+    family.wait(rule)
+    family.end(1, error)
+    running = desk.process.runs.all()
+    with redis.subscription() as heard:
+        heard.subscribe(redis.CANCEL_CHANNEL)
+        heard.get_message(timeout=1)
+        Relay().tick()
+        message: Any = wait_until(lambda: heard.get_message(timeout=0.1), what="the cancel to be heard")
+    assert message["data"] in {run.claim.id for run in running}
+    assert desk.state(family.id) == "waiting"
+    assert sorted(set(family.states())) == sorted({"cancelled", "running", "failed" if error else "succeeded"})
+    family.stop_running()
+    family.until(state)
+    assert family.counts() == (40, 0, 40 if error else 39)
+
+
+def test_a_later_family_of_the_same_job_has_its_own_rule(desk: Desk) -> None:
+    """What failed in the first, within its rule, does not break the second."""
+    family = Family(desk, [Chore(), Chore()])
+    family.wait(at_most(1))
+    family.end(1, FAILED)
+    family.end(1)
+    run = family.take_parent()
+    database().transaction(children.start, run.claim, [Chore(), Chore()], first=2)
+    family.wait(ANY)
+    assert desk.state(family.id) == "waiting"
+    family.end(1, FAILED)
+    family.end(1)
+    assert family.take_parent().claim.continues
+    desk.end(family.run)
+    desk.until(family.id, "succeeded")
+
+
+def test_a_child_may_be_a_parent(desk: Desk) -> None:
+    """The grandchild's failure fails the child, and that fails the parent."""
+    family = Family(desk, [Parent()])
+    family.wait()
+    (child,) = desk.take()
+    desk.begin(child)
+    database().transaction(children.start, child.claim, [Chore()])
+    desk.end(child, WaitForChildren())
+    desk.until(child.claim.id, "waiting")
+    family.end(1, FAILED)
+    family.until("failed")
+    assert desk.state(child.claim.id) == "failed"
+    assert family.counts() == (1, 0, 1)
+
+
+def test_a_child_that_is_tried_again_is_still_open(desk: Desk) -> None:
+    family = Family(desk, [Chore()])
+    family.wait()
+    family.end(1, Unavailable("not now"))
+    assert family.counts() == (1, 1, 0)
+    Relay().tick()
+    assert desk.state(family.id) == "waiting"
+
+
+def test_a_child_that_another_holds_by_its_key_is_not_of_the_family(desk: Desk) -> None:
+    desk.enqueue(Keyed(number=1))
+    (other,) = desk.take()
+    family = Family(desk, [Keyed(number=1), Keyed(number=2)])
+    assert family.counts() == (1, 1, 0)
+    assert [child.number for child in database().read(children.results_page, family.id)] == [1]
+    assert desk.ledger.row(other.claim.id).parent_id is None

@@ -1,0 +1,88 @@
+"""Several threads at the same families: ends, deaths, cancels and relays meet there, and nothing is miscounted."""
+
+from __future__ import annotations
+
+import random
+from concurrent.futures import ThreadPoolExecutor
+
+import sqlalchemy as sa
+from sqlalchemy.orm import Session
+
+from app.core import clock
+from app.core.db import database
+from app.core.errors import Cancelled
+from app.core.ids import uuid7
+from app.jobs.children import children
+from app.jobs.children.children import ANYHOW
+from app.jobs.ledger import claims as ledger
+from app.jobs.ledger import timers, worker_rows
+from app.jobs.ledger.child_counts import Wait
+from app.jobs.ledger.claims import Claim, End
+from app.jobs.models import JobRow
+from app.jobs.states import ENDED, OPEN, State
+from tests.support.databases import SettingsEnv
+from tests.unit.jobs.conftest import Chore, Ledger, end_of
+
+PARENTS = 5
+CHILDREN = 40
+
+
+class Crowd:
+    """Threads that claim whatever is queued, parents and children alike, and end it one way or another."""
+
+    def __init__(self) -> None:
+        self.db = database()
+        self.ledger = Ledger(self.db)
+
+    def rush(self, seed: int) -> None:
+        chance, worker_id = random.Random(seed), self.ledger.worker(uuid7())
+        for turn in range(14):
+            queued = self.db.read(lambda session: list(session.scalars(_ids("queued"))))
+            chance.shuffle(queued)
+            claims = self.db.transaction(ledger.claim, queued[:60], worker_id)
+            if turn % 5 == 4:
+                self.db.transaction(worker_rows.bury, worker_id, "killed")
+                worker_id = self.ledger.worker(uuid7())
+                continue
+            self.db.transaction(ledger.finish, [self._end(claim, chance) for claim in claims])
+            self.db.transaction(children.cut, 7)
+            self.db.transaction(children.settle)
+            self.db.transaction(timers.make_due, 50)
+            chosen = self.db.read(lambda session: list(session.scalars(_ids(*OPEN, *ENDED))))
+            self.db.transaction(timers.cancel, "default", chance.choice(chosen))
+
+    def _end(self, claim: Claim, chance: random.Random) -> End:
+        if claim.parent_id is None and not claim.continues:
+            try:
+                self.db.transaction(children.start, claim, [Chore(number=n) for n in range(CHILDREN)])
+            except Cancelled:
+                return end_of(claim.id, claim.fence, "cancelled")
+            return end_of(claim.id, claim.fence, "waiting", wait=Wait(ANYHOW))
+        states: list[State] = ["succeeded", "succeeded", "failed", "retrying", "queued"]
+        return end_of(claim.id, claim.fence, chance.choice(states), due_at=clock.now(), parent_id=claim.parent_id)
+
+
+def _ids(*states: str) -> sa.Select[str]:
+    return sa.select(JobRow.id).where(JobRow.state.in_(states))
+
+
+def _miscounted(session: Session) -> list[tuple[str, int, int, int, list[str]]]:
+    found = []
+    for row in session.scalars(sa.select(JobRow).where(JobRow.parent_id.is_(None))):
+        states = list(session.scalars(sa.select(JobRow.state).where(JobRow.parent_id == row.id)))
+        counts = (len(states), sum(s in OPEN for s in states), sum(s in ("failed", "cancelled") for s in states))
+        if counts != (row.children, row.open_children, row.failed_children):
+            found.append((row.id, row.children, row.open_children, row.failed_children, states))
+    return found
+
+
+def test_many_threads_at_the_same_parents_count_each_end_once(spine_env: SettingsEnv) -> None:
+    crowd = Crowd()
+    crowd.ledger.put_many(PARENTS, max_tries=1000)
+    with ThreadPoolExecutor(4) as pool:
+        for done in [pool.submit(crowd.rush, seed) for seed in range(4)]:
+            done.result(60)
+    assert database().read(_miscounted) == []
+    started = database().read(lambda session: session.scalar(sa.select(sa.func.sum(JobRow.children))))
+    assert started
+    assert started > CHILDREN

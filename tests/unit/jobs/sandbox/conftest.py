@@ -1,0 +1,39 @@
+"""Two warm lanes for a module, or one; threads to call from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from app.jobs.sandbox import call
+from tests.unit.jobs.sandbox.rig import HERE, SECRETS
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _pool() -> Iterator[None]:
+    """Two lanes, started while the environment holds secrets."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in SECRETS.items():
+            patch.setenv(name, value)
+        call.stop_pool()
+        call.start_pool(2, preload=[HERE])
+    yield
+    call.stop_pool()
+
+
+@pytest.fixture
+def one_lane() -> Iterator[None]:
+    """One lane alone, so that each call finds the one before it."""
+    call.stop_pool()
+    call.start_pool(1, preload=[HERE])
+    yield
+    call.stop_pool()
+    call.start_pool(2, preload=[HERE])
+
+
+@pytest.fixture
+def threads() -> Iterator[ThreadPoolExecutor]:
+    with ThreadPoolExecutor(4) as executor:
+        yield executor

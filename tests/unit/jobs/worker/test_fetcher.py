@@ -1,0 +1,291 @@
+"""From an id in Redis to a claim: what is broken is put aside, what is lost is found, nothing runs twice."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from app.core import clock
+from app.core.db import database
+from app.core.ids import uuid7
+from app.core.redis import QUARANTINE
+from app.jobs.admission import push
+from app.jobs.definition import Job
+from app.jobs.ledger import timers
+from app.jobs.relay.relay import UNCLAIMED, Relay
+from app.jobs.worker.fetcher import PARKED_FOR, Depth
+from app.jobs.worker.process import LONGEST_WAIT_S
+from tests.support.databases import SettingsEnv
+from tests.support.services import RedisServer
+from tests.support.waiting import wait_until
+from tests.unit.jobs.conftest import Chore, Desk, Outage
+
+Desks = Callable[..., Desk]
+# For what no database has a part in.
+on_sqlite = pytest.mark.parametrize("spine_env", ["sqlite"], indirect=True)
+
+
+class Urgent(Job, kind="tests.urgent", queue="interactive"):
+    """Somebody waits for it."""
+
+
+class Someday(Job, kind="tests.someday", queue="bulk"):
+    """Nobody waits for it."""
+
+
+class Strange(Job, kind="tests.strange"):
+    """A kind that the first worker does not know."""
+
+
+@pytest.fixture
+def moved_clock() -> Iterator[Callable[[timedelta], None]]:
+    yield clock.shift
+    clock.shift(timedelta(0))
+
+
+def _raw(desk: Desk, redis_id: str, body: str | bytes) -> None:
+    desk.redis.hset("mr:q:default.msgs", redis_id, body)
+    desk.redis.rpush("mr:q:default", redis_id)
+
+
+def _message(**changes: Any) -> str:
+    whole = {"queue_name": "default", "actor_name": Chore.kind, "args": [uuid7()], "kwargs": {}, "options": {}}
+    return json.dumps(whole | changes)
+
+
+BROKEN: dict[str, str | bytes] = {
+    "no JSON": "{never ending",
+    "no object": "[1, 2]",
+    "nothing": "",
+    "null": "null",
+    "no arguments": _message(args=[]),
+    "arguments missing": json.dumps({"actor_name": Chore.kind, "options": {}}),
+    "arguments of another type": _message(args=7),
+    "options of another type": _message(options=3),
+    "no job's id": _message(args=["../../etc/passwd"]),
+    "an id of another type": _message(args=[{"a": 1}]),
+    "bytes that are no text": b'{"args": ["\xff\xfe"]}',
+    "nested without end": "[" * 100_000,
+}
+
+
+def test_messages_that_cannot_be_read_are_put_aside_and_hold_up_nobody(desk: Desk) -> None:
+    """They lie in one batch with a good job; they end in the quarantine, and the good one runs."""
+    for name, body in BROKEN.items():
+        _raw(desk, name, body)
+    good = desk.ledger.put(admitted_at=clock.now())
+    desk.push([good])
+    (run,) = desk.take()
+    assert run.claim.id == good
+    kept = [json.loads(one) for one in desk.redis.lrange(QUARANTINE, 0, -1)]
+    assert {one["id"] for one in kept} == set(BROKEN)
+    assert 0 < desk.redis.ttl(QUARANTINE) <= 7 * 86400
+    desk.end(run)
+    desk.until(good, "succeeded")
+    desk.until_acked()
+    assert desk.redis.hlen("mr:q:default.msgs") == 0
+
+
+def test_an_id_without_its_body_is_dropped_and_pushed_again(
+    desk: Desk, moved_clock: Callable[[timedelta], None]
+) -> None:
+    (job_id,) = desk.enqueue(Chore())
+    desk.redis.delete("mr:q:default.msgs")
+    assert desk.process.intake.next() == []
+    desk.until_acked()
+    assert desk.state(job_id) == "queued"
+    moved_clock(UNCLAIMED + timedelta(seconds=1))
+    Relay().tick()
+    assert [run.claim.id for run in desk.take()] == [job_id]
+
+
+def test_a_kind_that_is_not_known_is_parked_until_a_worker_comes_that_knows_it(
+    desks: Desks, moved_clock: Callable[[timedelta], None]
+) -> None:
+    """And what came in the same batch runs at once."""
+    old, relay = desks(Chore.kind), Relay()
+    strange, chore = old.enqueue(Strange(), Chore())
+    assert [run.claim.id for run in old.take()] == [chore]
+    row = old.ledger.row(strange)
+    assert (row.state, row.fence, row.admitted_at) == ("queued", 0, None)
+    assert timedelta(0) < row.due_at - clock.now() <= PARKED_FOR
+    relay.tick()
+    assert old.listed() == []
+    moved_clock(PARKED_FOR)
+    relay.tick()
+    assert len(old.listed()) == 1
+    assert [run.claim.id for run in desks(Chore.kind, Strange.kind).take()] == [strange]
+
+
+def test_what_a_lost_answer_took_is_found(desk: Desk) -> None:
+    """The ids lie in this worker's ack set, and it has never heard of them."""
+    ids = desk.enqueue(Chore(), Chore())
+    taken = desk.redis.lpop("mr:q:default", 2)
+    desk.redis.sadd(f"mr:q:__acks__.{desk.process.id}.default", *taken)
+    assert {run.claim.id for run in desk.take(2)} == set(ids)
+
+
+@on_sqlite
+def test_a_redis_that_stands_still_during_a_fetch_loses_nothing(
+    redis_server: RedisServer, spine_env: SettingsEnv
+) -> None:
+    """It takes the command when it wakes, and nobody is there to hear the answer."""
+    spine_env(redis_url=redis_server.url)
+    desk = Desk([Chore.kind])
+    try:
+        assert desk.process.intake.next() == []
+        ids = desk.enqueue(Chore(), Chore())
+        redis_server.process.freeze()
+        assert desk.process.intake.next() == []
+        redis_server.process.wake()
+        wait_until(desk.unacked, what="Redis to do what it was told")
+        assert {run.claim.id for run in desk.take(2)} == set(ids)
+    finally:
+        redis_server.process.wake()
+        desk.close()
+
+
+def test_a_job_pushed_thrice_runs_once(desk: Desk) -> None:
+    (job_id,) = desk.enqueue(Chore())
+    row = desk.ledger.row(job_id)
+    push.push([row])
+    (run,) = desk.take()
+    push.push([row], place="head")
+    assert desk.process.intake.next() == []
+    desk.end(run)
+    desk.until(job_id, "succeeded")
+    desk.until_acked()
+    assert desk.listed() == []
+    assert [attempt.fence for attempt in desk.ledger.attempts(job_id)] == [1]
+
+
+def test_two_processes_never_claim_the_same_job(desks: Desks) -> None:
+    first, second = desks(threads=20), desks(threads=20)
+    ids = first.enqueue(*[Chore(number=number) for number in range(20)])
+    push.push([first.ledger.row(job_id) for job_id in ids])
+    taken = [*first.process.intake.next(), *second.process.intake.next()]
+    assert sorted(run.claim.id for run in taken) == sorted(ids)
+
+
+def test_a_job_that_crashed_twice_runs_alone_in_its_process(desk: Desk) -> None:
+    """It waits until the others have ended, and the others wait for it."""
+    (beside,) = desk.enqueue(Chore())
+    (running,) = desk.take()
+    crashed = desk.ledger.put(crashes=2, admitted_at=clock.now())
+    push.push([desk.ledger.row(crashed)])
+    after, _ = desk.enqueue(Chore(), Chore())
+    assert running.claim.id == beside
+    seen = desk.process.intake.next()
+    while seen and seen[0].claim.id != crashed:  # what came in its batch may go before it
+        for run in seen:
+            desk.end(run)
+        seen = desk.process.intake.next()
+    assert desk.state(crashed) == "queued"
+    desk.end(running)
+    (alone,) = desk.take()
+    assert alone.claim.id == crashed
+    late = desk.enqueue(Chore())
+    assert desk.process.intake.next() == []
+    assert len(desk.process.runs) == 1
+    desk.end(alone)
+    assert [run.claim.id for run in desk.take()] == late
+    assert desk.state(after) in ("succeeded", "running")
+
+
+def test_what_waited_a_second_for_a_thread_is_handed_back_uncounted(desk: Desk) -> None:
+    waiting, begun = desk.enqueue(Chore(), Chore())
+    runs = {run.claim.id: run for run in desk.take(2)}
+    desk.begin(runs[begun])
+
+    def handed_back() -> bool:
+        desk.process.hand_back_waiting()
+        return len(desk.process.runs) == 1
+
+    wait_until(handed_back, timeout_s=LONGEST_WAIT_S + 2, what="the second to pass")
+    row = desk.until(waiting, "queued")
+    assert (row.fence, row.tries, row.crashes) == (1, 0, 0)
+    assert [attempt.outcome for attempt in desk.ledger.attempts(waiting)] == ["handed_back"]
+    assert desk.state(begun) == "running"
+    Relay().tick()
+    assert [run.claim.fence for run in desk.take()] == [2]
+
+
+@on_sqlite
+def test_a_queue_of_slow_jobs_is_claimed_for_the_threads_a_quick_one_ahead_of_them(desks: Desks) -> None:
+    desk = desks(threads=3)
+    desk.enqueue(*[Chore(number=number) for number in range(50)])
+    desk.take(3)
+    assert desk.process.intake.next() == []
+    for _ in range(50):
+        desk.process.intake.depth.learn("default", 0.001)
+    factor = desk.process.intake.depth.of("default")
+    assert 4 <= factor <= 16
+    desk.take(3 * factor - 3)
+    assert desk.process.intake.next() == []
+
+
+def test_one_slow_job_ends_the_haste_at_once() -> None:
+    depth = Depth()
+    for _ in range(20):
+        depth.learn("bulk", 0.001)
+    assert depth.of("bulk") > depth.of("default") == 1
+    depth.learn("bulk", 0.5)
+    assert depth.of("bulk") == 1
+
+
+@on_sqlite
+def test_queues_are_served_in_their_order(desks: Desks) -> None:
+    """Whatever came first: interactive before default before bulk."""
+    desk = desks(Chore.kind, Urgent.kind, Someday.kind, threads=1)
+    someday, chore, urgent = desk.enqueue(Someday(), Chore(), Urgent())
+    order = []
+    for _ in range(3):
+        (run,) = desk.take()
+        order.append(run.claim.id)
+        desk.end(run)
+    assert order == [urgent, chore, someday]
+
+
+def test_a_job_cancelled_in_the_window_is_never_claimed(desk: Desk) -> None:
+    (job_id,) = desk.enqueue(Chore())
+    database().transaction(timers.cancel, "default", job_id)
+    assert desk.process.intake.next() == []
+    desk.until_acked()
+    assert desk.state(job_id) == "cancelled"
+
+
+def test_after_the_stop_nothing_is_claimed_and_what_waits_goes_back(desk: Desk) -> None:
+    first, second = desk.enqueue(Chore(), Chore())
+    runs = {run.claim.id: run for run in desk.take(2)}
+    desk.begin(runs[first])
+    desk.process.stop_intake()
+    assert desk.until(second, "queued").tries == 0
+    desk.enqueue(Chore())
+    assert desk.process.intake.next() == []
+    assert desk.state(first) == "running"
+
+
+@pytest.mark.parametrize("spine_env", ["postgresql"], indirect=True)
+def test_what_was_fetched_when_sql_went_away_is_claimed_when_it_is_back(desk: Desk, outage: Outage) -> None:
+    ids = desk.enqueue(Chore(), Chore())
+    with outage():
+        assert desk.process.intake.next() == []
+        assert desk.process.intake.problem
+        assert len(desk.unacked()) == 2
+    assert {run.claim.id for run in desk.take(2)} == set(ids)
+    assert desk.process.intake.problem == ""
+
+
+@on_sqlite
+def test_what_was_fetched_and_not_claimed_is_given_back_at_the_stop(desk: Desk) -> None:
+    (job_id,) = desk.enqueue(Chore())
+    taken = desk.redis.lpop("mr:q:default")
+    desk.redis.sadd(f"mr:q:__acks__.{desk.process.id}.default", taken)
+    desk.process.stop_intake()
+    desk.process.intake.give_back()
+    assert desk.listed() == [f"{job_id}:0"]
+    assert desk.unacked() == []

@@ -1,0 +1,188 @@
+"""One table: which error leads where, counted or not, and after how many seconds."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from app.core import clock
+from app.core.errors import (
+    AppError,
+    Cancelled,
+    Conflict,
+    Interrupted,
+    InvalidInput,
+    LaneCrashed,
+    LaneOutOfMemory,
+    Later,
+    LimitReached,
+    NotAllowed,
+    NotFound,
+    Rejected,
+    Stale,
+    TimeLimitExceeded,
+    Unavailable,
+)
+from app.core.ids import uuid7
+from app.jobs.definition import Job
+from app.jobs.ledger.claims import Claim
+from app.jobs.sandbox.protocol import LaneFailed
+from app.jobs.worker.outcome import JITTER, LONGEST_MESSAGE, LONGEST_TRACEBACK, due_after, judge
+from tests.support.databases import SettingsEnv
+
+
+class Plain(Job, kind="tests.outcome.plain"):
+    """Takes its delays from the settings."""
+
+
+class Hasty(Job, kind="tests.outcome.hasty", retry_delays=(5.0, 50.0)):
+    """Has delays of its own."""
+
+
+def claim_of(kind: str = Plain.kind, *, tries: int = 0, max_tries: int = 4, **more: Any) -> Claim:
+    now = clock.now()
+    known: dict[str, Any] = {
+        "id": uuid7(),
+        "fence": 1,
+        "tenant": "default",
+        "kind": kind,
+        "queue": "default",
+        "payload": {},
+        "payload_version": 1,
+        "crashes": 0,
+        "due_at": now,
+        "claimed_at": now,
+        "worker_id": uuid7(),
+        "document_id": None,
+        "request_id": None,
+        "progress": None,
+        "traceparent": None,
+        "parent_id": None,
+        "family_rule": None,
+    }
+    return Claim(**(known | {"tries": tries, "max_tries": max_tries} | more))
+
+
+def raised(error: BaseException) -> BaseException:
+    """The error with a traceback."""
+    try:
+        raise error
+    except BaseException as caught:  # noqa: BLE001
+        return caught
+
+
+TABLE: list[tuple[BaseException, str | None, int, bool]] = [
+    # error, state, what it counts, with traceback
+    (InvalidInput("x"), "failed", 1, False),
+    (NotFound("x"), "failed", 1, False),
+    (Conflict("x"), "failed", 1, False),
+    (NotAllowed("x"), "failed", 1, False),
+    (Rejected("x"), "failed", 1, False),
+    (LaneOutOfMemory("x"), "failed", 1, False),
+    (LimitReached("x", 7), "retrying", 1, False),
+    (Unavailable("x"), "retrying", 1, False),
+    (TimeLimitExceeded("x"), "retrying", 1, False),
+    (LaneCrashed("x"), "retrying", 1, False),
+    (AppError("x"), "retrying", 1, True),
+    (ZeroDivisionError("x"), "retrying", 1, True),
+    (SystemExit(1), "retrying", 1, True),
+    (KeyboardInterrupt(), "retrying", 1, True),
+    (Cancelled("x"), "cancelled", 0, False),
+    (Interrupted("x"), "queued", 0, False),
+    (Stale("x"), None, 0, False),
+]
+
+
+@pytest.mark.parametrize(("error", "state", "counts", "traced"), TABLE, ids=lambda value: type(value).__name__)
+def test_every_class_of_error_has_its_place(
+    settings_env: SettingsEnv, error: BaseException, state: str | None, counts: int, traced: bool
+) -> None:
+    verdict = judge(claim_of(tries=1), raised(error))
+    assert (verdict.state, verdict.tries) == (state, 1 + counts)
+    assert (verdict.traceback is not None) == traced
+    assert (verdict.error_type == type(error).__name__) == (state in ("failed", "retrying", "cancelled"))
+
+
+def test_a_job_that_asks_to_run_later_has_not_tried(settings_env: SettingsEnv) -> None:
+    """Not even as its last try, and nothing stands on record as an error."""
+    verdict = judge(claim_of(tries=3), raised(Later(90.0, "the file is not there yet")))
+    assert (verdict.state, verdict.outcome, verdict.tries, verdict.delay_s) == ("retrying", "snoozed", 3, 90.0)
+    assert (verdict.error_type, verdict.traceback) == (None, None)
+
+
+def test_success_clears_all(settings_env: SettingsEnv) -> None:
+    verdict = judge(claim_of(tries=2), None)
+    assert (verdict.state, verdict.tries, verdict.error_type, verdict.delay_s) == ("succeeded", 2, None, None)
+
+
+@pytest.mark.parametrize("error", [Unavailable("x"), ZeroDivisionError("x"), LimitReached("x", 1), LaneCrashed("x")])
+def test_the_last_try_fails(settings_env: SettingsEnv, error: Exception) -> None:
+    verdict = judge(claim_of(tries=3), error)
+    assert (verdict.state, verdict.outcome, verdict.tries, verdict.delay_s) == ("failed", "failed", 4, None)
+
+
+@pytest.mark.parametrize(("code", "state"), [("invalid_input", "failed"), ("unavailable", "retrying")])
+def test_what_failed_in_a_lane_is_judged_by_what_it_was_there(settings_env: SettingsEnv, code: str, state: str) -> None:
+    error = LaneFailed("ParserError", "page 3 is broken", "Traceback in the lane", permanent=state == "failed")
+    verdict = judge(claim_of(), error)
+    assert (verdict.state, verdict.error_type, verdict.error_message) == (state, "ParserError", "page 3 is broken")
+    assert verdict.traceback == "Traceback in the lane"
+
+
+def test_delays_come_from_the_settings_with_some_jitter(settings_env: SettingsEnv) -> None:
+    settings_env(retry_delays="10, 20,40")
+    for tries, delay in ((0, 10.0), (1, 20.0), (2, 40.0), (7, 40.0)):
+        seen = [judge(claim_of(tries=tries, max_tries=99), Unavailable("x")).delay_s or 0 for _ in range(50)]
+        assert all(delay * (1 - JITTER) <= one <= delay * (1 + JITTER) for one in seen)
+        assert len(set(seen)) > 10
+
+
+def test_a_definitions_own_delays_go_first(settings_env: SettingsEnv) -> None:
+    settings_env(retry_delays="1000")
+    for tries, delay in ((0, 5.0), (1, 50.0), (2, 50.0)):
+        seen = judge(claim_of(Hasty.kind, tries=tries), ZeroDivisionError()).delay_s
+        assert seen == pytest.approx(delay, rel=JITTER + 0.01)
+
+
+@pytest.mark.parametrize("asked", [0.0, 1.5, 3600.0])
+def test_what_the_other_side_asks_for_is_obeyed_to_the_second(settings_env: SettingsEnv, asked: float) -> None:
+    assert judge(claim_of(), Unavailable("x", retry_after_s=asked)).delay_s == asked
+    assert judge(claim_of(), LimitReached("x", asked)).delay_s == asked
+
+
+@pytest.mark.parametrize(
+    ("delay_s", "waits"), [(-5.0, 0), (float("nan"), 0), (float("inf"), 365 * 86400), (1e12, 365 * 86400), (2.0, 2)]
+)
+def test_a_delay_stays_within_reason(delay_s: float, waits: int) -> None:
+    assert due_after(delay_s) == timedelta(seconds=waits)
+
+
+def test_long_texts_are_cut_and_nul_is_left_out(settings_env: SettingsEnv) -> None:
+    verdict = judge(claim_of(), raised(ValueError("a\x00b" + "x" * 100_000)))
+    assert verdict.error_message is not None
+    assert verdict.error_message.startswith("abx")
+    assert len(verdict.error_message) <= LONGEST_MESSAGE
+    assert len(verdict.traceback or "") <= LONGEST_TRACEBACK
+    assert "\x00" not in (verdict.traceback or "")
+
+
+def test_an_error_that_says_nothing_is_called_by_its_name(settings_env: SettingsEnv) -> None:
+    assert judge(claim_of(), raised(KeyboardInterrupt())).error_message == "KeyboardInterrupt"
+
+
+def test_an_error_that_cannot_be_told_is_an_error_all_the_same(settings_env: SettingsEnv) -> None:
+    class Mute(Exception):
+        def __str__(self) -> str:
+            raise RuntimeError("I will not say")
+
+    verdict = judge(claim_of(), raised(Mute()))
+    assert (verdict.state, verdict.error_type) == ("retrying", "Mute")
+
+
+def test_the_same_fault_with_other_numbers_has_the_same_fingerprint(settings_env: SettingsEnv) -> None:
+    first = judge(claim_of(), ValueError(f"row 17 of {uuid7()} has 3 columns"))
+    second = judge(claim_of(), ValueError("row 4 of 99ff047c-bbbb-7bbb-8bbb-bbbbbbbbbbbb has 12 columns"))
+    other = judge(claim_of(), ValueError("no such column"))
+    assert first.fingerprint == second.fingerprint != other.fingerprint

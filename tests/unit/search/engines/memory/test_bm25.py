@@ -1,0 +1,86 @@
+"""Our postings and rank-bm25 give the same scores, whatever was added and removed, in whichever order."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from rank_bm25 import BM25Okapi
+
+from app.search.engines.memory.bm25 import Bm25
+from app.search.text.analyzer import pack, term_hash
+
+TERMS = st.integers(0, 12).map(lambda n: term_hash(f"term{n}"))
+DOCUMENTS = st.lists(TERMS, min_size=0, max_size=12)
+STEPS = st.lists(
+    st.one_of(
+        st.tuples(st.just("add"), DOCUMENTS),
+        st.tuples(st.just("many"), st.lists(DOCUMENTS, max_size=4)),
+        st.tuples(st.just("remove"), st.integers(0, 30)),
+        st.tuples(st.just("merge"), st.none()),
+    ),
+    max_size=20,
+)
+
+
+def _check(ours: Bm25, living: dict[int, list[int]], query: list[int]) -> None:
+    scores, found = ours.match(query)
+    if not any(living.values()):
+        assert not scores.any()
+        return
+    parent = BM25Okapi(list(living.values()))
+    np.testing.assert_allclose(scores[list(living)], parent.get_scores(query), rtol=0, atol=1e-9)
+    assert ours.avgdl == pytest.approx(parent.avgdl)
+    assert ours.corpus_size == parent.corpus_size
+    for slot in range(ours.slots):
+        assert found[slot] == (slot in living and bool(set(living[slot]) & set(query)))
+        assert slot in living or scores[slot] == 0
+
+
+@settings(max_examples=300, deadline=None)
+@given(steps=STEPS, query=st.lists(TERMS, max_size=6), least_merge=st.sampled_from([0, 8, 50_000]))
+def test_scores_equal_the_parents_after_any_history(
+    steps: list[tuple[str, object]], query: list[int], least_merge: int
+) -> None:
+    """Additions one by one or in bulk, removals (also twice) and merges leave exactly the living documents."""
+    ours, living = Bm25(least_merge=least_merge), {}
+    for step, value in steps:
+        if step == "add":
+            assert isinstance(value, list)
+            living[ours.add(pack(value))] = value
+        elif step == "many":
+            assert isinstance(value, list)
+            living.update(zip(ours.add_many(list(map(pack, value))), value, strict=True))
+        elif step == "remove":
+            assert isinstance(value, int)
+            if value < ours.slots:
+                ours.remove(value)
+                living.pop(value, None)
+        else:
+            ours.merge()
+    _check(ours, living, query)
+
+
+def test_growing_past_a_merge_changes_no_score() -> None:
+    """The small dictionary goes into the base by itself."""
+    rng = np.random.default_rng(1)
+    ours, living = Bm25(least_merge=50), {}
+    for _ in range(200):
+        document = rng.zipf(1.5, 20).clip(max=5000).tolist()
+        living[ours.add(pack(document))] = document
+    for slot in range(0, 200, 3):
+        ours.remove(slot)
+        del living[slot]
+    _check(ours, living, [1, 2, 3, 40, 41, 1])
+    ours.merge()
+    _check(ours, living, [1, 2, 3, 40, 41, 1])
+
+
+def test_an_empty_corpus_scores_nothing() -> None:
+    """The parent divides by zero here."""
+    ours = Bm25()
+    assert len(ours.get_scores([1])) == 0
+    slot = ours.add(pack([1]))
+    ours.remove(slot)
+    assert ours.get_batch_scores([1], [slot]) == [0.0]

@@ -1,0 +1,229 @@
+"""Pages get their watch and lose it again, whatever dies in between; what nobody told of is found."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+
+import actors.documents
+import actors.sources  # noqa: F401  the functions that drain() runs
+from app.core import clock
+from app.core.db import Database, database
+from app.documents import catalog
+from app.documents.models import Document
+from app.jobs import testing as jobs
+from app.jobs.models import JobRow
+from app.sources.changes import changes, watches
+from app.sources.jobs import ReconcileChanges, SyncWatches
+from app.sources.models import ChangeEvent, PageWatch
+from app.sources.payloads.change_bodies import Change
+from tests.support.databases import SettingsEnv
+from tests.support.desk import TENANT, Desk
+from tests.unit.sources.changedetection_player import Player
+
+SECRET = "a-secret-of-tests-0123456789-abcdef"
+URL = "https://example.org/prices"
+
+
+@pytest.fixture
+def there() -> Iterator[Player]:
+    with Player().playing() as player:
+        yield player
+
+
+@pytest.fixture
+def desk(database_url: str, settings_env: SettingsEnv, there: Player) -> Desk:
+    settings_env(
+        database_url=database_url, webhook_secret=SECRET, changedetection_url=there.url, changedetection_api_key="key",
+        auto_watch_per_minute=100_000, url="https://millrace.example", retry_delays="1,1,1",
+    )  # fmt: skip
+    return Desk(database())
+
+
+def _sync() -> dict[str, Any]:
+    row = jobs.run_inline(SyncWatches())
+    assert row.result is not None
+    return row.result
+
+
+def _rows(db: Database) -> dict[str, PageWatch]:
+    return {row.url: row for row in db.read(lambda session: session.scalars(sa.select(PageWatch)).all())}
+
+
+def _events(db: Database) -> list[ChangeEvent]:
+    return list(db.read(lambda session: session.scalars(sa.select(ChangeEvent).order_by(ChangeEvent.id)).all()))
+
+
+def test_each_page_gets_one_watch_that_tells_us(desk: Desk, there: Player) -> None:
+    """Only indexed pages of the sources that are watched by themselves; a second run has nothing to do."""
+    desk.put("The heron.", url=URL, source="firecrawl")
+    desk.put("The mill.", url="https://example.org/other", source="api")
+    desk.put("No address.", external_id="x", source="firecrawl")
+    desk.give("Not indexed yet.", url="https://example.org/late", source="firecrawl")
+    assert _sync() == {"made": 1, "known": 0, "removed": 0, "failed": 0}
+    [made] = there.watches.values()
+    assert made["url"] == URL and made["time_between_check"]["hours"] == 1
+    assert made["tags"] == [there.tags["millrace"]] and made["notification_format"] == "text"
+    assert made["notification_urls"][0].startswith("jsons://millrace.example/api/webhook/changedetection?")
+    assert SECRET not in made["notification_urls"][0]
+    row = _rows(desk.db)[URL]
+    assert (row.state, row.watch_id, row.is_ours) == ("present", made["uuid"], True)
+    asked = len(there.asked)
+    assert _sync() == {"made": 0, "known": 0, "removed": 0, "failed": 0}
+    assert len(there.asked) == asked
+
+
+def test_a_watch_that_is_there_is_taken_and_left(desk: Desk, there: Player) -> None:
+    """Somebody's own watch of the page is used, and not removed with it; one of ours, made and not noted, is ours."""
+    there.add(URL)
+    there.tags["millrace"] = "22222222-2222-4222-8222-222222222222"
+    there.add("https://example.org/ours", tags=[there.tags["millrace"]])
+    desk.put("The heron.", url=URL, source="crawl")
+    desk.put("The mill.", url="https://example.org/ours", source="crawl")
+    assert _sync() == {"made": 0, "known": 2, "removed": 0, "failed": 0}
+    rows = _rows(desk.db)
+    assert (rows[URL].is_ours, rows["https://example.org/ours"].is_ours) == (False, True)
+    for row in rows.values():
+        desk.db.transaction(catalog.delete, TENANT, str(row.document_id))
+    assert _sync() == {"made": 0, "known": 0, "removed": 2, "failed": 0}
+    assert [watch["url"] for watch in there.watches.values()] == [URL]
+    assert _rows(desk.db) == {}
+
+
+def test_what_a_person_says_wins(desk: Desk, there: Player) -> None:
+    """Watched on demand whatever its source; and once removed on demand, never made again by itself."""
+    page = desk.put("The heron.", url=URL, source="api")["document_id"]
+    desk.db.transaction(lambda session: watches.want(session, session.get_one(Document, int(page))))
+    assert _sync()["made"] == 1
+    there.watches.clear()  # somebody removed it there
+    desk.db.transaction(watches.unwant, TENANT, int(page))
+    assert _sync()["removed"] == 1
+    assert _rows(desk.db)[URL].state == "removed"
+    auto = desk.put("The mill.", url="https://example.org/auto", source="crawl")["document_id"]
+    assert _sync()["made"] == 1
+    desk.db.transaction(watches.unwant, TENANT, int(auto))
+    assert _sync()["removed"] == 1 and there.watches == {}
+    assert _sync() == {"made": 0, "known": 0, "removed": 0, "failed": 0}
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_a_worker_that_dies_makes_no_second_watch(desk: Desk, there: Player, when: str) -> None:
+    """Killed before the watch was made, or after it and before it was noted: the next run ends with one."""
+    desk.put("The heron.", url=URL, source="crawl")
+    there.drops = when
+    job = desk.db.transaction(lambda session: _enqueue(session))
+    [row] = jobs.drain()
+    assert (row.id, row.state) == (job, "retrying")
+    there.drops = None
+    assert jobs.drain(later=True)[-1].state == "succeeded"
+    assert len(there.watches) == 1 and _rows(desk.db)[URL].state == "present"
+
+
+def _enqueue(session: Any) -> str:
+    from app.jobs.ledger.enqueue import enqueue
+
+    return enqueue(session, SyncWatches(), tenant=TENANT).id
+
+
+def test_a_page_that_cannot_be_watched_fails_alone(desk: Desk, there: Player) -> None:
+    there.refuses = {"https://example.org/odd"}
+    desk.put("Odd.", url="https://example.org/odd", source="crawl")
+    desk.put("The heron.", url=URL, source="crawl")
+    assert _sync() == {"made": 1, "known": 0, "removed": 0, "failed": 1}
+    row = _rows(desk.db)["https://example.org/odd"]
+    assert row.state == "failed" and "Invalid or unsupported URL" in (row.error_message or "")
+    assert _sync()["failed"] == 0  # not again at once
+
+
+def test_a_wrong_key_fails_the_job_and_keeps_what_is_wanted(desk: Desk, there: Player) -> None:
+    there.key = "another"
+    desk.put("The heron.", url=URL, source="crawl")
+    desk.db.transaction(_enqueue)
+    [row] = jobs.drain()
+    assert (row.state, row.error_code) == ("failed", "changedetection_key")
+    there.key = "key"
+    assert _sync()["made"] == 1
+
+
+def test_changes_that_nobody_told_of(desk: Desk, there: Player) -> None:
+    """The newest is read again, the ones before it are done with it; the first snapshot is no change."""
+    desk.put("The heron.", url=URL, source="crawl")
+    _sync()
+    [watch] = there.watches.values()
+    first = int(_rows(desk.db)[URL].created_at.timestamp()) + 1
+    there.history[watch["uuid"]] = [first]
+    watch["last_changed"] = 0
+    assert jobs.run_inline(ReconcileChanges()).result == {"watches": 1, "changes": 0, "lost": 0}
+    there.history[watch["uuid"]] = [first, first + 10, first + 20]
+    watch["last_changed"], watch["last_error"] = first + 20, "404 Page not found"
+    assert jobs.run_inline(ReconcileChanges()).result == {"watches": 1, "changes": 2, "lost": 0}
+    assert [(one.history_key, one.state, one.origin) for one in _events(desk.db)] == [
+        (first + 10, "superseded", "reconcile"), (first + 20, "queued", "reconcile"),
+    ]  # fmt: skip
+    assert _rows(desk.db)[URL].error_message == "404 Page not found"
+    assert jobs.run_inline(ReconcileChanges()).result == {"watches": 1, "changes": 0, "lost": 0}
+    kinds = desk.db.read(lambda session: session.scalars(sa.select(JobRow.kind)).all())
+    assert kinds.count("sources.rescrape") == 1
+
+
+def test_a_watch_that_vanished_is_made_again(desk: Desk, there: Player) -> None:
+    desk.put("The heron.", url=URL, source="crawl")
+    _sync()
+    there.watches.clear()
+    assert jobs.run_inline(ReconcileChanges()).result == {"watches": 1, "changes": 0, "lost": 1}
+    assert _sync()["made"] == 1 and _rows(desk.db)[URL].state == "present"
+
+
+def test_a_page_removed_while_its_watch_is_made_keeps_none(desk: Desk, there: Player) -> None:
+    page = int(desk.put("The heron.", url=URL, source="crawl")["document_id"])
+    there.meanwhile = lambda: desk.db.transaction(watches.unwant, TENANT, page)
+    _sync()
+    there.meanwhile = lambda: None
+    _sync()
+    assert there.watches == {} and _rows(desk.db)[URL].state == "removed"
+
+
+@pytest.mark.parametrize("how", ["deleted", "unwanted"])
+def test_a_watch_that_was_made_and_not_noted_goes_with_its_page(desk: Desk, there: Player, how: str) -> None:
+    """Its worker died in between, and before the next run the page is not wanted any more; another's watch stays."""
+    page = int(desk.put("The heron.", url=URL, source="crawl")["document_id"])
+    there.drops = "after"
+    desk.db.transaction(_enqueue)
+    jobs.drain()
+    there.drops = None
+    assert len(there.watches) == 1
+    others = there.add(URL)
+    if how == "deleted":
+        desk.db.transaction(catalog.delete, TENANT, str(page))
+    else:
+        desk.db.transaction(watches.unwant, TENANT, page)
+    jobs.drain(later=True)
+    assert list(there.watches) == [others]
+
+
+def test_what_was_removed_is_forgotten_with_its_page(desk: Desk, there: Player) -> None:
+    page = int(desk.put("The heron.", url=URL, source="crawl")["document_id"])
+    _sync()
+    desk.db.transaction(watches.unwant, TENANT, page)
+    _sync()
+    desk.db.transaction(catalog.delete, TENANT, str(page))
+    _sync()
+    assert _rows(desk.db) == {}
+
+
+def test_a_deleted_page_does_not_come_back_with_its_next_change(desk: Desk, there: Player) -> None:
+    page = desk.put("The heron.", url=URL, source="crawl")["document_id"]
+    _sync()
+    [watch] = there.watches
+    told = desk.db.transaction(_told, watch, 1)
+    desk.db.transaction(catalog.delete, TENANT, page)
+    late = desk.db.transaction(_told, watch, 2)
+    assert (told.state, late.state) == ("queued", "ignored")
+
+
+def _told(session: Any, watch: str, key: int) -> ChangeEvent:
+    change = Change(URL, watch, key, clock.now(), None, "", None)
+    return changes.told(session, TENANT, change, origin="webhook")

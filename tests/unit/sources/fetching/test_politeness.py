@@ -1,0 +1,153 @@
+"""A host is asked one thing at a time, with a pause between, whoever asks."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import sys
+from collections.abc import Iterator
+from itertools import pairwise
+
+import pytest
+import redis as redis_py
+
+from app.core import clock
+from app.core.errors import Later
+from app.core.settings import get_settings
+from app.sources.fetching.politeness import FURTHEST_S, SPREAD, gap_s, host_of, pause, turn
+from tests.support.databases import SettingsEnv
+
+NOBODY = "redis://127.0.0.1:1/0"
+
+
+@pytest.fixture(params=["redis", "alone"])
+def line(request: pytest.FixtureRequest, settings_env: SettingsEnv) -> Iterator[str]:
+    """Where the line is kept: in Redis, or in this process while that is away. Gives a host nobody has asked yet."""
+    url = request.getfixturevalue("redis_url") if request.param == "redis" else NOBODY
+    settings_env(redis_url=url, fetch_host_delay_s=0.3)
+    yield f"host-{clock.monotonic()}.example"
+
+
+async def _spans(host: str, many: int, takes_s: float = 0.05) -> list[tuple[float, float]]:
+    spans: list[tuple[float, float]] = []
+
+    async def ask() -> None:
+        async with turn(host):
+            begun = clock.monotonic()
+            await asyncio.sleep(takes_s)
+            spans.append((begun, clock.monotonic()))
+
+    await asyncio.gather(*(ask() for _ in range(many)))
+    return sorted(spans)
+
+
+def _gaps(spans: list[tuple[float, float]]) -> list[float]:
+    return [after[0] - before[1] for before, after in pairwise(spans)]
+
+
+def test_one_at_a_time_with_a_pause_between(line: str) -> None:
+    gaps = _gaps(asyncio.run(_spans(line, 4)))
+    assert min(gaps) > 0.28 and max(gaps) < 1.5
+
+
+def test_a_long_request_holds_the_next_one_up(line: str) -> None:
+    """Longer than the pause: the next begins after its end, and after the pause."""
+    assert min(_gaps(asyncio.run(_spans(line, 3, takes_s=0.7)))) > 0.28
+
+
+def test_hosts_do_not_wait_for_each_other(line: str) -> None:
+    async def both() -> float:
+        started = clock.monotonic()
+        async with turn(line), turn(f"other.{line}"):
+            return clock.monotonic() - started
+
+    assert asyncio.run(both()) < 0.25
+
+
+def test_who_would_wait_long_comes_again_later(line: str) -> None:
+    """Its place in the worker is free for others meanwhile."""
+
+    async def second() -> Later:
+        async with turn(line) as mine:
+            mine.gap_s = 25.0
+        with pytest.raises(Later) as later:
+            async with turn(line):
+                pass
+        return later.value
+
+    later = asyncio.run(second())
+    assert later.code == "host_busy" and 20 < later.retry_after_s <= 26 * (1 + SPREAD)
+
+
+def test_many_who_are_sent_away_come_again_one_by_one(line: str) -> None:
+    """A thousand jobs of one site do not all knock each twenty seconds; and nobody stays away for long."""
+
+    async def sent() -> list[float]:
+        await pause(line, 60)
+        return [await _sent_away(line) for _ in range(200)]
+
+    waits = asyncio.run(sent())
+    assert 60 <= waits[0] <= 61 * (1 + SPREAD) and waits[-1] > 60 + 190 * 0.3
+    assert asyncio.run(_last_of(line)) <= FURTHEST_S * (1 + SPREAD)
+
+
+async def _sent_away(host: str, gap: float | None = None) -> float:
+    with pytest.raises(Later) as later:
+        async with turn(host, asked_gap_s=gap):
+            pass
+    return later.value.retry_after_s
+
+
+async def _last_of(host: str) -> float:
+    return max([await _sent_away(host, 30.0) for _ in range(50)])
+
+
+def test_a_host_that_asks_for_patience_gets_it(line: str) -> None:
+    async def after() -> float:
+        await pause(line, 0.6)
+        started = clock.monotonic()
+        async with turn(line):
+            return clock.monotonic() - started
+
+    assert 0.5 < asyncio.run(after()) < 1.5
+
+
+def test_a_turn_that_was_given_up_is_free(line: str) -> None:
+    """Cancelled while it waits, or while it is at work."""
+
+    async def third() -> float:
+        first = asyncio.ensure_future(_spans(line, 2, takes_s=30))
+        await asyncio.sleep(0.5)
+        first.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await first
+        started = clock.monotonic()
+        async with turn(line):
+            return clock.monotonic() - started
+
+    assert asyncio.run(third()) < 2
+
+
+def test_processes_share_the_line(redis_url: str, settings_env: SettingsEnv) -> None:
+    """And nothing of it stays in Redis."""
+    settings_env(redis_url=redis_url, fetch_host_delay_s=0.3)
+    code = (
+        "import asyncio\nfrom app.core import clock\nfrom app.sources.fetching.politeness import turn\n"
+        "async def ask():\n for _ in range(3):\n  async with turn('shared.example'):\n"
+        "   print(clock.monotonic()); await asyncio.sleep(0.05); print(clock.monotonic())\nasyncio.run(ask())"
+    )
+    both = [subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    spans: list[tuple[float, float]] = []
+    for process in both:
+        said = [float(line) for line in process.communicate(timeout=60)[0].split()]
+        spans += list(zip(said[::2], said[1::2], strict=True))
+    assert len(spans) == 6 and min(_gaps(sorted(spans))) > 0.28
+    with redis_py.Redis.from_url(redis_url) as client:
+        assert [key for key in client.keys("mr:host:*") if client.pttl(key) < 0] == []
+
+
+def test_what_robots_ask_for_is_capped(settings_env: SettingsEnv) -> None:
+    settings_env(fetch_host_delay_s=2)
+    assert get_settings().fetch_host_delay_s == 2
+    assert (gap_s(None), gap_s(0.5), gap_s(7.0), gap_s(86_400.0)) == (2, 2, 7, 30)
+    assert host_of("https://Example.ORG.:8443/x") == host_of("http://example.org/") == "example.org"

@@ -1,0 +1,137 @@
+"""What changedetection.io sends, in all its shapes; and what is none of it."""
+
+# ruff: noqa: E501  bodies read best on a line
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from urllib.parse import urlencode
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from app.core import clock
+from app.core.errors import InvalidInput
+from app.sources.payloads.change_bodies import SAME_FOR_S, Change, parse
+
+URL = "https://example.org/prices"
+UUID = "9f0d40e2-48b3-429e-ac12-706728affa97"
+OURS = {
+    "event": "watch.changed",
+    "watch_uuid": UUID,
+    "watch_url": URL,
+    "title": "Prices",
+    "history_key": "1795338646",
+    "changed_at": "2026-11-22T09:10:46+0000",
+    "tags": "Shop",
+    "diff": "-1\n+2",
+}
+AT = datetime(2026, 11, 22, 9, 10, 46, tzinfo=UTC)
+
+
+def _parse(body: Any) -> Change:
+    return parse(body if isinstance(body, bytes) else json.dumps(body).encode())
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        OURS,
+        {"payload": json.dumps(OURS)},
+        {"payload": json.dumps(OURS), "version": "1.0", "title": "ChangeDetection.io Notification", "type": "info"},
+        {"version": "1.0", "title": "x", "message": json.dumps(OURS), "type": "info", "attachments": []},
+        urlencode({"version": "1.0", "title": "x", "message": json.dumps(OURS), "type": "info"}).encode(),
+        json.dumps(OURS).replace("\\n", "\n").encode(),  # a template without tojson
+    ],
+)  # fmt: skip
+def test_our_template_however_it_is_wrapped(body: Any) -> None:
+    found = _parse(body)
+    assert (found.url, found.watch_id, found.history_key, found.detected_at) == (URL, UUID, 1795338646, AT)
+    assert (found.title, found.diff, found.key) == ("Prices", "-1\n+2", f"{UUID}:1795338646")
+
+
+def test_the_older_service_s_own() -> None:
+    found = _parse(
+        {
+            "watch_id": "w",
+            "watch_url": URL,
+            "detected_at": "2026-11-22T09:10:46Z",
+            "watch_title": "Prices",
+            "diff_url": "http://cd/diff/w",
+            "snapshot": "x" * 900,
+        }
+    )
+    assert (found.url, found.watch_id, found.detected_at, found.diff_url) == (URL, "w", AT, "http://cd/diff/w")
+    assert len(found.diff) == 500 and found.extra["diff_size"] == 900 and found.history_key is None
+    naive = _parse({"watch_id": "w", "watch_url": URL, "detected_at": "2026-11-22T09:10:46"})
+    assert naive.detected_at == AT
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"version": "1.0", "title": f"ChangeDetection.io Notification - {URL}", "message": f"{URL} had a change.<br>\n---<br>\n<span>x</span>", "attachments": [], "type": "info"},
+        {"version": "1.0", "title": "", "message": f"{URL} had a change.\n---\n(changed) a", "type": "info"},
+        {"version": "1.0", "title": f"Notification - {URL}", "type": "info", "watch": UUID, "diff": "(changed) a"},
+        f"{URL} had a change.\n---\n(changed) a\n(into) b".encode(),
+    ],
+)  # fmt: skip
+def test_the_product_s_own_texts_name_the_page(body: Any) -> None:
+    assert _parse(body).url == URL
+
+
+def test_a_message_without_a_key_is_itself_for_some_minutes_only() -> None:
+    """A page that goes back and forth sends the same bytes for two changes."""
+    body = f"{URL} had a change."
+    first = _parse(body.encode())
+    before = first.key
+    shift = clock.shifted()
+    try:
+        clock.shift(shift + timedelta(seconds=SAME_FOR_S))
+        assert first.key == _parse(body.encode()).key != before
+    finally:
+        clock.shift(shift)
+
+
+@pytest.mark.parametrize(
+    ("body", "why"),
+    [
+        (b"", "empty"),
+        (b"   ", "empty"),
+        (b"[1]", "no JSON object"),
+        (b"nothing of interest", "watch_url"),
+        ({}, "watch_url"),
+        ({"watch_url": "ftp://a.org"}, "no address"),
+        ({"watch_url": "http://[::1"}, "no address"),
+        ({"watch_url": "https://a.org/" + "x" * 3000}, "no address"),
+        ({"watch_url": URL, "detected_at": "yesterday"}, "detected_at"),
+        ({"watch_url": URL, "history_key": "-1"}, "history_key"),
+        ({"watch_url": URL, "history_key": "999999999999"}, "detected_at"),
+        ({"watch_url": ["https://a.org"]}, "watch_url"),
+        (b"[" * 100_000, "watch_url"),
+    ],
+)
+def test_what_is_none(body: Any, why: str) -> None:
+    with pytest.raises(InvalidInput, match="Invalid payload") as caught:
+        _parse(body)
+    assert why in caught.value.message
+
+
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])  # slow is the machine
+@given(st.recursive(st.none() | st.booleans() | st.integers() | st.text(), lambda inner: st.lists(inner) | st.dictionaries(st.sampled_from(["watch_url", "url", "message", "title", "payload", "history_key", "detected_at", "watch_uuid", "diff", "x"]), inner)))  # fmt: skip
+def test_no_json_is_a_bug(body: Any) -> None:
+    try:
+        _parse(body)
+    except InvalidInput as error:
+        assert error.code == "webhook_payload"
+
+
+@given(st.binary(max_size=200))
+def test_no_bytes_are_a_bug(raw: bytes) -> None:
+    try:
+        parse(raw)
+    except InvalidInput as error:
+        assert error.code == "webhook_payload"

@@ -1,0 +1,65 @@
+"""Deliveries that no sender of ours would write, and what is taken of them on either database."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Any
+
+import pytest
+from fastapi.responses import JSONResponse
+
+from app.core.db import Database
+from app.core.errors import InvalidInput
+from app.sources.webhooks import deliveries
+from app.sources.webhooks.handlers import SENDERS
+from tests.support.desk import TENANT
+from tests.unit.api.routes.web.test_changes import change
+from tests.unit.api.routes.web.test_deliveries import event, page
+
+# What PostgreSQL refuses, and what UTF-8 does.
+ODD = ["a\0b", "a\ud800b"]
+
+
+def _of_firecrawl(odd: str) -> list[Any]:
+    return [
+        event("crawl.page", page("https://a.org/1"), crawl=odd),
+        event("crawl.page", page("https://a.org/1"), webhookId=odd),
+        event("crawl.page", page(f"https://a.org/{odd}", title=odd, x=odd)),
+        event("crawl.page", {"url": odd, "markdown": "x"}),
+        event("crawl.page", {"markdown": "", "metadata": {"url": f"https://a.org/{odd}"}}),
+        event("crawl.page", page(f"https://a.org/{odd}"), error=odd) | {"success": False},
+        event("crawl.failed", error=odd) | {"success": False},
+    ]
+
+
+def _of_changedetection(odd: str) -> list[Any]:
+    url = "https://a.org/1"
+    return [
+        change(f"https://a.org/{odd}"),
+        change(url, watch_uuid=odd, title=odd, diff=odd, diff_url=odd),
+        change(url, tags=odd),
+        {"message": f"see https://a.org/{odd}"},
+        b"message=https://a.org/1 " + b"&".join(b"a%d=1" % number for number in range(60)),
+    ]
+
+
+@pytest.mark.parametrize("odd", ODD, ids=["nul", "half"])
+@pytest.mark.parametrize("sender", ["firecrawl", "changedetection"])
+def test_no_text_is_too_odd_to_be_kept(db: Database, sender: str, odd: str) -> None:
+    """Taken or refused, listed and done again: never an error of the database's."""
+    for body in _of_firecrawl(odd) if sender == "firecrawl" else _of_changedetection(odd):
+        raw = body if isinstance(body, bytes) else json.dumps(body).encode()
+        try:
+            given = asyncio.run(deliveries.kept(TENANT, SENDERS[sender], raw, None))
+            answered = db.transaction(deliveries.take, given)
+        except InvalidInput as error:
+            assert error.code == "webhook_payload"
+            continue
+        assert JSONResponse(answered.body).body
+        [row] = db.read(deliveries.listed, TENANT, source=sender, outcome=None, before_id=None, limit=1)
+        assert JSONResponse(deliveries.shown(row)).body
+        assert (
+            db.transaction(deliveries.replay, TENANT, row.id, given.told, SENDERS[sender], None).status
+            == answered.status
+        )
