@@ -263,7 +263,7 @@ def status_of(kind: type, code: str, statuses: dict[type, int]) -> int:
     return next((statuses[base] for base in kind.__mro__ if base in statuses), 500)
 
 
-def subclasses(kind: type) -> Iterator[type]:
+def subclasses(kind: type[Any]) -> Iterator[type[Any]]:
     yield kind
     for below in kind.__subclasses__():
         yield from subclasses(below)
