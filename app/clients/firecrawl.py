@@ -20,7 +20,7 @@ from app.clients.firecrawl_errors import TimedOut, page_fault, refusal, unreadab
 from app.core import http
 from app.core.errors import NotFound, Unavailable
 from app.core.settings import get_settings
-from app.core.sqlrows import storable
+from app.core.sql import storable
 
 CONNECT_S = 5.0
 # What a scrape may take beyond its own limit: Firecrawl's answer has to travel, too.

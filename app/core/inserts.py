@@ -1,4 +1,4 @@
-"""One new row, by one statement that is compiled once: for what is written hundreds of times a second."""
+"""Insert one row by a statement that is compiled once; for rows that come hundreds of times a second."""
 
 from __future__ import annotations
 
@@ -7,23 +7,23 @@ from functools import lru_cache
 from typing import Any, cast
 
 import sqlalchemy as sa
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
+from app.core import sql
 from app.core.db import Base
 
 
 def add(session: Session, model: type[Base], values: Mapping[str, Any]) -> int:
-    """The id of the new row. Values are by the names of columns; what is left out has the column's default."""
+    """Insert a row and return its id. `values` maps column names; a column that is left out gets its default."""
     key = session.connection().execute(_plain(model), values).inserted_primary_key
     assert key is not None
     return int(key[0])
 
 
 def add_unless_there(session: Session, model: type[Base], values: Mapping[str, Any]) -> int | None:
-    """The same; None where a row is there already that a unique index allows once.
+    """Like `add`, but return None if a unique index already holds such a row.
 
-    Waits for another transaction that writes such a row, without a savepoint that would have to be rolled back.
+    Waits for another transaction that writes the same row. No savepoint is needed.
     """
     connection = session.connection()
     found = connection.execute(_unless_there(connection.dialect.name, model), values).scalar_one_or_none()
@@ -38,5 +38,4 @@ def _plain(model: type[Base]) -> sa.Insert:
 @lru_cache
 def _unless_there(dialect: str, model: type[Base]) -> Any:
     table = cast(sa.Table, model.__table__)
-    insert = postgresql.insert(table) if dialect == "postgresql" else sqlite.insert(table)
-    return insert.on_conflict_do_nothing().returning(table.c.id)
+    return sql.insert(dialect, table).on_conflict_do_nothing().returning(table.c.id)

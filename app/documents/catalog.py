@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Session
 
-from app.core import clock
+from app.core import clock, sql
 from app.core.errors import NotFound
 from app.documents.models import Document, DocumentVersion
 from app.jobs.ledger import commands, views
@@ -67,7 +67,7 @@ def conditions(session: Session, tenant: str, wanted: DocumentFilter) -> list[sa
 
 def _has_tag(session: Session, tag: str) -> sa.ColumnElement[bool]:
     """Whether the list of tags, which is stored as JSON, holds this one."""
-    if session.get_bind().dialect.name == "postgresql":
+    if sql.is_postgres(session):
         return sa.cast(Document.tags, JSONB).contains([tag])
     each = sa.func.json_each(Document.tags).table_valued("value")
     return sa.exists(sa.select(1).select_from(each).where(each.c.value == tag))

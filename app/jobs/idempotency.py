@@ -16,7 +16,7 @@ import sqlalchemy as sa
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
-from app.core import clock
+from app.core import clock, sql
 from app.core.db import UtcDateTime
 from app.core.errors import Conflict, InvalidInput
 from app.jobs.models import IdempotencyRow
@@ -84,7 +84,7 @@ def _take(session: Session, ticket: Ticket) -> bool:
         "now": now,
         "too_old": now - KEPT,
     }
-    if session.get_bind().dialect.name == "sqlite":
+    if not sql.is_postgres(session):
         return bool(session.execute(statement, values).all())
     session.execute(sa.text(f"SET LOCAL lock_timeout = '{PATIENCE_S}s'"))
     try:

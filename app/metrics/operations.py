@@ -9,7 +9,7 @@ from typing import NamedTuple, cast
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from app.core.sqlrows import storable
+from app.core.sql import storable
 from app.metrics.models import OperationMetric
 
 # Of the table, not of the class: an end of a job waits for it, and the ORM's own insert takes twice as long.

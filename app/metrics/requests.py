@@ -21,7 +21,7 @@ from app.core import metrics
 from app.core.db import in_transaction
 from app.core.errors import AppError
 from app.core.logging import get_logger
-from app.core.sqlrows import storable
+from app.core.sql import storable
 from app.metrics.models import RequestMetric
 
 MOST_HELD = 10_000

@@ -10,7 +10,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.orm import Session, aliased
 
-from app.core import clock
+from app.core import clock, sql
 from app.core.blobs import blobs
 from app.core.db import in_transaction
 from app.core.ids import first_uuid7
@@ -115,7 +115,7 @@ def delete_before(session: Session, before: datetime, *, column: Any, keep: Any 
     """Delete the oldest rows whose column lies before then, about `limit` of them, but none of `keep`; how many."""
     old = column < before if keep is None else sa.and_(column < before, ~keep)
     last = session.scalar(sa.select(column).where(old).order_by(column).offset(limit - 1).limit(1))
-    return claims.count(session, sa.delete(column.class_).where(old if last is None else sa.and_(old, column <= last)))
+    return sql.row_count(session, sa.delete(column.class_).where(old if last is None else sa.and_(old, column <= last)))
 
 
 def delete_ticks(session: Session, before: datetime) -> int:

@@ -7,7 +7,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from app.core import clock, sqlrows
+from app.core import clock, sql
 from app.tenants.models import AuditEntry
 
 SECRET = "secret"  # the actor that came with MILLRACE_API_SECRET
@@ -30,8 +30,8 @@ def record(
             tenant=tenant,
             actor=actor,
             action=action,
-            subject=sqlrows.storable(subject)[:300],
-            details=sqlrows.storable(details),
+            subject=sql.storable(subject)[:300],
+            details=sql.storable(details),
             request_id=request_id,
         )
     )

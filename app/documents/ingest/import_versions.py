@@ -15,6 +15,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
+from app.core import sql
 from app.documents.accept.accept import About, Content, find_or_make, known_id, version_of
 from app.documents.jobs import IngestDocument
 from app.documents.models import LONGEST_URL, Document, DocumentVersion
@@ -66,7 +67,7 @@ class _Free:
 
 def reserve_ids(session: Session, largest: int) -> None:
     """No version will be given an id up to `largest` by itself, whoever makes one."""
-    if session.get_bind().dialect.name == "postgresql":
+    if sql.is_postgres(session):
         sequence = session.scalar(sa.text("SELECT pg_get_serial_sequence('document_version', 'id')"))
         given = session.scalar(sa.text("SELECT nextval(CAST(:name AS regclass))"), {"name": sequence})
         if given is not None and given <= largest:

@@ -12,13 +12,12 @@ from typing import NamedTuple
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from app.core import clock, sqlrows
+from app.core import clock, sql
 from app.core.db import UtcDateTime, after_commit, database
 from app.core.errors import ConfigError, Unavailable
 from app.core.logging import get_logger
 from app.jobs.admission import limits, push
 from app.jobs.admission.push import Ticket
-from app.jobs.ledger import claims
 from app.jobs.models import JobRow
 from app.jobs.queues import QUEUES
 
@@ -142,16 +141,16 @@ def empty_windows(session: Session) -> int:
         .order_by(JobRow.id)
         .with_for_update(skip_locked=True)
     )
-    return claims.count(session, sa.update(JobRow).where(JobRow.id.in_(moving)).values(admitted_at=None))
+    return sql.row_count(session, sa.update(JobRow).where(JobRow.id.in_(moving)).values(admitted_at=None))
 
 
 def park(session: Session, ids: list[str], until: datetime) -> None:
     """Take queued jobs out of the window until then: no worker here knows their kind."""
-    dialect = session.get_bind().dialect.name
+    dialect = sql.dialect_of(session)
     statement = sa.text(
-        f"UPDATE job SET admitted_at = NULL, due_at = :until WHERE id {sqlrows.among(dialect)} AND state = 'queued'"
+        f"UPDATE job SET admitted_at = NULL, due_at = :until WHERE id {sql.among(dialect)} AND state = 'queued'"
     ).bindparams(sa.bindparam("until", type_=UtcDateTime()))
-    session.execute(statement, {"ids": sqlrows.id_list(dialect, sorted(ids)), "until": until})
+    session.execute(statement, {"ids": sql.ids(dialect, sorted(ids)), "until": until})
 
 
 def depths(session: Session) -> list[tuple[str, int, float]]:

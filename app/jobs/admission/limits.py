@@ -14,11 +14,10 @@ from weakref import WeakKeyDictionary
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from app.core import clock
+from app.core import clock, sql
 from app.core.db import UtcDateTime, after_commit
 from app.core.errors import InvalidInput
 from app.jobs.admission import push
-from app.jobs.ledger import claims
 from app.jobs.models import GateRow, JobRow
 
 Scope = Literal["queue", "kind", "tenant"]
@@ -164,7 +163,7 @@ def pause(session: Session, scope: Scope, name: str, *, by: str | None = None, r
         .order_by(JobRow.id)
         .with_for_update(skip_locked=True)
     )
-    claims.count(session, sa.update(JobRow).where(JobRow.id.in_(admitted)).values(admitted_at=None))
+    sql.row_count(session, sa.update(JobRow).where(JobRow.id.in_(admitted)).values(admitted_at=None))
     return find(session, scope, name)
 
 

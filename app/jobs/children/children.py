@@ -19,7 +19,7 @@ from typing import Any, NamedTuple, Unpack
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from app.core import clock, sqlrows
+from app.core import clock, sql
 from app.core.db import read
 from app.jobs.admission import admit, push, quota
 from app.jobs.ledger import child_counts, claims
@@ -90,14 +90,14 @@ def _start_missing(
     inherited: Options = {"request_id": claim.request_id, "traceparent": claim.traceparent}
     made = enqueue_many(session, jobs, tenant=claim.tenant, **(inherited | options))
     new = [(row.id, number) for row, number in zip(made, numbers, strict=True) if row.is_new]
-    dialect = session.get_bind().dialect.name
+    dialect = sql.dialect_of(session)
     columns = {"key_id": "id", "number": "int"}
     parent = "CAST(:parent AS uuid)" if dialect == "postgresql" else ":parent"
-    adopt = f"UPDATE job SET parent_id = {parent}, child_index = number FROM {sqlrows.table(dialect, columns)} "
+    adopt = f"UPDATE job SET parent_id = {parent}, child_index = number FROM {sql.rows(dialect, columns)} "
     rows = [{"key_id": job_id, "number": number} for job_id, number in new]
-    where = "WHERE job.id = key_id" + (f" AND job.id {sqlrows.among(dialect)}" if dialect == "postgresql" else "")
-    ids = {"ids": sqlrows.id_list(dialect, [job_id for job_id, _ in new])} if dialect == "postgresql" else {}
-    session.execute(sa.text(adopt + where), {"rows": sqlrows.encode(dialect, rows), "parent": claim.id, **ids})
+    where = "WHERE job.id = key_id" + (f" AND job.id {sql.among(dialect)}" if dialect == "postgresql" else "")
+    ids = {"ids": sql.ids(dialect, [job_id for job_id, _ in new])} if dialect == "postgresql" else {}
+    session.execute(sa.text(adopt + where), {"rows": sql.encode_rows(dialect, rows), "parent": claim.id, **ids})
     more = {"children": JOB.c.children + len(new), "open_children": JOB.c.open_children + len(new)}
     session.execute(sa.update(JOB).where(JOB.c.id == claim.id).values(more))
     if new:
@@ -152,12 +152,12 @@ def something_to_do(session: Session) -> tuple[bool, bool]:
 
 def settle(session: Session, limit: int = PARENTS_AT_ONCE) -> list[Moved]:
     """waiting → queued for parents whose children have ended by their rule, → failed for the others."""
-    dialect = session.get_bind().dialect.name
+    dialect = sql.dialect_of(session)
     ready = sa.select(JobRow.id).where(JobRow.state == "waiting", JobRow.open_children == 0)
     ids = child_counts.lock(session, ready.order_by(JobRow.id).limit(limit))
     if not ids:
         return []
-    parameters = {"ids": sqlrows.id_list(dialect, ids), "now": clock.now()}
+    parameters = {"ids": sql.ids(dialect, ids), "now": clock.now()}
     found = session.execute(_settle_sql(dialect), parameters).all()
     moved = [Moved(*row[:-1]) for row in found]
     child_counts.count(session, moved)
@@ -192,7 +192,7 @@ def _settle_sql(dialect: str) -> sa.TextualSelect:
                error_message = CASE WHEN NOT {held} THEN {counted} || ' children failed; the rule was ' || family_rule
                                END,
                fingerprint = CASE WHEN {held} THEN NULL ELSE 'children_failed' END, cut_children = false
-        WHERE id {sqlrows.among(dialect)} AND state = 'waiting' AND open_children = 0
+        WHERE id {sql.among(dialect)} AND state = 'waiting' AND open_children = 0
         RETURNING {columns}""",
         columns,
         "now",

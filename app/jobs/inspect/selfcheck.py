@@ -14,7 +14,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.orm import Session, aliased
 
-from app.core import clock
+from app.core import clock, sql
 from app.jobs.ledger import claims, timers, worker_rows
 from app.jobs.ledger.claims import Moved
 from app.jobs.models import DebouncedRow, JobRow, ScheduleRow
@@ -54,7 +54,7 @@ def _set(condition: Callable[[], sa.ColumnElement[bool]], **values: Callable[[],
     def mend(session: Session, ids: Sequence[Any]) -> list[Moved]:
         session.execute(sa.select(JobRow.id).where(JobRow.id.in_(ids)).order_by(JobRow.id).with_for_update())
         made = {name: value() for name, value in values.items()}
-        claims.count(session, sa.update(JobRow).where(JobRow.id.in_(ids), condition()).values(made))
+        sql.row_count(session, sa.update(JobRow).where(JobRow.id.in_(ids), condition()).values(made))
         return []
 
     return mend
@@ -85,7 +85,7 @@ def _debounced(session: Session) -> list[Any]:
 def _drop_debounced(session: Session, ids: Sequence[Any]) -> list[Moved]:
     still = _debounced(session)
     gone = [job_id for job_id in ids if job_id in still]
-    claims.count(session, sa.delete(DebouncedRow).where(DebouncedRow.job_id.in_(gone)))
+    sql.row_count(session, sa.delete(DebouncedRow).where(DebouncedRow.job_id.in_(gone)))
     return []
 
 

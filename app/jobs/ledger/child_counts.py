@@ -14,7 +14,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from app.core import clock, sqlrows
+from app.core import clock, sql
 from app.core.db import after_commit
 from app.core.errors import AppError, ConfigError, Unavailable
 from app.core.logging import get_logger
@@ -74,8 +74,8 @@ class WaitForChildren(AppError):
 def lock(session: Session, ids: sa.Select[Any] | Sequence[str]) -> list[str]:
     """Lock these jobs and their parents; the ids. SQLite has one writer and no need of it."""
     found = list(ids) if isinstance(ids, Sequence) else list(session.scalars(ids))
-    if found and session.get_bind().dialect.name == "postgresql":
-        session.execute(_LOCK, {"ids": sqlrows.id_list("postgresql", found)})
+    if found and sql.dialect_of(session) == "postgresql":
+        session.execute(_LOCK, {"ids": sql.ids("postgresql", found)})
     return found
 
 
@@ -125,7 +125,7 @@ _WAIT = {"key_id": "id", "new_rule": "text", "new_limit": "int", "bar": "json"}
 
 
 def _rows(dialect: str) -> str:
-    return f"job.id = key_id AND job.id {sqlrows.among(dialect)}" if dialect == "postgresql" else "job.id = key_id"
+    return f"job.id = key_id AND job.id {sql.among(dialect)}" if dialect == "postgresql" else "job.id = key_id"
 
 
 @lru_cache
@@ -139,7 +139,7 @@ def _count_sql(dialect: str) -> sa.TextualSelect:
         UPDATE job SET open_children = {open_now}, failed_children = {failed_now},
                cut_children = CASE WHEN state = 'waiting' THEN cut_children OR ({cut}) ELSE cut_children END,
                progress = CASE WHEN state = 'waiting' THEN {_bar(dialect, "progress", open_now)} ELSE progress END
-        FROM {sqlrows.table(dialect, _TALLY)} WHERE {_rows(dialect)}
+        FROM {sql.rows(dialect, _TALLY)} WHERE {_rows(dialect)}
         RETURNING {_PARENT}""",
         _PARENT,
     )
@@ -167,9 +167,9 @@ def uncount(session: Session, parent_id: str, reopened: int) -> None:
 
 
 def _tally(session: Session, tally: Mapping[str, Sequence[int]]) -> None:
-    dialect = session.get_bind().dialect.name
+    dialect = sql.dialect_of(session)
     rows = [{"key_id": parent, "ended": ended, "failed": failed} for parent, (ended, failed) in sorted(tally.items())]
-    parameters = {"rows": sqlrows.encode(dialect, rows), "ids": sqlrows.id_list(dialect, tally)}
+    parameters = {"rows": sql.encode_rows(dialect, rows), "ids": sql.ids(dialect, tally)}
     _look(session, session.execute(_count_sql(dialect), parameters).all())
 
 
@@ -192,7 +192,7 @@ def _wait_sql(dialect: str) -> sa.TextualSelect:
         UPDATE job SET family_rule = new_rule, family_limit = new_limit,
                cut_children = open_children > 0 AND {decided},
                progress = {_bar(dialect, begun, "open_children")}
-        FROM {sqlrows.table(dialect, _WAIT)} WHERE {_rows(dialect)} AND state = 'waiting'
+        FROM {sql.rows(dialect, _WAIT)} WHERE {_rows(dialect)} AND state = 'waiting'
         RETURNING {_PARENT}""",
         _PARENT,
     )
@@ -200,12 +200,12 @@ def _wait_sql(dialect: str) -> sa.TextualSelect:
 
 def begin_waiting(session: Session, moved: list[Moved], waits: Mapping[str, tuple[str, Wait]]) -> list[Moved]:
     """Set the rules of those that just moved to waiting, by kind and wait; all the moves, with their bars."""
-    dialect = session.get_bind().dialect.name
+    dialect = sql.dialect_of(session)
     rows = [_wait_row(move.id, *waits[move.id]) for move in moved if move.state == "waiting"]
     if not rows:
         return moved
-    ids = sqlrows.id_list(dialect, [row["key_id"] for row in rows])
-    parameters = {"rows": sqlrows.encode(dialect, rows), "ids": ids}
+    ids = sql.ids(dialect, [row["key_id"] for row in rows])
+    parameters = {"rows": sql.encode_rows(dialect, rows), "ids": ids}
     found = session.execute(_wait_sql(dialect), parameters).all()
     _look(session, found)
     waiting = {row.id: Moved(*row[:-1]) for row in found}

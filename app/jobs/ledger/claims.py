@@ -14,7 +14,7 @@ import sqlalchemy as sa
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
-from app.core import clock, sqlrows
+from app.core import clock, sql
 from app.core.db import UtcDateTime
 from app.core.errors import Cancelled, Stale
 from app.core.logging import get_logger
@@ -102,7 +102,7 @@ _CLAIMED = (
 
 
 def _dialect(session: Session) -> str:
-    return session.get_bind().dialect.name
+    return sql.dialect_of(session)
 
 
 def _for_update(dialect: str, *, skip: bool = False) -> str:
@@ -126,7 +126,7 @@ def _claim_sql(dialect: str, past_gates: bool) -> sa.TextualSelect:
         UPDATE job SET state = 'running', fence = fence + 1, worker_id = CAST(:worker AS {_id_type(dialect)}),
                claimed_at = :now, started_at = NULL
         WHERE id IN (
-            SELECT id FROM job WHERE id {sqlrows.among(dialect)} AND state = 'queued'
+            SELECT id FROM job WHERE id {sql.among(dialect)} AND state = 'queued'
                AND (expires_at IS NULL OR expires_at > :now)
                AND CASE WHEN :alone THEN crashes >= {CRASHES_BEFORE_ALONE} ELSE crashes < {CRASHES_BEFORE_ALONE} END
                AND EXISTS (SELECT 1 FROM worker WHERE id = CAST(:worker AS {_id_type(dialect)}) AND state = 'running')
@@ -151,7 +151,7 @@ def claim(
     claimed with `past_gates`; `gated` says when it may.
     """
     dialect = _dialect(session)
-    parameters = {"ids": sqlrows.id_list(dialect, ids), "worker": worker_id, "now": clock.now(), "alone": alone}
+    parameters = {"ids": sql.ids(dialect, ids), "worker": worker_id, "now": clock.now(), "alone": alone}
     rows = session.execute(_claim_sql(dialect, past_gates), parameters).all()
     place = {job_id: position for position, job_id in enumerate(ids)}
     claims = [Claim._make((*row, worker_id, False)) for row in rows]
@@ -184,7 +184,7 @@ _ATTEMPT = (
 def _right_claim(dialect: str) -> str:
     """The condition that joins a row of ours to its job; PostgreSQL is shown the way by its index, too."""
     same = "job.id = key_id AND job.fence = key_fence AND job.state = 'running'"
-    return f"{same} AND job.id {sqlrows.among(dialect)}" if dialect == "postgresql" else same
+    return f"{same} AND job.id {sql.among(dialect)}" if dialect == "postgresql" else same
 
 
 @lru_cache
@@ -201,7 +201,7 @@ def _finish_sql(dialect: str) -> sa.TextualSelect:
                error_type = new_error_type, error_code = new_error_code, error_message = new_error_message,
                fingerprint = new_fingerprint, result = new_result, progress = COALESCE(new_progress, progress),
                cut_children = open_children > 0 AND (new_state IN ('failed', 'cancelled') OR ({cancelled}))
-        FROM {sqlrows.table(dialect, _END)} WHERE {_right_claim(dialect)}
+        FROM {sql.rows(dialect, _END)} WHERE {_right_claim(dialect)}
         RETURNING {MOVED}""",
         MOVED,
     )
@@ -211,25 +211,25 @@ def _finish_sql(dialect: str) -> sa.TextualSelect:
 def _attempts_sql(dialect: str) -> sa.TextClause:
     return sa.text(
         f"{_ATTEMPT} COALESCE(new_started_at, started_at), new_finished_at, new_outcome, new_error_type, "
-        f"new_error_message, new_traceback FROM {sqlrows.table(dialect, _END)} JOIN job ON {_right_claim(dialect)} "
+        f"new_error_message, new_traceback FROM {sql.rows(dialect, _END)} JOIN job ON {_right_claim(dialect)} "
         "WHERE true ON CONFLICT DO NOTHING"
     )
 
 
 @lru_cache
 def _lock_sql(dialect: str) -> sa.TextClause:
-    return sa.text(f"SELECT id FROM job WHERE id {sqlrows.among(dialect)} ORDER BY id FOR UPDATE")
+    return sa.text(f"SELECT id FROM job WHERE id {sql.among(dialect)} ORDER BY id FOR UPDATE")
 
 
 def finish(session: Session, ends: Sequence[End], *, call_on_end: bool = True) -> list[Moved]:
     """Write what became of these claims; those whose fence has moved are dropped. Calls `on_end` of what ended."""
     dialect = _dialect(session)
-    ids = sqlrows.id_list(dialect, [end.id for end in ends])
+    ids = sql.ids(dialect, [end.id for end in ends])
     parents = {end.parent_id for end in ends if end.parent_id}
     if dialect == "postgresql" and (parents or len(ends) > 1):
-        session.execute(_lock_sql(dialect), {"ids": sqlrows.id_list(dialect, {end.id for end in ends} | parents)})
+        session.execute(_lock_sql(dialect), {"ids": sql.ids(dialect, {end.id for end in ends} | parents)})
     ends = _with_newer_payloads(session, ends)
-    rows = {"rows": sqlrows.encode(dialect, [_end_row(end) for end in ends]), "ids": ids}
+    rows = {"rows": sql.encode_rows(dialect, [_end_row(end) for end in ends]), "ids": ids}
     session.execute(_attempts_sql(dialect), rows)
     moved = [Moved(*row) for row in session.execute(_finish_sql(dialect), rows).all()]
     moved = child_counts.begin_waiting(session, moved, {end.id: (end.kind, end.wait) for end in ends if end.wait})
@@ -289,12 +289,12 @@ _SNAPSHOT = {"key_id": "id", "key_fence": "int", "new_progress": "json"}
 
 def _guarded_update(session: Session, assignment: str, columns: dict[str, str], rows: list[dict[str, Any]]) -> None:
     dialect = _dialect(session)
-    ids = sqlrows.id_list(dialect, [row["key_id"] for row in rows])
+    ids = sql.ids(dialect, [row["key_id"] for row in rows])
     if dialect == "postgresql" and len(rows) > 1:
         session.execute(_lock_sql(dialect), {"ids": ids})
     session.execute(
-        sa.text(f"UPDATE job SET {assignment} FROM {sqlrows.table(dialect, columns)} WHERE {_right_claim(dialect)}"),
-        {"rows": sqlrows.encode(dialect, rows), "ids": ids},
+        sa.text(f"UPDATE job SET {assignment} FROM {sql.rows(dialect, columns)} WHERE {_right_claim(dialect)}"),
+        {"rows": sql.encode_rows(dialect, rows), "ids": ids},
     )
 
 
@@ -368,9 +368,9 @@ def free(session: Session, worker_id: str, reason: str) -> list[Moved]:
         return []
     written = sa.text(
         f"{_ATTEMPT} started_at, :now, 'died', 'WorkerDied', CAST(:reason AS text), NULL FROM job "
-        f"WHERE id {sqlrows.among(dialect)} ON CONFLICT DO NOTHING"
+        f"WHERE id {sql.among(dialect)} ON CONFLICT DO NOTHING"
     ).bindparams(sa.bindparam("now", type_=UtcDateTime()))
-    session.execute(written, {"ids": sqlrows.id_list(dialect, [row.id for row in rows]), "now": now, "reason": reason})
+    session.execute(written, {"ids": sql.ids(dialect, [row.id for row in rows]), "now": now, "reason": reason})
     moved = [Moved(*row[:-1]) for row in rows]
     child_counts.count(session, moved)
     call_on_end_of(session, moved, {row.id: row.kind for row in rows}, apart=True)
@@ -397,9 +397,3 @@ def call_on_end_of(session: Session, moved: Iterable[Moved], kinds: dict[str, st
             raise
         except Exception:  # on_end is anybody's code
             log.exception("on_end_refused", job_id=move.id, kind=row.kind)
-
-
-def count(session: Session, statement: sa.Executable) -> int:
-    result = session.execute(statement, execution_options={"synchronize_session": False})
-    assert isinstance(result, sa.CursorResult)
-    return result.rowcount

@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from pydantic_core import PydanticSerializationError
 from sqlalchemy.orm import Session
 
-from app.core import clock, metrics, sqlrows, trace
+from app.core import clock, metrics, sql, trace
 from app.core.db import BigId, UtcDateTime
 from app.core.errors import InvalidInput
 from app.core.ids import uuid7
@@ -158,7 +158,7 @@ def _insert(
     if keyed:
         for row, request in zip(rows, requests, strict=True):
             row.append(request.key)
-    result = session.execute(_insert_sql(session.get_bind().dialect.name, keyed), shared | {"rows": json.dumps(rows)})
+    result = session.execute(_insert_sql(sql.dialect_of(session), keyed), shared | {"rows": json.dumps(rows)})
     written = requests
     if keyed:
         ids = {str(job_id) for job_id in result.scalars()}
@@ -191,18 +191,18 @@ def payload_json(job: Job) -> str:
 
 def mark_scheduled(session: Session, jobs: Sequence[tuple[str, int]]) -> None:
     """Note on jobs that this transaction has made which schedule asked for each: (job id, schedule id)."""
-    dialect = session.get_bind().dialect.name
+    dialect = sql.dialect_of(session)
     columns = {"key_id": "id", "key_schedule": "int"}
     rows = [{"key_id": job_id, "key_schedule": schedule_id} for job_id, schedule_id in sorted(jobs)]
     ids = [job_id for job_id, _ in jobs]
     # PostgreSQL is shown the way by its index; SQLite finds it, and would go it once more for each id.
-    among = f"AND job.id {sqlrows.among(dialect)}" if dialect == "postgresql" else ""
+    among = f"AND job.id {sql.among(dialect)}" if dialect == "postgresql" else ""
     session.execute(
         sa.text(
-            f"UPDATE job SET schedule_id = key_schedule FROM {sqlrows.table(dialect, columns)} "
+            f"UPDATE job SET schedule_id = key_schedule FROM {sql.rows(dialect, columns)} "
             f"WHERE job.id = key_id {among} AND job.schedule_id IS NULL"
         ),
-        {"rows": sqlrows.encode(dialect, rows)} | ({"ids": sqlrows.id_list(dialect, ids)} if among else {}),
+        {"rows": sql.encode_rows(dialect, rows)} | ({"ids": sql.ids(dialect, ids)} if among else {}),
     )
 
 

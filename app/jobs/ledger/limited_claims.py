@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from app.core import sqlrows
+from app.core import sql
 from app.jobs.admission import limits
 from app.jobs.admission.limits import Gate, Subject
 from app.jobs.ledger import claims as ledger
@@ -70,12 +70,12 @@ def _room(session: Session, gate: Gate) -> int:
 
 def _leave_window(session: Session, ids: list[str]) -> None:
     """The relay admits them again when their gate has room."""
-    dialect = session.get_bind().dialect.name
+    dialect = sql.dialect_of(session)
     lock = "" if dialect == "sqlite" else " FOR UPDATE"
     session.execute(
         sa.text(
             "UPDATE job SET admitted_at = NULL WHERE id IN "
-            f"(SELECT id FROM job WHERE id {sqlrows.among(dialect)} AND state = 'queued' ORDER BY id{lock})"
+            f"(SELECT id FROM job WHERE id {sql.among(dialect)} AND state = 'queued' ORDER BY id{lock})"
         ),
-        {"ids": sqlrows.id_list(dialect, ids)},
+        {"ids": sql.ids(dialect, ids)},
     )

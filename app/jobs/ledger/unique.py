@@ -15,7 +15,7 @@ from typing import Literal, NamedTuple
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from app.core import clock, sqlrows
+from app.core import clock, sql
 from app.core.db import UtcDateTime
 from app.core.errors import Conflict, InvalidInput, Unavailable
 from app.jobs.definition import Debounce, Job, Throttle
@@ -173,13 +173,13 @@ def _throttled(asked: Asked, mode: Throttle, requests: list[Request]) -> dict[st
 
 def _take_slots(asked: Asked, mode: Throttle, requests: list[Request]) -> set[str]:
     """The ids of the requests whose key was free, and is theirs from now on."""
-    dialect, now = asked.session.get_bind().dialect.name, clock.now()
+    dialect, now = sql.dialect_of(asked.session), clock.now()
     free_at = ":free_at" if dialect == "sqlite" else "CAST(:free_at AS timestamptz)"
     statement = sa.text(
         f"""
         INSERT INTO throttle (tenant, kind, unique_key, job_id, free_at)
         SELECT :tenant, :kind, key_text, key_id, {free_at}
-        FROM {sqlrows.table(dialect, _SLOT)} WHERE true
+        FROM {sql.rows(dialect, _SLOT)} WHERE true
         ON CONFLICT (tenant, kind, unique_key) DO UPDATE SET job_id = excluded.job_id, free_at = excluded.free_at
         WHERE throttle.free_at <= :now
         RETURNING job_id"""
@@ -190,7 +190,7 @@ def _take_slots(asked: Asked, mode: Throttle, requests: list[Request]) -> set[st
         "kind": asked.kind.kind,
         "free_at": now + timedelta(seconds=mode.seconds),
         "now": now,
-        "rows": sqlrows.encode(dialect, rows),
+        "rows": sql.encode_rows(dialect, rows),
     }
     return {str(job_id) for job_id in asked.session.scalars(statement, parameters)}
 

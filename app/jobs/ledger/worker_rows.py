@@ -13,7 +13,7 @@ from pathlib import Path
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from app.core import clock
+from app.core import clock, sql
 from app.jobs.ledger import claims
 from app.jobs.ledger.claims import Moved
 from app.jobs.models import JobRow, WorkerRow
@@ -100,7 +100,7 @@ def register(
 def beat(session: Session, worker_id: str) -> bool:
     """Count the beat up; False when this worker was declared dead."""
     alive = sa.update(WorkerRow).where(WorkerRow.id == worker_id, WorkerRow.state.in_(ALIVE))
-    return claims.count(session, alive.values(beat=WorkerRow.beat + 1, beat_at=clock.now())) == 1
+    return sql.row_count(session, alive.values(beat=WorkerRow.beat + 1, beat_at=clock.now())) == 1
 
 
 def set_state(session: Session, worker_id: str, state: str) -> None:
@@ -129,7 +129,7 @@ def bury(session: Session, worker_id: str, reason: str, *, seen_beat: int | None
     dead = sa.update(WorkerRow).where(WorkerRow.id == worker_id)
     if seen_beat is not None:
         dead = dead.where(WorkerRow.beat == seen_beat)
-    if claims.count(session, dead.values(state="dead")) != 1:
+    if sql.row_count(session, dead.values(state="dead")) != 1:
         return None
     return claims.free(session, worker_id, reason)
 

@@ -18,7 +18,8 @@ from typing import NamedTuple
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from app.core import clock, sqlrows
+from app.core import clock, sql
+from app.core import sql as sqlrows
 from app.core.db import UtcDateTime
 from app.jobs.admission import limits
 from app.jobs.admission.limits import Gates
@@ -340,10 +341,10 @@ def _oldest(session: Session, level: _Level, wanted: Mapping[str, int]) -> dict[
         if wanted.get(group.tenant)
     ]
     parameters = {"queue": level.queue, "priority": level.priority, "now": clock.now(), "groups": json.dumps(asked)}
-    if session.get_bind().dialect.name == "sqlite":
+    if sql.dialect_of(session) == "sqlite":
         parameters["most"] = max(wanted.values(), default=0)
     rows = sorted((str(job_id), tenant, kind) for job_id, tenant, kind in session.execute(
-        _oldest_sql(session.get_bind().dialect.name), parameters
+        _oldest_sql(sql.dialect_of(session)), parameters
     ))  # fmt: skip
     left = {group.kind: level.left("kind", group.kind) for group in level.groups}
     found: dict[str, list[str]] = {}
@@ -380,7 +381,7 @@ _OF_GROUP = (
 def _admit_group(session: Session, queue: str, priority: int, group: Group, room: int) -> list[Ticket]:
     """The oldest of a group that has its queue for itself: no share to count, one statement."""
     where = {"queue": queue, "priority": priority, "tenant": group.tenant, "kind": group.kind, "room": room}
-    rows = session.execute(_admit_sql(session.get_bind().dialect.name, _OF_GROUP), where | {"now": clock.now()})
+    rows = session.execute(_admit_sql(sql.dialect_of(session), _OF_GROUP), where | {"now": clock.now()})
     return sorted((Ticket(*row) for row in rows), key=lambda ticket: ticket.id)
 
 
@@ -388,9 +389,9 @@ def _admit_ids(session: Session, ids: Sequence[str]) -> list[Ticket]:
     """Those of the ids that nobody else admits meanwhile."""
     if not ids:
         return []
-    dialect = session.get_bind().dialect.name
+    dialect = sql.dialect_of(session)
     moving = (
         f"SELECT id FROM job WHERE id {sqlrows.among(dialect)} AND state = 'queued' AND admitted_at IS NULL ORDER BY id"
     )
-    rows = session.execute(_admit_sql(dialect, moving), {"ids": sqlrows.id_list(dialect, ids), "now": clock.now()})
+    rows = session.execute(_admit_sql(dialect, moving), {"ids": sqlrows.ids(dialect, ids), "now": clock.now()})
     return sorted((Ticket(*row) for row in rows), key=lambda ticket: ticket.id)

@@ -17,7 +17,7 @@ import sqlalchemy as sa
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
-from app.core import clock, logging, sqlrows
+from app.core import clock, logging, sql
 from app.core.db import database
 from app.core.errors import AppError
 from app.jobs.models import JobLogRow
@@ -172,15 +172,15 @@ def _write_sql(dialect: str) -> sa.TextClause:
     # A job that was deleted meanwhile has no log to write to.
     return sa.text(
         f"INSERT INTO job_log (job_id, {names}) SELECT job.id, {picked} "
-        f"FROM {sqlrows.table(dialect, _COLUMNS)} JOIN job ON job.id = v.key_id WHERE true ORDER BY v.number"
+        f"FROM {sql.rows(dialect, _COLUMNS)} JOIN job ON job.id = v.key_id WHERE true ORDER BY v.number"
     )
 
 
 def write(session: Session, lines: Sequence[Mapping[str, Any]]) -> None:
     """Keep these lines in their order; those of jobs that are gone are dropped."""
-    dialect = session.get_bind().dialect.name
+    dialect = sql.dialect_of(session)
     numbered = [{**line, "number": number} for number, line in enumerate(lines)]
-    session.execute(_write_sql(dialect), {"rows": sqlrows.encode(dialect, numbered)})
+    session.execute(_write_sql(dialect), {"rows": sql.encode_rows(dialect, numbered)})
 
 
 def lines_of(

@@ -15,7 +15,7 @@ from typing import Any, Literal, NamedTuple
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from app.core import clock, sqlrows
+from app.core import clock, sql
 from app.core.db import UtcDateTime
 from app.core.errors import AppError, LimitReached
 from app.core.logging import get_logger
@@ -281,13 +281,13 @@ def _plans_sql(dialect: str) -> sa.TextClause:
     columns = {"key": "int", "new_next": "time", "new_planned": "time", "new_last": "time"}
     return sa.text(
         "UPDATE schedule SET next_at = new_next, planned_at = new_planned, last_at = COALESCE(new_last, last_at) "
-        f"FROM {sqlrows.table(dialect, columns)} WHERE schedule.id = key"
+        f"FROM {sql.rows(dialect, columns)} WHERE schedule.id = key"
     )
 
 
 def _write_plans(session: Session, plans: Sequence[dict[str, Any]]) -> None:
-    dialect = session.get_bind().dialect.name
-    session.execute(_plans_sql(dialect), {"rows": sqlrows.encode(dialect, plans)})
+    dialect = sql.dialect_of(session)
+    session.execute(_plans_sql(dialect), {"rows": sql.encode_rows(dialect, plans)})
 
 
 def replan(session: Session, now: datetime) -> int:

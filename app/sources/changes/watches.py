@@ -7,10 +7,9 @@ from datetime import timedelta
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
-from app.core import clock
+from app.core import clock, sql
 from app.core.errors import InvalidInput, NotFound
 from app.core.settings import get_settings
 from app.documents.models import Document
@@ -54,9 +53,9 @@ def plan(session: Session, claim: Claim) -> int:
     now = clock.now()
     mine = _of(claim.tenant)
     gone = ~sa.exists().where(Document.id == PageWatch.document_id)
-    claims.count(session, sa.delete(PageWatch).where(*mine, gone, PageWatch.state == "removed"))
+    sql.row_count(session, sa.delete(PageWatch).where(*mine, gone, PageWatch.state == "removed"))
     unwanted = sa.update(PageWatch).where(*mine, gone, PageWatch.state.in_(("wanted", "present", "failed")))
-    found = claims.count(session, unwanted.values(state="unwanted", updated_at=now))
+    found = sql.row_count(session, unwanted.values(state="unwanted", updated_at=now))
     stale = sa.and_(PageWatch.state == "failed", PageWatch.updated_at < now - FAILED_AGAIN)
     session.execute(sa.update(PageWatch).where(*mine, stale).values(state="wanted"))
     return found + _plan_new(session, claim.tenant, get_settings().auto_watch)
@@ -88,7 +87,7 @@ def making(session: Session, claim: Claim, row_id: int) -> bool:
     """Note that a watch may be there from now on, though nobody came to note its id; False where none is wanted."""
     claims.hold(session, claim)
     wanted = sa.update(PageWatch).where(PageWatch.id == row_id, PageWatch.state == "wanted")
-    return claims.count(session, wanted.values(is_ours=True, updated_at=clock.now())) > 0
+    return sql.row_count(session, wanted.values(is_ours=True, updated_at=clock.now())) > 0
 
 
 def made(session: Session, claim: Claim, row_id: int, watch_id: str, *, is_ours: bool) -> None:
@@ -179,5 +178,4 @@ def _row(tenant: str, document_id: int, url: str) -> dict[str, Any]:
 
 def _insert(session: Session) -> Any:
     """An insert that leaves a page with a row as it is."""
-    dialect = postgresql if session.get_bind().dialect.name == "postgresql" else sqlite
-    return dialect.insert(PageWatch).on_conflict_do_nothing(index_elements=["document_id"])
+    return sql.insert(sql.dialect_of(session), PageWatch).on_conflict_do_nothing(index_elements=["document_id"])

@@ -9,6 +9,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
+from app.core import sql
 from app.core.ids import is_uuid
 from app.documents.jobs import IngestDocument
 from app.documents.models import DocumentVersion
@@ -63,8 +64,7 @@ def _times(session: Session, tenant: str, found: dict[str, Numbers]) -> None:
 
 def _failures(session: Session, tenant: str, found: dict[str, Numbers]) -> None:
     """Pages that the sender could not have, or that could not be fetched or taken: they have no version."""
-    is_sqlite = session.get_bind().dialect.name == "sqlite"
-    length = sa.func.json_array_length if is_sqlite else sa.func.jsonb_array_length
+    length = sa.func.jsonb_array_length if sql.is_postgres(session) else sa.func.json_array_length
     told = sa.select(Delivery.crawl_id, sa.func.sum(length(Delivery.failures))).where(
         *deliveries_of(tenant), Delivery.crawl_id.in_(found), Delivery.failures.is_not(None)
     )

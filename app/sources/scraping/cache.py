@@ -5,11 +5,9 @@ from __future__ import annotations
 from datetime import timedelta
 
 import sqlalchemy as sa
-from sqlalchemy.dialects.postgresql import insert as insert_postgres
-from sqlalchemy.dialects.sqlite import insert as insert_sqlite
 from sqlalchemy.orm import Session
 
-from app.core import clock
+from app.core import clock, sql
 from app.sources.models import ScrapedPage
 
 LONGEST_AGE = timedelta(days=365)
@@ -42,7 +40,6 @@ def put(session: Session, page: ScrapedPage) -> None:
     """Keep the page; of two that were scraped at once the one that was written last."""
     columns = [column.name for column in sa.inspect(ScrapedPage).columns if column.name != "id"]
     values = {name: getattr(page, name) for name in columns} | {"access_count": 0}
-    insert = insert_sqlite if session.get_bind().dialect.name == "sqlite" else insert_postgres
-    statement = insert(ScrapedPage).values(values)
+    statement = sql.insert(sql.dialect_of(session), ScrapedPage).values(values)
     fresh = {name: statement.excluded[name] for name in columns if name not in _KEPT}
     session.execute(statement.on_conflict_do_update(index_elements=["tenant", "cache_key"], set_=fresh))

@@ -17,7 +17,7 @@ from app.api.http.times import utc
 from app.core import clock
 from app.core.db import in_transaction, read
 from app.core.errors import InvalidInput, NotAllowed, NotFound
-from app.core.sqlrows import storable
+from app.core.sql import storable
 from app.documents.accept.quota import usage
 from app.jobs.idempotency import Answer
 from app.jobs.ledger.views import moment

@@ -9,7 +9,7 @@ from fastapi import APIRouter, Query
 from app.api.http.auth import Identity, Reader
 from app.api.routes.admin.keys import OfTenant, reach
 from app.core.db import read
-from app.core.sqlrows import storable
+from app.core.sql import storable
 from app.jobs.ledger.views import moment
 from app.metrics import query
 from app.metrics.models import OperationMetric, RequestMetric

@@ -14,7 +14,7 @@ from app.api.http.responses import answered
 from app.api.routes.admin.keys import note
 from app.core.db import in_transaction, read
 from app.core.errors import InvalidInput
-from app.core.sqlrows import storable
+from app.core.sql import storable
 from app.documents.accept.quota import usage
 from app.jobs.idempotency import Answer
 from app.jobs.ledger.views import moment

@@ -15,7 +15,7 @@ from app.api.routes.admin.keys import note
 from app.core import clock
 from app.core.db import in_transaction, read
 from app.core.errors import InvalidInput, NotAllowed, NotFound
-from app.core.sqlrows import storable
+from app.core.sql import storable
 from app.documents import collections
 from app.documents.jobs import DeleteDocuments, WantedDocuments
 from app.documents.models import Collection

@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session, aliased
 from app.api.http.auth import Reader
 from app.core.db import read
 from app.core.errors import NotFound
-from app.core.sqlrows import storable
+from app.core.sql import storable
 from app.documents import urls
 from app.documents.models import Document, DocumentVersion
 from app.jobs.ledger.views import moment

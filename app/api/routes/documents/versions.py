@@ -12,7 +12,7 @@ from app.api.http.auth import CollectionReader, Identity, Page, Paging, Reader
 from app.api.routes.documents.collections import reach
 from app.api.routes.web.deliveries import last_id
 from app.core.db import read
-from app.core.sqlrows import storable
+from app.core.sql import storable
 from app.documents import catalog, versions
 from app.documents.models import Document
 from app.documents.versions import Text

@@ -12,7 +12,7 @@ from app.api.http.auth import Identity, Operator
 from app.api.routes.admin.keys import note
 from app.core.db import in_transaction, read
 from app.core.errors import NotFound
-from app.core.sqlrows import storable
+from app.core.sql import storable
 from app.jobs.admission import limits as gates
 from app.jobs.admission.limits import LARGEST_CAP, LARGEST_WEIGHT, Gate, Scope
 from app.jobs.definition import kinds

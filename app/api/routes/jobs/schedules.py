@@ -16,7 +16,7 @@ from app.api.http.responses import answer_of, answered
 from app.api.routes.jobs.start import open_kind
 from app.core.db import in_transaction, read
 from app.core.errors import InvalidInput, NotAllowed, NotFound
-from app.core.sqlrows import storable
+from app.core.sql import storable
 from app.jobs.idempotency import Answer
 from app.jobs.models import ScheduleRow
 from app.jobs.schedules import store

@@ -16,7 +16,7 @@ from app.api.routes.web.deliveries import last_id
 from app.clients import changedetection
 from app.core.db import read
 from app.core.errors import Conflict
-from app.core.sqlrows import storable
+from app.core.sql import storable
 from app.documents import catalog
 from app.documents.accept.accept import About, known_id
 from app.documents.models import Document
