@@ -33,13 +33,14 @@ test-fast: setup ## The suite without what takes more than seconds
 journeys: setup ## The promises, one file each, against real processes
 	@$(BIN)/pytest -m journey $(ARGS)
 
-check: ## ruff, mypy strict, import-linter, sizes
+check: ## ruff, mypy strict, import-linter, sizes, prose
 	@scripts/setup.sh dev
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports --no-logo
 	@$(BIN)/python scripts/check_sizes.py
+	@$(BIN)/python scripts/check_prose.py
 
 fix: ## Format, and mend what can be mended by itself
 	@scripts/setup.sh dev
