@@ -10,7 +10,7 @@ from typing import Any
 
 import dramatiq
 
-from app.core.errors import AppError, Later
+from app.core.errors import AppError, Snooze
 from app.core.settings import get_settings
 from app.jobs.definition import Job
 from app.jobs.functions import Declared
@@ -83,7 +83,7 @@ def _loaded(definition: type[Job], run: Run) -> Job:
         message = (
             f"payload version {run.claim.payload_version} is newer than this worker's {definition.payload_version}"
         )
-        raise Later(LEFT_FOR_S, f"{definition.kind}: {message}", code="payload_version")
+        raise Snooze(LEFT_FOR_S, f"{definition.kind}: {message}", code="payload_version")
     return definition.load(run.claim.payload, run.claim.payload_version)
 
 

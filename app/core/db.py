@@ -25,7 +25,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.orm import DeclarativeBase, Session
 
 from app.core import clock
-from app.core.errors import ConfigError, Unavailable
+from app.core.errors import ConfigError, DatabaseUnavailable
 from app.core.settings import get_settings
 from app.core.waiting import settled
 
@@ -119,7 +119,7 @@ class Database:
             session = Session(self.engine, expire_on_commit=False)
             committing, turn = False, self._turn if write else None
             if turn is not None and not turn.acquire(timeout=LOCK_PATIENCE_S):
-                raise Unavailable("the database is locked", code="database_unavailable", retry_after_s=2)
+                raise DatabaseUnavailable("the database is locked", retry_after_s=2)
             try:
                 session.connection(execution_options=_WRITE if write else _READ[self.dialect])
                 result = f(session, *args, **kwargs)
@@ -135,7 +135,7 @@ class Database:
                 time.sleep(_dice.uniform(0, 0.01 * attempt))
                 continue
             except PoolTimeout as error:
-                raise Unavailable("all connections to the database are in use", code="database_unavailable") from error
+                raise DatabaseUnavailable("all connections to the database are in use") from error
             finally:
                 _end(session)
                 if turn is not None:
@@ -324,10 +324,12 @@ def _translated(error: DBAPIError) -> Exception:
     ):
         return ConfigError(f"MILLRACE_DATABASE_URL: the database refuses us: {text}", code="database_config")
     if _sqlstate(error) == _NO_TABLE or text.startswith("no such table"):
-        return Unavailable(f"the schema is not there yet ({text}); run `millrace migrate`", code="database_schema")
+        return DatabaseUnavailable(
+            f"the schema is not there yet ({text}); run `millrace migrate`", code="database_schema"
+        )
     unusable = error.connection_invalidated or _sqlstate(error) == _READ_ONLY
     if unusable or (isinstance(error, OperationalError) and not _is_wrong_sql(error)):
-        return Unavailable(f"the database cannot be used now: {text}", code="database_unavailable", retry_after_s=2)
+        return DatabaseUnavailable(f"the database cannot be used now: {text}", retry_after_s=2)
     return error
 
 

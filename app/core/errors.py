@@ -1,18 +1,25 @@
-"""The one tree of errors: the class carries the meaning, doors and the outcome table translate it.
+"""The one tree of errors: the class carries the meaning, the API and the outcome table translate it.
 
 AppError
-├── InvalidInput · NotFound · Conflict · NotAllowed      the caller's; a job that raises one has failed
-│   └── TooLarge · Unsupported                           a body of too many bytes, or of no kind that can be read
-├── LimitReached(retry_after_s)                          later; a job is retried after that many seconds
-├── Later(retry_after_s)                                 a job asks to be run later; no try is counted
-├── Cancelled                                            somebody asked the job to stop
+├── InvalidInput                                         the caller's fault; a job that raises it has failed
+│   ├── TooLarge                                         a body of too many bytes
+│   └── Unsupported                                      a body of a kind that cannot be read
+├── NotFound · Conflict · NotAllowed                     as InvalidInput
+│   ├── QuotaReached (a Conflict)                        the tenant stores as much as it may
+│   └── Unauthenticated (a NotAllowed)                   no valid key
+├── LimitReached(retry_after_s)                          a job is retried after that many seconds
+│   └── JobQuotaReached                                  the tenant has as many open jobs as it may
+├── Snooze(retry_after_s)                                a job asks to run later; no try is counted
+├── Cancelled                                            a caller asked the job to stop
 ├── Stale                                                the fence moved: drop everything, write nothing
 ├── Interrupted                                          the worker is stopping: handed back, not counted
-├── TimeLimitExceeded · LaneCrashed                      retried, counted
-├── LaneOutOfMemory                                      failed
+├── TimeLimitExceeded · SandboxCrashed                   retried, counted
+├── SandboxOutOfMemory                                   failed
 ├── OutsideError
-│   ├── Unavailable                                      retried with backing off
+│   ├── Unavailable                                      retried with back-off
+│   │   └── DatabaseUnavailable · RedisUnavailable
 │   └── Rejected                                         a final no: failed
+│       └── UnknownHost · TooManyRedirects
 └── ConfigError                                          a setting is wrong: one sentence, exit code 2
 """
 
@@ -22,7 +29,7 @@ from typing import Any
 
 
 class AppError(Exception):
-    """`code` is a stable word for programs; `errors` lists details, one dict a fault."""
+    """Base of all our errors. `code` is a stable word for programs; `errors` has one dict a fault."""
 
     code = "error"
 
@@ -54,8 +61,18 @@ class Conflict(AppError):
     code = "conflict"
 
 
+class QuotaReached(Conflict):
+    """The tenant stores as many documents or bytes as it may. `code` names the quota."""
+
+    code = "quota_documents"
+
+
 class NotAllowed(AppError):
     code = "not_allowed"
+
+
+class Unauthenticated(NotAllowed):
+    code = "unauthenticated"
 
 
 class LimitReached(AppError):
@@ -66,14 +83,22 @@ class LimitReached(AppError):
         self.retry_after_s = retry_after_s
 
 
-class Later(AppError):
-    """Raised by a job that would rather run again in so many seconds: it leaves its worker, and no try is counted."""
+class JobQuotaReached(LimitReached):
+    code = "quota_open_jobs"
+
+
+class Snooze(AppError):
+    """Raised by a job to run again in `retry_after_s` seconds: it leaves its worker, and no try is counted."""
 
     code = "later"
 
     def __init__(self, retry_after_s: float, message: str = "asked to run later", *, code: str | None = None) -> None:
         super().__init__(message, code=code)
         self.retry_after_s = retry_after_s
+
+
+# The name until 0.1; kept for one release.
+Later = Snooze
 
 
 class Cancelled(AppError):
@@ -92,11 +117,11 @@ class TimeLimitExceeded(AppError):
     code = "time_limit"
 
 
-class LaneCrashed(AppError):
+class SandboxCrashed(AppError):
     code = "lane_crashed"
 
 
-class LaneOutOfMemory(AppError):
+class SandboxOutOfMemory(AppError):
     code = "lane_out_of_memory"
 
 
@@ -112,8 +137,24 @@ class Unavailable(OutsideError):
         self.retry_after_s = retry_after_s
 
 
+class DatabaseUnavailable(Unavailable):
+    code = "database_unavailable"
+
+
+class RedisUnavailable(Unavailable):
+    code = "redis_unavailable"
+
+
 class Rejected(OutsideError):
     code = "rejected"
+
+
+class UnknownHost(Rejected):
+    code = "unknown_host"
+
+
+class TooManyRedirects(Rejected):
+    code = "too_many_redirects"
 
 
 class ConfigError(AppError):

@@ -8,7 +8,7 @@ import socket
 from collections.abc import Awaitable, Callable
 from urllib.parse import urlsplit
 
-from app.core.errors import Rejected, Unavailable
+from app.core.errors import Rejected, Unavailable, UnknownHost
 from app.core.settings import get_settings
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
@@ -94,11 +94,11 @@ async def addresses(
     except socket.gaierror as error:
         if error.errno == socket.EAI_AGAIN:
             raise Unavailable(f"the name {host} cannot be resolved now") from error
-        raise Rejected(f"there is no host {host}", code="unknown_host") from error
+        raise UnknownHost(f"there is no host {host}") from error
     except ValueError as error:
-        raise Rejected(f"{host!r} is no name of a host", code="unknown_host") from error
+        raise UnknownHost(f"{host!r} is no name of a host") from error
     if not found:
-        raise Rejected(f"there is no host {host}", code="unknown_host")
+        raise UnknownHost(f"there is no host {host}")
     if not (get_settings().fetch_private if private is None else private):
         for address in found:
             if not is_public(address):

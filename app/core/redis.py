@@ -36,7 +36,7 @@ from redis.exceptions import AuthenticationError, AuthorizationError, NoPermissi
 from redis.retry import Retry
 
 from app.core import clock, redis_url
-from app.core.errors import ConfigError, Unavailable
+from app.core.errors import ConfigError, RedisUnavailable
 from app.core.settings import get_settings
 
 T = TypeVar("T")
@@ -92,7 +92,7 @@ class Push:
     def call(self, command: Callable[[redis.Redis], T]) -> T:
         """What the command returns. Raises Unavailable at once while the circuit is open."""
         if self.is_open:
-            raise Unavailable("Redis did not answer a moment ago", code="redis_unavailable", retry_after_s=1)
+            raise RedisUnavailable("Redis did not answer a moment ago", retry_after_s=1)
         try:
             return command(self.client)
         except (AuthenticationError, AuthorizationError, NoPermissionError) as error:
@@ -101,7 +101,7 @@ class Push:
             if str(error).startswith(("NOAUTH", "WRONGPASS")) or "CERTIFICATE_VERIFY_FAILED" in str(error):
                 raise ConfigError(f"MILLRACE_REDIS_URL: Redis refuses us: {error}") from error
             self._open_until = clock.monotonic() + CIRCUIT_OPEN_S
-            raise Unavailable(f"Redis: {error}", code="redis_unavailable", retry_after_s=1) from error
+            raise RedisUnavailable(f"Redis: {error}", retry_after_s=1) from error
 
     def script(self, path: Path, args: list[Any]) -> Any:
         """Run the Lua script in this file; it is loaded once, by its digest."""

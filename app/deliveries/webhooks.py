@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 
 from app.core import clock
 from app.core.db import read
-from app.core.errors import InvalidInput, Rejected, Unavailable
+from app.core.errors import InvalidInput, Rejected, Unavailable, UnknownHost
 from app.core.guard import resolve
 from app.core.http import HTTPError, InvalidURL, Response, async_client, pinned
 from app.core.settings import get_settings
@@ -97,10 +97,8 @@ async def _address(parts: SplitResult) -> str:
     host, port = parts.hostname or "", parts.port or _PORTS[parts.scheme]
     try:
         return await resolve(host, port, private=get_settings().webhook_private)
-    except Rejected as error:
-        if error.code == "unknown_host":  # names come and go; what an address is does not
-            raise Unavailable(error.message, code="unknown_host") from error
-        raise
+    except UnknownHost as error:  # a name may come back; a private address stays private
+        raise Unavailable(error.message, code=error.code) from error
 
 
 async def _beginning(response: Response) -> bytes:

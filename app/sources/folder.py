@@ -16,7 +16,7 @@ from sqlalchemy.orm import Session
 from app.core import clock
 from app.core.blobs import blobs
 from app.core.db import in_transaction, read
-from app.core.errors import AppError, InvalidInput
+from app.core.errors import AppError, InvalidInput, JobQuotaReached, QuotaReached
 from app.core.logging import get_logger
 from app.core.settings import get_settings
 from app.documents.accept.accept import About
@@ -114,7 +114,7 @@ async def _accept(claim: Claim, path: Path, name: str, seen: Seen) -> bool:
     try:
         await in_transaction(_take, claim, about, original)
     except AppError as error:
-        if error.code.startswith("quota_") or error.code == "collection_not_found":
+        if isinstance(error, (QuotaReached, JobQuotaReached)) or error.code == "collection_not_found":
             raise InvalidInput(f"{name}: {error.message}", code=error.code) from error
         raise
     return True

@@ -8,7 +8,7 @@ from sqlalchemy.orm import Session
 
 from app.core import clock
 from app.core.db import in_transaction, read
-from app.core.errors import Later
+from app.core.errors import Snooze
 from app.documents import catalog, urls
 from app.documents.accept import quota
 from app.documents.accept.accept import About, Reach, find_or_make, receive
@@ -52,7 +52,7 @@ async def fetch_and_ingest(job: FetchPage, progress: Progress) -> dict[str, Any]
         ended = await in_transaction(_unchanged, claim, job, known)
         if ended is not None:
             return ended
-        raise Later(0.0, "the page was indexed anew meanwhile")
+        raise Snooze(0.0, "the page was indexed anew meanwhile")
     spent["fetch"] = _ms_since(started)
     started = clock.monotonic()
     # The quota's lock first and the job's after it, the order in which requests take them.

@@ -8,7 +8,7 @@ from typing import Any, cast
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from app.core.errors import Conflict, LimitReached
+from app.core.errors import JobQuotaReached, QuotaReached
 from app.tenants.models import Tenant
 
 TENANT = cast(sa.Table, Tenant.__table__)
@@ -50,11 +50,13 @@ def check(quota: Amounts, before: Amounts, after: Amounts) -> None:
     """
     if _over(quota.open_jobs, before.open_jobs, after.open_jobs):
         message = f"the tenant may have {quota.open_jobs} open jobs at once"
-        raise LimitReached(message, JOBS_RETRY_S, code="quota_open_jobs")
+        raise JobQuotaReached(message, JOBS_RETRY_S)
     if _over(quota.documents, before.documents, after.documents):
-        raise Conflict(f"the tenant may have {quota.documents} documents; delete some first", code="quota_documents")
+        raise QuotaReached(
+            f"the tenant may have {quota.documents} documents; delete some first", code="quota_documents"
+        )
     if _over(quota.bytes, before.bytes, after.bytes):
-        raise Conflict(f"the tenant may store {quota.bytes} bytes; delete documents first", code="quota_bytes")
+        raise QuotaReached(f"the tenant may store {quota.bytes} bytes; delete documents first", code="quota_bytes")
 
 
 def _over(quota: int | None, before: int | None, after: int | None) -> bool:

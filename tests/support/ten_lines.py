@@ -7,7 +7,7 @@ from pathlib import Path
 
 from tests.support.stack import REPOSITORY
 
-SECTION = "## A kind of your own in ten lines"
+SECTION = "## Your own job in ten lines"
 
 
 def write(folder: Path) -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from app.core.errors import LimitReached
+from app.core.errors import JobQuotaReached
 from app.jobs.models import JobRow
 from app.jobs.states import NOT_STARTED
 
@@ -39,4 +39,4 @@ def hold_to_quota(session: Session, tenant: str) -> None:
     """
     most = session.scalar(sa.select(_TENANT.c.max_open_jobs).where(_TENANT.c.id == tenant))
     if most is not None and open_jobs(session, tenant, up_to=most + 1) > most:
-        raise LimitReached(f"the tenant may have {most} open jobs at once", RETRY_S, code="quota_open_jobs")
+        raise JobQuotaReached(f"the tenant may have {most} open jobs at once", RETRY_S)

@@ -11,8 +11,8 @@ class, a foreign one as LaneFailed. A lane has no secrets, no SQL and no Redis, 
 
 Time counts from the moment the lane has the call, not while it waits in line for one. At `time_limit_s`
 TimeLimitExceeded is raised inside, at `grace_s` later the lane's group is killed. Death without an answer is
-LaneCrashed, CPU over `cpu_s` TimeLimitExceeded, memory over `memory_mb` LaneOutOfMemory where the code notices (C code
-that dies of a refused allocation has crashed).
+SandboxCrashed, CPU over `cpu_s` TimeLimitExceeded, memory over `memory_mb` SandboxOutOfMemory where the code notices
+(C code that dies of a refused allocation has crashed).
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from app.core.clock import monotonic
-from app.core.errors import AppError, Cancelled, Interrupted, InvalidInput, LaneCrashed, TimeLimitExceeded
+from app.core.errors import AppError, Cancelled, Interrupted, InvalidInput, SandboxCrashed, TimeLimitExceeded
 from app.core.logging import bound
 from app.core.settings import get_settings
 from app.core.waiting import settled
@@ -151,7 +151,7 @@ class LaneCall:
             pool.give_back(lane, fit=False)
             if stopped is not None:
                 raise stopped
-        raise LaneCrashed("no lane could be started; the reason is in this process's stderr")
+        raise SandboxCrashed("no lane could be started; the reason is in this process's stderr")
 
     def _converse(self, lane: Lane, pool: Pool) -> tuple[JSON, bool]:
         """The result, and whether the lane may be used again."""
@@ -214,15 +214,15 @@ class LaneCall:
         if pool.stopped:
             return Interrupted("the lanes are being closed")
         if mute:
-            return LaneCrashed(f"lane closed its channel in {self.function}, without an answer")
+            return SandboxCrashed(f"lane closed its channel in {self.function}, without an answer")
         if code is None:
-            return LaneCrashed(f"lane lost in {self.function}: the fork server has ended")
+            return SandboxCrashed(f"lane lost in {self.function}: the fork server has ended")
         if code >= 0:
-            return LaneCrashed(f"lane exited with status {code} in {self.function}, without an answer")
+            return SandboxCrashed(f"lane exited with status {code} in {self.function}, without an answer")
         if code == -signal.SIGXCPU:
             return TimeLimitExceeded(f"{self.function} used more than its CPU time", code="cpu_limit")
         hint = " (by the kernel for want of memory, or by hand)" if code == -signal.SIGKILL else ""
-        return LaneCrashed(f"lane killed by {_signal_name(-code)} in {self.function}{hint}")
+        return SandboxCrashed(f"lane killed by {_signal_name(-code)} in {self.function}{hint}")
 
 
 class _Limit:

@@ -34,7 +34,7 @@ from types import ModuleType
 from typing import Any
 
 from app.core import errors
-from app.core.errors import AppError, LaneOutOfMemory
+from app.core.errors import AppError, SandboxOutOfMemory
 from app.jobs.sandbox.child_progress import LaneProgress, SoftLimit
 
 MAX_REQUEST_BYTES = 1024 * 1024
@@ -171,7 +171,7 @@ class _Lane:
             if isinstance(error, OSError) and error.errno != ENOMEM:
                 raise
             bound = "there is" if memory_mb is None else f"its limit of {memory_mb} MiB"
-            raise LaneOutOfMemory(f"needed more memory than {bound}") from error
+            raise SandboxOutOfMemory(f"needed more memory than {bound}") from error
 
     def _bind(self, context: dict[str, Any], progress: LaneProgress) -> None:
         self._logs = self._logs or set_up_logging()

@@ -20,7 +20,7 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 
-from app.core.errors import AppError, Interrupted, LaneCrashed
+from app.core.errors import AppError, Interrupted, SandboxCrashed
 from app.jobs.sandbox.fork_server import NUMBER
 
 START_TIMEOUT_S = 30.0
@@ -143,7 +143,7 @@ class Pool:
         return server.pid if server is not None else None
 
     def warm(self) -> None:
-        """Order all lanes now, not at the first call. Raises LaneCrashed where no server can be started."""
+        """Order all lanes now, not at the first call. Raises SandboxCrashed where no server can be started."""
         with self._lock:
             self._fill()
 
@@ -219,7 +219,7 @@ class Pool:
             except (BrokenPipeError, ConnectionResetError):
                 self._drop_server()
             except OSError as error:
-                raise LaneCrashed(f"no lane could be started: {error}") from error
+                raise SandboxCrashed(f"no lane could be started: {error}") from error
 
     def _running_server(self) -> socket.socket:
         if self._server is not None and self._server.poll() is not None:

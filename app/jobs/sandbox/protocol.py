@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from app.core import errors
-from app.core.errors import AppError, LaneCrashed, Later, LimitReached, Unavailable
+from app.core.errors import AppError, LimitReached, SandboxCrashed, Snooze, Unavailable
 from app.jobs.sandbox.child import MAX_RESULT_BYTES
 
 _MAX_FRAME_BYTES = MAX_RESULT_BYTES + 256 * 1024
@@ -38,7 +38,7 @@ class LaneTraceback(Exception):
 
 
 class Frames:
-    """Bytes in, JSON objects out. Raises LaneCrashed at what is none, or is too large."""
+    """Bytes in, JSON objects out. Raises SandboxCrashed at what is none, or is too large."""
 
     def __init__(self) -> None:
         self._held = bytearray()
@@ -56,7 +56,7 @@ class Frames:
             seen = 0
             yield _decoded(line)
         if len(self._held) > _MAX_FRAME_BYTES:
-            raise LaneCrashed(f"lane answered with a line of more than {_MAX_FRAME_BYTES:,} bytes")
+            raise SandboxCrashed(f"lane answered with a line of more than {_MAX_FRAME_BYTES:,} bytes")
 
 
 def _decoded(line: bytes) -> dict[str, Any]:
@@ -69,9 +69,9 @@ def _decoded(line: bytes) -> dict[str, Any]:
     return frame
 
 
-def garbage(said: object) -> LaneCrashed:
+def garbage(said: object) -> SandboxCrashed:
     """The error for an answer that nobody can read."""
-    return LaneCrashed(f"lane answered with what is no frame: {str(said)[:80]!r}")
+    return SandboxCrashed(f"lane answered with what is no frame: {str(said)[:80]!r}")
 
 
 def rebuilt(error: dict[str, Any]) -> Exception:
@@ -87,7 +87,7 @@ def rebuilt(error: dict[str, Any]) -> Exception:
     failure: AppError
     if issubclass(kind, LimitReached):
         failure = kind(message, float(after_s), code=code)
-    elif issubclass(kind, Later):
+    elif issubclass(kind, Snooze):
         failure = kind(float(after_s), message, code=code)
     elif issubclass(kind, Unavailable):
         failure = kind(message, retry_after_s=None if after_s is None else float(after_s), code=code)

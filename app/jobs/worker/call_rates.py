@@ -15,7 +15,7 @@ import random
 import threading
 
 from app.core import clock, redis
-from app.core.errors import ConfigError, Later, Unavailable
+from app.core.errors import ConfigError, Snooze, Unavailable
 from app.core.logging import get_logger
 from app.jobs.admission.push import LUA
 from app.jobs.definition import Job, Rate
@@ -32,7 +32,7 @@ log = get_logger(__name__)
 
 
 async def take(key: str, rate: Rate, *, longest_wait_s: float = LONGEST_WAIT_S) -> None:
-    """Wait for this call's turn. Raises Later where that is longer than longest_wait_s away: the job runs again then.
+    """Wait for this call's turn. Raises Snooze where that is longer than longest_wait_s away: the job runs again then.
 
     The order of those who wait is that in which they came.
     """
@@ -42,14 +42,14 @@ async def take(key: str, rate: Rate, *, longest_wait_s: float = LONGEST_WAIT_S) 
 
 
 def reserve(key: str, rate: Rate, longest_wait_s: float = LONGEST_WAIT_S) -> float:
-    """Take the key's next place and return the seconds until its turn. Raises Later where they are too many."""
+    """Take the key's next place and return the seconds until its turn. Raises Snooze where they are too many."""
     try:
         wait_s, taken = _in_redis(key, rate, longest_wait_s)
     except (Unavailable, ConfigError) as error:
         log.info("rate_kept_alone", key=key, reason=error.message)
         wait_s, taken = _lines.reserve(key, rate, longest_wait_s)
     if not taken:
-        raise Later(
+        raise Snooze(
             wait_s * (1 + random.uniform(0, SPREAD)),
             f"{key} takes {rate.calls:g} calls in {rate.per_s:g} s",
             code="rate",

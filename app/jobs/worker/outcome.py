@@ -16,13 +16,13 @@ from app.core.errors import (
     Conflict,
     Interrupted,
     InvalidInput,
-    LaneCrashed,
-    LaneOutOfMemory,
-    Later,
     LimitReached,
     NotAllowed,
     NotFound,
     Rejected,
+    SandboxCrashed,
+    SandboxOutOfMemory,
+    Snooze,
     Stale,
     TimeLimitExceeded,
     Unavailable,
@@ -35,9 +35,9 @@ from app.jobs.sandbox.protocol import LaneFailed
 from app.jobs.states import Outcome, State
 
 # Another try would end the same way.
-PERMANENT = (InvalidInput, NotFound, Conflict, NotAllowed, Rejected, LaneOutOfMemory)
+PERMANENT = (InvalidInput, NotFound, Conflict, NotAllowed, Rejected, SandboxOutOfMemory)
 # Expected now and then: counted, tried again, told without a traceback.
-RETRYABLE = (LimitReached, Unavailable, TimeLimitExceeded, LaneCrashed)
+RETRYABLE = (LimitReached, Unavailable, TimeLimitExceeded, SandboxCrashed)
 JITTER = 0.1
 LONGEST_MESSAGE = 4000
 LONGEST_TRACEBACK = 20_000
@@ -68,7 +68,7 @@ def judge(claim: Claim, error: BaseException | None) -> Verdict:
         return Verdict(None, "handed_back", claim.tries)
     if isinstance(error, Interrupted):
         return Verdict("queued", "handed_back", claim.tries)
-    if isinstance(error, Later):
+    if isinstance(error, Snooze):
         return Verdict("retrying", "snoozed", claim.tries, delay_s=error.retry_after_s)
     if isinstance(error, WaitForChildren):
         return Verdict("waiting", "waiting", claim.tries, wait=error.wait)

@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 
 from app.clients.firecrawl import firecrawl
 from app.core.db import in_transaction
-from app.core.errors import Conflict, InvalidInput, Later, LimitReached, NotFound, Rejected
+from app.core.errors import Conflict, InvalidInput, LimitReached, NotFound, Rejected, Snooze
 from app.documents.accept import quota
 from app.jobs.ledger import claims
 from app.jobs.ledger.claims import Claim
@@ -104,7 +104,7 @@ async def _take(job: Crawl, document: dict[str, Any], progress: Progress) -> Non
     try:
         await in_transaction(quota.within, claim.tenant, _taken, claim, job, page)
     except LimitReached as error:  # no fault of the page's, nor of the crawl's
-        raise Later(error.retry_after_s, error.message, code=error.code) from error
+        raise Snooze(error.retry_after_s, error.message, code=error.code) from error
     except (Rejected, Conflict, NotFound, InvalidInput) as error:
         await in_transaction(_failed, claim, page.url, error.message)
 

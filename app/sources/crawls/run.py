@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 
 from app.clients import firecrawl
 from app.core.db import in_transaction, read
-from app.core.errors import Conflict, InvalidInput, Later, LimitReached, NotFound, Rejected, Unavailable
+from app.core.errors import Conflict, InvalidInput, LimitReached, NotFound, Rejected, Snooze, Unavailable
 from app.core.logging import get_logger
 from app.core.settings import get_settings
 from app.documents.accept import quota
@@ -114,7 +114,7 @@ async def _page(job: Crawl, rules: Rules, page: CrawlPage, progress: Progress) -
         links = await look(found)
         if links.noindex:
             raise Rejected("the page asks not to be indexed", code="noindex")
-    except (Unavailable, Later) as error:
+    except (Unavailable, Snooze) as error:
         await in_transaction(frontier.leave, claim, page.id, error, state="found")
         return
     except (Rejected, InvalidInput) as error:
@@ -127,7 +127,7 @@ async def _page(job: Crawl, rules: Rules, page: CrawlPage, progress: Progress) -
         await in_transaction(_taken, claim, job, page, found, wanted)
     except LimitReached as error:  # no fault of the page's, nor of the crawl's
         await in_transaction(frontier.untried, claim, page.id)
-        raise Later(error.retry_after_s, error.message, code=error.code) from error
+        raise Snooze(error.retry_after_s, error.message, code=error.code) from error
     except (Conflict, InvalidInput, NotFound) as error:
         await in_transaction(frontier.leave, claim, page.id, error, state="failed")
 
@@ -146,7 +146,7 @@ async def _patiently(page: CrawlPage) -> Page:
         await asyncio.sleep(delays[min(page.tries - 2, len(delays) - 1)])
     try:
         return await visit(page.url)
-    except Later as error:
+    except Snooze as error:
         if error.retry_after_s > LONGEST_PAUSE_S:
             raise
         await asyncio.sleep(error.retry_after_s)

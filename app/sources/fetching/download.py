@@ -9,7 +9,7 @@ from email.utils import parsedate_to_datetime
 from urllib.parse import SplitResult, urljoin, urlsplit
 
 from app.core import clock
-from app.core.errors import InvalidInput, Rejected, Unavailable
+from app.core.errors import InvalidInput, Rejected, TooManyRedirects, Unavailable
 from app.core.http import AsyncClient, HTTPError, InvalidURL, Response
 from app.core.settings import get_settings
 from app.sources.fetching import connections
@@ -108,7 +108,7 @@ async def download(
         raise InvalidInput(f"url: {error}") from error
     except HTTPError as error:
         raise Unavailable(f"{url} cannot be fetched: {str(error) or type(error).__name__}") from error
-    raise Rejected(f"more than {MOST_REDIRECTS} redirects, the last to {url}", code="too_many_redirects")
+    raise TooManyRedirects(f"more than {MOST_REDIRECTS} redirects, the last to {url}")
 
 
 @dataclass(frozen=True, slots=True)

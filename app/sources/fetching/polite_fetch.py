@@ -22,7 +22,7 @@ async def visit(url: str, *, seen: Seen | None) -> Page | NotModified: ...
 async def visit(url: str, *, seen: Seen | None = None) -> Page | NotModified:
     """fetch() with manners.
 
-    Raises as fetch() does, Rejected (code `robots`) for what is forbidden, Later where the host's turn is far off. A
+    Raises as fetch() does, Rejected (code `robots`) for what is forbidden, Snooze where the host's turn is far off. A
     host that asks for patience (429, 503 with Retry-After) is left alone for so long by all workers.
     """
     async with Guest() as guest:
@@ -53,7 +53,7 @@ class Guest:
         return self._turn.host if self._turn else None
 
     async def come(self, url: str) -> None:
-        """Wait for the turn at the URL's host, unless it is ours already. Raises Rejected, Later, Unavailable."""
+        """Wait for the turn at the URL's host, unless it is ours already. Raises Rejected, Snooze, Unavailable."""
         host, on_the_way = politeness.host_of(url), self._turn is not None
         if self._turn is None or self._turn.host != host:
             await self._leave()

@@ -21,7 +21,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from app.core import clock, redis
-from app.core.errors import ConfigError, Later, Unavailable
+from app.core.errors import ConfigError, Snooze, Unavailable
 from app.core.ids import uuid7
 from app.core.logging import get_logger
 from app.core.settings import get_settings
@@ -67,7 +67,7 @@ class Turn:
 async def turn(
     host: str, *, asked_gap_s: float | None = None, longest_wait_s: float = LONGEST_WAIT_S
 ) -> AsyncIterator[Turn]:
-    """Our turn at the host, waited for. Raises Later where that would take longer than longest_wait_s."""
+    """Our turn at the host, waited for. Raises Snooze where that would take longer than longest_wait_s."""
     mine, token = Turn(host, gap_s(asked_gap_s)), uuid7()
     try:
         await _wait(mine, token, longest_wait_s)
@@ -100,8 +100,8 @@ async def _wait(mine: Turn, token: str, longest_wait_s: float) -> None:
         wait_s = min(wait_s, LOOK_S)
 
 
-def _later(host: str, wait_s: float) -> Later:
-    return Later(wait_s * (1 + random.uniform(0, SPREAD)), f"it is not our turn at {host} yet", code="host_busy")
+def _later(host: str, wait_s: float) -> Snooze:
+    return Snooze(wait_s * (1 + random.uniform(0, SPREAD)), f"it is not our turn at {host} yet", code="host_busy")
 
 
 async def _say(host: str, verb: str, token: str, *seconds: float) -> float:

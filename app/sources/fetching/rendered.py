@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from app.clients.browser import chromium, render
-from app.core.errors import LaneCrashed, LaneOutOfMemory, OutsideError, TimeLimitExceeded
+from app.core.errors import OutsideError, SandboxCrashed, SandboxOutOfMemory, TimeLimitExceeded
 from app.core.logging import get_logger
 from app.core.settings import get_settings
 from app.sources.fetching.links import look
@@ -40,6 +40,6 @@ async def _is_empty(page: Page) -> bool:
         return False
     try:
         seen = await look(page)
-    except (LaneCrashed, LaneOutOfMemory, TimeLimitExceeded):
+    except (SandboxCrashed, SandboxOutOfMemory, TimeLimitExceeded):
         return False  # what takes down a lane is no page for a browser either
     return seen.scripts > 0 and seen.characters < FEWEST_CHARACTERS

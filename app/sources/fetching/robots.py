@@ -12,7 +12,7 @@ from urllib.parse import urljoin, urlsplit
 from protego import Protego
 
 from app.core import clock, redis
-from app.core.errors import ConfigError, Rejected, Unavailable
+from app.core.errors import ConfigError, Rejected, TooManyRedirects, Unavailable
 from app.core.logging import get_logger
 from app.core.settings import get_settings
 from app.sources.fetching.download import PORTS, download, target
@@ -112,10 +112,8 @@ async def _asked(origin: str) -> str:
     asked = origin.removesuffix(f":{PORTS[urlsplit(origin).scheme]}")
     try:
         found = await download(f"{asked}/robots.txt", accept="text/plain,*/*;q=0.1", most_bytes=MOST_BYTES, cut=True)
-    except Rejected as error:
-        if error.code == "too_many_redirects":
-            return ""
-        raise
+    except TooManyRedirects:
+        return ""
     if found.status_code == 429 or found.status_code >= 500:
         found.check_status()
     return found.body.decode("utf-8", "replace") if 200 <= found.status_code < 300 else ""

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import urljoin
 
-from app.core.errors import InvalidInput, LaneCrashed, LaneOutOfMemory, Rejected, TimeLimitExceeded
+from app.core.errors import InvalidInput, Rejected, SandboxCrashed, SandboxOutOfMemory, TimeLimitExceeded
 from app.core.logging import get_logger
 from app.jobs.sandbox import call
 from app.sources.fetching import robots
@@ -25,7 +25,7 @@ MOST_FILES = 20
 DEEPEST = 2
 READ_LIMIT_S = 60.0
 READ = "app.sources.fetching.sitemap_parser:read_sitemap"  # by name: its libraries are loaded in the lanes alone
-_UNREADABLE = (InvalidInput, Rejected, LaneCrashed, LaneOutOfMemory, TimeLimitExceeded)
+_UNREADABLE = (InvalidInput, Rejected, SandboxCrashed, SandboxOutOfMemory, TimeLimitExceeded)
 _ACCEPT = "application/xml,text/xml,text/plain;q=0.9,*/*;q=0.1"
 
 log = get_logger(__name__)
@@ -39,7 +39,7 @@ class Entry(NamedTuple):
 async def entries(url: str, *, most: int = MOST_PAGES) -> AsyncIterator[Entry]:
     """The pages of the URL's host that its sitemaps name, each once; none where it has no sitemap.
 
-    A file that cannot be read is passed over. Raises Unavailable and Later as visit() does.
+    A file that cannot be read is passed over. Raises Unavailable and Snooze as visit() does.
     """
     named = await _sitemaps_of(url)
     waiting = deque((there, 0) for there in named)

@@ -16,10 +16,10 @@ from app.core import clock
 from app.core.db import in_transaction, read
 from app.core.errors import (
     InvalidInput,
-    LaneCrashed,
-    LaneOutOfMemory,
-    Later,
     OutsideError,
+    SandboxCrashed,
+    SandboxOutOfMemory,
+    Snooze,
     TimeLimitExceeded,
     Unavailable,
 )
@@ -35,7 +35,7 @@ Handling = Literal["saveAndReturn", "saveOnly", "returnOnly"]
 # Which of a document's formats is its text, the first that is there.
 _TEXTS = ("html", "rawHtml", "markdown", "summary")
 _DATA_URI = re.compile(r"data:(image/[a-z+.-]{1,40});base64,(.*)", re.DOTALL)
-_TRIPPED = (LaneCrashed, LaneOutOfMemory, TimeLimitExceeded)
+_TRIPPED = (SandboxCrashed, SandboxOutOfMemory, TimeLimitExceeded)
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +137,7 @@ async def _by_ourselves(wish: Wish) -> ScrapedPage:
                 _, cleaned = await extract_html(page.text, page.url) if wish.clean else (None, None)
     except TimeoutError as error:
         raise TimedOut(f"{wish.url} took longer than {wish.timeout_ms} ms", code="scrape_timeout") from error
-    except Later as error:
+    except Snooze as error:
         raise Unavailable(error.message, code=error.code, retry_after_s=error.retry_after_s) from error
     except (OutsideError, InvalidInput) as error:
         raise PageRejected(error.message, code=error.code) from error

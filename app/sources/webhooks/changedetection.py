@@ -8,7 +8,7 @@ import re
 
 from sqlalchemy.orm import Session
 
-from app.core.errors import NotAllowed
+from app.core.errors import Unauthenticated
 from app.core.settings import get_settings
 from app.sources.changes import changes
 from app.sources.jobs import Rescrape
@@ -26,7 +26,7 @@ def token() -> str:
     """
     secret = get_settings().webhook_secret.get_secret_value()
     if not secret:
-        raise NotAllowed("webhooks are not set up here: MILLRACE_WEBHOOK_SECRET", code="unauthenticated")
+        raise Unauthenticated("webhooks are not set up here: MILLRACE_WEBHOOK_SECRET")
     return hmac.new(secret.encode(), b"changedetection", hashlib.sha256).hexdigest()
 
 
@@ -39,16 +39,16 @@ def verify(body: bytes, *, signature: str | None, authorization: str | None, pat
         secret = get_settings().webhook_secret.get_secret_value()
         made = hmac.new(secret.encode(), body, hashlib.sha256).hexdigest()
         if match is None or not hmac.compare_digest(made, match[1].lower()):
-            raise NotAllowed("Invalid signature", code="unauthenticated")
+            raise Unauthenticated("Invalid signature")
         return
     given = path_token
     if given is None and authorization is not None:
         bearer = _BEARER.fullmatch(authorization.strip())
         given = bearer[1] if bearer else authorization.strip()
     if given is None:
-        raise NotAllowed("Missing X-Signature header or token", code="unauthenticated")
+        raise Unauthenticated("Missing X-Signature header or token")
     if not hmac.compare_digest(wanted.encode(), given.encode("utf-8", "replace")):
-        raise NotAllowed("Invalid token", code="unauthenticated")
+        raise Unauthenticated("Invalid token")
 
 
 class ChangeDetection:

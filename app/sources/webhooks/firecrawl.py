@@ -10,7 +10,7 @@ from typing import Any
 from sqlalchemy.orm import Session
 
 from app.core import clock
-from app.core.errors import AppError, InvalidInput, NotAllowed
+from app.core.errors import AppError, InvalidInput, Unauthenticated
 from app.core.settings import get_settings
 from app.documents.accept import quota
 from app.documents.accept.accept import Accepted, accept
@@ -34,15 +34,15 @@ def verify(body: bytes, signature: str | None) -> None:
     """That the secret's holder signed these bytes. Raises NotAllowed, or Malformed for a header of another shape."""
     secret = get_settings().webhook_secret.get_secret_value()
     if not secret:
-        raise NotAllowed("webhooks are not set up here: MILLRACE_WEBHOOK_SECRET", code="unauthenticated")
+        raise Unauthenticated("webhooks are not set up here: MILLRACE_WEBHOOK_SECRET")
     if not signature:
-        raise NotAllowed("Missing X-Firecrawl-Signature header", code="unauthenticated")
+        raise Unauthenticated("Missing X-Firecrawl-Signature header")
     match = _SIGNATURE.fullmatch(signature.strip())
     if match is None:
         raise Malformed("X-Firecrawl-Signature must be sha256= and 64 hexadecimal digits")
     wanted = hmac.new(secret.encode(), body, hashlib.sha256).hexdigest()
     if not hmac.compare_digest(wanted, match[1].lower()):
-        raise NotAllowed("Invalid webhook signature", code="unauthenticated")
+        raise Unauthenticated("Invalid webhook signature")
 
 
 class Firecrawl:

@@ -71,7 +71,7 @@ def test_each_end_a_job_can_come_to(plant: Plant) -> None:
     assert (rows["exit"].error_type, rows["itself"].error_message) == ("SystemExit", "the job cancelled itself")
     assert [attempt.outcome for attempt in attempts["second"]] == ["retrying", "succeeded"]
     assert rows["slow"].error_type == "TimeLimitExceeded"
-    assert rows["crash"].error_type == "LaneCrashed"
+    assert rows["crash"].error_type == "SandboxCrashed"
     assert {row.crashes for row in rows.values()} == {0}
 
 

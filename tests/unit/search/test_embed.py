@@ -16,7 +16,7 @@ OFFLINE = """
 import socket
 def refuse(*_, **__): raise AssertionError("the network was asked")
 socket.socket.connect = socket.getaddrinfo = refuse
-from app.search.embed import WordLlamaEmbedder
+from app.search.embedders import WordLlamaEmbedder
 import logging
 model = WordLlamaEmbedder()
 assert model.encode(["water"]).shape == (1, 256)

@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from app.core.db import in_transaction, read
-from app.core.errors import Later, NotFound, Unavailable
+from app.core.errors import NotFound, Snooze, Unavailable
 from app.core.logging import get_logger
 from app.jobs.ledger import claims
 from app.jobs.worker.progress import Progress
@@ -36,16 +36,16 @@ log = get_logger(__name__)
 async def follow(model: Model, progress: Progress) -> dict[str, Any]:
     """{documents, built, change}: how many were written, whether all anew, and what the index has read now.
 
-    Raises Later while Qdrant does not answer: the job waits, uncounted, and finishes when it is back.
+    Raises Snooze while Qdrant does not answer: the job waits, uncounted, and finishes when it is back.
     """
     try:
         return await _follow(model, progress)
     except Unavailable as error:
         log.warning("index_waits", reason=error.message)
-        raise Later(error.retry_after_s or WAIT_S, error.message, code=error.code) from error
+        raise Snooze(error.retry_after_s or WAIT_S, error.message, code=error.code) from error
     except NotFound as error:  # somebody deleted the collection meanwhile: the next look finds what to do
         log.warning("index_gone", reason=error.message)
-        raise Later(WAIT_S, error.message, code=error.code) from error
+        raise Snooze(WAIT_S, error.message, code=error.code) from error
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 
 from app.core import clock
 from app.core.db import database
-from app.core.errors import InvalidInput, Later
+from app.core.errors import InvalidInput, Snooze
 from app.core.ids import uuid7
 from app.jobs.admission import limits as gates
 from app.jobs.admission.limits import Gate, Scope
@@ -241,7 +241,7 @@ def test_a_job_that_asks_for_later_is_run_later_and_not_counted(desk: Desk) -> N
         relay.tick()
         (run,) = desk.take()
         desk.begin(run)
-        desk.end(run, Later(0.01, "not yet"))
+        desk.end(run, Snooze(0.01, "not yet"))
         row = desk.until(job_id, "retrying")
         assert (row.tries, row.error_type) == (0, None)
         wait_until(lambda: clock.now() > desk.ledger.row(job_id).due_at, what="the job to be due")
@@ -253,5 +253,5 @@ def test_a_cancel_wins_over_later(desk: Desk) -> None:
     (run,) = desk.take()
     desk.begin(run)
     database().transaction(commands.cancel, "default", run.claim.id)
-    desk.end(run, Later(60))
+    desk.end(run, Snooze(60))
     desk.until(run.claim.id, "cancelled")

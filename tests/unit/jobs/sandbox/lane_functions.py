@@ -15,7 +15,7 @@ import threading
 from pathlib import Path
 from typing import Any
 
-from app.core.errors import AppError, InvalidInput, Later, LimitReached, Rejected, Unavailable
+from app.core.errors import AppError, InvalidInput, LimitReached, Rejected, Unavailable
 from app.jobs.sandbox.child_progress import LaneProgress
 from tests.support.waiting import wait_until
 
@@ -36,7 +36,7 @@ ERRORS: dict[str, BaseException] = {
     "invalid": InvalidInput("no such page: 7", code="page", errors=[{"field": "page"}]),
     "malformed": Malformed("not a PDF"),
     "limit": LimitReached("too fast", 12.5),
-    "later": Later(12.5, "not yet"),
+    "later": Snooze(12.5, "not yet"),
     "unavailable": Unavailable("down", retry_after_s=3),
     "unavailable-plain": Unavailable("down"),
     "rejected": Rejected("no"),

@@ -13,10 +13,10 @@ from app.core.errors import (
     AppError,
     Cancelled,
     InvalidInput,
-    LaneCrashed,
-    Later,
     LimitReached,
     Rejected,
+    SandboxCrashed,
+    Snooze,
     Unavailable,
 )
 from app.core.logging import bind, unbind
@@ -127,7 +127,7 @@ def test_error_of_the_listener_ends_the_call() -> None:
         ("invalid", InvalidInput),
         ("malformed", InvalidInput),
         ("limit", LimitReached),
-        ("later", Later),
+        ("later", Snooze),
         ("unavailable", Unavailable),
         ("unavailable-plain", Unavailable),
         ("rejected", Rejected),
@@ -187,7 +187,7 @@ def test_unknown_function() -> None:
 )
 def test_crash_and_garbage(name: str, arguments: dict[str, Any], words: str) -> None:
     """A lane that dies or lies is one clear error, and the next call finds a good lane."""
-    with pytest.raises(LaneCrashed, match=words):
+    with pytest.raises(SandboxCrashed, match=words):
         call(name, **arguments)
     assert call("add", left=1, right=1) == 2
 

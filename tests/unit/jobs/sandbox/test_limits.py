@@ -15,8 +15,8 @@ import pytest
 from app.core.errors import (
     Cancelled,
     Interrupted,
-    LaneCrashed,
-    LaneOutOfMemory,
+    SandboxCrashed,
+    SandboxOutOfMemory,
     TimeLimitExceeded,
 )
 from app.jobs.sandbox import call as lanes
@@ -29,7 +29,7 @@ from tests.unit.jobs.sandbox.rig import all_dead, call, is_alive, make, on_linux
 def test_memory_limit() -> None:
     """It counts what the call takes, and only kills the call."""
     assert call("allocate", mib=100, memory_mb=200) == 100 * lane_functions.MIB
-    with pytest.raises(LaneOutOfMemory, match="limit of 200 MiB"):
+    with pytest.raises(SandboxOutOfMemory, match="limit of 200 MiB"):
         call("allocate", mib=300, memory_mb=200)
     assert call("allocate", mib=300, memory_mb=400) == 300 * lane_functions.MIB
 
@@ -87,7 +87,7 @@ def test_death_of_a_lane_takes_all_it_started(tmp_path: Path, threads: ThreadPoo
     future = threads.submit(call, "sit", note=str(tmp_path / "note"))
     pids = pids_in(tmp_path / "note")
     os.kill(pids[0], signal.SIGSEGV)
-    with pytest.raises(LaneCrashed, match="SIGSEGV"):
+    with pytest.raises(SandboxCrashed, match="SIGSEGV"):
         future.result(timeout=5)
     all_dead(pids)
 

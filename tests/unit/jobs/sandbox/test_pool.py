@@ -17,7 +17,7 @@ import pytest
 
 from app.core.errors import (
     InvalidInput,
-    LaneCrashed,
+    SandboxCrashed,
 )
 from app.jobs.sandbox import call as lanes
 from app.jobs.sandbox.child import MAX_CALLS
@@ -32,7 +32,7 @@ def test_two_calls_run_at_once(tmp_path: Path, threads: ThreadPoolExecutor) -> N
     one, other = str(tmp_path / "one"), str(tmp_path / "other")
     first = threads.submit(call, "meet", mine=one, other=other)
     wait_until((tmp_path / "one").exists, what="the first call")
-    with pytest.raises(LaneCrashed):
+    with pytest.raises(SandboxCrashed):
         call("segfault")
     assert call("meet", mine=other, other=one) is True
     assert first.result(timeout=5) is True
@@ -85,7 +85,7 @@ def test_fork_server_is_replaced(tmp_path: Path, one_lane: None, threads: Thread
     server = lanes.server_pid()
     assert server is not None
     os.kill(server, signal.SIGKILL)
-    with pytest.raises(LaneCrashed, match="fork server has ended"):
+    with pytest.raises(SandboxCrashed, match="fork server has ended"):
         future.result(timeout=10)
     assert call("add", left=1, right=1) == 2
     assert lanes.server_pid() != server
@@ -138,7 +138,7 @@ def test_no_descriptors_but_its_own() -> None:
 _HOST = """
 import threading
 from app.core.logging import bind, unbind
-from app.jobs import lanes
+from app.jobs.sandbox import call as lanes
 lanes.start_pool(3)
 lanes.LaneCall("tests.unit.jobs.sandbox.lane_functions:sit", {"note": %r}, time_limit_s=None, memory_mb=None).run()
 """
@@ -147,7 +147,7 @@ _FORKING_HOST = """
 import os, sys, threading
 from concurrent.futures import ThreadPoolExecutor
 from app.core.logging import bind, unbind
-from app.jobs import lanes
+from app.jobs.sandbox import call as lanes
 
 def call(_):
     return lanes.LaneCall("os:getppid", {}, time_limit_s=20, memory_mb=None).run()

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from app.core.errors import Later
+from app.core.errors import Snooze
 from app.core.ids import uuid7
 from app.jobs.definition import Rate
 from app.jobs.worker import call_rates
@@ -40,7 +40,7 @@ def test_a_burst_may_come_at_once(key: str) -> None:
 def test_who_would_wait_too_long_is_sent_away_and_takes_no_place(key: str) -> None:
     call_rates.reserve(key, Rate(1, per_s=3600))
     for _ in range(3):
-        with pytest.raises(Later) as sent:
+        with pytest.raises(Snooze) as sent:
             call_rates.reserve(key, Rate(1, per_s=3600))
         assert 3000 < sent.value.retry_after_s <= 3600 * (1 + call_rates.SPREAD)
     assert 3000 < call_rates.reserve(key, Rate(1, per_s=3600), 4000) <= 3600

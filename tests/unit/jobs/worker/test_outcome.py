@@ -14,13 +14,13 @@ from app.core.errors import (
     Conflict,
     Interrupted,
     InvalidInput,
-    LaneCrashed,
-    LaneOutOfMemory,
-    Later,
     LimitReached,
     NotAllowed,
     NotFound,
     Rejected,
+    SandboxCrashed,
+    SandboxOutOfMemory,
+    Snooze,
     Stale,
     TimeLimitExceeded,
     Unavailable,
@@ -80,11 +80,11 @@ TABLE: list[tuple[BaseException, str | None, int, bool]] = [
     (Conflict("x"), "failed", 1, False),
     (NotAllowed("x"), "failed", 1, False),
     (Rejected("x"), "failed", 1, False),
-    (LaneOutOfMemory("x"), "failed", 1, False),
+    (SandboxOutOfMemory("x"), "failed", 1, False),
     (LimitReached("x", 7), "retrying", 1, False),
     (Unavailable("x"), "retrying", 1, False),
     (TimeLimitExceeded("x"), "retrying", 1, False),
-    (LaneCrashed("x"), "retrying", 1, False),
+    (SandboxCrashed("x"), "retrying", 1, False),
     (AppError("x"), "retrying", 1, True),
     (ZeroDivisionError("x"), "retrying", 1, True),
     (SystemExit(1), "retrying", 1, True),
@@ -107,7 +107,7 @@ def test_every_class_of_error_has_its_place(
 
 def test_a_job_that_asks_to_run_later_has_not_tried(settings_env: SettingsEnv) -> None:
     """Not even as its last try, and nothing stands on record as an error."""
-    verdict = judge(claim_of(tries=3), raised(Later(90.0, "the file is not there yet")))
+    verdict = judge(claim_of(tries=3), raised(Snooze(90.0, "the file is not there yet")))
     assert (verdict.state, verdict.outcome, verdict.tries, verdict.delay_s) == ("retrying", "snoozed", 3, 90.0)
     assert (verdict.error_type, verdict.traceback) == (None, None)
 
@@ -117,7 +117,7 @@ def test_success_clears_all(settings_env: SettingsEnv) -> None:
     assert (verdict.state, verdict.tries, verdict.error_type, verdict.delay_s) == ("succeeded", 2, None, None)
 
 
-@pytest.mark.parametrize("error", [Unavailable("x"), ZeroDivisionError("x"), LimitReached("x", 1), LaneCrashed("x")])
+@pytest.mark.parametrize("error", [Unavailable("x"), ZeroDivisionError("x"), LimitReached("x", 1), SandboxCrashed("x")])
 def test_the_last_try_fails(settings_env: SettingsEnv, error: Exception) -> None:
     verdict = judge(claim_of(tries=3), error)
     assert (verdict.state, verdict.outcome, verdict.tries, verdict.delay_s) == ("failed", "failed", 4, None)

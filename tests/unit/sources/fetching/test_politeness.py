@@ -12,7 +12,7 @@ import pytest
 import redis as redis_py
 
 from app.core import clock
-from app.core.errors import Later
+from app.core.errors import Snooze
 from app.core.settings import get_settings
 from app.sources.fetching.politeness import FURTHEST_S, SPREAD, gap_s, host_of, pause, turn
 from tests.support.databases import SettingsEnv
@@ -67,10 +67,10 @@ def test_hosts_do_not_wait_for_each_other(line: str) -> None:
 def test_who_would_wait_long_comes_again_later(line: str) -> None:
     """Its place in the worker is free for others meanwhile."""
 
-    async def second() -> Later:
+    async def second() -> Snooze:
         async with turn(line) as mine:
             mine.gap_s = 25.0
-        with pytest.raises(Later) as later:
+        with pytest.raises(Snooze) as later:
             async with turn(line):
                 pass
         return later.value
@@ -92,7 +92,7 @@ def test_many_who_are_sent_away_come_again_one_by_one(line: str) -> None:
 
 
 async def _sent_away(host: str, gap: float | None = None) -> float:
-    with pytest.raises(Later) as later:
+    with pytest.raises(Snooze) as later:
         async with turn(host, asked_gap_s=gap):
             pass
     return later.value.retry_after_s

@@ -12,7 +12,7 @@ import pytest
 
 from app.core import clock, http
 from app.core.db import database
-from app.core.errors import Cancelled, Later, Rejected, Stale, Unavailable
+from app.core.errors import Cancelled, Rejected, Snooze, Stale, Unavailable
 from app.jobs.ledger import claims, timers
 from app.jobs.worker.progress import Progress, Teller
 from app.search.engine import engine
@@ -135,7 +135,7 @@ def test_a_server_that_is_away_is_waited_for(own: Desk, qdrant_server: QdrantSer
     with pytest.raises(Unavailable, match="cannot be reached"):
         own.find("mill")
     own.work(own.give("the heron", external_id="2").job.id)
-    with pytest.raises(Later, match="cannot be reached"):
+    with pytest.raises(Snooze, match="cannot be reached"):
         own.follow()
     own.db.transaction(claims.free, own.worker_id, "the test lets go of it")
     qdrant_server.start()
@@ -259,7 +259,7 @@ def test_a_cluster_with_one_node_gone(tmp_path: Path, sqlite_url: str, settings_
         def written() -> bool:
             try:
                 desk.put("the heron", external_id="h")
-            except Later:
+            except Snooze:
                 desk.db.transaction(claims.free, desk.worker_id, "it waits")
                 return False
             return True
