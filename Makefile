@@ -8,6 +8,7 @@ JOBS ?= $(shell echo $$(( $$(getconf _NPROCESSORS_ONLN) + 1 )))
 ROUNDS ?= 500
 BASE ?= debian:bookworm-slim
 IMAGE ?= millrace:dev
+VERSION = $(shell sed -n 's/^__version__ = "\(.*\)"/\1/p' app/__init__.py)
 
 help: ## List these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  \033[1m%-15s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -58,7 +59,7 @@ migration: ## Write a migration from the models: make migration M="add a column"
 	@scripts/migration.sh "$(M)"
 
 image: ## Build the container image: make image BASE=debian:bookworm-slim
-	@docker build --build-arg BASE=$(BASE) -t $(IMAGE) .
+	@docker build --build-arg BASE=$(BASE) --build-arg VERSION=$(VERSION) -t $(IMAGE) .
 
 smoke: ## Build the image, run it as one container and as many, and hurt both; skipped without an engine
 	@scripts/setup.sh dev

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import importlib.metadata
+import re
 import subprocess
 import sys
 from pathlib import Path
 
+from app import __version__
 from app.cli.commands.config import described
 from app.core.settings import PREFIX, Settings, get_settings
 from tests.support.databases import SettingsEnv
@@ -76,3 +79,13 @@ def test_no_secret_is_shown(settings_env: SettingsEnv) -> None:
     rows = described(get_settings())
     assert "hidden" not in str(rows)
     assert {row["name"] for row in rows} == {f"{PREFIX}{name.upper()}" for name in Settings.model_fields}
+
+
+def test_the_version_is_written_in_one_place() -> None:
+    """Releases change one line; the wheel, the API, workers' rows and the image's label take it from there."""
+    version = re.compile(rf"(?<![\d.]){re.escape(__version__)}(?![\d.])")
+    places = [REPOSITORY / name for name in ("pyproject.toml", "Dockerfile", "Makefile", "supervisord.conf")]
+    for folder in ("app", "actors", "scripts", "deploy"):
+        places += [path for path in (REPOSITORY / folder).rglob("*") if path.suffix in (".py", ".sh", ".yaml")]
+    assert [path.name for path in places if version.search(path.read_text())] == ["__init__.py"]
+    assert importlib.metadata.version("millrace") == __version__

@@ -13,13 +13,13 @@ from pathlib import Path
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
+from app import __version__
 from app.core import clock, sql
 from app.jobs.ledger import claims
 from app.jobs.ledger.claims import Moved
 from app.jobs.models import JobRow, WorkerRow
 
 ALIVE = ("running", "paused", "draining")
-VERSION = "0.1.0"
 
 
 @lru_cache(maxsize=1)
@@ -90,7 +90,7 @@ def register(
             threads=threads,
             health_url=health_url,
             state="paused" if paused else "running",
-            version=VERSION,
+            version=__version__,
             started_at=clock.now(),
             beat_at=clock.now(),
         )
