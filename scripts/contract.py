@@ -118,11 +118,17 @@ def api(document: dict[str, Any], routes: Iterable[Any]) -> tuple[Group, Group]:
             _operation(name, operation, schemas, facts)
             for word in ("operationId", "summary", "description", "tags"):
                 texts[f"{name} {word}"] = operation.get(word)
+    facts |= {f"served {name}": True for name in served(routes)}
+    return facts, texts
+
+
+def served(routes: Iterable[Any], prefix: str = "") -> Iterator[str]:
+    """Every path that is served with its methods, those that the OpenAPI document leaves out included."""
     for route in routes:
         if hasattr(route, "path"):
-            methods = ",".join(sorted(getattr(route, "methods", None) or ["WEBSOCKET"]))
-            facts[f"served {route.path} {methods}"] = True
-    return facts, texts
+            yield f"{prefix}{route.path} {','.join(sorted(getattr(route, 'methods', None) or ['WEBSOCKET']))}"
+        elif hasattr(route, "original_router"):
+            yield from served(route.original_router.routes, prefix + getattr(route.include_context, "prefix", ""))
 
 
 def _operation(name: str, operation: dict[str, Any], schemas: dict[str, Any], facts: Group) -> None:
