@@ -43,11 +43,11 @@ check: ## ruff, mypy strict, import-linter, sizes, prose
 	@$(BIN)/python scripts/check_sizes.py
 	@$(BIN)/python scripts/check_prose.py
 
-fix: ## Format, and mend what can be mended by itself
+fix: ## Format, repair what ruff can, and write the reference pages
 	@scripts/setup.sh dev
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
-	@$(BIN)/python scripts/settings_page.py
+	@$(BIN)/python scripts/reference_pages.py
 
 migrate: ## Bring the database of the settings to the newest schema
 	@scripts/setup.sh run

@@ -20,6 +20,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +50,7 @@ PROMISED = (
 _TEXTS = ("title", "description", "example", "examples")
 
 
+@lru_cache(maxsize=1)
 def import_all() -> tuple[list[Any], Group]:
     """Every module of the program, and the faults of those that cannot be imported."""
     imported, faults = [], {}
