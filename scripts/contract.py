@@ -56,13 +56,13 @@ def import_all() -> tuple[list[Any], Group]:
     imported, faults = [], {}
     for package in code_scan.PACKAGES:
         top = importlib.import_module(package)
-        for found in pkgutil.walk_packages(top.__path__, f"{package}."):
-            if PROGRAMS.search(found.name):
+        for module in pkgutil.walk_packages(top.__path__, f"{package}."):
+            if PROGRAMS.search(module.name):
                 continue
             try:
-                imported.append(importlib.import_module(found.name))
+                imported.append(importlib.import_module(module.name))
             except Exception as error:  # noqa: BLE001  the print goes on and shows it
-                faults[found.name] = f"{type(error).__name__}: {error}"
+                faults[module.name] = f"{type(error).__name__}: {error}"
     return imported, faults
 
 
@@ -208,7 +208,7 @@ def kinds(imported: list[Any]) -> tuple[Group, Group]:
 
 
 def schedules(imported: list[Any]) -> Group:
-    """Schedules that the program has by itself."""
+    """Schedules that are part of the program."""
     facts: Group = {}
     for table in instances(imported, dict):
         for value in table.values():
@@ -253,7 +253,7 @@ def error_codes(root: Path) -> Group:
         kind = classes.get(use.raised_as)
         status = use.status or (status_of(kind, use.code, statuses) if kind else None)
         facts.setdefault(use.code, set()).add(str(status) if status else "of a job")
-    return {code: sorted(found) for code, found in facts.items()}
+    return {code: sorted(statuses) for code, statuses in facts.items()}
 
 
 def status_table() -> dict[type, int]:
@@ -299,7 +299,7 @@ def migrations(root: Path) -> Group:
 
 
 def promised(root: Path) -> Group:
-    """Names that users import, with their signatures; those of docs/own-kinds.md beside those it always had."""
+    """Names that users import, with their signatures; those of PROMISED and those of docs/own-kinds.md."""
     names = set(PROMISED)
     page = (root / "docs" / "own-kinds.md").read_text()
     for module, imported in re.findall(r"^from ((?:app|actors)[\w.]*) import ([\w, ]+)$", page, re.MULTILINE):

@@ -133,11 +133,11 @@ def error_statuses() -> dict[str, set[str]]:
 
 def error_codes() -> str:
     statuses = error_statuses()
-    computed = [(re.compile(name.replace("*", r"\w+")), found) for name, found in statuses.items() if "*" in name]
+    computed = [(re.compile(name.replace("*", r"\w+")), answers) for name, answers in statuses.items() if "*" in name]
     rows = []
     for name, (meaning, fix) in sorted(catalogue("error_codes")["codes"].items()):
-        found = statuses.get(name) or {status for form, more in computed if form.fullmatch(name) for status in more}
-        rows.append((code(name), ", ".join(sorted(found)) or "job", meaning, fix))
+        answers = statuses.get(name) or {status for form, more in computed if form.fullmatch(name) for status in more}
+        rows.append((code(name), ", ".join(sorted(answers)) or "job", meaning, fix))
     return f"""\
 # Error codes
 
@@ -185,9 +185,9 @@ def _component(module: str) -> str:
 def kinds() -> str:
     definition = importlib.import_module("app.jobs.definition")
     contract.import_all()
-    found = [definition.definition(name) for name in definition.kinds()]
-    found = [kind for kind in found if kind.__module__.partition(".")[0] in code_scan.PACKAGES]
-    rows = [(code(kind.kind), kind.queue, _starter(kind), _tries(kind), f"{kind.time_limit_s:g} s") for kind in found]
+    known = [definition.definition(name) for name in definition.kinds()]
+    known = [kind for kind in known if kind.__module__.partition(".")[0] in code_scan.PACKAGES]
+    rows = [(code(kind.kind), kind.queue, _starter(kind), _tries(kind), f"{kind.time_limit_s:g} s") for kind in known]
     return f"""\
 # Kinds of job
 
@@ -201,7 +201,7 @@ API key starts this kind directly.
 {_MADE}
 
 {table(("kind", "queue", "started by", "tries", "time limit"), rows)}
-{"".join(_kind(kind) for kind in found).rstrip()}
+{"".join(_kind(kind) for kind in known).rstrip()}
 """
 
 

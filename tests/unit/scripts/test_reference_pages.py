@@ -44,8 +44,8 @@ def test_every_metric_names_the_processes_that_set_it() -> None:
 def test_a_log_call_is_found_by_its_event(tmp_path: Path) -> None:
     (tmp_path / "app").mkdir()
     (tmp_path / "app" / "x.py").write_text('log.info("started" if a else "stopped", n=1)\nother.info("no")\n')
-    found = [(call.event, call.level, call.module) for call in code_scan.log_calls(tmp_path)]
-    assert found == [("started", "info", "app.x"), ("stopped", "info", "app.x")]
+    calls = [(call.event, call.level, call.module) for call in code_scan.log_calls(tmp_path)]
+    assert calls == [("started", "info", "app.x"), ("stopped", "info", "app.x")]
 
 
 @pytest.mark.parametrize(
