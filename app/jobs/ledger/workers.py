@@ -15,6 +15,7 @@ from typing import Any, Literal
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
+from app import __version__
 from app.core import clock, redis, sql
 from app.core.db import after_commit
 from app.core.errors import ConfigError, Conflict, NotFound, Unavailable
@@ -28,7 +29,6 @@ from app.jobs.models import JobRow, WorkerRow
 from app.jobs.transition import Moved
 
 ALIVE = ("running", "paused", "draining")
-VERSION = "0.1.0"
 
 Order = Literal["pause", "resume", "drain"]
 STATES = ("running", "paused", "draining", "stopped", "dead")
@@ -74,7 +74,7 @@ def register(
             threads=threads,
             health_url=health_url,
             state="paused" if paused else "running",
-            version=VERSION,
+            version=__version__,
             started_at=clock.now(),
             beat_at=clock.now(),
         )
