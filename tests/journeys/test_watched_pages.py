@@ -11,9 +11,9 @@ from app.jobs.states import ENDED
 from app.sources.jobs import ReconcileChanges
 from tests.journeys.conftest import Ledger
 from tests.support.changedetection import ChangeDetectionServer
+from tests.support.changes import page
 from tests.support.stack import Stack
 from tests.support.waiting import wait_until
-from tests.unit.api.routes.web.test_changes import page
 from tests.unit.sources.conftest import Site, site
 
 __all__ = ["site"]

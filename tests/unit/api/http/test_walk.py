@@ -18,9 +18,9 @@ from app.core.db import database
 from app.jobs.definition import Job
 from app.jobs.models import JobRow
 from app.tenants import scopes
+from tests.support.api_keys import holder
 from tests.support.desk import Desk
 from tests.unit.api.conftest import Api
-from tests.unit.api.routes.admin.test_keys import holder
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
 Make = Callable[..., JobRow]

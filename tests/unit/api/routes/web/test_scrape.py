@@ -18,11 +18,11 @@ from app.core.db import database
 from app.main import create_app
 from app.retention.sweep import delete_before
 from app.sources.models import ScrapedPage
+from tests.support.api_keys import holder
 from tests.support.databases import SettingsEnv
 from tests.support.firecrawl import BATCH, EXPIRES, KEY, Firecrawl, Reply, document
+from tests.support.problems import assert_problem
 from tests.unit.api.conftest import Api, served
-from tests.unit.api.http.test_shapes import assert_problem
-from tests.unit.api.routes.admin.test_keys import holder
 from tests.unit.sources.conftest import Answer, Site, site
 
 __all__ = ["site"]
