@@ -22,6 +22,7 @@ def _total(stack: Stack, text: str) -> int:
     return int(answer.json()["total"]) if answer.status_code == 200 else -1
 
 
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)  # test_writers.py has Qdrant with PostgreSQL
 def test_qdrant_and_a_worker_killed_under_writes(stack: Stack, ledger: Ledger, qdrant_server: QdrantServer) -> None:
     """What comes in while it is away is found later; search and /readyz say so; afterwards all is as in SQL."""
     stack.env |= {"MILLRACE_SEARCH_ENGINE": "qdrant", "MILLRACE_QDRANT_URL": qdrant_server.url}

@@ -46,6 +46,7 @@ def _found(stack: Stack, word: str) -> list[dict[str, Any]]:
     return results
 
 
+@pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)  # the subject is changedetection.io
 def test_a_change_becomes_searchable_once(
     watched: Stack, site: Site, changedetection_server: ChangeDetectionServer, ledger: Ledger
 ) -> None:

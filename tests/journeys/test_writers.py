@@ -18,7 +18,11 @@ DOCUMENTS = 120
 KILLS = 5
 
 
-@pytest.mark.parametrize("engine", ["embedded", "qdrant"])
+@pytest.mark.parametrize(
+    ("database_url", "engine"),
+    [("sqlite", "embedded"), ("postgresql", "embedded"), ("postgresql", "qdrant")],
+    indirect=["database_url"],
+)
 def test_rows_vectors_and_postings_are_the_same(
     stack: Stack, ledger: Ledger, engine: str, request: pytest.FixtureRequest
 ) -> None:

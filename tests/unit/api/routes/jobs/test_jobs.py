@@ -192,4 +192,5 @@ def test_a_request_id_reaches_the_job(lite_api: Api) -> None:
     assert answer.headers["x-request-id"] == request_id
     row = database().read(lambda session: session.get(JobRow, answer.json()["id"]))
     assert row is not None and row.request_id == request_id
-    assert lite_api.client.get(f"/api/jobs/{row.id}").json()["request_id"] == request_id
+    shown = lite_api.client.get(f"/api/jobs/{row.id}").json()
+    assert (shown["request_id"], shown["attempt"]) == (request_id, 1)
