@@ -6,7 +6,7 @@ from typing import Any
 
 from actors.runtime import job_actor
 from app.documents import bulk
-from app.documents.accept import batch
+from app.documents.ingest import batch
 from app.documents.ingest.ingest import ingest
 from app.documents.jobs import BatchDocuments, DeleteDocuments, IngestDocument, ReprocessDocument
 from app.jobs.worker.progress import Progress

@@ -6,7 +6,7 @@ from datetime import datetime
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from app.documents.ingest.operations import note_end
+from app.documents.operations import note_end
 from app.jobs.definition import Job
 
 STAGES = {"extract": 10, "chunk": 10, "embed": 60, "index": 20}

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import io
 import lzma
 import struct
 import zipfile
 import zlib
 from pathlib import Path
-
-from lxml import etree
 
 from app.core.errors import InvalidInput
 
@@ -65,15 +62,3 @@ def beginning(archive: zipfile.ZipFile, part: zipfile.ZipInfo, size: int = 2048)
             return file.read(size)
     except _BROKEN as error:
         raise InvalidInput(f"the file is broken: {part.filename}: {error}", code="broken_document") from error
-
-
-def xml(data: bytes) -> etree._Element:
-    """The root. No entity is resolved, nothing is fetched, and depth is bounded. Raises InvalidInput."""
-    parser = etree.XMLParser(resolve_entities=False, no_network=True, huge_tree=False, recover=False, load_dtd=False)
-    try:
-        tree = etree.parse(io.BytesIO(data), parser)
-    except (etree.XMLSyntaxError, ValueError) as error:
-        raise InvalidInput(f"the file is broken: {error}", code="broken_document") from error
-    if tree.docinfo.internalDTD is not None and list(tree.docinfo.internalDTD.iterentities()):
-        raise InvalidInput("the file defines entities of its own, as only bombs do", code="archive_bomb")
-    return tree.getroot()

@@ -8,16 +8,16 @@ from pathlib import Path
 from typing import Any
 
 from app.core.errors import InvalidInput
-from app.documents.accept import sniff
-from app.documents.extract import epub, html_parser, mail, ocr, odf, office, pdf, plain
+from app.documents.extract import epub_parser, html_parser, mail, ocr, odf_parser, office_parser, pdf_parser, plain
 from app.documents.extract.limits import USUAL, Limits
 from app.documents.extract.pages import Pages
+from app.documents.files import sniff
 
 _READERS: dict[str, Callable[[Path, Limits], Pages]] = {
-    sniff.DOCX: partial(office.extract, kind="docx"),
-    sniff.PPTX: partial(office.extract, kind="pptx"),
-    sniff.XLSX: partial(office.extract, kind="xlsx"),
-    sniff.EPUB: epub.extract,
+    sniff.DOCX: partial(office_parser.extract, kind="docx"),
+    sniff.PPTX: partial(office_parser.extract, kind="pptx"),
+    sniff.XLSX: partial(office_parser.extract, kind="xlsx"),
+    sniff.EPUB: epub_parser.extract,
     sniff.EML: mail.extract,
     sniff.RTF: plain.rtf,
     sniff.HTML: html_parser.extract,
@@ -55,13 +55,13 @@ def extract_file(
 
 def _read(blob: Path, name: str, media_type: str, password: str | None, progress: Any, limits: Limits) -> Pages:
     if media_type == sniff.PDF:
-        return pdf.extract(blob, limits, password=password, progress=progress)
+        return pdf_parser.extract(blob, limits, password=password, progress=progress)
     if media_type in sniff.IMAGES:
         return ocr.extract(blob, limits, progress=progress)
     if media_type == sniff.LOCKED_OFFICE:
         raise InvalidInput(f"{name} is encrypted; give a copy without a password", code="encrypted_document")
     if media_type.startswith(sniff.ODF):
-        return odf.extract(blob, limits)
+        return odf_parser.extract(blob, limits)
     reader = _READERS.get(media_type)
     if reader is None:
         raise InvalidInput(f"{name} is {media_type}, which cannot be read", code="unsupported_type")

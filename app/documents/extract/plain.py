@@ -10,9 +10,9 @@ import charset_normalizer
 from striprtf.striprtf import rtf_to_text
 
 from app.core.errors import InvalidInput
-from app.documents.accept.sniff import unmarked_utf16
 from app.documents.extract.limits import USUAL, Limits
 from app.documents.extract.pages import Pages
+from app.documents.files.sniff import unmarked_utf16
 
 SAMPLE_BYTES = 256 * 1024
 _MARKS = {

@@ -21,8 +21,8 @@ from app.core.db import in_transaction
 from app.core.errors import InvalidInput, NotFound
 from app.core.settings import get_settings
 from app.documents.accept.accept import About, describe
-from app.documents.accept.sniff import sniff
 from app.documents.accept.uploads import Original, accept_attachments, safe_name
+from app.documents.files.sniff import sniff
 from app.documents.ingest.chunk import chunker
 from app.documents.ingest.draft import Draft, result_of
 from app.documents.ingest.unchanged import confirmed_since, end_unchanged, lasting, says_the_same

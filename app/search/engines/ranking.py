@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from app.search.engines.base import Fusion
-from app.search.query.fusion import relative, rrf
+from app.search.engines.fusion import relative, rrf
 
 # How deep each ranking enters the fusion by ranks. Fixed, so that the order does not depend on the page asked for.
 FUSED_DEPTH = 1000

@@ -11,7 +11,7 @@ from urllib.parse import urljoin, urlsplit
 from lxml import etree
 
 from app.core.errors import InvalidInput
-from app.documents.extract.archives import xml
+from app.documents.extract.xml_parser import parse_xml
 from app.documents.models import LONGEST_URL
 from app.sources.fetching.sitemap_limits import MOST_BYTES, MOST_PAGES
 
@@ -47,7 +47,7 @@ def _unpacked(body: bytes) -> bytes:
 
 def _of_xml(body: bytes) -> Iterator[tuple[str, str, str]]:
     """urlset, sitemapindex, RSS and Atom name pages in their own ways; these are the first two."""
-    for node in xml(body):
+    for node in parse_xml(body):
         kind = {"url": "pages", "sitemap": "sitemaps"}.get(_name(node))
         said = {_name(child): (child.text or "").strip() for child in node} if kind else {}
         if kind and said.get("loc"):

@@ -30,8 +30,8 @@ from app.core.settings import get_settings
 from app.documents import catalog
 from app.documents.accept import uploads
 from app.documents.accept.accept import About
-from app.documents.accept.sniff import sniff
 from app.documents.accept.uploads import Duplicates, Original, Taken
+from app.documents.files.sniff import sniff
 from app.documents.text import scrub
 from app.jobs.idempotency import Answer
 from app.jobs.models import JobRow

@@ -9,9 +9,9 @@ import pypdf
 import pytest
 
 from app.core.errors import InvalidInput
-from app.documents.accept import sniff
 from app.documents.extract import ocr
 from app.documents.extract.file import extract_file
+from app.documents.files import sniff
 from tests.support import made_documents, make_pdf
 from tests.support.made_documents import Made
 from tests.support.services import missing

@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from app.core.errors import InvalidInput
-from app.documents.accept import sniff
 from app.documents.extract import ocr
 from app.documents.extract.file import extract_file
 from app.documents.extract.limits import Limits
+from app.documents.files import sniff
 from tests.support import made_documents, make_pdf
 from tests.support.services import missing
 from tests.unit.documents.extract.test_file import code, read

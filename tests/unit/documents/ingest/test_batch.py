@@ -12,9 +12,8 @@ import sqlalchemy as sa
 
 from app.core.blobs import blobs
 from app.core.errors import Cancelled, InvalidInput, Stale
-from app.documents.accept import batch
 from app.documents.files import originals
-from app.documents.ingest import ingest
+from app.documents.ingest import batch, ingest
 from app.documents.jobs import BatchDocuments
 from app.documents.models import Batch, BatchLine, Document
 from app.jobs.ledger import claims, timers

@@ -15,6 +15,7 @@ from app.documents.extract.html_parser import markdown_of
 from app.documents.extract.limits import USUAL, Limits
 from app.documents.extract.pages import Pages
 from app.documents.extract.plain import decoded
+from app.documents.extract.xml_parser import parse_xml
 
 _NS = {
     "container": "urn:oasis:names:tc:opendocument:xmlns:container",
@@ -46,9 +47,9 @@ def extract(blob: Path, limits: Limits = USUAL) -> Pages:
 def _package(archive: zipfile.ZipFile) -> tuple[str, etree._Element]:
     """The folder of the package file, and its root."""
     container = archives.member(archive, "META-INF/container.xml")
-    root = archives.xml(container).find(".//container:rootfile", _NS) if container else None
+    root = parse_xml(container).find(".//container:rootfile", _NS) if container else None
     path = root.get("full-path") if root is not None else None
     package = archives.member(archive, path) if path else None
     if path is None or package is None:
         raise InvalidInput("the book is broken: it names no package", code="broken_document")
-    return posixpath.dirname(path), archives.xml(package)
+    return posixpath.dirname(path), parse_xml(package)

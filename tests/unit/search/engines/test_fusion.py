@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from app.search.engines.base import Fusion
+from app.search.engines.fusion import relative, rrf
 from app.search.engines.ranking import Order, Ranking
-from app.search.query.fusion import relative, rrf
 
 IDS = np.arange(10, 3010)
 

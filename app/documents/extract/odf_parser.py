@@ -11,6 +11,7 @@ from app.core.errors import InvalidInput
 from app.documents.extract import archives
 from app.documents.extract.limits import USUAL, Limits
 from app.documents.extract.pages import Pages
+from app.documents.extract.xml_parser import parse_xml
 
 _NS = {
     "office": "urn:oasis:names:tc:opendocument:xmlns:office:1.0",
@@ -30,10 +31,10 @@ def extract(blob: Path, limits: Limits = USUAL) -> Pages:
         content, meta = archives.member(archive, "content.xml"), archives.member(archive, "meta.xml")
     if content is None:
         raise InvalidInput("the file is broken: it has no content.xml", code="broken_document")
-    body = archives.xml(content).find(".//office:body", _NS)
+    body = parse_xml(content).find(".//office:body", _NS)
     pages = Pages(limits)
     if meta:
-        _describe(pages, archives.xml(meta))
+        _describe(pages, parse_xml(meta))
     for part in body if body is not None else ():
         kind = etree.QName(part).localname
         if kind == "spreadsheet":
