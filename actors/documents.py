@@ -19,7 +19,7 @@ async def ingest_document(job: IngestDocument, progress: Progress) -> dict[str, 
 
 @job_actor(ReprocessDocument)
 async def reprocess_document(job: ReprocessDocument, progress: Progress) -> dict[str, Any]:
-    return await ingest(job.document_id, job.version_id, progress, anew=True)
+    return await ingest(job.document_id, job.version_id, progress, force=True)
 
 
 @job_actor(BatchDocuments)

@@ -25,6 +25,7 @@ import numpy as np
 from rank_bm25 import BM25Okapi
 
 from app.core.settings import overridden
+from app.documents.fields import DocumentFields
 from app.documents.ingest.draft import Draft
 from app.documents.ingest.ingest import cut
 from app.search.embedders import embedder
@@ -101,7 +102,8 @@ def index_of(collection: Collection) -> MemoryIndex:
 def _documents(collection: Collection) -> Iterable[IndexedDocument]:
     chunk_id = 0
     for number, document in enumerate(collection.documents, start=1):
-        draft = Draft(text=document["text"].strip(), fields={"title": document["title"] or None}, language="en")
+        fields = DocumentFields(title=document["title"] or None, language="en")
+        draft = Draft(text=document["text"].strip(), fields=fields)
         if not draft.text:
             continue
         cut(draft)

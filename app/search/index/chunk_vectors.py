@@ -18,7 +18,7 @@ log = get_logger(__name__)
 
 
 @dataclass(slots=True)
-class Made:
+class ChunkVectors:
     """Vectors by text hash: of `generation`, which is searched, and `beside` of others, where they could be had."""
 
     generation: str = ""
@@ -40,16 +40,16 @@ class Made:
         return {name: [found[text_hash] for text_hash in hashes] for name, found in whole.items()}
 
 
-async def make(
+async def make_vectors(
     document_ids: Sequence[int], wanted: Mapping[str, str], report: Callable[[int, int], None] | None = None
-) -> Made:
+) -> ChunkVectors:
     """A vector for each wanted text (by hash) and live generation; what these documents have already is not made again.
 
     Raises Unavailable or Rejected where those of the generation that is searched cannot be had; others are left out,
     and filled in before they are searched.
     """
     searched, *others = await generations.believed()
-    made = Made(searched.generation)
+    made = ChunkVectors(searched.generation)
     made.own, made.embedded = await _of(searched, document_ids, wanted, report)
     for model in others:
         try:

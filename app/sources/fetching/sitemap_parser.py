@@ -12,7 +12,7 @@ from lxml import etree
 
 from app.core.errors import InvalidInput
 from app.documents.extract.xml_parser import parse_xml
-from app.documents.models import LONGEST_URL
+from app.documents.models import MAX_URL_BYTES
 from app.sources.fetching.sitemap_limits import MOST_BYTES, MOST_PAGES
 
 _GZIP = b"\x1f\x8b"
@@ -27,7 +27,7 @@ def read_sitemap(blob: Path, url: str) -> None:
     found: dict[str, list[tuple[str, str]]] = {"sitemaps": [], "pages": []}
     for kind, said, lastmod in lines:
         there = urljoin(url, said)
-        if len(there) <= LONGEST_URL and urlsplit(there).scheme in ("http", "https"):
+        if len(there) <= MAX_URL_BYTES and urlsplit(there).scheme in ("http", "https"):
             found[kind].append((there, lastmod[:40]))
         if len(found[kind]) >= MOST_PAGES:
             break

@@ -168,10 +168,10 @@ def test_lines_are_counted_and_bounded(tmp_path: Path, monkeypatch: pytest.Monke
     path.write_bytes(b"\n \n")
     with pytest.raises(InvalidInput):
         batch.count_lines(path)
-    monkeypatch.setattr(batch, "LONGEST_LINE", 10)
+    monkeypatch.setattr(batch, "MAX_LINE_BYTES", 10)
     path.write_bytes(b"x" * 25 + b"\n{}\n" + b"y" * 11)
     assert batch.count_lines(path) == 3
-    assert batch.parsed(1, b"x" * 11, None).error is not None
+    assert batch.parse_line(1, b"x" * 11, None).error is not None
 
 
 def test_the_body_stays_as_long_as_somebody_may_need_it(desk: Desk) -> None:
