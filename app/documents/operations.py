@@ -29,7 +29,7 @@ _PAGE = sa.select(DocumentVersion.url, DocumentVersion.crawl_session).where(
 
 
 def note_end(session: Session, row: JobRow) -> None:
-    """Record each step with its duration, or the step that failed; nothing for a cancelled job. An `on_end` function."""
+    """Record each step with its duration, or the failed step; nothing for a cancelled job. An `on_end` function."""
     steps = _steps(row)
     if not steps:
         return

@@ -106,7 +106,7 @@ def receive_file(
     tenant: str,
     password: str | None = None,
 ) -> int:
-    """Store a version that names this file; return its id. The same file again returns the first while it still waits."""
+    """Store a version that names this file; return its id. The same file again returns the version that still waits."""
     fields = about.fields().view()
     query = sa.select(DocumentVersion).where(DocumentVersion.document_id == document_id)
     latest = session.scalars(query.order_by(DocumentVersion.id.desc()).limit(1)).one_or_none()

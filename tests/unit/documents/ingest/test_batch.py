@@ -19,7 +19,7 @@ from app.documents.models import Batch, BatchLine, Document
 from app.jobs.ledger import claims, timers
 from app.jobs.ledger.enqueue import enqueue
 from app.jobs.worker.progress import Progress, Teller
-from app.search.models import Change, Chunk
+from app.search.models import Chunk, IndexChange
 from app.tenants import directory
 from tests.support.desk import TENANT, Desk
 
@@ -100,9 +100,9 @@ def test_every_line_has_an_end(desk: Desk) -> None:
 def test_the_same_batch_again_changes_nothing(desk: Desk) -> None:
     body = _lines(*({"external_id": str(n), "text": f"The mill number{n}."} for n in range(120)))
     assert _run(desk, _asked(desk, body))["indexed"] == 120
-    changes = _count(desk, Change)
+    changes = _count(desk, IndexChange)
     assert _run(desk, _asked(desk, body)) == {"lines": 120, "indexed": 0, "unchanged": 120, "failed": 0}
-    assert _count(desk, Change) == changes
+    assert _count(desk, IndexChange) == changes
     assert desk.find("number77", mode="keyword")["total"] == 1
 
 

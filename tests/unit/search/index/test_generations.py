@@ -189,7 +189,9 @@ def test_a_page_embedded_before_a_swap_is_not_written_without_the_searched_vecto
     draft.fields.language = "en"
     cut(draft)
     player.wrong = lambda texts: (500, b"away", {})
-    draft.vectors = on_a_loop(chunk_vectors.make_vectors([], {chunk.text_hash: chunk.searched for chunk in draft.chunks}))
+    draft.vectors = on_a_loop(
+        chunk_vectors.make_vectors([], {chunk.text_hash: chunk.searched for chunk in draft.chunks})
+    )
     player.wrong = lambda texts: None
     _run(desk, SwapGeneration(name=NEXT))
     with pytest.raises(Unavailable, match="model"):
