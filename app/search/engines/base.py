@@ -160,7 +160,7 @@ class Engine(Protocol):
         """Return ids of the documents that match the request's filters and words, best keyword score first."""
 
     async def known(self, tenant: str, model: Model, hashes: Sequence[int]) -> dict[int, int]:
-        """Count the documents with each of these terms; unknown terms are left out. Counts a sample in a large index."""
+        """Count the documents with each of these terms; unknown terms are left out. A large index is sampled."""
 
     async def languages(self, tenant: str, model: Model) -> list[str]:
         """Return the languages of the tenant's documents, the commonest first."""

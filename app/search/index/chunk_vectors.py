@@ -37,7 +37,7 @@ class ChunkVectors:
         return [self.own[text_hash] for text_hash in hashes]
 
     def others(self, hashes: Sequence[str]) -> dict[str, list[bytes]]:
-        """Return the vectors of these texts for each other generation; an incomplete one is left out and filled later."""
+        """Return the vectors of these texts for each other generation; an incomplete one is left out."""
         whole = {name: vectors for name, vectors in self.beside.items() if all(key in vectors for key in hashes)}
         return {name: [vectors[text_hash] for text_hash in hashes] for name, vectors in whole.items()}
 

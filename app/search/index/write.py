@@ -39,7 +39,7 @@ class NewChunk:
     def within(
         cls, text: str, start: int, end: int, headings: tuple[str, ...], title: str | None, page: int | None = None
     ) -> NewChunk:
-        """Return a chunk with its context; a heading in the chunk's own text, or equal to the title, is not repeated."""
+        """Return a chunk with its context; a heading in its text, or equal to the title, is not repeated."""
         above = [name for name in headings if name != title and name not in text[: len(name) + 8]]
         return cls(text, start, end, headings, "\n".join([title, *above] if title else above), page)
 
@@ -65,7 +65,7 @@ def pack_vectors(vectors: Vectors) -> list[bytes]:
 
 
 def pack_terms(chunks: Sequence[NewChunk], language: str | None) -> list[bytes]:
-    """Return the packed terms of each chunk. Takes a millisecond for four chunks, so call it outside of transactions."""
+    """Return the packed terms of each chunk. Takes 1 ms for four chunks: call it outside of transactions."""
     return [packed_terms(chunk.searched, language) for chunk in chunks]
 
 

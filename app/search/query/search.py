@@ -26,7 +26,7 @@ from app.search.query.results import results
 from app.search.query.similar import mean_vector
 from app.search.text.analyzer import without_stop_words
 from app.search.text.phrases import MAX_CANDIDATES, filter_by_phrases
-from app.search.text.typos import corrected
+from app.search.text.typos import correct
 
 log = get_logger(__name__)
 
@@ -127,7 +127,7 @@ def _shape(
 async def make_request(
     tenant: str, question: Question, asked: ParsedQuery | None = None, model: Model | None = None
 ) -> SearchRequest:
-    """Return the engine's request for a question: vector made, phrases looked up. `model` defaults to the searched one."""
+    """Return the engine's request for a question: with vector and phrases. `model` defaults to the searched one."""
     asked = asked or operators.parse(question.query)
     after, offset = read_cursor(question)
     filters = question.filters
@@ -176,7 +176,7 @@ async def _correct(tenant: str, asked: ParsedQuery) -> str | None:
 
 
 def _semantic_weight(model: Model) -> float:
-    """Return the weight of meaning relative to words: the settings' value, else the quality table's for such a model."""
+    """Return the weight of meaning relative to words: the settings' value, else the quality table's for its type."""
     weight = get_settings().search_semantic_weight
     if weight is not None:
         return weight

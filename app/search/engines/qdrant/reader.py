@@ -34,7 +34,7 @@ class QdrantReader:
         self._patience_s = math.ceil(get_settings().qdrant_timeout_s)
 
     async def by_words(self, tenant: str, terms: Sequence[int], filter_: models.Filter, most: int) -> Scores:
-        """Return the documents with the best keyword scores, best first; rarity is measured in the tenant's documents."""
+        """Return the documents with the best keyword scores, best first; rarity is per tenant."""
         corpus = models.Filter(must=[shape.has("tenant", tenant), shape.has("head", True)])
         response = await self._ask(
             "query_points",
