@@ -19,8 +19,8 @@ from app.documents.fields import DocumentFields
 from app.documents.jobs import IngestDocument
 from app.documents.models import MAX_URL_BYTES, Document, DocumentVersion
 from app.documents.text import clean_line, scrub, scrub_text
+from app.jobs.enqueued import EnqueuedJob
 from app.jobs.ledger.enqueue import enqueue
-from app.jobs.models import JobRow
 
 Format = Literal["markdown", "text", "html"]
 # Ids of the collections that the caller may use; None means all, and documents without a collection.
@@ -98,7 +98,7 @@ class Content:
 
 @dataclass(frozen=True, slots=True)
 class Accepted:
-    job: JobRow
+    job: EnqueuedJob
     document_id: int
     version_id: int
 
