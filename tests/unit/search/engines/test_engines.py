@@ -257,7 +257,7 @@ def test_what_cannot_be_asked_is_refused(desk: Desk, question: Question) -> None
 def test_a_cursor_of_another_query_is_refused(desk: Desk) -> None:
     _fill(desk, 3)
     cursor = desk.find("water", limit=1)["next_cursor"]
-    with pytest.raises(InvalidInput, match="another query"):
+    with pytest.raises(InvalidInput, match="different query"):
         desk.find("wheel", limit=1, cursor=cursor)
 
 
