@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from app.clients.browser import chromium, render
+from app.clients.browser import find_chromium, render
 from app.core.errors import OutsideError, SandboxCrashed, SandboxOutOfMemory, TimeLimitExceeded
 from app.core.logging import get_logger
 from app.core.settings import get_settings
@@ -23,7 +23,7 @@ async def render_if_empty(page: PageText) -> PageText:
     Its own scripts' pictures, styles and calls are fetched without asking robots.txt, as a reader's browser does.
     """
     when = get_settings().fetch_javascript
-    if when == "off" or page.format != "html" or chromium() is None:
+    if when == "off" or page.format != "html" or find_chromium() is None:
         return page
     if when == "auto" and not await _is_empty(page):
         return page

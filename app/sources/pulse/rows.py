@@ -13,7 +13,7 @@ from app.core.errors import InvalidInput
 from app.documents import urls
 from app.documents.ingest.import_versions import Older
 from app.documents.text import clean_line, scrub, scrub_text
-from app.sources.payloads.change_bodies import SUMMARY_CHARACTERS
+from app.sources.payloads.change_bodies import MAX_SUMMARY_CHARACTERS
 from app.sources.payloads.firecrawl_events import page_of
 from app.sources.pulse.database import Row
 
@@ -101,7 +101,7 @@ def change(row: Row) -> dict[str, Any]:
         "watch_id": clean_line(row.get("watch_id"), 255),
         "url": url,
         "title": clean_line(title, 500) if isinstance(title, str) else None,
-        "summary": scrub_text(row.get("diff_summary") or "")[:SUMMARY_CHARACTERS] or None,
+        "summary": scrub_text(row.get("diff_summary") or "")[:MAX_SUMMARY_CHARACTERS] or None,
         "diff_url": clean_line(row.get("snapshot_url"), 2000),
         "state": state,
         "error_message": error,

@@ -16,6 +16,7 @@ from app.api.routes.admin.keys import note
 from app.core.db import in_transaction, read
 from app.core.errors import InvalidInput, NotAllowed
 from app.jobs.schedules.store import DEFAULT_TENANT
+from app.sources.payloads.errors import InvalidPayload
 from app.sources.webhooks import changedetection as change_intake
 from app.sources.webhooks import deliveries
 from app.sources.webhooks import firecrawl as firecrawl_intake
@@ -56,9 +57,7 @@ async def firecrawl(request: Request) -> Response:
         return problem(request.scope, 401, error.message, code=error.code)
     try:
         return await _taken(request, body, FROM_FIRECRAWL)
-    except InvalidInput as error:
-        if error.code != "webhook_payload":
-            raise
+    except InvalidPayload as error:
         detail = {"error": error.message, "validation_errors": error.errors, "hint": HINT}
         return problem(request.scope, 422, detail, code=error.code, errors=error.errors)
 

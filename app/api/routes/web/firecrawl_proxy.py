@@ -16,7 +16,7 @@ from starlette.types import Receive, Scope, Send
 from app.api.http.auth import PassingCaller
 from app.api.http.errors import problem
 from app.clients import firecrawl
-from app.clients.firecrawl_errors import FirecrawlTimeout, InvalidResponse
+from app.clients.firecrawl_errors import FirecrawlNotConfigured, FirecrawlTimeout, InvalidResponse
 from app.core import http
 from app.core.errors import OutsideError
 from app.core.logging import get_logger
@@ -213,6 +213,6 @@ class _Broken(Exception):
 def _failed(request: Request, error: OutsideError | TimeoutError) -> Response:
     if isinstance(error, TimeoutError | FirecrawlTimeout):
         return problem(request.scope, 504, TIMEOUT, code="firecrawl_timeout", error=TIMEOUT)
-    if error.code == "firecrawl_not_configured":
+    if isinstance(error, FirecrawlNotConfigured):
         return problem(request.scope, 503, error.message, code=error.code, error=error.message)
     return problem(request.scope, 502, error.message, code=error.code, error=error.message)
