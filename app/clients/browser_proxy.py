@@ -127,7 +127,7 @@ class GuardedProxy:
         while part := await reader.read(_CHUNK_BYTES):
             self._left -= len(part)
             if self._left < 0:
-                log.info("browser_byte_limit_reached")
+                log.info("browser_carried_enough")
                 return
             writer.write(part)
             await writer.drain()

@@ -73,13 +73,17 @@ def _plan_new(session: Session, tenant: str, sources: Collection[str]) -> int:
     )
     rows = session.execute(lacking.order_by(Document.id).limit(PLAN_BATCH)).all()
     if rows:
-        session.execute(_insert(session).values([_row(owner, document_id, str(url)) for owner, document_id, url in rows]))
+        session.execute(
+            _insert(session).values([_row(owner, document_id, str(url)) for owner, document_id, url in rows])
+        )
     return len(rows)
 
 
 def list_pending(session: Session, tenant: str, after: int, limit: int) -> Sequence[PageWatch]:
     """Return rows whose watch is to be created or deleted, by id."""
-    query = sa.select(PageWatch).where(*_tenant_conditions(tenant), PageWatch.id > after, PageWatch.state.in_(("wanted", "unwanted")))
+    query = sa.select(PageWatch).where(
+        *_tenant_conditions(tenant), PageWatch.id > after, PageWatch.state.in_(("wanted", "unwanted"))
+    )
     return session.scalars(query.order_by(PageWatch.id).limit(limit)).all()
 
 
@@ -130,7 +134,9 @@ def find_taken(session: Session, watch_ids: Collection[str], document_id: int) -
 def find_present(session: Session, tenant: str) -> dict[str, tuple[PageWatch, int]]:
     """Return the watches by id, each with the key of the last snapshot known here."""
     known = sa.select(ChangeEvent.watch_id, sa.func.max(ChangeEvent.history_key)).where(
-        ChangeEvent.watch_id.in_(sa.select(PageWatch.watch_id).where(*_tenant_conditions(tenant), PageWatch.state == "present")),
+        ChangeEvent.watch_id.in_(
+            sa.select(PageWatch.watch_id).where(*_tenant_conditions(tenant), PageWatch.state == "present")
+        ),
         # A notification with a time in the future must not hide the changes until then.
         ChangeEvent.history_key < int(clock.now().timestamp()) + MAX_CLOCK_SKEW_S,
     )

@@ -76,7 +76,7 @@ RunId = Annotated[str, Path(pattern=r"^[A-Za-z0-9_-]{1,255}$")]
 async def start(request: Request, caller: PassingCaller) -> Response:
     """Passed on; a run that it begins is recorded, and `_webhook_meta` in the answer says so."""
     body = await request.body()
-    begun = proxy.RunStart.of(caller.tenant, STARTS[_route(request).removeprefix("/v2")], body)
+    begun = proxy.RunStart.parse(caller.tenant, STARTS[_route(request).removeprefix("/v2")], body)
     response = await _ask(request, _route(request), body)
     if isinstance(response, Response):
         return response

@@ -143,5 +143,5 @@ async def _done(tenant: str, body: ScrapeRequest) -> dict[str, Any]:
         wish = body.wish()
         return await (scrape(tenant, wish) if body.urls is None else batch.start(body.urls, wish))
     assert body.job_id is not None
-    commands = {"status": batch.status, "cancel": batch.cancel, "errors": batch.errors}
+    commands = {"status": batch.get_status, "cancel": batch.cancel, "errors": batch.list_errors}
     return await commands[body.command](body.job_id)
