@@ -13,8 +13,8 @@ from hypothesis import HealthCheck, Phase, given, settings
 from schemathesis.checks import not_a_server_error
 
 from app.main import create_app
+from tests.fakes.firecrawl import FakeFirecrawl
 from tests.support.databases import SettingsEnv
-from tests.support.firecrawl import Firecrawl
 from tests.support.stack import API_SECRET
 from tests.unit.api.conftest import Api, served
 
@@ -72,7 +72,7 @@ def test_no_input_makes_a_server_error(
     The first of them are also sent without the secret, on SQLite alone: no database is asked for these.
     """
     cases: list[Any] = []
-    with Firecrawl().playing() as server, requests.Session() as session:
+    with FakeFirecrawl().running() as server, requests.Session() as session:
         for database in ("sqlite_url", "postgres_url"):
             url = request.getfixturevalue(database)
             settings_env(database_url=url, redis_url=redis_url, firecrawl_url=server.url)

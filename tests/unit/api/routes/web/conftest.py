@@ -7,8 +7,8 @@ from collections.abc import Iterator
 import pytest
 
 from app.main import create_app
+from tests.fakes.firecrawl import FakeFirecrawl
 from tests.support.databases import SettingsEnv
-from tests.support.firecrawl import Firecrawl
 from tests.support.sender import SECRET
 from tests.unit.api.conftest import Api, served
 
@@ -24,14 +24,14 @@ def lite(sqlite_url: str, redis_url: str, settings_env: SettingsEnv) -> Iterator
 
 
 @pytest.fixture
-def remote() -> Iterator[Firecrawl]:
-    server = Firecrawl()
-    with server.playing():
+def remote() -> Iterator[FakeFirecrawl]:
+    server = FakeFirecrawl()
+    with server.running():
         yield server
 
 
 @pytest.fixture
-def with_remote(app_env: SettingsEnv, remote: Firecrawl) -> Iterator[Api]:
+def with_remote(app_env: SettingsEnv, remote: FakeFirecrawl) -> Iterator[Api]:
     app_env(webhook_secret=SECRET, retry_delays="1,1", firecrawl_url=remote.url)
     with served(create_app()) as running:
         yield running

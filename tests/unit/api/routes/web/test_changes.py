@@ -24,7 +24,9 @@ from app.jobs import testing as jobs
 from app.jobs.models import JobRow
 from app.main import create_app
 from app.sources.models import ChangeEvent, Delivery, PageWatch
-from app.sources.webhooks import changedetection
+from app.sources.payloads.change_bodies import webhook_token
+from tests.fakes.site import FakeSite, site
+from tests.fakes.site import page as site_page
 from tests.support.changes import change, page
 from tests.support.databases import SettingsEnv
 from tests.support.desk import Desk
@@ -33,7 +35,6 @@ from tests.support.rows import count_rows
 from tests.support.sender import SECRET
 from tests.support.waiting import wait_until
 from tests.unit.api.conftest import Api, served
-from tests.unit.sources.conftest import Answer, Site, site
 
 __all__ = ["site"]
 PATH = "/api/webhook/changedetection"
@@ -56,11 +57,11 @@ def lite(sqlite_url: str, settings_env: SettingsEnv) -> Iterator[Api]:
 def tell(api: Api, body: Any, token: str | None = None, path: str = PATH, **headers: str) -> httpx.Response:
     raw = body if isinstance(body, bytes) else json.dumps(body).encode()
     if not headers and path == PATH:
-        headers = {"authorization": f"Bearer {token or changedetection.token()}"}
+        headers = {"authorization": f"Bearer {token or webhook_token()}"}
     return api.anyone.post(path, content=raw, headers=headers)
 
 
-def test_a_change_is_read_and_found_and_told(intake: Api, site: Site) -> None:
+def test_a_change_is_read_and_found_and_told(intake: Api, site: FakeSite) -> None:
     """First the page as it was, then another: search finds the new words, the trail and the diff say what changed."""
     url = f"{site.url}/prices"
     site.pages["/prices"] = page("The heron costs ten.")
@@ -94,7 +95,7 @@ def test_a_change_is_read_and_found_and_told(intake: Api, site: Site) -> None:
     assert_problem(intake.client.get(f"/api/documents/{document}/diff?from=99999"), 404, "version_not_found")
 
 
-def test_the_same_change_is_one_and_nothing_new_ends_early(intake: Api, site: Site) -> None:
+def test_the_same_change_is_one_and_nothing_new_ends_early(intake: Api, site: FakeSite) -> None:
     url = f"{site.url}/p"
     site.pages["/p"] = page("The heron stands.")
     first = tell(intake, change(url))
@@ -102,11 +103,11 @@ def test_the_same_change_is_one_and_nothing_new_ends_early(intake: Api, site: Si
     assert tell(intake, {"payload": json.dumps(change(url)), "title": "again"}).json() == first.json()
     assert count_rows(JobRow) == count_rows(ChangeEvent) == count_rows(Delivery) == 1
     assert [job.state for job in jobs.drain()] == ["succeeded"]
-    asked = len(site.asked)
+    asked = len(site.visits)
     again = tell(intake, change(url, 1795339999)).json()
     [job] = jobs.drain()
     assert job.id == again["job_id"] and job.result is not None and job.result["status"] == "unchanged"
-    assert job.result["embedded"] == 0 and len(site.asked) > asked
+    assert job.result["embedded"] == 0 and len(site.visits) > asked
     states = [one["state"] for one in intake.client.get("/api/changes").json()["data"]]
     assert states == ["unchanged", "indexed"]
     [delivery, _] = intake.client.get("/api/deliveries/in?source=changedetection").json()["data"]
@@ -117,7 +118,7 @@ def test_the_same_change_is_one_and_nothing_new_ends_early(intake: Api, site: Si
     assert intake.client.get(f"/api/changes/{again['change_event_id']}").json()["state"] == "unchanged"
 
 
-def test_a_page_that_is_gone_fails_its_event(intake: Api, site: Site) -> None:
+def test_a_page_that_is_gone_fails_its_event(intake: Api, site: FakeSite) -> None:
     """Its text stays searchable; the event says why."""
     url = f"{site.url}/gone"
     event = tell(intake, change(url)).json()["change_event_id"]
@@ -125,7 +126,7 @@ def test_a_page_that_is_gone_fails_its_event(intake: Api, site: Site) -> None:
     assert job.state == "failed"
     shown = intake.client.get(f"/api/changes/{event}").json()
     assert shown["state"] == "failed" and "404" in shown["error"]
-    site.pages["/gone"] = Answer(b"busy", 503)
+    site.pages["/gone"] = site_page(b"busy", 503)
     event = tell(intake, change(url, 1795339999)).json()["change_event_id"]
     jobs.drain()
     assert intake.client.get(f"/api/changes/{event}").json()["state"] == "in_progress"  # it will be tried again
@@ -134,10 +135,10 @@ def test_a_page_that_is_gone_fails_its_event(intake: Api, site: Site) -> None:
     assert intake.client.get(f"/api/changes/{event}").json()["state"] == "indexed"
 
 
-def test_an_older_job_does_not_open_its_event_again(intake: Api, app_env: SettingsEnv, site: Site) -> None:
+def test_an_older_job_does_not_open_its_event_again(intake: Api, app_env: SettingsEnv, site: FakeSite) -> None:
     """The page was away, somebody had the delivery done again meanwhile, and then the first job had its next try."""
     app_env(retry_delays="600,600")
-    site.pages["/p"] = Answer(b"busy", 503)
+    site.pages["/p"] = site_page(b"busy", 503)
     first = tell(intake, change(f"{site.url}/p")).json()
     jobs.drain()
     site.pages["/p"] = page("It is back.")
@@ -171,7 +172,7 @@ def test_asking_for_a_watch_waits_for_the_job_and_not_the_job_for_it(
         assert again.result(20).status_code == 202
 
 
-def test_a_cancelled_job_ends_its_event(intake: Api, site: Site) -> None:
+def test_a_cancelled_job_ends_its_event(intake: Api, site: FakeSite) -> None:
     said = tell(intake, change(f"{site.url}/p")).json()
     assert intake.client.post(f"/api/jobs/{said['job_id']}/cancel").status_code < 300
     assert intake.client.get(f"/api/changes/{said['change_event_id']}").json()["state"] == "cancelled"
@@ -181,7 +182,7 @@ def test_who_may_tell(lite: Api) -> None:
     """The token in the header or the path, or the older service's signature; nothing else."""
     raw = json.dumps(change("https://example.org/p")).encode()
     signature = hmac.new(SECRET.encode(), raw, hashlib.sha256).hexdigest()
-    token = changedetection.token()
+    token = webhook_token()
     assert SECRET not in token
     for headers in (
         {"x-signature": signature},
