@@ -10,12 +10,11 @@ from typing import Any, Literal, NamedTuple
 from app.core import clock, redis
 from app.core.errors import ConfigError, Unavailable
 from app.core.logging import get_logger
-from app.jobs.admission.push import LUA
-from app.jobs.states import ENDED
+from app.jobs.lua import LUA
+from app.jobs.states import ENDED, PROGRESS_FIELDS, attempt_number
 from app.jobs.transition import Moved
 
 EventName = Literal["progress", "state", "end"]
-FIELDS = ("percent", "stage", "done", "total", "unit", "message")
 
 log = get_logger(__name__)
 
@@ -48,11 +47,6 @@ def of_move(move: Moved, reason: str | None = None) -> Event:
     )
 
 
-def attempt_number(state: str, tries: int, max_tries: int) -> int:
-    """Which try is meant, from 1: the next or present one, or for a failed job its last."""
-    return max(1, min(tries if state == "failed" else tries + 1, max_tries))
-
-
 def publish(events: Sequence[Event]) -> list[int]:
     """The numbers the events got. Raises Unavailable: nobody heard of them then, and the ledger is asked instead."""
     if not events:
@@ -78,7 +72,7 @@ def _body(event: Event) -> str:
         "attempt": event.attempt,
         "state": event.state,
     }
-    body |= {name: event.progress.get(name) for name in FIELDS}
+    body |= {name: event.progress.get(name) for name in PROGRESS_FIELDS}
     if event.reason is not None:
         body["reason"] = event.reason
     body["at"] = clock.now().isoformat().replace("+00:00", "Z")

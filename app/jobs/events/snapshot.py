@@ -12,10 +12,9 @@ from sqlalchemy.orm import Session
 
 from app.core import clock
 from app.core.logging import get_logger
-from app.jobs.events.publish import FIELDS, attempt_number
 from app.jobs.events.subscription import Tail
 from app.jobs.models import JobRow
-from app.jobs.states import ENDED
+from app.jobs.states import ENDED, PROGRESS_FIELDS, attempt_number
 
 log = get_logger(__name__)
 
@@ -97,7 +96,7 @@ class Standing:
     def event(self, seq: int, name: str = "state", **marks: Any) -> Event:
         progress = self.progress or {}
         data = {"seq": seq, "event": name, "job_id": self.id, "attempt": self.attempt, "state": self.state}
-        data |= {field: progress.get(field) for field in FIELDS}
+        data |= {field: progress.get(field) for field in PROGRESS_FIELDS}
         if self.error_message is not None and self.has_ended:
             data["message"] = self.error_message
         data["at"] = clock.now().isoformat().replace("+00:00", "Z")

@@ -21,12 +21,13 @@ from app.core.health import HealthServer
 from app.core.settings import get_settings
 from app.jobs import functions
 from app.jobs.admission import admit, push
-from app.jobs.admission.push import DEFAULT_WINDOW, LUA
+from app.jobs.admission.push import DEFAULT_WINDOW
 from app.jobs.children import children
 from app.jobs.events import publish
 from app.jobs.ledger import claims, commands, timers, worker_rows
 from app.jobs.ledger.claims import FREE_BATCH
 from app.jobs.ledger.worker_rows import Worker
+from app.jobs.lua import LUA
 from app.jobs.queues import QUEUES
 from app.jobs.relay import fairness
 

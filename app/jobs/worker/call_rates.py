@@ -17,8 +17,8 @@ import threading
 from app.core import clock, redis
 from app.core.errors import ConfigError, Snooze, Unavailable
 from app.core.logging import get_logger
-from app.jobs.admission.push import LUA
 from app.jobs.definition import Job, Rate
+from app.jobs.lua import LUA
 
 # Who must wait longer gives its slot in the worker to another job.
 LONGEST_WAIT_S = 5.0

@@ -18,8 +18,8 @@ from app.core.errors import ConfigError, Unavailable
 from app.core.ids import is_uuid
 from app.core.logging import get_logger
 from app.jobs.admission import admit
-from app.jobs.admission.push import LUA
 from app.jobs.ledger import limited_claims
+from app.jobs.lua import LUA
 from app.jobs.worker.finisher import Finisher
 from app.jobs.worker.run import Run, Runs
 

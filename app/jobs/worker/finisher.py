@@ -12,11 +12,11 @@ from app.core.db import database
 from app.core.errors import AppError, ConfigError, Unavailable
 from app.core.logging import get_logger
 from app.jobs.admission import push
-from app.jobs.admission.push import LUA
 from app.jobs.events import publish as events
 from app.jobs.events.publish import Event
 from app.jobs.ledger import claims
 from app.jobs.ledger.claims import Claim, End, Moved
+from app.jobs.lua import LUA
 from app.jobs.worker.outcome import due_after, judge
 
 # With so many ends waiting for SQL nothing more is claimed.

@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from app.core import clock, redis
 from app.core.db import database
 from app.jobs.admission import limits
-from app.jobs.admission.push import DEFAULT_WINDOW, LUA, Ticket
+from app.jobs.admission.push import DEFAULT_WINDOW, Ticket
 from app.jobs.ledger.enqueue import enqueue, enqueue_many
+from app.jobs.lua import LUA
 from app.jobs.relay import fairness
 from app.jobs.relay.fairness import MOST_TENANTS, _pour
 from app.jobs.relay.relay import Relay
