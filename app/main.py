@@ -33,7 +33,7 @@ from app.core.db import close_database, database
 from app.core.errors import ConfigError, NotFound, Unavailable
 from app.core.settings import get_settings
 from app.jobs import functions
-from app.jobs.events.hub import Hub
+from app.jobs.events.hub import EventHub
 from app.jobs.sandbox import call
 from app.metrics.requests import Recorder
 from app.search.embedders import close_embedder
@@ -147,7 +147,7 @@ async def _no_such_socket(websocket: WebSocket) -> None:
 
 @asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
-    app.state.hub, app.state.pulse = Hub(), health.Pulse()
+    app.state.hub, app.state.pulse = EventHub(), health.Pulse()
     app.state.keyring, app.state.counter = Keyring(), Counter()
     app.state.hub.on_notice = app.state.keyring.hear
     app.state.hub.start()

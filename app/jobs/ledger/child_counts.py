@@ -21,7 +21,7 @@ from app.core.logging import get_logger
 from app.jobs.admission import push
 from app.jobs.definition import definition
 from app.jobs.events import publish
-from app.jobs.events.publish import Event
+from app.jobs.events.publish import JobEvent
 from app.jobs.models import JOB
 from app.jobs.states import ENDED
 from app.jobs.transition import MOVED, Moved, typed
@@ -281,8 +281,8 @@ class Bars:
             log.info("progress_not_published", reason=error.message)
 
 
-def _event(parent: Moved) -> Event:
-    return publish.of_move(parent)._replace(event="progress")
+def _event(parent: Moved) -> JobEvent:
+    return publish.event_of_move(parent)._replace(event="progress")
 
 
 bars = Bars()

@@ -13,7 +13,7 @@ from app.core.errors import AppError, ConfigError, Unavailable
 from app.core.logging import get_logger
 from app.jobs.admission import push
 from app.jobs.events import publish as events
-from app.jobs.events.publish import Event
+from app.jobs.events.publish import JobEvent
 from app.jobs.ledger import claims
 from app.jobs.ledger.claims import Claim, End, Moved
 from app.jobs.lua import LUA
@@ -42,7 +42,7 @@ class Done(NamedTuple):
     end: End
     claim: Claim
     message: tuple[str, str]
-    events: Sequence[Event] = ()
+    events: Sequence[JobEvent] = ()
 
 
 class Finisher:
@@ -208,12 +208,12 @@ class Finisher:
             self.before_ends()
         where = {move.id: move for move in moved}
         told = [
-            Event(claim.id, claim.tenant, "state", "running", claim.tries + 1, claim.progress or {}, _seed(claim))
+            JobEvent(claim.id, claim.tenant, "state", "running", claim.tries + 1, claim.progress or {}, _seed(claim))
             for claim, _ in marks
         ]
         for item in done:
             if item.end.id in where:
-                told += [*item.events, events.of_move(where[item.end.id])]
+                told += [*item.events, events.event_of_move(where[item.end.id])]
         try:
             events.publish(told)
         except (Unavailable, ConfigError) as error:

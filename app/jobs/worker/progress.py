@@ -14,7 +14,7 @@ from app.core import clock
 from app.core.errors import ConfigError, Unavailable
 from app.core.logging import get_logger
 from app.jobs.definition import definition
-from app.jobs.events.publish import Event, publish
+from app.jobs.events.publish import JobEvent, publish
 from app.jobs.ledger.claims import Claim
 
 EVENT_GAP_S = 0.1
@@ -99,7 +99,7 @@ class Progress:
         """The state to keep in the ledger."""
         return self._now | {"seq": self.seq}
 
-    def close(self, *, succeeded: bool) -> tuple[dict[str, Any] | None, list[Event]]:
+    def close(self, *, succeeded: bool) -> tuple[dict[str, Any] | None, list[JobEvent]]:
         """The last word: the state to keep (None if nothing was ever reported) and the events still to tell."""
         with self._lock:
             self.closed = True
@@ -109,9 +109,9 @@ class Progress:
             told = self.seq > 0 or bool(untold) or self._now["stage"] is not None or self._now["done"] is not None
         return (self.now() if told else None), [self.event(state) for state in untold]
 
-    def event(self, state: dict[str, Any]) -> Event:
+    def event(self, state: dict[str, Any]) -> JobEvent:
         claim = self.claim
-        return Event(claim.id, claim.tenant, "progress", "running", claim.tries + 1, state, self.seq)
+        return JobEvent(claim.id, claim.tenant, "progress", "running", claim.tries + 1, state, self.seq)
 
 
 def _number(value: float | None) -> float | None:

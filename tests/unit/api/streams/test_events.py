@@ -11,7 +11,7 @@ from redis import Redis
 
 from app.core.db import database
 from app.jobs.events import publish
-from app.jobs.events.publish import Event
+from app.jobs.events.publish import JobEvent
 from app.jobs.models import JobRow
 from app.jobs.states import ENDED
 from app.main import create_app
@@ -27,7 +27,7 @@ Make = Callable[..., JobRow]
 def tell(job: JobRow, percent: float, *, state: str = "running", name: str = "progress", seed: int = 0) -> int:
     """One event, as a worker tells it; its number."""
     progress = {"percent": percent, "stage": "go", "done": percent, "total": 100, "unit": "%", "message": None}
-    event = Event(job.id, job.tenant, name, state, 1, progress, seed)  # type: ignore[arg-type]
+    event = JobEvent(job.id, job.tenant, name, state, 1, progress, seed)  # type: ignore[arg-type]
     return publish.publish([event])[0]
 
 
@@ -46,7 +46,7 @@ def move(job: JobRow, **values: Any) -> None:
 
 
 def watched(api: Api, job: JobRow) -> None:
-    wait_until(lambda: api.hub.watchers > 0, what=f"job {job.id} to be followed")
+    wait_until(lambda: api.hub.subscriber_count > 0, what=f"job {job.id} to be followed")
 
 
 def test_a_snapshot_comes_first_then_live_events_and_the_end_closes_the_stream(api: Api, errand: Make) -> None:
@@ -62,7 +62,7 @@ def test_a_snapshot_comes_first_then_live_events_and_the_end_closes_the_stream(a
         tell(job, 100, state="succeeded", name="end")
         rest = list(stream)
     assert [(e.name, e.data["state"], e.data["percent"]) for e in rest] == [("end", "succeeded", 100)]
-    wait_until(lambda: api.hub.watchers == 0, what="the follower to be forgotten")
+    wait_until(lambda: api.hub.subscriber_count == 0, what="the follower to be forgotten")
 
 
 def test_a_new_follower_gets_the_newest_event_beyond_the_ledgers_snapshot(api: Api, errand: Make) -> None:
@@ -239,7 +239,7 @@ def test_many_followers_share_two_connections_to_redis(lite_api: Api, redis_url:
         names = [client["name"] for client in redis.client_list()]
         assert names.count("millrace-events") == 2
         assert dict(redis.pubsub_numsub(f"mr:e:{job.id}")) == {f"mr:e:{job.id}".encode(): 1}
-    wait_until(lambda: lite_api.hub.watchers == 0, what="all followers to be forgotten")
+    wait_until(lambda: lite_api.hub.subscriber_count == 0, what="all followers to be forgotten")
 
 
 def test_stopping_the_server_ends_streams_with_a_hint_when_to_come_back(lite_api: Api, errand: Make) -> None:

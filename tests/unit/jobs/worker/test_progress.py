@@ -18,7 +18,7 @@ from app.core import redis
 from app.core.ids import uuid7
 from app.jobs.definition import Job
 from app.jobs.events import publish
-from app.jobs.events.publish import Event
+from app.jobs.events.publish import JobEvent
 from app.jobs.worker.outcome import Verdict
 from app.jobs.worker.progress import Progress, Teller
 from app.jobs.worker.run import Run
@@ -157,7 +157,7 @@ def test_the_numbers_of_events_rise_also_after_a_flush(desk: Desk) -> None:
     assert row.progress is not None
     assert row.progress["seq"] >= numbers[-1]
     desk.redis.flushall()
-    (again,) = publish.publish([Event(job_id, "default", "state", "queued", 1, seed=row.progress["seq"])])
+    (again,) = publish.publish([JobEvent(job_id, "default", "state", "queued", 1, seed=row.progress["seq"])])
     assert again > numbers[-1]
 
 
@@ -246,6 +246,6 @@ def test_each_event_says_which_try_it_belongs_to(desk: Desk) -> None:
 @on_sqlite
 def test_a_tenant_may_be_called_anything(desk: Desk) -> None:
     tenant = 'acme %1 100% {} "quoted"'
-    publish.publish([Event(uuid7(), tenant, "state", "queued", 1)])
+    publish.publish([JobEvent(uuid7(), tenant, "state", "queued", 1)])
     (kept,) = desk.redis.xrange(redis.TENANT_EVENTS.format(tenant))
     assert json.loads(kept[1]["e"])["state"] == "queued"
