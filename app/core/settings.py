@@ -129,8 +129,8 @@ class Settings(_Read):
     worker_dead_s: float = Field(12.0, gt=1, description="Seconds with the same beat after which a worker is dead.")
     beat_s: float = Field(3.0, gt=0, description="Seconds between a worker's beats.")
 
-    lanes: int = Field(0, ge=0, le=64, description="Computing jobs at once in a worker; 0 = one a core.")
-    lane_memory_mb: int = Field(1024, ge=64, description="Memory a computing job may take, MiB.")
+    sandboxes: int = Field(0, ge=0, le=64, description="Computing jobs at once in a worker; 0 = one a core.")
+    sandbox_memory_mb: int = Field(1024, ge=64, description="Memory a computing job may take, MiB.")
 
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level logged.")
     log_format: Literal["auto", "json", "console"] = Field("auto", description="'auto': JSON unless on a terminal.")
@@ -307,8 +307,8 @@ class Settings(_Read):
         return self.url or f"http://{self.host}:{self.port}"
 
     @property
-    def lane_count(self) -> int:
-        return self.lanes or max(2, os.cpu_count() or 2)
+    def sandbox_count(self) -> int:
+        return self.sandboxes or max(2, os.cpu_count() or 2)
 
     def check_secrets(self) -> None:
         """Raises ConfigError with every weak or missing secret; an api refuses to start with one."""

@@ -16,7 +16,7 @@
         assert [row.kind for row in jobs.drain()] == ["shop.receipt"]
 
 The row, the transactions, holds, errors and retries are the real ones; a plain function runs in this process instead of
-a lane, and no time limit is kept.
+a sandbox, and no time limit is kept.
 """
 
 from __future__ import annotations

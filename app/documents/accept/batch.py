@@ -137,7 +137,7 @@ async def _make(tenant: str, lines: Sequence[Line]) -> None:
             await extract_body(version_of(0, line.about, line.content, tenant=""), line.draft)
             await asyncio.to_thread(cut, line.draft)
         except (InvalidInput, SandboxCrashed, SandboxOutOfMemory, TimeLimitExceeded) as error:
-            line.error = error  # a page that brings its lane down is the fault of one line
+            line.error = error  # a page that brings its sandbox down is the fault of one line
     wanted = {chunk.text_hash: chunk.searched for line in lines if line.is_good for chunk in line.draft.chunks}
     made = await make(await read(_known_ids, tenant, lines), wanted)
     for line in lines:

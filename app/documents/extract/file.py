@@ -1,4 +1,4 @@
-"""A file of any kind that can be read, to Markdown and its pages; runs in a lane."""
+"""A file of any kind that can be read, to Markdown and its pages; runs in a sandbox."""
 
 from __future__ import annotations
 

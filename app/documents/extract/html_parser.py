@@ -1,4 +1,4 @@
-"""A page's HTML to the Markdown of its main content; foreign bytes in C code, so it runs in a lane."""
+"""A page's HTML to the Markdown of its main content; foreign bytes in C code, so it runs in a sandbox."""
 
 from __future__ import annotations
 

@@ -42,7 +42,7 @@ EXTRACT_LIMIT_S = 60.0
 EXTRACT_FILE = "app.documents.extract.file:extract_file"
 # A scanned book takes its time.
 EXTRACT_FILE_LIMIT_S = 3000.0
-EXTRACT_HTML = "app.documents.extract.html_parser:extract_html"  # by name: its libraries are loaded in the lanes alone
+EXTRACT_HTML = "app.documents.extract.html_parser:extract_html"  # by name: its libraries are loaded in the sandboxes alone
 
 
 async def ingest(document_id: int, version_id: int, progress: Progress, *, anew: bool = False) -> dict[str, Any]:
@@ -146,7 +146,7 @@ async def extract_body(version: DocumentVersion, draft: Draft) -> None:
 
 
 async def extract_html(html: str, url: str | None) -> tuple[dict[str, Any], str]:
-    """What extract_html says, and its text. In a lane: an attacker's bytes in C code may take it down, not us."""
+    """What extract_html says, and its text. In a sandbox: an attacker's bytes in C code may take it down, not us."""
     with tempfile.TemporaryDirectory(prefix="millrace-") as folder:
         blob = Path(folder) / "page.html"
         await asyncio.to_thread(blob.write_text, html, "utf-8", "replace")

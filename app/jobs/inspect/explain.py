@@ -33,7 +33,7 @@ _FIXES = {
     "expired": "Start it again with a later expires_at, or retry it, which takes expires_at away.",
     "poison": "It killed its worker several times, last while it ran alone: see the workers' logs before a retry.",
     "time_limit": "Make it faster or raise time_limit_s of its kind, then retry.",
-    "lane_out_of_memory": "Raise memory_mb of its kind or MILLRACE_LANE_MEMORY_MB, then retry.",
+    "lane_out_of_memory": "Raise memory_mb of its kind or MILLRACE_SANDBOX_MEMORY_MB, then retry.",
     "lane_crashed": "The code crashed its child process: see the attempts and the worker's log, then retry.",
     "not_found": "What it was about does not exist (any more): discard it.",
     "quota_open_jobs": "Its tenant had too many open jobs through all its tries: retry it when they have ended.",

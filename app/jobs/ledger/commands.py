@@ -22,7 +22,7 @@ log = get_logger(__name__)
 
 
 def cancel(session: Session, tenant: str, job_id: str) -> JobRow:
-    """Ask the job to stop. What has not started never starts; what awaits stops within 250 ms, a lane within 2 s.
+    """Ask the job to stop. What has not started never starts; what awaits stops within 250 ms, a sandbox within 2 s.
 
     Ended jobs stay as they are. Raises NotFound.
     """

@@ -1,16 +1,16 @@
-"""Lanes: computing and foreign code in child processes that can be killed, bounded in memory, CPU and wall clock.
+"""Sandboxes: computing and foreign code in child processes that can be killed, bounded in memory, CPU and wall clock.
 
-    call = LaneCall("app.documents.extract.file:extract_file", {"name": "a.pdf"}, blob=path, time_limit_s=60)
+    call = SandboxCall("app.documents.extract.file:extract_file", {"name": "a.pdf"}, blob=path, time_limit_s=60)
     pages = call.run()                      # blocks; another thread may call.stop(Cancelled("..."))
 
     pages = await run(extract, {"kind": "pdf"}, blob=path, time_limit_s=60)      # a step of an async job
 
 The function is named (`module:qualname`), imported inside and called with JSON arguments, `blob` (a Path) where one is
 given and `progress` where it has such a parameter; JSON comes back, or its error: one of our own tree as the same
-class, a foreign one as LaneFailed. A lane has no secrets, no SQL and no Redis, and dies with this process.
+class, a foreign one as SandboxFailed. A sandbox has no secrets, no SQL and no Redis, and dies with this process.
 
-Time counts from the moment the lane has the call, not while it waits in line for one. At `time_limit_s`
-TimeLimitExceeded is raised inside, at `grace_s` later the lane's group is killed. Death without an answer is
+Time counts from the moment the sandbox has the call, not while it waits in line for one. At `time_limit_s`
+TimeLimitExceeded is raised inside, at `grace_s` later the sandbox's group is killed. Death without an answer is
 SandboxCrashed, CPU over `cpu_s` TimeLimitExceeded, memory over `memory_mb` SandboxOutOfMemory where the code notices
 (C code that dies of a refused allocation has crashed).
 """
@@ -38,10 +38,10 @@ from app.core.settings import get_settings
 from app.core.waiting import settled
 from app.jobs.sandbox import job_log
 from app.jobs.sandbox.child import MAX_REQUEST_BYTES, SOFT_LIMIT_SIGNAL
-from app.jobs.sandbox.pool import Lane, Pool
-from app.jobs.sandbox.protocol import Frames, LaneFailed, garbage, rebuilt
+from app.jobs.sandbox.pool import Sandbox, Pool
+from app.jobs.sandbox.protocol import Frames, SandboxFailed, garbage, rebuilt
 
-__all__ = ["GRACE_S", "JSON", "PRELOAD", "LaneCall", "LaneFailed", "run", "server_pid", "start_pool", "stop_pool"]
+__all__ = ["GRACE_S", "JSON", "PRELOAD", "SandboxCall", "SandboxFailed", "run", "server_pid", "start_pool", "stop_pool"]
 
 JSON: TypeAlias = Any
 GRACE_S = 2.0
@@ -55,8 +55,8 @@ _pool: Pool | None = None
 _pool_lock = threading.Lock()
 
 
-class LaneCall:
-    """One run in a lane; made first, so that another thread can stop it."""
+class SandboxCall:
+    """One run in a sandbox; made first, so that another thread can stop it."""
 
     def __init__(
         self,
@@ -88,27 +88,27 @@ class LaneCall:
         self._time_limit_s = time_limit_s
         self._grace_s = grace_s
         self._lock = threading.Lock()
-        self._ticket: Future[Lane] = Future()
+        self._ticket: Future[Sandbox] = Future()
         self._pool: Pool | None = None
-        self._lane: Lane | None = None
+        self._sandbox: Sandbox | None = None
         self._reason: AppError | None = None
 
     @classmethod
     def of_job(
         cls, definition: str, payload: dict[str, Any], function: str | Callable[..., Any], **options: Any
-    ) -> LaneCall:
+    ) -> SandboxCall:
         """A plain `def function(job, progress)`: inside, the payload becomes `definition`'s object again."""
         name = function if isinstance(function, str) else _name(function)
         arguments = {"definition": definition, "payload": payload, "function": name}
         return cls("app.jobs.sandbox.child:call_job", arguments, **options)
 
     def stop(self, reason: AppError) -> None:
-        """From any thread: kill the lane's group, or leave the line; run() raises `reason`. The first reason stays."""
+        """From any thread: kill the sandbox's group, or leave the line; run() raises `reason`. The first reason stays."""
         with self._lock:
             if self._reason is None:
                 self._reason = reason
-            if self._lane is not None:
-                self._lane.kill()
+            if self._sandbox is not None:
+                self._sandbox.kill()
             pool, ticket = self._pool, self._ticket
         if pool is not None:
             pool.give_up(ticket)
@@ -120,45 +120,45 @@ class LaneCall:
             if self._reason is not None:
                 raise self._reason
             self._pool = pool
-        lane = self._take(pool)
+        sandbox = self._take(pool)
         fit = False
         try:
-            result, fit = self._converse(lane, pool)
+            result, fit = self._converse(sandbox, pool)
         finally:
             with self._lock:
-                self._lane = None
+                self._sandbox = None
             if not fit:
-                lane.kill()
-            pool.give_back(lane, fit=fit)
+                sandbox.kill()
+            pool.give_back(sandbox, fit=fit)
         return result
 
-    def _take(self, pool: Pool) -> Lane:
+    def _take(self, pool: Pool) -> Sandbox:
         for _ in range(_ATTEMPTS_TO_START):
             try:
-                lane = pool.take(self._ticket)
+                sandbox = pool.take(self._ticket)
             except CancelledError:
                 raise self._reason or Interrupted("the call was given up") from None
             with self._lock:
                 stopped = self._reason
-                self._lane = lane if stopped is None else None
+                self._sandbox = sandbox if stopped is None else None
             if stopped is not None:
-                pool.give_back(lane, fit=True)
+                pool.give_back(sandbox, fit=True)
                 raise stopped
-            if lane.is_ready():
-                return lane
+            if sandbox.is_ready():
+                return sandbox
             with self._lock:
-                stopped, self._lane, self._ticket = self._reason, None, Future()
-            pool.give_back(lane, fit=False)
+                stopped, self._sandbox, self._ticket = self._reason, None, Future()
+            pool.give_back(sandbox, fit=False)
             if stopped is not None:
                 raise stopped
-        raise SandboxCrashed("no lane could be started; the reason is in this process's stderr")
+        raise SandboxCrashed("no sandbox could be started; the reason is in this process's stderr")
 
-    def _converse(self, lane: Lane, pool: Pool) -> tuple[JSON, bool]:
-        """The result, and whether the lane may be used again."""
+    def _converse(self, sandbox: Sandbox, pool: Pool) -> tuple[JSON, bool]:
+        """The result, and whether the sandbox may be used again."""
         outgoing = memoryview(self._request)
         frames = Frames()
         limit = _Limit(self._time_limit_s, self._grace_s)
-        channel, leash = lane.channel.fileno(), lane.leash.fileno()
+        channel, leash = sandbox.channel.fileno(), sandbox.leash.fileno()
         poll = select.poll()
         poll.register(channel, select.POLLIN | select.POLLOUT)
         poll.register(leash, select.POLLIN)
@@ -167,13 +167,13 @@ class LaneCall:
             events = ready.get(channel, 0)
             try:
                 if events & select.POLLOUT:
-                    outgoing = outgoing[lane.channel.send(outgoing[:_CHUNK_BYTES]) :]
+                    outgoing = outgoing[sandbox.channel.send(outgoing[:_CHUNK_BYTES]) :]
                     if not outgoing:
                         poll.modify(channel, select.POLLIN)
                 if events & ~select.POLLOUT:
-                    chunk = lane.channel.recv(_CHUNK_BYTES)
+                    chunk = sandbox.channel.recv(_CHUNK_BYTES)
                     if not chunk:
-                        raise self._death(lane, pool)
+                        raise self._death(sandbox, pool)
                     for frame in frames.feed(chunk):
                         if "progress" in frame:
                             self._report(frame["progress"])
@@ -182,10 +182,10 @@ class LaneCall:
                         else:
                             return self._end(frame, clean=frames.empty)
             except (BrokenPipeError, ConnectionResetError):
-                raise self._death(lane, pool) from None
+                raise self._death(sandbox, pool) from None
             if not events and leash in ready:
-                raise self._death(lane, pool)
-            limit.pass_on(lane)
+                raise self._death(sandbox, pool)
+            limit.pass_on(sandbox)
 
     def _report(self, report: Any) -> None:
         if not isinstance(report, dict):
@@ -204,25 +204,25 @@ class LaneCall:
             raise garbage(frame) from None
         raise failure
 
-    def _death(self, lane: Lane, pool: Pool) -> AppError:
-        """Why the lane is dead, once it is."""
-        code = lane.exit_code(_DYING_S)
-        lane.kill()
-        mute = code is None and lane.exit_code() is not None
+    def _death(self, sandbox: Sandbox, pool: Pool) -> AppError:
+        """Why the sandbox is dead, once it is."""
+        code = sandbox.exit_code(_DYING_S)
+        sandbox.kill()
+        mute = code is None and sandbox.exit_code() is not None
         if self._reason is not None:
             return self._reason
         if pool.stopped:
-            return Interrupted("the lanes are being closed")
+            return Interrupted("the sandboxes are being closed")
         if mute:
-            return SandboxCrashed(f"lane closed its channel in {self.function}, without an answer")
+            return SandboxCrashed(f"sandbox closed its channel in {self.function}, without an answer")
         if code is None:
-            return SandboxCrashed(f"lane lost in {self.function}: the fork server has ended")
+            return SandboxCrashed(f"sandbox lost in {self.function}: the fork server has ended")
         if code >= 0:
-            return SandboxCrashed(f"lane exited with status {code} in {self.function}, without an answer")
+            return SandboxCrashed(f"sandbox exited with status {code} in {self.function}, without an answer")
         if code == -signal.SIGXCPU:
             return TimeLimitExceeded(f"{self.function} used more than its CPU time", code="cpu_limit")
         hint = " (by the kernel for want of memory, or by hand)" if code == -signal.SIGKILL else ""
-        return SandboxCrashed(f"lane killed by {_signal_name(-code)} in {self.function}{hint}")
+        return SandboxCrashed(f"sandbox killed by {_signal_name(-code)} in {self.function}{hint}")
 
 
 class _Limit:
@@ -238,17 +238,17 @@ class _Limit:
         """How long to listen before pass_on(); None: for ever."""
         return None if self.at == math.inf else max(0, math.ceil((self.at - monotonic()) * 1000))
 
-    def pass_on(self, lane: Lane) -> None:
-        """Ask the lane to end when the soft limit is over, kill it when the hard one is."""
+    def pass_on(self, sandbox: Sandbox) -> None:
+        """Ask the sandbox to end when the soft limit is over, kill it when the hard one is."""
         if monotonic() < self.at:
             return
         if not self.asked:
             self.asked = True
             self.at = monotonic() + self.grace_s
-            lane.signal(SOFT_LIMIT_SIGNAL)
+            sandbox.signal(SOFT_LIMIT_SIGNAL)
             return
-        lane.kill()
-        lane.exit_code()
+        sandbox.kill()
+        sandbox.exit_code()
         raise TimeLimitExceeded(f"killed {self.grace_s:g} s after its time limit of {self.soft_s:g} s")
 
 
@@ -263,7 +263,7 @@ def _name(function: Callable[..., Any]) -> str:
     function = getattr(function, "fn", function)
     name = f"{function.__module__}:{function.__qualname__}"
     if "<" in name or function.__module__ == "__main__":
-        raise ValueError(f"{name} cannot be called in a lane: it must have a name in a module that can be imported")
+        raise ValueError(f"{name} cannot be called in a sandbox: it must have a name in a module that can be imported")
     return name
 
 
@@ -271,7 +271,7 @@ def _request(**call: Any) -> bytes:
     encoded = json.dumps(call).encode() + b"\n"
     if len(encoded) > MAX_REQUEST_BYTES:
         raise InvalidInput(
-            f"{call['function']}: arguments of {len(encoded):,} bytes, a lane takes up to {MAX_REQUEST_BYTES:,}; "
+            f"{call['function']}: arguments of {len(encoded):,} bytes, a sandbox takes up to {MAX_REQUEST_BYTES:,}; "
             "put them into a file and give it as blob"
         )
     return encoded
@@ -288,18 +288,18 @@ async def run(
     memory_mb: int | None = None,
     cpu_s: float | None = None,
 ) -> JSON:
-    """A LaneCall awaited, in a thread of the lanes' own; `memory_mb` is by default the setting's.
+    """A SandboxCall awaited, in a thread of the sandboxes' own; `memory_mb` is by default the setting's.
 
-    Cancelled, it kills the lane and raises once that is dead. `on_progress` is called in the other thread.
+    Cancelled, it kills the sandbox and raises once that is dead. `on_progress` is called in the other thread.
     """
-    call = LaneCall(
+    call = SandboxCall(
         function,
         arguments,
         blob=blob,
         on_progress=on_progress,
         time_limit_s=time_limit_s,
         grace_s=grace_s,
-        memory_mb=get_settings().lane_memory_mb if memory_mb is None else memory_mb,
+        memory_mb=get_settings().sandbox_memory_mb if memory_mb is None else memory_mb,
         cpu_s=cpu_s,
     )
     context = contextvars.copy_context()
@@ -307,26 +307,26 @@ async def run(
     try:
         return await asyncio.shield(future)
     except asyncio.CancelledError:
-        call.stop(Cancelled("cancelled while in a lane"))
+        call.stop(Cancelled("cancelled while in a sandbox"))
         await settled(future)
         raise
 
 
 def start_pool(size: int | None = None, preload: Sequence[str] = PRELOAD) -> None:
-    """Warm the process's lanes before the first call; by default as many as the setting says.
+    """Warm the process's sandboxes before the first call; by default as many as the setting says.
 
-    `preload` names modules the fork server imports once, for all lanes together; none may start threads when it is
-    imported. Lanes that are there already stay as they are.
+    `preload` names modules the fork server imports once, for all sandboxes together; none may start threads when it is
+    imported. Sandboxes that are there already stay as they are.
     """
     global _pool
     with _pool_lock:
         if _pool is None:
-            _pool = Pool(size or get_settings().lane_count, preload)
+            _pool = Pool(size or get_settings().sandbox_count, preload)
         _pool.warm()
 
 
 def stop_pool() -> None:
-    """Kill all lanes; calls under way raise Interrupted. A later call starts new ones."""
+    """Kill all sandboxes; calls under way raise Interrupted. A later call starts new ones."""
     global _pool
     with _pool_lock:
         pool, _pool = _pool, None
@@ -335,7 +335,7 @@ def stop_pool() -> None:
 
 
 def server_pid() -> int | None:
-    """The process that forks the lanes, for health pages; None while there are none."""
+    """The process that forks the sandboxes, for health pages; None while there are none."""
     pool = _pool
     return pool.server_pid if pool is not None else None
 
@@ -346,7 +346,7 @@ def _running_pool() -> Pool:
         start_pool()
         pool = _pool
     if pool is None:
-        raise Interrupted("the lanes are being closed")
+        raise Interrupted("the sandboxes are being closed")
     return pool
 
 

@@ -1,13 +1,13 @@
-"""What runs inside a lane: a call comes in as a line of JSON, its progress and its end go out as lines of JSON.
+"""What runs inside a sandbox: a call comes in as a line of JSON, its progress and its end go out as lines of JSON.
 
 One call at a time, on the main thread. In: `{"function", "arguments", "blob", "memory_mb", "cpu_s", "time_limit_s",
-"log_context"}`, the last being what the host's log lines carry: those of the lane carry it as well.
+"log_context"}`, the last being what the host's log lines carry: those of the sandbox carry it as well.
 Out, any number of `{"progress": {...}}` and `{"log": {...}}`, then one `{"result": ..., "worn": bool}` or one
 `{"error": {...}}`. They go over a socket of their own: what the function or foreign code prints to fd 1 or 2 lands
 in the host's stderr.
 
 SIGUSR1 is the soft time limit: it raises TimeLimitExceeded inside the function. The memory limit is RLIMIT_AS above
-what the lane already has (Linux only), the CPU limit RLIMIT_CPU above what it has used; both end with the call.
+what the sandbox already has (Linux only), the CPU limit RLIMIT_CPU above what it has used; both end with the call.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from typing import Any
 
 from app.core import errors
 from app.core.errors import AppError, SandboxOutOfMemory
-from app.jobs.sandbox.child_progress import LaneProgress, SoftLimit
+from app.jobs.sandbox.child_progress import SandboxProgress, SoftLimit
 
 MAX_REQUEST_BYTES = 1024 * 1024
 MAX_RESULT_BYTES = 16 * 1024 * 1024
@@ -49,7 +49,7 @@ _PR_SET_PDEATHSIG, _PR_SET_NAME, _PR_SET_CHILD_SUBREAPER = 1, 15, 36
 
 
 class UnfitResult(Exception):
-    """What the function returned cannot leave the lane; trying again would not help."""
+    """What the function returned cannot leave the sandbox; trying again would not help."""
 
 
 def prctl(option: int, value: int | bytes) -> bool:
@@ -89,7 +89,7 @@ def set_up_logging() -> ModuleType | None:
 
 
 def call_job(
-    definition: str, payload: dict[str, Any], function: str, progress: LaneProgress, version: int | None = None
+    definition: str, payload: dict[str, Any], function: str, progress: SandboxProgress, version: int | None = None
 ) -> Any:
     """Run the plain function of a job: payload → its definition's object → `function(job, progress)`."""
     kind = named(definition)
@@ -99,7 +99,7 @@ def call_job(
 
 @contextmanager
 def limited(memory_mb: int | None, cpu_s: float | None) -> Iterator[None]:
-    """Bound what is taken from here on, not what the lane already holds."""
+    """Bound what is taken from here on, not what the sandbox already holds."""
     space, cpu = resource.getrlimit(resource.RLIMIT_AS), resource.getrlimit(resource.RLIMIT_CPU)
     try:
         if memory_mb is not None and sys.platform == "linux":
@@ -123,8 +123,8 @@ def _memory_bytes() -> tuple[int, int]:
     return int(pages[0]) * resource.getpagesize(), int(pages[1]) * resource.getpagesize()
 
 
-class _Lane:
-    """The calls of one lane, one after the other."""
+class _Sandbox:
+    """The calls of one sandbox, one after the other."""
 
     def __init__(self, channel: socket.socket) -> None:
         self._channel = channel
@@ -137,10 +137,10 @@ class _Lane:
     def answer(self, request: dict[str, Any]) -> None:
         """Run one call and send what came of it."""
         self._calls += 1
-        progress = LaneProgress(self._send, self._limit)
+        progress = SandboxProgress(self._send, self._limit)
         try:
             encoded = self._result(self._perform(request, progress))
-        # A lane stands between foreign code and the host: whatever ends the function, even SystemExit, is an answer.
+        # A sandbox stands between foreign code and the host: whatever ends the function, even SystemExit, is an answer.
         except BaseException as error:  # noqa: BLE001
             self._limit.running = False
             encoded = json.dumps({"error": describe(error)}, default=str).encode()
@@ -148,7 +148,7 @@ class _Lane:
         sys.stdout.flush()
         self._channel.sendall(encoded + b"\n")
 
-    def _perform(self, request: dict[str, Any], progress: LaneProgress) -> Any:
+    def _perform(self, request: dict[str, Any], progress: SandboxProgress) -> Any:
         self._limit.limit_s = request["time_limit_s"]
         self._limit.late = False
         signal.signal(SOFT_LIMIT_SIGNAL, self._limit.on_signal)
@@ -173,7 +173,7 @@ class _Lane:
             bound = "there is" if memory_mb is None else f"its limit of {memory_mb} MiB"
             raise SandboxOutOfMemory(f"needed more memory than {bound}") from error
 
-    def _bind(self, context: dict[str, Any], progress: LaneProgress) -> None:
+    def _bind(self, context: dict[str, Any], progress: SandboxProgress) -> None:
         self._logs = self._logs or set_up_logging()
         if self._logs is not None:
             self._logs.send_lines(progress.say)
@@ -188,12 +188,12 @@ class _Lane:
             raise UnfitResult(f"the result is not JSON: {error}") from error
         if len(encoded) > MAX_RESULT_BYTES:
             raise UnfitResult(
-                f"the result has {len(encoded):,} bytes, a lane returns up to {MAX_RESULT_BYTES:,}: write it to a file"
+                f"the result has {len(encoded):,} bytes, a sandbox returns up to {MAX_RESULT_BYTES:,}: write it to a file"
             )
         return encoded
 
     def _is_worn(self) -> bool:
-        """Whether the next call should find a fresh lane: old, grown, or left with threads or processes."""
+        """Whether the next call should find a fresh sandbox: old, grown, or left with threads or processes."""
         if self._calls >= MAX_CALLS or _memory_bytes()[1] - self._resident > MAX_GROWTH_BYTES:
             return True
         return _has_children() or any(
@@ -235,14 +235,14 @@ def describe(error: BaseException) -> dict[str, Any]:
 
 
 def _settle() -> None:
-    """Make this freshly forked process a lane: own group, dies with its server, first in the kernel's line."""
+    """Make this freshly forked process a sandbox: own group, dies with its server, first in the kernel's line."""
     with suppress(PermissionError):  # the server was faster and has made the group
         os.setpgid(0, 0)
     server = os.getppid()
     if die_with_parent(signal.SIGKILL) and os.getppid() != server:
         os._exit(1)
     adopt_orphans()
-    name_process("millrace-lane")
+    name_process("mr-sandbox")
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     with suppress(OSError), open("/proc/self/oom_score_adj", "w") as score:
         score.write("500")
@@ -262,7 +262,7 @@ def _watch(server: int) -> None:
 def live(channel: socket.socket) -> None:
     """Serve calls until the host closes its end."""
     _settle()
-    lane = _Lane(channel)
+    sandbox = _Sandbox(channel)
     with channel.makefile("rb") as requests:
         while (line := requests.readline(MAX_REQUEST_BYTES + 1)).endswith(b"\n"):
-            lane.answer(json.loads(line))
+            sandbox.answer(json.loads(line))

@@ -1,4 +1,4 @@
-"""What a function in a lane sees of its host: whom it reports to, and the soft limit that interrupts it."""
+"""What a function in a sandbox sees of its host: whom it reports to, and the soft limit that interrupts it."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class SoftLimit:
         raise TimeLimitExceeded(f"ran longer than its time limit of {self.limit_s or 0:g} s")
 
 
-class LaneProgress:
+class SandboxProgress:
     """Reports to the host, at most 20 a second: a stage's first and the very last are never dropped."""
 
     def __init__(self, send: Callable[[dict[str, Any]], None], limit: SoftLimit) -> None:
@@ -60,7 +60,7 @@ class LaneProgress:
         stage: str | None = None,
         message: str | None = None,
     ) -> None:
-        """From any thread of the lane; after the call's end it does nothing."""
+        """From any thread of the sandbox; after the call's end it does nothing."""
         said = {"done": done, "total": total, "unit": unit, "stage": stage, "message": message}
         self._guarded(self._take, {name: value for name, value in said.items() if value is not None})
 

@@ -1,11 +1,11 @@
-"""The fork server of the lanes: one thread, warm modules, a new lane for every pair of descriptors it is sent.
+"""The fork server of the sandboxes: one thread, warm modules, a new sandbox for every pair of descriptors it is sent.
 
-The host sends one byte with two descriptors: the lane's channel, and a leash that the server keeps. Over the leash the
-host hears the lane's pid and, when it is dead, its exit code (negative: the signal), both as eight bytes. The host
-lets go of the leash (or dies) when it wants the lane gone: the server then kills its group and reaps it, not before,
+The host sends one byte with two descriptors: the sandbox's channel, and a leash that the server keeps. Over the leash the
+host hears the sandbox's pid and, when it is dead, its exit code (negative: the signal), both as eight bytes. The host
+lets go of the leash (or dies) when it wants the sandbox gone: the server then kills its group and reaps it, not before,
 so the pid that the host knows never becomes another's. Descendants that left the group are adopted and killed, too.
 
-EOF on the control socket, or another parent than the host, ends the server and every lane.
+EOF on the control socket, or another parent than the host, ends the server and every sandbox.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class _Child:
     exit_code: int | None = None
 
 
-class LaneServer:
+class ForkServer:
     def __init__(self, control: socket.socket, host: int) -> None:
         self._control = control
         self._host = host
@@ -49,10 +49,10 @@ class LaneServer:
         self._poll.register(self._woken, select.POLLIN)
 
     def serve(self) -> None:
-        """Until the host is gone; afterwards no lane lives."""
+        """Until the host is gone; afterwards no sandbox lives."""
         signal.set_wakeup_fd(self._wake.fileno(), warn_on_full_buffer=False)
         for number in (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-            # A handler, not SIG_IGN: that one would be passed on to whatever a lane starts.
+            # A handler, not SIG_IGN: that one would be passed on to whatever a sandbox starts.
             signal.signal(number, lambda *_: None)
         told_by_kernel = die_with_parent(signal.SIGTERM)
         adopt_orphans()
@@ -92,13 +92,13 @@ class LaneServer:
         try:
             pid = os.fork()
         except OSError as error:
-            sys.stderr.write(f"millrace: no lane could be forked: {error}\n")
+            sys.stderr.write(f"millrace: no sandbox could be forked: {error}\n")
             os.close(channel)
             leash.close()
             return
         if pid == 0:
             leash.close()
-            self._become_lane(socket.socket(fileno=channel))
+            self._become_sandbox(socket.socket(fileno=channel))
         with suppress(OSError):  # the child was faster
             os.setpgid(pid, pid)
         os.close(channel)
@@ -108,7 +108,7 @@ class LaneServer:
         self._poll.register(leash, select.POLLIN)
         _tell(leash, pid)
 
-    def _become_lane(self, channel: socket.socket) -> NoReturn:
+    def _become_sandbox(self, channel: socket.socket) -> NoReturn:
         exit_code = 1
         try:
             signal.set_wakeup_fd(-1)
@@ -173,7 +173,7 @@ class LaneServer:
             dying = list(self._orphans())
 
     def _orphans(self) -> Iterator[int]:
-        """Our children that are no lanes: only a dead lane's descendants can be, since live lanes adopt their own."""
+        """Our children that are no sandboxes: only a dead sandbox's descendants can be, since live sandboxes adopt their own."""
         own = os.getpid()
         for name in os.listdir("/proc") if sys.platform == "linux" else ():
             if not name.isdigit():
@@ -215,7 +215,7 @@ def _preload(modules: Sequence[str]) -> None:
         try:
             importlib.import_module(module)
         except ImportError as error:  # the call that needs it says it better
-            sys.stderr.write(f"millrace: lanes could not preload {module}: {error}\n")
+            sys.stderr.write(f"millrace: sandboxes could not preload {module}: {error}\n")
     set_up_logging()
     gc.collect()
     gc.freeze()
@@ -224,6 +224,6 @@ def _preload(modules: Sequence[str]) -> None:
 def main(boot: dict[str, Any]) -> None:
     """`boot`: control (a descriptor), host (its pid), preload (module names)."""
     os.dup2(2, 1)
-    name_process("millrace-lanes")
+    name_process("mr-sandboxes")
     _preload(boot["preload"])
-    LaneServer(socket.socket(fileno=boot["control"]), boot["host"]).serve()
+    ForkServer(socket.socket(fileno=boot["control"]), boot["host"]).serve()

@@ -62,7 +62,7 @@ class JobLog:
         self._thread = threading.Thread(target=self._run, name="job-log", daemon=True)
 
     def start(self) -> None:
-        """From here on every line that a job's code logs in this process, or in its lanes, is kept."""
+        """From here on every line that a job's code logs in this process, or in its sandboxes, is kept."""
         global _current
         _current = self
         logging.send_lines(self.take)
@@ -126,7 +126,7 @@ _current: JobLog | None = None
 
 
 def keep(line: Any) -> None:
-    """A line from a lane, for the log of the job that is bound here; what is none is passed over."""
+    """A line from a sandbox, for the log of the job that is bound here; what is none is passed over."""
     current = _current
     if current is not None and isinstance(line, dict) and "job_id" in logging.bound():
         current.take(line)

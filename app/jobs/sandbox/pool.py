@@ -1,7 +1,7 @@
-"""The lanes of this process: as many as may run at once, all warm, each lent to one call at a time.
+"""The sandboxes of this process: as many as may run at once, all warm, each lent to one call at a time.
 
-The host itself never forks: it asks the fork server (`lane_server`), a small program of one thread that was started
-fresh, with an environment without secrets. A lane that is worn, failed or dead is replaced in the background.
+The host itself never forks: it asks the fork server (`sandbox_server`), a small program of one thread that was started
+fresh, with an environment without secrets. A sandbox that is worn, failed or dead is replaced in the background.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _BOOT = (
     "import json, sys; boot = json.loads(sys.argv[1]); sys.path[:] = boot['path']; "
     "from app.jobs.sandbox.fork_server import main; main(boot)"
 )
-# A lane is one core's worth of work: libraries that would start a thread a core for it only disturb its neighbours.
+# A sandbox is one core's worth of work: libraries that would start a thread a core for it only disturb its neighbours.
 _ONE_CORE = {
     "OMP_NUM_THREADS": "1",
     "OPENBLAS_NUM_THREADS": "1",
@@ -45,15 +45,15 @@ _ONE_CORE = {
 }
 
 
-def lane_environment(host: Mapping[str, str]) -> dict[str, str]:
-    """The host's environment without secrets, by name or by a password in a URL, and with the lane's role."""
+def sandbox_environment(host: Mapping[str, str]) -> dict[str, str]:
+    """The host's environment without secrets, by name or by a password in a URL, and with the sandbox's role."""
     kept = {
         name: value for name, value in host.items() if not _SECRET_NAME.search(name) and not _SECRET_VALUE.search(value)
     }
     return {**_ONE_CORE, **kept, "MILLRACE_ROLE": "lane"}
 
 
-class Lane:
+class Sandbox:
     """One child: its channel carries calls and answers, over its leash the server tells its pid and its end."""
 
     def __init__(self, control: socket.socket) -> None:
@@ -76,7 +76,7 @@ class Lane:
         """Whether it lives; waits until it does where it was only just ordered."""
         if self.pid is None:
             self.pid = self._hear(timeout_s)
-        # The server may not have told of its death yet; an idle lane has nothing to say on the channel.
+        # The server may not have told of its death yet; an idle sandbox has nothing to say on the channel.
         return self.pid is not None and not _readable(self.leash, 0) and not _readable(self.channel, 0)
 
     def exit_code(self, timeout_s: float = DEATH_TIMEOUT_S) -> int | None:
@@ -93,7 +93,7 @@ class Lane:
         return None
 
     def signal(self, number: signal.Signals) -> None:
-        """To the lane alone. Until close() its pid is its own, even after its death: the server keeps the zombie."""
+        """To the sandbox alone. Until close() its pid is its own, even after its death: the server keeps the zombie."""
         with self._lock, suppress(ProcessLookupError):
             if not self._closed and self.pid is not None:
                 os.kill(self.pid, number)
@@ -123,17 +123,17 @@ def _readable(sock: socket.socket, timeout_s: float) -> bool:
 
 
 class Pool:
-    """`size` lanes; who finds none free waits in line, first come, first served."""
+    """`size` sandboxes; who finds none free waits in line, first come, first served."""
 
     def __init__(self, size: int, preload: Sequence[str]) -> None:
         self.size = size
         self.preload = list(preload)
         self.stopped = False
-        self.callers = ThreadPoolExecutor(size, thread_name_prefix="lane-caller")
+        self.callers = ThreadPoolExecutor(size, thread_name_prefix="sandbox-caller")
         self._lock = threading.Lock()
-        self._idle: list[Lane] = []
-        self._lent: set[Lane] = set()
-        self._waiting: deque[Future[Lane]] = deque()
+        self._idle: list[Sandbox] = []
+        self._lent: set[Sandbox] = set()
+        self._waiting: deque[Future[Sandbox]] = deque()
         self._server: subprocess.Popen[bytes] | None = None
         self._control: socket.socket | None = None
 
@@ -143,12 +143,12 @@ class Pool:
         return server.pid if server is not None else None
 
     def warm(self) -> None:
-        """Order all lanes now, not at the first call. Raises SandboxCrashed where no server can be started."""
+        """Order all sandboxes now, not at the first call. Raises SandboxCrashed where no server can be started."""
         with self._lock:
             self._fill()
 
-    def take(self, ticket: Future[Lane]) -> Lane:
-        """A lane, waited for. A ticket that was given up raises concurrent.futures.CancelledError."""
+    def take(self, ticket: Future[Sandbox]) -> Sandbox:
+        """A sandbox, waited for. A ticket that was given up raises concurrent.futures.CancelledError."""
         with self._lock:
             self._fill()
             if self._idle and not ticket.cancelled():
@@ -158,21 +158,21 @@ class Pool:
                 self._waiting.append(ticket)
         return ticket.result()
 
-    def give_up(self, ticket: Future[Lane]) -> None:
-        """Leave the line, or never join it. Without effect on a ticket that has its lane."""
+    def give_up(self, ticket: Future[Sandbox]) -> None:
+        """Leave the line, or never join it. Without effect on a ticket that has its sandbox."""
         with self._lock:
             with suppress(ValueError):
                 self._waiting.remove(ticket)
             ticket.cancel()
 
-    def give_back(self, lane: Lane, *, fit: bool) -> None:
+    def give_back(self, sandbox: Sandbox, *, fit: bool) -> None:
         """The next in line gets it, or its successor where it is not fit."""
         with self._lock:
-            self._lent.discard(lane)
+            self._lent.discard(sandbox)
             if fit and not self.stopped:
-                self._idle.append(lane)
+                self._idle.append(sandbox)
             else:
-                lane.close()
+                sandbox.close()
             try:
                 self._fill()
             except AppError as error:
@@ -184,15 +184,15 @@ class Pool:
                 self._waiting.popleft().set_result(heir)
 
     def stop(self) -> None:
-        """End the server and all lanes; calls under way and in line raise Interrupted."""
+        """End the server and all sandboxes; calls under way and in line raise Interrupted."""
         with self._lock:
             self.stopped = True
             while self._waiting:
-                self._waiting.popleft().set_exception(Interrupted("the lanes are being closed"))
-            for lane in self._lent:
-                lane.kill()
-            for lane in self._idle:
-                lane.close()
+                self._waiting.popleft().set_exception(Interrupted("the sandboxes are being closed"))
+            for sandbox in self._lent:
+                sandbox.kill()
+            for sandbox in self._idle:
+                sandbox.close()
             self._idle.clear()
             if self._control is not None:
                 self._control.close()
@@ -202,9 +202,9 @@ class Pool:
 
     def abandon(self) -> None:
         """In a forked child of the host: drop the parent's descriptors, touch nothing else of it."""
-        for lane in (*self._idle, *self._lent):
-            lane.leash.close()
-            lane.channel.close()
+        for sandbox in (*self._idle, *self._lent):
+            sandbox.leash.close()
+            sandbox.channel.close()
         if self._control is not None:
             self._control.close()
         if self._server is not None:
@@ -212,14 +212,14 @@ class Pool:
 
     def _fill(self) -> None:
         if self.stopped:
-            raise Interrupted("the lanes are being closed")
+            raise Interrupted("the sandboxes are being closed")
         while len(self._idle) + len(self._lent) < self.size:
             try:
-                self._idle.insert(0, Lane(self._running_server()))
+                self._idle.insert(0, Sandbox(self._running_server()))
             except (BrokenPipeError, ConnectionResetError):
                 self._drop_server()
             except OSError as error:
-                raise SandboxCrashed(f"no lane could be started: {error}") from error
+                raise SandboxCrashed(f"no sandbox could be started: {error}") from error
 
     def _running_server(self) -> socket.socket:
         if self._server is not None and self._server.poll() is not None:
@@ -232,16 +232,16 @@ class Pool:
                     [sys.executable, "-c", _BOOT, json.dumps(boot)],
                     stdin=subprocess.DEVNULL,
                     stdout=2,
-                    env=lane_environment(os.environ),  # what is handed on, not a setting that is read
+                    env=sandbox_environment(os.environ),  # what is handed on, not a setting that is read
                     pass_fds=[theirs.fileno()],
                     start_new_session=True,
                 )
         return self._control
 
     def _drop_server(self) -> None:
-        """After its death, which was also that of all its lanes: idle ones go, lent ones find out by themselves."""
-        for lane in self._idle:
-            lane.close()
+        """After its death, which was also that of all its sandboxes: idle ones go, lent ones find out by themselves."""
+        for sandbox in self._idle:
+            sandbox.close()
         self._idle.clear()
         if self._control is not None:
             self._control.close()

@@ -1,4 +1,4 @@
-"""What comes out of a lane, read with distrust: a line is a JSON object or the lane has crashed."""
+"""What comes out of a sandbox, read with distrust: a line is a JSON object or the sandbox has crashed."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from app.jobs.sandbox.child import MAX_RESULT_BYTES
 _MAX_FRAME_BYTES = MAX_RESULT_BYTES + 256 * 1024
 
 
-class LaneFailed(Exception):
+class SandboxFailed(Exception):
     """The function raised an error that is not of our own tree: its type's name, message and traceback, as text.
 
     permanent: the same call would fail the same way (a result that is too large, or no JSON).
@@ -30,8 +30,8 @@ class LaneFailed(Exception):
         return f"{self.type_name}: {self.message}" if self.message else self.type_name
 
 
-class LaneTraceback(Exception):
-    """The cause of an error of our own tree that was raised in a lane: the traceback there, as text."""
+class SandboxTraceback(Exception):
+    """The cause of an error of our own tree that was raised in a sandbox: the traceback there, as text."""
 
     def __str__(self) -> str:
         return f"\n{self.args[0]}"
@@ -56,7 +56,7 @@ class Frames:
             seen = 0
             yield _decoded(line)
         if len(self._held) > _MAX_FRAME_BYTES:
-            raise SandboxCrashed(f"lane answered with a line of more than {_MAX_FRAME_BYTES:,} bytes")
+            raise SandboxCrashed(f"sandbox answered with a line of more than {_MAX_FRAME_BYTES:,} bytes")
 
 
 def _decoded(line: bytes) -> dict[str, Any]:
@@ -71,18 +71,18 @@ def _decoded(line: bytes) -> dict[str, Any]:
 
 def garbage(said: object) -> SandboxCrashed:
     """The error for an answer that nobody can read."""
-    return SandboxCrashed(f"lane answered with what is no frame: {str(said)[:80]!r}")
+    return SandboxCrashed(f"sandbox answered with what is no frame: {str(said)[:80]!r}")
 
 
 def rebuilt(error: dict[str, Any]) -> Exception:
-    """The error as the lane described it; ours again where its class is known here.
+    """The error as the sandbox described it; ours again where its class is known here.
 
     Raises KeyError, TypeError or ValueError where it is no description.
     """
     message, trace, base, code = str(error["message"]), str(error["traceback"]), error["base"], error["code"]
     kind = getattr(errors, base, None) if isinstance(base, str) else None
     if not (isinstance(kind, type) and issubclass(kind, AppError)):
-        return LaneFailed(str(error["type"]), message, trace, permanent=error["permanent"] is True)
+        return SandboxFailed(str(error["type"]), message, trace, permanent=error["permanent"] is True)
     after_s = error["retry_after_s"]
     failure: AppError
     if issubclass(kind, LimitReached):
@@ -93,5 +93,5 @@ def rebuilt(error: dict[str, Any]) -> Exception:
         failure = kind(message, retry_after_s=None if after_s is None else float(after_s), code=code)
     else:
         failure = kind(message, code=code, errors=list(error["errors"]))
-    failure.__cause__ = LaneTraceback(trace)
+    failure.__cause__ = SandboxTraceback(trace)
     return failure

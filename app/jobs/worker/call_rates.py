@@ -22,7 +22,7 @@ from app.jobs.lua import LUA
 
 # Who must wait longer gives its slot in the worker to another job.
 LONGEST_WAIT_S = 5.0
-# A lane's thread waits deaf, so not for long.
+# A sandbox's thread waits deaf, so not for long.
 LONGEST_DEAF_WAIT_S = 0.5
 # Those who were sent away do not come back all at once.
 SPREAD = 0.5

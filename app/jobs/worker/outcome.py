@@ -31,7 +31,7 @@ from app.core.settings import get_settings
 from app.jobs.definition import definition
 from app.jobs.ledger.child_counts import Wait, WaitForChildren
 from app.jobs.ledger.claims import Claim, End
-from app.jobs.sandbox.protocol import LaneFailed
+from app.jobs.sandbox.protocol import SandboxFailed
 from app.jobs.states import Outcome, State
 
 # Another try would end the same way.
@@ -75,7 +75,7 @@ def judge(claim: Claim, error: BaseException | None) -> Verdict:
     if isinstance(error, Cancelled):
         return _told(claim, error, "cancelled", "cancelled", claim.tries)
     tries = claim.tries + 1
-    if isinstance(error, PERMANENT) or (isinstance(error, LaneFailed) and error.permanent) or tries >= claim.max_tries:
+    if isinstance(error, PERMANENT) or (isinstance(error, SandboxFailed) and error.permanent) or tries >= claim.max_tries:
         return _told(claim, error, "failed", "failed", tries)
     return _told(claim, error, "retrying", "retrying", tries, delay_s=_delay(claim, error, tries))
 
@@ -97,12 +97,12 @@ def _told(
     code = error.code if isinstance(error, AppError) else "unexpected"
     # Not str(): an error that cannot even say what it is must not cost its job the end.
     foreign = "".join(traceback.format_exception_only(error)).strip().partition(": ")[2]
-    said = error.message if isinstance(error, (AppError, LaneFailed)) else foreign
-    name = error.type_name if isinstance(error, LaneFailed) else type(error).__name__
+    said = error.message if isinstance(error, (AppError, SandboxFailed)) else foreign
+    name = error.type_name if isinstance(error, SandboxFailed) else type(error).__name__
     message = said[:LONGEST_MESSAGE].replace("\x00", "") or name
     text = None
     if not isinstance(error, (*PERMANENT, *RETRYABLE, Cancelled)):
-        text = error.traceback if isinstance(error, LaneFailed) else "".join(traceback.format_exception(error))
+        text = error.traceback if isinstance(error, SandboxFailed) else "".join(traceback.format_exception(error))
     shape = _VARYING.sub("#", f"{claim.kind} {name} {message}")
     return Verdict(
         state,

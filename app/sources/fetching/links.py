@@ -1,4 +1,4 @@
-"""Where a page leads, and what it says to robots; foreign bytes in C code, so it is looked at in a lane."""
+"""Where a page leads, and what it says to robots; foreign bytes in C code, so it is looked at in a sandbox."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from app.sources.fetching.page_text import Page
 from app.sources.fetching.robots_parser import directives
 
 LOOK_LIMIT_S = 20.0
-LOOK_AT = "app.sources.fetching.links_parser:look_at"  # by name: its library is loaded in the lanes alone
+LOOK_AT = "app.sources.fetching.links_parser:look_at"  # by name: its library is loaded in the sandboxes alone
 
 
 @dataclass(frozen=True, slots=True)

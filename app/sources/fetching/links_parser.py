@@ -1,4 +1,4 @@
-"""A page's HTML to what can be seen of it; foreign bytes in C code, so it runs in a lane."""
+"""A page's HTML to what can be seen of it; foreign bytes in C code, so it runs in a sandbox."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _SILENT = "script, style, noscript, template, svg, iframe"
 
 
 def look_at(blob: Path, url: str, robots_tag: str | None, agent: str) -> dict[str, Any]:
-    """A Look as JSON, of the HTML in the file (UTF-8). Runs in a lane."""
+    """A Look as JSON, of the HTML in the file (UTF-8). Runs in a sandbox."""
     page = LexborHTMLParser(blob.read_text("utf-8", "replace"))
     base = _absolute(_attribute(page.css_first("base[href]"), "href"), url) or url
     said = directives([robots_tag or "", *_meta_robots(page, agent)], agent)

@@ -41,5 +41,5 @@ async def _is_empty(page: Page) -> bool:
     try:
         seen = await look(page)
     except (SandboxCrashed, SandboxOutOfMemory, TimeLimitExceeded):
-        return False  # what takes down a lane is no page for a browser either
+        return False  # what takes down a sandbox is no page for a browser either
     return seen.scripts > 0 and seen.characters < FEWEST_CHARACTERS

@@ -24,7 +24,7 @@ from app.sources.fetching.sitemap_limits import MOST_BYTES, MOST_PAGES
 MOST_FILES = 20
 DEEPEST = 2
 READ_LIMIT_S = 60.0
-READ = "app.sources.fetching.sitemap_parser:read_sitemap"  # by name: its libraries are loaded in the lanes alone
+READ = "app.sources.fetching.sitemap_parser:read_sitemap"  # by name: its libraries are loaded in the sandboxes alone
 _UNREADABLE = (InvalidInput, Rejected, SandboxCrashed, SandboxOutOfMemory, TimeLimitExceeded)
 _ACCEPT = "application/xml,text/xml,text/plain;q=0.9,*/*;q=0.1"
 

@@ -1,4 +1,4 @@
-"""One sitemap's bytes to the pages it names, or the sitemaps; foreign bytes, so it runs in a lane."""
+"""One sitemap's bytes to the pages it names, or the sitemaps; foreign bytes, so it runs in a sandbox."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _GZIP = b"\x1f\x8b"
 
 
 def read_sitemap(blob: Path, url: str) -> None:
-    """Write what _file() returns into the file beside it, `.json`. Raises InvalidInput. Runs in a lane."""
+    """Write what _file() returns into the file beside it, `.json`. Raises InvalidInput. Runs in a sandbox."""
     body = blob.read_bytes()
     if body.startswith(_GZIP):
         body = _unpacked(body)

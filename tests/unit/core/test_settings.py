@@ -89,10 +89,10 @@ def test_the_folders_env_goes_before_the_data_folders(
     settings_env: SettingsEnv, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "data").mkdir()
-    (tmp_path / "data" / ".env").write_text("MILLRACE_PORT=1001\nMILLRACE_LANES=3\n")
+    (tmp_path / "data" / ".env").write_text("MILLRACE_PORT=1001\nMILLRACE_SANDBOXES=3\n")
     (tmp_path / ".env").write_text("MILLRACE_PORT=1002\n")
     settings_env()
-    assert (get_settings().port, get_settings().lanes) == (1002, 3)
+    assert (get_settings().port, get_settings().sandboxes) == (1002, 3)
     settings_env(port=1003)
     assert get_settings().port == 1003
 

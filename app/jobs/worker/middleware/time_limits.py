@@ -1,4 +1,4 @@
-"""Soft limits raise inside the run; at the hard limit its lane is killed, or this process ends."""
+"""Soft limits raise inside the run; at the hard limit its sandbox is killed, or this process ends."""
 
 from __future__ import annotations
 

@@ -155,7 +155,7 @@ def test_what_a_quota_has_no_room_for_fails_alone(desk: Desk) -> None:
     ]  # fmt: skip
 
 
-def test_a_page_that_brings_its_lane_down_fails_alone(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_page_that_brings_its_sandbox_down_fails_alone(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ingest, "EXTRACT_LIMIT_S", 0.2)
     job_id = _asked(desk, _lines({"html": "<p>the mill " * 100_000}, {"text": "the heron"}))
     assert _run(desk, job_id) == {"lines": 2, "indexed": 1, "unchanged": 0, "failed": 1}

@@ -1,4 +1,4 @@
-"""Two warm lanes for a module, or one; threads to call from."""
+"""Two warm sandboxes for a module, or one; threads to call from."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from app.jobs.sandbox import call
-from tests.unit.jobs.sandbox.rig import HERE, SECRETS
+from tests.support.sandbox_rig import HERE, SECRETS
 
 
 @pytest.fixture(scope="module", autouse=True)
 def _pool() -> Iterator[None]:
-    """Two lanes, started while the environment holds secrets."""
+    """Two sandboxes, started while the environment holds secrets."""
     with pytest.MonkeyPatch.context() as patch:
         for name, value in SECRETS.items():
             patch.setenv(name, value)
@@ -24,8 +24,8 @@ def _pool() -> Iterator[None]:
 
 
 @pytest.fixture
-def one_lane() -> Iterator[None]:
-    """One lane alone, so that each call finds the one before it."""
+def one_sandbox() -> Iterator[None]:
+    """One sandbox alone, so that each call finds the one before it."""
     call.stop_pool()
     call.start_pool(1, preload=[HERE])
     yield

@@ -28,7 +28,7 @@ from app.core.errors import (
 from app.core.ids import uuid7
 from app.jobs.definition import Job
 from app.jobs.ledger.claims import Claim
-from app.jobs.sandbox.protocol import LaneFailed
+from app.jobs.sandbox.protocol import SandboxFailed
 from app.jobs.worker.outcome import JITTER, LONGEST_MESSAGE, LONGEST_TRACEBACK, due_after, judge
 from tests.support.databases import SettingsEnv
 
@@ -124,11 +124,11 @@ def test_the_last_try_fails(settings_env: SettingsEnv, error: Exception) -> None
 
 
 @pytest.mark.parametrize(("code", "state"), [("invalid_input", "failed"), ("unavailable", "retrying")])
-def test_what_failed_in_a_lane_is_judged_by_what_it_was_there(settings_env: SettingsEnv, code: str, state: str) -> None:
-    error = LaneFailed("ParserError", "page 3 is broken", "Traceback in the lane", permanent=state == "failed")
+def test_what_failed_in_a_sandbox_is_judged_by_what_it_was_there(settings_env: SettingsEnv, code: str, state: str) -> None:
+    error = SandboxFailed("ParserError", "page 3 is broken", "Traceback in the sandbox", permanent=state == "failed")
     verdict = judge(claim_of(), error)
     assert (verdict.state, verdict.error_type, verdict.error_message) == (state, "ParserError", "page 3 is broken")
-    assert verdict.traceback == "Traceback in the lane"
+    assert verdict.traceback == "Traceback in the sandbox"
 
 
 def test_delays_come_from_the_settings_with_some_jitter(settings_env: SettingsEnv) -> None:

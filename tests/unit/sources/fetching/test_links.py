@@ -68,7 +68,7 @@ def test_odd_pages_are_looked_at_all_the_same(tmp_path: Path) -> None:
     assert directives([""], "Millrace/0.1") == {""}
 
 
-def test_a_fetched_page_is_looked_at_in_a_lane() -> None:
+def test_a_fetched_page_is_looked_at_in_a_sandbox() -> None:
     page = Page(URL, 200, "html", PAGE, robots_tag="nofollow")
     seen = asyncio.run(look(page))
     assert seen.nofollow and seen.links == () and seen.canonical == "https://example.org/canonical"
