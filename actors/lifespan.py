@@ -29,7 +29,7 @@ from app.jobs.admission import limits, push
 from app.jobs.definition import caps
 from app.jobs.ledger import worker_rows
 from app.jobs.queues import QUEUES
-from app.jobs.sandbox import call
+from app.jobs.sandbox import process_pool
 from app.jobs.sandbox.child import prctl
 from app.jobs.sandbox.job_log import JobLog
 from app.jobs.worker.middleware.cancellation import cancel
@@ -93,7 +93,7 @@ class Lifespan(Middleware):
             process.intake.wait_to_begin()
             process.start(queues, worker.worker_threads)
             broker.awaiting.limit = worker.worker_threads
-            call.start_pool()
+            process_pool.start_pool()
             process.loop.submit(connections.keep())
             self._job_log.start()
             self._health = HealthServer(process.health)
@@ -199,7 +199,7 @@ class Lifespan(Middleware):
         self._quietly(process.intake.give_back)
         self._quietly(lambda: database().transaction(worker_rows.set_state, process.id, "stopped"))
         push.wake_relay()
-        call.stop_pool()
+        process_pool.stop_pool()
         if self._health is not None:
             self._health.stop()
         log.info("worker_stopped")

@@ -34,7 +34,7 @@ from app.core.errors import ConfigError, NotFound, Unavailable
 from app.core.settings import get_settings
 from app.jobs import functions
 from app.jobs.events.hub import EventHub
-from app.jobs.sandbox import call
+from app.jobs.sandbox import process_pool
 from app.metrics.requests import Recorder
 from app.search.embedders import close_embedder
 from app.search.engine import engine
@@ -168,7 +168,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         await close_embedder()
         await close_changedetection()
         await close_firecrawl()
-        await asyncio.to_thread(call.stop_pool)
+        await asyncio.to_thread(process_pool.stop_pool)
         await asyncio.to_thread(close_database)
 
 

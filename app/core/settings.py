@@ -10,7 +10,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
@@ -41,10 +41,22 @@ class SecretFiles(PydanticBaseSettingsSource):
         return {name: value for name, value in values.items() if value is not None}
 
 
+def _with_old_name(name: str, old_name: str) -> AliasChoices:
+    """Read the variable under either name; the new one wins."""
+    return AliasChoices(f"{PREFIX}{name}", f"{PREFIX}{old_name}")
+
+
 class _Read(BaseSettings):
     """Where values come from, the first that has one."""
 
-    model_config = SettingsConfigDict(env_prefix=PREFIX, env_file=".env", extra="ignore", frozen=True)
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX,
+        env_file=".env",
+        extra="ignore",
+        frozen=True,
+        validate_by_name=True,
+        validate_by_alias=True,
+    )
 
     @classmethod
     def settings_customise_sources(
@@ -129,8 +141,19 @@ class Settings(_Read):
     worker_dead_s: float = Field(12.0, gt=1, description="Seconds with the same beat after which a worker is dead.")
     beat_s: float = Field(3.0, gt=0, description="Seconds between a worker's beats.")
 
-    sandboxes: int = Field(0, ge=0, le=64, description="Computing jobs at once in a worker; 0 = one a core.")
-    sandbox_memory_mb: int = Field(1024, ge=64, description="Memory a computing job may take, MiB.")
+    sandboxes: int = Field(
+        0,
+        ge=0,
+        le=64,
+        validation_alias=_with_old_name("SANDBOXES", "LANES"),
+        description="Computing jobs at once in a worker; 0 = one a core.",
+    )
+    sandbox_memory_mb: int = Field(
+        1024,
+        ge=64,
+        validation_alias=_with_old_name("SANDBOX_MEMORY_MB", "LANE_MEMORY_MB"),
+        description="Memory a computing job may take, MiB.",
+    )
 
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level logged.")
     log_format: Literal["auto", "json", "console"] = Field("auto", description="'auto': JSON unless on a terminal.")
@@ -347,7 +370,10 @@ def get_settings() -> Settings:
         # The file in the data folder holds what `millrace up` made up (a secret, the port of its Redis); .env wins.
         return Settings(_env_file=(_Place().data_dir / ".env", ".env"))
     except ValidationError as error:
-        faults = [f"{PREFIX}{str(e['loc'][0]).upper()}: {e['msg']}" if e["loc"] else e["msg"] for e in error.errors()]
+        faults = [
+            f"{PREFIX}{str(e['loc'][0]).upper().removeprefix(PREFIX)}: {e['msg']}" if e["loc"] else e["msg"]
+            for e in error.errors()
+        ]
         raise ConfigError("; ".join(faults)) from error
 
 

@@ -15,7 +15,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 
 from app.core.errors import Cancelled
-from app.jobs.sandbox import call as sandboxes
+from app.jobs.sandbox import process_pool
 from app.jobs.sandbox.call import SandboxCall
 from app.jobs.sandbox.child_progress import SandboxProgress
 
@@ -110,20 +110,20 @@ def row(name: str, measured: list[float]) -> None:
 def measure(size: int = 2) -> None:
     """Print the rows."""
     started = time.perf_counter()
-    sandboxes.start_pool(size, preload=[*sandboxes.PRELOAD, "tests.bench.sandboxes"])
+    process_pool.start_pool(size, preload=[*process_pool.PRELOAD, "tests.bench.sandboxes"])
     in_a_sandbox()
     print(f"{'first call, fork server started for it':<44} {(time.perf_counter() - started) * 1000:12.0f} ms")
     row("warm call that does nothing", timed_ms(CALLS, in_a_sandbox))
     in_a_bare_child()
     row("bare multiprocessing forkserver child", timed_ms(PEER_CALLS, in_a_bare_child))
     row("cancel: stop() until run() has raised", cancels_ms())
-    server = sandboxes.server_pid()
+    server = process_pool.server_pid()
     if sys.platform == "linux" and server is not None:
         pid = SandboxCall("tests.bench.sandboxes:sandbox_pid", {}, time_limit_s=30, memory_mb=512).run()
         for name, one in (("fork server", server), (f"idle sandbox, one of {size}", pid)):
             used = memory_kib(one)
             print(f"{name:<44} PSS {used['Pss'] / 1024:6.1f} MiB   its own {used['Private_Dirty'] / 1024:6.1f} MiB")
-    sandboxes.stop_pool()
+    process_pool.stop_pool()
 
 
 if __name__ == "__main__":

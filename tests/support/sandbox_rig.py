@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from app.jobs.sandbox.call import SandboxCall
-from tests.support.waiting import wait_until
 from tests.support import sandbox_functions
+from tests.support.waiting import wait_until
 
-ROOT = Path(__file__).parents[4]
+ROOT = Path(__file__).parents[2]
 HERE = sandbox_functions.__name__
 SECRETS = {
     "MILLRACE_API_SECRET": "s3cret-value-1",

@@ -42,7 +42,7 @@ EXTRACT_LIMIT_S = 60.0
 EXTRACT_FILE = "app.documents.extract.file:extract_file"
 # A scanned book takes its time.
 EXTRACT_FILE_LIMIT_S = 3000.0
-EXTRACT_HTML = "app.documents.extract.html_parser:extract_html"  # by name: its libraries are loaded in the sandboxes alone
+EXTRACT_HTML = "app.documents.extract.html_parser:extract_html"  # by name: only sandboxes load its libraries
 
 
 async def ingest(document_id: int, version_id: int, progress: Progress, *, anew: bool = False) -> dict[str, Any]:

@@ -75,7 +75,8 @@ def judge(claim: Claim, error: BaseException | None) -> Verdict:
     if isinstance(error, Cancelled):
         return _told(claim, error, "cancelled", "cancelled", claim.tries)
     tries = claim.tries + 1
-    if isinstance(error, PERMANENT) or (isinstance(error, SandboxFailed) and error.permanent) or tries >= claim.max_tries:
+    is_permanent = isinstance(error, PERMANENT) or (isinstance(error, SandboxFailed) and error.permanent)
+    if is_permanent or tries >= claim.max_tries:
         return _told(claim, error, "failed", "failed", tries)
     return _told(claim, error, "retrying", "retrying", tries, delay_s=_delay(claim, error, tries))
 

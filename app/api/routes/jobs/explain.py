@@ -75,7 +75,7 @@ def _page_of_lines(
 ) -> dict[str, Any]:
     row = views.get(session, tenant, job_id)
     after = _line_after(paging)
-    rows = job_log.lines_of(session, row.id, limit=paging.limit + 1, level=level, attempt=attempt, after=after)
+    rows = job_log.read_lines(session, row.id, limit=paging.limit + 1, level=level, attempt=attempt, after=after)
     return paging.cut(rows, job_log.line_view, lambda line: [line.id])
 
 

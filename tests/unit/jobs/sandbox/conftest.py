@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from app.jobs.sandbox import call
+from app.jobs.sandbox import process_pool
 from tests.support.sandbox_rig import HERE, SECRETS
 
 
@@ -17,20 +17,20 @@ def _pool() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         for name, value in SECRETS.items():
             patch.setenv(name, value)
-        call.stop_pool()
-        call.start_pool(2, preload=[HERE])
+        process_pool.stop_pool()
+        process_pool.start_pool(2, preload=[HERE])
     yield
-    call.stop_pool()
+    process_pool.stop_pool()
 
 
 @pytest.fixture
 def one_sandbox() -> Iterator[None]:
     """One sandbox alone, so that each call finds the one before it."""
-    call.stop_pool()
-    call.start_pool(1, preload=[HERE])
+    process_pool.stop_pool()
+    process_pool.start_pool(1, preload=[HERE])
     yield
-    call.stop_pool()
-    call.start_pool(2, preload=[HERE])
+    process_pool.stop_pool()
+    process_pool.start_pool(2, preload=[HERE])
 
 
 @pytest.fixture

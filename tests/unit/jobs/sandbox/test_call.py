@@ -20,8 +20,9 @@ from app.core.errors import (
     Unavailable,
 )
 from app.core.logging import bind, unbind
-from app.jobs.sandbox import call as sandboxes
-from app.jobs.sandbox.call import SandboxCall, SandboxFailed
+from app.jobs.sandbox import process_pool
+from app.jobs.sandbox.call import SandboxCall
+from app.jobs.sandbox.protocol import SandboxFailed
 from tests.support import sandbox_functions, sandbox_jobs
 from tests.support.sandbox_rig import HERE, call, make
 
@@ -71,8 +72,9 @@ def test_plain_job() -> None:
     heard: list[dict[str, Any]] = []
     definition = f"{sandbox_jobs.__name__}:Add"
     options: dict[str, Any] = {"time_limit_s": 5, "memory_mb": None}
-    done = SandboxCall.of_job(definition, {"left": 1, "right": 2}, sandbox_jobs.add, on_progress=heard.append, **options)
-    assert done.run() == {"sum": 3}
+    payload = {"left": 1, "right": 2}
+    call_of_job = SandboxCall.of_job(definition, payload, sandbox_jobs.add, on_progress=heard.append, **options)
+    assert call_of_job.run() == {"sum": 3}
     assert heard == [{"done": 1, "total": 1, "stage": "add"}]
     with pytest.raises(InvalidInput, match="payload is not valid") as caught:
         SandboxCall.of_job(definition, {"left": "x"}, sandbox_jobs.add, **options).run()
@@ -194,10 +196,10 @@ def test_crash_and_garbage(name: str, arguments: dict[str, Any], words: str) -> 
 
 def test_prints_do_not_reach_the_channel(capfd: pytest.CaptureFixture[str], one_sandbox: None) -> None:
     """What Python or C says on fd 1 lands in the host's stderr."""
-    sandboxes.stop_pool()
-    sandboxes.start_pool(1, preload=[HERE])  # here, not in a fixture: there stderr is not the captured one yet
+    process_pool.stop_pool()
+    process_pool.start_pool(1, preload=[HERE])  # here, not in a fixture: there stderr is not the captured one yet
     assert call("make_noise") == "the truth"
-    sandboxes.stop_pool()
+    process_pool.stop_pool()
     said = capfd.readouterr()
     assert said.out == ""
     for words in ("printed", "written to fd 1", "said by C"):
@@ -206,15 +208,15 @@ def test_prints_do_not_reach_the_channel(capfd: pytest.CaptureFixture[str], one_
 
 def test_log_lines_carry_the_hosts_context(capfd: pytest.CaptureFixture[str], one_sandbox: None) -> None:
     """A line logged inside names the job it belongs to, and the next call's does not."""
-    sandboxes.stop_pool()
-    sandboxes.start_pool(1)
+    process_pool.stop_pool()
+    process_pool.start_pool(1)
     bind(job_id="job-7")
     try:
         SandboxCall(sandbox_jobs.log, {"event": "first"}, time_limit_s=30, memory_mb=None).run()
     finally:
         unbind("job_id")
     SandboxCall(sandbox_jobs.log, {"event": "second"}, time_limit_s=30, memory_mb=None).run()
-    sandboxes.stop_pool()
+    process_pool.stop_pool()
     first, second = (json.loads(line) for line in capfd.readouterr().err.splitlines() if line.startswith("{"))
     assert (first["event"], first["job_id"], first["role"]) == ("first", "job-7", "sandbox")
     assert (second["event"], second.get("job_id"), second["role"]) == ("second", None, "sandbox")

@@ -19,10 +19,10 @@ from app.core.errors import (
     SandboxOutOfMemory,
     TimeLimitExceeded,
 )
-from app.jobs.sandbox import call as sandboxes
-from tests.support.waiting import wait_until
+from app.jobs.sandbox import process_pool
 from tests.support import sandbox_functions
 from tests.support.sandbox_rig import all_dead, call, is_alive, make, on_linux, pids_in
+from tests.support.waiting import wait_until
 
 
 @on_linux
@@ -143,7 +143,7 @@ def test_closing_the_pool_interrupts_calls(tmp_path: Path, one_sandbox: None, th
     wait_until(first_runs.exists, what="the call")
     waiting = threads.submit(call, "add", left=1, right=1)
     wait_until(waiting.running, what="the waiting call")
-    sandboxes.stop_pool()
+    process_pool.stop_pool()
     with pytest.raises(Interrupted):
         running.result(timeout=5)
     with suppress(Interrupted):  # unless it came after the end, and began new sandboxes

@@ -19,12 +19,13 @@ from app.core.errors import (
     InvalidInput,
     SandboxCrashed,
 )
-from app.jobs.sandbox import call as sandboxes
+from app.jobs.sandbox import process_pool
+from app.jobs.sandbox.call import run
 from app.jobs.sandbox.child import MAX_CALLS
 from app.jobs.sandbox.pool import sandbox_environment
-from tests.support.waiting import wait_until
 from tests.support import sandbox_functions
 from tests.support.sandbox_rig import HERE, ROOT, SECRETS, all_dead, call, is_alive, on_linux, pids_in
+from tests.support.waiting import wait_until
 
 
 def test_two_calls_run_at_once(tmp_path: Path, threads: ThreadPoolExecutor) -> None:
@@ -82,13 +83,13 @@ def test_fork_server_is_replaced(tmp_path: Path, one_sandbox: None, threads: Thr
     note = tmp_path / "note"
     future = threads.submit(call, "meet", mine=str(note), other=str(tmp_path / "never"))
     wait_until(note.exists, what="the call")
-    server = sandboxes.server_pid()
+    server = process_pool.server_pid()
     assert server is not None
     os.kill(server, signal.SIGKILL)
     with pytest.raises(SandboxCrashed, match="fork server has ended"):
         future.result(timeout=10)
     assert call("add", left=1, right=1) == 2
-    assert sandboxes.server_pid() != server
+    assert process_pool.server_pid() != server
 
 
 # Isolation
@@ -124,8 +125,8 @@ def test_no_descriptors_but_its_own() -> None:
     """Stdio and the channel: no socket of the host, none of another sandbox."""
     reader, writer = os.pipe()
     os.set_inheritable(writer, True)
-    sandboxes.stop_pool()
-    sandboxes.start_pool(2, preload=[HERE])
+    process_pool.stop_pool()
+    process_pool.start_pool(2, preload=[HERE])
     try:
         assert len(call("descriptors")) == 1
     finally:
@@ -138,19 +139,21 @@ def test_no_descriptors_but_its_own() -> None:
 _HOST = """
 import threading
 from app.core.logging import bind, unbind
-from app.jobs.sandbox import call as sandboxes
-sandboxes.start_pool(3)
-sandboxes.SandboxCall("tests.support.sandbox_functions:sit", {"note": %r}, time_limit_s=None, memory_mb=None).run()
+from app.jobs.sandbox import process_pool
+from app.jobs.sandbox.call import SandboxCall
+process_pool.start_pool(3)
+SandboxCall("tests.support.sandbox_functions:sit", {"note": %r}, time_limit_s=None, memory_mb=None).run()
 """
 
 _FORKING_HOST = """
 import os, sys, threading
 from concurrent.futures import ThreadPoolExecutor
 from app.core.logging import bind, unbind
-from app.jobs.sandbox import call as sandboxes
+from app.jobs.sandbox import process_pool
+from app.jobs.sandbox.call import SandboxCall
 
 def call(_):
-    return sandboxes.SandboxCall("os:getppid", {}, time_limit_s=20, memory_mb=None).run()
+    return SandboxCall("os:getppid", {}, time_limit_s=20, memory_mb=None).run()
 
 first = call(0)
 child = os.fork()
@@ -158,12 +161,12 @@ with ThreadPoolExecutor(32) as threads:
     servers = set(threads.map(call, range(64)))
 if child == 0:
     assert first not in servers, "the child used its parent's sandboxes"
-    sandboxes.stop_pool()
+    process_pool.stop_pool()
     os._exit(0)
 assert os.waitpid(child, 0)[1] == 0
 assert servers == {first}, "the parent lost its sandboxes"
 assert call(0) == first
-sandboxes.stop_pool()
+process_pool.stop_pool()
 print("both well")
 """
 
@@ -211,17 +214,17 @@ def test_forked_host_has_sandboxes_of_its_own() -> None:
 @pytest.mark.anyio
 async def test_awaited_result() -> None:
     """The loop goes on meanwhile."""
-    several = [sandboxes.run(sandbox_functions.add, {"left": n, "right": n}) for n in range(5)]
+    several = [run(sandbox_functions.add, {"left": n, "right": n}) for n in range(5)]
     assert await asyncio.gather(*several) == [0, 2, 4, 6, 8]
     with pytest.raises(InvalidInput):
-        await sandboxes.run(sandbox_functions.fail, {"error": "invalid"})
+        await run(sandbox_functions.fail, {"error": "invalid"})
 
 
 @pytest.mark.anyio
 async def test_cancelled_task_kills_its_sandbox(tmp_path: Path) -> None:
     """The cancellation is raised when the sandbox is dead, well within two seconds."""
     note = tmp_path / "note"
-    task = asyncio.create_task(sandboxes.run(sandbox_functions.sit, {"note": str(note)}))
+    task = asyncio.create_task(run(sandbox_functions.sit, {"note": str(note)}))
     pids = await asyncio.to_thread(pids_in, note)
     started = time.monotonic()
     task.cancel()
@@ -237,17 +240,17 @@ async def test_cancelled_twice_and_in_line(tmp_path: Path) -> None:
     """More tasks than sandboxes: those in line go at once, and a second cancellation changes nothing."""
     notes = [tmp_path / str(number) for number in range(2)]
     tasks = [
-        asyncio.create_task(sandboxes.run(sandbox_functions.meet, {"mine": str(note), "other": str(tmp_path / "never")}))
+        asyncio.create_task(run(sandbox_functions.meet, {"mine": str(note), "other": str(tmp_path / "never")}))
         for note in notes
     ]
     await asyncio.to_thread(wait_until, lambda: all(note.exists() for note in notes), what="two running calls")
-    in_line = asyncio.create_task(sandboxes.run(sandbox_functions.add, {"left": 1, "right": 1}))
+    in_line = asyncio.create_task(run(sandbox_functions.add, {"left": 1, "right": 1}))
     await asyncio.sleep(0)
     for task in (in_line, *tasks, *tasks):
         task.cancel()
     outcomes = await asyncio.gather(in_line, *tasks, return_exceptions=True)
     assert all(isinstance(outcome, asyncio.CancelledError) for outcome in outcomes)
-    assert await sandboxes.run(sandbox_functions.add, {"left": 1, "right": 1}) == 2
+    assert await run(sandbox_functions.add, {"left": 1, "right": 1}) == 2
 
 
 def test_threads_of_the_host_share_the_sandboxes() -> None:

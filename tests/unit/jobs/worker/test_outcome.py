@@ -124,7 +124,7 @@ def test_the_last_try_fails(settings_env: SettingsEnv, error: Exception) -> None
 
 
 @pytest.mark.parametrize(("code", "state"), [("invalid_input", "failed"), ("unavailable", "retrying")])
-def test_what_failed_in_a_sandbox_is_judged_by_what_it_was_there(settings_env: SettingsEnv, code: str, state: str) -> None:
+def test_an_error_from_a_sandbox_is_judged_by_its_class(settings_env: SettingsEnv, code: str, state: str) -> None:
     error = SandboxFailed("ParserError", "page 3 is broken", "Traceback in the sandbox", permanent=state == "failed")
     verdict = judge(claim_of(), error)
     assert (verdict.state, verdict.error_type, verdict.error_message) == (state, "ParserError", "page 3 is broken")
