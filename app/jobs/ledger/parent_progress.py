@@ -11,6 +11,7 @@ from app.core.db import after_commit
 from app.core.errors import ConfigError, Unavailable
 from app.core.logging import get_logger
 from app.jobs.events import publish
+from app.jobs.events.publish import JobEvent
 from app.jobs.transition import Moved
 
 MIN_GAP_S = 0.1

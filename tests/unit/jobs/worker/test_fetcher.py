@@ -16,7 +16,8 @@ from app.core.redis import QUARANTINE
 from app.jobs.admission import push
 from app.jobs.definition import Job
 from app.jobs.ledger import commands
-from app.jobs.relay.relay import UNCLAIMED, Relay
+from app.jobs.relay.relay import Relay
+from app.jobs.relay.windows import MAX_UNCLAIMED
 from app.jobs.worker.fetcher import PARKED_FOR, Depth
 from app.jobs.worker.process import LONGEST_WAIT_S
 from tests.support.databases import SettingsEnv
@@ -98,7 +99,7 @@ def test_an_id_without_its_body_is_dropped_and_pushed_again(
     assert desk.process.intake.next() == []
     desk.until_acked()
     assert desk.state(job_id) == "queued"
-    moved_clock(UNCLAIMED + timedelta(seconds=1))
+    moved_clock(MAX_UNCLAIMED + timedelta(seconds=1))
     Relay().tick()
     assert [run.claim.id for run in desk.take()] == [job_id]
 
