@@ -54,7 +54,7 @@ class Patch(BaseModel):
 
 @router.get("/jobs/{job_id}/explain", summary="The one reason why a job is where it is, and the fix")
 async def explain_job(caller: Caller, job_id: str) -> dict[str, Any]:
-    around = await asyncio.to_thread(reason.look_around)
+    around = await asyncio.to_thread(reason.check_services)
     return await read(explain.explain, caller.tenant, job_id, around)
 
 
