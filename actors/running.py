@@ -65,7 +65,7 @@ async def _stoppable(process: WorkerProcess, run: Run, definition: type[Job], fu
     try:
         if run.claim.must_mark_start:
             await asyncio.to_thread(process.mark_start_now, run)
-        line = call_rates.start_of(job)
+        line = call_rates.start_rate_of(job)
         if line is not None:
             await call_rates.take(*line)
         return await function(job, run.progress)
@@ -97,9 +97,9 @@ def _run_in_sandbox(process: WorkerProcess, run: Run, definition: type[Job], fun
     assert progress is not None
     if run.claim.must_mark_start:
         process.mark_start_now(run)
-    line = call_rates.start_of(job)
+    line = call_rates.start_rate_of(job)
     if line is not None:
-        threading.Event().wait(call_rates.reserve(*line, call_rates.LONGEST_DEAF_WAIT_S))
+        threading.Event().wait(call_rates.reserve(*line, call_rates.MAX_THREAD_WAIT_S))
 
     def report(said: dict[str, Any]) -> None:
         progress.report(**said)

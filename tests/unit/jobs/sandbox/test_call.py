@@ -153,7 +153,7 @@ def test_own_errors_keep_their_class(name: str, kind: type[AppError]) -> None:
     [
         ("foreign", "ZeroDivisionError", "by nought"),
         ("exit", "SystemExit", "bye"),
-        ("nameless", "Nameless", "<an error that cannot be printed>"),
+        ("nameless", "Nameless", "<the error has no printable message>"),
     ],
 )
 def test_foreign_errors_keep_name_and_traceback(name: str, type_name: str, message: str) -> None:
@@ -179,12 +179,12 @@ def test_unknown_function() -> None:
         ("leave", {"status": 0}, "exited with status 0"),
         ("leave", {"status": 3}, "exited with status 3"),
         ("close_channel", {}, "closed its channel"),
-        ("say", {"text": "no frame\n"}, "no frame"),
-        ("say", {"text": "[1]\n"}, "no frame"),
-        ("say", {"text": "[" * 100_000 + "\n"}, "no frame"),
-        ("say", {"text": '{"strange": 1}\n'}, "no frame"),
-        ("say", {"text": '{"error": {"type": 1}}\n'}, "no frame"),
-        ("say", {"text": '{"progress": 1}\n'}, "no frame"),
+        ("say", {"text": "no frame\n"}, "unreadable frame"),
+        ("say", {"text": "[1]\n"}, "unreadable frame"),
+        ("say", {"text": "[" * 100_000 + "\n"}, "unreadable frame"),
+        ("say", {"text": '{"strange": 1}\n'}, "unreadable frame"),
+        ("say", {"text": '{"error": {"type": 1}}\n'}, "unreadable frame"),
+        ("say", {"text": '{"progress": 1}\n'}, "unreadable frame"),
     ],
 )
 def test_crash_and_garbage(name: str, arguments: dict[str, Any], words: str) -> None:
@@ -218,8 +218,8 @@ def test_log_lines_carry_the_hosts_context(capfd: pytest.CaptureFixture[str], on
     SandboxCall(sandbox_jobs.log, {"event": "second"}, time_limit_s=30, memory_mb=None).run()
     process_pool.stop_pool()
     first, second = (json.loads(line) for line in capfd.readouterr().err.splitlines() if line.startswith("{"))
-    assert (first["event"], first["job_id"], first["role"]) == ("first", "job-7", "sandbox")
-    assert (second["event"], second.get("job_id"), second["role"]) == ("second", None, "sandbox")
+    assert (first["event"], first["job_id"], first["role"]) == ("first", "job-7", "lane")
+    assert (second["event"], second.get("job_id"), second["role"]) == ("second", None, "lane")
 
 
 # Limits

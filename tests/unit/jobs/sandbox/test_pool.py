@@ -98,7 +98,7 @@ def test_fork_server_is_replaced(tmp_path: Path, one_sandbox: None, threads: Thr
 def test_no_secrets_inside() -> None:
     """Neither as variables nor in the process's memory of how it was started."""
     environment = call("environment")
-    assert environment["MILLRACE_ROLE"] == "sandbox"
+    assert environment["MILLRACE_ROLE"] == "lane"
     assert not set(SECRETS) & set(environment)
     if sys.platform == "linux":
         assert "s3cret-value" not in call("raw_environment")

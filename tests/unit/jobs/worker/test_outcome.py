@@ -29,7 +29,7 @@ from app.core.ids import uuid7
 from app.jobs.definition import Job
 from app.jobs.ledger.claims import Claim
 from app.jobs.sandbox.protocol import SandboxFailed
-from app.jobs.worker.outcome import JITTER, LONGEST_MESSAGE, LONGEST_TRACEBACK, due_after, judge
+from app.jobs.worker.outcome import JITTER, MAX_MESSAGE_CHARS, MAX_TRACEBACK_CHARS, due_after, judge
 from tests.support.databases import SettingsEnv
 
 
@@ -163,8 +163,8 @@ def test_long_texts_are_cut_and_nul_is_left_out(settings_env: SettingsEnv) -> No
     verdict = judge(claim_of(), raised(ValueError("a\x00b" + "x" * 100_000)))
     assert verdict.error_message is not None
     assert verdict.error_message.startswith("abx")
-    assert len(verdict.error_message) <= LONGEST_MESSAGE
-    assert len(verdict.traceback or "") <= LONGEST_TRACEBACK
+    assert len(verdict.error_message) <= MAX_MESSAGE_CHARS
+    assert len(verdict.traceback or "") <= MAX_TRACEBACK_CHARS
     assert "\x00" not in (verdict.traceback or "")
 
 
