@@ -40,7 +40,7 @@ class LedgerBroker(RedisBroker):
         self.async_runner = AsyncRunner(self, process.loop)
         self.fetch_lock = threading.Lock()
         self._hooks: dict[str, list[Hook]] = {}
-        # Before-hooks run in this order, after-hooks in reverse: the limits are disarmed first, then the verdict is made,
+        # Before-hooks run in this order, after-hooks in reverse: limits are disarmed first, then the verdict is made,
         # then its users run; the finisher has it before it is logged and counted.
         order = [
             *middleware,

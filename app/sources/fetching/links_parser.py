@@ -8,7 +8,7 @@ from urllib.parse import urldefrag, urljoin, urlsplit
 
 from selectolax.lexbor import LexborHTMLParser, LexborNode
 
-from app.documents.models import LONGEST_URL
+from app.documents.models import MAX_URL_BYTES
 from app.sources.fetching.robots_parser import directives
 
 MOST_LINKS = 5_000
@@ -67,7 +67,7 @@ def _absolute(href: str, base: str) -> str | None:
         return None
     if not href.strip() or parts.scheme not in ("http", "https") or not parts.hostname:
         return None
-    return there if len(there.encode("utf-8", "replace")) <= LONGEST_URL else None
+    return there if len(there.encode("utf-8", "replace")) <= MAX_URL_BYTES else None
 
 
 def _characters(page: LexborHTMLParser) -> int:

@@ -11,8 +11,8 @@ from urllib.parse import urljoin, urlsplit
 from lxml import etree
 
 from app.core.errors import InvalidInput
-from app.documents.extract.archives import xml
-from app.documents.models import LONGEST_URL
+from app.documents.extract.xml_parser import parse_xml
+from app.documents.models import MAX_URL_BYTES
 from app.sources.fetching.sitemap_limits import MOST_BYTES, MOST_PAGES
 
 _GZIP = b"\x1f\x8b"
@@ -27,7 +27,7 @@ def read_sitemap(blob: Path, url: str) -> None:
     found: dict[str, list[tuple[str, str]]] = {"sitemaps": [], "pages": []}
     for kind, said, lastmod in lines:
         there = urljoin(url, said)
-        if len(there) <= LONGEST_URL and urlsplit(there).scheme in ("http", "https"):
+        if len(there) <= MAX_URL_BYTES and urlsplit(there).scheme in ("http", "https"):
             found[kind].append((there, lastmod[:40]))
         if len(found[kind]) >= MOST_PAGES:
             break
@@ -47,7 +47,7 @@ def _unpacked(body: bytes) -> bytes:
 
 def _of_xml(body: bytes) -> Iterator[tuple[str, str, str]]:
     """urlset, sitemapindex, RSS and Atom name pages in their own ways; these are the first two."""
-    for node in xml(body):
+    for node in parse_xml(body):
         kind = {"url": "pages", "sitemap": "sitemaps"}.get(_name(node))
         said = {_name(child): (child.text or "").strip() for child in node} if kind else {}
         if kind and said.get("loc"):

@@ -91,7 +91,7 @@ class Move:
         report = Report(self.tenant, self.dry_run)
         self._crawls(report)
         if not self.dry_run:
-            self._write(import_versions.reserve_ids, self.old.largest_id(import_versions.LARGEST_ID))
+            self._write(import_versions.reserve_ids, self.old.largest_id(import_versions.MAX_ID))
         self._pages(report)
         if not self.dry_run:
             self._settle(report)
@@ -114,9 +114,9 @@ class Move:
         for rows in self.old.contents(get_settings().max_body_bytes):
             olders = _read(report, CONTENT, "id", rows, pulse_rows.content)
             if self.dry_run:
-                found = self.database.read(import_versions.judge, olders, tenant=self.tenant)
+                found = self.database.read(import_versions.plan_import, olders, tenant=self.tenant)
             else:
-                found = self._write(import_versions.adopt, olders, tenant=self.tenant)
+                found = self._write(import_versions.import_versions, olders, tenant=self.tenant)
             _add(counts, len(rows), len(olders), sum(not one.was_here for one in found))
             report.moved |= {one.older_id: one.version_id for one in found if one.version_id != one.older_id}
             self.tell("pages", counts.read, total)
