@@ -94,7 +94,7 @@ class Lifespan(Middleware):
             process.start(queues, worker.worker_threads)
             broker.async_runner.limit = worker.worker_threads
             process_pool.start_pool()
-            process.loop.submit(connections.keep())
+            process.loop.submit(connections.share())
             self._job_log.start()
             self._health = HealthServer(process.health)
             self._booted.set()
