@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from app.core.errors import InvalidInput
-from app.documents.accept import sniff
 from app.documents.extract.file import extract_file
+from app.documents.files import sniff
 
 
 def read(path: Path, **more: Any) -> dict[str, Any]:
