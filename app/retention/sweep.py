@@ -23,7 +23,7 @@ from app.metrics.models import OperationMetric, RequestMetric
 from app.retention.policy import Policy
 from app.search.index import write
 from app.sources.models import ChangeEvent, Delivery, ScrapedPage
-from app.sources.webhooks.deliveries import named_blobs
+from app.sources.webhooks.deliveries import find_blob_keys
 from app.tenants.models import AuditEntry
 
 BATCH = 500
@@ -55,7 +55,7 @@ async def sweep(progress: Progress, policy: Policy | None = None) -> dict[str, A
             if gone < BATCH or name == "changes":
                 break
     progress.report(sum(deleted.values()), unit="rows", message="blobs")
-    deleted["blobs"] = await originals.sweep_blobs(blobs(), named_blobs)
+    deleted["blobs"] = await originals.sweep_blobs(blobs(), find_blob_keys)
     return {"deleted": deleted}
 
 
@@ -81,7 +81,7 @@ def _delete_job_batch(session: Session, claim: Claim, policy: Policy, after: str
 
 
 def delete_before(session: Session, before: datetime, *, column: Any, keep: Any = None, limit: int = BATCH) -> int:
-    """Delete about `limit` of the oldest rows with a column before then, except those of `keep`; return their number."""
+    """Delete about `limit` of the oldest rows with a column before then, except `keep`; return their number."""
     old = column < before if keep is None else sa.and_(column < before, ~keep)
     last = session.scalar(sa.select(column).where(old).order_by(column).offset(limit - 1).limit(1))
     return sql.row_count(session, sa.delete(column.class_).where(old if last is None else sa.and_(old, column <= last)))

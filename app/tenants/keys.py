@@ -87,7 +87,7 @@ def issue(
         id=key_id,
         tenant=tenant,
         name=name,
-        scopes=grants.checked(scopes),
+        scopes=grants.check_scopes(scopes),
         rate_limits=dict(rate_limits or {}),
         secret_hash=_hash(secret),
         created_by=created_by,

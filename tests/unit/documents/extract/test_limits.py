@@ -18,8 +18,8 @@ from app.documents.extract.file import extract_file
 from app.documents.extract.limits import ExtractLimits
 from app.documents.files import sniff
 from tests.support import made_documents, make_pdf
+from tests.support.extraction import code, read
 from tests.support.services import missing
-from tests.unit.documents.extract.test_file import code, read
 
 
 def test_a_table_that_was_cut_says_so(tmp_path: Path) -> None:
@@ -55,7 +55,9 @@ def test_wide_and_narrow_rows_take_no_more_room_than_they_say(tmp_path: Path) ->
 def test_attachments_beyond_the_limit_are_told(tmp_path: Path) -> None:
     path = tmp_path / "m.eml"
     made_documents.as_eml(path, "a letter", b"attached")
-    assert read(path, limits=ExtractLimits(attachments=0))["metadata"]["truncated"] == [{"what": "attachments", "limit": 0}]
+    assert read(path, limits=ExtractLimits(attachments=0))["metadata"]["truncated"] == [
+        {"what": "attachments", "limit": 0}
+    ]
 
 
 def test_too_much_text_and_too_many_pages_are_refused(tmp_path: Path) -> None:
