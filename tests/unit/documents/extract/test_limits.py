@@ -55,7 +55,8 @@ def test_wide_and_narrow_rows_take_no_more_room_than_they_say(tmp_path: Path) ->
 def test_attachments_beyond_the_limit_are_told(tmp_path: Path) -> None:
     path = tmp_path / "m.eml"
     made_documents.as_eml(path, "a letter", b"attached")
-    assert read(path, limits=ExtractLimits(attachments=0))["metadata"]["truncated"] == [
+    truncated = read(path, limits=ExtractLimits(attachments=0))["metadata"]["truncated"]
+    assert truncated == [
         {"what": "attachments", "limit": 0}
     ]
 
