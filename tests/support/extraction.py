@@ -1,4 +1,4 @@
-"""Run the extraction of a file in this process."""
+"""Extract a file in the test's own process."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from app.documents.files import sniff
 
 
 def read(path: Path, **more: Any) -> dict[str, Any]:
-    """Return the result of extract_file, with the text."""
+    """Return the result of extract_file with the text."""
     kind = sniff.sniff(path, path.name)
     assert kind is not None
     result = extract_file(path, name=path.name, media_type=kind, **more)

@@ -143,7 +143,7 @@ def run_program(program: str, command: list[str]) -> NoReturn:
 def main() -> None:
     warm_up()
     become(Forks(socket.socket(fileno=int(sys.argv[1]))).serve())
-    vars(os)["execv"] = run_program
+    os.execv = run_program  # type: ignore[assignment]
     import app.__main__
 
     app.__main__.main()

@@ -166,7 +166,7 @@ def test_many_jobs_are_followed_at_once(lite_api: Api, errand: Make, elsewhere: 
     jobs = [errand() for _ in range(40)]
     process = elsewhere.begin(tmp_path / "log", "jobs", "follow", *(job.id for job in jobs), "--json", **there)
     try:
-        wait_until(lambda: lite_api.hub.watchers >= 30, timeout_s=40, what="the jobs to be followed")
+        wait_until(lambda: lite_api.hub.subscriber_count >= 30, timeout_s=40, what="the jobs to be followed")
         for number, job in enumerate(jobs):
             set_job(job, state="failed" if number == 7 else "succeeded", error_type="X" if number == 7 else None)
             publish_event(job, 100, "end", "failed" if number == 7 else "succeeded")
@@ -191,7 +191,7 @@ def test_everything_can_be_followed_until_one_has_seen_enough(
     plain = elsewhere.begin(tmp_path / "plain", *words, **there)
     read = elsewhere.begin(tmp_path / "json", *words, "--json", "--kind", "tests.*", **there)
     try:
-        wait_until(lambda: lite_api.hub.watchers == 2, timeout_s=40, what="both to follow")
+        wait_until(lambda: lite_api.hub.subscriber_count == 2, timeout_s=40, what="both to follow")
         wait_until(lambda: '"open"' in read.log.read_text(), what="the stream to be open")
         publish_event(job, 50)
         publish_event(other, 100, "end", "succeeded")

@@ -57,7 +57,7 @@ def test_nothing_starts_behind_a_pause_and_all_of_it_after(desk: Desk, scope: Sc
     Relay().tick()
     assert desk.ledger.row(after).admitted_at is None
     desk.push([before, after])
-    assert desk.process.intake.next() == []
+    assert desk.process.fetcher.fetch() == []
     desk.until_acked()
     assert (desk.state(before), desk.state(after)) == ("queued", "queued")
 

@@ -47,7 +47,7 @@ class Desk(OneDesk):
     def take(self, count: int = 1) -> list[Run]:
         def taken() -> bool:
             if len(self.spare) < count:
-                self.spare += self.process.intake.next()
+                self.spare += self.process.fetcher.fetch()
             if not self.spare:
                 Relay().tick()  # while others wait, a new job is admitted by a relay
             return len(self.spare) >= count

@@ -65,17 +65,17 @@ def test_a_worker_that_obeys_a_pause_gives_back_what_has_not_begun(desk: Desk) -
     desk.begin(first)
     desk.ledger.db.transaction(workers.order, desk.process.id, "pause")
     state, _ = database().read(workers.read_orders, desk.process.id)
-    desk.process.obey(state)
+    desk.process.apply_order(state)
     desk.until(waiting, "queued")
     assert (desk.state(begun), desk.process.health()["status"]) == ("running", "paused")
     (late,) = desk.enqueue(Chore())
     Relay().tick()
-    assert desk.process.intake.next() == []
+    assert desk.process.fetcher.fetch() == []
     assert desk.unacked() == [first.redis_id]
     desk.end(first)
     desk.until(begun, "succeeded")
     desk.ledger.db.transaction(workers.order, desk.process.id, "resume")
-    desk.process.obey("running")
+    desk.process.apply_order("running")
     assert {run.claim.id for run in desk.take(2)} == {waiting, late}
     assert second.ended
 
@@ -83,11 +83,11 @@ def test_a_worker_that_obeys_a_pause_gives_back_what_has_not_begun(desk: Desk) -
 @pytest.mark.parametrize("state", ["dead", "stopped", None])
 def test_what_is_no_order_changes_nothing(desk: Desk, state: str | None) -> None:
     """A worker that was declared dead by mistake comes back to work, not paused for ever."""
-    desk.process.obey(state)
-    assert not desk.process.intake.is_paused
-    desk.process.obey("paused")
-    desk.process.obey(state)
-    assert desk.process.intake.is_paused
+    desk.process.apply_order(state)
+    assert not desk.process.fetcher.is_paused
+    desk.process.apply_order("paused")
+    desk.process.apply_order(state)
+    assert desk.process.fetcher.is_paused
 
 
 def test_an_order_is_told_to_the_worker_it_is_for(desk: Desk) -> None:
