@@ -165,7 +165,7 @@ def test_accepted_work_may_be_waited_for(lite_api: Api, errand: Make, how: dict[
     set_job(job, state="failed")
 
     def finish() -> None:
-        wait_until(lambda: lite_api.hub.watchers > 0, what="the request to wait for the job")
+        wait_until(lambda: lite_api.hub.subscriber_count > 0, what="the request to wait for the job")
         set_job(job, state="succeeded")
         publish_event(job, 100, state="succeeded", name="end")
 
