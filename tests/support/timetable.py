@@ -81,7 +81,7 @@ class Timetable:
         assert claim.id == job.id
 
     def end(self, job: JobRow) -> None:
-        """Claim it, if nobody has, and succeed."""
+        """Claim the job if it is queued; end it as succeeded."""
         if job.state == "queued":
             self.run(job)
         self.db.transaction(finish, [end_of(job.id, 1, "succeeded")])
