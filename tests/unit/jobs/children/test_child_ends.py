@@ -21,7 +21,7 @@ from app.jobs.models import JobRow
 from app.jobs.relay.relay import Relay
 from tests.support.databases import SettingsEnv
 from tests.support.waiting import wait_until
-from tests.unit.jobs.children.family import FAILED, Desk, Family, Parent, StagedParent, EndRecorder, ended
+from tests.unit.jobs.children.family import FAILED, Desk, EndRecorder, Family, Parent, StagedParent, ended
 from tests.unit.jobs.conftest import Chore
 
 

@@ -149,9 +149,7 @@ def test_rule_decides_the_state_of_the_parent(desk: Desk, rule: Rule, succeed: i
 
 
 @pytest.mark.parametrize(("rule", "error", "state"), [(ALL, FAILED, "failed"), (ANY, None, "queued")])
-def test_early_decision_cancels_the_other_children(
-    desk: Desk, rule: Rule, error: BaseException | None, state: str
-) -> None:
+def test_early_decision_cancels_other_children(desk: Desk, rule: Rule, error: BaseException | None, state: str) -> None:
     """The first end decides: waiting children never start, running ones are stopped, then the parent moves."""
     family = Family(desk, [Chore(number=n) for n in range(40)])
     family.wait(rule)
