@@ -142,7 +142,7 @@ def test_migrations_after_the_last_release_break_no_program_of_it(empty_db: Data
     assert _breaking_changes(before, _shape(empty_db)) == []
 
 
-def test_a_migration_that_takes_or_demands_something_is_found() -> None:
+def test_breaking_changes_include_removed_required_and_narrowed_columns() -> None:
     before = {"job": {"id": ("TEXT", False, True), "note": ("TEXT", True, True)}}
     assert _breaking_changes(before, {"job": {"id": ("TEXT", False, True)}}) == ["job.note is removed"]
     assert _breaking_changes(before, {}) == ["job.id is removed", "job.note is removed"]

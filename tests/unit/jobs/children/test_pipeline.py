@@ -11,7 +11,7 @@ from app.core.db import database
 from app.core.errors import InvalidInput
 from app.jobs.children import children, pipeline
 from app.jobs.children.children import WaitForChildren
-from app.jobs.children.pipeline import Pipeline, Step
+from app.jobs.children.pipeline import Pipeline, PipelineStep
 from app.jobs.definition import Job
 from app.jobs.ledger import commands
 from app.jobs.worker.run import Run
@@ -82,6 +82,6 @@ async def test_retried_pipeline_resumes_at_the_failed_step(desk: Desk) -> None:
 
 
 def test_step_of_an_unknown_kind_names_the_kind() -> None:
-    broken = Pipeline(steps=[Step(kind="tests.gone", payload={}, payload_version=1)])
+    broken = Pipeline(steps=[PipelineStep(kind="tests.gone", payload={}, payload_version=1)])
     with pytest.raises(InvalidInput, match=r"tests\.gone"):
         broken.job(0, None)

@@ -255,7 +255,7 @@ def test_overlap_replace_ends_the_previous_job_first(table: Timetable) -> None:
 
 
 def test_overlap_queue_skips_ticks_over_its_limit(table: Timetable, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(firing, "MOST_WAITING", 2)
+    monkeypatch.setattr(firing, "MAX_WAITING", 2)
     schedule_id = table.make(overlap="queue")
     for _ in range(5):
         table.hand.on(MINUTE)
