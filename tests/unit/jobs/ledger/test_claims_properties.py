@@ -178,7 +178,7 @@ class Interleaving(RuleBasedStateMachine):
         return str(self.rows[job_id]["state"])
 
     @invariant()
-    def check_invariants(self) -> None:
+    def check_every_row(self) -> None:
         self.db.read(self._check_all)
 
     def _check_all(self, session: Session) -> None:
