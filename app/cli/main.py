@@ -87,8 +87,6 @@ def main() -> None:
 def _print_error(message: str) -> None:
     if not message:
         return
-    if "--json" in sys.argv:
-        message = json.dumps({"error": message}, ensure_ascii=False)
-    else:
-        message = f"millrace: {message}"
-    sys.stderr.write(message + "\n")
+    as_json = "--json" in sys.argv
+    line = json.dumps({"error": message}, ensure_ascii=False) if as_json else f"millrace: {message}"
+    sys.stderr.write(line + "\n")

@@ -18,6 +18,4 @@ LongLimit = Annotated[int, typer.Option(min=1, max=200, help="Maximum number of 
 
 def new_group(help_text: str, cls: type[TyperGroup] = TyperGroup) -> typer.Typer:
     """Return an empty command group."""
-    return typer.Typer(
-        cls=cls, help=help_text, no_args_is_help=True, epilog=EXIT_CODES_HELP, rich_markup_mode=None
-    )
+    return typer.Typer(cls=cls, help=help_text, no_args_is_help=True, epilog=EXIT_CODES_HELP, rich_markup_mode=None)

@@ -37,7 +37,5 @@ def restore(
     if as_json:
         output.emit(result)
     else:
-        output.out.print(
-            f"restored from {result['made_at']}, schema {result['schema_now']}; start the system again"
-        )
+        output.out.print(f"restored from {result['made_at']}, schema {result['schema_now']}; start the system again")
     return exit_codes.OK

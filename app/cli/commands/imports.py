@@ -22,7 +22,8 @@ imports = new_group("Import the data of another system.")
 @imports.command("pulse")
 def import_pulse(
     url: Annotated[
-        str, typer.Argument(help="PostgreSQL of the older service: postgresql://user@host/name.", metavar="DATABASE-URL")
+        str,
+        typer.Argument(help="PostgreSQL of the older service: postgresql://user@host/name.", metavar="DATABASE-URL"),
     ],
     tenant: Annotated[str, typer.Option(metavar="TENANT", help="Tenant that gets the data.")] = "default",
     dry_run: DryRun = False,

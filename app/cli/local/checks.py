@@ -76,17 +76,19 @@ def _guard(name: str, setting: str, check: Callable[[], Finding]) -> Finding:
 
 
 def _check_python() -> Finding:
-    found = f"{platform.python_version()} at {sys.executable}"
+    summary = f"{platform.python_version()} at {sys.executable}"
     if sys.version_info < MIN_PYTHON:
-        return Finding("python", "fail", found, "install Python 3.11 or newer, then run make setup")
-    return Finding("python", "ok", found)
+        return Finding("python", "fail", summary, "install Python 3.11 or newer, then run make setup")
+    return Finding("python", "ok", summary)
 
 
 def _check_secrets(here: Settings) -> Finding:
     try:
         here.check_secrets()
     except ConfigError as error:
-        return Finding("settings", "fail", error.message, "run millrace up to create a secret, or set MILLRACE_API_SECRET")
+        return Finding(
+            "settings", "fail", error.message, "run millrace up to create a secret, or set MILLRACE_API_SECRET"
+        )
     return Finding("settings", "ok", f"data in {here.data_dir.resolve()}")
 
 
@@ -95,10 +97,10 @@ def _check_disk(here: Settings) -> Finding:
     while not folder.exists():
         folder = folder.parent
     free = shutil.disk_usage(folder).free
-    found = f"{free / 1024**3:.1f} GiB free at {folder}"
+    summary = f"{free / 1024**3:.1f} GiB free at {folder}"
     if free < MIN_DISK_BYTES:
-        return Finding("disk", "warn", found, "free disk space, or move MILLRACE_DATA_DIR")
-    return Finding("disk", "ok", found)
+        return Finding("disk", "warn", summary, "free disk space, or move MILLRACE_DATA_DIR")
+    return Finding("disk", "ok", summary)
 
 
 def _has_database() -> bool:
@@ -114,8 +116,8 @@ def _check_sql() -> Finding:
     here.ping()
     schema, newest = current(here), head()
     if schema != newest:
-        found = f"{here.dialect}, schema {schema or 'empty'}, not {newest}"
-        return Finding("sql", "fail", found, "run millrace migrate")
+        summary = f"{here.dialect}, schema {schema or 'empty'}, not {newest}"
+        return Finding("sql", "fail", summary, "run millrace migrate")
     return Finding("sql", "ok", f"{here.dialect}, schema {schema}")
 
 
@@ -145,10 +147,15 @@ def _check_search() -> Finding:
     if not _has_database():
         return Finding("search", "warn", *NO_DATABASE)
     lag = asyncio.run(_read_lag())
-    found = f"{here.search_engine} at {here.qdrant_url}, {lag.changes} changes behind"
+    summary = f"{here.search_engine} at {here.qdrant_url}, {lag.changes} changes behind"
     if lag.seconds > MAX_LAG_S:
-        return Finding("search", "warn", f"{found} for {lag.seconds:.0f} s", "check that a worker is alive: millrace workers list")
-    return Finding("search", "ok", found)
+        return Finding(
+            "search",
+            "warn",
+            f"{summary} for {lag.seconds:.0f} s",
+            "check that a worker is alive: millrace workers list",
+        )
+    return Finding("search", "ok", summary)
 
 
 async def _read_lag() -> Lag:
@@ -164,8 +171,8 @@ def _check_watching() -> Finding:
         return Finding("watching", "ok", "changedetection.io is not configured; no page is watched")
     instance = asyncio.run(_ping_changedetection())
     url = mask(get_settings().changedetection_url)
-    found = f"changedetection.io {instance.version} at {url}, {instance.watch_count} watches"
-    return Finding("watching", "ok", found)
+    summary = f"changedetection.io {instance.version} at {url}, {instance.watch_count} watches"
+    return Finding("watching", "ok", summary)
 
 
 async def _ping_changedetection() -> Instance:

@@ -1,6 +1,6 @@
-"""`millrace single`: the whole system as one foreground process, made for a container with nothing beside it.
+"""Run the whole system as one foreground process, the only program of a container.
 
-What `millrace up` does for a desk, without its demo: folders, secret, schema; then this process becomes supervisord.
+Like `millrace up` without its demo: create folders, secret and schema; then this process becomes supervisord.
 """
 
 from __future__ import annotations
@@ -10,47 +10,48 @@ import sys
 import time
 
 from app.cli import exit_codes, output
-from app.cli.client.http import settings
-from app.cli.commands import migrate
-from app.cli.exit_codes import Quit
-from app.cli.processes.local_install import Supervisor, prepare
+from app.cli.client.profiles import settings
+from app.cli.exit_codes import CliExit
+from app.cli.local.schema import upgrade_schema
+from app.cli.processes.local_install import prepare
+from app.cli.processes.supervisor_client import Supervisor
 from app.core.errors import ConfigError
 
-WAIT_S = 1.0
-SAY_EVERY = 10
+RETRY_PAUSE_S = 1.0
+RETRIES_PER_MESSAGE = 10
 
 
 def run() -> int:
-    """Become supervisord over all programs; ends with its exit code."""
+    """Become supervisord over all programs; it returns only by raising CliExit."""
     try:
         here = prepare(settings())
         here.check_secrets()
     except ConfigError as error:
-        raise Quit(exit_codes.BAD_USE, error.message) from error
+        raise CliExit(exit_codes.USAGE, error.message) from error
     except OSError as error:
-        raise Quit(exit_codes.BAD_USE, f"MILLRACE_DATA_DIR cannot be used: {error}") from error
-    _migrate()
+        raise CliExit(exit_codes.USAGE, f"MILLRACE_DATA_DIR cannot be used: {error}") from error
+    _upgrade_schema()
     style = here.log_format
     if style == "auto":
         style = "console" if sys.stdout.isatty() else "json"
-    supervisor = Supervisor(here, onto_stdout=style)
-    if supervisor.runs_already():
-        raise Quit(exit_codes.FAILED, f"Millrace already runs on {here.data_dir}")
-    supervisor.socket.unlink(missing_ok=True)  # of one that was killed; supervisord would print a line of its own
+    supervisor = Supervisor(here, stdout_style=style)
+    if supervisor.is_running():
+        raise CliExit(exit_codes.FAILED, f"Millrace already runs on {here.data_dir}")
+    supervisor.socket.unlink(missing_ok=True)  # of a supervisord that was killed; a new one would log a line about it
     os.execve(sys.executable, supervisor.command, supervisor.environment)
 
 
-def _migrate() -> None:
-    """The schema of this version, as soon as the database answers."""
+def _upgrade_schema() -> None:
+    """Upgrade the schema as soon as the database answers."""
     tries = 0
     while True:
         try:
-            migrate.bring_up_to_date()
+            upgrade_schema()
             return
-        except Quit as error:
+        except CliExit as error:
             if error.code != exit_codes.UNREACHABLE:
                 raise
-            if tries % SAY_EVERY == 0:
-                output.err.print(f"waiting for the database: {output.text(error.message)}")
+            if tries % RETRIES_PER_MESSAGE == 0:
+                output.err.print(f"waiting for the database: {output.plain(error.message)}")
         tries += 1
-        time.sleep(WAIT_S)
+        time.sleep(RETRY_PAUSE_S)

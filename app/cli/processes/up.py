@@ -1,4 +1,4 @@
-"""`millrace up`: the whole system here, a first result within a minute, until Ctrl-C."""
+"""Run the whole system on this machine: start, index and search the project's own pages, run until Ctrl-C."""
 
 from __future__ import annotations
 
@@ -9,43 +9,52 @@ from types import FrameType
 from typing import Any
 
 from app.cli import exit_codes, output
-from app.cli.client.http import Server
+from app.cli.client.documents import list_requests, send_request
+from app.cli.client.http import ApiClient
 from app.cli.client.profiles import local, settings
-from app.cli.commands import index, migrate, search
-from app.cli.exit_codes import Quit
-from app.cli.processes.local_install import TOP, Supervisor, is_free, prepare
+from app.cli.client.search_results import print_results
+from app.cli.client.wait_for_jobs import StartedJob, wait_for_jobs
+from app.cli.exit_codes import CliExit
+from app.cli.local.schema import upgrade_schema
+from app.cli.processes.local_install import is_free, prepare
+from app.cli.processes.supervisor_client import TOP, Supervisor
 from app.core import http
 from app.core.errors import ConfigError
 from app.core.settings import Settings
 
-READY_WITHIN_S = 60.0
-DEMO_WITHIN_S = 300.0
-QUESTION = "what happens to a job when its worker dies"
+MAX_START_S = 60.0
+MAX_DEMO_S = 300.0
+READY_PAUSE_S = 0.1
+READY_TIMEOUT_S = 2.0
+QUERY = "what happens to a job when its worker dies"
+
+Print = Callable[..., None]
 
 
-class _Stop(BaseException):
-    """Somebody asked us to end (SIGINT, SIGTERM)."""
+class _StopSignal(BaseException):
+    """SIGINT or SIGTERM arrived."""
 
 
 def run(*, demo: bool, for_s: float | None, as_json: bool) -> int:
-    """Start, show, stay, stop. The exit code says whether it worked, not how it was ended."""
-    say = _silent if as_json else output.err.print
+    """Start the system, show the demo, run, stop. The exit code depends on the start, not on how it was stopped."""
+    say = _print_nothing if as_json else output.err.print
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, _raise_stop)
-    here = _made_ready(say)
+        signal.signal(number, _raise_stop_signal)
+    here = _prepare(say)
     supervisor = Supervisor(here)
-    if supervisor.runs_already():
-        raise Quit(exit_codes.FAILED, f"Millrace already runs here, at {here.api_url}")
+    if supervisor.is_running():
+        raise CliExit(exit_codes.FAILED, f"Millrace already runs here, at {here.api_url}")
     if not is_free(here.host, here.port):
-        raise Quit(exit_codes.BAD_USE, f"port {here.port} is taken; choose another one with MILLRACE_PORT")
+        raise CliExit(exit_codes.USAGE, f"port {here.port} is in use; set MILLRACE_PORT to a free one")
     try:
         supervisor.start()
-        _wait_ready(supervisor, here)
-        say(f"[green]ready[/]  api, {_count(here.worker_count, 'worker')}, scheduler, relay  {here.api_url}")
-        shown = _demo(here, say) if demo else None
-        _tell(here, supervisor, shown, as_json)
-        _stay(supervisor, for_s)
-    except _Stop:
+        _wait_until_ready(supervisor, here)
+        workers = f"{here.worker_count} worker" + ("" if here.worker_count == 1 else "s")
+        say(f"[green]ready[/]  api, {workers}, scheduler, relay  {here.api_url}")
+        demo_result = _run_demo(say) if demo else None
+        _print_summary(here, supervisor, demo_result, as_json)
+        _run_until_stopped(supervisor, for_s)
+    except _StopSignal:
         say("")
     finally:
         say("stopping; running jobs are finished or handed back")
@@ -54,80 +63,76 @@ def run(*, demo: bool, for_s: float | None, as_json: bool) -> int:
     return exit_codes.OK
 
 
-def _silent(*_: Any) -> None:
-    """Says nothing: stdout and stderr are for programs."""
+def _print_nothing(*_: Any) -> None:
+    """With --json only the result is printed."""
 
 
-def _raise_stop(_: int, __: FrameType | None) -> None:
-    raise _Stop
+def _raise_stop_signal(_: int, __: FrameType | None) -> None:
+    raise _StopSignal
 
 
-def _count(number: int, word: str) -> str:
-    return f"{number} {word}" + ("" if number == 1 else "s")
-
-
-def _made_ready(say: Callable[..., None]) -> Settings:
-    """Data folder, secret and schema."""
+def _prepare(say: Print) -> Settings:
+    """Create data folder, secret and schema."""
     try:
         here = prepare(settings())
         here.check_secrets()
     except ConfigError as error:
-        raise Quit(exit_codes.BAD_USE, error.message) from error
+        raise CliExit(exit_codes.USAGE, error.message) from error
     except OSError as error:
-        raise Quit(exit_codes.BAD_USE, f"the data folder cannot be used: {error}") from error
-    before, after = migrate.bring_up_to_date()
+        raise CliExit(exit_codes.USAGE, f"MILLRACE_DATA_DIR cannot be used: {error}") from error
+    before, after = upgrade_schema()
     if before != after:
-        say(f"[green]schema[/] {after}  in {output.text(here.data_dir.resolve())}")
+        say(f"[green]schema[/] {after}  in {output.plain(here.data_dir.resolve())}")
     return here
 
 
-def _wait_ready(supervisor: Supervisor, here: Settings) -> None:
-    """Until /readyz says yes. Raises Quit with the reason when a program gives up first."""
-    deadline = time.monotonic() + READY_WITHIN_S
-    with http.client(2.0, base_url=here.api_url) as client:
+def _wait_until_ready(supervisor: Supervisor, here: Settings) -> None:
+    """Wait until /readyz answers 200. Raises CliExit if a program cannot stay up."""
+    deadline = time.monotonic() + MAX_START_S
+    with http.client(READY_TIMEOUT_S, base_url=here.api_url) as client:
         answer = ""
         while time.monotonic() < deadline:
             fault = supervisor.fault()
             if fault:
-                raise Quit(exit_codes.FAILED, fault)
+                raise CliExit(exit_codes.FAILED, fault)
             try:
-                ready = client.get("/readyz")
-                if ready.is_success:
+                response = client.get("/readyz")
+                if response.is_success:
                     return
-                answer = ready.text
+                answer = response.text
             except http.HTTPError as error:
                 answer = str(error)
-            time.sleep(0.1)
-    raise Quit(exit_codes.FAILED, f"not ready after {READY_WITHIN_S:g} s: {answer or 'no answer'}")
+            time.sleep(READY_PAUSE_S)
+    raise CliExit(exit_codes.FAILED, f"not ready after {MAX_START_S:g} s: {answer or 'no answer'}")
 
 
-def _demo(here: Settings, say: Callable[..., None]) -> dict[str, Any]:
-    """Index the project's own pages with a live bar, ask one question of them; the answer."""
-    bodies = [body for name in ("docs", "README.md") for body in index.requests(str(TOP / name), ["millrace"])]
+def _run_demo(say: Print) -> dict[str, Any]:
+    """Index the project's own pages with progress bars, then run one search; return its results."""
+    requests = [request for name in ("docs", "README.md") for request in list_requests(str(TOP / name), ["millrace"])]
     began = time.monotonic()
-    with Server(there=local()) as server:
-        sent = [index.Sent(name, server.post("/api/documents", body)) for name, body in bodies]
-        ended = index.watch(server, sent, timeout_s=DEMO_WITHIN_S)
-        bad = [job for job in ended if job["state"] != "succeeded"]
-        if bad:
-            reason = (bad[0].get("error") or {}).get("message") or bad[0]["state"]
-            raise Quit(exit_codes.FAILED, f"{len(bad)} of {len(ended)} pages could not be indexed: {reason}")
+    with ApiClient(profile=local()) as api:
+        started = [StartedJob(name, send_request(api, body)) for name, body in requests]
+        ended = wait_for_jobs(api, started, timeout_s=MAX_DEMO_S)
+        failed = [job for job in ended if job["state"] != "succeeded"]
+        if failed:
+            reason = (failed[0].get("error") or {}).get("message") or failed[0]["state"]
+            raise CliExit(exit_codes.FAILED, f"{len(failed)} of {len(ended)} pages could not be indexed: {reason}")
         say(f"[green]indexed[/] {len(ended)} pages of docs/ in {time.monotonic() - began:.1f} s")
-        answer: dict[str, Any] = server.post("/api/search", {"query": QUESTION, "limit": 3})
-    if not answer["results"]:
-        raise Quit(exit_codes.FAILED, f"the pages were indexed, but a search for '{QUESTION}' finds none")
-    return {"pages": len(ended), "query": QUESTION, "search": answer}
+        response: dict[str, Any] = api.post("/api/search", {"query": QUERY, "limit": 3})
+    if not response["results"]:
+        raise CliExit(exit_codes.FAILED, f"the pages were indexed, but a search for '{QUERY}' has no results")
+    return {"pages": len(ended), "query": QUERY, "search": response}
 
 
-def _tell(here: Settings, supervisor: Supervisor, shown: dict[str, Any] | None, as_json: bool) -> None:
-    """What was found, and where to go on."""
+def _print_summary(here: Settings, supervisor: Supervisor, demo: dict[str, Any] | None, as_json: bool) -> None:
+    """Print the demo's results and the addresses of the system."""
     if as_json:
         programs = [program.name for program in supervisor.programs()]
-        output.emit({"url": here.api_url, "docs": f"{here.api_url}/docs", "programs": programs, "demo": shown})
+        output.emit({"url": here.api_url, "docs": f"{here.api_url}/docs", "programs": programs, "demo": demo})
         return
-    if shown:
-        output.out.print(f"\n[bold]millrace search[/] {output.text(repr(shown['query']))}\n")
-        search.show(shown["search"])
+    if demo:
+        output.out.print(f"\n[bold]millrace search[/] {output.plain(repr(demo['query']))}\n")
+        print_results(demo["search"])
     folder = here.data_dir
     output.out.print(f"API        {here.api_url}/api      (Authorization: Bearer, the secret is in {folder}/.env)")
     output.out.print(f"API docs   {here.api_url}/docs")
@@ -137,12 +142,11 @@ def _tell(here: Settings, supervisor: Supervisor, shown: dict[str, Any] | None, 
     output.out.print("Ctrl-C stops everything.")
 
 
-def _stay(supervisor: Supervisor, for_s: float | None) -> None:
-    """Until asked to stop or the time is up. Raises Quit when a program gives up."""
+def _run_until_stopped(supervisor: Supervisor, for_s: float | None) -> None:
+    """Wait for a signal or the end of the time. Raises CliExit if a program cannot stay up."""
     deadline = None if for_s is None else time.monotonic() + for_s
     while deadline is None or time.monotonic() < deadline:
         fault = supervisor.fault()
         if fault:
-            raise Quit(exit_codes.FAILED, fault)
-        left = 1.0 if deadline is None else min(1.0, max(0.0, deadline - time.monotonic()))
-        time.sleep(left)
+            raise CliExit(exit_codes.FAILED, fault)
+        time.sleep(1.0 if deadline is None else min(1.0, max(0.0, deadline - time.monotonic())))
