@@ -10,9 +10,30 @@ import typer
 
 from app.cli import exit_codes
 from app.cli.commands import (
-    all_in_one, backup, collections, completion, config, crawl, dead_letters, deliveries, doctor, imports, index, jobs,
-    keys, kinds, migrate, models, queues, schedules, search, tenants, up, watch, workers,
-)  # fmt: skip
+    all_in_one,
+    backup,
+    collections,
+    completion,
+    config,
+    crawl,
+    dead_letters,
+    deliveries,
+    doctor,
+    imports,
+    index,
+    jobs,
+    keys,
+    kinds,
+    migrate,
+    models,
+    queues,
+    schedules,
+    search,
+    tenants,
+    up,
+    watch,
+    workers,
+)
 from app.cli.exit_codes import CliExit
 from app.cli.lazy import profiles
 
