@@ -23,11 +23,15 @@ def _has_logged(process: Process, word: str) -> bool:
     return word in process.log.read_text()
 
 
-def test_many_jobs_are_followed_at_once(lite_api: Api, errand: Make, remote_terminal: RemoteTerminal, tmp_path: Path) -> None:
+def test_many_jobs_are_followed_at_once(
+    lite_api: Api, errand: Make, remote_terminal: RemoteTerminal, tmp_path: Path
+) -> None:
     environment = {"MILLRACE_URL": lite_api.url, "MILLRACE_API_KEY": API_SECRET}
     ids = [errand().id for _ in range(3)]
     jobs = [errand() for _ in range(40)]
-    process = remote_terminal.start(tmp_path / "log", "jobs", "follow", *(job.id for job in jobs), "--json", **environment)
+    process = remote_terminal.start(
+        tmp_path / "log", "jobs", "follow", *(job.id for job in jobs), "--json", **environment
+    )
     try:
         wait_until(lambda: lite_api.hub.watchers >= 30, timeout_s=40, what="the jobs to be followed")
         for number, job in enumerate(jobs):

@@ -1,4 +1,4 @@
-"""The main job from a terminal: index, follow, search, and the exit codes that scripts rely on."""
+"""`millrace index`, then follow and search: the whole path, and the exit codes that scripts rely on."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ TEA = "# Tea\n\nGreen tea is steeped at eighty degrees for two minutes.\n"
 COFFEE = "<title>Coffee</title><main><p>Espresso needs nine bars of pressure.</p></main>"
 
 
-# What a terminal shows does not depend on the database; one test of this file looks at both.
+# The output does not depend on the database; one test of this file runs on both.
 SQLITE = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 
 
-class Terminal:
-    """Commands against a stack, as its user types them."""
+class StackTerminal:
+    """Run commands against a stack, with its environment."""
 
     def __init__(self, stack: Stack) -> None:
         self.stack = stack
@@ -33,11 +33,11 @@ class Terminal:
 
 
 @pytest.fixture
-def terminal(stack: Stack) -> Terminal:
-    return Terminal(stack)
+def terminal(stack: Stack) -> StackTerminal:
+    return StackTerminal(stack)
 
 
-def test_a_file_goes_in_and_a_search_finds_it(stack: Stack, terminal: Terminal, tmp_path: Path) -> None:
+def test_an_indexed_file_is_found(stack: Stack, terminal: StackTerminal, tmp_path: Path) -> None:
     stack.start()
     (tmp_path / "tea.md").write_text(TEA)
     indexed = terminal("index", "tea.md", "--wait", "--json")
@@ -68,7 +68,7 @@ def test_a_file_goes_in_and_a_search_finds_it(stack: Stack, terminal: Terminal, 
 
 
 @SQLITE
-def test_a_folder_is_one_job_a_file(stack: Stack, terminal: Terminal, tmp_path: Path) -> None:
+def test_a_folder_is_one_job_a_file(stack: Stack, terminal: StackTerminal, tmp_path: Path) -> None:
     stack.start()
     notes = tmp_path / "notes"
     (notes / "deep").mkdir(parents=True)
@@ -92,7 +92,7 @@ def test_a_folder_is_one_job_a_file(stack: Stack, terminal: Terminal, tmp_path: 
 
 
 @SQLITE
-def test_what_waits_can_be_cancelled_and_tried_again(stack: Stack, terminal: Terminal, tmp_path: Path) -> None:
+def test_a_waiting_job_is_cancelled_and_retried(stack: Stack, terminal: StackTerminal, tmp_path: Path) -> None:
     stack.start(workers=0)
     (tmp_path / "tea.md").write_text(TEA)
     sent = terminal("index", "tea.md", "--json")
@@ -111,7 +111,7 @@ def test_what_waits_can_be_cancelled_and_tried_again(stack: Stack, terminal: Ter
 
 
 @SQLITE
-def test_exit_codes(stack: Stack, terminal: Terminal, tmp_path: Path) -> None:
+def test_exit_codes(stack: Stack, terminal: StackTerminal, tmp_path: Path) -> None:
     stack.start(workers=0, relay=False)
     unknown = "0198c0de-0000-7000-8000-000000000000"
     assert terminal("jobs", "show", unknown).code == 4

@@ -22,7 +22,9 @@ def test_any_open_kind_can_be_started(lite_api: Api, remote_terminal: RemoteTerm
     environment = {"MILLRACE_URL": lite_api.url, "MILLRACE_API_KEY": API_SECRET}
     listed = remote_terminal("kinds", **environment)
     assert "tests.unit.cli.parcel" in listed.out and "to: string, weight_g?: integer" in listed.out
-    assert remote_terminal("kinds", "tests.unit.cli.parcel", "--json", **environment).json["schema"]["required"] == ["to"]
+    assert remote_terminal("kinds", "tests.unit.cli.parcel", "--json", **environment).json["schema"]["required"] == [
+        "to"
+    ]
     assert remote_terminal("kinds", "nothing", **environment).code == exit_codes.NOT_FOUND
     one = (
         "jobs",
@@ -47,5 +49,7 @@ def test_any_open_kind_can_be_started(lite_api: Api, remote_terminal: RemoteTerm
         refused = remote_terminal("jobs", "start", "tests.unit.cli.parcel", wrong, **environment)
         assert (refused.code, len(refused.err.splitlines())) == (exit_codes.USAGE, 1), refused
     assert remote_terminal("jobs", "start", "nothing", **environment).code == exit_codes.USAGE
-    late = remote_terminal("jobs", "start", "tests.unit.cli.parcel", '{"to": "Oslo"}', "--wait", "--timeout", "0.5", **environment)
+    late = remote_terminal(
+        "jobs", "start", "tests.unit.cli.parcel", '{"to": "Oslo"}', "--wait", "--timeout", "0.5", **environment
+    )
     assert late.code == exit_codes.TIMEOUT

@@ -1,12 +1,9 @@
-"""`millrace import pulse`: the older service's crawls and pages, under their ids, once, whatever happens on the way."""
+"""`millrace import pulse`: crawls and pages keep their ids and are imported once, also after a kill."""
 
 from __future__ import annotations
 
 import os
 import signal
-import uuid
-from collections.abc import Iterator
-from typing import Any
 
 import pytest
 import sqlalchemy as sa
@@ -18,33 +15,15 @@ from app.documents.models import Document, DocumentVersion
 from app.jobs.models import JobRow
 from app.sources.models import CrawlSession
 from app.tenants import directory
-from tests.support.command import Ran, Running, millrace
+from tests.support.command import Running, millrace
 from tests.support.databases import SettingsEnv
 from tests.support.desk import Desk
 from tests.support.pulse import PulseService
 from tests.support.services import PostgresServer
-from tests.unit.api.conftest import Api, api
-
-__all__ = ["api"]
+from tests.unit.api.conftest import Api
+from tests.unit.cli.local.imports import import_json, run_import
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
-
-
-@pytest.fixture
-def pulse(shared_postgres: PostgresServer) -> Iterator[PulseService]:
-    name = f"pulse_{uuid.uuid4().hex[:8]}"
-    yield PulseService(shared_postgres.create_database(name))
-    shared_postgres.drop_database(name)
-
-
-def move(pulse: PulseService, *words: str, **more: str) -> Ran:
-    return millrace("import", "pulse", pulse.url, *words, env={**os.environ, **more})
-
-
-def moved(pulse: PulseService, *words: str, **more: str) -> Any:
-    ran = move(pulse, "--json", *words, **more)
-    assert ran.code == 0, ran.err
-    return ran.json
 
 
 def versions(session: Session) -> dict[int, DocumentVersion]:
@@ -84,7 +63,7 @@ def test_a_page_keeps_its_id_and_is_found_by_it_and_by_search(api: Api, pulse: P
         screenshot="https://mills.example/shot.png",
         scraped_at="2025-02-28 12:00:00",
     )
-    said = moved(pulse)
+    said = import_json(pulse)
     assert (said["pages"]["taken"], said["crawls"]["taken"], said["jobs"], said["moved"]) == (1, 1, 1, {})
 
     desk = Desk(database())
@@ -113,12 +92,12 @@ def test_of_several_contents_the_newest_is_indexed_and_twice_is_once(db: Databas
     old = [pulse.page("https://m.example/a", f"Text {n}.", scraped_at=f"2025-01-0{n} 00:00:00") for n in (1, 3, 2)]
     lone = pulse.page("https://m.example/b", None, html="<p>Only HTML.</p>", crawl_session_id="nobody-knows")
     pulse.add("crawl_sessions", job_id="c", status="completed", completed_at="2025-03-01T09:00:00+00:00")
-    assert moved(pulse)["jobs"] == 2
+    assert import_json(pulse)["jobs"] == 2
     states = {key: row.state for key, row in db.read(versions).items()}
     assert states == {old[0]: "superseded", old[1]: "received", old[2]: "superseded", lone: "received"}
     assert db.read(versions)[lone].crawl_session == "nobody-knows"
     before = db.read(counts)
-    again = moved(pulse)
+    again = import_json(pulse)
     assert (again["pages"], again["jobs"]) == ({"read": 4, "taken": 0, "here": 4, "left_out": 0}, 0)
     assert (again["crawls"]["here"], db.read(counts)) == (1, before)
 
@@ -128,7 +107,7 @@ def test_of_several_contents_the_newest_is_indexed_and_twice_is_once(db: Databas
     newer = pulse.page("https://m.example/a", "Text 4.", scraped_at="2025-01-04 00:00:00")
     older = pulse.page("https://m.example/a", "Text 0.", scraped_at="2024-01-01 00:00:00")
     same = pulse.page("https://m.example/b", None, html="<p>Only HTML.</p>", crawl_session_id="another")
-    assert moved(pulse)["jobs"] == 1
+    assert import_json(pulse)["jobs"] == 1
     states = {key: db.read(versions)[key].state for key in (newer, older, same)}
     assert states == {newer: "received", older: "superseded", same: "superseded"}
     assert db.read(versions)[same].html == "<p>Only HTML.</p>"
@@ -149,7 +128,7 @@ def test_odd_rows_are_left_out_with_their_reason_and_keep_no_other_out(db: Datab
         pulse.page(url, "Good, too.")
     pulse.add("crawl_sessions", job_id="   ")
     pulse.add("crawl_sessions", job_id="odd", status="hibernating", success=False, error_message="x" * 9000)
-    said = moved(pulse, MILLRACE_MAX_BODY_BYTES="5000")
+    said = import_json(pulse, MILLRACE_MAX_BODY_BYTES="5000")
     reasons = {(one["table"], one["id"]): one["reason"] for one in said["left_out"]}
     assert {key[1] for key in reasons if key[0] == "scraped_content"} == {
         str(one) for one in (empty, huge, long, blank, odd, odd + 2)
@@ -162,10 +141,10 @@ def test_odd_rows_are_left_out_with_their_reason_and_keep_no_other_out(db: Datab
     found = db.read(versions)
     assert found.keys() == {good, odd + 1, odd + 3, odd + 4, odd + 5}
     assert found[odd + 1].fields["title"] == "ab"
-    assert moved(pulse)["pages"]["taken"] == 1
+    assert import_json(pulse)["pages"]["taken"] == 1
     assert huge in db.read(versions)
 
-    shown = move(pulse)
+    shown = run_import(pulse)
     assert shown.code == 0 and "left out 1:" in shown.out
 
 
@@ -176,25 +155,25 @@ def test_an_id_that_is_taken_is_told_with_the_new_one(db: Database, pulse: Pulse
     taken, free = pulse.page("https://m.example/a", "A."), pulse.page("https://m.example/b", "B.")
     beyond = pulse.page("https://m.example/c", "C.", id=2**60)
     assert taken == ours
-    tried = moved(pulse, "--dry-run")
+    tried = import_json(pulse, "--dry-run")
     assert (tried["pages"]["taken"], tried["moved"]) == (3, {str(taken): None, str(beyond): None})
     assert (tried["jobs"], len(db.read(versions))) == (0, 1)
 
-    said = moved(pulse)
+    said = import_json(pulse)
     assert said["moved"].keys() == {str(taken), str(beyond)}
     new = {int(old): int(to) for old, to in said["moved"].items()}
     found = db.read(versions)
     assert found[ours].body == "Ours." and found[free].body == "B."
     assert [found[new[taken]].body, found[new[beyond]].body] == ["A.", "C."]
     assert min(new.values()) > free
-    again = moved(pulse)
+    again = import_json(pulse)
     assert (again["pages"]["here"], again["moved"], len(db.read(versions))) == (3, said["moved"], 4)
 
-    assert move(pulse, "--tenant", "acme").code == 4
+    assert run_import(pulse, "--tenant", "acme").code == 4
     db.transaction(directory.create, "acme", "", {})
-    other = moved(pulse, "--tenant", "acme")
+    other = import_json(pulse, "--tenant", "acme")
     assert (other["pages"]["taken"], len(other["moved"])) == (3, 3)
-    assert moved(pulse, "--tenant", "acme")["pages"]["here"] == 3
+    assert import_json(pulse, "--tenant", "acme")["pages"]["here"] == 3
 
 
 def test_our_own_newer_content_stays_what_is_searched(api: Api, pulse: PulseService) -> None:
@@ -202,7 +181,7 @@ def test_our_own_newer_content_stays_what_is_searched(api: Api, pulse: PulseServ
     desk = Desk(database())
     ours = desk.put("Of today.", url="https://m.example/a")
     pulse.page("https://m.example/a", "Of last year.", id=500, scraped_at="2024-01-01 00:00:00")
-    assert moved(pulse)["jobs"] == 0
+    assert import_json(pulse)["jobs"] == 0
     assert database().read(versions)[500].state == "superseded"
     shown = api.client.get("/api/content/by-url", params={"url": "https://m.example/a"}).json()
     assert [page["markdown"] for page in shown] == ["Of today.", "Of last year."]
@@ -256,7 +235,7 @@ def test_killed_on_the_way_and_run_again_it_is_complete(db: Database, pulse: Pul
             assert running.poll() is None, f"it ended with {so_far}"
         assert running.kill() == -signal.SIGKILL
         assert db.read(counts)[3] < 1000
-    said = moved(pulse)
+    said = import_json(pulse)
     assert said["pages"] == {"read": 2000, "taken": 0, "here": 2000, "left_out": 0}
     assert db.read(counts) == (300, 1000, 2000, 1000)
     found = db.read(versions)
@@ -271,16 +250,16 @@ def test_an_older_version_with_fewer_columns(sqlite_db: Database, pulse: PulseSe
         "DROP scraped_at, DROP content_source; DROP TABLE webhook.crawl_sessions; DROP TABLE webhook.change_events"
     )
     kept = pulse.page("https://m.example/", "Plain.")
-    assert moved(pulse)["pages"]["taken"] == 1
+    assert import_json(pulse)["pages"]["taken"] == 1
     assert sqlite_db.read(versions)[kept].fields["source"] == "firecrawl"
     pulse.run("DROP TABLE webhook.scraped_content")
-    assert "no schema 'webhook'" in move(pulse).err
+    assert "no schema 'webhook'" in run_import(pulse).err
 
 
 def test_the_service_s_own_url_for_asyncpg_is_taken(sqlite_db: Database, pulse: PulseService) -> None:
     pulse.url = pulse.url.replace("+psycopg", "+asyncpg") + "?ssl=disable"
     pulse.page("https://m.example/", "Plain.")
-    assert moved(pulse, "--dry-run")["pages"]["taken"] == 1
+    assert import_json(pulse, "--dry-run")["pages"]["taken"] == 1
     assert sqlite_db.read(counts) == (0, 0, 0, 0)
 
 
@@ -306,5 +285,5 @@ def test_what_cannot_be_read_is_one_sentence_and_code_2(
 
 def test_our_database_must_have_this_version_s_schema(pulse: PulseService, settings_env: SettingsEnv) -> None:
     settings_env(database_url="sqlite:///empty.db")
-    ran = move(pulse)
+    ran = run_import(pulse)
     assert (ran.code, ran.out) == (2, "") and "millrace migrate" in ran.err

@@ -1,4 +1,4 @@
-"""`millrace import pulse`: the changes that the older service was told of, and what came of them, each once."""
+"""`millrace import pulse`: change events with their results, each imported once."""
 
 from __future__ import annotations
 
@@ -16,10 +16,8 @@ from app.sources.models import ChangeEvent
 from app.tenants import directory
 from tests.support.command import Running
 from tests.support.pulse import PulseService
-from tests.unit.api.conftest import Api, api
-from tests.unit.cli.commands.test_import_pulse import move, moved, pulse
-
-__all__ = ["api", "pulse"]
+from tests.unit.api.conftest import Api
+from tests.unit.cli.local.imports import import_json, run_import
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
 
@@ -33,7 +31,7 @@ def count(session: Session) -> int:
     return session.scalar(sa.select(sa.func.count()).select_from(ChangeEvent)) or 0
 
 
-def told(pulse: PulseService, status: str | None, **more: Any) -> int:
+def add_change(pulse: PulseService, status: str | None, **more: Any) -> int:
     url = "https://m.example/p"
     given = {"watch_id": "w-1", "watch_url": url, "detected_at": "2025-03-01T10:00:00+02:00", "rescrape_status": status}
     return int(pulse.add("change_events", **given | more))
@@ -41,7 +39,7 @@ def told(pulse: PulseService, status: str | None, **more: Any) -> int:
 
 def test_a_change_is_shown_as_it_was_told_there_beside_its_page(api: Api, pulse: PulseService) -> None:
     page = pulse.page("https://m.example/p", "Text.")
-    old = told(
+    old = add_change(
         pulse,
         "completed",
         watch_url="https://M.example/p?utm_source=x#top",
@@ -51,7 +49,7 @@ def test_a_change_is_shown_as_it_was_told_there_beside_its_page(api: Api, pulse:
         indexed_at="2025-03-01T10:01:00+02:00",
         metadata={"watch_title": "Prices", "diff_size": 11},
     )
-    said = moved(pulse)
+    said = import_json(pulse)
     assert (said["changes"], said["unread"]) == ({"read": 1, "taken": 1, "here": 0, "left_out": 0}, 0)
     document = api.client.get("/api/content/by-url?url=https://m.example/p").json()[0]
     assert document["id"] == page
@@ -69,40 +67,40 @@ def test_a_change_is_shown_as_it_was_told_there_beside_its_page(api: Api, pulse:
 def test_what_came_of_it_is_its_state_and_its_reason(db: Database, pulse: PulseService) -> None:
     at = "2025-03-01T10:01:00+00:00"
     expected = {
-        told(pulse, "completed"): ("indexed", None),
-        told(pulse, "failed: job timeout after 15 minutes"): ("failed", "job timeout after 15 minutes"),
-        told(pulse, "failed: 502: Bad Gateway"): ("failed", "502: Bad Gateway"),
-        told(pulse, "failed"): ("failed", "no reason was given"),
-        told(pulse, "hibernating"): ("failed", "the older service left it as 'hibernating'"),
-        told(pulse, "done", indexed_at=at): ("indexed", None),
+        add_change(pulse, "completed"): ("indexed", None),
+        add_change(pulse, "failed: job timeout after 15 minutes"): ("failed", "job timeout after 15 minutes"),
+        add_change(pulse, "failed: 502: Bad Gateway"): ("failed", "502: Bad Gateway"),
+        add_change(pulse, "failed"): ("failed", "no reason was given"),
+        add_change(pulse, "hibernating"): ("failed", "the older service left it as 'hibernating'"),
+        add_change(pulse, "done", indexed_at=at): ("indexed", None),
     }
-    waiting = [told(pulse, status) for status in ("queued", "in_progress", None)]
-    said = moved(pulse)
+    waiting = [add_change(pulse, status) for status in ("queued", "in_progress", None)]
+    said = import_json(pulse)
     found = db.read(events)
     assert {key: (row.state, row.error_message) for key, row in found.items() if key not in waiting} == expected
     for one in waiting:
         assert (found[one].state, found[one].ended_at is not None) == ("failed", True)
         assert "had not read the page again" in (found[one].error_message or "")
     assert (said["unread"], said["jobs"], {row.document_id for row in found.values()}) == (3, 0, {None})
-    assert "3 changes still waited there" in move(pulse, "--dry-run").out
+    assert "3 changes still waited there" in run_import(pulse, "--dry-run").out
 
 
 def test_twice_is_once_and_what_has_ended_since_is_told(db: Database, pulse: PulseService) -> None:
     """And a page that came later gets its change."""
-    kept, waits = told(pulse, "completed"), told(pulse, "in_progress", watch_url="https://m.example/q")
-    assert moved(pulse, "--dry-run")["changes"]["taken"] == 2
+    kept, waits = add_change(pulse, "completed"), add_change(pulse, "in_progress", watch_url="https://m.example/q")
+    assert import_json(pulse, "--dry-run")["changes"]["taken"] == 2
     assert db.read(count) == 0
-    assert moved(pulse)["changes"]["taken"] == 2
-    again = moved(pulse)
+    assert import_json(pulse)["changes"]["taken"] == 2
+    again = import_json(pulse)
     assert (again["changes"], again["unread"]) == ({"read": 2, "taken": 0, "here": 2, "left_out": 0}, 1)
     before = db.read(events)
 
     pulse.page("https://m.example/p", "Text.")
     pulse.run("UPDATE webhook.change_events SET rescrape_status = 'completed', indexed_at = '2025-03-02T00:00:00Z' "
               f"WHERE id = {waits}")  # fmt: skip
-    new = told(pulse, "queued")
-    assert moved(pulse, "--dry-run")["changes"]["taken"] == 2
-    said = moved(pulse)
+    new = add_change(pulse, "queued")
+    assert import_json(pulse, "--dry-run")["changes"]["taken"] == 2
+    said = import_json(pulse)
     assert (said["changes"], said["unread"]) == ({"read": 3, "taken": 2, "here": 1, "left_out": 0}, 1)
     found = db.read(events)
     assert (set(found), db.read(count)) == ({kept, waits, new}, 3)
@@ -115,13 +113,13 @@ def test_twice_is_once_and_what_has_ended_since_is_told(db: Database, pulse: Pul
 def test_another_installation_with_the_same_ids_and_another_tenant_have_their_own(
     db: Database, pulse: PulseService
 ) -> None:
-    told(pulse, "completed")
-    moved(pulse)
+    add_change(pulse, "completed")
+    import_json(pulse)
     pulse.run("UPDATE webhook.change_events SET watch_id = 'of-another'")
-    assert moved(pulse)["changes"]["taken"] == 1
+    assert import_json(pulse)["changes"]["taken"] == 1
     db.transaction(directory.create, "acme", "", {})
-    assert moved(pulse, "--tenant", "acme")["changes"]["taken"] == 1
-    assert (moved(pulse, "--tenant", "acme")["changes"]["here"], db.read(count)) == (1, 3)
+    assert import_json(pulse, "--tenant", "acme")["changes"]["taken"] == 1
+    assert (import_json(pulse, "--tenant", "acme")["changes"]["here"], db.read(count)) == (1, 3)
 
 
 def test_odd_changes_are_left_out_with_their_reason_and_keep_no_other_out(
@@ -130,18 +128,18 @@ def test_odd_changes_are_left_out_with_their_reason_and_keep_no_other_out(
     """Also with a table that has times without a zone, which are UTC, and fewer columns."""
     pulse.run("ALTER TABLE webhook.change_events ALTER detected_at TYPE timestamp, DROP snapshot_url, DROP indexed_at")
     odd = {"watch_id": None, "diff_summary": "y" * 2000, "metadata": ["x"], "detected_at": "2025-03-01 10:00:00"}
-    good = told(pulse, "completed", **odd)
-    endless = told(pulse, "completed", detected_at="infinity", metadata={"watch_title": 7})
+    good = add_change(pulse, "completed", **odd)
+    endless = add_change(pulse, "completed", detected_at="infinity", metadata={"watch_title": 7})
     left = {
-        told(pulse, "completed", watch_url=None): "no watch_url",
-        told(pulse, "completed", watch_url=" "): "no watch_url",
-        told(pulse, "completed", watch_url="http://[half"): "url",
-        told(pulse, "completed", watch_url="https://m.example/" + "y" * 3000): "2048",
-        told(pulse, "completed", diff_summary="z" * 6000): "MILLRACE_MAX_BODY_BYTES",
+        add_change(pulse, "completed", watch_url=None): "no watch_url",
+        add_change(pulse, "completed", watch_url=" "): "no watch_url",
+        add_change(pulse, "completed", watch_url="http://[half"): "url",
+        add_change(pulse, "completed", watch_url="https://m.example/" + "y" * 3000): "2048",
+        add_change(pulse, "completed", diff_summary="z" * 6000): "MILLRACE_MAX_BODY_BYTES",
     }
     pulse.run("""INSERT INTO webhook.change_events (watch_url, rescrape_status, metadata) VALUES
         ('https://m.example/', 'completed', '{"watch_title": "a\\u0000b"}')""")
-    said = moved(pulse, MILLRACE_MAX_BODY_BYTES="5000")
+    said = import_json(pulse, MILLRACE_MAX_BODY_BYTES="5000")
     reasons = {int(one["id"]): one["reason"] for one in said["left_out"]}
     assert reasons.keys() == left.keys()
     assert all(part in reasons[one] for one, part in left.items()), reasons
@@ -150,10 +148,10 @@ def test_odd_changes_are_left_out_with_their_reason_and_keep_no_other_out(
     assert found[good].detected_at == datetime(2025, 3, 1, 10, tzinfo=UTC)
     assert (len(found[good].summary or ""), found[good].extra["metadata"]) == (500, ["x"])
     assert found[max(found)].title == "ab" and found[endless].title is None
-    assert moved(pulse)["changes"] == {"read": 8, "taken": 1, "here": 3, "left_out": 4}
+    assert import_json(pulse)["changes"] == {"read": 8, "taken": 1, "here": 3, "left_out": 4}
 
     pulse.run("ALTER TABLE webhook.change_events DROP watch_url")
-    assert moved(pulse)["changes"]["read"] == 0
+    assert import_json(pulse)["changes"]["read"] == 0
 
 
 def test_killed_and_two_at_once_it_is_complete_and_nothing_double(
@@ -171,4 +169,4 @@ def test_killed_and_two_at_once_it_is_complete_and_nothing_double(
     ended = [one.end(60) for one in both]
     assert [one.code for one in ended] == [0, 0], ended
     assert sorted(db.read(events)) == list(range(1, 3001))
-    assert (db.read(count), moved(pulse)["changes"]["here"]) == (3000, 3000)
+    assert (db.read(count), import_json(pulse)["changes"]["here"]) == (3000, 3000)

@@ -1,4 +1,4 @@
-"""`millrace single`: a container's only program; its log, its end, and what is left out."""
+"""`millrace all-in-one`: the only program of a container; its log, its end, and programs that are left out."""
 
 from __future__ import annotations
 
@@ -11,17 +11,15 @@ from typing import Any
 
 import pytest
 
-from app.cli.processes.supervisor_listener import Minder, redis_answers
 from tests.support.command import millrace
 from tests.support.processes import Process, free_port, leftovers
-from tests.support.services import RedisServer
 from tests.support.stack import REPOSITORY
 from tests.support.waiting import wait_until
 
 
 @pytest.fixture
-def single(tmp_path: Path) -> Iterator[Process]:
-    """Not started; its working directory is its data folder, as in the image."""
+def all_in_one(tmp_path: Path) -> Iterator[Process]:
+    """Return the process, not started; its working directory is its data folder, as in the image."""
     folder = tmp_path / "data"
     folder.mkdir()
     plain = {name: value for name, value in os.environ.items() if not name.startswith("MILLRACE_")}
@@ -30,43 +28,43 @@ def single(tmp_path: Path) -> Iterator[Process]:
         "MILLRACE_DATA_DIR": str(folder),
         "PYTHONPATH": str(REPOSITORY),
     }
-    log = tmp_path / "single.log"
-    process = Process("single", [sys.executable, "-m", "app", "single"], log=log, env=env, cwd=folder)
+    log = tmp_path / "all_in_one.log"
+    process = Process("all-in-one", [sys.executable, "-m", "app", "all-in-one"], log=log, env=env, cwd=folder)
     yield process
     process.stop(60)
 
 
 def _lines(process: Process) -> list[dict[str, Any]]:
-    """Its log, every line of which is JSON."""
+    """Return the log; every line must be JSON."""
     return [json.loads(line) for line in process.log.read_text().splitlines()]
 
 
 @pytest.mark.journey
 @pytest.mark.timeout(240)
-def test_it_serves_and_stops_and_starts_again(single: Process, tmp_path: Path) -> None:
-    """Also after a kill -9 of everything, on what it left; a program that is left out is not started."""
-    single.env |= {"MILLRACE_PROGRAMS": "relay,api"}
-    port = single.env["MILLRACE_PORT"]
+def test_it_serves_and_stops_and_starts_again(all_in_one: Process, tmp_path: Path) -> None:
+    """It also starts after a kill -9 of every process; a program that is left out does not run."""
+    all_in_one.env |= {"MILLRACE_PROGRAMS": "relay,api"}
+    port = all_in_one.env["MILLRACE_PORT"]
 
-    def healthy() -> bool:
-        assert single.alive, single.tail()
-        return millrace("healthy", port, env=single.env).code == 0
+    def is_ready() -> bool:
+        assert all_in_one.alive, all_in_one.tail()
+        return millrace("healthcheck", port, env=all_in_one.env).code == 0
 
-    single.start()
-    wait_until(healthy, timeout_s=120, what="single to be ready")
+    all_in_one.start()
+    wait_until(is_ready, timeout_s=120, what="the system to be ready")
     for process in Path("/proc").glob("[0-9]*"):
         _kill_if_of(process, tmp_path / "data")
-    single.kill()
+    all_in_one.kill()
     wait_until(lambda: not leftovers(tmp_path / "data"), timeout_s=30, what="everything to be gone")
-    assert millrace("healthy", port, env=single.env).code == 1
-    single.start()
-    wait_until(healthy, timeout_s=120, what="single to be ready again")
-    single.term()
-    assert single.wait(60) == 0, single.tail()
+    assert millrace("healthcheck", port, env=all_in_one.env).code == 1
+    all_in_one.start()
+    wait_until(is_ready, timeout_s=120, what="the system to be ready again")
+    all_in_one.term()
+    assert all_in_one.wait(60) == 0, all_in_one.tail()
     assert leftovers(tmp_path / "data") == []
-    told = _lines(single)
-    assert {line["program"] for line in told if "program" in line} == {"redis", "api", "relay"}
-    assert {line["role"] for line in told} == {"minder", "api", "relay"}
+    lines = _lines(all_in_one)
+    assert {line["program"] for line in lines if "program" in line} == {"redis", "api", "relay"}
+    assert {line["role"] for line in lines} == {"supervisor-listener", "api", "relay"}
 
 
 def _kill_if_of(process: Path, folder: Path) -> None:
@@ -79,43 +77,21 @@ def _kill_if_of(process: Path, folder: Path) -> None:
 
 @pytest.mark.journey
 @pytest.mark.timeout(120)
-def test_what_cannot_start_is_the_last_line(single: Process, tmp_path: Path, redis_url: str) -> None:
-    single.env |= {"MILLRACE_PROGRAMS": "worker", "MILLRACE_MODULES": "nosuchmodule", "MILLRACE_REDIS_URL": redis_url}
-    single.start()
-    assert single.wait(100) == 1, single.tail()
-    last = json.loads(single.log.read_text().splitlines()[-1])
+def test_the_last_line_says_why_a_program_cannot_start(all_in_one: Process, tmp_path: Path, redis_url: str) -> None:
+    all_in_one.env |= {
+        "MILLRACE_PROGRAMS": "worker",
+        "MILLRACE_MODULES": "nosuchmodule",
+        "MILLRACE_REDIS_URL": redis_url,
+    }
+    all_in_one.start()
+    assert all_in_one.wait(100) == 1, all_in_one.tail()
+    last = json.loads(all_in_one.log.read_text().splitlines()[-1])
     assert "worker_00 does not stay up: " in last["event"]
     assert "MILLRACE_MODULES" in last["event"]
     assert leftovers(tmp_path / "data") == []
 
 
-def test_a_wrong_setting_is_said_before_anything_starts(single: Process) -> None:
-    ran = millrace("single", env=single.env | {"MILLRACE_PROGRAMS": "api,web"}, cwd=single.cwd)
+def test_a_wrong_setting_is_refused_before_any_program_starts(all_in_one: Process) -> None:
+    ran = millrace("all-in-one", env=all_in_one.env | {"MILLRACE_PROGRAMS": "api,web"}, cwd=all_in_one.cwd)
     assert ran.code == 2
     assert "MILLRACE_PROGRAMS" in ran.err
-
-
-def test_the_last_line_of_a_program_is_the_reason(tmp_path: Path) -> None:
-    minder = Minder("json", str(tmp_path / "none.sock"), tmp_path / "fault", ["api"])
-    head = "processname:api groupname:api pid:1 channel:stdout"
-    minder.hear("PROCESS_LOG_STDOUT", head + "\nfirst\nmillrace api: it is wrong\n\n")
-    minder.hear("PROCESS_LOG_STDOUT", head + "\nWorker with PID 2 exited\n")
-    assert minder.last_lines == {"api": "millrace api: it is wrong"}
-    minder.hear("PROCESS_STATE_EXITED", "processname:api groupname:api from_state:RUNNING expected:0 pid:1")
-    assert not (tmp_path / "fault").exists(), "what crashed is started again"
-
-
-def test_a_redis_answers_only_when_it_takes_commands(tmp_path: Path) -> None:
-    server = RedisServer(tmp_path / "redis", password="a secret of the test")
-    conf = tmp_path / "redis.conf"
-    conf.write_text(f"bind 127.0.0.1\nport {server.port}\nrequirepass wrong\n")
-    assert not redis_answers(conf)
-    server.password = "right"
-    server.process.command[-1] = "right"
-    server.start()
-    try:
-        assert not redis_answers(conf)
-        conf.write_text(conf.read_text().replace("wrong", "right"))
-        assert redis_answers(conf)
-    finally:
-        server.stop()

@@ -1,4 +1,4 @@
-"""A process starts, refuses in one sentence, or waits: exit code 2 is for what waiting does not mend."""
+"""A process starts, refuses in one sentence, or waits for a service; exit code 2 means that waiting does not help."""
 
 from __future__ import annotations
 
@@ -46,9 +46,9 @@ def test_a_wrong_setting_ends_a_process(word: str, setting: str, value: str, env
 def _refused(word: str, setting: str, value: str, env: dict[str, str]) -> None:
     ran = millrace(word, env=env | {setting: value})
     assert ran.code == 2, ran
-    said = [line for line in ran.err.splitlines() if line.startswith("millrace ")]
-    assert len(said) == 1, ran.err
-    assert setting in said[0]
+    lines = [line for line in ran.err.splitlines() if line.startswith("millrace ")]
+    assert len(lines) == 1, ran.err
+    assert setting in lines[0]
     assert "Traceback" not in ran.err
 
 
@@ -103,17 +103,17 @@ def test_a_secret_may_come_from_a_file(env: dict[str, str], tmp_path: Path) -> N
     assert row["source"] == f"file {tmp_path / 'secret'}"
 
 
-def _waits(process: Process) -> bool:
-    said = process.log.read_text()
-    return "not_reachable" in said or "waits" in said
+def _is_waiting(process: Process) -> bool:
+    log = process.log.read_text()
+    return "not_reachable" in log or "waits" in log
 
 
-def test_what_does_not_answer_yet_is_waited_for(env: dict[str, str], tmp_path: Path) -> None:
-    """Neither Redis nor SQL is there at the start; no process exits, and the api says what is missing."""
-    nowhere = free_port()
+def test_processes_wait_for_redis_and_sql(env: dict[str, str], tmp_path: Path) -> None:
+    """Redis and SQL are down at the start; no process exits, and /readyz names both."""
+    closed_port = free_port()
     env |= {
-        "MILLRACE_REDIS_URL": f"redis://127.0.0.1:{nowhere}/0",
-        "MILLRACE_DATABASE_URL": f"postgresql://millrace@127.0.0.1:{nowhere}/x",
+        "MILLRACE_REDIS_URL": f"redis://127.0.0.1:{closed_port}/0",
+        "MILLRACE_DATABASE_URL": f"postgresql://millrace@127.0.0.1:{closed_port}/x",
     }
     stack = Stack(tmp_path / "logs", env, API_SECRET, is_warm=True)
     try:
@@ -123,7 +123,7 @@ def test_what_does_not_answer_yet_is_waited_for(env: dict[str, str], tmp_path: P
         assert ready.status_code == 503
         assert {"sql", "redis"} <= set(ready.text.replace('"', " ").split()) or "redis" in ready.text
         for process in processes:
-            wait_until(partial(_waits, process), timeout_s=40, what=f"{process.name} to wait")
+            wait_until(partial(_is_waiting, process), timeout_s=40, what=f"{process.name} to wait")
         assert all(process.alive for process in processes), stack.logs()
         assert "Traceback" not in stack.logs(200), stack.logs(200)
     finally:

@@ -1,4 +1,4 @@
-"""`millrace up`: a first result from one command, and nothing left behind when it ends."""
+"""`millrace up`: a first result from one command, and no process remains when it ends."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ pytestmark = [pytest.mark.journey, pytest.mark.timeout(240)]
 
 @pytest.fixture
 def env(tmp_path: Path) -> dict[str, str]:
-    """A desk with nothing set but a port of its own."""
+    """Return an environment with no settings but a free port and a data folder."""
     plain = {name: value for name, value in os.environ.items() if not name.startswith("MILLRACE_")}
     return plain | {
         "MILLRACE_PORT": str(free_port()),
@@ -38,9 +38,9 @@ def env(tmp_path: Path) -> dict[str, str]:
 def test_one_command_gives_a_first_result(env: dict[str, str], tmp_path: Path) -> None:
     ran = millrace("up", "--exit-after-demo", "--json", env=env, timeout_s=200)
     assert ran.code == 0, ran
-    told = ran.json
-    assert told["demo"]["pages"] >= 10
-    assert told["demo"]["search"]["results"]
+    result = ran.json
+    assert result["demo"]["pages"] >= 10
+    assert result["demo"]["search"]["results"]
     assert leftovers(tmp_path / "data") == []
     secret = (tmp_path / "data" / ".env").read_text()
     assert "MILLRACE_API_SECRET=" in secret
@@ -66,7 +66,7 @@ def test_a_signal_stops_everything(env: dict[str, str], tmp_path: Path, number: 
 def test_a_second_ctrl_c_does_not_wait_for_running_jobs(
     env: dict[str, str], tmp_path: Path, settings_env: SettingsEnv
 ) -> None:
-    """The job under way is handed back, uncounted, and goes on at the next start."""
+    """The running job is handed back without counting a try, and continues at the next start."""
     env |= {"MILLRACE_MODULES": "tests.support.kinds", "MILLRACE_GRACE_S": "100"}
     process = Process("up", [sys.executable, "-m", "app", "up", "--no-demo"], log=tmp_path / "up.log", env=env)
     process.start()
@@ -99,7 +99,7 @@ def test_a_kill_of_the_command_stops_everything(env: dict[str, str], tmp_path: P
     wait_until(lambda: not leftovers(tmp_path / "data"), timeout_s=60, what="everything to be gone")
 
 
-def test_a_taken_port_is_said_in_one_sentence(env: dict[str, str]) -> None:
+def test_a_port_in_use_is_one_sentence(env: dict[str, str]) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", int(env["MILLRACE_PORT"])))
         taken.listen()
