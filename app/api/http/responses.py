@@ -13,6 +13,7 @@ from app.api.streams.sse import EndWaiter
 from app.core.db import read
 from app.core.errors import ConfigError, NotFound, Unavailable
 from app.core.logging import get_logger
+from app.jobs.enqueued import EnqueuedJob
 from app.jobs.idempotency import Answer
 from app.jobs.ledger import views
 from app.jobs.models import JobRow
@@ -26,7 +27,7 @@ def detail(session: Session, tenant: str, job_id: str) -> dict[str, Any]:
     return views.job_detail(session, views.get(session, tenant, job_id))
 
 
-async def accepted(request: Request, job: JobRow, extra: dict[str, Any] | None = None) -> Response:
+async def accepted(request: Request, job: JobRow | EnqueuedJob, extra: dict[str, Any] | None = None) -> Response:
     """202, `Location` and the job, whose keys `extra` adds to or replaces; 200 and the ended job after a wait.
 
     Call it after the commit. It never fails: the work is accepted, whatever happens to the waiting.
@@ -34,7 +35,7 @@ async def accepted(request: Request, job: JobRow, extra: dict[str, Any] | None =
     return await answered(request, job.tenant, answer_of(job, extra))
 
 
-def answer_of(job: JobRow, extra: dict[str, Any] | None = None) -> Answer:
+def answer_of(job: JobRow | EnqueuedJob, extra: dict[str, Any] | None = None) -> Answer:
     """The same as plain values, to be made in the transaction and kept with it; 200 for a job that has ended."""
     status = 200 if job.state in ENDED else 202
     return Answer(status, views.job_view(job) | (extra or {}), job.id, extra)

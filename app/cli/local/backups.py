@@ -17,7 +17,7 @@ from app.core.db import Database, close_database
 from app.core.errors import AppError, ConfigError, DatabaseUnavailable, Unavailable
 from app.core.schema import current
 from app.documents.files import originals
-from app.jobs.ledger import worker_rows
+from app.jobs.ledger import worker_host, workers
 
 
 def back_up(folder: Path) -> dict[str, Any]:
@@ -57,8 +57,8 @@ def _require_stopped(database: Database) -> None:
     """
     if current(database) is None:
         return
-    workers = database.read(worker_rows.alive)
-    alive = [worker for worker in workers if not worker_rows.is_gone(worker.host, worker.pid, worker.pid_birth)]
+    rows = database.read(workers.list_alive)
+    alive = [row for row in rows if not worker_host.has_exited(row.host, row.pid, row.pid_birth)]
     if alive:
         message = f"{len(alive)} workers are alive or not known to be dead: stop the system first"
         raise CliExit(exit_codes.FAILED, message)

@@ -22,7 +22,7 @@ from app.core.errors import AppError, ConfigError
 from app.core.logging import mask
 from app.core.schema import current, head
 from app.core.settings import Settings, get_settings
-from app.jobs.ledger import worker_rows
+from app.jobs.ledger import worker_host, workers
 from app.search.embedders import Embedder, embedder
 from app.search.engine import engine
 from app.search.engines.base import Lag
@@ -195,10 +195,10 @@ def _check_api() -> Finding:
 
 
 def _check_workers(*, is_api_up: bool) -> Finding:
-    workers = database().read(worker_rows.alive) if _has_database() else []
-    alive = [worker for worker in workers if not worker_rows.is_gone(worker.host, worker.pid, worker.pid_birth)]
+    rows = database().read(workers.list_alive) if _has_database() else []
+    alive = [row for row in rows if not worker_host.has_exited(row.host, row.pid, row.pid_birth)]
     if alive:
-        queues = sorted({queue for worker in alive for queue in worker.queues})
+        queues = sorted({queue for row in alive for queue in row.queues})
         return Finding("workers", "ok", f"{len(alive)} on {', '.join(queues)}")
     state: Literal["warn", "fail"] = "fail" if is_api_up else "warn"
     return Finding("workers", state, "no worker is alive: accepted jobs wait", "run millrace worker")

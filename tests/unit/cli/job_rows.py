@@ -5,13 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 from app.core.db import database
+from app.jobs.enqueued import EnqueuedJob
 from app.jobs.events import publish
 from app.jobs.events.publish import Event
 from app.jobs.models import JobRow
 from app.jobs.states import ENDED
 
 
-def set_job(job: JobRow, **values: Any) -> None:
+def set_job(job: EnqueuedJob, **values: Any) -> None:
     """Change the row without an event."""
 
     def write(session: Any) -> None:
@@ -25,6 +26,6 @@ def set_job(job: JobRow, **values: Any) -> None:
     database().transaction(write)
 
 
-def publish_event(job: JobRow, percent: float, name: str = "progress", state: str = "running") -> None:
+def publish_event(job: EnqueuedJob, percent: float, name: str = "progress", state: str = "running") -> None:
     """Publish an event of the job, without a change of its row."""
     publish.publish([Event(job.id, job.tenant, name, state, 1, {"percent": percent})])  # type: ignore[arg-type]

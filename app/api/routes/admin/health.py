@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import importlib.metadata
 import math
 import threading
 from typing import Any
@@ -14,6 +13,7 @@ from fastapi.responses import JSONResponse, PlainTextResponse
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
+from app import __version__
 from app.api.http.auth import hub_of
 from app.api.http.errors import problem
 from app.core import clock, metrics
@@ -42,13 +42,6 @@ LAG_SAMPLES = 40
 OK = "healthy"
 # Embedders that are servers.
 REMOTE = ("tei", "openai")
-
-
-def version() -> str:
-    try:
-        return importlib.metadata.version("millrace")
-    except importlib.metadata.PackageNotFoundError:
-        return "0.0.0"  # run from a folder that was never installed
 
 
 class Pulse:
@@ -181,7 +174,7 @@ async def _ask_embedder() -> str:
 
 @router.get("/", summary="What this is")
 async def root() -> dict[str, str]:
-    return {"service": "Millrace", "version": version(), "status": "running", "docs": "/docs", "health": "/health"}
+    return {"service": "Millrace", "version": __version__, "status": "running", "docs": "/docs", "health": "/health"}
 
 
 @router.get("/livez", summary="Whether the process answers at all")
@@ -211,7 +204,7 @@ async def health(request: Request) -> dict[str, Any]:
         "timestamp": moment(clock.now()),
         "search": {"engine": get_settings().search_engine, "behind": behind},
         "role": get_settings().role or "api",
-        "version": version(),
+        "version": __version__,
         "threads": threading.active_count(),
         "loop_lag_ms": round(_pulse(request).lag_s * 1000, 2),
         "streams": hub_of(request).watchers,

@@ -15,9 +15,9 @@ from app.api.http.responses import accepted
 from app.api.http.times import utc
 from app.core.db import in_transaction, read
 from app.core.errors import InvalidInput
-from app.jobs.definition import MOST_PRIORITY
+from app.jobs.definition import MAX_PRIORITY
 from app.jobs.inspect import dead_letters, explain, reason
-from app.jobs.ledger import edit, views
+from app.jobs.ledger import commands, edit, views
 from app.jobs.ledger.edit import KEPT, Changes
 from app.jobs.sandbox import job_log
 
@@ -34,7 +34,7 @@ class Patch(BaseModel):
 
     payload: dict[str, Any] | None = Field(default=None, description="The whole new payload, checked by its kind.")
     due_at: datetime | None = Field(default=None, description="Only for scheduled and retrying jobs.")
-    priority: int | None = Field(default=None, ge=-MOST_PRIORITY, le=MOST_PRIORITY, description="Higher goes first.")
+    priority: int | None = Field(default=None, ge=-MAX_PRIORITY, le=MAX_PRIORITY, description="Higher goes first.")
     expires_at: datetime | None = Field(default=None, description="Not started after this; null takes it away.")
 
     def changes(self) -> Changes:
@@ -107,7 +107,7 @@ def _edited(session: Session, tenant: str, job_id: str, changes: Changes) -> dic
 @router.post("/jobs/{job_id}/discard", summary="Take a failed job out of the dead letters")
 async def discard_job(caller: Caller, job_id: str) -> dict[str, Any]:
     """It keeps its row and may still be retried; discarding it again changes nothing."""
-    return views.job_view(await in_transaction(dead_letters.discard, caller.tenant, job_id))
+    return views.job_view(await in_transaction(commands.discard, caller.tenant, job_id))
 
 
 @router.get("/dead-letters", summary="Failed jobs in groups of the same fault, the latest seen first")

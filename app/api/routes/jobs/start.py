@@ -20,12 +20,12 @@ from app.api.http.times import utc
 from app.core import clock
 from app.core.errors import InvalidInput, NotAllowed
 from app.deliveries.webhooks import checked_url
-from app.jobs.definition import MOST_PRIORITY, Debounce, Job, Throttle, definition, kinds
+from app.jobs.definition import MAX_PRIORITY, Debounce, Job, Throttle, definition, kinds
+from app.jobs.enqueued import EnqueuedJob
 from app.jobs.idempotency import Answer
 from app.jobs.ledger import views
 from app.jobs.ledger.enqueue import Options, enqueue_many, tries_of
-from app.jobs.ledger.unique import LONGEST_KEY
-from app.jobs.models import JobRow
+from app.jobs.ledger.unique import MAX_KEY_LENGTH
 from app.tenants import scopes
 
 router = APIRouter(prefix="/api", tags=["jobs"])
@@ -47,10 +47,10 @@ class StartRequest(BaseModel):
     )
     due_at: datetime | None = Field(None, description="Not before this.")
     expires_at: datetime | None = Field(None, description="Not after this; then it fails as `expired`.")
-    priority: Annotated[int, Field(ge=-MOST_PRIORITY, le=MOST_PRIORITY)] | None = Field(
+    priority: Annotated[int, Field(ge=-MAX_PRIORITY, le=MAX_PRIORITY)] | None = Field(
         None, description="Higher goes first within the queue; by default the kind's own."
     )
-    unique_key: Annotated[str, Field(min_length=1, max_length=LONGEST_KEY)] | None = Field(
+    unique_key: Annotated[str, Field(min_length=1, max_length=MAX_KEY_LENGTH)] | None = Field(
         None,
         description="While a job of the kind with this key is open, that one is returned; only for kinds without one.",
     )
@@ -146,7 +146,7 @@ def may_start(caller: Identity, kind: type[Job]) -> bool:
     return caller.may(kind.open_to) or scopes.among(kind.kind, scopes.names(caller.scopes, "kind"))
 
 
-def _start(session: Session, caller: Identity, ready: list[tuple[Job, Options]]) -> Iterator[JobRow]:
+def _start(session: Session, caller: Identity, ready: list[tuple[Job, Options]]) -> Iterator[EnqueuedJob]:
     """The rows in order; neighbours with the same options share their statements."""
     for _, same in groupby(ready, key=lambda one: one[1]):
         jobs = list(same)

@@ -12,8 +12,8 @@ from app.api.routes.admin.keys import note
 from app.core.db import in_transaction, read
 from app.core.errors import InvalidInput
 from app.core.ids import is_uuid
-from app.jobs.ledger import fleet
-from app.jobs.ledger.worker_rows import ALIVE
+from app.jobs.ledger import workers
+from app.jobs.ledger.workers import ALIVE
 
 router = APIRouter(prefix="/api", tags=["workers"])
 
@@ -38,7 +38,7 @@ def _page_of_workers(session: Session, paging: Page, states: tuple[str, ...]) ->
             pass
         case _:
             raise InvalidInput("the cursor is not one of ours", code="cursor")
-    found = fleet.list_workers(session, states=states, limit=paging.limit + 1, before_id=before_id)
+    found = workers.list_workers(session, states=states, limit=paging.limit + 1, before_id=before_id)
     return paging.cut(found, lambda worker: worker, lambda worker: [worker["id"]])
 
 
@@ -59,7 +59,7 @@ async def drain_worker(caller: Operator, worker_id: WorkerId) -> dict[str, Any]:
     return await in_transaction(_order, caller, worker_id, "drain")
 
 
-def _order(session: Session, caller: Identity, worker_id: str, what: fleet.Order) -> dict[str, Any]:
-    worker = fleet.order(session, worker_id, what)
+def _order(session: Session, caller: Identity, worker_id: str, what: workers.Order) -> dict[str, Any]:
+    worker = workers.order(session, worker_id, what)
     note(session, caller, f"worker.{what}", worker_id, tenant=caller.tenant)
     return worker

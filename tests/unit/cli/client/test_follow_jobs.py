@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 
 from app.cli import exit_codes
-from app.jobs.models import JobRow
+from app.jobs.enqueued import EnqueuedJob
 from tests.support.processes import Process
 from tests.support.stack import API_SECRET
 from tests.support.waiting import wait_until
@@ -16,7 +16,7 @@ from tests.unit.api.conftest import Api
 from tests.unit.cli.job_rows import publish_event, set_job
 from tests.unit.cli.terminals import RemoteTerminal
 
-Make = Callable[..., JobRow]
+Make = Callable[..., EnqueuedJob]
 
 
 def _has_logged(process: Process, word: str) -> bool:

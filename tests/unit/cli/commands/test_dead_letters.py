@@ -7,13 +7,13 @@ from collections.abc import Callable
 import pytest
 
 from app.core import clock
-from app.jobs.models import JobRow
+from app.jobs.enqueued import EnqueuedJob
 from tests.unit.cli.job_rows import set_job
 from tests.unit.cli.terminals import Terminal
 
 pytestmark = [pytest.mark.timeout(240), pytest.mark.slow]
 
-Make = Callable[..., JobRow]
+Make = Callable[..., EnqueuedJob]
 
 
 def test_dead_letters_are_listed_and_retried_by_fault(terminal: Terminal, errand: Make) -> None:

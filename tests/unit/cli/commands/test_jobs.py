@@ -9,13 +9,13 @@ import pytest
 from app.core import clock
 from app.core.db import database
 from app.core.ids import uuid7
-from app.jobs.models import JobRow
+from app.jobs.enqueued import EnqueuedJob
 from app.jobs.sandbox import job_log
 from tests.unit.cli.terminals import Terminal
 
 pytestmark = [pytest.mark.timeout(240), pytest.mark.slow]
 
-Make = Callable[..., JobRow]
+Make = Callable[..., EnqueuedJob]
 
 
 def test_a_job_is_explained_and_its_log_shown(terminal: Terminal, errand: Make) -> None:
