@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 from app import __version__
-from app.cli.local.config import list_settings
+from app.cli.local.setting_list import list_settings
 from app.core.settings import PREFIX, Settings, get_settings
 from tests.support.databases import SettingsEnv
 from tests.support.stack import REPOSITORY

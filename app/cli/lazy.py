@@ -9,8 +9,8 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 __all__ = [
-    "all_in_one", "backups", "checks", "config", "documents", "follow_jobs", "http", "model_download", "output",
-    "profiles", "pulse", "schema", "search_results", "up", "wait_for_jobs",
+    "backups", "checks", "documents", "follow_jobs", "http", "model_download", "output", "profiles", "pulse",
+    "run_container", "run_local", "schema", "search_results", "setting_list", "wait_for_jobs",
 ]  # fmt: skip
 
 
@@ -27,8 +27,8 @@ class LazyModule:
 if TYPE_CHECKING:
     from app.cli import output
     from app.cli.client import documents, follow_jobs, http, profiles, search_results, wait_for_jobs
-    from app.cli.local import backups, checks, config, model_download, pulse, schema
-    from app.cli.processes import all_in_one, up
+    from app.cli.local import backups, checks, model_download, pulse, schema, setting_list
+    from app.cli.processes import run_container, run_local
 else:
     output = LazyModule("app.cli.output")
     documents = LazyModule("app.cli.client.documents")
@@ -39,9 +39,9 @@ else:
     wait_for_jobs = LazyModule("app.cli.client.wait_for_jobs")
     backups = LazyModule("app.cli.local.backups")
     checks = LazyModule("app.cli.local.checks")
-    config = LazyModule("app.cli.local.config")
     model_download = LazyModule("app.cli.local.model_download")
     pulse = LazyModule("app.cli.local.pulse")
     schema = LazyModule("app.cli.local.schema")
-    all_in_one = LazyModule("app.cli.processes.all_in_one")
-    up = LazyModule("app.cli.processes.up")
+    setting_list = LazyModule("app.cli.local.setting_list")
+    run_container = LazyModule("app.cli.processes.run_container")
+    run_local = LazyModule("app.cli.processes.run_local")

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from app.cli import lazy
+from app.cli.lazy import run_container
 
 
 def all_in_one() -> int:
     """Run the whole system in one foreground process, as the only program of a container; logs on stdout."""
-    return lazy.all_in_one.run()
+    return run_container.run()

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from app.cli import exit_codes, lazy
-from app.cli.lazy import output, profiles
+from app.cli import exit_codes
+from app.cli.lazy import output, profiles, setting_list
 from app.cli.options import AsJson, new_group
 
 config = new_group("Settings.")
@@ -12,7 +12,7 @@ config = new_group("Settings.")
 @config.command("show")
 def show_config(as_json: AsJson = False) -> int:
     """Show every setting with its value, source and meaning."""
-    rows = lazy.config.list_settings(profiles.settings())
+    rows = setting_list.list_settings(profiles.settings())
     if as_json:
         output.emit(rows)
         return exit_codes.OK

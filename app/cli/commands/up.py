@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from app.cli import lazy
+from app.cli.lazy import run_local
 from app.cli.options import AsJson
 
 
@@ -19,4 +19,4 @@ def up(
     as_json: AsJson = False,
 ) -> int:
     """Start the whole system on this machine and keep it running until Ctrl-C."""
-    return lazy.up.run(demo=demo, for_s=0.0 if exit_after_demo else for_s, as_json=as_json)
+    return run_local.run(demo=demo, for_s=0.0 if exit_after_demo else for_s, as_json=as_json)

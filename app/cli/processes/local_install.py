@@ -10,7 +10,7 @@ import sysconfig
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from app.cli.local.config import is_set_by_person
+from app.cli.local.setting_list import is_set_by_person
 from app.core.settings import Settings, get_settings
 
 FOLDERS = ("logs", "run", "redis")

@@ -37,8 +37,10 @@ def job_ids(session: Session) -> list[str]:
 
 def counts(session: Session) -> tuple[int, int, int, int]:
     tables = (CrawlSession, Document, DocumentVersion, JobRow)
-    crawls, documents, found, jobs = (session.scalar(sa.select(sa.func.count()).select_from(one)) for one in tables)
-    return crawls or 0, documents or 0, found or 0, jobs or 0
+    crawls, documents, versions, jobs = (
+        session.scalar(sa.select(sa.func.count()).select_from(table)) for table in tables
+    )
+    return crawls or 0, documents or 0, versions or 0, jobs or 0
 
 
 def test_a_page_keeps_its_id_and_is_found_by_it_and_by_search(api: Api, pulse: PulseService) -> None:
@@ -63,8 +65,8 @@ def test_a_page_keeps_its_id_and_is_found_by_it_and_by_search(api: Api, pulse: P
         screenshot="https://mills.example/shot.png",
         scraped_at="2025-02-28 12:00:00",
     )
-    said = import_json(pulse)
-    assert (said["pages"]["taken"], said["crawls"]["taken"], said["jobs"], said["moved"]) == (1, 1, 1, {})
+    report = import_json(pulse)
+    assert (report["pages"]["taken"], report["crawls"]["taken"], report["jobs"], report["moved"]) == (1, 1, 1, {})
 
     desk = Desk(database())
     assert [desk.work(job)["status"] for job in database().read(job_ids)] == ["indexed"]
@@ -78,8 +80,8 @@ def test_a_page_keeps_its_id_and_is_found_by_it_and_by_search(api: Api, pulse: P
     assert (item["content_source"], item["source_url"]) == ("firecrawl_crawl", "http://mills.example/pond")
     assert [one["id"] for one in api.client.get("/api/content/by-session/crawl-1").json()] == [first]
 
-    found = api.client.post("/api/search", json={"query": "when is the sluice opened"}).json()
-    assert str(found["results"][0]["id"]) == str(first)
+    response = api.client.post("/api/search", json={"query": "when is the sluice opened"}).json()
+    assert str(response["results"][0]["id"]) == str(first)
     crawl = api.client.get("/api/metrics/crawls/crawl-1").json()
     assert (crawl["status"], crawl["operation"], crawl["pages_indexed"]) == ("in_progress", "batch_scrape", 1)
     assert (crawl["started_at"], crawl["extra_metadata"]) == ("2025-03-01T09:00:00Z", {"by": "miller"})
@@ -128,19 +130,19 @@ def test_odd_rows_are_left_out_with_their_reason_and_keep_no_other_out(db: Datab
         pulse.page(url, "Good, too.")
     pulse.add("crawl_sessions", job_id="   ")
     pulse.add("crawl_sessions", job_id="odd", status="hibernating", success=False, error_message="x" * 9000)
-    said = import_json(pulse, MILLRACE_MAX_BODY_BYTES="5000")
-    reasons = {(one["table"], one["id"]): one["reason"] for one in said["left_out"]}
+    report = import_json(pulse, MILLRACE_MAX_BODY_BYTES="5000")
+    reasons = {(row["table"], row["id"]): row["reason"] for row in report["left_out"]}
     assert {key[1] for key in reasons if key[0] == "scraped_content"} == {
         str(one) for one in (empty, huge, long, blank, odd, odd + 2)
     }
     assert "MILLRACE_MAX_BODY_BYTES" in reasons["scraped_content", str(huge)]
     assert "2048" in reasons["scraped_content", str(long)]
     assert "no url" in reasons["scraped_content", str(blank)]
-    assert said["pages"] == {"read": 11, "taken": 5, "here": 0, "left_out": 6}
-    assert said["crawls"] == {"read": 2, "taken": 1, "here": 0, "left_out": 1}
-    found = db.read(versions)
-    assert found.keys() == {good, odd + 1, odd + 3, odd + 4, odd + 5}
-    assert found[odd + 1].fields["title"] == "ab"
+    assert report["pages"] == {"read": 11, "taken": 5, "here": 0, "left_out": 6}
+    assert report["crawls"] == {"read": 2, "taken": 1, "here": 0, "left_out": 1}
+    rows = db.read(versions)
+    assert rows.keys() == {good, odd + 1, odd + 3, odd + 4, odd + 5}
+    assert rows[odd + 1].fields["title"] == "ab"
     assert import_json(pulse)["pages"]["taken"] == 1
     assert huge in db.read(versions)
 
@@ -159,15 +161,15 @@ def test_an_id_that_is_taken_is_told_with_the_new_one(db: Database, pulse: Pulse
     assert (tried["pages"]["taken"], tried["moved"]) == (3, {str(taken): None, str(beyond): None})
     assert (tried["jobs"], len(db.read(versions))) == (0, 1)
 
-    said = import_json(pulse)
-    assert said["moved"].keys() == {str(taken), str(beyond)}
-    new = {int(old): int(to) for old, to in said["moved"].items()}
-    found = db.read(versions)
-    assert found[ours].body == "Ours." and found[free].body == "B."
-    assert [found[new[taken]].body, found[new[beyond]].body] == ["A.", "C."]
+    report = import_json(pulse)
+    assert report["moved"].keys() == {str(taken), str(beyond)}
+    new = {int(old): int(to) for old, to in report["moved"].items()}
+    rows = db.read(versions)
+    assert rows[ours].body == "Ours." and rows[free].body == "B."
+    assert [rows[new[taken]].body, rows[new[beyond]].body] == ["A.", "C."]
     assert min(new.values()) > free
     again = import_json(pulse)
-    assert (again["pages"]["here"], again["moved"], len(db.read(versions))) == (3, said["moved"], 4)
+    assert (again["pages"]["here"], again["moved"], len(db.read(versions))) == (3, report["moved"], 4)
 
     assert run_import(pulse, "--tenant", "acme").code == 4
     db.transaction(directory.create, "acme", "", {})
@@ -214,9 +216,9 @@ def test_a_server_that_goes_away_is_one_sentence(sqlite_db: Database, postgres_s
     while not sqlite_db.read(counts)[2]:
         assert running.poll() is None
     postgres_server.kill()
-    code, _, said = running.end(60)
-    assert code == 1 and said.startswith("millrace: the older database cannot be read"), said
-    assert "run it again" in said and len(said.splitlines()) == 1
+    code, _, error = running.end(60)
+    assert code == 1 and error.startswith("millrace: the older database cannot be read"), error
+    assert "run it again" in error and len(error.splitlines()) == 1
     assert sqlite_db.read(counts)[2] >= 200
 
 
@@ -235,13 +237,13 @@ def test_killed_on_the_way_and_run_again_it_is_complete(db: Database, pulse: Pul
             assert running.poll() is None, f"it ended with {so_far}"
         assert running.kill() == -signal.SIGKILL
         assert db.read(counts)[3] < 1000
-    said = import_json(pulse)
-    assert said["pages"] == {"read": 2000, "taken": 0, "here": 2000, "left_out": 0}
+    report = import_json(pulse)
+    assert report["pages"] == {"read": 2000, "taken": 0, "here": 2000, "left_out": 0}
     assert db.read(counts) == (300, 1000, 2000, 1000)
-    found = db.read(versions)
-    assert sorted(found) == list(range(1, 2001))
-    assert {row.state for key, row in found.items() if key > 1000} == {"received"}
-    assert {row.state for key, row in found.items() if key <= 1000} == {"superseded"}
+    rows = db.read(versions)
+    assert sorted(rows) == list(range(1, 2001))
+    assert {row.state for key, row in rows.items() if key > 1000} == {"received"}
+    assert {row.state for key, row in rows.items() if key <= 1000} == {"superseded"}
 
 
 def test_an_older_version_with_fewer_columns(sqlite_db: Database, pulse: PulseService) -> None:
@@ -249,9 +251,9 @@ def test_an_older_version_with_fewer_columns(sqlite_db: Database, pulse: PulseSe
         "ALTER TABLE webhook.scraped_content DROP html, DROP links, DROP screenshot, DROP metadata, DROP source_url, "
         "DROP scraped_at, DROP content_source; DROP TABLE webhook.crawl_sessions; DROP TABLE webhook.change_events"
     )
-    kept = pulse.page("https://m.example/", "Plain.")
+    page = pulse.page("https://m.example/", "Plain.")
     assert import_json(pulse)["pages"]["taken"] == 1
-    assert sqlite_db.read(versions)[kept].fields["source"] == "firecrawl"
+    assert sqlite_db.read(versions)[page].fields["source"] == "firecrawl"
     pulse.run("DROP TABLE webhook.scraped_content")
     assert "no schema 'webhook'" in run_import(pulse).err
 
@@ -276,10 +278,10 @@ def test_what_cannot_be_read_is_one_sentence_and_code_2(
         pulse.url.replace(shared_postgres.password, "guess"): "authentication",
         f"{pulse.url}?colour=blue": "colour",
     }
-    for url, said in wrong.items():
+    for url, reason in wrong.items():
         ran = millrace("import", "pulse", url, env=dict(os.environ))
         assert (ran.code, ran.out) == (2, ""), url
-        assert said in ran.err and len(ran.err.splitlines()) == 1, ran.err
+        assert reason in ran.err and len(ran.err.splitlines()) == 1, ran.err
         assert "guess" not in ran.err and shared_postgres.password not in ran.err
 
 

@@ -49,8 +49,8 @@ def test_a_change_is_shown_as_it_was_told_there_beside_its_page(api: Api, pulse:
         indexed_at="2025-03-01T10:01:00+02:00",
         metadata={"watch_title": "Prices", "diff_size": 11},
     )
-    said = import_json(pulse)
-    assert (said["changes"], said["unread"]) == ({"read": 1, "taken": 1, "here": 0, "left_out": 0}, 0)
+    report = import_json(pulse)
+    assert (report["changes"], report["unread"]) == ({"read": 1, "taken": 1, "here": 0, "left_out": 0}, 0)
     document = api.client.get("/api/content/by-url?url=https://m.example/p").json()[0]
     assert document["id"] == page
     [event] = api.client.get("/api/changes").json()["data"]
@@ -75,13 +75,13 @@ def test_what_came_of_it_is_its_state_and_its_reason(db: Database, pulse: PulseS
         add_change(pulse, "done", indexed_at=at): ("indexed", None),
     }
     waiting = [add_change(pulse, status) for status in ("queued", "in_progress", None)]
-    said = import_json(pulse)
-    found = db.read(events)
-    assert {key: (row.state, row.error_message) for key, row in found.items() if key not in waiting} == expected
+    report = import_json(pulse)
+    rows = db.read(events)
+    assert {key: (row.state, row.error_message) for key, row in rows.items() if key not in waiting} == expected
     for one in waiting:
-        assert (found[one].state, found[one].ended_at is not None) == ("failed", True)
-        assert "had not read the page again" in (found[one].error_message or "")
-    assert (said["unread"], said["jobs"], {row.document_id for row in found.values()}) == (3, 0, {None})
+        assert (rows[one].state, rows[one].ended_at is not None) == ("failed", True)
+        assert "had not read the page again" in (rows[one].error_message or "")
+    assert (report["unread"], report["jobs"], {row.document_id for row in rows.values()}) == (3, 0, {None})
     assert "3 changes still waited there" in run_import(pulse, "--dry-run").out
 
 
@@ -100,14 +100,14 @@ def test_twice_is_once_and_what_has_ended_since_is_told(db: Database, pulse: Pul
               f"WHERE id = {waits}")  # fmt: skip
     new = add_change(pulse, "queued")
     assert import_json(pulse, "--dry-run")["changes"]["taken"] == 2
-    said = import_json(pulse)
-    assert (said["changes"], said["unread"]) == ({"read": 3, "taken": 2, "here": 1, "left_out": 0}, 1)
-    found = db.read(events)
-    assert (set(found), db.read(count)) == ({kept, waits, new}, 3)
-    assert (found[waits].id, found[waits].state, found[waits].error_message) == (before[waits].id, "indexed", None)
-    assert found[waits].ended_at == datetime(2025, 3, 2, tzinfo=UTC)
-    assert found[kept].document_id == found[new].document_id and found[kept].document_id is not None
-    assert found[waits].document_id is None
+    report = import_json(pulse)
+    assert (report["changes"], report["unread"]) == ({"read": 3, "taken": 2, "here": 1, "left_out": 0}, 1)
+    rows = db.read(events)
+    assert (set(rows), db.read(count)) == ({kept, waits, new}, 3)
+    assert (rows[waits].id, rows[waits].state, rows[waits].error_message) == (before[waits].id, "indexed", None)
+    assert rows[waits].ended_at == datetime(2025, 3, 2, tzinfo=UTC)
+    assert rows[kept].document_id == rows[new].document_id and rows[kept].document_id is not None
+    assert rows[waits].document_id is None
 
 
 def test_another_installation_with_the_same_ids_and_another_tenant_have_their_own(
@@ -139,15 +139,15 @@ def test_odd_changes_are_left_out_with_their_reason_and_keep_no_other_out(
     }
     pulse.run("""INSERT INTO webhook.change_events (watch_url, rescrape_status, metadata) VALUES
         ('https://m.example/', 'completed', '{"watch_title": "a\\u0000b"}')""")
-    said = import_json(pulse, MILLRACE_MAX_BODY_BYTES="5000")
-    reasons = {int(one["id"]): one["reason"] for one in said["left_out"]}
+    report = import_json(pulse, MILLRACE_MAX_BODY_BYTES="5000")
+    reasons = {int(one["id"]): one["reason"] for one in report["left_out"]}
     assert reasons.keys() == left.keys()
     assert all(part in reasons[one] for one, part in left.items()), reasons
-    assert said["changes"] == {"read": 8, "taken": 3, "here": 0, "left_out": 5}
-    found = sqlite_db.read(events)
-    assert found[good].detected_at == datetime(2025, 3, 1, 10, tzinfo=UTC)
-    assert (len(found[good].summary or ""), found[good].extra["metadata"]) == (500, ["x"])
-    assert found[max(found)].title == "ab" and found[endless].title is None
+    assert report["changes"] == {"read": 8, "taken": 3, "here": 0, "left_out": 5}
+    rows = sqlite_db.read(events)
+    assert rows[good].detected_at == datetime(2025, 3, 1, 10, tzinfo=UTC)
+    assert (len(rows[good].summary or ""), rows[good].extra["metadata"]) == (500, ["x"])
+    assert rows[max(rows)].title == "ab" and rows[endless].title is None
     assert import_json(pulse)["changes"] == {"read": 8, "taken": 1, "here": 3, "left_out": 4}
 
     pulse.run("ALTER TABLE webhook.change_events DROP watch_url")
