@@ -28,7 +28,7 @@ from app.jobs.schedules import firing, store
 # Whose definitions a schedule may name, beside those of MILLRACE_MODULES. Nothing heavy: no actor, no model.
 DEFINITIONS = (
     "app.documents.jobs", "app.jobs.children.pipeline", "app.retention.jobs", "app.search.jobs", "app.search.schedules",
-    "app.sources.crawls.jobs", "app.sources.jobs", "app.sources.schedules",
+    "app.sources.changes.jobs", "app.sources.crawls.jobs", "app.sources.jobs", "app.sources.schedules",
 )  # fmt: skip
 WAITING_S = 1.0
 
@@ -101,7 +101,7 @@ def _start() -> TickBroker:
     logging.setup("scheduler")
     for module in DEFINITIONS:
         importlib.import_module(module)
-    functions.import_own(settings.modules)
+    functions.import_modules(settings.modules)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     broker = TickBroker()
     dramatiq.set_broker(broker)

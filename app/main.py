@@ -36,7 +36,7 @@ from app.core.settings import get_settings
 from app.jobs import functions
 from app.jobs.events.hub import Hub
 from app.jobs.sandbox import call
-from app.metrics.requests import Recorder
+from app.metrics.requests import RequestRecorder
 from app.search.embedders import close_embedder
 from app.search.engine import engine
 from app.tenants.keyring import Keyring
@@ -79,8 +79,8 @@ class Api(FastAPI):
         # Several files may come in one form, and its parts have headers.
         most = max(settings.max_body_bytes, 2 * settings.max_upload_bytes)
         larger = {uploads.PATH: most, batch.PATH: most, deliveries.FIRECRAWL: deliveries.LARGEST_BODY_BYTES}
-        recorder: Recorder = self.state.recorder
-        record = recorder.take if settings.metrics_requests == "on" else None
+        recorder: RequestRecorder = self.state.recorder
+        record = recorder.add if settings.metrics_requests == "on" else None
         return Edge(stack, max_body_bytes=settings.max_body_bytes, larger=larger, record=record)
 
     def openapi(self) -> dict[str, Any]:
@@ -92,7 +92,7 @@ def create_app() -> FastAPI:
     settings = get_settings()
     if settings.role not in ("", "api", "cli"):
         raise ConfigError(f"MILLRACE_ROLE is '{settings.role}': this process may not serve the API")
-    functions.import_own(settings.modules)
+    functions.import_modules(settings.modules)
     app = Api(
         title="Millrace",
         version=__version__,
@@ -103,7 +103,7 @@ def create_app() -> FastAPI:
         docs_url=None,
         redoc_url=None,
     )
-    app.state.recorder = Recorder()
+    app.state.recorder = RequestRecorder()
     for room in (
         health,
         deliveries,  # early: a path is looked for in the order of the rooms, and senders come by the hundred

@@ -17,8 +17,8 @@ from app.api.http.errors import problem
 from app.core import clock, trace
 from app.core.logging import bind, get_logger
 from app.core.metrics import REQUEST_SECONDS
-from app.metrics.requests import Timing
-from app.tenants.keyring import Hold
+from app.metrics.requests import RequestTiming
+from app.tenants.keyring import KeyLease
 
 log = get_logger("app.access")
 
@@ -37,7 +37,7 @@ POLICY_VIOLATION = 1008
 # What an open stream still needs of its request; the rest (route, endpoint, exit stacks) is let go.
 KEPT = frozenset({"type", "method", "path", "query_string", "http_version", "client", "state", "route"})
 
-Record = Callable[[Timing], None]
+Record = Callable[[RequestTiming], None]
 
 
 class Edge:
@@ -164,7 +164,7 @@ class Exchange:
             self._complete = True
         await self._send(message)
 
-    async def under(self, hold: Hold, stream: Callable[[], Awaitable[None]]) -> None:
+    async def under(self, hold: KeyLease, stream: Callable[[], Awaitable[None]]) -> None:
         """The stream, which ends when its key stops counting."""
         hold.begin()
         try:
@@ -203,7 +203,7 @@ class Exchange:
         )
         if record is None or path in QUIET or STATIC in path:
             return
-        timing = Timing(
+        timing = RequestTiming(
             clock.now(),
             self.scope["state"].get(TENANT),
             self.scope["method"],

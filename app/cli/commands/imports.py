@@ -12,7 +12,7 @@ from app.cli.lazy import output, pulse
 from app.cli.options import AsJson, DryRun, new_group
 
 if TYPE_CHECKING:
-    from app.sources.pulse.import_pulse import Report
+    from app.sources.pulse.import_pulse import ImportReport
 
 MAX_SHOWN = 10  # per reason; --json prints all
 
@@ -38,7 +38,7 @@ def import_pulse(
     return exit_codes.OK
 
 
-def _print_report(report: Report) -> None:
+def _print_report(report: ImportReport) -> None:
     if report.dry_run:
         output.out.print("dry run: nothing was written")
     table = output.new_table("", "read", "to import" if report.dry_run else "imported", "present before", "left out")

@@ -14,7 +14,7 @@ from app.cli import exit_codes
 from app.cli.client.http import ApiClient
 from app.cli.exit_codes import CliExit
 from app.clients.changedetection import changedetection, close_changedetection, is_set_up
-from app.clients.changedetection_answers import Instance
+from app.clients.changedetection_answers import InstanceInfo
 from app.core import redis
 from app.core.blobs import blobs
 from app.core.db import close_database, database
@@ -175,7 +175,7 @@ def _check_watching() -> Finding:
     return Finding("watching", "ok", summary)
 
 
-async def _ping_changedetection() -> Instance:
+async def _ping_changedetection() -> InstanceInfo:
     try:
         return await changedetection().ping()
     finally:

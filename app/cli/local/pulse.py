@@ -15,11 +15,11 @@ from app.core.db import Database, close_database, database
 from app.core.errors import AppError, ConfigError, DatabaseUnavailable, NotFound, Unavailable
 from app.core.schema import current, head
 from app.sources.pulse.database import PulseDatabase
-from app.sources.pulse.import_pulse import Move, Report
+from app.sources.pulse.import_pulse import ImportReport, PulseImport
 from app.tenants import directory
 
 
-def import_pulse(url: str, *, tenant: str, dry_run: bool) -> Report:
+def import_pulse(url: str, *, tenant: str, dry_run: bool) -> ImportReport:
     """Copy all rows that fit; the report lists the rows that were left out."""
     settings()
     with _errors_as_exits():
@@ -28,7 +28,7 @@ def import_pulse(url: str, *, tenant: str, dry_run: bool) -> Report:
         try:
             here = _open_database(tenant)
             with output.new_progress() as bars:
-                return Move(pulse, here, tenant, dry_run, StageBars(bars)).run()
+                return PulseImport(pulse, here, tenant, dry_run, StageBars(bars)).run()
         finally:
             pulse.close()
             close_database()

@@ -8,13 +8,19 @@ from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
-from app.clients.changedetection import ChangeDetection, Wanted, changedetection, close_changedetection, every
+from app.clients.changedetection import (
+    ChangeDetection,
+    WatchRequest,
+    changedetection,
+    close_changedetection,
+    interval_fields,
+)
 from app.clients.changedetection_template import notification
 from app.core.errors import AppError, NotFound, Rejected, Unavailable
 from app.core.settings import overridden
+from tests.fakes.server import FakeServer, Request, Response
 from tests.support.changedetection import VERSION, ChangeDetectionServer
 from tests.support.command import millrace
-from tests.support.outside import Asked, Outside, Told
 from tests.support.waiting import wait_until_async
 
 # It takes seconds to start, and a second or two for each check of a page.
@@ -28,26 +34,26 @@ class Site:
 
     def __init__(self) -> None:
         self.text = "Price: 10.00 EUR"
-        self.told: list[Asked] = []
+        self.told: list[Request] = []
         self.refusals = 0
-        self.server = Outside(self.answer)
+        self.server = FakeServer(self.answer)
         self.url = self.server.url
         self.address = f"{self.url}/prices"
 
-    def answer(self, asked: Asked) -> Told:
+    def answer(self, asked: Request) -> Response:
         if asked.method == "POST":
             self.told.append(asked)
-            return Told(status=503 if len(self.told) <= self.refusals else 202)
+            return Response(status=503 if len(self.told) <= self.refusals else 202)
         if asked.path != "/prices":
-            return Told(b"no such page", 404)
+            return Response(b"no such page", 404)
         page = f"<html><title>Prices</title><pre>\n{self.text}\n</pre></html>"
-        return Told(page.encode(), headers={"content-type": "text/html; charset=utf-8"})
+        return Response(page.encode(), headers={"content-type": "text/html; charset=utf-8"})
 
 
 @pytest.fixture
 def site() -> Iterator[Site]:
     made = Site()
-    with made.server.answering():
+    with made.server.running():
         yield made
 
 
@@ -73,7 +79,7 @@ async def seen(client: ChangeDetection, uuid: str, times: int) -> list[int]:
     return await wait_until_async(keys, timeout_s=30, what=f"{times} snapshots")
 
 
-async def changed(client: ChangeDetection, site: Site, text: str, wanted: Wanted) -> tuple[str, list[int]]:
+async def changed(client: ChangeDetection, site: Site, text: str, wanted: WatchRequest) -> tuple[str, list[int]]:
     """A watch whose page has changed once since it was made."""
     uuid = await client.create(wanted)
     first = await seen(client, uuid, 1)
@@ -84,7 +90,7 @@ async def changed(client: ChangeDetection, site: Site, text: str, wanted: Wanted
     return uuid, keys
 
 
-async def told(site: Site, times: int) -> Asked:
+async def told(site: Site, times: int) -> Request:
     async def heard() -> bool:
         return len(site.told) >= times
 
@@ -97,7 +103,7 @@ async def test_a_change_is_told_in_the_shape_that_was_asked_for(client: ChangeDe
     """The whole way: made, checked, changed, told, read back, deleted."""
     tag = await client.tag("Shop")
     asked = notification(f"{site.url}/here%20we%20are/", TOKEN)
-    wanted = Wanted(site.address, title="Example prices", tags=(tag,), every_s=93784, notification=asked)
+    wanted = WatchRequest(site.address, title="Example prices", tags=(tag,), every_s=93784, notification=asked)
     uuid, keys = await changed(client, site, "Price: 12.50 EUR", wanted)
 
     request = await told(site, 1)
@@ -140,7 +146,10 @@ async def test_what_a_page_says_breaks_no_notification(client: ChangeDetection, 
     odd = 'say "hi" \\ {{ 7*7 }} {% raw %} %20 &amp; &lt;script&gt; Übergröße 🙂 \t end'
     lines = "\n".join(f"line {n} of a long page, all of which is new" for n in range(2500))
     uuid, keys = await changed(
-        client, site, f"{odd}\n{lines}", Wanted(site.address, notification=notification(f"{site.url}/here we are", "t"))
+        client,
+        site,
+        f"{odd}\n{lines}",
+        WatchRequest(site.address, notification=notification(f"{site.url}/here we are", "t")),
     )
     request = await told(site, 2)
     payload = json.loads(json.loads(request.body)["payload"])
@@ -152,10 +161,10 @@ async def test_what_a_page_says_breaks_no_notification(client: ChangeDetection, 
 async def test_watches_are_listed_by_tag_and_found_by_address(client: ChangeDetection, site: Site) -> None:
     tag = await client.tag("Millrace")
     assert tag == await client.tag(" millrace ")
-    here = await client.create(Wanted(site.address, tags=(tag,)))
-    twin = await client.create(Wanted(site.address))
-    other = await client.create(Wanted(f"{site.url}/PRICES", title=site.address))
-    braces = await client.create(Wanted(f"{site.url}/{{{{1}}}}"))
+    here = await client.create(WatchRequest(site.address, tags=(tag,)))
+    twin = await client.create(WatchRequest(site.address))
+    other = await client.create(WatchRequest(f"{site.url}/PRICES", title=site.address))
+    braces = await client.create(WatchRequest(f"{site.url}/{{{{1}}}}"))
     assert {watch.uuid for watch in await client.find(site.address)} == {here, twin}
     assert [watch.uuid for watch in await client.find(f"{site.url}/{{{{1}}}}")] == [braces]
     assert set(await client.watches()) == {here, twin, other, braces}
@@ -164,8 +173,8 @@ async def test_watches_are_listed_by_tag_and_found_by_address(client: ChangeDete
 
 
 async def test_a_watch_is_changed(instance: ChangeDetectionServer, client: ChangeDetection, site: Site) -> None:
-    uuid = await client.create(Wanted(site.address, every_s=30, more={"include_filters": ["pre"]}))
-    await client.update(uuid, paused=True, title="Other", **every(90061), **notification(site.url, "token"))
+    uuid = await client.create(WatchRequest(site.address, every_s=30, more={"include_filters": ["pre"]}))
+    await client.update(uuid, paused=True, title="Other", **interval_fields(90061), **notification(site.url, "token"))
     watch = await client.watch(uuid)
     assert (watch.paused, watch.title) == (True, "Other")
     there = instance.ask("GET", f"/watch/{uuid}").json()
@@ -177,7 +186,7 @@ async def test_a_watch_is_changed(instance: ChangeDetectionServer, client: Chang
 
 
 async def test_a_page_that_fails_says_why(client: ChangeDetection, site: Site) -> None:
-    uuid = await client.create(Wanted(f"{site.url}/nothing"))
+    uuid = await client.create(WatchRequest(f"{site.url}/nothing"))
 
     async def failed() -> str:
         return (await client.watch(uuid)).last_error
@@ -204,7 +213,7 @@ async def test_what_is_not_there(client: ChangeDetection, uuid: str) -> None:
 
 
 async def test_a_watch_without_its_snapshots(client: ChangeDetection, site: Site) -> None:
-    uuid = await client.create(Wanted(site.address))
+    uuid = await client.create(WatchRequest(site.address))
     keys = await seen(client, uuid, 1)
     for ask in (client.snapshot(uuid, 12), client.difference(uuid), client.difference(uuid, 12, keys[0])):
         with pytest.raises(NotFound):

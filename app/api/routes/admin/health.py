@@ -16,6 +16,7 @@ from sqlalchemy.orm import Session
 from app import __version__
 from app.api.http.auth import hub_of
 from app.api.http.errors import problem
+from app.clients.qdrant import QdrantUnavailable
 from app.core import clock, metrics
 from app.core.blobs import blobs
 from app.core.db import read
@@ -89,7 +90,7 @@ class Pulse:
             return self._search_down("no answer")
         except (Unavailable, Rejected) as error:
             log.warning("search_not_usable", reason=error.message)
-            return self._search_down("not reachable" if error.code == "qdrant_unavailable" else error.message)
+            return self._search_down("not reachable" if isinstance(error, QdrantUnavailable) else error.message)
         metrics.SEARCH_UP.set(1)
         metrics.SEARCH_CHANGES_BEHIND.set(lag.changes)
         metrics.SEARCH_SECONDS_BEHIND.set(lag.seconds)

@@ -13,7 +13,7 @@ from app.core.sql import storable
 from app.jobs.ledger.views import moment
 from app.metrics import query
 from app.metrics.models import OperationMetric, RequestMetric
-from app.metrics.query import OperationFilter, RequestFilter, Whose
+from app.metrics.query import OperationFilter, RequestFilter, TenantScope
 from app.tenants import scopes
 
 router = APIRouter(prefix="/api/metrics", tags=["metrics"])
@@ -38,7 +38,7 @@ async def list_requests(
 ) -> dict[str, Any]:
     """`summary` counts all that were asked for, not this page alone. Operators also see what came without a key."""
     wanted = RequestFilter(hours, storable(path), storable(method), min_duration_ms)
-    rows, sums = await read(query.requests, _whose(caller, tenant), wanted, limit, offset)
+    rows, sums = await read(query.list_requests, _whose(caller, tenant), wanted, limit, offset)
     shown = [_request_view(row) for row in rows]
     return {"metrics": shown, "total": sums["total_requests"], "limit": limit, "offset": offset, "summary": sums}
 
@@ -59,7 +59,7 @@ async def list_operations(
     """`summary_by_type` counts all that were asked for, not this page alone."""
     type_, name, url = storable((operation_type, operation_name, document_url))
     wanted = OperationFilter(hours, type_, name, url, success, min_duration_ms)
-    rows, by_type = await read(query.operations, _whose(caller, tenant), wanted, limit, offset)
+    rows, by_type = await read(query.list_operations, _whose(caller, tenant), wanted, limit, offset)
     total = sum(sums["total_operations"] for sums in by_type.values())
     shown = [_operation_view(row) for row in rows]
     return {"metrics": shown, "total": total, "limit": limit, "offset": offset, "summary_by_type": by_type}
@@ -68,13 +68,13 @@ async def list_operations(
 @router.get("/summary", summary="Requests, steps of work and the slowest routes at a look")
 async def show_summary(caller: Reader, hours: Hours = 24, tenant: OfTenant = None) -> dict[str, Any]:
     """An error is an answer of 400 or more. `slowest_endpoints` are routes: one line for all ids in a path."""
-    return await read(query.summary, _whose(caller, tenant), hours)
+    return await read(query.summarize, _whose(caller, tenant), hours)
 
 
-def _whose(caller: Identity, tenant: str | None) -> Whose:
+def _whose(caller: Identity, tenant: str | None) -> TenantScope:
     """What came without a key is no tenant's: operators see it beside their own."""
     meant = reach(caller, tenant)
-    return Whose(meant, keyless=meant == caller.tenant and caller.may(scopes.OPERATOR))
+    return TenantScope(meant, keyless=meant == caller.tenant and caller.may(scopes.OPERATOR))
 
 
 def _request_view(row: RequestMetric) -> dict[str, Any]:

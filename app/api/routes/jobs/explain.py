@@ -18,7 +18,7 @@ from app.core.errors import InvalidInput
 from app.jobs.definition import MAX_PRIORITY
 from app.jobs.inspect import dead_letters, explain, reason
 from app.jobs.ledger import commands, edit, views
-from app.jobs.ledger.edit import KEPT, Changes
+from app.jobs.ledger.edit import UNCHANGED, Changes
 from app.jobs.sandbox import job_log
 
 router = APIRouter(prefix="/api", tags=["jobs"])
@@ -45,10 +45,10 @@ class Patch(BaseModel):
         if not given:
             raise InvalidInput("nothing to change: send payload, due_at, priority or expires_at", code="empty")
         return Changes(
-            payload=KEPT if self.payload is None else self.payload,
-            due_at=utc(self.due_at, "due_at") or KEPT,
-            priority=KEPT if self.priority is None else self.priority,
-            expires_at=utc(self.expires_at, "expires_at") if "expires_at" in given else KEPT,
+            payload=UNCHANGED if self.payload is None else self.payload,
+            due_at=utc(self.due_at, "due_at") or UNCHANGED,
+            priority=UNCHANGED if self.priority is None else self.priority,
+            expires_at=utc(self.expires_at, "expires_at") if "expires_at" in given else UNCHANGED,
         )
 
 

@@ -20,9 +20,9 @@ from app.core.sql import storable
 from app.jobs.idempotency import Answer
 from app.jobs.models import ScheduleRow
 from app.jobs.schedules import store
-from app.jobs.schedules.cron import LONGEST_CRON, LONGEST_INTERVAL_S, SHORTEST_INTERVAL_S
+from app.jobs.schedules.cron import MAX_CRON_LENGTH, MAX_INTERVAL_S, MIN_INTERVAL_S
 from app.jobs.schedules.firing import CatchUp, Overlap
-from app.jobs.schedules.store import MOST_CATCH_UP, Plan
+from app.jobs.schedules.store import MAX_CATCH_UP, Plan
 from app.tenants import scopes
 
 router = APIRouter(prefix="/api", tags=["schedules"])
@@ -32,11 +32,11 @@ ID = re.compile(r"[0-9]{1,18}")
 Name = Annotated[str, Field(max_length=100, pattern=r"^[^\x00-\x1f\x7f]+$")]
 Kind = Annotated[str, Field(max_length=100)]
 Cron = Annotated[
-    str, Field(max_length=LONGEST_CRON, description="minute, hour, day, month, weekday; or @daily and the like")
+    str, Field(max_length=MAX_CRON_LENGTH, description="minute, hour, day, month, weekday; or @daily and the like")
 ]
-Every = Annotated[int, Field(ge=SHORTEST_INTERVAL_S, le=LONGEST_INTERVAL_S, description="Seconds, from its making on.")]
+Every = Annotated[int, Field(ge=MIN_INTERVAL_S, le=MAX_INTERVAL_S, description="Seconds, from its making on.")]
 Zone = Annotated[str, Field(max_length=64, description="The time zone in which `cron` is read.")]
-Limit = Annotated[int, Field(ge=1, le=MOST_CATCH_UP, description="How many `catch_up: all` starts at most.")]
+Limit = Annotated[int, Field(ge=1, le=MAX_CATCH_UP, description="How many `catch_up: all` starts at most.")]
 
 
 class ScheduleRequest(BaseModel):

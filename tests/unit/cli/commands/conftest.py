@@ -14,10 +14,10 @@ import pytest
 import actors.documents
 import actors.sources  # noqa: F401  the functions that drain() runs
 from app.main import create_app
+from tests.fakes.changedetection import FakeChangeDetection
+from tests.fakes.site import site
 from tests.support.databases import SettingsEnv
 from tests.unit.api.conftest import Api, served
-from tests.unit.sources.changedetection_player import Player
-from tests.unit.sources.conftest import site
 
 __all__ = ["site"]
 
@@ -25,13 +25,15 @@ WEBHOOK_SECRET = "a-secret-of-tests-0123456789-abcdef"
 
 
 @pytest.fixture
-def changedetection() -> Iterator[Player]:
-    with Player().playing() as player:
-        yield player
+def changedetection() -> Iterator[FakeChangeDetection]:
+    with FakeChangeDetection().running() as server:
+        yield server
 
 
 @pytest.fixture
-def web_api(sqlite_url: str, redis_url: str, settings_env: SettingsEnv, changedetection: Player) -> Iterator[Api]:
+def web_api(
+    sqlite_url: str, redis_url: str, settings_env: SettingsEnv, changedetection: FakeChangeDetection
+) -> Iterator[Api]:
     settings_env(
         database_url=sqlite_url, redis_url=redis_url, fetch_private="true", fetch_host_delay_s=0,
         fetch_javascript="off", webhook_secret=WEBHOOK_SECRET, changedetection_url=changedetection.url,

@@ -5,20 +5,21 @@ from __future__ import annotations
 import pytest
 
 from app.jobs import testing as jobs
+from tests.fakes.server import Response
+from tests.fakes.site import FakeSite, page
 from tests.unit.api.conftest import Api
 from tests.unit.cli.terminals import Terminal
-from tests.unit.sources.conftest import Answer, Site
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
 
 
-def _page(title: str, *links: str) -> Answer:
+def _page(title: str, *links: str) -> Response:
     anchors = "".join(f'<a href="{link}">more</a> ' for link in links)
     text = f"<p>The {title} stands here, in a paragraph that is long enough to count as the text of a page.</p>"
-    return Answer(f"<html><head><title>{title}</title></head><body><main>{text}{anchors}</main></body></html>".encode())
+    return page(f"<html><head><title>{title}</title></head><body><main>{text}{anchors}</main></body></html>".encode())
 
 
-def test_a_crawl_is_started_and_shown(web_api: Api, site: Site) -> None:
+def test_a_crawl_is_started_and_shown(web_api: Api, site: FakeSite) -> None:
     terminal = Terminal(web_api.url)
     site.pages["/"] = _page("start", "/a", "/missing")
     site.pages["/a"] = _page("heron")

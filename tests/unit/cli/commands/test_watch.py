@@ -5,19 +5,21 @@ from __future__ import annotations
 import pytest
 
 from app.jobs import testing as jobs
+from tests.fakes.changedetection import FakeChangeDetection
+from tests.fakes.site import FakeSite, page
 from tests.unit.api.conftest import Api
 from tests.unit.cli.terminals import Terminal
-from tests.unit.sources.changedetection_player import Player
-from tests.unit.sources.conftest import Answer, Site
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
 
 PAGE = b"<html><head><title>heron</title></head><body><p>The heron stands in a paragraph of text.</p></body></html>"
 
 
-def test_a_watch_is_added_listed_and_removed(web_api: Api, site: Site, changedetection: Player) -> None:
+def test_a_watch_is_added_listed_and_removed(
+    web_api: Api, site: FakeSite, changedetection: FakeChangeDetection
+) -> None:
     terminal = Terminal(web_api.url)
-    site.pages["/a"] = Answer(PAGE)
+    site.pages["/a"] = page(PAGE)
     url = f"{site.url}/a"
     assert "wanted" in terminal("watch", "add", url).out
     jobs.drain()

@@ -1,4 +1,4 @@
-"""What the jobs that index a document tell the metrics when they have ended."""
+"""Metrics of indexing jobs, written when they end."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from app.core import clock
 from app.documents.models import DocumentVersion
 from app.jobs.models import JobRow
 from app.metrics import operations
-from app.metrics.operations import Step
+from app.metrics.operations import OperationStep
 
-# A stage of a job → type and name of its step; the old service's where it had the step.
+# Stage of a job → type and name of its step; names of the old service where it had the step.
 NAMES = {
     "fetch": ("fetching", "fetch_page"),
     "store": ("content_storage", "store_batch"),
@@ -29,7 +29,7 @@ _PAGE = sa.select(DocumentVersion.url, DocumentVersion.crawl_session).where(
 
 
 def note_end(session: Session, row: JobRow) -> None:
-    """An `on_end`: each step and its time, or the step that failed; nothing of what was cancelled."""
+    """Record each step with its duration, or the failed step; nothing for a cancelled job. An `on_end` function."""
     steps = _steps(row)
     if not steps:
         return
@@ -46,18 +46,20 @@ def note_end(session: Session, row: JobRow) -> None:
     )
 
 
-def _steps(row: JobRow) -> list[Step]:
+def _steps(row: JobRow) -> list[OperationStep]:
     if row.state == "failed":
         stage = (row.progress or {}).get("stage")
         spent = row.finished_at - row.started_at if row.finished_at and row.started_at else None
         duration_ms = round(1000 * spent.total_seconds(), 2) if spent else 0.0
-        return [Step(*NAMES.get(stage or "", WHOLE), duration_ms, row.error_message or row.error_type or "failed")]
+        return [
+            OperationStep(*NAMES.get(stage or "", WHOLE), duration_ms, row.error_message or row.error_type or "failed")
+        ]
     timings: dict[str, float] = (row.result or {}).get("timings_ms", {})
-    return [Step(*NAMES[stage], spent) for stage, spent in timings.items() if stage in NAMES]
+    return [OperationStep(*NAMES[stage], spent) for stage, spent in timings.items() if stage in NAMES]
 
 
 def _page(session: Session, row: JobRow) -> tuple[str | None, str | None]:
-    """Address and crawl of what was indexed; the address of a page that could not be fetched stands in its payload."""
+    """Return URL and crawl of the indexed page; for a page that could not be fetched, the URL in its payload."""
     version_id: Any = (row.result or {}).get("version_id") or row.payload.get("version_id")
-    found = version_id and session.execute(_PAGE, {"id": int(version_id), "tenant": row.tenant}).one_or_none()
-    return (found.url, found.crawl_session) if found else (row.payload.get("url"), None)
+    page = version_id and session.execute(_PAGE, {"id": int(version_id), "tenant": row.tenant}).one_or_none()
+    return (page.url, page.crawl_session) if page else (row.payload.get("url"), None)
