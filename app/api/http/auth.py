@@ -2,31 +2,27 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
 import hmac
-import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, TypeVar
 
-from fastapi import Depends, Query, Request, Security, WebSocket
+from fastapi import Depends, Request, Security, WebSocket
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer, SecurityScopes
 from starlette.requests import HTTPConnection
 
 from app.api.http import rate_limits as rates
+from app.api.http.app_state import keyring_of
 from app.api.http.errors import UNAUTHENTICATED, request_id_of
 from app.api.http.middleware import HOLD, TENANT
-from app.api.streams.websocket import offered_key
 from app.core.db import read
-from app.core.errors import InvalidInput, NotAllowed, NotFound
+from app.core.errors import NotAllowed, NotFound
 from app.core.settings import get_settings
 from app.documents import collections
-from app.jobs.events.hub import Hub
 from app.jobs.ledger import views
 from app.tenants import audit, keys, scopes
-from app.tenants.keyring import Hold, Keyring
+from app.tenants.keyring import Hold
 from app.tenants.models import DEFAULT_TENANT
 
 T = TypeVar("T")
@@ -37,6 +33,8 @@ _PREFER_WAIT = re.compile(r"(?:^|[,;\s])wait\s*=\s*\"?([0-9]{1,9})\"?(?:$|[,;\s]
 KIND = "kind"
 COLLECTION = "collection"
 ANY = "any"
+# Browsers cannot set headers of WebSockets, so a key may come as a subprotocol: ["millrace", "bearer.KEY"].
+BEARER = "bearer."
 # Only shown in the OpenAPI document: the contract also takes the bare secret.
 _documented = HTTPBearer(auto_error=False, description="An API key or the API secret; `Bearer <key>` or the key alone.")
 
@@ -119,6 +117,12 @@ async def authenticate_passing(
     return Identity(DEFAULT_TENANT, request_id_of(request.scope), frozenset())
 
 
+def offered_key(websocket: WebSocket) -> bytes | None:
+    """Return the key among the subprotocols that the client offers."""
+    keys = [name.removeprefix(BEARER) for name in websocket.scope["subprotocols"] if name.startswith(BEARER)]
+    return b"Bearer " + keys[0].encode("latin-1") if keys else None
+
+
 async def authenticate_socket(websocket: WebSocket, asked: SecurityScopes) -> Identity:
     """The same for a WebSocket, whose key may come as a subprotocol; what refuses it is answered before it opens."""
     return await _let_in(await identify(websocket, offered_key(websocket)), websocket, "GET", asked.scopes)
@@ -181,88 +185,3 @@ Admin = Annotated[Identity, Security(authenticate, scopes=[scopes.ADMIN])]
 Operator = Annotated[Identity, Security(authenticate, scopes=[scopes.OPERATOR])]
 # Whoever has any key.
 Anyone = Annotated[Identity, Security(authenticate, scopes=[ANY])]
-
-
-async def _keyring(request: Request) -> Keyring:
-    return keyring_of(request)
-
-
-Keys = Annotated[Keyring, Depends(_keyring)]
-
-
-def keyring_of(connection: HTTPConnection) -> Keyring:
-    keyring: Keyring = connection.app.state.keyring
-    return keyring
-
-
-def hub_of(request: Request) -> Hub:
-    hub: Hub = request.app.state.hub
-    return hub
-
-
-async def _hub(request: Request) -> Hub:
-    return hub_of(request)
-
-
-async def _hub_of_socket(websocket: WebSocket) -> Hub:
-    hub: Hub = websocket.app.state.hub
-    return hub
-
-
-Events = Annotated[Hub, Depends(_hub)]
-SocketEvents = Annotated[Hub, Depends(_hub_of_socket)]
-
-
-@dataclass(frozen=True, slots=True)
-class Page:
-    """Which part of a list: `after` holds what the last page's cursor said."""
-
-    limit: int
-    after: list[Any] | None
-
-    def cut(self, rows: Sequence[T], show: Callable[[T], Any], place: Callable[[T], list[Any]]) -> dict[str, Any]:
-        """The shape of every list, from up to limit + 1 rows; `place` is what the next page begins after."""
-        more = len(rows) > self.limit
-        shown = rows[: self.limit]
-        return {
-            "data": [show(row) for row in shown],
-            "next_cursor": encode_cursor(place(shown[-1])) if more else None,
-            "has_more": more,
-        }
-
-
-async def page(
-    limit: Annotated[int, Query(ge=1, le=MOST_ON_A_PAGE, description="Rows on a page.")] = 50,
-    cursor: Annotated[str | None, Query(max_length=500, description="`next_cursor` of the page before.")] = None,
-) -> Page:
-    return Page(limit, None if cursor is None else decode_cursor(cursor))
-
-
-Paging = Annotated[Page, Depends(page)]
-
-
-def encode_cursor(place: list[Any]) -> str:
-    return base64.urlsafe_b64encode(json.dumps(place, separators=(",", ":")).encode()).rstrip(b"=").decode("ascii")
-
-
-def decode_cursor(cursor: str) -> list[Any]:
-    """What encode_cursor was given. Raises InvalidInput for anything else."""
-    try:
-        place = json.loads(base64.b64decode(cursor.encode("ascii") + b"=" * (-len(cursor) % 4), b"-_", validate=True))
-    except (ValueError, binascii.Error, RecursionError) as error:
-        raise InvalidInput("the cursor is not one of ours", code="cursor") from error
-    if not isinstance(place, list):
-        raise InvalidInput("the cursor is not one of ours", code="cursor")
-    return place
-
-
-def preferred_wait_s(request: Request) -> float:
-    """Seconds the caller wants to wait for the end: `?wait=N`, else `Prefer: wait=N`; at most 60, 0 where unsaid.
-
-    Never raises: by now the work may have been accepted.
-    """
-    asked = request.query_params.get("wait", "")
-    if re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,9})?", asked, re.ASCII):
-        return min(float(asked), LONGEST_WAIT_S)
-    preferred = _PREFER_WAIT.search(request.headers.get("prefer", ""))
-    return min(float(preferred[1]), LONGEST_WAIT_S) if preferred else 0.0

@@ -16,15 +16,7 @@ from app.jobs.events.subscribers import Told, Watcher
 from app.jobs.events.tenant_events import TenantStreams, TenantWatcher, Wanted
 
 PROTOCOL = "millrace"
-# Browsers cannot set headers here, so a key may come as a subprotocol: new WebSocket(url, ["millrace", "bearer.KEY"]).
-BEARER = "bearer."
 TOLD, COME_BACK = 1000, 1012
-
-
-def offered_key(websocket: WebSocket) -> bytes | None:
-    """The key among the subprotocols that the client offers."""
-    keys = [name.removeprefix(BEARER) for name in websocket.scope["subprotocols"] if name.startswith(BEARER)]
-    return b"Bearer " + keys[0].encode("latin-1") if keys else None
 
 
 class SocketDoor(Door):

@@ -81,5 +81,5 @@ def _body(event: Event) -> str:
     body |= {name: event.progress.get(name) for name in FIELDS}
     if event.reason is not None:
         body["reason"] = event.reason
-    body["at"] = clock.now().isoformat().replace("+00:00", "Z")
+    body["at"] = clock.moment(clock.now())
     return json.dumps(body)

@@ -100,7 +100,7 @@ class Standing:
         data |= {field: progress.get(field) for field in FIELDS}
         if self.error_message is not None and self.has_ended:
             data["message"] = self.error_message
-        data["at"] = clock.now().isoformat().replace("+00:00", "Z")
+        data["at"] = clock.moment(clock.now())
         return Event(data | marks)
 
 

@@ -195,7 +195,7 @@ class TenantWatcher(Follower):
 
 
 def _said(name: str, place: str | None) -> TenantEvent:
-    return TenantEvent(place or "", {"event": name, "at": clock.now().isoformat().replace("+00:00", "Z")})
+    return TenantEvent(place or "", {"event": name, "at": clock.moment(clock.now())})
 
 
 class Page(NamedTuple):

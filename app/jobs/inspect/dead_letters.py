@@ -9,8 +9,9 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from app.core import clock
+from app.core.clock import moment
 from app.core.errors import Conflict
-from app.jobs.ledger.views import NAMELESS, get, moment
+from app.jobs.ledger.views import NAMELESS, get
 from app.jobs.models import JobRow
 
 # Not a parameter: PostgreSQL would take it for two different ones in SELECT and GROUP BY.

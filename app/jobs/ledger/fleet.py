@@ -13,12 +13,12 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from app.core import clock, redis
+from app.core.clock import moment
 from app.core.db import after_commit
 from app.core.errors import ConfigError, Conflict, NotFound, Unavailable
 from app.core.ids import is_uuid
 from app.core.logging import get_logger
 from app.jobs.admission import push
-from app.jobs.ledger.views import moment
 from app.jobs.ledger.worker_rows import ALIVE
 from app.jobs.models import JobRow, WorkerRow
 

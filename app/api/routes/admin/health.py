@@ -14,15 +14,15 @@ from fastapi.responses import JSONResponse, PlainTextResponse
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
-from app.api.http.auth import hub_of
+from app.api.http.app_state import hub_of
 from app.api.http.errors import problem
 from app.core import clock, metrics
 from app.core.blobs import blobs
+from app.core.clock import moment
 from app.core.db import read
 from app.core.errors import ConfigError, Rejected, Unavailable
 from app.core.logging import get_logger
 from app.core.settings import get_settings
-from app.jobs.ledger.views import moment
 from app.search.embedders import embedder
 from app.search.engine import engine
 from app.search.engines.base import Lag

@@ -10,17 +10,20 @@ from fastapi import APIRouter, Query, Request, Response
 from pydantic import BaseModel, Field
 from sqlalchemy.orm import Session
 
-from app.api.http.auth import Admin, Anyone, Identity, Keys, Page, Paging
-from app.api.http.idempotency import OnceOnly
+from app.api.http.app_state import Keys
+from app.api.http.audit import note
+from app.api.http.auth import Admin, Anyone, Identity
+from app.api.http.idempotency import Answer, Idempotent
+from app.api.http.paging import Page, Paging
 from app.api.http.responses import answered
+from app.api.http.tenant_access import OtherTenant, reachable_tenant
 from app.api.http.times import utc
 from app.core import clock
+from app.core.clock import moment
 from app.core.db import in_transaction, read
-from app.core.errors import InvalidInput, NotAllowed, NotFound
+from app.core.errors import InvalidInput, NotAllowed
 from app.core.sql import storable
 from app.documents.accept.quota import usage
-from app.jobs.idempotency import Answer
-from app.jobs.ledger.views import moment
 from app.tenants import audit, keys, limits, scopes
 from app.tenants.models import ApiKey, AuditEntry
 
@@ -32,9 +35,6 @@ Scopes = Annotated[list[Annotated[str, Field(max_length=120)]], Field(max_length
 RateLimits = Annotated[
     dict[str, str],
     Field(max_length=limits.MOST_ENTRIES, description='Route or `*` → rate: `{"POST /api/search": "600/minute"}`.'),
-]
-OfTenant = Annotated[
-    str | None, Query(max_length=64, description="Another tenant, or `*` for all: for operators only.")
 ]
 
 
@@ -80,28 +80,6 @@ def key_view(key: ApiKey) -> dict[str, Any]:
     }
 
 
-def reach(caller: Identity, tenant: str | None) -> str | None:
-    """The tenant that is meant, None for all. Raises NotFound where it is another's and the caller no operator."""
-    if tenant in (None, caller.tenant):
-        return caller.tenant
-    if not caller.may(scopes.OPERATOR):
-        raise NotFound(f"Tenant {tenant} not found", code="tenant_not_found")
-    return None if tenant == "*" else tenant
-
-
-def note(session: Session, caller: Identity, action: str, subject: str, *, tenant: str, **details: Any) -> None:
-    """A line in the audit log, in the transaction of the act."""
-    audit.record(
-        session,
-        tenant=tenant,
-        actor=caller.actor,
-        action=action,
-        subject=subject,
-        request_id=caller.request_id,
-        **details,
-    )
-
-
 @router.get("/me", summary="Whose key this is, and what it may do")
 async def me(caller: Anyone) -> dict[str, Any]:
     """With `read`, also what the tenant may hold and holds."""
@@ -110,7 +88,7 @@ async def me(caller: Anyone) -> dict[str, Any]:
 
 
 @router.post("/keys", summary="Make a key", status_code=201)
-async def create_key(request: Request, caller: Admin, once: OnceOnly, body: KeyRequest) -> Response:
+async def create_key(request: Request, caller: Admin, once: Idempotent, body: KeyRequest) -> Response:
     """`key` is shown this once; a repeated request (`Idempotency-Key`) is answered with null there."""
     token = None
 
@@ -126,7 +104,7 @@ async def create_key(request: Request, caller: Admin, once: OnceOnly, body: KeyR
 
 
 def _create(session: Session, caller: Identity, body: KeyRequest) -> tuple[ApiKey, str]:
-    tenant = reach(caller, body.tenant)
+    tenant = reachable_tenant(caller, body.tenant)
     if tenant is None:
         raise InvalidInput("tenant: a key belongs to one", code="tenant")
     wanted = scopes.checked(body.scopes)
@@ -146,8 +124,8 @@ def _create(session: Session, caller: Identity, body: KeyRequest) -> tuple[ApiKe
 
 
 @router.get("/keys", summary="List keys, the newest first")
-async def list_keys(caller: Admin, paging: Paging, tenant: OfTenant = None) -> dict[str, Any]:
-    return await read(_page_of_keys, reach(caller, tenant), paging)
+async def list_keys(caller: Admin, paging: Paging, tenant: OtherTenant = None) -> dict[str, Any]:
+    return await read(_page_of_keys, reachable_tenant(caller, tenant), paging)
 
 
 def _page_of_keys(session: Session, tenant: str | None, paging: Page) -> dict[str, Any]:
@@ -228,11 +206,11 @@ def _range(caller: Identity) -> str | None:
 async def audit_log(
     caller: Admin,
     paging: Paging,
-    tenant: OfTenant = None,
+    tenant: OtherTenant = None,
     action: Annotated[str | None, Query(max_length=64)] = None,
     actor: Annotated[str | None, Query(max_length=64)] = None,
 ) -> dict[str, Any]:
-    return await read(_page_of_entries, reach(caller, tenant), action, actor, paging)
+    return await read(_page_of_entries, reachable_tenant(caller, tenant), action, actor, paging)
 
 
 def _page_of_entries(

@@ -7,10 +7,10 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query
 
 from app.api.http.auth import Identity, Reader
-from app.api.routes.admin.keys import OfTenant, reach
+from app.api.http.tenant_access import OtherTenant, reachable_tenant
+from app.core.clock import moment
 from app.core.db import read
 from app.core.sql import storable
-from app.jobs.ledger.views import moment
 from app.metrics import query
 from app.metrics.models import OperationMetric, RequestMetric
 from app.metrics.query import OperationFilter, RequestFilter, Whose
@@ -34,7 +34,7 @@ async def list_requests(
     hours: Hours = 24,
     limit: Limit = 100,
     offset: Offset = 0,
-    tenant: OfTenant = None,
+    tenant: OtherTenant = None,
 ) -> dict[str, Any]:
     """`summary` counts all that were asked for, not this page alone. Operators also see what came without a key."""
     wanted = RequestFilter(hours, storable(path), storable(method), min_duration_ms)
@@ -54,7 +54,7 @@ async def list_operations(
     hours: Hours = 24,
     limit: Limit = 100,
     offset: Offset = 0,
-    tenant: OfTenant = None,
+    tenant: OtherTenant = None,
 ) -> dict[str, Any]:
     """`summary_by_type` counts all that were asked for, not this page alone."""
     type_, name, url = storable((operation_type, operation_name, document_url))
@@ -66,14 +66,14 @@ async def list_operations(
 
 
 @router.get("/summary", summary="Requests, steps of work and the slowest routes at a look")
-async def show_summary(caller: Reader, hours: Hours = 24, tenant: OfTenant = None) -> dict[str, Any]:
+async def show_summary(caller: Reader, hours: Hours = 24, tenant: OtherTenant = None) -> dict[str, Any]:
     """An error is an answer of 400 or more. `slowest_endpoints` are routes: one line for all ids in a path."""
     return await read(query.summary, _whose(caller, tenant), hours)
 
 
 def _whose(caller: Identity, tenant: str | None) -> Whose:
     """What came without a key is no tenant's: operators see it beside their own."""
-    meant = reach(caller, tenant)
+    meant = reachable_tenant(caller, tenant)
     return Whose(meant, keyless=meant == caller.tenant and caller.may(scopes.OPERATOR))
 
 

@@ -8,16 +8,17 @@ from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, Field
 from sqlalchemy.orm import Session
 
-from app.api.http.auth import Identity, Keys, Operator, Page, Paging
-from app.api.http.idempotency import OnceOnly
+from app.api.http.app_state import Keys
+from app.api.http.audit import note
+from app.api.http.auth import Identity, Operator
+from app.api.http.idempotency import Answer, Idempotent
+from app.api.http.paging import Page, Paging
 from app.api.http.responses import answered
-from app.api.routes.admin.keys import note
+from app.core.clock import moment
 from app.core.db import in_transaction, read
 from app.core.errors import InvalidInput
 from app.core.sql import storable
 from app.documents.accept.quota import usage
-from app.jobs.idempotency import Answer
-from app.jobs.ledger.views import moment
 from app.tenants import directory
 from app.tenants.models import Tenant
 
@@ -57,7 +58,7 @@ def tenant_view(tenant: Tenant) -> dict[str, Any]:
 
 
 @router.post("/tenants", summary="Make a tenant", status_code=201)
-async def create_tenant(request: Request, caller: Operator, once: OnceOnly, body: TenantRequest) -> Response:
+async def create_tenant(request: Request, caller: Operator, once: Idempotent, body: TenantRequest) -> Response:
     def work(session: Session) -> Answer:
         return Answer(201, tenant_view(_create(session, caller, body)))
 

@@ -13,16 +13,15 @@ from fastapi.responses import StreamingResponse
 from sqlalchemy.orm import Session
 
 from app.api.http.auth import CollectionCaller
-from app.api.http.idempotency import Once, OnceKey
+from app.api.http.collection_access import reachable_collections, target_collection
+from app.api.http.idempotency import Answer, IdempotentRequest, KeyHeader
 from app.api.http.responses import answer_of, answered
-from app.api.routes.documents.collections import reach, target
 from app.core.blobs import blobs
 from app.core.db import read
 from app.core.errors import NotFound, Unsupported
 from app.documents.accept import batch
 from app.documents.jobs import BatchDocuments
 from app.documents.models import Batch
-from app.jobs.idempotency import Answer
 from app.jobs.ledger import views
 from app.jobs.ledger.enqueue import enqueue
 from app.tenants import scopes
@@ -40,13 +39,13 @@ BODY = {"requestBody": {"required": True, "content": {TYPES[0]: {"schema": {"typ
 async def add_batch(
     request: Request,
     caller: CollectionCaller,
-    key: OnceKey,
+    key: KeyHeader,
     collection: Annotated[str | None, Query(max_length=100, description="For lines that name none.")] = None,
 ) -> Response:
     """Each line as `POST /api/documents` takes it, with a body. One job indexes them; a bad line fails alone."""
     if request.headers.get("content-type", "").split(";")[0].strip() not in TYPES:
         raise Unsupported(f"send {TYPES[0]}: one JSON object a line")
-    into = target(caller, collection)
+    into = target_collection(caller, collection)
     with tempfile.TemporaryDirectory(prefix="millrace-") as folder:
         path, digest = Path(folder) / "batch", hashlib.sha256(f"{PATH}\n{into}\n".encode())
         with path.open("wb") as file:
@@ -57,13 +56,15 @@ async def add_batch(
         blob = await blobs().put_file(path)
 
     def work(session: Session) -> Answer:
-        within = reach(session, caller, scopes.WRITE)
+        within = reachable_collections(session, caller, scopes.WRITE)
         job = BatchDocuments(blob_key=blob.key, lines=lines, collection=into, reach=within)
         row = enqueue(session, job, tenant=caller.tenant, request_id=caller.request_id)
         session.add(Batch(job_id=row.id, blob_key=blob.key))
         return answer_of(row, {"lines": lines})
 
-    return await answered(request, caller.tenant, await Once(key, digest.hexdigest()).run(caller.tenant, work))
+    return await answered(
+        request, caller.tenant, await IdempotentRequest(key, digest.hexdigest()).run(caller.tenant, work)
+    )
 
 
 @router.get(

@@ -10,18 +10,17 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy.orm import Session
 
+from app.api.http.audit import note
 from app.api.http.auth import CollectionCaller, Identity
-from app.api.http.idempotency import OnceOnly
+from app.api.http.collection_access import select_collections
+from app.api.http.idempotency import Answer, Idempotent
 from app.api.http.responses import answer_of, answered
 from app.api.http.times import utc
-from app.api.routes.admin.keys import note
-from app.api.routes.documents.collections import reach_of
 from app.core import clock
 from app.core.db import read
 from app.documents import bulk
 from app.documents.jobs import DeleteDocuments, WantedDocuments
 from app.documents.text import scrub_text
-from app.jobs.idempotency import Answer
 from app.jobs.ledger.enqueue import enqueue
 from app.tenants import scopes
 
@@ -72,7 +71,9 @@ class DeleteRequest(BaseModel):
     status_code=202,
     responses={200: {"description": "With `dry_run`: what would be deleted."}, 202: {"description": "The job."}},
 )
-async def delete_documents(request: Request, caller: CollectionCaller, once: OnceOnly, body: DeleteRequest) -> Response:
+async def delete_documents(
+    request: Request, caller: CollectionCaller, once: Idempotent, body: DeleteRequest
+) -> Response:
     """A job of its own does it, with progress; only documents that are there now are deleted."""
     wanted = body.filter.wanted()
     if body.dry_run:
@@ -94,5 +95,5 @@ def _preview(session: Session, caller: Identity, body: DeleteRequest, wanted: Wa
 
 def _job(session: Session, caller: Identity, body: DeleteRequest, wanted: WantedDocuments) -> DeleteDocuments:
     names = () if body.filter.collection is None else (body.filter.collection,)
-    within = reach_of(session, caller, scopes.WRITE, names)
+    within = select_collections(session, caller, scopes.WRITE, names)
     return DeleteDocuments(wanted=wanted.model_copy(update={"collection_ids": within}), asked_at=clock.now())

@@ -8,18 +8,19 @@ from fastapi import APIRouter, Query, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy.orm import Session
 
-from app.api.http.auth import Caller, CollectionCaller, Identity, Page, Paging
-from app.api.http.idempotency import OnceOnly
+from app.api.http.audit import note
+from app.api.http.auth import Caller, CollectionCaller, Identity
+from app.api.http.collection_access import reachable_collections
+from app.api.http.idempotency import Answer, Idempotent
+from app.api.http.paging import Page, Paging
 from app.api.http.responses import answer_of, answered
-from app.api.routes.admin.keys import note
 from app.core import clock
 from app.core.db import in_transaction, read
-from app.core.errors import InvalidInput, NotAllowed, NotFound
+from app.core.errors import InvalidInput, NotFound
 from app.core.sql import storable
 from app.documents import collections
 from app.documents.jobs import DeleteDocuments, WantedDocuments
 from app.documents.models import Collection
-from app.jobs.idempotency import Answer
 from app.jobs.ledger.enqueue import enqueue
 from app.tenants import scopes
 
@@ -48,39 +49,8 @@ class CollectionChange(BaseModel):
     description: Description | None = None
 
 
-def reach(session: Session, caller: Identity, scope: str) -> tuple[int, ...] | None:
-    """The ids of the collections whose documents the caller may read or write; None means all there is."""
-    given = caller.collections(scope)
-    return None if given is None else collections.reached(session, caller.tenant, given)
-
-
-def reach_of(session: Session, caller: Identity, scope: str, names: tuple[str, ...]) -> tuple[int, ...] | None:
-    """The same of these collections alone, where any are named. Raises NotFound for one that is out of reach."""
-    whole = reach(session, caller, scope)
-    if not names:
-        return whole
-    wanted = collections.ids(session, caller.tenant, names)
-    if whole is not None and not set(wanted) <= set(whole):
-        raise NotFound("Collection not found", code="collection_not_found")
-    return wanted
-
-
-def target(caller: Identity, name: str | None) -> str | None:
-    """The collection that a new document goes to. Raises NotAllowed where the caller may not write there."""
-    given = caller.collections(scopes.WRITE)
-    if given is None:
-        return name
-    if name is None and len(given) == 1 and not given[0].endswith("*"):
-        return given[0]
-    if name is None:
-        raise NotAllowed("this key is for some collections: say which with `collection`", code="scope_missing")
-    if not scopes.among(name, given):
-        raise NotAllowed(f"this key may not write to the collection {name}", code="scope_missing")
-    return name
-
-
 @router.post("/collections", summary="Make a collection", status_code=201)
-async def create_collection(request: Request, caller: Caller, once: OnceOnly, body: CollectionRequest) -> Response:
+async def create_collection(request: Request, caller: Caller, once: Idempotent, body: CollectionRequest) -> Response:
     def work(session: Session) -> Answer:
         texts = {"title": storable(body.title), "description": storable(body.description)}
         row = collections.create(session, caller.tenant, body.name, **texts)
@@ -103,7 +73,7 @@ def _page(session: Session, caller: Identity, paging: Page) -> dict[str, Any]:
             pass
         case _:
             raise InvalidInput("the cursor is not one of ours", code="cursor")
-    only = reach(session, caller, scopes.READ)
+    only = reachable_collections(session, caller, scopes.READ)
     rows = collections.list_collections(session, caller.tenant, only=only, after=after, limit=paging.limit + 1)
     shown = {view["name"]: view for view in collections.views(session, caller.tenant, rows[: paging.limit])}
     return paging.cut(rows, lambda row: shown[row.name], lambda row: [row.name])
@@ -150,7 +120,7 @@ def _change(session: Session, caller: Identity, name: str, body: CollectionChang
 async def delete_collection(
     request: Request,
     caller: Caller,
-    once: OnceOnly,
+    once: Idempotent,
     collection: str,
     documents: Annotated[
         Literal["keep", "delete"] | None, Query(description="What becomes of its documents; needed where it has some.")

@@ -9,12 +9,12 @@ from fastapi import APIRouter, Path, Query
 from sqlalchemy.orm import Session, aliased
 
 from app.api.http.auth import Reader
+from app.core.clock import moment
 from app.core.db import read
 from app.core.errors import NotFound
 from app.core.sql import storable
 from app.documents import urls
 from app.documents.models import Document, DocumentVersion
-from app.jobs.ledger.views import moment
 
 router = APIRouter(prefix="/api/content", tags=["intake"])
 

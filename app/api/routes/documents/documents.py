@@ -10,11 +10,13 @@ from fastapi import APIRouter, Query, Request, Response
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field
 from sqlalchemy.orm import Session
 
-from app.api.http.auth import Caller, CollectionCaller, Identity, Page, Paging
-from app.api.http.idempotency import OnceOnly
-from app.api.http.responses import answer_of, answered, wait_for_end
+from app.api.http.auth import Caller, CollectionCaller, Identity
+from app.api.http.collection_access import reachable_collections, select_collections, target_collection
+from app.api.http.idempotency import Answer, Idempotent
+from app.api.http.paging import Page, Paging
+from app.api.http.responses import answer_of, answered
 from app.api.http.times import utc
-from app.api.routes.documents.collections import reach, reach_of, target
+from app.api.http.waiting import wait_for_end
 from app.core import clock
 from app.core.db import in_transaction, read
 from app.core.errors import InvalidInput
@@ -24,7 +26,6 @@ from app.documents.accept.quota import within
 from app.documents.accept.request import GivenDocument
 from app.documents.catalog import DocumentFilter, document_view
 from app.documents.text import scrub_text
-from app.jobs.idempotency import Answer
 from app.sources.pages import accept_page
 from app.tenants import scopes
 
@@ -87,7 +88,7 @@ class IndexRequest(BaseModel):
 
 
 @router.post("/index", summary="Index a scraped page", responses=JOB, status_code=202)
-async def index(request: Request, caller: Caller, once: OnceOnly, body: IndexRequest) -> Response:
+async def index(request: Request, caller: Caller, once: Idempotent, body: IndexRequest) -> Response:
     about, content = body.split()
 
     def work(session: Session) -> Answer:
@@ -108,12 +109,12 @@ async def test_index(request: Request, caller: Caller, body: IndexRequest) -> di
 
 
 @router.post("/documents", summary="Give a document, or the url of one", responses=JOB, status_code=202)
-async def add_document(request: Request, caller: CollectionCaller, once: OnceOnly, body: GivenDocument) -> Response:
-    about, content = replace(body.about(), collection=target(caller, body.collection)), body.content()
+async def add_document(request: Request, caller: CollectionCaller, once: Idempotent, body: GivenDocument) -> Response:
+    about, content = replace(body.about(), collection=target_collection(caller, body.collection)), body.content()
 
     def work(session: Session) -> Answer:
         given: Any = {"tenant": caller.tenant, "request_id": caller.request_id}
-        given["reach"] = reach(session, caller, scopes.WRITE)
+        given["reach"] = reachable_collections(session, caller, scopes.WRITE)
         if content is None:
             return answer_of(accept_page(session, about, **given))
         return answer_of(accept(session, about, content, **given).job)
@@ -178,18 +179,20 @@ async def delete_document(caller: CollectionCaller, document_id: str) -> None:
 
 
 def _document(session: Session, caller: Identity, document_id: str) -> dict[str, Any]:
-    return catalog.document_detail(session, caller.tenant, document_id, reach(session, caller, scopes.READ))
+    return catalog.document_detail(
+        session, caller.tenant, document_id, reachable_collections(session, caller, scopes.READ)
+    )
 
 
 def _delete(session: Session, caller: Identity, document_id: str) -> None:
-    catalog.delete(session, caller.tenant, document_id, reach(session, caller, scopes.WRITE))
+    catalog.delete(session, caller.tenant, document_id, reachable_collections(session, caller, scopes.WRITE))
 
 
 def _change(session: Session, caller: Identity, document_id: str, body: DocumentChange) -> dict[str, Any]:
-    within = reach(session, caller, scopes.WRITE)
+    within = reachable_collections(session, caller, scopes.WRITE)
     document = catalog.get(session, caller.tenant, document_id, lock=True, reach=within)
     if "collection" in body.model_fields_set:
-        name = target(caller, body.collection)
+        name = target_collection(caller, body.collection)
         catalog.move(session, document, None if name is None else collections.find(session, caller.tenant, name).id)
         session.flush()
         session.refresh(document)
@@ -205,7 +208,7 @@ async def _accept(caller: Caller, about: About, content: Content) -> Accepted:
 def _page_of_documents(
     session: Session, caller: Identity, wanted: DocumentFilter, names: tuple[str, ...], paging: Page
 ) -> dict[str, Any]:
-    wanted = replace(wanted, collection_ids=reach_of(session, caller, scopes.READ, names))
+    wanted = replace(wanted, collection_ids=select_collections(session, caller, scopes.READ, names))
     rows = catalog.list_documents(session, caller.tenant, wanted, paging.limit + 1)
     return paging.cut(rows, document_view, lambda row: [row.id])
 

@@ -20,9 +20,9 @@ from sqlalchemy.orm import Session
 from starlette.datastructures import FormData, UploadFile
 
 from app.api.http.auth import CollectionCaller, Identity
-from app.api.http.idempotency import Once, OnceKey
+from app.api.http.collection_access import reachable_collections, target_collection
+from app.api.http.idempotency import Answer, IdempotentRequest, KeyHeader
 from app.api.http.responses import answer_of, answered
-from app.api.routes.documents.collections import reach, target
 from app.core.blobs import blobs
 from app.core.db import in_transaction, read
 from app.core.errors import AppError, InvalidInput, TooLarge, Unsupported
@@ -33,7 +33,6 @@ from app.documents.accept.accept import About
 from app.documents.accept.sniff import sniff
 from app.documents.accept.uploads import Duplicates, Original, Taken
 from app.documents.text import scrub
-from app.jobs.idempotency import Answer
 from app.jobs.models import JobRow
 from app.tenants import scopes
 
@@ -117,13 +116,13 @@ FORM = {
         415: {"description": "The one file cannot be read."},
     },
 )
-async def upload(request: Request, caller: CollectionCaller, key: OnceKey) -> Response:
+async def upload(request: Request, caller: CollectionCaller, key: KeyHeader) -> Response:
     """Files go to disk as they arrive and are kept as they came. What they are is told from what is in them; one that
     is too large, empty or of no kind that can be read is refused, and the others are taken."""
     form = await _form(request)
     try:
         fields = _fields(form)
-        about = fields.about(target(caller, fields.collection))
+        about = fields.about(target_collection(caller, fields.collection))
         given = [value for value in form.getlist("file") if isinstance(value, UploadFile)]
         _check(given, fields)
         files = [await _kept(one) for one in given]
@@ -131,7 +130,7 @@ async def upload(request: Request, caller: CollectionCaller, key: OnceKey) -> Re
         await form.close()
     if len(files) == 1 and files[0].error is not None:
         raise files[0].error
-    once = Once(key, _digest(fields, files))
+    once = IdempotentRequest(key, _digest(fields, files))
 
     def work(session: Session) -> Answer:
         return _taken(session, caller, about, files, fields)
@@ -203,7 +202,7 @@ def _digest(fields: UploadFields, files: list[File]) -> str:
 
 
 def _taken(session: Session, caller: Identity, about: About, files: list[File], fields: UploadFields) -> Answer:
-    within = reach(session, caller, scopes.WRITE)
+    within = reachable_collections(session, caller, scopes.WRITE)
     shown, errors = [], [_refusal(one.name, one.error) for one in files if one.error is not None]
     for one in files:
         if one.original is None:
@@ -263,7 +262,7 @@ async def reprocess(
 
 
 def _reprocess(session: Session, caller: Identity, document_id: str, password: str | None) -> Answer:
-    within = reach(session, caller, scopes.WRITE)
+    within = reachable_collections(session, caller, scopes.WRITE)
     document = catalog.get(session, caller.tenant, document_id, lock=True, reach=within)
     return answer_of(uploads.reprocess(session, document, request_id=caller.request_id, password=password))
 
@@ -291,4 +290,4 @@ async def _streamed(parts: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
 
 
 def _original(session: Session, caller: Identity, document_id: str) -> Original:
-    return uploads.original_of(session, caller.tenant, document_id, reach(session, caller, scopes.READ))
+    return uploads.original_of(session, caller.tenant, document_id, reachable_collections(session, caller, scopes.READ))

@@ -8,9 +8,9 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Path, Query
 from sqlalchemy.orm import Session
 
-from app.api.http.auth import CollectionReader, Identity, Page, Paging, Reader
-from app.api.routes.documents.collections import reach
-from app.api.routes.web.deliveries import last_id
+from app.api.http.auth import CollectionReader, Identity, Reader
+from app.api.http.collection_access import reachable_collections
+from app.api.http.paging import Page, Paging
 from app.core.db import read
 from app.core.sql import storable
 from app.documents import catalog, versions
@@ -55,7 +55,7 @@ async def list_changes(
     watch_id: Annotated[str | None, Query(max_length=255)] = None,
     url: Annotated[str | None, Query(max_length=2000)] = None,
 ) -> dict[str, Any]:
-    wanted = Wanted(state, _clean(watch_id), _clean(url), before_id=last_id(paging))
+    wanted = Wanted(state, _clean(watch_id), _clean(url), before_id=paging.after_number())
     return await read(_changes, caller, wanted, paging)
 
 
@@ -69,12 +69,12 @@ def _clean(value: str | None) -> str | None:
 
 
 def _found(session: Session, caller: Identity, document_id: str) -> Document:
-    return catalog.get(session, caller.tenant, document_id, reach=reach(session, caller, scopes.READ))
+    return catalog.get(session, caller.tenant, document_id, reach=reachable_collections(session, caller, scopes.READ))
 
 
 def _versions(session: Session, caller: Identity, document_id: str, paging: Page) -> dict[str, Any]:
     document = _found(session, caller, document_id)
-    rows = versions.listed(session, document, before_id=last_id(paging), limit=paging.limit + 1)
+    rows = versions.listed(session, document, before_id=paging.after_number(), limit=paging.limit + 1)
     return paging.cut(rows, lambda row: row, lambda row: [int(row["id"])])
 
 
@@ -86,7 +86,7 @@ def _pair(
 
 def _changes_of(session: Session, caller: Identity, document_id: str, paging: Page) -> dict[str, Any]:
     document = _found(session, caller, document_id)
-    return _changes(session, caller, Wanted(document_id=document.id, before_id=last_id(paging)), paging)
+    return _changes(session, caller, Wanted(document_id=document.id, before_id=paging.after_number()), paging)
 
 
 def _changes(session: Session, caller: Identity, wanted: Wanted, paging: Page) -> dict[str, Any]:

@@ -7,14 +7,13 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy.orm import Session
 
+from app.api.http.audit import note
 from app.api.http.auth import Caller
-from app.api.http.idempotency import OnceOnly
+from app.api.http.idempotency import Answer, Idempotent
 from app.api.http.responses import answer_of, answered
 from app.api.http.times import utc
-from app.api.routes.admin.keys import note
 from app.core import clock
 from app.core.db import read
-from app.jobs.idempotency import Answer
 from app.jobs.inspect import bulk
 from app.jobs.inspect.bulk import Action, Bulk, Wanted
 from app.jobs.ledger.enqueue import enqueue
@@ -42,7 +41,7 @@ class BulkRequest(BaseModel):
     status_code=202,
     responses={200: {"description": "With `dry_run`: what would be touched."}, 202: {"description": "The job."}},
 )
-async def bulk_jobs(request: Request, caller: Caller, once: OnceOnly, body: BulkRequest) -> Response:
+async def bulk_jobs(request: Request, caller: Caller, once: Idempotent, body: BulkRequest) -> Response:
     """A job of its own does it, with progress; only what is so now is touched. `retry` without states means failed
     jobs that are not discarded."""
     job = body.job()

@@ -6,7 +6,8 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Query, Response, WebSocket
 
-from app.api.http.auth import Events, KindCaller, SocketCaller, SocketEvents, SocketKindCaller
+from app.api.http.app_state import Events, SocketEvents
+from app.api.http.auth import KindCaller, SocketCaller, SocketKindCaller
 from app.api.routes.jobs.jobs import LARGEST_ID, LastEventId, LastEventIdQuery
 from app.api.streams.sse import EventStream, TenantClient
 from app.api.streams.websocket import SocketClient, TenantSocket

@@ -10,7 +10,8 @@ from fastapi import APIRouter, Query, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy.orm import Session
 
-from app.api.http.auth import Caller, Page, Paging
+from app.api.http.auth import Caller
+from app.api.http.paging import Page, Paging
 from app.api.http.responses import accepted
 from app.api.http.times import utc
 from app.core.db import in_transaction, read

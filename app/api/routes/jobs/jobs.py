@@ -9,9 +9,12 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Header, Query, Request, Response
 from sqlalchemy.orm import Session
 
-from app.api.http.auth import LONGEST_WAIT_S, Caller, Events, KindCaller, Page, Paging
-from app.api.http.responses import accepted, wait_for_end
+from app.api.http.app_state import Events
+from app.api.http.auth import Caller, KindCaller
+from app.api.http.paging import Page, Paging
+from app.api.http.responses import accepted
 from app.api.http.times import utc
+from app.api.http.waiting import MAX_WAIT_S, wait_for_end
 from app.api.streams.sse import Client, EventStream
 from app.core.db import in_transaction, read
 from app.core.errors import Conflict, InvalidInput, NotFound
@@ -27,7 +30,7 @@ router = APIRouter(prefix="/api", tags=["jobs"])
 LARGEST_ID = 2**63 - 1
 # Every number of up to 18 digits is below that.
 DOCUMENT_ID = re.compile(r"[0-9]{1,18}")
-Wait = Annotated[float, Query(ge=0, le=LONGEST_WAIT_S, description="Seconds to wait for the job's end.")]
+Wait = Annotated[float, Query(ge=0, le=MAX_WAIT_S, description="Seconds to wait for the job's end.")]
 LastEventId = Annotated[str | None, Header(alias="Last-Event-ID", description="Go on after this event.")]
 LastEventIdQuery = Annotated[str | None, Query(alias="last_event_id", description="The same for who sets no headers.")]
 EVENT_STREAM: dict[int | str, dict[str, Any]] = {

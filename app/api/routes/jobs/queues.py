@@ -8,8 +8,8 @@ from fastapi import APIRouter, Body, Path
 from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy.orm import Session
 
+from app.api.http.audit import note
 from app.api.http.auth import Identity, Operator
-from app.api.routes.admin.keys import note
 from app.core.db import in_transaction, read
 from app.core.errors import NotFound
 from app.core.sql import storable

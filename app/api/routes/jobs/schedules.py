@@ -10,14 +10,14 @@ from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy.orm import Session
 
 import app.retention.jobs  # noqa: F401  its kinds can be run from here
-from app.api.http.auth import Caller, Identity, Page, Paging
-from app.api.http.idempotency import OnceOnly
+from app.api.http.auth import Caller, Identity
+from app.api.http.idempotency import Answer, Idempotent
+from app.api.http.paging import Page, Paging
 from app.api.http.responses import answer_of, answered
 from app.api.routes.jobs.start import open_kind
 from app.core.db import in_transaction, read
 from app.core.errors import InvalidInput, NotAllowed, NotFound
 from app.core.sql import storable
-from app.jobs.idempotency import Answer
 from app.jobs.models import ScheduleRow
 from app.jobs.schedules import store
 from app.jobs.schedules.cron import LONGEST_CRON, LONGEST_INTERVAL_S, SHORTEST_INTERVAL_S
@@ -117,7 +117,7 @@ def _page(session: Session, tenant: str, paging: Page, kind: str | None, after: 
 
 
 @router.post("/schedules", summary="Make a schedule", status_code=201)
-async def create_schedule(request: Request, caller: Caller, once: OnceOnly, body: ScheduleRequest) -> Response:
+async def create_schedule(request: Request, caller: Caller, once: Idempotent, body: ScheduleRequest) -> Response:
     """The kind must be one that the caller may start."""
     open_kind(caller, body.kind)
 
@@ -175,7 +175,7 @@ def _turn(session: Session, caller: Identity, schedule_id: str, *, on: bool) -> 
 
 
 @router.post("/schedules/{schedule_id}/run", summary="Start its job now", status_code=202)
-async def run_schedule(request: Request, caller: Caller, once: OnceOnly, schedule_id: str) -> Response:
+async def run_schedule(request: Request, caller: Caller, once: Idempotent, schedule_id: str) -> Response:
     """409 while a job of it is open."""
 
     def work(session: Session) -> Answer:

@@ -14,14 +14,13 @@ from pydantic.errors import PydanticInvalidForJsonSchema
 from sqlalchemy.orm import Session
 
 from app.api.http.auth import Identity, KindCaller
-from app.api.http.idempotency import OnceOnly
+from app.api.http.idempotency import Answer, Idempotent
 from app.api.http.responses import answer_of, answered
 from app.api.http.times import utc
 from app.core import clock
 from app.core.errors import InvalidInput, NotAllowed
 from app.deliveries.webhooks import checked_url
 from app.jobs.definition import MOST_PRIORITY, Debounce, Job, Throttle, definition, kinds
-from app.jobs.idempotency import Answer
 from app.jobs.ledger import views
 from app.jobs.ledger.enqueue import Options, enqueue_many, tries_of
 from app.jobs.ledger.unique import LONGEST_KEY
@@ -99,7 +98,7 @@ Starts = Annotated[
         202: {"description": "The job, and its address in `Location`; for a list `{data: [job, …]}` in its order."},
     },
 )
-async def start_jobs(request: Request, caller: KindCaller, once: OnceOnly, body: Starts) -> Response:
+async def start_jobs(request: Request, caller: KindCaller, once: Idempotent, body: Starts) -> Response:
     """All of a list are started, or none. A job whose `unique_key` is held is the one that holds it."""
     asked = body if isinstance(body, list) else [body]
     ready = [_checked(caller, one, number if isinstance(body, list) else None) for number, one in enumerate(asked)]

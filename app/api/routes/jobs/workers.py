@@ -7,8 +7,9 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Path, Query
 from sqlalchemy.orm import Session
 
-from app.api.http.auth import Identity, Operator, Page, Paging
-from app.api.routes.admin.keys import note
+from app.api.http.audit import note
+from app.api.http.auth import Identity, Operator
+from app.api.http.paging import Page, Paging
 from app.core.db import in_transaction, read
 from app.core.errors import InvalidInput
 from app.core.ids import is_uuid

@@ -8,15 +8,14 @@ from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy.orm import Session
 
+from app.api.http.audit import note
 from app.api.http.auth import Identity, Operator
-from app.api.http.idempotency import Once, OnceOnly
+from app.api.http.idempotency import Answer, Idempotent, IdempotentRequest
 from app.api.http.responses import answer_of, answered
-from app.api.routes.admin.keys import note
+from app.core.clock import moment
 from app.core.db import read
 from app.jobs.definition import Job
-from app.jobs.idempotency import Answer
 from app.jobs.ledger.enqueue import enqueue
-from app.jobs.ledger.views import moment
 from app.search.index import generations
 from app.search.jobs import BuildGeneration, CompareGenerations, DropGeneration, SwapGeneration
 
@@ -48,34 +47,34 @@ async def list_generations(caller: Operator) -> dict[str, Any]:
 
 
 @router.post("/generations/build", summary="Make the next embedder's vectors beside those in use", status_code=202)
-async def build(request: Request, caller: Operator, once: OnceOnly) -> Response:
+async def build(request: Request, caller: Operator, once: Idempotent) -> Response:
     return await _started(request, caller, once, BuildGeneration())
 
 
 @router.post("/generations/compare", summary="Ask two generations the same questions", status_code=202)
-async def compare(request: Request, caller: Operator, once: OnceOnly, body: Compared) -> Response:
+async def compare(request: Request, caller: Operator, once: Idempotent, body: Compared) -> Response:
     """The job's result: how many of the documents shown are the same, and how long each took."""
     job = CompareGenerations(first=body.first, second=body.second, queries=tuple(body.queries), limit=body.limit)
     return await _started(request, caller, once, job)
 
 
 @router.post("/generations/swap", summary="Search this generation from now on", status_code=202)
-async def swap(request: Request, caller: Operator, once: OnceOnly, body: Named) -> Response:
+async def swap(request: Request, caller: Operator, once: Idempotent, body: Named) -> Response:
     """The one before is kept, and gets the vectors of what is written, until it is dropped."""
     return await _started(request, caller, once, SwapGeneration(name=body.name))
 
 
 @router.post("/generations/rollback", summary="Search the generation before again", status_code=202)
-async def rollback(request: Request, caller: Operator, once: OnceOnly) -> Response:
+async def rollback(request: Request, caller: Operator, once: Idempotent) -> Response:
     return await _started(request, caller, once, SwapGeneration())
 
 
 @router.post("/generations/drop", summary="Delete the vectors of a generation that is not searched", status_code=202)
-async def drop(request: Request, caller: Operator, once: OnceOnly, body: Named) -> Response:
+async def drop(request: Request, caller: Operator, once: Idempotent, body: Named) -> Response:
     return await _started(request, caller, once, DropGeneration(name=body.name))
 
 
-async def _started(request: Request, caller: Identity, once: Once, job: Job) -> Response:
+async def _started(request: Request, caller: Identity, once: IdempotentRequest, job: Job) -> Response:
     def work(session: Session) -> Answer:
         row = enqueue(session, job, tenant=caller.tenant, request_id=caller.request_id)
         note(

@@ -9,11 +9,10 @@ from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy.orm import Session
 
+from app.api.http.audit import note
 from app.api.http.auth import Operator
-from app.api.http.idempotency import OnceOnly
+from app.api.http.idempotency import Answer, Idempotent
 from app.api.http.responses import answer_of, answered
-from app.api.routes.admin.keys import note
-from app.jobs.idempotency import Answer
 from app.jobs.ledger.enqueue import enqueue
 from app.jobs.schedules.store import DEFAULT_TENANT
 from app.search.engine import engine
@@ -40,7 +39,7 @@ async def state(caller: Operator) -> dict[str, Any]:
 
 
 @router.post("/verify", summary="Prove that rows, vectors and postings are the same", status_code=202)
-async def verify(request: Request, caller: Operator, once: OnceOnly, body: VerifyRequest | None = None) -> Response:
+async def verify(request: Request, caller: Operator, once: Idempotent, body: VerifyRequest | None = None) -> Response:
     """A job whose result lists the documents that are missing, too many or different."""
     repair = body is not None and body.repair
 
@@ -53,7 +52,7 @@ async def verify(request: Request, caller: Operator, once: OnceOnly, body: Verif
 
 
 @router.post("/rebuild", summary="Build the index anew; the one in use serves until it is whole", status_code=202)
-async def rebuild(request: Request, caller: Operator, once: OnceOnly) -> Response:
+async def rebuild(request: Request, caller: Operator, once: Idempotent) -> Response:
     """The job that does it. An embedded index is built anew by each process before its next answer."""
 
     def work(session: Session) -> Answer:

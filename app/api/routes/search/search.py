@@ -11,8 +11,8 @@ from fastapi import APIRouter, Query
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, StringConstraints
 
 from app.api.http.auth import CollectionReader, Reader
+from app.api.http.collection_access import select_collections
 from app.api.http.times import utc
-from app.api.routes.documents.collections import reach_of
 from app.core.db import read
 from app.documents import catalog, collections
 from app.search.engines.base import DEFAULT_FUSION, Facet, Filters, Fusion, Mode
@@ -76,7 +76,7 @@ class SearchRequest(BaseModel):
 async def search(caller: CollectionReader, body: SearchRequest) -> dict[str, Any]:
     mode: Mode = "keyword" if body.mode == "bm25" else body.mode
     filters = body.filters or SearchFilters()
-    within = await read(reach_of, caller, scopes.READ, tuple(filters.collections))
+    within = await read(select_collections, caller, scopes.READ, tuple(filters.collections))
     question = Question(
         query=body.query,
         mode=mode,
@@ -104,7 +104,7 @@ async def similar(
     caller: CollectionReader, document_id: str, limit: Annotated[int, Query(ge=1, le=LARGEST_PAGE)] = 10
 ) -> dict[str, Any]:
     """Results as a search gives them, best first; none while the document is not indexed."""
-    within = await read(reach_of, caller, scopes.READ, ())
+    within = await read(select_collections, caller, scopes.READ, ())
     found = await read(partial(catalog.get, reach=within), caller.tenant, document_id)
     return {"results": await query.similar(caller.tenant, found.id, limit=limit, within=within)}
 

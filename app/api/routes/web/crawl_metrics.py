@@ -7,8 +7,8 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query
 from sqlalchemy.orm import Session
 
-from app.api.http.auth import Identity, Page, Paging, Reader
-from app.api.routes.web.deliveries import last_id
+from app.api.http.auth import Identity, Reader
+from app.api.http.paging import Page, Paging
 from app.core.db import read
 from app.sources.crawls import crawls
 
@@ -34,6 +34,6 @@ def _crawl(session: Session, caller: Identity, crawl_id: str, per_page: bool) ->
 
 
 def _page(session: Session, caller: Identity, paging: Page) -> dict[str, Any]:
-    rows = crawls.listed(session, caller.tenant, before_id=last_id(paging), limit=paging.limit + 1)
+    rows = crawls.listed(session, caller.tenant, before_id=paging.after_number(), limit=paging.limit + 1)
     shown = crawls.shown_all(session, rows[: paging.limit])
     return paging.cut(rows, lambda row: shown[row.crawl_id], lambda row: [row.id])

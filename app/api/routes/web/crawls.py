@@ -9,13 +9,12 @@ from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy.orm import Session
 
 from app.api.http.auth import CollectionCaller
-from app.api.http.idempotency import OnceOnly
+from app.api.http.collection_access import target_collection
+from app.api.http.idempotency import Answer, Idempotent
 from app.api.http.responses import answer_of, answered
-from app.api.routes.documents.collections import target
 from app.clients import firecrawl
 from app.core.errors import Conflict
 from app.documents import collections, urls
-from app.jobs.idempotency import Answer
 from app.jobs.ledger.enqueue import enqueue
 from app.sources.crawls import crawls
 from app.sources.crawls.jobs import MOST_PAGES, Crawl, Pattern
@@ -46,14 +45,14 @@ class GivenCrawl(BaseModel):
 
 
 @router.post("", summary="Crawl a site and index its pages", status_code=202)
-async def start_crawl(request: Request, caller: CollectionCaller, once: OnceOnly, body: GivenCrawl) -> Response:
+async def start_crawl(request: Request, caller: CollectionCaller, once: Idempotent, body: GivenCrawl) -> Response:
     """One job: its progress is the crawl's, its cancel stops it, what was indexed until then stays. The crawl has the
     job's id: `/api/metrics/crawls/{id}` tells of its pages."""
     url = urls.checked(body.url)
     fetchable(url)
     if body.engine == "firecrawl" and not firecrawl.is_configured():
         raise Conflict("Firecrawl is not set up here: MILLRACE_FIRECRAWL_URL", code="not_set_up")
-    collection = target(caller, body.collection)
+    collection = target_collection(caller, body.collection)
     fields: dict[str, Any] = body.model_dump(exclude={"url", "collection"})
 
     def work(session: Session) -> Answer:

@@ -10,9 +10,10 @@ from fastapi import APIRouter, Path, Query, Request, Response
 from fastapi.responses import JSONResponse
 from sqlalchemy.orm import Session
 
-from app.api.http.auth import Admin, Identity, Page, Paging, Reader
+from app.api.http.audit import note
+from app.api.http.auth import Admin, Identity, Reader
 from app.api.http.errors import problem
-from app.api.routes.admin.keys import note
+from app.api.http.paging import Page, Paging
 from app.core.db import in_transaction, read
 from app.core.errors import InvalidInput, NotAllowed
 from app.jobs.schedules.store import DEFAULT_TENANT
@@ -151,16 +152,6 @@ def _replay(session: Session, caller: Identity, delivery_id: int, sender: Sender
 
 def _page(session: Session, caller: Identity, paging: Page, source: str | None, outcome: str | None) -> dict[str, Any]:
     rows = deliveries.listed(
-        session, caller.tenant, source=source, outcome=outcome, before_id=last_id(paging), limit=paging.limit + 1
+        session, caller.tenant, source=source, outcome=outcome, before_id=paging.after_number(), limit=paging.limit + 1
     )
     return paging.cut(rows, deliveries.shown, lambda row: [row.id])
-
-
-def last_id(paging: Page) -> int | None:
-    """The id that the page goes on behind."""
-    match paging.after:
-        case None:
-            return None
-        case [int(last)] if 0 <= last < 2**63:
-            return last
-    raise InvalidInput("the cursor is not one of ours", code="cursor")

@@ -9,10 +9,10 @@ from fastapi import APIRouter, Query, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy.orm import Session
 
-from app.api.http.auth import Admin, Caller, Identity, Page, Paging, Reader
-from app.api.http.idempotency import OnceOnly
+from app.api.http.auth import Admin, Caller, Identity, Reader
+from app.api.http.idempotency import Answer, Idempotent
+from app.api.http.paging import Page, Paging
 from app.api.http.responses import answer_of, answered
-from app.api.routes.web.deliveries import last_id
 from app.clients import changedetection
 from app.core.db import read
 from app.core.errors import Conflict
@@ -20,7 +20,6 @@ from app.core.sql import storable
 from app.documents import catalog
 from app.documents.accept.accept import About, known_id
 from app.documents.models import Document
-from app.jobs.idempotency import Answer
 from app.jobs.ledger.enqueue import enqueue
 from app.sources.changes import watch_jobs, watches
 from app.sources.jobs import SyncWatches
@@ -49,7 +48,7 @@ async def list_watches(
 
 
 @router.post("/watches", summary="Have a page watched", status_code=202)
-async def add_watch(request: Request, caller: Caller, once: OnceOnly, body: GivenWatch) -> Response:
+async def add_watch(request: Request, caller: Caller, once: Idempotent, body: GivenWatch) -> Response:
     """Whatever its source; the job makes the watch, with notifications that come here."""
     _check_set_up()
 
@@ -70,7 +69,7 @@ async def add_watch(request: Request, caller: Caller, once: OnceOnly, body: Give
     summary="Give each page its watch, and remove those of pages that are gone",
     status_code=202,
 )
-async def sync_watches(request: Request, caller: Caller, once: OnceOnly) -> Response:
+async def sync_watches(request: Request, caller: Caller, once: Idempotent) -> Response:
     _check_set_up()
     return await answered(
         request, caller.tenant, await once.run(caller.tenant, lambda session: _synced(session, caller))
@@ -85,7 +84,7 @@ async def template(caller: Admin) -> dict[str, Any]:
 
 
 @router.delete("/watches/{document_id}", summary="Watch a page no more", status_code=202)
-async def remove_watch(request: Request, caller: Caller, once: OnceOnly, document_id: str) -> Response:
+async def remove_watch(request: Request, caller: Caller, once: Idempotent, document_id: str) -> Response:
     def work(session: Session) -> Answer:
         document = catalog.get(session, caller.tenant, document_id, lock=True)
         _check_set_up()
@@ -107,6 +106,6 @@ def _check_set_up() -> None:
 
 
 def _page(session: Session, caller: Identity, paging: Page, state: str | None, url: str | None) -> dict[str, Any]:
-    before, most = last_id(paging), paging.limit + 1
+    before, most = paging.after_number(), paging.limit + 1
     rows = watches.listed(session, caller.tenant, state=state, url=url, before_id=before, limit=most)
     return paging.cut(rows, watches.shown, lambda row: [row.id])

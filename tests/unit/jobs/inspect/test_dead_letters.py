@@ -11,7 +11,8 @@ from app.core.errors import Conflict, NotFound
 from app.core.ids import uuid7
 from app.jobs.inspect import dead_letters
 from app.jobs.ledger import timers
-from app.jobs.ledger.views import JobFilter, list_jobs, moment
+from app.jobs.ledger.views import JobFilter, list_jobs
+from app.core.clock import moment
 from app.jobs.states import STATES
 from tests.unit.jobs.conftest import Chore, Ledger
 
