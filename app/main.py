@@ -97,6 +97,7 @@ def create_app() -> FastAPI:
         version=health.version(),
         description="Background work and knowledge in one engine: durable jobs, live progress, hybrid search.",
         lifespan=_lifespan,
+        generate_unique_id_function=openapi.operation_id,
         exception_handlers=HANDLERS,
         redirect_slashes=False,
         docs_url=None,

@@ -1,4 +1,4 @@
-"""The OpenAPI document: FastAPI's own, with the one shape of our errors in place of its defaults."""
+"""The OpenAPI document: FastAPI's, with our error shape, the scopes of keys, and operation ids for clients."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from typing import Any
 
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
+from fastapi.routing import APIRoute
 
 from app.api.http.auth import needed
 
@@ -31,14 +32,42 @@ WITH_INPUT = {"404": "Not found", "409": "Conflict", "413": "Body too large", "4
 REFERENCE = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
 
 
+TAGS = {
+    "jobs": "Start jobs, list them, read, cancel and retry one; explanations, log lines and dead letters.",
+    "events": "Progress and state changes as Server-Sent Events: of one job, or of all jobs of the tenant.",
+    "schedules": "Jobs at fixed times: cron or intervals, with rules for missed and overlapping runs.",
+    "queues": "Depth and age of the queues; pauses and limits of queues, kinds and tenants. For operators.",
+    "workers": "The worker processes, and orders to pause, resume or drain one. For operators.",
+    "documents": "Upload, list, change and delete documents; their versions, chunks and changes.",
+    "collections": "Named groups of documents, which keys can be limited to.",
+    "search": "Search documents; state and maintenance of the search index.",
+    "intake": "Pages from outside: crawls, scrapes, watches, and webhooks that deliver pages.",
+    "firecrawl": "The Firecrawl API, passed on to a Firecrawl server.",
+    "webhooks": "The secret that verifies webhooks sent by Millrace.",
+    "metrics": "Durations of requests and of steps of work.",
+    "keys": "API keys, and the audit log of administrators' actions.",
+    "tenants": "Tenants and their quotas. For operators.",
+    "health": "Liveness, readiness and Prometheus metrics of this process; open without a key.",
+}
+
+
+def operation_id(route: APIRoute) -> str:
+    """Return the name of the route's function: generated clients name their methods after it."""
+    return route.name
+
+
 def document(app: FastAPI) -> dict[str, Any]:
-    """The document, made once."""
+    """Return the document, built once."""
     if app.openapi_schema is None:
-        schema = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
+        tags = [{"name": name, "description": description} for name, description in TAGS.items()]
+        schema = get_openapi(
+            title=app.title, version=app.version, description=app.description, routes=app.routes, tags=tags
+        )
         for path in schema["paths"].values():
             for method, operation in path.items():
                 _say_the_scope(method.upper(), operation)
                 _describe_errors(operation)
+                _keep_models_only(operation)
         schemas = schema.setdefault("components", {}).setdefault("schemas", {})
         for unused in ("HTTPValidationError", "ValidationError"):
             schemas.pop(unused, None)
@@ -70,3 +99,13 @@ def _describe_errors(operation: dict[str, Any]) -> None:
     possible |= {status: said["description"] for status, said in responses.items() if status[0] in "45"}
     for status, description in possible.items():
         responses.setdefault(status, {"description": description}).setdefault("content", REFERENCE)
+
+
+def _keep_models_only(operation: dict[str, Any]) -> None:
+    """Drop what FastAPI derives from `dict[str, Any]`, the return type of routes, next to a documented model."""
+    for response in operation["responses"].values():
+        for content in response.get("content", {}).values():
+            schema = content.get("schema", {})
+            reference = [key for key in ("$ref", "anyOf", "oneOf") if key in schema]
+            if reference:
+                content["schema"] = {reference[0]: schema[reference[0]]}

@@ -102,7 +102,7 @@ def _before(paging: Page) -> str | None:
 
 
 @router.get("/jobs/{job_id}", summary="One job with payload, result and attempts")
-@router.get("/tasks/{job_id}", summary="The same under its old name")
+@router.get("/tasks/{job_id}", summary="The same under its old name", operation_id="get_task")
 async def show_job(request: Request, caller: Caller, job_id: str, wait: Wait = 0) -> dict[str, Any]:
     return await wait_for_end(request, caller.tenant, job_id, wait)
 
