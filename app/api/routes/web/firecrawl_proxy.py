@@ -108,7 +108,7 @@ async def cancel(request: Request, caller: PassingCaller, run_id: RunId) -> Resp
 
 def _add(path: str, method: str, endpoint: Any, **more: Any) -> None:
     words = f"{path.strip('/').replace('/', ' ')} (Firecrawl)"
-    words_of_path = [word.strip("{}").replace("-", "_") for word in path.split("/")[2:]]
+    words_of_path = [word.strip("{}").replace("-", "_") for word in path.split("/") if word]
     name = "_".join(["firecrawl", method.lower(), *words_of_path])
     router.add_api_route(path, endpoint, methods=[method], summary=words, responses=_ANSWERS, operation_id=name, **more)
 
