@@ -13,7 +13,7 @@ from fastapi import APIRouter, Path, Request, Response
 from starlette.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
-from app.api.http.auth import PassingCaller
+from app.api.http.auth import ProxyCaller
 from app.api.http.errors import problem
 from app.clients import firecrawl
 from app.clients.firecrawl_errors import NoAnswer, TimedOut
@@ -73,7 +73,7 @@ _ANSWERS: dict[int | str, dict[str, Any]] = {
 RunId = Annotated[str, Path(pattern=r"^[A-Za-z0-9_-]{1,255}$")]
 
 
-async def start(request: Request, caller: PassingCaller) -> Response:
+async def start(request: Request, caller: ProxyCaller) -> Response:
     """Passed on; a run that it begins is recorded, and `_webhook_meta` in the answer says so."""
     body = await request.body()
     begun = proxy.Start.of(caller.tenant, STARTS[_route(request).removeprefix("/v2")], body)
@@ -83,19 +83,19 @@ async def start(request: Request, caller: PassingCaller) -> Response:
     return await _held(request, response, begun)
 
 
-async def plain(request: Request, caller: PassingCaller) -> Response:
+async def plain(request: Request, caller: ProxyCaller) -> Response:
     """Passed on as it is."""
     response = await _ask(request, _route(request), await request.body())
     return response if isinstance(response, Response) else await _passed(request, response)
 
 
-async def of_a_run(request: Request, caller: PassingCaller, run_id: RunId) -> Response:
+async def of_a_run(request: Request, caller: ProxyCaller, run_id: RunId) -> Response:
     """Passed on as it is."""
     response = await _ask(request, _route(request).replace("{run_id}", run_id), b"")
     return response if isinstance(response, Response) else await _passed(request, response)
 
 
-async def cancel(request: Request, caller: PassingCaller, run_id: RunId) -> Response:
+async def cancel(request: Request, caller: ProxyCaller, run_id: RunId) -> Response:
     """Passed on; where Firecrawl has cancelled the run, its record says so."""
     response = await _ask(request, _route(request).replace("{run_id}", run_id), b"")
     if isinstance(response, Response):
