@@ -102,7 +102,7 @@ async def identify(connection: HTTPConnection, credentials: bytes | None = None)
 async def authenticate(
     request: Request, required: SecurityScopes, _: Annotated[HTTPAuthorizationCredentials | None, Depends(_documented)]
 ) -> Identity:
-    """Return the caller. Raises Unauthenticated (401), NotAllowed (403) without the route's scope, RateLimited (429)."""
+    """Return the caller. Raises Unauthenticated (401), NotAllowed (403) without the scope, RateLimited (429)."""
     return await _authorize(await identify(request), request, request.method, required.scopes)
 
 

@@ -23,6 +23,11 @@ PROBLEM: dict[str, Any] = {
         "code": {"type": "string", "description": "A stable word for programs."},
         "request_id": {"type": ["string", "null"]},
         "errors": {"type": "array", "items": {"type": "object"}},
+        "missing": {
+            "type": "array",
+            "items": {"type": "string"},
+            "description": "The services that are not usable; only from `/readyz`.",
+        },
         "error": {"type": "string", "description": "The text of the old service; only with 429 and 500."},
     },
 }
