@@ -17,6 +17,7 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.middleware.exceptions import ExceptionMiddleware
 from starlette.types import ASGIApp
 
+from app import __version__
 from app.api.http import docs_page, openapi
 from app.api.http.errors import HANDLERS
 from app.api.http.middleware import Edge
@@ -94,7 +95,7 @@ def create_app() -> FastAPI:
     functions.import_own(settings.modules)
     app = Api(
         title="Millrace",
-        version=health.version(),
+        version=__version__,
         description="Background work and knowledge in one engine: durable jobs, live progress, hybrid search.",
         lifespan=_lifespan,
         generate_unique_id_function=openapi.operation_id,

@@ -15,6 +15,7 @@ from app.core.errors import NotFound
 from app.documents.accept.accept import About, known_id
 from app.documents.ingest.operations import note_end
 from app.documents.models import Document
+from app.jobs.enqueued import EnqueuedJob
 from app.jobs.ledger import claims
 from app.jobs.ledger.claims import Claim
 from app.jobs.ledger.enqueue import enqueue
@@ -62,7 +63,7 @@ def told(session: Session, tenant: str, change: Change, *, origin: str) -> Chang
     return row
 
 
-def rescraped(session: Session, event: ChangeEvent, job: Any, request_id: str | None) -> JobRow:
+def rescraped(session: Session, event: ChangeEvent, job: Any, request_id: str | None) -> EnqueuedJob:
     """The job that reads the page of the event again."""
     row = enqueue(session, job, tenant=event.tenant, request_id=request_id, document_id=event.document_id)
     event.state, event.job_id, event.error_message, event.ended_at = "queued", row.id, None, None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import importlib.metadata
 import math
 import threading
 from typing import Any
@@ -14,6 +13,7 @@ from fastapi.responses import JSONResponse, PlainTextResponse
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
+from app import __version__
 from app.api.http.app_state import hub_of
 from app.api.http.errors import problem
 from app.api.models.base import documented
@@ -44,13 +44,6 @@ LAG_SAMPLES = 40
 OK = "healthy"
 # Embedders that are servers.
 REMOTE = ("tei", "openai")
-
-
-def version() -> str:
-    try:
-        return importlib.metadata.version("millrace")
-    except importlib.metadata.PackageNotFoundError:
-        return "0.0.0"  # run from a folder that was never installed
 
 
 class HealthProbe:
@@ -183,7 +176,7 @@ async def _ask_embedder() -> str:
 
 @router.get("/", summary="Get name and version of the service", responses={200: documented(ServiceInfo)})
 async def get_service_info() -> dict[str, str]:
-    return {"service": "Millrace", "version": version(), "status": "running", "docs": "/docs", "health": "/health"}
+    return {"service": "Millrace", "version": __version__, "status": "running", "docs": "/docs", "health": "/health"}
 
 
 @router.get("/livez", summary="Check that the process answers", responses={200: documented(Liveness)})
@@ -223,7 +216,7 @@ async def get_health(request: Request) -> dict[str, Any]:
         "timestamp": moment(clock.now()),
         "search": {"engine": get_settings().search_engine, "behind": behind},
         "role": get_settings().role or "api",
-        "version": version(),
+        "version": __version__,
         "threads": threading.active_count(),
         "loop_lag_ms": round(_probe(request).lag_s * 1000, 2),
         "streams": hub_of(request).watchers,

@@ -33,7 +33,6 @@ from app.documents.accept.accept import About
 from app.documents.accept.sniff import sniff
 from app.documents.accept.uploads import Duplicates, Original, Taken
 from app.documents.text import scrub
-from app.jobs.models import JobRow
 from app.tenants import scopes
 
 router = APIRouter(prefix="/api", tags=["documents"])
@@ -234,7 +233,7 @@ def _taken(session: Session, caller: Identity, about: About, files: list[File], 
 
 
 def _shown(name: str, taken: Taken) -> dict[str, Any]:
-    job: JobRow | None = taken.job
+    job = taken.job
     view = None if job is None else answer_of(job).body
     return {"file_name": name, "document_id": str(taken.document_id), "duplicate": job is None, "job": view}
 

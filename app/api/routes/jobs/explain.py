@@ -18,9 +18,9 @@ from app.api.models.base import documented
 from app.api.models.jobs import JOB_ACCEPTED, DeadLetterPage, JobDetail, JobExplanation, JobLogPage, JobSummary
 from app.core.db import in_transaction, read
 from app.core.errors import InvalidInput
-from app.jobs.definition import MOST_PRIORITY
+from app.jobs.definition import MAX_PRIORITY
 from app.jobs.inspect import dead_letters, explain, reason
-from app.jobs.ledger import edit, views
+from app.jobs.ledger import commands, edit, views
 from app.jobs.ledger.edit import KEPT, Changes
 from app.jobs.sandbox import job_log
 
@@ -39,7 +39,7 @@ class JobPatch(BaseModel):
 
     payload: dict[str, Any] | None = Field(default=None, description="The complete new payload, checked by its kind.")
     due_at: datetime | None = Field(default=None, description="Only for scheduled and retrying jobs.")
-    priority: int | None = Field(default=None, ge=-MOST_PRIORITY, le=MOST_PRIORITY, description="Higher goes first.")
+    priority: int | None = Field(default=None, ge=-MAX_PRIORITY, le=MAX_PRIORITY, description="Higher goes first.")
     expires_at: datetime | None = Field(default=None, description="Not started after this; null removes it.")
 
     def changes(self) -> Changes:
@@ -115,7 +115,7 @@ def _edit(session: Session, tenant: str, job_id: str, changes: Changes) -> dict[
 )
 async def discard_job(caller: Caller, job_id: str) -> dict[str, Any]:
     """The job keeps its row and can still be retried. Discarding it again changes nothing."""
-    return views.job_view(await in_transaction(dead_letters.discard, caller.tenant, job_id))
+    return views.job_view(await in_transaction(commands.discard, caller.tenant, job_id))
 
 
 @router.get(

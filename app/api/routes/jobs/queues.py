@@ -16,9 +16,11 @@ from app.core.db import in_transaction, read
 from app.core.errors import NotFound
 from app.core.sql import storable
 from app.jobs.admission import limits as gates
-from app.jobs.admission.limits import LARGEST_CAP, LARGEST_WEIGHT, Gate, Scope
+from app.jobs.admission.limits import Limit, Scope
 from app.jobs.definition import kinds
 from app.jobs.inspect import queue_stats
+from app.jobs.ledger import limit_commands
+from app.jobs.ledger.limit_commands import MAX_CAP, MAX_WEIGHT
 from app.jobs.queues import QUEUES
 from app.tenants import directory
 
@@ -29,7 +31,7 @@ KindName = Annotated[str, Path(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:-]*$", max_len
 TenantName = Annotated[str, Path(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:-]*$", max_length=64)]
 RunningCap = Annotated[
     int | None,
-    Field(ge=1, le=LARGEST_CAP, description="Maximum number of running jobs; null: no limit."),
+    Field(ge=1, le=MAX_CAP, description="Maximum number of running jobs; null: no limit."),
 ]
 
 
@@ -56,7 +58,7 @@ class TenantLimits(BaseModel):
 
     running_cap: RunningCap = None
     weight: Annotated[
-        int, Field(ge=1, le=LARGEST_WEIGHT, description="Share of workers relative to the weights of other tenants.")
+        int, Field(ge=1, le=MAX_WEIGHT, description="Share of workers relative to the weights of other tenants.")
     ] = 1
 
 
@@ -126,14 +128,14 @@ async def set_tenant_limits(caller: Operator, tenant_id: TenantName, limits: Ten
 def _pause(session: Session, caller: Identity, scope: Scope, name: str, body: PauseRequest | None) -> dict[str, Any]:
     _must_exist(session, scope, name)
     reason = storable(body.reason) if body and body.reason else None
-    gate = gates.pause(session, scope, name, by=caller.actor, reason=reason)
+    gate = limit_commands.pause(session, scope, name, by=caller.actor, reason=reason)
     _note(session, caller, gate, "pause", reason=reason)
     return _view(session, gate)
 
 
 def _resume(session: Session, caller: Identity, scope: Scope, name: str) -> dict[str, Any]:
     _must_exist(session, scope, name)
-    gate = gates.resume(session, scope, name)
+    gate = limit_commands.resume(session, scope, name)
     _note(session, caller, gate, "resume")
     return _view(session, gate)
 
@@ -145,20 +147,20 @@ def _show(session: Session, scope: Scope, name: str) -> dict[str, Any]:
 
 def _limit(session: Session, caller: Identity, scope: Scope, name: str, limits: dict[str, Any]) -> dict[str, Any]:
     _must_exist(session, scope, name)
-    gate = gates.set_limits(session, scope, name, **limits)
+    gate = limit_commands.set_limits(session, scope, name, **limits)
     _note(session, caller, gate, "limit", **limits)
     return _view(session, gate)
 
 
-def _note(session: Session, caller: Identity, gate: Gate, act: str, **details: Any) -> None:
+def _note(session: Session, caller: Identity, gate: Limit, act: str, **details: Any) -> None:
     """A tenant's own audit log gets the entries of its limits, the operator's log all others."""
     tenant = gate.name if gate.scope == "tenant" else caller.tenant
     note(session, caller, f"{gate.scope}.{act}", gate.name, tenant=tenant, **details)
 
 
-def _view(session: Session, gate: Gate) -> dict[str, Any]:
+def _view(session: Session, gate: Limit) -> dict[str, Any]:
     """Return the limit and the number of its running jobs."""
-    view = queue_stats.gate_view(gate) | {"running": gates.running(session, gate.scope, gate.name)}
+    view = queue_stats.gate_view(gate) | {"running": gates.count_running(session, gate.scope, gate.name)}
     return view | ({"weight": gate.weight} if gate.scope == "tenant" else {})
 
 

@@ -23,11 +23,11 @@ from app.api.models.jobs import AcceptedJob, KindPage, StartedJobs
 from app.core import clock
 from app.core.errors import InvalidInput
 from app.deliveries.webhooks import checked_url
-from app.jobs.definition import MOST_PRIORITY, Debounce, Job, Throttle, definition, kinds
+from app.jobs.definition import MAX_PRIORITY, Debounce, Job, Throttle, definition, kinds
+from app.jobs.enqueued import EnqueuedJob
 from app.jobs.ledger import views
 from app.jobs.ledger.enqueue import Options, enqueue_many, tries_of
-from app.jobs.ledger.unique import LONGEST_KEY
-from app.jobs.models import JobRow
+from app.jobs.ledger.unique import MAX_KEY_LENGTH
 
 router = APIRouter(prefix="/api", tags=["jobs"])
 
@@ -51,10 +51,10 @@ class StartRequest(BaseModel):
     )
     due_at: datetime | None = Field(None, description="Not started before this.")
     expires_at: datetime | None = Field(None, description="Not started after this: it fails with `expired`.")
-    priority: Annotated[int, Field(ge=-MOST_PRIORITY, le=MOST_PRIORITY)] | None = Field(
+    priority: Annotated[int, Field(ge=-MAX_PRIORITY, le=MAX_PRIORITY)] | None = Field(
         None, description="Higher goes first within the queue; by default that of the kind."
     )
-    unique_key: Annotated[str, Field(min_length=1, max_length=LONGEST_KEY)] | None = Field(
+    unique_key: Annotated[str, Field(min_length=1, max_length=MAX_KEY_LENGTH)] | None = Field(
         None,
         description="If an open job of the kind has this key, it is returned. Only for kinds without keys.",
     )
@@ -133,7 +133,7 @@ def _check(caller: Identity, start: StartRequest, place: int | None) -> tuple[Jo
         raise InvalidInput(message, code=error.code, errors=faults) from error
 
 
-def _start(session: Session, caller: Identity, ready: list[tuple[Job, Options]]) -> Iterator[JobRow]:
+def _start(session: Session, caller: Identity, ready: list[tuple[Job, Options]]) -> Iterator[EnqueuedJob]:
     """Yield the rows in order; neighbours with the same options share their statements."""
     for _, same in groupby(ready, key=lambda pair: pair[1]):
         jobs = list(same)

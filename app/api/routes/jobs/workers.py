@@ -13,8 +13,8 @@ from app.api.http.paging import PageRequest, Paging
 from app.api.models.base import documented
 from app.api.models.workers import WorkerPage, WorkerState, WorkerSummary
 from app.core.db import in_transaction, read
-from app.jobs.ledger import fleet
-from app.jobs.ledger.worker_rows import ALIVE
+from app.jobs.ledger import workers as worker_ledger
+from app.jobs.ledger.workers import ALIVE
 
 router = APIRouter(prefix="/api", tags=["workers"])
 
@@ -33,7 +33,7 @@ async def list_workers(
 
 def _page_of_workers(session: Session, paging: PageRequest, states: tuple[str, ...]) -> dict[str, Any]:
     before_id = paging.after_uuid()
-    workers = fleet.list_workers(session, states=states, limit=paging.limit + 1, before_id=before_id)
+    workers = worker_ledger.list_workers(session, states=states, limit=paging.limit + 1, before_id=before_id)
     return paging.cut(workers, lambda worker: worker, lambda worker: [worker["id"]])
 
 
@@ -54,7 +54,7 @@ async def drain_worker(caller: Operator, worker_id: WorkerId) -> dict[str, Any]:
     return await in_transaction(_order, caller, worker_id, "drain")
 
 
-def _order(session: Session, caller: Identity, worker_id: str, order: fleet.Order) -> dict[str, Any]:
-    worker = fleet.order(session, worker_id, order)
+def _order(session: Session, caller: Identity, worker_id: str, order: worker_ledger.Order) -> dict[str, Any]:
+    worker = worker_ledger.order(session, worker_id, order)
     note(session, caller, f"worker.{order}", worker_id, tenant=caller.tenant)
     return worker
