@@ -13,7 +13,7 @@ from app.core.db import read
 from app.core.sql import storable
 from app.metrics import query
 from app.metrics.models import OperationMetric, RequestMetric
-from app.metrics.query import OperationFilter, RequestFilter, Whose
+from app.metrics.query import OperationFilter, RequestFilter, TenantScope
 from app.tenants import scopes
 
 router = APIRouter(prefix="/api/metrics", tags=["metrics"])
@@ -71,10 +71,10 @@ async def show_summary(caller: Reader, hours: Hours = 24, tenant: OtherTenant = 
     return await read(query.summary, _whose(caller, tenant), hours)
 
 
-def _whose(caller: Identity, tenant: str | None) -> Whose:
+def _whose(caller: Identity, tenant: str | None) -> TenantScope:
     """What came without a key is no tenant's: operators see it beside their own."""
     meant = reachable_tenant(caller, tenant)
-    return Whose(meant, keyless=meant == caller.tenant and caller.may(scopes.OPERATOR))
+    return TenantScope(meant, keyless=meant == caller.tenant and caller.may(scopes.OPERATOR))
 
 
 def _request_view(row: RequestMetric) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from app.documents import catalog, versions
 from app.documents.models import Document
 from app.documents.versions import Text
 from app.sources.changes import changes
-from app.sources.changes.changes import Wanted
+from app.sources.changes.changes import ChangeFilter
 from app.tenants import scopes
 
 router = APIRouter(prefix="/api", tags=["documents"])
@@ -55,7 +55,7 @@ async def list_changes(
     watch_id: Annotated[str | None, Query(max_length=255)] = None,
     url: Annotated[str | None, Query(max_length=2000)] = None,
 ) -> dict[str, Any]:
-    wanted = Wanted(state, _clean(watch_id), _clean(url), before_id=paging.after_number())
+    wanted = ChangeFilter(state, _clean(watch_id), _clean(url), before_id=paging.after_number())
     return await read(_changes, caller, wanted, paging)
 
 
@@ -86,13 +86,13 @@ def _pair(
 
 def _changes_of(session: Session, caller: Identity, document_id: str, paging: Page) -> dict[str, Any]:
     document = _found(session, caller, document_id)
-    return _changes(session, caller, Wanted(document_id=document.id, before_id=paging.after_number()), paging)
+    return _changes(session, caller, ChangeFilter(document_id=document.id, before_id=paging.after_number()), paging)
 
 
-def _changes(session: Session, caller: Identity, wanted: Wanted, paging: Page) -> dict[str, Any]:
-    rows = changes.listed(session, caller.tenant, wanted, paging.limit + 1)
-    return paging.cut(rows, changes.shown, lambda row: [row.id])
+def _changes(session: Session, caller: Identity, wanted: ChangeFilter, paging: Page) -> dict[str, Any]:
+    rows = changes.list_events(session, caller.tenant, wanted, paging.limit + 1)
+    return paging.cut(rows, changes.describe, lambda row: [row.id])
 
 
 def _change(session: Session, caller: Identity, event_id: int) -> dict[str, Any]:
-    return changes.shown(changes.get(session, caller.tenant, event_id))
+    return changes.describe(changes.get(session, caller.tenant, event_id))

@@ -30,10 +30,10 @@ async def show_crawl(
 
 
 def _crawl(session: Session, caller: Identity, crawl_id: str, per_page: bool) -> dict[str, Any]:
-    return crawls.shown(session, crawls.get(session, caller.tenant, crawl_id), per_page=per_page)
+    return crawls.describe(session, crawls.get(session, caller.tenant, crawl_id), per_page=per_page)
 
 
 def _page(session: Session, caller: Identity, paging: Page) -> dict[str, Any]:
-    rows = crawls.listed(session, caller.tenant, before_id=paging.after_number(), limit=paging.limit + 1)
-    shown = crawls.shown_all(session, rows[: paging.limit])
+    rows = crawls.list_crawls(session, caller.tenant, before_id=paging.after_number(), limit=paging.limit + 1)
+    shown = crawls.describe_all(session, rows[: paging.limit])
     return paging.cut(rows, lambda row: shown[row.crawl_id], lambda row: [row.id])

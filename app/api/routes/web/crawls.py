@@ -17,8 +17,8 @@ from app.core.errors import Conflict
 from app.documents import collections, urls
 from app.jobs.ledger.enqueue import enqueue
 from app.sources.crawls import crawls
-from app.sources.crawls.jobs import MOST_PAGES, Crawl, Pattern
-from app.sources.fetching.page_text import target as fetchable
+from app.sources.crawls.jobs import MAX_PAGES, Crawl, Pattern
+from app.sources.fetching.page_text import split_url
 
 router = APIRouter(prefix="/api/crawls", tags=["intake"])
 
@@ -30,7 +30,7 @@ class GivenCrawl(BaseModel):
 
     url: Annotated[str, Field(min_length=1, max_length=2000, description="Where it starts.")]
     max_depth: Annotated[int, Field(ge=0, le=20, description="Links away from the start; 0 reads that alone.")] = 3
-    limit: Annotated[int, Field(ge=1, le=MOST_PAGES, description="Pages at the most.")] = 100
+    limit: Annotated[int, Field(ge=1, le=MAX_PAGES, description="Pages at the most.")] = 100
     include: Annotated[list[Pattern], Field(max_length=50)] = []
     exclude: Annotated[list[Pattern], Field(max_length=50)] = []
     sitemap: Annotated[
@@ -49,7 +49,7 @@ async def start_crawl(request: Request, caller: CollectionCaller, once: Idempote
     """One job: its progress is the crawl's, its cancel stops it, what was indexed until then stays. The crawl has the
     job's id: `/api/metrics/crawls/{id}` tells of its pages."""
     url = urls.checked(body.url)
-    fetchable(url)
+    split_url(url)
     if body.engine == "firecrawl" and not firecrawl.is_configured():
         raise Conflict("Firecrawl is not set up here: MILLRACE_FIRECRAWL_URL", code="not_set_up")
     collection = target_collection(caller, body.collection)

@@ -20,11 +20,11 @@ from app.jobs.schedules.store import DEFAULT_TENANT
 from app.sources.webhooks import changedetection as change_intake
 from app.sources.webhooks import deliveries
 from app.sources.webhooks import firecrawl as firecrawl_intake
-from app.sources.webhooks.deliveries import Sender, Told
-from app.sources.webhooks.firecrawl import Malformed
+from app.sources.webhooks.deliveries import Payload, WebhookHandler
+from app.sources.webhooks.firecrawl import MalformedSignature
 from app.sources.webhooks.handlers import CHANGEDETECTION as FROM_CHANGEDETECTION
 from app.sources.webhooks.handlers import FIRECRAWL as FROM_FIRECRAWL
-from app.sources.webhooks.handlers import SENDERS
+from app.sources.webhooks.handlers import HANDLERS
 
 router = APIRouter(prefix="/api", tags=["intake"])
 
@@ -51,7 +51,7 @@ async def firecrawl(request: Request) -> Response:
     body = await request.body()
     try:
         await _apart(body, firecrawl_intake.verify, request.headers.get("x-firecrawl-signature"))
-    except Malformed as error:
+    except MalformedSignature as error:
         return problem(request.scope, 400, error.message, code=error.code)
     except NotAllowed as error:
         return problem(request.scope, 401, error.message, code=error.code)
@@ -105,15 +105,15 @@ async def _changed(request: Request, token: str | None) -> Response:
 
 async def _apart(body: bytes, verify: Callable[..., None], *args: str | None, **kwargs: str | None) -> None:
     """Verify the body; a large one, which anybody may send, off the loop: 64 MiB take a quarter of a second."""
-    if len(body) <= deliveries.LONGEST_ROW_BYTES:
+    if len(body) <= deliveries.MAX_ROW_BYTES:
         verify(body, *args, **kwargs)
     else:
         await asyncio.to_thread(verify, body, *args, **kwargs)
 
 
-async def _taken(request: Request, body: bytes, sender: Sender) -> Response:
-    given = await deliveries.kept(DEFAULT_TENANT, sender, body, request.state.request_id)
-    answered = await in_transaction(deliveries.take, given)
+async def _taken(request: Request, body: bytes, sender: WebhookHandler) -> Response:
+    given = await deliveries.receive(DEFAULT_TENANT, sender, body, request.state.request_id)
+    answered = await in_transaction(deliveries.store, given)
     return JSONResponse(answered.body, status_code=answered.status)
 
 
@@ -132,26 +132,28 @@ async def list_deliveries(
 @router.get("/deliveries/in/{delivery_id}", summary="One delivery, with its body where that is short")
 async def show_delivery(caller: Reader, delivery_id: DeliveryId) -> dict[str, Any]:
     row = await read(deliveries.get, caller.tenant, delivery_id)
-    return deliveries.shown(row) | {"body": row.body}
+    return deliveries.describe(row) | {"body": row.body}
 
 
 @router.post("/deliveries/in/{delivery_id}/replay", summary="Do once more what a delivery asks for")
 async def replay(caller: Admin, delivery_id: DeliveryId) -> dict[str, Any]:
     """What is already indexed and has not changed is left as it is."""
     row = await read(deliveries.get, caller.tenant, delivery_id)
-    sender = SENDERS[row.source]
-    told = await asyncio.to_thread(sender.read, await deliveries.body_of(row))
+    sender = HANDLERS[row.source]
+    told = await asyncio.to_thread(sender.read, await deliveries.read_body(row))
     return await in_transaction(_replay, caller, row.id, sender, told)
 
 
-def _replay(session: Session, caller: Identity, delivery_id: int, sender: Sender, told: Told) -> dict[str, Any]:
+def _replay(
+    session: Session, caller: Identity, delivery_id: int, sender: WebhookHandler, told: Payload
+) -> dict[str, Any]:
     answered = deliveries.replay(session, caller.tenant, delivery_id, told, sender, caller.request_id)
     note(session, caller, "deliveries.replay", str(delivery_id), tenant=caller.tenant)
     return {"status": answered.status, "answer": answered.body}
 
 
 def _page(session: Session, caller: Identity, paging: Page, source: str | None, outcome: str | None) -> dict[str, Any]:
-    rows = deliveries.listed(
+    rows = deliveries.list_deliveries(
         session, caller.tenant, source=source, outcome=outcome, before_id=paging.after_number(), limit=paging.limit + 1
     )
-    return paging.cut(rows, deliveries.shown, lambda row: [row.id])
+    return paging.cut(rows, deliveries.describe, lambda row: [row.id])

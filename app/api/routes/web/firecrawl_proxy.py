@@ -16,7 +16,7 @@ from starlette.types import Receive, Scope, Send
 from app.api.http.auth import PassingCaller
 from app.api.http.errors import problem
 from app.clients import firecrawl
-from app.clients.firecrawl_errors import NoAnswer, TimedOut
+from app.clients.firecrawl_errors import FirecrawlTimeout, InvalidResponse
 from app.core import http
 from app.core.errors import OutsideError
 from app.core.logging import get_logger
@@ -76,7 +76,7 @@ RunId = Annotated[str, Path(pattern=r"^[A-Za-z0-9_-]{1,255}$")]
 async def start(request: Request, caller: PassingCaller) -> Response:
     """Passed on; a run that it begins is recorded, and `_webhook_meta` in the answer says so."""
     body = await request.body()
-    begun = proxy.Start.of(caller.tenant, STARTS[_route(request).removeprefix("/v2")], body)
+    begun = proxy.RunStart.of(caller.tenant, STARTS[_route(request).removeprefix("/v2")], body)
     response = await _ask(request, _route(request), body)
     if isinstance(response, Response):
         return response
@@ -102,7 +102,7 @@ async def cancel(request: Request, caller: PassingCaller, run_id: RunId) -> Resp
         return response
     answer = await _held(request, response, None)
     if response.is_success:
-        await proxy.cancelled(caller.tenant, run_id, bytes(answer.body))
+        await proxy.record_cancel(caller.tenant, run_id, bytes(answer.body))
     return answer
 
 
@@ -133,7 +133,7 @@ async def _ask(request: Request, path: str, body: bytes) -> http.Response | Resp
     query: bytes = request.scope["query_string"]
     target = path + ("?" + quote(query, safe=string.punctuation) if query else "")
     limit_s = get_settings().firecrawl_proxy_timeout_s
-    headers = proxy.headers_there((name.lower(), value) for name, value in request.headers.items())
+    headers = proxy.request_headers((name.lower(), value) for name, value in request.headers.items())
     try:
         async with asyncio.timeout(limit_s):
             answer = await firecrawl.firecrawl().forward(request.method, target, headers, body, limit_s)
@@ -144,17 +144,17 @@ async def _ask(request: Request, path: str, body: bytes) -> http.Response | Resp
     return answer
 
 
-async def _held(request: Request, response: http.Response, begun: proxy.Start | None) -> Response:
+async def _held(request: Request, response: http.Response, begun: proxy.RunStart | None) -> Response:
     """The whole answer, of which a run that it tells of is recorded."""
     try:
         async with asyncio.timeout(get_settings().firecrawl_proxy_timeout_s):
-            body = await firecrawl.whole(response)
+            body = await firecrawl.read_body(response)
     except (OutsideError, TimeoutError) as error:
         return _failed(request, error)
     finally:
         await response.aclose()
     if begun is not None and response.is_success:
-        body = await proxy.recorded(begun, body)
+        body = await proxy.record_run(begun, body)
     return _with_headers(Response(body, response.status_code), response)
 
 
@@ -166,12 +166,12 @@ async def _passed(request: Request, response: http.Response) -> Response:
         return _with_headers(Streamed(response), response)
     except ValueError:
         await response.aclose()
-        return _failed(request, NoAnswer("Firecrawl's answer has a length that is none"))
+        return _failed(request, InvalidResponse("Firecrawl's answer has a length that is none"))
 
 
 def _with_headers(answer: Response, response: http.Response) -> Response:
     given = ((name.decode("latin-1").lower(), value.decode("latin-1")) for name, value in response.headers.raw)
-    pairs = proxy.headers_back(given)
+    pairs = proxy.response_headers(given)
     answer.raw_headers += [(name.encode("latin-1"), value.encode("latin-1")) for name, value in pairs]
     return answer
 
@@ -213,7 +213,7 @@ class _Broken(Exception):
 
 
 def _failed(request: Request, error: OutsideError | TimeoutError) -> Response:
-    if isinstance(error, TimeoutError | TimedOut):
+    if isinstance(error, TimeoutError | FirecrawlTimeout):
         return problem(request.scope, 504, TIMEOUT, code="firecrawl_timeout", error=TIMEOUT)
     if error.code == "firecrawl_not_configured":
         return problem(request.scope, 503, error.message, code=error.code, error=error.message)

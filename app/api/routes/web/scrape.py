@@ -13,11 +13,11 @@ from pydantic.alias_generators import to_camel
 
 from app.api.http.auth import Caller
 from app.api.http.errors import problem
-from app.clients.firecrawl_errors import PageFault, TimedOut
+from app.clients.firecrawl_errors import FirecrawlTimeout, PageFault
 from app.core.errors import InvalidInput
 from app.documents import urls
 from app.sources.scraping import batch
-from app.sources.scraping.scrape import Handling, Wish, scrape
+from app.sources.scraping.scrape import Handling, PageRequest, scrape
 
 router = APIRouter(prefix="/api", tags=["intake"])
 
@@ -101,7 +101,7 @@ class ScrapeRequest(_Camel):
             raise ValueError("start takes either url or urls")
         return self
 
-    def wish(self) -> Wish:
+    def wish(self) -> PageRequest:
         """What differs from Firecrawl's defaults is said to it."""
         wanted = {
             "only_main_content", "wait_for", "include_tags", "exclude_tags", "headers", "actions", "proxy",
@@ -109,7 +109,7 @@ class ScrapeRequest(_Camel):
         }  # fmt: skip
         options = self.model_dump(by_alias=True, include=wanted, exclude_none=True)
         usual = {"onlyMainContent": True, "proxy": "auto", "blockAds": True, "waitFor": 0}
-        return Wish(
+        return PageRequest(
             url=self.url or "",
             formats=tuple(dict.fromkeys(self.formats)),
             timeout_ms=self.timeout,
@@ -131,7 +131,7 @@ async def scrape_now(request: Request, caller: Caller, body: ScrapeRequest) -> R
     except PageFault as error:
         said = {"message": error.message, "code": error.code, "url": body.url}
         return JSONResponse({"success": False, "command": body.command, "data": None, "error": said})
-    except TimedOut as error:
+    except FirecrawlTimeout as error:
         wait_s = error.retry_after_s
         headers = {} if wait_s is None else {"Retry-After": str(math.ceil(wait_s))}
         return problem(request.scope, 408, error.message, code=error.code, headers=headers)

@@ -22,7 +22,7 @@ from app.documents.accept.accept import About, known_id
 from app.documents.models import Document
 from app.jobs.ledger.enqueue import enqueue
 from app.sources.changes import watch_jobs, watches
-from app.sources.jobs import SyncWatches
+from app.sources.changes.jobs import SyncWatches
 from app.sources.models import PageWatch
 from app.sources.pages import accept_page
 
@@ -80,7 +80,7 @@ async def sync_watches(request: Request, caller: Caller, once: Idempotent) -> Re
 async def template(caller: Admin) -> dict[str, Any]:
     """`notification_urls`, `notification_body` and `notification_format`, as changedetection.io's API takes them. The
     address holds a token: who has it may tell of changes."""
-    return watch_jobs.told()
+    return watch_jobs.notification_fields()
 
 
 @router.delete("/watches/{document_id}", summary="Watch a page no more", status_code=202)
@@ -97,7 +97,7 @@ def _synced(session: Session, caller: Identity, change: Callable[[], PageWatch] 
     session.flush()
     # The job's row first and the watch's after it, the order in which the job itself takes them.
     job = enqueue(session, SyncWatches(), tenant=caller.tenant, request_id=caller.request_id)
-    return answer_of(job, None if change is None else {"watch": watches.shown(change())})
+    return answer_of(job, None if change is None else {"watch": watches.describe(change())})
 
 
 def _check_set_up() -> None:
@@ -107,5 +107,5 @@ def _check_set_up() -> None:
 
 def _page(session: Session, caller: Identity, paging: Page, state: str | None, url: str | None) -> dict[str, Any]:
     before, most = paging.after_number(), paging.limit + 1
-    rows = watches.listed(session, caller.tenant, state=state, url=url, before_id=before, limit=most)
-    return paging.cut(rows, watches.shown, lambda row: [row.id])
+    rows = watches.list_watches(session, caller.tenant, state=state, url=url, before_id=before, limit=most)
+    return paging.cut(rows, watches.describe, lambda row: [row.id])
