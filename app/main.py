@@ -77,7 +77,7 @@ class Api(FastAPI):
             )
         # Several files may come in one form, and its parts have headers.
         most = max(settings.max_body_bytes, 2 * settings.max_upload_bytes)
-        larger = {uploads.PATH: most, batch.PATH: most, deliveries.FIRECRAWL: deliveries.LARGEST_BODY_BYTES}
+        larger = {uploads.PATH: most, batch.PATH: most, deliveries.FIRECRAWL: deliveries.MAX_EVENT_BYTES}
         recorder: RequestRecorder = self.state.recorder
         record = recorder.take if settings.metrics_requests == "on" else None
         return Edge(stack, max_body_bytes=settings.max_body_bytes, larger=larger, record=record)
