@@ -109,20 +109,20 @@ class ScrapeRequest(_CamelModel):
             raise ValueError("start takes either url or urls")
         return self
 
-    def wish(self) -> PageRequest:
-        """What differs from Firecrawl's defaults is said to it."""
+    def page_request(self) -> PageRequest:
+        """Return the request with the options that differ from Firecrawl's defaults."""
         names = {
             "only_main_content", "wait_for", "include_tags", "exclude_tags", "headers", "actions", "proxy",
             "block_ads", "parsers",
         }  # fmt: skip
         options = self.model_dump(by_alias=True, include=names, exclude_none=True)
-        usual = {"onlyMainContent": True, "proxy": "auto", "blockAds": True, "waitFor": 0}
+        defaults = {"onlyMainContent": True, "proxy": "auto", "blockAds": True, "waitFor": 0}
         return PageRequest(
             url=self.url or "",
             formats=tuple(dict.fromkeys(self.formats)),
             timeout_ms=self.timeout,
             max_age_ms=self.max_age,
-            options={name: value for name, value in options.items() if value not in ([], {}, usual.get(name))},
+            options={name: value for name, value in options.items() if value not in ([], {}, defaults.get(name))},
             clean=self.clean_scrape,
             force=self.force_rescrape,
             handling=self.result_handling,
@@ -148,8 +148,8 @@ async def scrape_page(request: Request, caller: Caller, body: ScrapeRequest) -> 
 
 async def _run(tenant: str, body: ScrapeRequest) -> dict[str, Any]:
     if body.command == "start":
-        wish = body.wish()
-        return await (scrape(tenant, wish) if body.urls is None else batch.start(body.urls, wish))
+        request = body.page_request()
+        return await (scrape(tenant, request) if body.urls is None else batch.start(body.urls, request))
     assert body.job_id is not None
     commands = {"status": batch.status, "cancel": batch.cancel, "errors": batch.errors}
     return await commands[body.command](body.job_id)
