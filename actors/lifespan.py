@@ -94,7 +94,7 @@ class Lifespan(Middleware):
             process.start(queues, worker.worker_threads)
             broker.awaiting.limit = worker.worker_threads
             call.start_pool()
-            process.loop.submit(connections.keep())
+            process.loop.submit(connections.share())
             self._job_log.start()
             self._health = HealthServer(process.health)
             self._booted.set()

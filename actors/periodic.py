@@ -28,7 +28,7 @@ from app.jobs.schedules import firing, store
 # Whose definitions a schedule may name, beside those of MILLRACE_MODULES. Nothing heavy: no actor, no model.
 DEFINITIONS = (
     "app.documents.jobs", "app.jobs.children.pipeline", "app.retention.jobs", "app.search.jobs", "app.search.schedules",
-    "app.sources.crawls.jobs", "app.sources.jobs", "app.sources.schedules",
+    "app.sources.changes.jobs", "app.sources.crawls.jobs", "app.sources.jobs", "app.sources.schedules",
 )  # fmt: skip
 WAITING_S = 1.0
 

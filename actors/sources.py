@@ -8,10 +8,11 @@ from actors.runtime import job_actor
 from app.jobs.worker.progress import Progress
 from app.sources import folder
 from app.sources.changes import reconcile, watch_jobs
+from app.sources.changes.jobs import ReconcileChanges, Rescrape, SyncWatches
 from app.sources.changes.rescrape import rescrape
 from app.sources.crawls import check, remote, run
 from app.sources.crawls.jobs import CheckCrawls, Crawl, StopCrawl
-from app.sources.jobs import FetchPage, ReconcileChanges, Rescrape, ScanFolder, SyncWatches
+from app.sources.jobs import FetchPage, ScanFolder
 from app.sources.pages import fetch_and_ingest
 
 

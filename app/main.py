@@ -36,7 +36,7 @@ from app.core.settings import get_settings
 from app.jobs import functions
 from app.jobs.events.hub import Hub
 from app.jobs.sandbox import call
-from app.metrics.requests import Recorder
+from app.metrics.requests import RequestRecorder
 from app.search.embedders import close_embedder
 from app.search.engine import engine
 from app.tenants.keyring import Keyring
@@ -78,8 +78,8 @@ class Api(FastAPI):
             )
         # Several files may come in one form, and its parts have headers.
         most = max(settings.max_body_bytes, 2 * settings.max_upload_bytes)
-        larger = {uploads.PATH: most, batch.PATH: most, deliveries.FIRECRAWL: deliveries.LARGEST_BODY_BYTES}
-        recorder: Recorder = self.state.recorder
+        larger = {uploads.PATH: most, batch.PATH: most, deliveries.FIRECRAWL: deliveries.MAX_EVENT_BYTES}
+        recorder: RequestRecorder = self.state.recorder
         record = recorder.take if settings.metrics_requests == "on" else None
         return Edge(stack, max_body_bytes=settings.max_body_bytes, larger=larger, record=record)
 
@@ -104,7 +104,7 @@ def create_app() -> FastAPI:
         docs_url=None,
         redoc_url=None,
     )
-    app.state.recorder = Recorder()
+    app.state.recorder = RequestRecorder()
     for room in (
         health,
         deliveries,  # early: a path is looked for in the order of the rooms, and senders come by the hundred

@@ -23,14 +23,14 @@ NAMES = ("chromium", "chromium-browser", "chromium-headless-shell", "google-chro
 SCRIPTS_MS = 10_000
 GRACE_S = 3.0
 # Where Chromium itself calls home, also when it is told not to.
-CALLS_OF_ITS_OWN = frozenset({
+BACKGROUND_HOSTS = frozenset({
     "accounts.google.com", "android.clients.google.com", "clients1.google.com", "clients2.google.com",
     "clients2.googleusercontent.com", "clients4.google.com", "clientservices.googleapis.com",
     "content-autofill.googleapis.com", "edgedl.me.gvt1.com", "mtalk.google.com",
     "optimizationguide-pa.googleapis.com", "redirector.gvt1.com", "safebrowsing.googleapis.com",
     "safebrowsingohttpgateway.googleapis.com", "update.googleapis.com",
 })  # fmt: skip
-_LONGEST_COMPLAINT = 2_000
+_MAX_STDERR_BYTES = 2_000
 _CHUNK = 64 * 1024
 
 log = get_logger(__name__)
@@ -55,7 +55,7 @@ async def render(url: str) -> str:
     if program is None:
         raise Unavailable("there is no Chromium on this machine", code="no_chromium")
     place = _places.setdefault(asyncio.get_running_loop(), asyncio.Semaphore(settings.chromium_count))
-    async with place, GuardedProxy(most_bytes=8 * settings.fetch_max_bytes, never=CALLS_OF_ITS_OWN) as proxy:
+    async with place, GuardedProxy(max_bytes=8 * settings.fetch_max_bytes, blocked_hosts=BACKGROUND_HOSTS) as proxy:
         command = _command(program, proxy.port, url, settings)
         process = await asyncio.create_subprocess_exec(
             *command,
@@ -70,13 +70,13 @@ async def render(url: str) -> str:
             html, complaint = await asyncio.gather(_all_of(process.stdout, most, url), _end_of(process.stderr))
             code = await process.wait()
         finally:
-            await _let_go(process)
+            await _stop(process)
     if code == browser_keeper.OUT_OF_MEMORY:
         raise Rejected(f"{url} took more than {settings.chromium_memory_mb} MiB in Chromium", code="chromium_memory")
     if code == browser_keeper.OUT_OF_TIME:
         raise Unavailable(f"{url} took longer than {settings.fetch_javascript_timeout_s:g} s in Chromium")
     if code != 0 or not html.strip():
-        log.warning("chromium_failed", url=url, exit_code=code, said=complaint[-_LONGEST_COMPLAINT:])
+        log.warning("chromium_failed", url=url, exit_code=code, said=complaint[-_MAX_STDERR_BYTES:])
         raise Unavailable(f"Chromium ended with {code} on {url}", code="chromium_failed")
     return html
 
@@ -125,11 +125,11 @@ async def _end_of(stream: asyncio.StreamReader | None) -> str:
     assert stream is not None
     kept = b""
     while part := await stream.read(_CHUNK):
-        kept = (kept + part)[-_LONGEST_COMPLAINT:]
+        kept = (kept + part)[-_MAX_STDERR_BYTES:]
     return kept.decode("utf-8", "replace")
 
 
-async def _let_go(process: asyncio.subprocess.Process) -> None:
+async def _stop(process: asyncio.subprocess.Process) -> None:
     """Let go of the leash, and wait until the keeper has seen to the end of all."""
     if process.stdin is not None:
         process.stdin.close()

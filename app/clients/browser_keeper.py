@@ -22,8 +22,8 @@ from contextlib import suppress
 
 OUT_OF_TIME = 101
 OUT_OF_MEMORY = 102
-LET_GO = 103
-LOOK_S = 0.25
+STDIN_CLOSED = 103
+POLL_S = 0.25
 _PR_SET_CHILD_SUBREAPER = 36
 
 
@@ -48,8 +48,8 @@ def main(limit_s: float, memory_mb: int, command: list[str]) -> int:
 
 def _mind(browser: subprocess.Popen[bytes], until: float, memory_kb: int) -> int:
     while True:
-        if select.select([sys.stdin], [], [], LOOK_S if browser.poll() is None else 0)[0]:
-            return LET_GO
+        if select.select([sys.stdin], [], [], POLL_S if browser.poll() is None else 0)[0]:
+            return STDIN_CLOSED
         code = browser.poll()
         if code is not None:
             return code if code >= 0 else 1

@@ -12,27 +12,29 @@ from app.core.guard import Resolver, addresses
 from app.core.logging import get_logger
 from app.core.settings import get_settings
 
-MOST_CONNECTIONS = 500
+MAX_CONNECTIONS = 500
 IDLE_S = 30.0
-_MOST_HEAD = 64 * 1024
+_MAX_HEAD_BYTES = 64 * 1024
 _CHUNK = 64 * 1024
-_REFUSED = b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
-_NOBODY = b"HTTP/1.1 502 Bad Gateway\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
-_BAD = b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+_FORBIDDEN = b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+_BAD_GATEWAY = b"HTTP/1.1 502 Bad Gateway\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+_BAD_REQUEST = b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
 _HOP = (b"connection", b"proxy-connection", b"keep-alive", b"proxy-authorization")
 
 log = get_logger(__name__)
 
 
 class GuardedProxy:
-    """`async with GuardedProxy(most_bytes=...) as proxy`: listens on proxy.port, and is gone afterwards.
+    """`async with GuardedProxy(max_bytes=...) as proxy`: listens on proxy.port, and is gone afterwards.
 
     HTTP and CONNECT. Whatever asks for an address that the guard refuses, or a host among `never`, gets a 403.
     """
 
-    def __init__(self, *, most_bytes: int, never: Collection[str] = (), resolver: Resolver | None = None) -> None:
-        self._left = most_bytes
-        self._never = never
+    def __init__(
+        self, *, max_bytes: int, blocked_hosts: Collection[str] = (), resolver: Resolver | None = None
+    ) -> None:
+        self._left = max_bytes
+        self._blocked_hosts = blocked_hosts
         self._resolver = resolver
         self._tasks: set[asyncio.Task[None]] = set()
         self._server: asyncio.Server | None = None
@@ -44,7 +46,7 @@ class GuardedProxy:
         return int(self._server.sockets[0].getsockname()[1])
 
     async def __aenter__(self) -> GuardedProxy:
-        self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0, limit=_MOST_HEAD)
+        self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0, limit=_MAX_HEAD_BYTES)
         return self
 
     async def __aexit__(self, *raised: object) -> None:
@@ -59,7 +61,7 @@ class GuardedProxy:
         assert task is not None
         self._tasks.add(task)
         try:
-            if len(self._tasks) <= MOST_CONNECTIONS:
+            if len(self._tasks) <= MAX_CONNECTIONS:
                 await self._serve(reader, writer)
         except (OSError, TimeoutError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
             return  # one of the two has gone, or never said what it wants
@@ -74,21 +76,21 @@ class GuardedProxy:
             head = await reader.readuntil(b"\r\n\r\n")
         wanted = _wanted(head)
         if wanted is None:
-            writer.write(_BAD)
+            writer.write(_BAD_REQUEST)
             return
         host, port, first = wanted
-        if host in self._never:
-            writer.write(_REFUSED)
+        if host in self._blocked_hosts:
+            writer.write(_FORBIDDEN)
             return
         try:
             there = await self._connect(host, port)
         except Rejected as error:
             log.info("browser_refused", host=host, reason=error.message)
             self.refused.append(host)
-            writer.write(_REFUSED)
+            writer.write(_FORBIDDEN)
             return
         except (Unavailable, OSError):
-            writer.write(_NOBODY)
+            writer.write(_BAD_GATEWAY)
             return
         far_reader, far_writer = there
         try:

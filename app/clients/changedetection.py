@@ -15,18 +15,18 @@ from typing import Any, Literal
 from weakref import WeakKeyDictionary
 
 from app.clients.changedetection_answers import (
+    CREATED,
     HISTORY,
     INSTANCE,
-    MADE,
     TAGS,
     WATCH,
     WATCHES,
-    Instance,
+    InstanceInfo,
     Watch,
-    away,
-    no_answer,
+    bad_response,
     read,
     refusal,
+    unavailable,
 )
 from app.core import http
 from app.core.errors import ConfigError, NotFound, Rejected
@@ -34,11 +34,11 @@ from app.core.settings import Settings, get_settings
 
 API = "/api/v1"
 # A list has no pages: 50,000 watches with all that is told of them. A snapshot is a page's text.
-LARGEST_ANSWER_BYTES = 32 * 1024 * 1024
+MAX_RESPONSE_BYTES = 32 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class WatchRequest:
     """A watch to be made: checked every `every_s` seconds, or as the instance does by default.
 
     `tags` are uuids. `notification` is changedetection_template.notification(). `more` goes as it is: any other field
@@ -75,7 +75,7 @@ class ChangeDetection:
         except (http.InvalidURL, UnicodeError) as error:
             raise ConfigError(f"MILLRACE_CHANGEDETECTION_URL or its key: {error}") from error
 
-    async def ping(self) -> Instance:
+    async def ping(self) -> InstanceInfo:
         return read(INSTANCE, await self._json("GET", "/systeminfo"))
 
     async def find(self, url: str) -> list[Watch]:
@@ -92,13 +92,13 @@ class ChangeDetection:
     async def watch(self, uuid: str) -> Watch:
         return read(WATCH, await self._json("GET", _path(uuid)))
 
-    async def create(self, wanted: Wanted) -> str:
+    async def create(self, wanted: WatchRequest) -> str:
         """Its uuid; checked within a second. The same again makes a second watch: ask `find` first."""
         body = {"url": _no_template(wanted.url), **wanted.more, **wanted.notification}
         body |= {"title": wanted.title} if wanted.title else {}
         body |= {"tags": list(wanted.tags)} if wanted.tags else {}
         body |= every(wanted.every_s) if wanted.every_s else {}
-        return read(MADE, await self._json("POST", "/watch", json=body)).uuid
+        return read(CREATED, await self._json("POST", "/watch", json=body)).uuid
 
     async def update(self, uuid: str, **fields: Any) -> None:
         """Set these fields of its API: `paused=True`, `tags=[…]`, `**every(3600)`, `**notification(…)`."""
@@ -108,7 +108,7 @@ class ChangeDetection:
         """Afterwards there is none; also where there was none before."""
         try:
             if await self._called("DELETE", _path(uuid)):
-                raise no_answer("a deletion has no body")
+                raise bad_response("a deletion has no body")
         except NotFound:
             return
         except Rejected as error:
@@ -143,7 +143,7 @@ class ChangeDetection:
         for uuid, one in known.items():
             if one.title.strip().casefold() == wanted:
                 return uuid
-        return read(MADE, await self._json("POST", "/tag", json={"title": title.strip()})).uuid
+        return read(CREATED, await self._json("POST", "/tag", json={"title": title.strip()})).uuid
 
     async def close(self) -> None:
         await self._client.aclose()
@@ -158,7 +158,7 @@ class ChangeDetection:
     async def _listed(self, path: str, **params: str) -> dict[str, Watch]:
         said = await self._json("GET", path, params=params)
         if not isinstance(said, dict) or not all(isinstance(one, dict) for one in said.values()):
-            raise no_answer("no list of watches")
+            raise bad_response("no list of watches")
         return read(WATCHES, {uuid: {**one, "uuid": uuid} for uuid, one in said.items()})
 
     async def _json(self, method: str, path: str, **options: Any) -> Any:
@@ -166,7 +166,7 @@ class ChangeDetection:
         try:
             return json.loads(body)
         except (ValueError, RecursionError) as error:
-            raise no_answer("no JSON") from error
+            raise bad_response("no JSON") from error
 
     async def _text(self, path: str, **options: Any) -> str:
         body = await self._called("GET", path, of_type="text/plain", **options)
@@ -178,13 +178,13 @@ class ChangeDetection:
             async with asyncio.timeout(self._timeout_s), self._client.stream(method, path, **options) as answer:
                 body = await _body(answer)
         except (TimeoutError, http.TimeoutException) as error:
-            raise away(f"did not answer within {self._timeout_s:g} s") from error
+            raise unavailable(f"did not answer within {self._timeout_s:g} s") from error
         except http.HTTPError as error:
-            raise away(f"cannot be reached: {str(error) or type(error).__name__}") from error
+            raise unavailable(f"cannot be reached: {str(error) or type(error).__name__}") from error
         if not answer.is_success:
             raise refusal(answer, body)
         if of_type and not answer.headers.get("content-type", "").startswith(of_type):
-            raise no_answer(f"not {of_type}")
+            raise bad_response(f"not {of_type}")
         return body
 
 
@@ -230,15 +230,15 @@ def _no_template(url: str) -> str:
 async def _body(answer: http.Response) -> bytes:
     """As it came: asked for uncompressed, so that its size is known."""
     if answer.headers.get("content-encoding", "identity") != "identity":
-        raise no_answer("compressed, though nobody asked for that")
+        raise bad_response("compressed, though nobody asked for that")
     body = bytearray()
     async for part in answer.aiter_raw():
         body += part
-        if len(body) > LARGEST_ANSWER_BYTES:
-            raise no_answer(f"more than {LARGEST_ANSWER_BYTES} bytes")
+        if len(body) > MAX_RESPONSE_BYTES:
+            raise bad_response(f"more than {MAX_RESPONSE_BYTES} bytes")
     return bytes(body)
 
 
 def _expect_ok(said: Any) -> None:
     if said != "OK":
-        raise no_answer("not OK")
+        raise bad_response("not OK")

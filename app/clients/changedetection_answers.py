@@ -11,7 +11,7 @@ from pydantic import BeforeValidator, Field, TypeAdapter, ValidationError
 from app.core import http
 from app.core.errors import AppError, LimitReached, NotFound, Rejected, Unavailable
 
-RETRY_S, LONGEST_RETRY_S = 5.0, 3600.0
+RETRY_S, MAX_RETRY_S = 5.0, 3600.0
 _LATER = {408, 425}
 T = TypeVar("T")
 
@@ -47,7 +47,7 @@ class Watch:
 
 
 @dataclass(frozen=True, slots=True)
-class Instance:
+class InstanceInfo:
     version: Text
     watch_count: Count
     tag_count: Count = 0
@@ -55,17 +55,17 @@ class Instance:
 
 
 @dataclass(frozen=True, slots=True)
-class Made:
+class CreatedId:
     uuid: Uuid
 
 
 @dataclass(frozen=True, slots=True)
-class Tag:
+class WatchTag:
     title: Text = ""
 
 
-MADE, TAGS = TypeAdapter(Made), TypeAdapter(dict[Uuid, Tag])
-INSTANCE, WATCH, WATCHES = TypeAdapter(Instance), TypeAdapter(Watch), TypeAdapter(dict[Uuid, Watch])
+CREATED, TAGS = TypeAdapter(CreatedId), TypeAdapter(dict[Uuid, WatchTag])
+INSTANCE, WATCH, WATCHES = TypeAdapter(InstanceInfo), TypeAdapter(Watch), TypeAdapter(dict[Uuid, Watch])
 HISTORY: TypeAdapter[dict[int, Any]] = TypeAdapter(dict[Epoch, Any])
 
 
@@ -75,7 +75,7 @@ def read(shape: TypeAdapter[T], said: Any) -> T:
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         where = ".".join(str(part) for part in first["loc"])
-        raise no_answer(f"{where or 'the whole'}: {first['msg']}") from error
+        raise bad_response(f"{where or 'the whole'}: {first['msg']}") from error
 
 
 def refusal(answer: http.Response, body: bytes) -> AppError:
@@ -83,7 +83,7 @@ def refusal(answer: http.Response, body: bytes) -> AppError:
     status, (said, is_its_own) = answer.status_code, _said(body)
     text = f"changedetection.io answers {status}: {said}"
     told = answer.headers.get("retry-after", "")
-    patience_s = min(float(told), LONGEST_RETRY_S) if told.isdecimal() else None
+    patience_s = min(float(told), MAX_RETRY_S) if told.isdecimal() else None
     if status in (401, 403):
         text = f"changedetection.io refuses MILLRACE_CHANGEDETECTION_API_KEY: {said}"
         return Rejected(text, code="changedetection_key")
@@ -97,7 +97,7 @@ def refusal(answer: http.Response, body: bytes) -> AppError:
         return Unavailable(text, code="changedetection_unavailable", retry_after_s=patience_s or RETRY_S)
     if 400 <= status < 500 and is_its_own:
         return Rejected(text, code="changedetection_rejected")
-    return no_answer(f"{status}: {said}")
+    return bad_response(f"{status}: {said}")
 
 
 def _said(body: bytes) -> tuple[str, bool]:
@@ -110,10 +110,10 @@ def _said(body: bytes) -> tuple[str, bool]:
     return (words[:500], True) if isinstance(words, str) else (str(said)[:200], False)
 
 
-def no_answer(what: str) -> Rejected:
+def bad_response(what: str) -> Rejected:
     text = f"what answers at MILLRACE_CHANGEDETECTION_URL is no changedetection.io, or a broken one: {what}"
     return Rejected(text, code="changedetection_answer")
 
 
-def away(what: str) -> Unavailable:
+def unavailable(what: str) -> Unavailable:
     return Unavailable(f"changedetection.io {what}", code="changedetection_unavailable", retry_after_s=RETRY_S)

@@ -16,7 +16,7 @@ from app.core.errors import InvalidInput
 PATH = "/api/webhook/changedetection"
 EVENT = "watch.changed"
 # What it takes of one notification URL.
-LONGEST_URL = 1000
+MAX_URL_CHARACTERS = 1000
 # Of the transport: tries beyond the first, seconds between them, seconds an answer may take. All run in its one worker.
 RETRIES, WAIT_S, READ_S = 5, 2, 10
 _PLACE = re.compile(r"([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?")
@@ -60,6 +60,8 @@ def notification_url(our_base_url: str, token: str) -> str:
     key = quote(f"Bearer {token}".replace("%", "%25"), safe="")
     shape = f":version=&:type=&:attachments=&:title=&:message=payload&+Authorization={key}"
     url = f"{schemes[base.scheme]}://{base.netloc}{path}?{shape}&retry={RETRIES}&wait={WAIT_S}&rto={READ_S}"
-    if len(url) > LONGEST_URL:
-        raise InvalidInput(f"longer than the {LONGEST_URL} characters of a notification URL", code="notification_url")
+    if len(url) > MAX_URL_CHARACTERS:
+        raise InvalidInput(
+            f"longer than the {MAX_URL_CHARACTERS} characters of a notification URL", code="notification_url"
+        )
     return url

@@ -25,15 +25,15 @@ Vectors = npt.NDArray[np.float32]
 Dialect = Literal["tei", "openai"]
 
 # What a server that does not say takes at once; TEI says.
-USUAL_BATCH = 32
-MOST_BATCH = 256
+DEFAULT_BATCH_TEXTS = 32
+MAX_BATCH_TEXTS = 256
 # Below the 2,000,000 bytes of TEI's --payload-limit.
-MOST_BYTES = 1_500_000
-REQUESTS_AT_ONCE = 2
+MAX_REQUEST_BYTES = 1_500_000
+MAX_CONCURRENT_REQUESTS = 2
 PAUSES_S = (0.2, 0.4, 0.8, 1.6, 3.2)
-CONNECT_S = 2.0
-DOCUMENTS_S, QUERY_S = 120.0, 5.0
-LONGEST_PAUSE_S = 10.0
+CONNECT_TIMEOUT_S = 2.0
+DOCUMENTS_TIMEOUT_S, QUERY_TIMEOUT_S = 120.0, 5.0
+MAX_PAUSE_S = 10.0
 TOO_LONG = "a chunk is larger than the server of embeddings takes"
 # Of these one text of several may be the reason.
 _REFUSED = {400, 422}
@@ -45,7 +45,7 @@ log = get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Server:
+class EmbeddingServer:
     """Where it is, and what it must answer with: vectors of `dimension` numbers by `model`."""
 
     dialect: Dialect
@@ -55,17 +55,17 @@ class Server:
     key: str = ""
 
 
-class Refused(Rejected):
+class TextRefused(Rejected):
     """The server will not have what was sent; of several texts it may be one alone."""
 
     code = "embedder_rejected"
 
 
-class TooMuch(Exception):
+class BatchTooLarge(Exception):
     """The server takes less at once than it was given."""
 
 
-class _Wanted(NamedTuple):
+class _PendingText(NamedTuple):
     text: str
     answer: asyncio.Future[Vectors]
 
@@ -73,12 +73,14 @@ class _Wanted(NamedTuple):
 class Embeddings:
     """One server as one event loop uses it. Vectors have length one; an answer that is none raises Rejected."""
 
-    def __init__(self, server: Server, *, pauses_s: Sequence[float] = PAUSES_S, query_s: float = QUERY_S) -> None:
+    def __init__(
+        self, server: EmbeddingServer, *, pauses_s: Sequence[float] = PAUSES_S, query_s: float = QUERY_TIMEOUT_S
+    ) -> None:
         self._server, self._pauses_s, self._query_s = server, pauses_s, query_s
         headers = {"Authorization": f"Bearer {server.key}"} if server.key else {}
-        self._client = http.async_client(DOCUMENTS_S, base_url=server.url.rstrip("/"), headers=headers)
-        self._most = MOST_BATCH if server.dialect == "openai" else 0  # TEI is asked first
-        self._waiting: deque[_Wanted] = deque()
+        self._client = http.async_client(DOCUMENTS_TIMEOUT_S, base_url=server.url.rstrip("/"), headers=headers)
+        self._most = MAX_BATCH_TEXTS if server.dialect == "openai" else 0  # TEI is asked first
+        self._waiting: deque[_PendingText] = deque()
         self._senders: set[asyncio.Task[None]] = set()
 
     async def documents(self, texts: Sequence[str]) -> Vectors:
@@ -86,9 +88,9 @@ class Embeddings:
         if not texts:
             return np.zeros((0, self._server.dimension), np.float32)
         loop = asyncio.get_running_loop()
-        mine = [_Wanted(text, loop.create_future()) for text in texts]
+        mine = [_PendingText(text, loop.create_future()) for text in texts]
         self._waiting.extend(mine)
-        if len(self._senders) < REQUESTS_AT_ONCE:
+        if len(self._senders) < MAX_CONCURRENT_REQUESTS:
             sender = asyncio.create_task(self._send(), name="embeddings")
             self._senders.add(sender)
             sender.add_done_callback(self._senders.discard)
@@ -120,21 +122,21 @@ class Embeddings:
             _fail(self._drained(), Unavailable("interrupted"))
 
     async def _send_next(self) -> None:
-        batch: list[_Wanted] = []
+        batch: list[_PendingText] = []
         try:
             if not self._most:
                 await self._look()
             batch = self._next()
-            vectors = await self._asked([one.text for one in batch], DOCUMENTS_S, self._pauses_s)
+            vectors = await self._asked([one.text for one in batch], DOCUMENTS_TIMEOUT_S, self._pauses_s)
             _settle(batch, vectors)
-        except TooMuch:
+        except BatchTooLarge:
             if len(batch) == 1:
-                _fail(batch, Refused(TOO_LONG))
+                _fail(batch, TextRefused(TOO_LONG))
             else:
                 self._most = max(1, len(batch) // 2)
                 self._waiting.extendleft(reversed(batch))
                 batch = []
-        except Refused as error:
+        except TextRefused as error:
             if len(batch) > 1:
                 await self._each(batch)
             else:
@@ -144,9 +146,9 @@ class Embeddings:
         finally:
             _fail(batch, Unavailable("interrupted"))  # those that have an answer keep it
 
-    def _next(self) -> list[_Wanted]:
+    def _next(self) -> list[_PendingText]:
         """What is sent next: not more than the server takes, by number and by bytes; nothing nobody waits for."""
-        batch: list[_Wanted] = []
+        batch: list[_PendingText] = []
         size = 0
         while self._waiting and len(batch) < self._most:
             one = self._waiting[0]
@@ -154,23 +156,23 @@ class Embeddings:
                 self._waiting.popleft()
                 continue
             size += len(json.dumps(one.text))
-            if batch and size > MOST_BYTES:
+            if batch and size > MAX_REQUEST_BYTES:
                 break
             batch.append(self._waiting.popleft())
         return batch
 
-    def _drained(self) -> list[_Wanted]:
+    def _drained(self) -> list[_PendingText]:
         left = list(self._waiting)
         self._waiting.clear()
         return left
 
-    async def _each(self, batch: Sequence[_Wanted]) -> None:
+    async def _each(self, batch: Sequence[_PendingText]) -> None:
         """One by one, so that the one that is refused fails alone."""
         for one in batch:
             try:
-                _settle([one], await self._asked([one.text], DOCUMENTS_S, self._pauses_s))
-            except (OutsideError, TooMuch) as error:
-                _fail([one], error if isinstance(error, OutsideError) else Refused(TOO_LONG))
+                _settle([one], await self._asked([one.text], DOCUMENTS_TIMEOUT_S, self._pauses_s))
+            except (OutsideError, BatchTooLarge) as error:
+                _fail([one], error if isinstance(error, OutsideError) else TextRefused(TOO_LONG))
 
     async def _asked(self, texts: list[str], patience_s: float, pauses_s: Sequence[float]) -> Vectors:
         """The vectors, after as many tries as there are pauses and one."""
@@ -193,12 +195,12 @@ class Embeddings:
             named = " or ".join(sorted(served))
             raise Rejected(f"MILLRACE_EMBEDDER_MODEL is not what is served there: {named}", code="embedder_model")
         most = said.get("max_client_batch_size")
-        self._most = min(MOST_BATCH, most) if isinstance(most, int) and most > 0 else USUAL_BATCH
+        self._most = min(MAX_BATCH_TEXTS, most) if isinstance(most, int) and most > 0 else DEFAULT_BATCH_TEXTS
 
     async def _called(
         self, method: str, path: str, patience_s: float, pauses_s: Sequence[float], **options: Any
     ) -> http.Response:
-        timeout = http.timeout(patience_s, connect=CONNECT_S)
+        timeout = http.timeout(patience_s, connect=CONNECT_TIMEOUT_S)
         for turn, pause_s in enumerate((*pauses_s, None)):
             told: float | None = None
             try:
@@ -211,7 +213,7 @@ class Embeddings:
                 if answer.is_success:
                     return answer
                 reason, told = _refusal(answer, self._server.dialect, turn)
-            if pause_s is None or (told or 0) > LONGEST_PAUSE_S:
+            if pause_s is None or (told or 0) > MAX_PAUSE_S:
                 raise Unavailable(reason, code="embedder_unavailable", retry_after_s=told)
             await asyncio.sleep(told if told is not None else pause_s * random.uniform(0.7, 1.3))
         raise AssertionError("the last turn raises")
@@ -236,17 +238,17 @@ class Embeddings:
 
 
 def _refusal(answer: http.Response, dialect: Dialect, turn: int) -> tuple[str, float | None]:
-    """Why it is worth another try, and after how long by its own word. Raises TooMuch, Rejected."""
+    """Why it is worth another try, and after how long by its own word. Raises BatchTooLarge, Rejected."""
     status, said = answer.status_code, _said(answer)
     if status == 413 or (status == 422 and dialect == "tei" and "batch size" in said):
-        raise TooMuch
+        raise BatchTooLarge
     reason = f"the server of embeddings answers {status}: {said}"
     if status in (401, 403):
         raise Rejected("the server of embeddings refuses MILLRACE_EMBEDDER_API_KEY", code="embedder_key")
     if _is_used_up(answer):
         raise Rejected(reason, code="embedder_quota")
     if status in _REFUSED:
-        raise Refused(reason)
+        raise TextRefused(reason)
     if status not in _LATER and not (status in _TWICE and turn < 2):
         raise Rejected(reason, code="embedder_rejected")
     return reason, _told_s(answer)
@@ -291,13 +293,13 @@ def _json(answer: http.Response) -> Any:
         raise Rejected("what the server of embeddings answers is no JSON", code="embedder_rejected") from error
 
 
-def _settle(batch: Sequence[_Wanted], vectors: Vectors) -> None:
+def _settle(batch: Sequence[_PendingText], vectors: Vectors) -> None:
     for one, row in zip(batch, vectors, strict=True):
         if not one.answer.done():
             one.answer.set_result(row)
 
 
-def _fail(batch: Sequence[_Wanted], error: OutsideError) -> None:
+def _fail(batch: Sequence[_PendingText], error: OutsideError) -> None:
     for one in batch:
         if not one.answer.done():
             one.answer.set_exception(error)

@@ -16,16 +16,16 @@ from typing import Any
 from urllib.parse import urlsplit
 from weakref import WeakKeyDictionary
 
-from app.clients.firecrawl_errors import TimedOut, page_fault, refusal, unreadable
+from app.clients.firecrawl_errors import FirecrawlTimeout, page_fault, refusal, unreadable
 from app.core import http
 from app.core.errors import NotFound, Unavailable
 from app.core.settings import get_settings
 from app.core.sql import storable
 
-CONNECT_S = 5.0
+CONNECT_TIMEOUT_S = 5.0
 # What a scrape may take beyond its own limit: Firecrawl's answer has to travel, too.
-BEYOND_S = 10.0
-USUAL_SCRAPE_MS = 60_000
+SCRAPE_MARGIN_S = 10.0
+DEFAULT_SCRAPE_MS = 60_000
 NOT_CONFIGURED = "Firecrawl is not set up here: MILLRACE_FIRECRAWL_URL names it"
 _VERSION = re.compile(r"/v[12]/*$")
 _OF_A_VERSION = re.compile(r"/v[12]/.*")
@@ -36,7 +36,7 @@ Headers = list[tuple[str, str]]
 
 
 @dataclass(frozen=True, slots=True)
-class Progress:
+class CrawlStatus:
     """A crawl or a batch as it stands. `next` is where its further pages are; status: scraping, completed, failed,
     cancelled."""
 
@@ -49,8 +49,8 @@ class Progress:
     next: str | None
 
     @classmethod
-    def of(cls, said: dict[str, Any]) -> Progress:
-        """Raises NoAnswer for what is none."""
+    def of(cls, said: dict[str, Any]) -> CrawlStatus:
+        """Raises InvalidResponse for what is none."""
         data = said.get("data") or []
         if not isinstance(said.get("status"), str) or not isinstance(data, list):
             raise unreadable("it tells no status")
@@ -79,8 +79,8 @@ class Firecrawl:
 
     async def scrape(self, options: Options) -> dict[str, Any]:
         """The document. Raises PageFault where the page cannot be had for a reason of its own."""
-        limit_ms = (options.get("timeout") or USUAL_SCRAPE_MS) + (options.get("waitFor") or 0)
-        said = await self._called("POST", "/v2/scrape", limit_ms / 1000 + BEYOND_S, options)
+        limit_ms = (options.get("timeout") or DEFAULT_SCRAPE_MS) + (options.get("waitFor") or 0)
+        said = await self._called("POST", "/v2/scrape", limit_ms / 1000 + SCRAPE_MARGIN_S, options)
         document = said.get("data")
         if not isinstance(document, dict):
             raise unreadable("it has no document")
@@ -101,18 +101,18 @@ class Firecrawl:
         invalid = said.get("invalidURLs")
         return _id(said), [str(url) for url in invalid] if isinstance(invalid, list) else []
 
-    async def crawl_status(self, crawl_id: str, *, after: str | None = None, limit: int | None = None) -> Progress:
+    async def crawl_status(self, crawl_id: str, *, after: str | None = None, limit: int | None = None) -> CrawlStatus:
         """How it stands, with its first pages, or those at `after`: the `next` of the answer before."""
         return await self._status(_crawl(crawl_id), after, limit)
 
-    async def batch_status(self, batch_id: str, *, after: str | None = None, limit: int | None = None) -> Progress:
+    async def batch_status(self, batch_id: str, *, after: str | None = None, limit: int | None = None) -> CrawlStatus:
         return await self._status(_batch(batch_id), after, limit)
 
-    def crawl_pages(self, crawl_id: str) -> AsyncIterator[Progress]:
+    def crawl_pages(self, crawl_id: str) -> AsyncIterator[CrawlStatus]:
         """All that the crawl has brought until now, a part at a time; `next` may go on where nothing is yet."""
         return self._pages(_crawl(crawl_id))
 
-    def batch_pages(self, batch_id: str) -> AsyncIterator[Progress]:
+    def batch_pages(self, batch_id: str) -> AsyncIterator[CrawlStatus]:
         return self._pages(_batch(batch_id))
 
     async def cancel_crawl(self, crawl_id: str) -> None:
@@ -135,15 +135,15 @@ class Firecrawl:
 
     async def map(self, options: Options) -> list[dict[str, Any]]:
         """The site's URLs: {url, title?, description?}."""
-        limit_ms = options.get("timeout") or USUAL_SCRAPE_MS
-        return _dicts(await self._called("POST", "/v2/map", limit_ms / 1000 + BEYOND_S, options), "links")
+        limit_ms = options.get("timeout") or DEFAULT_SCRAPE_MS
+        return _dicts(await self._called("POST", "/v2/map", limit_ms / 1000 + SCRAPE_MARGIN_S, options), "links")
 
     async def forward(self, method: str, target: str, headers: Headers, body: bytes, timeout_s: float) -> http.Response:
-        """The answer to this very request, its body unread: close it. Raises TimedOut, Unavailable.
+        """The answer to this very request, its body unread: close it. Raises FirecrawlTimeout, Unavailable.
 
         `target` is path and query, encoded; the headers must name no credentials.
         """
-        timeout = http.timeout(timeout_s, connect=CONNECT_S)
+        timeout = http.timeout(timeout_s, connect=CONNECT_TIMEOUT_S)
         # Not compressed, so that it can be passed on as it is, with its length.
         pairs = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers]
         pairs.append((b"accept-encoding", b"identity"))
@@ -153,7 +153,7 @@ class Firecrawl:
     async def close(self) -> None:
         await self._client.aclose()
 
-    async def _pages(self, path: str) -> AsyncIterator[Progress]:
+    async def _pages(self, path: str) -> AsyncIterator[CrawlStatus]:
         part, seen = await self._status(path, None, None), set[str]()
         yield part
         while part.next and part.data and part.next not in seen:
@@ -161,7 +161,7 @@ class Firecrawl:
             part = await self._status(path, part.next, None)
             yield part
 
-    async def _status(self, path: str, after: str | None, limit: int | None) -> Progress:
+    async def _status(self, path: str, after: str | None, limit: int | None) -> CrawlStatus:
         if after is not None:
             parts = urlsplit(after)
             found = _OF_A_VERSION.search(parts.path)
@@ -171,7 +171,7 @@ class Firecrawl:
             path = found[0] + (f"?{parts.query}" if parts.query else "")
         elif limit is not None:
             path += f"?limit={limit}"
-        return Progress.of(await self._called("GET", path))
+        return CrawlStatus.of(await self._called("GET", path))
 
     async def _called(
         self,
@@ -183,16 +183,16 @@ class Firecrawl:
     ) -> dict[str, Any]:
         """The answer's object, where it is a success."""
         wait_s = timeout_s or get_settings().firecrawl_timeout_s
-        timeout = http.timeout(wait_s, connect=CONNECT_S)
+        timeout = http.timeout(wait_s, connect=CONNECT_TIMEOUT_S)
         given: dict[str, Any] = {} if body is None else {"json": dict(body)}
         request = self._client.build_request(method, path, headers=dict(headers or {}), timeout=timeout, **given)
         response: http.Response | None = None
         try:
             async with asyncio.timeout(wait_s):
                 response = await self._sent(request, wait_s)
-                read = await whole(response)
+                read = await read_body(response)
         except TimeoutError as error:
-            raise TimedOut(f"Firecrawl did not answer within {wait_s:g} s") from error
+            raise FirecrawlTimeout(f"Firecrawl did not answer within {wait_s:g} s") from error
         finally:
             if response is not None:
                 await response.aclose()
@@ -205,13 +205,13 @@ class Firecrawl:
         except http.ConnectError as error:
             raise Unavailable(f"Firecrawl cannot be reached: {error}", code="firecrawl_unavailable") from error
         except http.TimeoutException as error:
-            raise TimedOut(f"Firecrawl did not answer within {timeout_s:g} s") from error
+            raise FirecrawlTimeout(f"Firecrawl did not answer within {timeout_s:g} s") from error
         except http.HTTPError as error:
             raise _broken(error) from error
 
 
-async def whole(response: http.Response, first: bytes = b"") -> bytes:
-    """The answer's body. Raises NoAnswer where it is too large, Unavailable where it breaks off."""
+async def read_body(response: http.Response, first: bytes = b"") -> bytes:
+    """The answer's body. Raises InvalidResponse where it is too large, Unavailable where it breaks off."""
     largest, parts, size = get_settings().firecrawl_max_bytes, [first], len(first)
     try:
         async for part in response.aiter_bytes():
@@ -220,7 +220,7 @@ async def whole(response: http.Response, first: bytes = b"") -> bytes:
                 raise unreadable(f"it is larger than {largest:,} bytes")
             parts.append(part)
     except http.TimeoutException as error:
-        raise TimedOut("Firecrawl's answer does not go on") from error
+        raise FirecrawlTimeout("Firecrawl's answer does not go on") from error
     except http.HTTPError as error:
         raise _broken(error) from error
     return b"".join(parts)

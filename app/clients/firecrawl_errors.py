@@ -15,7 +15,7 @@ from app.core.logging import get_logger
 
 log = get_logger(__name__)
 
-LONGEST_WAIT_S = 3600.0
+MAX_WAIT_S = 3600.0
 # Credits come back with the next month, or when somebody pays.
 NO_CREDITS_WAIT_S = 3600.0
 _LATER = {502, 503, 504}
@@ -39,20 +39,20 @@ class PageUnavailable(PageFault, Unavailable):
     code = "page_unavailable"
 
 
-class TimedOut(Unavailable):
+class FirecrawlTimeout(Unavailable):
     """It took longer than it was given."""
 
     code = "firecrawl_timeout"
 
 
-class NoAnswer(Rejected):
+class InvalidResponse(Rejected):
     """What came is none of Firecrawl's answers."""
 
     code = "firecrawl_answer"
 
 
-def unreadable(why: str) -> NoAnswer:
-    return NoAnswer(f"what Firecrawl answers cannot be used: {why}")
+def unreadable(why: str) -> InvalidResponse:
+    return InvalidResponse(f"what Firecrawl answers cannot be used: {why}")
 
 
 def page_fault(status: int, url: str, said: Any) -> PageFault:
@@ -69,7 +69,7 @@ def refusal(status: int, said: dict[str, Any], retry_after: str, *, of_a_job: bo
     code, message = str(name).upper(), f"Firecrawl answers {status}: {_words(said)}"
     wait_s = _told_s(said, retry_after)
     if status == 408:
-        return TimedOut(message, retry_after_s=wait_s)
+        return FirecrawlTimeout(message, retry_after_s=wait_s)
     if status in (404, 409):
         return _of_a_job(status, message) if of_a_job or status == 409 else _misled(message)
     if code in _OF_THE_PAGE or code.startswith("SCRAPE_PDF_") or (status == 403 and not code):
@@ -108,16 +108,16 @@ def _told_s(said: dict[str, Any], retry_after: str) -> float | None:
     """How long to wait by its word: the header, in seconds or as a date, else what the body says."""
     if retry_after:
         if retry_after.isdecimal():
-            return min(float(retry_after), LONGEST_WAIT_S)
+            return min(float(retry_after), MAX_WAIT_S)
         try:
             at = parsedate_to_datetime(retry_after)
         except ValueError:
             return None
         at = at.replace(tzinfo=UTC) if at.tzinfo is None else at
-        return min(max(0.0, (at - clock.now()).total_seconds()), LONGEST_WAIT_S)
+        return min(max(0.0, (at - clock.now()).total_seconds()), MAX_WAIT_S)
     details = said.get("details")
     inner = details.get("retryAfterSeconds") if isinstance(details, dict) else None
     for value in (said.get("retry_after_seconds"), inner):
         if isinstance(value, int | float) and value >= 0:
-            return min(float(value), LONGEST_WAIT_S)
+            return min(float(value), MAX_WAIT_S)
     return None

@@ -19,7 +19,7 @@ from app.core.logging import get_logger
 from app.core.settings import Settings, get_settings
 
 # Scores by a tenant's own statistics (params.idf.corpus); an older server ignores them without a word.
-OLDEST = (1, 19)
+MIN_VERSION = (1, 19)
 WRITE_TIMEOUT_S = 30
 SCHEMA_TIMEOUT_S = 60
 _LATER = {408, 425, 429, 500, 502, 503, 504, 507}
@@ -79,8 +79,8 @@ class Qdrant:
         if at in self._checked:
             return
         version = (await self._nodes[at].info()).version
-        if _numbers(version) < OLDEST:
-            oldest = ".".join(map(str, OLDEST))
+        if _numbers(version) < MIN_VERSION:
+            oldest = ".".join(map(str, MIN_VERSION))
             raise Rejected(f"Qdrant at {self.urls[at]} is {version}; {oldest} or newer is needed", code="qdrant_old")
         self._checked.add(at)
 

@@ -16,7 +16,7 @@ from app.metrics.models import OperationMetric
 _INSERT = sa.insert(cast(sa.Table, OperationMetric.__table__))
 
 
-class Step(NamedTuple):
+class OperationStep(NamedTuple):
     """What was done and how long it took; `error` says why it failed."""
 
     type: str
@@ -27,7 +27,7 @@ class Step(NamedTuple):
 
 def write(
     session: Session,
-    steps: Sequence[Step],
+    steps: Sequence[OperationStep],
     *,
     tenant: str,
     at: datetime,

@@ -12,13 +12,13 @@ from sqlalchemy.orm import Session
 from app.core import clock
 from app.metrics.models import OperationMetric, RequestMetric
 
-MOST_ENDPOINTS = 10
+MAX_ENDPOINTS = 10
 FIRST_ERROR = 400
 Condition = sa.ColumnElement[bool]
 
 
 @dataclass(frozen=True, slots=True)
-class Whose:
+class TenantScope:
     """Of this tenant, None is all; `keyless` adds the requests that came without a key."""
 
     tenant: str | None
@@ -42,7 +42,7 @@ class RequestFilter:
     method: str | None = None
     min_duration_ms: float | None = None
 
-    def conditions(self, whose: Whose) -> list[Condition]:
+    def conditions(self, whose: TenantScope) -> list[Condition]:
         row = RequestMetric
         wanted = [*whose.of(row.tenant), row.at >= _since(self.hours)]
         if self.path is not None:
@@ -65,7 +65,7 @@ class OperationFilter:
     success: bool | None = None
     min_duration_ms: float | None = None
 
-    def conditions(self, whose: Whose) -> list[Condition]:
+    def conditions(self, whose: TenantScope) -> list[Condition]:
         row = OperationMetric
         wanted = [*whose.of(row.tenant), row.at >= _since(self.hours)]
         for column in (row.operation_type, row.operation_name, row.document_url, row.success):
@@ -78,7 +78,7 @@ class OperationFilter:
 
 
 def requests(
-    session: Session, whose: Whose, wanted: RequestFilter, limit: int, offset: int
+    session: Session, whose: TenantScope, wanted: RequestFilter, limit: int, offset: int
 ) -> tuple[list[RequestMetric], dict[str, Any]]:
     """The newest first, and the sums of all that are wanted."""
     conditions, row = wanted.conditions(whose), RequestMetric
@@ -88,7 +88,7 @@ def requests(
 
 
 def operations(
-    session: Session, whose: Whose, wanted: OperationFilter, limit: int, offset: int
+    session: Session, whose: TenantScope, wanted: OperationFilter, limit: int, offset: int
 ) -> tuple[list[OperationMetric], dict[str, dict[str, Any]]]:
     """The newest first, and the sums of all that are wanted, by type."""
     conditions, row = wanted.conditions(whose), OperationMetric
@@ -108,7 +108,7 @@ def operations(
     return list(session.scalars(query)), by_type
 
 
-def summary(session: Session, whose: Whose, hours: int) -> dict[str, Any]:
+def summary(session: Session, whose: TenantScope, hours: int) -> dict[str, Any]:
     """Everything at a look: requests, operations by type, and the routes that took longest on average."""
     asked, done = RequestFilter(hours).conditions(whose), OperationFilter(hours).conditions(whose)
     row, step = RequestMetric, OperationMetric
@@ -129,7 +129,7 @@ def summary(session: Session, whose: Whose, hours: int) -> dict[str, Any]:
         },
         "slowest_endpoints": [
             {"path": route, "avg_duration_ms": _ms(average), "request_count": number}
-            for route, average, number in session.execute(routes.order_by(mean.desc(), row.route).limit(MOST_ENDPOINTS))
+            for route, average, number in session.execute(routes.order_by(mean.desc(), row.route).limit(MAX_ENDPOINTS))
         ],
     }
 

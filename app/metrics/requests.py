@@ -24,16 +24,16 @@ from app.core.logging import get_logger
 from app.core.sql import storable
 from app.metrics.models import RequestMetric
 
-MOST_HELD = 10_000
+MAX_HELD = 10_000
 BATCH = 500
-EVERY_S = 1.0
+WRITE_INTERVAL_S = 1.0
 
 _INSERT = sa.insert(cast(sa.Table, RequestMetric.__table__))
 
 log = get_logger(__name__)
 
 
-class Timing(NamedTuple):
+class RequestTiming(NamedTuple):
     """A request that has been answered; the fields are the columns of its row."""
 
     at: datetime
@@ -47,12 +47,12 @@ class Timing(NamedTuple):
     client_ip: str | None
 
 
-class Recorder:
+class RequestRecorder:
     """One an api process; it lives on the process's loop, from `start()` to `close()`."""
 
-    def __init__(self, *, most_held: int = MOST_HELD, every_s: float = EVERY_S) -> None:
-        self._held: deque[Timing] = deque(maxlen=most_held)
-        self._every_s = every_s
+    def __init__(self, *, max_held: int = MAX_HELD, interval_s: float = WRITE_INTERVAL_S) -> None:
+        self._held: deque[RequestTiming] = deque(maxlen=max_held)
+        self._every_s = interval_s
         self._stopping = asyncio.Event()
         self._writing: asyncio.Task[None] | None = None
         self._has_sql = True
@@ -62,7 +62,7 @@ class Recorder:
         """How many are not written yet."""
         return len(self._held)
 
-    def take(self, timing: Timing) -> None:
+    def take(self, timing: RequestTiming) -> None:
         """Never waits and never raises; the oldest makes room."""
         if len(self._held) == self._held.maxlen:
             self.dropped += 1
@@ -105,11 +105,11 @@ class Recorder:
                 self._held.popleft()
 
 
-def write(session: Session, timings: Sequence[Timing]) -> None:
+def write(session: Session, timings: Sequence[RequestTiming]) -> None:
     session.execute(_INSERT, [_row(timing) for timing in timings])
 
 
-def _row(timing: Timing) -> dict[str, object]:
+def _row(timing: RequestTiming) -> dict[str, object]:
     """As the columns hold it: what a caller made up has any length."""
     row = storable(timing._asdict())
     row |= {"method": row["method"][:16], "path": row["path"][:500], "route": row["route"][:200]}

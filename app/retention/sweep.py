@@ -23,7 +23,7 @@ from app.metrics.models import OperationMetric, RequestMetric
 from app.retention.policy import Policy
 from app.search.index import write
 from app.sources.models import ChangeEvent, Delivery, ScrapedPage
-from app.sources.webhooks.deliveries import named_blobs
+from app.sources.webhooks.deliveries import find_blob_keys
 from app.tenants.models import AuditEntry
 
 BATCH = 500
@@ -55,7 +55,7 @@ async def sweep(progress: Progress, policy: Policy | None = None) -> dict[str, A
             if gone < BATCH or name == "changes":
                 break
     progress.report(sum(deleted.values()), unit="rows", message="blobs")
-    deleted["blobs"] = await originals.sweep_blobs(blobs(), named_blobs)
+    deleted["blobs"] = await originals.sweep_blobs(blobs(), find_blob_keys)
     return {"deleted": deleted}
 
 

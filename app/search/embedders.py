@@ -23,7 +23,7 @@ import numpy.typing as npt
 from pydantic import SecretStr
 from tokenizers import Tokenizer
 
-from app.clients.embeddings import Dialect, Embeddings, Server
+from app.clients.embeddings import Dialect, Embeddings, EmbeddingServer
 from app.core.errors import ConfigError
 from app.core.settings import Settings, get_settings
 
@@ -175,7 +175,7 @@ class RemoteEmbedder:
         dialect: Dialect = "tei" if kind == "tei" else "openai"
         key = chosen.api_key.get_secret_value()
         self.dimension = chosen.dimension
-        self._server = Server(dialect, chosen.url, chosen.model, self.dimension, key)
+        self._server = EmbeddingServer(dialect, chosen.url, chosen.model, self.dimension, key)
         self.name = f"{kind}/{chosen.model}/{self.dimension}"
         self._prompts = chosen.query_prompt, chosen.document_prompt
         # Without the model's own tokenizer tokens are counted by the built-in model's, which counts alike.

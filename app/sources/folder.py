@@ -30,13 +30,13 @@ from app.jobs.worker.progress import Progress
 
 SOURCE = "folder"
 # A file that was written to a moment ago may not be whole.
-SETTLED_S = 5.0
-LONGEST_PATH = 480
+MIN_FILE_AGE_S = 5.0
+MAX_PATH_CHARACTERS = 480
 
 log = get_logger(__name__)
 
 
-class Seen(NamedTuple):
+class FileStamp(NamedTuple):
     """What tells whether a file has changed."""
 
     size: int
@@ -68,21 +68,21 @@ async def scan(progress: Progress) -> dict[str, Any]:
     return {"files": len(found), "new": new, "refused": refused}
 
 
-def _files(folder: Path) -> Iterator[tuple[str, Seen]]:
+def _files(folder: Path) -> Iterator[tuple[str, FileStamp]]:
     """Plain files below the folder by their path in it, hidden ones and links that lead out of it left out."""
-    settled, root = clock.now().timestamp() - SETTLED_S, folder.resolve()
+    settled, root = clock.now().timestamp() - MIN_FILE_AGE_S, folder.resolve()
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder)
         if any(part.startswith(".") for part in name.parts) or not path.is_file():
             continue
-        if not path.resolve().is_relative_to(root) or len(str(name)) > LONGEST_PATH:
+        if not path.resolve().is_relative_to(root) or len(str(name)) > MAX_PATH_CHARACTERS:
             continue
         status = path.stat()
         if status.st_size and status.st_mtime <= settled:
-            yield name.as_posix(), Seen(status.st_size, status.st_mtime_ns)
+            yield name.as_posix(), FileStamp(status.st_size, status.st_mtime_ns)
 
 
-def _known(session: Session, tenant: str) -> dict[str, Seen]:
+def _known(session: Session, tenant: str) -> dict[str, FileStamp]:
     """By path, each file as it was when it was accepted last."""
     query = (
         sa.select(Document.external_id, DocumentVersion.size_bytes, DocumentVersion.fields)
@@ -91,14 +91,14 @@ def _known(session: Session, tenant: str) -> dict[str, Seen]:
         .order_by(DocumentVersion.id)
     )
     return {
-        str(row.external_id).removeprefix(f"{SOURCE}:"): Seen(
+        str(row.external_id).removeprefix(f"{SOURCE}:"): FileStamp(
             row.size_bytes, int(row.fields["metadata"].get("modified_ns", 0))
         )
         for row in session.execute(query)
     }
 
 
-async def _accept(claim: Claim, path: Path, name: str, seen: Seen) -> bool:
+async def _accept(claim: Claim, path: Path, name: str, seen: FileStamp) -> bool:
     """Whether the file is of a kind that can be read, and was accepted."""
     kind = await asyncio.to_thread(sniff, path, path.name)
     if kind is None:

@@ -20,8 +20,8 @@ from app.jobs.ledger import claims
 from app.jobs.ledger.claims import Claim
 from app.jobs.ledger.enqueue import enqueue
 from app.jobs.worker.progress import Progress
-from app.sources.fetching.fetch_page import Brought, bring
-from app.sources.fetching.page_text import NotModified, Seen, target
+from app.sources.fetching.fetch_page import FetchedPage, fetch_page
+from app.sources.fetching.page_text import NotModified, Validators, split_url
 from app.sources.jobs import FetchPage
 
 
@@ -30,7 +30,7 @@ def accept_page(
 ) -> EnqueuedJob:
     """The job that will fetch it. Raises InvalidInput for what cannot be fetched."""
     url = urls.checked(about.url or "")
-    target(url)
+    split_url(url)
     document_id = find_or_make(session, about, tenant=tenant, reach=reach)
     fields = about.fields()
     job = FetchPage(document_id=document_id, url=url, **fields)
@@ -40,14 +40,14 @@ def accept_page(
 async def fetch_and_ingest(job: FetchPage, progress: Progress) -> dict[str, Any]:
     """What ingest() returns, of the page as it is now; at once where its server says that nothing has changed.
 
-    Raises Conflict where the tenant's quota has no room for it, and as visit() does.
+    Raises Conflict where the tenant's quota has no room for it, and as fetch_politely() does.
     """
     claim = progress.claim
     progress.report(stage="fetch", message=job.url)
     spent: dict[str, float] = {}
     started = clock.monotonic()
     known = await read(_known, claim.tenant, job)
-    page = await bring(job.url, seen=known.seen if known else None)
+    page = await fetch_page(job.url, seen=known.seen if known else None)
     if isinstance(page, NotModified):
         ended = await in_transaction(_unchanged, claim, job, known)
         if ended is not None:
@@ -70,7 +70,7 @@ class _Known(NamedTuple):
     """The version that the page may still be, and what its server called it."""
 
     version_id: int
-    seen: Seen
+    seen: Validators
 
 
 def _known(session: Session, tenant: str, job: FetchPage) -> _Known | None:
@@ -81,7 +81,7 @@ def _known(session: Session, tenant: str, job: FetchPage) -> _Known | None:
         return None
     if not (current.etag or current.last_modified) or not searchable(session, document.id):
         return None
-    return _Known(current.id, Seen(current.etag, current.last_modified))
+    return _Known(current.id, Validators(current.etag, current.last_modified))
 
 
 def _unchanged(session: Session, claim: Claim, job: FetchPage, known: _Known | None) -> dict[str, Any] | None:
@@ -93,7 +93,7 @@ def _unchanged(session: Session, claim: Claim, job: FetchPage, known: _Known | N
     return still_so(document, session.get_one(DocumentVersion, known.version_id), clock.now())
 
 
-def _keep(session: Session, claim: Claim, job: FetchPage, page: Brought) -> int:
+def _keep(session: Session, claim: Claim, job: FetchPage, page: FetchedPage) -> int:
     claims.hold(session, claim)
     catalog.get(session, claim.tenant, str(job.document_id), lock=True)
     return receive(session, job.document_id, page.about(job.about()), page.content, tenant=claim.tenant)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from app.core.settings import get_settings
 from app.jobs.schedules.store import Schedule
+from app.sources.changes.jobs import ReconcileChanges, SyncWatches
 from app.sources.crawls.jobs import CheckCrawls
-from app.sources.jobs import ReconcileChanges, ScanFolder, SyncWatches
+from app.sources.jobs import ScanFolder
 
 if get_settings().watch_folder is not None:
     Schedule("watched folder", ScanFolder(), every_s=60)

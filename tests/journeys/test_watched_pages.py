@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from app.jobs.states import ENDED
-from app.sources.jobs import ReconcileChanges
+from app.sources.changes.jobs import ReconcileChanges
 from tests.journeys.conftest import Ledger
 from tests.support.changedetection import ChangeDetectionServer
 from tests.support.stack import Stack

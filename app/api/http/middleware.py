@@ -17,7 +17,7 @@ from app.api.http.errors import problem
 from app.core import clock, trace
 from app.core.logging import bind, get_logger
 from app.core.metrics import REQUEST_SECONDS
-from app.metrics.requests import Timing
+from app.metrics.requests import RequestTiming
 from app.tenants.keyring import Hold
 
 log = get_logger("app.access")
@@ -37,7 +37,7 @@ POLICY_VIOLATION = 1008
 # What an open stream still needs of its request; the rest (route, endpoint, exit stacks) is let go.
 KEPT = frozenset({"type", "method", "path", "query_string", "http_version", "client", "state", "route"})
 
-Record = Callable[[Timing], None]
+Record = Callable[[RequestTiming], None]
 
 
 class Edge:
@@ -203,7 +203,7 @@ class Exchange:
         )
         if record is None or path in QUIET or STATIC in path:
             return
-        timing = Timing(
+        timing = RequestTiming(
             clock.now(),
             self.scope["state"].get(TENANT),
             self.scope["method"],

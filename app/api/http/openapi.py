@@ -110,7 +110,14 @@ def _keep_models_only(operation: dict[str, Any]) -> None:
     """Drop what FastAPI derives from `dict[str, Any]`, the return type of routes, next to a documented model."""
     for response in operation["responses"].values():
         for content in response.get("content", {}).values():
-            schema = content.get("schema", {})
-            reference = [key for key in ("$ref", "anyOf", "oneOf") if key in schema]
-            if reference:
-                content["schema"] = {reference[0]: schema[reference[0]]}
+            if "schema" in content:
+                content["schema"] = _keep_reference(content["schema"])
+
+
+def _keep_reference(schema: dict[str, Any]) -> dict[str, Any]:
+    reference = next((key for key in ("$ref", "anyOf", "oneOf") if key in schema), None)
+    if reference is not None:
+        return {reference: schema[reference]}
+    if isinstance(schema.get("items"), dict):
+        return schema | {"items": _keep_reference(schema["items"])}
+    return schema

@@ -14,7 +14,7 @@ from app.cli import exit_codes, output
 from app.cli.client.http import Server
 from app.cli.exit_codes import Quit
 from app.clients.changedetection import changedetection, close_changedetection, is_set_up
-from app.clients.changedetection_answers import Instance
+from app.clients.changedetection_answers import InstanceInfo
 from app.core import redis
 from app.core.blobs import blobs
 from app.core.db import close_database, database
@@ -183,7 +183,7 @@ def _watching() -> Finding:
     return Finding("watching", "ok", f"changedetection.io {found.version} at {where}, {found.watch_count} watches")
 
 
-async def _instance() -> Instance:
+async def _instance() -> InstanceInfo:
     try:
         return await changedetection().ping()
     finally:

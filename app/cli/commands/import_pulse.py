@@ -17,7 +17,7 @@ from app.core.db import Database, close_database, database
 from app.core.errors import AppError, ConfigError, NotFound, Unavailable
 from app.core.schema import current, head
 from app.sources.pulse.database import PulseDatabase
-from app.sources.pulse.import_pulse import Counts, Move, Report
+from app.sources.pulse.import_pulse import ImportCounts, ImportReport, PulseImport
 from app.tenants import directory
 
 # How many of a kind are shown to a person; JSON has all.
@@ -27,13 +27,13 @@ SHOWN = 10
 def run(url: str, *, tenant: str, dry_run: bool, as_json: bool) -> int:
     """Take what is there; rows that cannot be kept are told, and no failure."""
     settings()
-    with _told():
+    with _translate_errors():
         logging.setup("import")
         old = PulseDatabase(url)
         try:
             here = _database(tenant)
             with output.progress() as bars:
-                report = Move(old, here, tenant, dry_run, Bars(bars)).run()
+                report = PulseImport(old, here, tenant, dry_run, Bars(bars)).run()
         finally:
             old.close()
             close_database()
@@ -70,7 +70,7 @@ def _database(tenant: str) -> Database:
 
 
 @contextmanager
-def _told() -> Iterator[None]:
+def _translate_errors() -> Iterator[None]:
     try:
         yield
     except ConfigError as error:
@@ -84,7 +84,7 @@ def _told() -> Iterator[None]:
         raise Quit(exit_codes.FAILED, error.message) from error
 
 
-def _show(report: Report) -> None:
+def _show(report: ImportReport) -> None:
     if report.dry_run:
         output.out.print("dry run: nothing was written")
     table = Table("", "read", "to take" if report.dry_run else "taken", "here before", "left out", box=None)
@@ -104,7 +104,7 @@ def _show(report: Report) -> None:
         output.out.print(f"{report.jobs} pages wait to be indexed")
 
 
-def _row(table: Table, name: str, counts: Counts) -> None:
+def _row(table: Table, name: str, counts: ImportCounts) -> None:
     table.add_row(name, *(str(number) for number in (counts.read, counts.taken, counts.here, counts.left_out)))
 
 

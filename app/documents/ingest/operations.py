@@ -11,7 +11,7 @@ from app.core import clock
 from app.documents.models import DocumentVersion
 from app.jobs.models import JobRow
 from app.metrics import operations
-from app.metrics.operations import Step
+from app.metrics.operations import OperationStep
 
 # A stage of a job → type and name of its step; the old service's where it had the step.
 NAMES = {
@@ -46,14 +46,16 @@ def note_end(session: Session, row: JobRow) -> None:
     )
 
 
-def _steps(row: JobRow) -> list[Step]:
+def _steps(row: JobRow) -> list[OperationStep]:
     if row.state == "failed":
         stage = (row.progress or {}).get("stage")
         spent = row.finished_at - row.started_at if row.finished_at and row.started_at else None
         duration_ms = round(1000 * spent.total_seconds(), 2) if spent else 0.0
-        return [Step(*NAMES.get(stage or "", WHOLE), duration_ms, row.error_message or row.error_type or "failed")]
+        return [
+            OperationStep(*NAMES.get(stage or "", WHOLE), duration_ms, row.error_message or row.error_type or "failed")
+        ]
     timings: dict[str, float] = (row.result or {}).get("timings_ms", {})
-    return [Step(*NAMES[stage], spent) for stage, spent in timings.items() if stage in NAMES]
+    return [OperationStep(*NAMES[stage], spent) for stage, spent in timings.items() if stage in NAMES]
 
 
 def _page(session: Session, row: JobRow) -> tuple[str | None, str | None]:

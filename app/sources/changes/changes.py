@@ -21,11 +21,11 @@ from app.jobs.ledger.claims import Claim
 from app.jobs.ledger.enqueue import enqueue
 from app.jobs.models import JobRow
 from app.sources.models import ChangeEvent, PageWatch
-from app.sources.payloads.change_bodies import Change
+from app.sources.payloads.change_bodies import PageChange
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class ChangeFilter:
     """Which events to list; None means all. `before_id` is the last id of the page before."""
 
     state: str | None = None
@@ -35,7 +35,7 @@ class Wanted:
     before_id: int | None = None
 
 
-def told(session: Session, tenant: str, change: Change, *, origin: str) -> ChangeEvent:
+def record(session: Session, tenant: str, change: PageChange, *, origin: str) -> ChangeEvent:
     """The event of this change, without a job yet; the same snapshot of the same watch is the same event."""
     watch = _watch(session, tenant, change.watch_id)
     document_id = watch.document_id if watch else known_id(session, About(url=change.url), tenant=tenant)
@@ -63,7 +63,7 @@ def told(session: Session, tenant: str, change: Change, *, origin: str) -> Chang
     return row
 
 
-def rescraped(session: Session, event: ChangeEvent, job: Any, request_id: str | None) -> EnqueuedJob:
+def start_rescrape(session: Session, event: ChangeEvent, job: Any, request_id: str | None) -> EnqueuedJob:
     """The job that reads the page of the event again."""
     row = enqueue(session, job, tenant=event.tenant, request_id=request_id, document_id=event.document_id)
     event.state, event.job_id, event.error_message, event.ended_at = "queued", row.id, None, None
@@ -99,14 +99,14 @@ def is_known(session: Session, event: ChangeEvent) -> bool:
     return watch is not None and watch.document_id == event.document_id and watch.url == event.url
 
 
-def tenant_of(session: Session, watch_id: str | None) -> str | None:
+def find_tenant(session: Session, watch_id: str | None) -> str | None:
     """Whose page the watch is of; None where it was not made here."""
     if watch_id is None:
         return None
     return session.scalar(sa.select(PageWatch.tenant).where(PageWatch.watch_id == watch_id).limit(1))
 
 
-def ended(session: Session, job: JobRow) -> None:
+def record_end(session: Session, job: JobRow) -> None:
     """Write into the job's event what became of it: in the transaction that ends the job."""
     note_end(session, job)
     row = session.get(ChangeEvent, int(job.payload["event_id"]))
@@ -129,7 +129,7 @@ def get(session: Session, tenant: str, event_id: int) -> ChangeEvent:
     return row
 
 
-def listed(session: Session, tenant: str, wanted: Wanted, limit: int) -> list[ChangeEvent]:
+def list_events(session: Session, tenant: str, wanted: ChangeFilter, limit: int) -> list[ChangeEvent]:
     """The newest first."""
     query = sa.select(ChangeEvent).where(ChangeEvent.tenant == tenant)
     for name in ("state", "watch_id", "url", "document_id"):
@@ -140,7 +140,7 @@ def listed(session: Session, tenant: str, wanted: Wanted, limit: int) -> list[Ch
     return list(session.scalars(query.order_by(ChangeEvent.id.desc()).limit(limit)))
 
 
-def shown(row: ChangeEvent) -> dict[str, Any]:
+def describe(row: ChangeEvent) -> dict[str, Any]:
     return {
         "id": str(row.id),
         "origin": row.origin,

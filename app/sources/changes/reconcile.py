@@ -21,19 +21,19 @@ from app.jobs.ledger import claims
 from app.jobs.ledger.claims import Claim
 from app.jobs.worker.progress import Progress
 from app.sources.changes import changes, watches
-from app.sources.jobs import Rescrape
+from app.sources.changes.jobs import Rescrape
 from app.sources.models import PageWatch
-from app.sources.payloads.change_bodies import Change
+from app.sources.payloads.change_bodies import PageChange
 
 # Of one watch; what is older is as good as read with the newest.
-MOST_MISSED = 20
+MAX_MISSED_CHANGES = 20
 
 
 async def reconcile(progress: Progress) -> dict[str, Any]:
     """{watches, changes, lost}: how many were looked at, changes nobody had told of, watches that are gone there."""
     claim = progress.claim
     listed = await changedetection().watches()
-    known = await read(watches.present, claim.tenant)
+    known = await read(watches.find_present, claim.tenant)
     missed = lost = 0
     for number, (watch_id, (row, last_key)) in enumerate(known.items()):
         progress.report(number, len(known), unit="watches", message=row.url)
@@ -43,7 +43,7 @@ async def reconcile(progress: Progress) -> dict[str, Any]:
         elif watch.last_changed > last_key:
             keys = await changedetection().history(watch_id)
             # The first snapshot is the page as it was found, and no change.
-            gap = [key for key in keys[1:] if key > last_key][-MOST_MISSED:]
+            gap = [key for key in keys[1:] if key > last_key][-MAX_MISSED_CHANGES:]
             missed += await in_transaction(_record, claim, row.id, gap)
         if watch is not None and (watch.last_error or None) != row.error_message:
             await in_transaction(_note, claim, row.id, watch)
@@ -84,12 +84,12 @@ def _record(session: Session, claim: Claim, row_id: int, gap: list[int]) -> int:
         return 0
     for key in gap:
         at = datetime.fromtimestamp(key, UTC)
-        change = Change(row.url, row.watch_id, key, at, None, "", None)
-        event = changes.told(session, row.tenant, change, origin="reconcile")
+        change = PageChange(row.url, row.watch_id, key, at, None, "", None)
+        event = changes.record(session, row.tenant, change, origin="reconcile")
         if event.job_id is not None or event.state != "queued":
             continue  # its notification came meanwhile
         if key == gap[-1]:
-            changes.rescraped(session, event, Rescrape(event_id=event.id), claim.request_id)
+            changes.start_rescrape(session, event, Rescrape(event_id=event.id), claim.request_id)
         else:
             event.state, event.ended_at = "superseded", clock.now()
     return len(gap)

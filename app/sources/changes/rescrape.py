@@ -18,8 +18,8 @@ from app.jobs.ledger import claims
 from app.jobs.ledger.claims import Claim
 from app.jobs.worker.progress import Progress
 from app.sources.changes import changes
-from app.sources.fetching.fetch_page import Brought, bring
-from app.sources.jobs import Rescrape
+from app.sources.changes.jobs import Rescrape
+from app.sources.fetching.fetch_page import FetchedPage, fetch_page
 from app.sources.models import ChangeEvent
 
 
@@ -30,7 +30,7 @@ async def rescrape(job: Rescrape, progress: Progress) -> dict[str, Any]:
     event = await in_transaction(changes.begin, claim, job.event_id)
     url = event.url if await read(changes.is_known, event) else await _confirmed(event)
     progress.report(stage="fetch", message=url)
-    page = await bring(url)
+    page = await fetch_page(url)
     # The quota's lock first and the job's after it, the order in which requests take them.
     document_id, version_id = await in_transaction(quota.within, claim.tenant, _keep, claim, event.id, url, page)
     result = await ingest(document_id, version_id, progress)
@@ -50,7 +50,7 @@ async def _confirmed(event: ChangeEvent) -> str:
         raise Rejected(f"changedetection.io has no watch {event.watch_id}", code="watch_unknown") from error
 
 
-def _keep(session: Session, claim: Claim, event_id: int, url: str, page: Brought) -> tuple[int, int]:
+def _keep(session: Session, claim: Claim, event_id: int, url: str, page: FetchedPage) -> tuple[int, int]:
     """The page as a new version of its document, with all that was said of it before."""
     claims.hold(session, claim)
     event = session.get_one(ChangeEvent, event_id)

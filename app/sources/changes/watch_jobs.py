@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from app.clients.changedetection import ChangeDetection, Wanted, changedetection
+from app.clients.changedetection import ChangeDetection, WatchRequest, changedetection
 from app.clients.changedetection_answers import Watch
 from app.clients.changedetection_template import notification
 from app.core import clock
@@ -15,10 +15,10 @@ from app.core.settings import get_settings
 from app.jobs.worker.progress import Progress
 from app.sources.changes import watches
 from app.sources.models import PageWatch
-from app.sources.webhooks import changedetection as change_intake
+from app.sources.payloads.change_bodies import webhook_token
 
 TAG = "millrace"
-AT_ONCE = 100
+BATCH = 100
 
 
 async def sync(progress: Progress) -> dict[str, Any]:
@@ -31,11 +31,11 @@ async def sync(progress: Progress) -> dict[str, Any]:
     done = {"made": 0, "known": 0, "removed": 0, "failed": 0}
     while (planned := await in_transaction(watches.plan, claim)) or not total:
         total = max(total + planned, 1)
-        if planned < watches.PLANNED_AT_ONCE:
+        if planned < watches.PLAN_BATCH:
             break
     tag: str | None = None
     after = 0
-    while rows := await read(watches.todo, claim.tenant, after, AT_ONCE):
+    while rows := await read(watches.list_pending, claim.tenant, after, BATCH):
         for row in rows:
             started = clock.monotonic()
             progress.report(sum(done.values()), max(total, sum(done.values()) + 1), unit="pages", message=row.url)
@@ -56,16 +56,16 @@ async def _make(row: PageWatch, tag: str, progress: Progress) -> str | None:
     client = changedetection()
     try:
         found = await _known(client, row)
-        if found is None and not await in_transaction(watches.making, progress.claim, row.id):
+        if found is None and not await in_transaction(watches.mark_creating, progress.claim, row.id):
             return None
         watch_id = found.uuid if found is not None else await client.create(_wanted(row.url, tag))
     except Rejected as error:
         if error.code != "changedetection_rejected":  # not about this page
             raise
-        await in_transaction(watches.failed, progress.claim, row.id, error.message)
+        await in_transaction(watches.record_failed, progress.claim, row.id, error.message)
         return "failed"
     is_ours = found is None or (found.tags is not None and tag in found.tags)
-    await in_transaction(watches.made, progress.claim, row.id, watch_id, is_ours=is_ours)
+    await in_transaction(watches.record_created, progress.claim, row.id, watch_id, is_ours=is_ours)
     return "known" if found else "made"
 
 
@@ -80,7 +80,7 @@ async def _free(client: ChangeDetection, row: PageWatch) -> list[Watch]:
     found = await client.find(row.url)
     if not found:
         return []
-    others = await read(watches.taken, [watch.uuid for watch in found], row.document_id)
+    others = await read(watches.find_taken, [watch.uuid for watch in found], row.document_id)
     return [watch for watch in found if watch.uuid not in others]
 
 
@@ -92,15 +92,15 @@ async def _remove(row: PageWatch, tag: str, progress: Progress) -> None:
         for one in await _free(client, row):
             if tag in ((await client.watch(one.uuid)).tags or ()):
                 await client.delete(one.uuid)
-    await in_transaction(watches.removed, progress.claim, row.id)
+    await in_transaction(watches.record_removed, progress.claim, row.id)
 
 
-def _wanted(url: str, tag: str) -> Wanted:
+def _wanted(url: str, tag: str) -> WatchRequest:
     settings = get_settings()
-    return Wanted(url, tags=(tag,), every_s=settings.auto_watch_every_s, notification=told())
+    return WatchRequest(url, tags=(tag,), every_s=settings.auto_watch_every_s, notification=notification_fields())
 
 
-def told() -> dict[str, Any]:
+def notification_fields() -> dict[str, Any]:
     """The fields of a watch that make it tell us. Raises NotAllowed without a secret for webhooks."""
     settings = get_settings()
-    return notification(settings.changedetection_notify_url or settings.api_url, change_intake.token())
+    return notification(settings.changedetection_notify_url or settings.api_url, webhook_token())

@@ -19,11 +19,11 @@ from app.jobs.ledger.claims import Claim
 from app.jobs.schedules.store import DEFAULT_TENANT
 from app.sources.models import ChangeEvent, PageWatch
 
-PLANNED_AT_ONCE = 1000
+PLAN_BATCH = 1000
 # What could not be made is tried again, for a page may have got another address.
-FAILED_AGAIN = timedelta(days=1)
+RETRY_FAILED_AFTER = timedelta(days=1)
 # How far its clock may be ahead of ours.
-LONGEST_AHEAD_S = 86_400
+MAX_CLOCK_SKEW_S = 86_400
 
 
 def want(session: Session, document: Document) -> PageWatch:
@@ -56,7 +56,7 @@ def plan(session: Session, claim: Claim) -> int:
     sql.row_count(session, sa.delete(PageWatch).where(*mine, gone, PageWatch.state == "removed"))
     unwanted = sa.update(PageWatch).where(*mine, gone, PageWatch.state.in_(("wanted", "present", "failed")))
     found = sql.row_count(session, unwanted.values(state="unwanted", updated_at=now))
-    stale = sa.and_(PageWatch.state == "failed", PageWatch.updated_at < now - FAILED_AGAIN)
+    stale = sa.and_(PageWatch.state == "failed", PageWatch.updated_at < now - RETRY_FAILED_AFTER)
     session.execute(sa.update(PageWatch).where(*mine, stale).values(state="wanted"))
     return found + _plan_new(session, claim.tenant, get_settings().auto_watch)
 
@@ -71,26 +71,26 @@ def _plan_new(session: Session, tenant: str, sources: Collection[str]) -> int:
         Document.url.is_not(None),
         ~sa.exists().where(PageWatch.document_id == Document.id),
     )
-    rows = session.execute(lacking.order_by(Document.id).limit(PLANNED_AT_ONCE)).all()
+    rows = session.execute(lacking.order_by(Document.id).limit(PLAN_BATCH)).all()
     if rows:
         session.execute(_insert(session).values([_row(owner, found, str(url)) for owner, found, url in rows]))
     return len(rows)
 
 
-def todo(session: Session, tenant: str, after: int, limit: int) -> Sequence[PageWatch]:
+def list_pending(session: Session, tenant: str, after: int, limit: int) -> Sequence[PageWatch]:
     """Rows whose watch is to be made or removed, in order of their ids."""
     query = sa.select(PageWatch).where(*_of(tenant), PageWatch.id > after, PageWatch.state.in_(("wanted", "unwanted")))
     return session.scalars(query.order_by(PageWatch.id).limit(limit)).all()
 
 
-def making(session: Session, claim: Claim, row_id: int) -> bool:
+def mark_creating(session: Session, claim: Claim, row_id: int) -> bool:
     """Note that a watch may be there from now on, though nobody came to note its id; False where none is wanted."""
     claims.hold(session, claim)
     wanted = sa.update(PageWatch).where(PageWatch.id == row_id, PageWatch.state == "wanted")
     return sql.row_count(session, wanted.values(is_ours=True, updated_at=clock.now())) > 0
 
 
-def made(session: Session, claim: Claim, row_id: int, watch_id: str, *, is_ours: bool) -> None:
+def record_created(session: Session, claim: Claim, row_id: int, watch_id: str, *, is_ours: bool) -> None:
     """Present; or to be removed again, where a person said so meanwhile."""
     claims.hold(session, claim)
     values = {"watch_id": watch_id, "is_ours": is_ours, "error_message": None, "updated_at": clock.now()}
@@ -100,7 +100,7 @@ def made(session: Session, claim: Claim, row_id: int, watch_id: str, *, is_ours:
     session.execute(row.where(PageWatch.state == "removed").values(state="unwanted"))
 
 
-def removed(session: Session, claim: Claim, row_id: int) -> None:
+def record_removed(session: Session, claim: Claim, row_id: int) -> None:
     """Forgotten with its page; else remembered, so that it is not made again by itself."""
     claims.hold(session, claim)
     row = session.get(PageWatch, row_id)
@@ -112,14 +112,14 @@ def removed(session: Session, claim: Claim, row_id: int) -> None:
         row.state, row.watch_id, row.is_ours, row.updated_at = "removed", None, False, clock.now()
 
 
-def failed(session: Session, claim: Claim, row_id: int, why: str) -> None:
+def record_failed(session: Session, claim: Claim, row_id: int, why: str) -> None:
     claims.hold(session, claim)
     values = {"state": "failed", "is_ours": False, "error_message": why, "updated_at": clock.now()}
     row = sa.update(PageWatch).where(PageWatch.id == row_id, PageWatch.state == "wanted")
     session.execute(row.values(values))
 
 
-def taken(session: Session, watch_ids: Collection[str], document_id: int) -> set[str]:
+def find_taken(session: Session, watch_ids: Collection[str], document_id: int) -> set[str]:
     """Which of these watches belong to other pages."""
     query = sa.select(PageWatch.watch_id).where(
         PageWatch.watch_id.in_(watch_ids), PageWatch.document_id != document_id, PageWatch.watch_id.is_not(None)
@@ -127,19 +127,19 @@ def taken(session: Session, watch_ids: Collection[str], document_id: int) -> set
     return {str(found) for found in session.scalars(query)}
 
 
-def present(session: Session, tenant: str) -> dict[str, tuple[PageWatch, int]]:
+def find_present(session: Session, tenant: str) -> dict[str, tuple[PageWatch, int]]:
     """By the watch's id, each with the key of the last snapshot that is known here."""
     known = sa.select(ChangeEvent.watch_id, sa.func.max(ChangeEvent.history_key)).where(
         ChangeEvent.watch_id.in_(sa.select(PageWatch.watch_id).where(*_of(tenant), PageWatch.state == "present")),
         # A notification that claims a time to come must not hide what comes until then.
-        ChangeEvent.history_key < int(clock.now().timestamp()) + LONGEST_AHEAD_S,
+        ChangeEvent.history_key < int(clock.now().timestamp()) + MAX_CLOCK_SKEW_S,
     )
     keys = {row[0]: row[1] for row in session.execute(known.group_by(ChangeEvent.watch_id))}
     rows = session.scalars(sa.select(PageWatch).where(*_of(tenant), PageWatch.state == "present"))
     return {str(row.watch_id): (row, keys.get(row.watch_id) or int(row.created_at.timestamp())) for row in rows}
 
 
-def listed(
+def list_watches(
     session: Session, tenant: str, *, state: str | None, url: str | None, before_id: int | None, limit: int
 ) -> list[PageWatch]:
     """The newest first."""
@@ -150,7 +150,7 @@ def listed(
     return list(session.scalars(query.order_by(PageWatch.id.desc()).limit(limit)))
 
 
-def shown(row: PageWatch) -> dict[str, Any]:
+def describe(row: PageWatch) -> dict[str, Any]:
     return {
         "document_id": str(row.document_id),
         "url": row.url,

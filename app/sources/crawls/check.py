@@ -26,10 +26,10 @@ from app.sources.models import CrawlSession
 from app.sources.payloads.firecrawl_events import page_of
 
 # Its events may still be on their way for so long.
-QUIET = timedelta(minutes=2)
+QUIET_AFTER = timedelta(minutes=2)
 # Firecrawl forgets a crawl a day after its end.
-FORGOTTEN = timedelta(hours=24)
-AT_ONCE = 100
+FORGOTTEN_AFTER = timedelta(hours=24)
+BATCH = 100
 _ASKED = ("crawl", "batch_scrape", "scrape_batch")
 
 
@@ -43,7 +43,7 @@ async def check(progress: Progress) -> dict[str, Any]:
         if row.operation in _ASKED and firecrawl.is_configured():
             taken, ended = await _ask(claim, row)
             pages, closed = pages + taken, closed + ended
-        elif row.state not in crawls.ENDED and row.started_at < clock.now() - FORGOTTEN:
+        elif row.state not in crawls.ENDED and row.started_at < clock.now() - FORGOTTEN_AFTER:
             closed += await in_transaction(_close, claim, row.id, "failed", "nothing was heard of it for a day")
     return {"checked": len(found), "pages": pages, "closed": closed}
 
@@ -52,11 +52,11 @@ def _quiet_ones(session: Session, tenant: str) -> list[CrawlSession]:
     """Of others' crawls those that run, and those whose end was told and not yet checked, the oldest first."""
     row = CrawlSession
     now = clock.now()
-    runs = sa.and_(row.state.in_(("pending", "in_progress")), row.started_at < now - QUIET)
-    told = sa.and_(row.state == "completed", row.checked_at.is_(None), row.completed_at > now - FORGOTTEN)
+    runs = sa.and_(row.state.in_(("pending", "in_progress")), row.started_at < now - QUIET_AFTER)
+    told = sa.and_(row.state == "completed", row.checked_at.is_(None), row.completed_at > now - FORGOTTEN_AFTER)
     mine = [] if tenant == DEFAULT_TENANT else [row.tenant == tenant]
     query = sa.select(row).where(*mine, row.job_id.is_(None), sa.or_(runs, told))
-    return list(session.scalars(query.order_by(row.checked_at.nulls_first(), row.id).limit(AT_ONCE)))
+    return list(session.scalars(query.order_by(row.checked_at.nulls_first(), row.id).limit(BATCH)))
 
 
 async def _ask(claim: Claim, row: CrawlSession) -> tuple[int, int]:
@@ -67,7 +67,7 @@ async def _ask(claim: Claim, row: CrawlSession) -> tuple[int, int]:
             for document in part.data:
                 taken += await in_transaction(_taken, claim, row.tenant, row.crawl_id, document)
     except NotFound:
-        if row.state in crawls.ENDED or row.started_at > clock.now() - FORGOTTEN:
+        if row.state in crawls.ENDED or row.started_at > clock.now() - FORGOTTEN_AFTER:
             await in_transaction(_checked, claim, row.id)
             return taken, 0
         return taken, await in_transaction(_close, claim, row.id, "failed", "Firecrawl does not know it any more")

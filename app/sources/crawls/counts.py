@@ -18,11 +18,11 @@ from app.jobs.schedules.store import DEFAULT_TENANT
 from app.jobs.states import OPEN
 from app.sources.models import CrawlPage, Delivery
 
-TIMES = ("chunk", "embed", "index")
+STAGES = ("chunk", "embed", "index")
 
 
 @dataclass(slots=True)
-class Numbers:
+class PageCounts:
     """Of one crawl; `spent_ms` by stage."""
 
     pages: int
@@ -31,9 +31,9 @@ class Numbers:
     spent_ms: dict[str, float]
 
 
-def counted(session: Session, tenant: str, crawl_ids: Collection[str]) -> dict[str, Numbers]:
+def count_pages(session: Session, tenant: str, crawl_ids: Collection[str]) -> dict[str, PageCounts]:
     """By crawl; one without a page has zeros."""
-    found = {crawl_id: Numbers(0, 0, 0, dict.fromkeys(TIMES, 0.0)) for crawl_id in crawl_ids}
+    found = {crawl_id: PageCounts(0, 0, 0, dict.fromkeys(STAGES, 0.0)) for crawl_id in crawl_ids}
     if not found:
         return found
     _versions(session, tenant, found)
@@ -42,7 +42,7 @@ def counted(session: Session, tenant: str, crawl_ids: Collection[str]) -> dict[s
     return found
 
 
-def _versions(session: Session, tenant: str, found: dict[str, Numbers]) -> None:
+def _versions(session: Session, tenant: str, found: dict[str, PageCounts]) -> None:
     received = DocumentVersion.state == "received"
     waits = sa.exists().where(*_its_jobs(tenant), JobRow.state.in_(OPEN))
     state = sa.case((~received, "indexed"), (waits, "waiting"), else_="failed")
@@ -54,19 +54,21 @@ def _versions(session: Session, tenant: str, found: dict[str, Numbers]) -> None:
         numbers.failed += count if became == "failed" else 0
 
 
-def _times(session: Session, tenant: str, found: dict[str, Numbers]) -> None:
-    spent = [sa.func.sum(JobRow.result["timings_ms"][name].as_float()) for name in TIMES]
+def _times(session: Session, tenant: str, found: dict[str, PageCounts]) -> None:
+    spent = [sa.func.sum(JobRow.result["timings_ms"][name].as_float()) for name in STAGES]
     query = sa.select(DocumentVersion.crawl_session, *spent).join(JobRow, sa.and_(*_its_jobs(tenant)))
     query = query.where(*_of(tenant, found)).group_by(DocumentVersion.crawl_session)
     for crawl_id, *sums in session.execute(query):
-        found[crawl_id].spent_ms = {name: round(spent_ms or 0.0, 2) for name, spent_ms in zip(TIMES, sums, strict=True)}
+        found[crawl_id].spent_ms = {
+            name: round(spent_ms or 0.0, 2) for name, spent_ms in zip(STAGES, sums, strict=True)
+        }
 
 
-def _failures(session: Session, tenant: str, found: dict[str, Numbers]) -> None:
+def _failures(session: Session, tenant: str, found: dict[str, PageCounts]) -> None:
     """Pages that the sender could not have, or that could not be fetched or taken: they have no version."""
     length = sa.func.jsonb_array_length if sql.is_postgres(session) else sa.func.json_array_length
     told = sa.select(Delivery.crawl_id, sa.func.sum(length(Delivery.failures))).where(
-        *deliveries_of(tenant), Delivery.crawl_id.in_(found), Delivery.failures.is_not(None)
+        *visible_deliveries(tenant), Delivery.crawl_id.in_(found), Delivery.failures.is_not(None)
     )
     own = sa.select(CrawlPage.crawl_id, sa.func.count()).where(
         CrawlPage.crawl_id.in_([crawl_id for crawl_id in found if is_uuid(crawl_id)]), CrawlPage.state == "failed"
@@ -77,12 +79,12 @@ def _failures(session: Session, tenant: str, found: dict[str, Numbers]) -> None:
             found[crawl_id].failed += int(count)
 
 
-def deliveries_of(tenant: str) -> tuple[sa.ColumnElement[bool], ...]:
+def visible_deliveries(tenant: str) -> tuple[sa.ColumnElement[bool], ...]:
     """Events are the first tenant's, also where they tell of another's crawl."""
     return (Delivery.tenant.in_({tenant, DEFAULT_TENANT}),)
 
 
-def _of(tenant: str, found: dict[str, Numbers]) -> tuple[sa.ColumnElement[bool], ...]:
+def _of(tenant: str, found: dict[str, PageCounts]) -> tuple[sa.ColumnElement[bool], ...]:
     return (DocumentVersion.tenant == tenant, DocumentVersion.crawl_session.in_(found))
 
 

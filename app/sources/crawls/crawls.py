@@ -21,24 +21,24 @@ from app.documents.text import clean_line
 from app.jobs.models import JobRow
 from app.jobs.states import OPEN
 from app.sources.crawls import counts
-from app.sources.crawls.counts import TIMES, Numbers, deliveries_of
+from app.sources.crawls.counts import STAGES, PageCounts, visible_deliveries
 from app.sources.models import CrawlPage, CrawlSession, Delivery
-from app.sources.payloads.firecrawl_events import Event
+from app.sources.payloads.firecrawl_events import FirecrawlEvent
 
 # Runs whose answer is their end.
-_ENDS_AT_ONCE = {"search", "scrape", "map"}
+_SYNCHRONOUS = {"search", "scrape", "map"}
 ENDED = ("completed", "failed", "cancelled")
 CRAWL = cast(sa.Table, CrawlSession.__table__)
 _CRAWL = sa.select(CRAWL.c.id, CRAWL.c.state, CRAWL.c.base_url, CRAWL.c.initiated_at, CRAWL.c.extra).where(
     CRAWL.c.tenant == sa.bindparam("of"), CRAWL.c.crawl_id == sa.bindparam("crawl")
 )
-_ASKED_FOR = (
+_REQUESTER = (
     sa.select(CRAWL.c.tenant, CRAWL.c.crawl_id).where(CRAWL.c.remote_id == sa.bindparam("crawl")).order_by(CRAWL.c.id)
 )
-MOST_PAGES = 10_000
+MAX_PAGES = 10_000
 
 
-def follow(session: Session, tenant: str, event: Event) -> None:
+def follow(session: Session, tenant: str, event: FirecrawlEvent) -> None:
     """Bring the crawl up to date with the event: made where no event told of it before, and never opened again.
 
     Most events are pages, which change nothing of it: they take no lock, else all pages of a crawl would wait for each
@@ -57,7 +57,7 @@ def follow(session: Session, tenant: str, event: Event) -> None:
         connection.execute(sa.update(CRAWL).where(CRAWL.c.id == row.id).values(changes))
 
 
-def _new(tenant: str, event: Event) -> dict[str, Any]:
+def _new(tenant: str, event: FirecrawlEvent) -> dict[str, Any]:
     return {
         "tenant": tenant,
         "crawl_id": event.crawl_id,
@@ -67,7 +67,7 @@ def _new(tenant: str, event: Event) -> dict[str, Any]:
     }
 
 
-def _changes(row: Any, event: Event) -> dict[str, Any]:
+def _changes(row: Any, event: FirecrawlEvent) -> dict[str, Any]:
     """What the event makes other than it is."""
     changes: dict[str, Any] = {}
     url, extra = event.metadata.get("url"), {**row.extra, **event.metadata}
@@ -104,12 +104,12 @@ def begin(
 
     Where nothing more will come it has ended. `is_remote`: it has Firecrawl's own id, and its events are this tenant's.
     """
-    row = _found_or_made(session, tenant, crawl_id, operation, "pending")
+    row = _find_or_create(session, tenant, crawl_id, operation, "pending")
     row.remote_id = crawl_id if is_remote else row.remote_id
     row.base_url = row.base_url or clean_line(base_url, 2000)
     row.initiated_at = row.initiated_at or row.started_at
     row.job_id = job_id
-    if operation in _ENDS_AT_ONCE:
+    if operation in _SYNCHRONOUS:
         row.state, row.success, row.completed_at = "completed", True, clock.now()
     return row
 
@@ -133,10 +133,10 @@ def close(session: Session, job: JobRow) -> CrawlSession | None:
     return row
 
 
-def asked_for(session: Session, crawl_id: str) -> tuple[str, bool] | None:
+def find_requester(session: Session, crawl_id: str) -> tuple[str, bool] | None:
     """Who asked for this run of Firecrawl's by way of us, and whether it is part of a crawl of ours, whose job asks for
     its pages itself; None where nobody did."""
-    row = session.connection().execute(_ASKED_FOR, {"crawl": crawl_id}).first()
+    row = session.connection().execute(_REQUESTER, {"crawl": crawl_id}).first()
     return None if row is None else (row.tenant, row.crawl_id != crawl_id)
 
 
@@ -154,7 +154,7 @@ def get(session: Session, tenant: str, crawl_id: str) -> CrawlSession:
     return row
 
 
-def listed(session: Session, tenant: str, *, before_id: int | None, limit: int) -> list[CrawlSession]:
+def list_crawls(session: Session, tenant: str, *, before_id: int | None, limit: int) -> list[CrawlSession]:
     """The newest first."""
     query = sa.select(CrawlSession).where(CrawlSession.tenant == tenant)
     if before_id is not None:
@@ -162,24 +162,24 @@ def listed(session: Session, tenant: str, *, before_id: int | None, limit: int) 
     return list(session.scalars(query.order_by(CrawlSession.id.desc()).limit(limit)))
 
 
-def shown_all(session: Session, rows: Sequence[CrawlSession]) -> dict[str, dict[str, Any]]:
+def describe_all(session: Session, rows: Sequence[CrawlSession]) -> dict[str, dict[str, Any]]:
     """What shown() says of each, by the crawl's id; all of one tenant, and counted together."""
-    found = counts.counted(session, rows[0].tenant, [row.crawl_id for row in rows]) if rows else {}
+    found = counts.count_pages(session, rows[0].tenant, [row.crawl_id for row in rows]) if rows else {}
     return {row.crawl_id: _view(row, found[row.crawl_id]) for row in rows}
 
 
-def shown(session: Session, row: CrawlSession, *, per_page: bool = False) -> dict[str, Any]:
+def describe(session: Session, row: CrawlSession, *, per_page: bool = False) -> dict[str, Any]:
     """The crawl with its pages counted as they are now, and how long each step took in all."""
     pages = _pages(session, row)
     states = Counter(page["state"] for page in pages)
-    spent_ms = {name: round(sum(page["timings"].get(name, 0.0) for page in pages), 2) for name in TIMES}
-    view = _view(row, Numbers(len(pages), states["indexed"], states["failed"], spent_ms))
+    spent_ms = {name: round(sum(page["timings"].get(name, 0.0) for page in pages), 2) for name in STAGES}
+    view = _view(row, PageCounts(len(pages), states["indexed"], states["failed"], spent_ms))
     if per_page:
         view["per_page_metrics"] = [_page_metric(page) for page in pages]
     return view
 
 
-def _view(row: CrawlSession, numbers: Numbers) -> dict[str, Any]:
+def _view(row: CrawlSession, numbers: PageCounts) -> dict[str, Any]:
     return {
         "crawl_id": row.crawl_id,
         "crawl_url": row.base_url,
@@ -208,7 +208,7 @@ def _pages(session: Session, row: CrawlSession) -> list[dict[str, Any]]:
     """Each page of the crawl: its url, whether it is indexed, failed or waits, and its job's times."""
     wanted = (DocumentVersion.tenant == row.tenant, DocumentVersion.crawl_session == row.crawl_id)
     columns = (DocumentVersion.id, DocumentVersion.document_id, DocumentVersion.url, DocumentVersion.state)
-    versions = session.execute(sa.select(*columns).where(*wanted).order_by(DocumentVersion.id).limit(MOST_PAGES)).all()
+    versions = session.execute(sa.select(*columns).where(*wanted).order_by(DocumentVersion.id).limit(MAX_PAGES)).all()
     jobs: dict[int, JobRow] = {}
     ids = [version.document_id for version in versions]
     for first in range(0, len(ids), 500):
@@ -221,17 +221,17 @@ def _pages(session: Session, row: CrawlSession) -> list[dict[str, Any]]:
 def _failures(session: Session, row: CrawlSession) -> list[dict[str, Any]]:
     """Pages that the sender could not have, or that could not be taken: they have no version."""
     query = sa.select(Delivery.failures, Delivery.received_at).where(
-        *deliveries_of(row.tenant), Delivery.crawl_id == row.crawl_id, Delivery.failures.is_not(None)
+        *visible_deliveries(row.tenant), Delivery.crawl_id == row.crawl_id, Delivery.failures.is_not(None)
     )
     told = [
         (one["url"], one["error"], at)
-        for failures, at in session.execute(query.order_by(Delivery.id).limit(MOST_PAGES))
+        for failures, at in session.execute(query.order_by(Delivery.id).limit(MAX_PAGES))
         for one in failures
     ]
     if is_uuid(row.crawl_id):  # of a crawl of ours
         own = sa.select(CrawlPage.url, CrawlPage.error_message, CrawlPage.created_at)
         own = own.where(CrawlPage.crawl_id == row.crawl_id, CrawlPage.state == "failed")
-        told += [(url, error, at) for url, error, at in session.execute(own.order_by(CrawlPage.id).limit(MOST_PAGES))]
+        told += [(url, error, at) for url, error, at in session.execute(own.order_by(CrawlPage.id).limit(MAX_PAGES))]
     return [{"url": url, "state": "failed", "timings": {}, "error": error, "at": at} for url, error, at in told]
 
 
@@ -263,7 +263,7 @@ def _page_metric(page: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _found_or_made(session: Session, tenant: str, crawl_id: str, operation: str, state: str) -> CrawlSession:
+def _find_or_create(session: Session, tenant: str, crawl_id: str, operation: str, state: str) -> CrawlSession:
     wanted = (CrawlSession.tenant == tenant, CrawlSession.crawl_id == crawl_id)
     query = sa.select(CrawlSession).where(*wanted).with_for_update()
     row = session.scalars(query).one_or_none()

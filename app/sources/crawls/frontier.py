@@ -23,13 +23,13 @@ from app.jobs.ledger import claims
 from app.jobs.ledger.claims import Claim
 from app.sources.models import CrawlPage, CrawlSession
 
-MOST_TRIES = 3
+MAX_TRIES = 3
 # Of one page; more are hardly links of its own.
-MOST_LINKS = 5_000
+MAX_LINKS = 5_000
 
 
 @dataclass(frozen=True, slots=True)
-class Counts:
+class FrontierCounts:
     """Pages by how far they came; `found` wait."""
 
     found: int = 0
@@ -53,7 +53,7 @@ def begin(session: Session, claim: Claim, url: str) -> CrawlSession:
     row = session.scalars(query.with_for_update()).one()
     if row.state != "in_progress":
         if row.state != "pending":
-            _anew(row)
+            _reset_remote(row)
         row.state, row.success, row.completed_at, row.error_message = "in_progress", None, None, None
         failed = sa.update(CrawlPage).where(CrawlPage.crawl_id == claim.id, CrawlPage.state == "failed")
         session.execute(failed.values(state="found", tries=0))
@@ -61,7 +61,7 @@ def begin(session: Session, claim: Claim, url: str) -> CrawlSession:
     return row
 
 
-def _anew(row: CrawlSession) -> None:
+def _reset_remote(row: CrawlSession) -> None:
     """What Firecrawl had begun is over, unless it was done with it: it begins once more, by another key."""
     if row.extra.get("remote_status") != "completed":
         kept = {
@@ -70,7 +70,7 @@ def _anew(row: CrawlSession) -> None:
         row.remote_id, row.extra = None, {**kept, "restarts": int(row.extra.get("restarts", 0)) + 1}
 
 
-def children_again(session: Session, claim: Claim, first: int) -> int:
+def restart_children(session: Session, claim: Claim, first: int) -> int:
     """After a person's retry: start those children anew that were cancelled or failed, from this number on; how many
     there are."""
     query = sa.select(CrawlPage.document_id, CrawlPage.version_id).where(
@@ -85,7 +85,7 @@ def children_again(session: Session, claim: Claim, first: int) -> int:
 def add(session: Session, claim: Claim, found: Sequence[str], depth: int, most: int) -> None:
     """Addresses that are not known yet, as long as there are fewer pages than `most`."""
     claims.hold(session, claim)
-    room = most - counts(session, claim.id).total
+    room = most - count(session, claim.id).total
     if room > 0:
         _add(session, claim.id, found, depth, room)
 
@@ -100,13 +100,13 @@ def next_page(session: Session, claim: Claim) -> CrawlPage | None:
     return row
 
 
-def untried(session: Session, claim: Claim, page_id: int) -> None:
+def uncount_try(session: Session, claim: Claim, page_id: int) -> None:
     """The page was read and could not be taken yet: that was no try."""
     claims.hold(session, claim)
     session.get_one(CrawlPage, page_id).tries -= 1
 
 
-def take(
+def accept_page(
     session: Session, claim: Claim, page_id: int, about: About, content: Content, found: Sequence[str], most: int
 ) -> None:
     """The page is indexed by a child; what it leads to is found. Raises what accept() raises."""
@@ -122,20 +122,20 @@ def take(
     row.error_code = row.error_message = None
     job = IngestDocument(document_id=document_id, version_id=version_id)
     children.start(session, claim, [job], first=number, document_id=document_id)
-    room = most - counts(session, claim.id).total
+    room = most - count(session, claim.id).total
     if found and room > 0:
-        _add(session, claim.id, found[:MOST_LINKS], row.depth + 1, room)
+        _add(session, claim.id, found[:MAX_LINKS], row.depth + 1, room)
 
 
-def leave(session: Session, claim: Claim, page_id: int, error: AppError, *, state: str) -> None:
+def record_failure(session: Session, claim: Claim, page_id: int, error: AppError, *, state: str) -> None:
     """Failed, skipped, or found: to be tried again, as often as there are tries."""
     claims.hold(session, claim)
     row = session.get_one(CrawlPage, page_id)
-    row.state = "failed" if state == "found" and row.tries >= MOST_TRIES else state
+    row.state = "failed" if state == "found" and row.tries >= MAX_TRIES else state
     row.error_code, row.error_message = error.code, clean_line(error.message, 1000)
 
 
-def put(session: Session, claim: Claim, url: str) -> CrawlPage | None:
+def find_or_add(session: Session, claim: Claim, url: str) -> CrawlPage | None:
     """The row of a page that somebody else has read; None for what can be none."""
     claims.hold(session, claim)
     _add(session, claim.id, [url], 0)
@@ -147,9 +147,9 @@ def put(session: Session, claim: Claim, url: str) -> CrawlPage | None:
     ).one_or_none()
 
 
-def counts(session: Session, crawl_id: str) -> Counts:
+def count(session: Session, crawl_id: str) -> FrontierCounts:
     query = sa.select(CrawlPage.state, sa.func.count()).where(CrawlPage.crawl_id == crawl_id)
-    return Counts(**{row[0]: row[1] for row in session.execute(query.group_by(CrawlPage.state))})
+    return FrontierCounts(**{row[0]: row[1] for row in session.execute(query.group_by(CrawlPage.state))})
 
 
 def _add(session: Session, crawl_id: str, found: Sequence[str], depth: int, most: int = 1) -> None:

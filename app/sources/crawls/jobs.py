@@ -13,9 +13,9 @@ from app.jobs.definition import Job
 from app.jobs.ledger.enqueue import enqueue
 from app.jobs.models import JobRow
 from app.sources.crawls import crawls
-from app.sources.crawls.rules import Rules
+from app.sources.crawls.rules import CrawlRules
 
-MOST_PAGES = 10_000
+MAX_PAGES = 10_000
 Pattern = Annotated[str, Field(min_length=1, max_length=300)]
 
 
@@ -57,7 +57,7 @@ class Crawl(
 
     url: str
     max_depth: int = Field(3, ge=0, le=20)
-    limit: int = Field(100, ge=1, le=MOST_PAGES)
+    limit: int = Field(100, ge=1, le=MAX_PAGES)
     include: tuple[Pattern, ...] = Field((), max_length=50)
     exclude: tuple[Pattern, ...] = Field((), max_length=50)
     sitemap: Literal["include", "only", "skip"] = "include"
@@ -66,8 +66,8 @@ class Crawl(
     tags: tuple[str, ...] = ()
     collection: str | None = None
 
-    def rules(self) -> Rules:
-        return Rules(self.url, self.include, self.exclude, self.subdomains)
+    def rules(self) -> CrawlRules:
+        return CrawlRules(self.url, self.include, self.exclude, self.subdomains)
 
     def about(self, found: About) -> About:
         """What the crawl says of each of its pages, beside what the page says."""

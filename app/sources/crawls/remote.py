@@ -20,7 +20,7 @@ from app.sources.crawls.jobs import Crawl, StopCrawl
 from app.sources.crawls.rules import as_expression
 from app.sources.fetching.fetch_page import refuse_private
 from app.sources.models import CrawlSession
-from app.sources.payloads.firecrawl_events import Page, page_of
+from app.sources.payloads.firecrawl_events import FirecrawlPage, page_of
 
 # Soon at first, then as often as its documentation asks for at the most.
 PAUSES_S = (1.0, 2.0, 5.0, 10.0)
@@ -109,18 +109,18 @@ async def _take(job: Crawl, document: dict[str, Any], progress: Progress) -> Non
         await in_transaction(_failed, claim, page.url, error.message)
 
 
-def _taken(session: Session, claim: Claim, job: Crawl, page: Page) -> None:
+def _taken(session: Session, claim: Claim, job: Crawl, page: FirecrawlPage) -> None:
     assert page.about is not None and page.content is not None
-    row = frontier.put(session, claim, str(page.url))
+    row = frontier.find_or_add(session, claim, str(page.url))
     if row is not None:
         about = job.about(page.about)
-        frontier.take(session, claim, row.id, about, page.content, (), job.limit)
+        frontier.accept_page(session, claim, row.id, about, page.content, (), job.limit)
 
 
 def _failed(session: Session, claim: Claim, url: str, why: str) -> None:
-    row = frontier.put(session, claim, url)
+    row = frontier.find_or_add(session, claim, url)
     if row is not None and row.state != "taken":
-        frontier.leave(session, claim, row.id, Rejected(why, code="firecrawl_page"), state="failed")
+        frontier.record_failure(session, claim, row.id, Rejected(why, code="firecrawl_page"), state="failed")
 
 
 def _begun(session: Session, claim: Claim, remote_id: str) -> None:

@@ -19,7 +19,7 @@ _NO_PAGES = re.compile(
 
 
 @dataclass(frozen=True, slots=True)
-class Rules:
+class CrawlRules:
     """`include` and `exclude` are patterns of paths with * and ?: `/docs/*`; an address needs one of the first, if
     there are any, and none of the second. The start is always read."""
 

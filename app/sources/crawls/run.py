@@ -23,18 +23,18 @@ from app.jobs.worker.progress import Progress
 from app.sources.crawls import crawls, frontier
 from app.sources.crawls import remote as crawl_remote
 from app.sources.crawls.jobs import Crawl
-from app.sources.crawls.rules import Rules
+from app.sources.crawls.rules import CrawlRules
 from app.sources.fetching.fetch_page import content_of
-from app.sources.fetching.links import look
-from app.sources.fetching.page_text import Page
-from app.sources.fetching.polite_fetch import visit
+from app.sources.fetching.links import inspect_page
+from app.sources.fetching.page_text import PageText
+from app.sources.fetching.polite_fetch import fetch_politely
 from app.sources.fetching.sitemap import entries
 from app.sources.models import CrawlPage, CrawlSession
 
 log = get_logger(__name__)
 
 # A host that asks for more patience than this is not waited for; its page is tried again later.
-LONGEST_PAUSE_S = 120.0
+MAX_PAUSE_S = 120.0
 # Why a page is not for us, which is no fault of the crawl's.
 _SKIPPED = {"robots", "media_type", "noindex", "empty_document"}
 
@@ -57,13 +57,13 @@ async def crawl(job: Crawl, progress: Progress) -> dict[str, Any]:
 
 async def _children_again(claim: Claim) -> None:
     first = 0
-    while count := await in_transaction(frontier.children_again, claim, first):
+    while count := await in_transaction(frontier.restart_children, claim, first):
         first += count
 
 
 def _result(session: Session, crawl_id: str, row: CrawlSession) -> dict[str, Any]:
-    counts = frontier.counts(session, crawl_id)
-    shown = crawls.shown(session, row)
+    counts = frontier.count(session, crawl_id)
+    shown = crawls.describe(session, row)
     return {
         "crawl_id": crawl_id,
         "pages": counts.taken,
@@ -79,14 +79,14 @@ async def _run(job: Crawl, row: CrawlSession, progress: Progress) -> None:
     if job.sitemap != "skip" and not row.extra.get("sitemap_read"):
         await in_transaction(_with_sitemap, claim, await _named(job, rules), job.limit)
     while (page := await in_transaction(frontier.next_page, claim)) is not None:
-        counts = await read(frontier.counts, claim.id)
+        counts = await read(frontier.count, claim.id)
         progress.report(counts.done, min(counts.total, job.limit), unit="pages", message=page.url)
         await _page(job, rules, page, progress)
-    counts = await read(frontier.counts, claim.id)
+    counts = await read(frontier.count, claim.id)
     progress.report(counts.done, max(counts.total, 1), unit="pages")
 
 
-async def _named(job: Crawl, rules: Rules) -> list[str]:
+async def _named(job: Crawl, rules: CrawlRules) -> list[str]:
     """What the sitemap names of this crawl's pages; nothing where robots may not even look."""
     found: list[str] = []
     try:
@@ -107,47 +107,55 @@ def _with_sitemap(session: Session, claim: Claim, found: list[str], most: int) -
     row.extra = {**row.extra, "sitemap_read": True}
 
 
-async def _page(job: Crawl, rules: Rules, page: CrawlPage, progress: Progress) -> None:
+async def _page(job: Crawl, rules: CrawlRules, page: CrawlPage, progress: Progress) -> None:
     claim = progress.claim
     try:
         found = await _patiently(page)
-        links = await look(found)
+        links = await inspect_page(found)
         if links.noindex:
             raise Rejected("the page asks not to be indexed", code="noindex")
     except (Unavailable, Snooze) as error:
-        await in_transaction(frontier.leave, claim, page.id, error, state="found")
+        await in_transaction(frontier.record_failure, claim, page.id, error, state="found")
         return
     except (Rejected, InvalidInput) as error:
         state = "skipped" if error.code in _SKIPPED else "failed"
-        await in_transaction(frontier.leave, claim, page.id, error, state=state)
+        await in_transaction(frontier.record_failure, claim, page.id, error, state=state)
         return
     ends_here = page.depth >= job.max_depth or job.sitemap == "only"
     wanted = [] if ends_here else [url for url in links.links if rules.takes(url)]
     try:
         await in_transaction(_taken, claim, job, page, found, wanted)
     except LimitReached as error:  # no fault of the page's, nor of the crawl's
-        await in_transaction(frontier.untried, claim, page.id)
+        await in_transaction(frontier.uncount_try, claim, page.id)
         raise Snooze(error.retry_after_s, error.message, code=error.code) from error
     except (Conflict, InvalidInput, NotFound) as error:
-        await in_transaction(frontier.leave, claim, page.id, error, state="failed")
+        await in_transaction(frontier.record_failure, claim, page.id, error, state="failed")
 
 
-def _taken(session: Session, claim: Claim, job: Crawl, page: CrawlPage, found: Page, wanted: list[str]) -> None:
+def _taken(session: Session, claim: Claim, job: Crawl, page: CrawlPage, found: PageText, wanted: list[str]) -> None:
     about = job.about(About(url=page.url))
     quota.within(
-        session, claim.tenant, frontier.take, claim, page.id, about, content_of(found, claim.id), wanted, job.limit
+        session,
+        claim.tenant,
+        frontier.accept_page,
+        claim,
+        page.id,
+        about,
+        content_of(found, claim.id),
+        wanted,
+        job.limit,
     )
 
 
-async def _patiently(page: CrawlPage) -> Page:
+async def _patiently(page: CrawlPage) -> PageText:
     """The page; its host's wish for a pause is kept here, where other pages would have to wait for it anyway."""
     delays = get_settings().crawl_retry_delays
     if page.tries > 1 and delays:
         await asyncio.sleep(delays[min(page.tries - 2, len(delays) - 1)])
     try:
-        return await visit(page.url)
+        return await fetch_politely(page.url)
     except Snooze as error:
-        if error.retry_after_s > LONGEST_PAUSE_S:
+        if error.retry_after_s > MAX_PAUSE_S:
             raise
         await asyncio.sleep(error.retry_after_s)
-        return await visit(page.url)
+        return await fetch_politely(page.url)

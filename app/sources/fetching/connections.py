@@ -12,10 +12,10 @@ from app.core.http import AsyncClient, guarded_client, timeout
 from app.core.settings import get_settings
 
 # A connection belongs to the loop it was made in.
-_kept: WeakKeyDictionary[asyncio.AbstractEventLoop, AsyncClient] = WeakKeyDictionary()
+_shared: WeakKeyDictionary[asyncio.AbstractEventLoop, AsyncClient] = WeakKeyDictionary()
 
 
-def made(resolver: Resolver | None = None) -> AsyncClient:
+def open_client(resolver: Resolver | None = None) -> AsyncClient:
     """A client of its own, to be closed; `resolver` says where names are, by default this machine."""
 
     async def addresses_of(host: str, port: int) -> list[str]:
@@ -29,21 +29,21 @@ def made(resolver: Resolver | None = None) -> AsyncClient:
 @asynccontextmanager
 async def client() -> AsyncIterator[AsyncClient]:
     """The running loop's kept one, else one for this call."""
-    kept = _kept.get(asyncio.get_running_loop())
+    kept = _shared.get(asyncio.get_running_loop())
     if kept is not None:
         yield kept
         return
-    async with made() as fresh:
+    async with open_client() as fresh:
         yield fresh
 
 
-async def keep() -> None:
+async def share() -> None:
     """From now on the running loop's connections are kept and shared."""
-    _kept.setdefault(asyncio.get_running_loop(), made())
+    _shared.setdefault(asyncio.get_running_loop(), open_client())
 
 
 async def close() -> None:
     """Close the running loop's connections, if any are kept."""
-    kept = _kept.pop(asyncio.get_running_loop(), None)
+    kept = _shared.pop(asyncio.get_running_loop(), None)
     if kept is not None:
         await kept.aclose()

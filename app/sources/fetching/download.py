@@ -15,8 +15,8 @@ from app.core.settings import get_settings
 from app.sources.fetching import connections
 from app.sources.fetching.inflate import ACCEPTED, Inflater
 
-MOST_REDIRECTS = 5
-LONGEST_WAIT_S = 3600
+MAX_REDIRECTS = 5
+MAX_WAIT_S = 3600
 PORTS = {"http": 80, "https": 443}
 _REDIRECTS = (301, 302, 303, 307, 308)
 # Called with each address before it is asked; what it takes does not count as the page's time.
@@ -24,7 +24,7 @@ Before = Callable[[str], Awaitable[None]]
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
+class Validators:
     """What a server said of the content that is here already, in its own words."""
 
     etag: str | None = None
@@ -60,7 +60,7 @@ class Download:
             raise Rejected(f"{self.url} answered {status}", code="http_status")
 
 
-def target(url: str) -> SplitResult:
+def split_url(url: str) -> SplitResult:
     """The parts of a URL that may be fetched. Raises InvalidInput."""
     try:
         parts = urlsplit(url)
@@ -76,23 +76,23 @@ async def download(
     url: str,
     *,
     accept: str = "*/*",
-    most_bytes: int | None = None,
+    max_bytes: int | None = None,
     cut: bool = False,
-    seen: Seen | None = None,
+    seen: Validators | None = None,
     before: Before | None = None,
 ) -> Download:
-    """The answer with its body, unpacked; `most_bytes` is by default the setting's.
+    """The answer with its body, unpacked; `max_bytes` is by default the setting's.
 
     A larger body is Rejected, or with `cut` ends there. Raises Unavailable where nobody answers, or not in time.
     """
     settings = get_settings()
     headers = {"accept": accept, "accept-encoding": ACCEPTED, **(seen.headers() if seen else {})}
-    ask = _Ask(headers, most_bytes or settings.fetch_max_bytes, cut)
+    ask = _Ask(headers, max_bytes or settings.fetch_max_bytes, cut)
     left_s = settings.fetch_timeout_s
     try:
         async with connections.client() as client:
-            for _ in range(MOST_REDIRECTS + 1):
-                target(url)
+            for _ in range(MAX_REDIRECTS + 1):
+                split_url(url)
                 if before is not None:
                     await before(url)
                 started = clock.monotonic()
@@ -108,13 +108,13 @@ async def download(
         raise InvalidInput(f"url: {error}") from error
     except HTTPError as error:
         raise Unavailable(f"{url} cannot be fetched: {str(error) or type(error).__name__}") from error
-    raise TooManyRedirects(f"more than {MOST_REDIRECTS} redirects, the last to {url}")
+    raise TooManyRedirects(f"more than {MAX_REDIRECTS} redirects, the last to {url}")
 
 
 @dataclass(frozen=True, slots=True)
 class _Ask:
     headers: dict[str, str]
-    most_bytes: int
+    max_bytes: int
     cut: bool
 
     async def of(self, client: AsyncClient, url: str) -> Download | str:
@@ -135,10 +135,10 @@ class _Ask:
 
     async def _body(self, url: str, response: Response) -> bytes:
         said = response.headers.get("content-length", "")
-        if said.isdecimal() and int(said) > self.most_bytes and not self.cut:
+        if said.isdecimal() and int(said) > self.max_bytes and not self.cut:
             raise self._too_large(url)
         inflater = Inflater(response.headers.get("content-encoding", ""))
-        parts, left = [], self.most_bytes
+        parts, left = [], self.max_bytes
         async for packed in response.aiter_raw():
             part = inflater.feed(packed, left)
             parts.append(part[:left])
@@ -150,7 +150,7 @@ class _Ask:
         return b"".join(parts)
 
     def _too_large(self, url: str) -> Rejected:
-        return Rejected(f"{url} is larger than {self.most_bytes:,} bytes", code="too_large")
+        return Rejected(f"{url} is larger than {self.max_bytes:,} bytes", code="too_large")
 
 
 def _wait_s(said: str | None) -> float | None:
@@ -158,11 +158,11 @@ def _wait_s(said: str | None) -> float | None:
     if said is None:
         return None
     if said.strip().isdecimal():
-        return min(float(said), LONGEST_WAIT_S)
+        return min(float(said), MAX_WAIT_S)
     try:
         due = parsedate_to_datetime(said)
     except ValueError:
         return None
     if due.tzinfo is None:
         return None
-    return min(max((due - clock.now()).total_seconds(), 0.0), LONGEST_WAIT_S)
+    return min(max((due - clock.now()).total_seconds(), 0.0), MAX_WAIT_S)

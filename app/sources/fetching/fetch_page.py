@@ -11,15 +11,15 @@ from app.core.errors import Rejected
 from app.core.guard import is_private_by_name
 from app.core.settings import get_settings
 from app.documents.accept.accept import About, Content
-from app.sources.fetching.page_text import NotModified, Page, Seen
-from app.sources.fetching.polite_fetch import visit
+from app.sources.fetching.page_text import NotModified, PageText, Validators
+from app.sources.fetching.polite_fetch import fetch_politely
 from app.sources.payloads.firecrawl_events import page_of
 
 _ASKED = {"formats": ["markdown", "html"], "maxAge": 0}
 
 
 @dataclass(frozen=True, slots=True)
-class Brought:
+class FetchedPage:
     """A page's content, and what it says of itself; that is None where our own fetcher read it: ingest finds it."""
 
     content: Content
@@ -40,18 +40,18 @@ class Brought:
 
 
 @overload
-async def bring(url: str) -> Brought: ...
+async def fetch_page(url: str) -> FetchedPage: ...
 @overload
-async def bring(url: str, *, seen: Seen | None) -> Brought | NotModified: ...
-async def bring(url: str, *, seen: Seen | None = None) -> Brought | NotModified:
-    """The page as it is now, or that it is as it was `seen`. Raises as visit() and Firecrawl's client do."""
+async def fetch_page(url: str, *, seen: Validators | None) -> FetchedPage | NotModified: ...
+async def fetch_page(url: str, *, seen: Validators | None = None) -> FetchedPage | NotModified:
+    """The page as it is now, or that it is as it was `seen`. Raises as fetch_politely() and Firecrawl's client do."""
     if get_settings().fetcher != "builtin" and firecrawl.is_configured():
         return await _by_firecrawl(url)
-    page = await visit(url, seen=seen)
-    return page if isinstance(page, NotModified) else Brought(content_of(page))
+    page = await fetch_politely(url, seen=seen)
+    return page if isinstance(page, NotModified) else FetchedPage(content_of(page))
 
 
-def content_of(page: Page, crawl: str | None = None) -> Content:
+def content_of(page: PageText, crawl: str | None = None) -> Content:
     """The page as documents take it."""
     return Content(
         page.format,
@@ -71,10 +71,10 @@ def refuse_private(url: str) -> None:
         raise Rejected(f"{url} is not on the public internet", code="private_address")
 
 
-async def _by_firecrawl(url: str) -> Brought:
+async def _by_firecrawl(url: str) -> FetchedPage:
     refuse_private(url)
     document = await firecrawl.firecrawl().scrape({"url": url, **_ASKED})
     page = page_of({**document, "metadata": {"url": url, **(document.get("metadata") or {})}}, None)
     if page.content is None:
         raise Rejected(f"{url}: {page.error}", code="empty_document")
-    return Brought(replace(page.content, fetched_at=clock.now()), page.about)
+    return FetchedPage(replace(page.content, fetched_at=clock.now()), page.about)

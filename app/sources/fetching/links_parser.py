@@ -9,15 +9,15 @@ from urllib.parse import urldefrag, urljoin, urlsplit
 from selectolax.lexbor import LexborHTMLParser, LexborNode
 
 from app.documents.models import LONGEST_URL
-from app.sources.fetching.robots_parser import directives
+from app.sources.fetching.robots_directives import directives
 
-MOST_LINKS = 5_000
+MAX_LINKS = 5_000
 _NOT_FOLLOWED = {"nofollow", "ugc", "sponsored"}
 _SILENT = "script, style, noscript, template, svg, iframe"
 
 
-def look_at(blob: Path, url: str, robots_tag: str | None, agent: str) -> dict[str, Any]:
-    """A Look as JSON, of the HTML in the file (UTF-8). Runs in a lane."""
+def inspect_html(blob: Path, url: str, robots_tag: str | None, agent: str) -> dict[str, Any]:
+    """A PageInspection as JSON, of the HTML in the file (UTF-8). Runs in a lane."""
     page = LexborHTMLParser(blob.read_text("utf-8", "replace"))
     base = _absolute(_attribute(page.css_first("base[href]"), "href"), url) or url
     said = directives([robots_tag or "", *_meta_robots(page, agent)], agent)
@@ -45,7 +45,7 @@ def _links(page: LexborHTMLParser, base: str) -> list[str]:
         there = _absolute(_attribute(node, "href"), base)
         if there is not None:
             found[there] = None
-        if len(found) == MOST_LINKS:
+        if len(found) == MAX_LINKS:
             break
     return list(found)
 

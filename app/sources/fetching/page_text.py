@@ -8,12 +8,12 @@ from typing import overload
 
 from app.core.errors import Rejected
 from app.documents.accept.accept import Format
-from app.sources.fetching.download import Before, Download, Seen, download, target
+from app.sources.fetching.download import Before, Download, Validators, download, split_url
 
-__all__ = ["NotModified", "Page", "Seen", "fetch", "target"]
+__all__ = ["NotModified", "PageText", "Validators", "fetch", "split_url"]
 
 # What is longer is no use to keep.
-LONGEST_VALIDATOR = 255
+MAX_VALIDATOR_CHARACTERS = 255
 _ACCEPT = "text/html,application/xhtml+xml,text/markdown,text/plain;q=0.9,*/*;q=0.1"
 _FORMATS: dict[str, Format] = {
     "text/html": "html", "application/xhtml+xml": "html", "text/markdown": "markdown", "text/x-markdown": "markdown",
@@ -24,8 +24,8 @@ _BYTE_ORDER_MARKS = {b"\xef\xbb\xbf": "utf-8-sig", b"\xff\xfe": "utf-16", b"\xfe
 
 
 @dataclass(frozen=True, slots=True)
-class Page:
-    """`url` is where the redirects ended; `etag` and `last_modified` make the Seen of the next time.
+class PageText:
+    """`url` is where the redirects ended; `etag` and `last_modified` make the Validators of the next time.
 
     `robots_tag` is what the server says to robots of this page, `rendered` whether its scripts have run.
     """
@@ -48,17 +48,17 @@ class NotModified:
 
 
 @overload
-async def fetch(url: str, *, before: Before | None = None) -> Page: ...
+async def fetch(url: str, *, before: Before | None = None) -> PageText: ...
 @overload
-async def fetch(url: str, *, seen: Seen | None, before: Before | None = None) -> Page | NotModified: ...
-async def fetch(url: str, *, seen: Seen | None = None, before: Before | None = None) -> Page | NotModified:
+async def fetch(url: str, *, seen: Validators | None, before: Before | None = None) -> PageText | NotModified: ...
+async def fetch(url: str, *, seen: Validators | None = None, before: Before | None = None) -> PageText | NotModified:
     """The page as text. Raises Rejected for a final no, Unavailable where a later try may succeed."""
     found = await download(url, accept=_ACCEPT, seen=seen, before=before)
     if found.status_code == 304 and seen is not None and seen.headers():
         return NotModified(found.url)
     found.check_status()
     format_ = _format(found)
-    return Page(
+    return PageText(
         found.url,
         found.status_code,
         format_,
@@ -71,7 +71,7 @@ async def fetch(url: str, *, seen: Seen | None = None, before: Before | None = N
 
 def _validator(found: Download, name: str) -> str | None:
     said: str = found.headers.get(name, "")
-    return said if said and len(said) <= LONGEST_VALIDATOR and said.isascii() and said.isprintable() else None
+    return said if said and len(said) <= MAX_VALIDATOR_CHARACTERS and said.isascii() and said.isprintable() else None
 
 
 def _format(found: Download) -> Format:

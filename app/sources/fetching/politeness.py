@@ -1,6 +1,6 @@
 """Turns at a host: one request at a time and a pause between, over all workers together.
 
-    async with turn("example.org") as mine:
+    async with take_turn("example.org") as mine:
         ...
         mine.gap_s = 10        # what its robots.txt asks for
 
@@ -29,18 +29,18 @@ from app.core.waiting import settled
 
 SCRIPT = Path(__file__).with_name("host_turn.lua")
 # Who must wait longer gives its slot in the worker to another job.
-LONGEST_WAIT_S = 20.0
+MAX_WAIT_S = 20.0
 # A robots.txt that asks for more than this gets this.
-LONGEST_GAP_S = 30.0
-LONGEST_PAUSE_S = 3600.0
+MAX_GAP_S = 30.0
+MAX_PAUSE_S = 3600.0
 # How often it is looked whether the request before has ended.
 LOOK_S = 0.1
 # What a turn may take beyond its page: robots.txt, and the way to Redis.
 LEASE_MARGIN_S = 30.0
 # Those who are sent away come again one after the other, within this time, and not all at once after it.
-FURTHEST_S = 900.0
+MAX_SNOOZE_S = 900.0
 SPREAD = 0.25
-_MOST_HOSTS = 10_000
+_MAX_HOSTS = 10_000
 
 log = get_logger(__name__)
 
@@ -52,7 +52,7 @@ def host_of(url: str) -> str:
 
 def gap_s(asked_s: float | None) -> float:
     """The pause after a request, where robots.txt asks for so much."""
-    return max(get_settings().fetch_host_delay_s, min(asked_s or 0.0, LONGEST_GAP_S))
+    return max(get_settings().fetch_host_delay_s, min(asked_s or 0.0, MAX_GAP_S))
 
 
 @dataclass(slots=True)
@@ -64,13 +64,13 @@ class Turn:
 
 
 @asynccontextmanager
-async def turn(
-    host: str, *, asked_gap_s: float | None = None, longest_wait_s: float = LONGEST_WAIT_S
+async def take_turn(
+    host: str, *, requested_gap_s: float | None = None, max_wait_s: float = MAX_WAIT_S
 ) -> AsyncIterator[Turn]:
-    """Our turn at the host, waited for. Raises Snooze where that would take longer than longest_wait_s."""
-    mine, token = Turn(host, gap_s(asked_gap_s)), uuid7()
+    """Our turn at the host, waited for. Raises Snooze where that would take longer than max_wait_s."""
+    mine, token = Turn(host, gap_s(requested_gap_s)), uuid7()
     try:
-        await _wait(mine, token, longest_wait_s)
+        await _wait(mine, token, max_wait_s)
         yield mine
     finally:
         # However it ends: the next need not wait for the lease.
@@ -79,12 +79,12 @@ async def turn(
 
 async def pause(host: str, seconds: float) -> None:
     """Nobody asks the host anything for so long."""
-    await _say(host, "pause", "", min(seconds, LONGEST_PAUSE_S))
+    await _say(host, "pause", "", min(seconds, MAX_PAUSE_S))
 
 
-async def _wait(mine: Turn, token: str, longest_wait_s: float) -> None:
-    give_up_at = clock.monotonic() + longest_wait_s
-    wait_s = await _say(mine.host, "place", token, mine.gap_s, longest_wait_s)
+async def _wait(mine: Turn, token: str, max_wait_s: float) -> None:
+    give_up_at = clock.monotonic() + max_wait_s
+    wait_s = await _say(mine.host, "place", token, mine.gap_s, max_wait_s)
     if wait_s < 0:
         raise _later(mine.host, -wait_s)
     settings = get_settings()
@@ -96,7 +96,7 @@ async def _wait(mine: Turn, token: str, longest_wait_s: float) -> None:
         if wait_s == 0:
             return
         if clock.monotonic() + min(wait_s, LOOK_S) > give_up_at:
-            raise _later(mine.host, min(wait_s, longest_wait_s))
+            raise _later(mine.host, min(wait_s, max_wait_s))
         wait_s = min(wait_s, LOOK_S)
 
 
@@ -143,7 +143,7 @@ class _Alone:
     def say(self, key: str, verb: str, token: str, first: float, second: float = 0.0) -> float:
         now = clock.monotonic()
         with self._lock:
-            if len(self._hosts) >= _MOST_HOSTS:
+            if len(self._hosts) >= _MAX_HOSTS:
                 self._hosts = {k: h for k, h in self._hosts.items() if max(h.line, h.free, h.lease, h.far) > now}
             host = self._hosts.setdefault(key, _Host())
             if host.lease <= now:
@@ -161,7 +161,7 @@ class _Alone:
     def _place(self, host: _Host, now: float, gap: float, longest: float) -> float:
         start = max(now, host.line, host.free)
         if start - now > longest:
-            host.far = min(max(host.far, start) + gap, now + max(start - now, FURTHEST_S))
+            host.far = min(max(host.far, start) + gap, now + max(start - now, MAX_SNOOZE_S))
             return now - host.far
         host.line = start + gap
         return start - now

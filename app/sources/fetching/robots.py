@@ -15,13 +15,13 @@ from app.core import clock, redis
 from app.core.errors import ConfigError, Rejected, TooManyRedirects, Unavailable
 from app.core.logging import get_logger
 from app.core.settings import get_settings
-from app.sources.fetching.download import PORTS, download, target
+from app.sources.fetching.download import PORTS, download, split_url
 
-MOST_BYTES = 500 * 1024
-KEPT_S = 3600
+MAX_BYTES = 500 * 1024
+CACHE_S = 3600
 # How long a robots.txt that could not be had is not asked for again.
 RETRY_S = 60
-_MOST_KEPT = 1000
+_MAX_CACHED = 1000
 _NOT_NOW = "!"  # what is kept begins with one of these
 _TEXT = "="
 
@@ -29,7 +29,7 @@ log = get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Rules:
+class RobotsRules:
     """What one robots.txt says to us."""
 
     parsed: Protego
@@ -52,7 +52,7 @@ class Rules:
             raise Rejected(f"the robots.txt of {self.origin} forbids {url}", code="robots")
 
 
-async def rules(url: str) -> Rules:
+async def rules(url: str) -> RobotsRules:
     """Those of the URL's origin; with MILLRACE_FETCH_ROBOTS=off everything is allowed, and nobody is asked.
 
     Raises Unavailable where the server has none to give now: until it has, nothing of it may be fetched.
@@ -68,11 +68,11 @@ async def rules(url: str) -> Rules:
         raise Unavailable(
             f"robots.txt: {error.message}", code="robots_unavailable", retry_after_s=error.retry_after_s or RETRY_S
         ) from error
-    await asyncio.to_thread(_keep, origin, _TEXT + text, KEPT_S)
+    await asyncio.to_thread(_keep, origin, _TEXT + text, CACHE_S)
     return await _read(origin, text)
 
 
-async def known_rules(url: str) -> Rules | None:
+async def known_rules(url: str) -> RobotsRules | None:
     """The same without asking the server; None where nobody did in the last hour."""
     origin = _origin(url)
     if get_settings().fetch_robots == "off":
@@ -101,7 +101,7 @@ async def sitemaps(url: str) -> list[str]:
 
 
 def _origin(url: str) -> str:
-    parts = target(url)
+    parts = split_url(url)
     host = parts.hostname or ""
     literal = f"[{host}]" if ":" in host else host
     return f"{parts.scheme}://{literal}:{parts.port or PORTS[parts.scheme]}"
@@ -111,7 +111,7 @@ async def _asked(origin: str) -> str:
     """The text; empty, which allows everything, where there is none. Raises Unavailable."""
     asked = origin.removesuffix(f":{PORTS[urlsplit(origin).scheme]}")
     try:
-        found = await download(f"{asked}/robots.txt", accept="text/plain,*/*;q=0.1", most_bytes=MOST_BYTES, cut=True)
+        found = await download(f"{asked}/robots.txt", accept="text/plain,*/*;q=0.1", max_bytes=MAX_BYTES, cut=True)
     except TooManyRedirects:
         return ""
     if found.status_code == 429 or found.status_code >= 500:
@@ -119,8 +119,8 @@ async def _asked(origin: str) -> str:
     return found.body.decode("utf-8", "replace") if 200 <= found.status_code < 300 else ""
 
 
-async def _read(origin: str, text: str) -> Rules:
-    return Rules(await asyncio.to_thread(_parsed, text), origin)
+async def _read(origin: str, text: str) -> RobotsRules:
+    return RobotsRules(await asyncio.to_thread(_parsed, text), origin)
 
 
 @lru_cache(maxsize=64)
@@ -161,7 +161,7 @@ class _Memory:
 
     def put(self, origin: str, said: str, seconds: int) -> None:
         with self._lock:
-            if len(self._said) >= _MOST_KEPT:
+            if len(self._said) >= _MAX_CACHED:
                 self._said.clear()
             self._said[origin] = (clock.monotonic() + seconds, said)
 

@@ -13,34 +13,33 @@ from lxml import etree
 from app.core.errors import InvalidInput
 from app.documents.extract.archives import xml
 from app.documents.models import LONGEST_URL
-from app.sources.fetching.sitemap_limits import MOST_BYTES, MOST_PAGES
 
 _GZIP = b"\x1f\x8b"
 
 
-def read_sitemap(blob: Path, url: str) -> None:
+def read_sitemap(blob: Path, url: str, max_pages: int, max_bytes: int) -> None:
     """Write what _file() returns into the file beside it, `.json`. Raises InvalidInput. Runs in a lane."""
     body = blob.read_bytes()
     if body.startswith(_GZIP):
-        body = _unpacked(body)
+        body = _unpack(body, max_bytes)
     lines = _of_xml(body) if body.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"<") else _of_text(body)
     found: dict[str, list[tuple[str, str]]] = {"sitemaps": [], "pages": []}
     for kind, said, lastmod in lines:
         there = urljoin(url, said)
         if len(there) <= LONGEST_URL and urlsplit(there).scheme in ("http", "https"):
             found[kind].append((there, lastmod[:40]))
-        if len(found[kind]) >= MOST_PAGES:
+        if len(found[kind]) >= max_pages:
             break
     blob.with_suffix(".json").write_text(json.dumps(found), "utf-8")
 
 
-def _unpacked(body: bytes) -> bytes:
+def _unpack(body: bytes, max_bytes: int) -> bytes:
     stream = zlib.decompressobj(16 + zlib.MAX_WBITS)
     try:
-        found = stream.decompress(body, MOST_BYTES + 1)
+        found = stream.decompress(body, max_bytes + 1)
     except zlib.error as error:
         raise InvalidInput(f"the packed sitemap is broken: {error}", code="broken_document") from error
-    if len(found) > MOST_BYTES:
+    if len(found) > max_bytes:
         raise InvalidInput("the packed sitemap is too large", code="archive_bomb")
     return found
 

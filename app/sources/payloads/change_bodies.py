@@ -6,6 +6,7 @@ Nothing in it is believed but which watch it is about: the page is read again, a
 from __future__ import annotations
 
 import hashlib
+import hmac
 import json
 import re
 from dataclasses import dataclass, field
@@ -14,7 +15,8 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 from app.core import clock
-from app.core.errors import InvalidInput
+from app.core.errors import InvalidInput, Unauthenticated
+from app.core.settings import get_settings
 from app.documents.text import clean_line, scrub_text
 
 SUMMARY_CHARACTERS = 500
@@ -32,8 +34,20 @@ _NAMES = {
 }
 
 
+def webhook_token() -> str:
+    """Return the token that notifications carry, because changedetection.io cannot sign them.
+
+    Derived from MILLRACE_WEBHOOK_SECRET one way: the token is readable in each watch, the secret is not. Raises
+    Unauthenticated without a secret.
+    """
+    secret = get_settings().webhook_secret.get_secret_value()
+    if not secret:
+        raise Unauthenticated("webhooks are not set up here: MILLRACE_WEBHOOK_SECRET")
+    return hmac.new(secret.encode(), b"changedetection", hashlib.sha256).hexdigest()
+
+
 @dataclass(frozen=True, slots=True)
-class Change:
+class PageChange:
     """`history_key`: when the snapshot was taken, in seconds since 1970, by which changedetection.io names it."""
 
     url: str
@@ -59,7 +73,7 @@ class Change:
         return f"{self.digest}:{int(clock.now().timestamp()) // SAME_FOR_S}"
 
 
-def parse(raw: bytes) -> Change:
+def parse(raw: bytes) -> PageChange:
     """Raises InvalidInput for what names no page, or a time that is none."""
     said = _said(raw)
     found = {name: _first(said, keys) for name, keys in _NAMES.items()}
@@ -71,7 +85,7 @@ def parse(raw: bytes) -> Change:
     key = found["history_key"]
     if key is not None and not (key.isascii() and key.isdecimal() and len(key) <= 12):
         raise _invalid(f"history_key: {key[:40]!r} is no number of seconds")
-    return Change(
+    return PageChange(
         url=url,
         watch_id=clean_line(found["watch_id"], 255),
         history_key=int(key) if key else None,

@@ -19,7 +19,7 @@ _OWN = {"title", "description", "language", "country", "url", "statusCode", "sou
 
 
 @dataclass(frozen=True, slots=True)
-class Page:
+class FirecrawlPage:
     """One document of an event, or why it is none."""
 
     url: str | None
@@ -29,7 +29,7 @@ class Page:
 
 
 @dataclass(frozen=True, slots=True)
-class Event:
+class FirecrawlEvent:
     """`step` is what follows the dot: started, page, completed, failed, …"""
 
     type: str
@@ -55,14 +55,14 @@ class Event:
     def ends(self) -> bool:
         return self.step in _ENDS
 
-    def pages(self) -> Iterator[Page]:
+    def pages(self) -> Iterator[FirecrawlPage]:
         """The documents, each by itself; links, as some events carry them, are none."""
         for one in self.data:
             if isinstance(one, dict):
                 yield page_of(one, self.crawl_id)
 
 
-def parse(raw: bytes) -> Event:
+def parse(raw: bytes) -> FirecrawlEvent:
     """The event. Raises InvalidInput whose errors name each fault, for what is none."""
     try:
         body = json.loads(raw)
@@ -90,7 +90,7 @@ def parse(raw: bytes) -> Event:
         raise _invalid(faults)
     assert match is not None
     metadata = body.get("metadata")
-    return Event(
+    return FirecrawlEvent(
         type=str(kind),
         operation=match[1],
         step=match[2],
@@ -103,21 +103,21 @@ def parse(raw: bytes) -> Event:
     )
 
 
-def page_of(document: dict[str, Any], crawl_id: str | None) -> Page:
+def page_of(document: dict[str, Any], crawl_id: str | None) -> FirecrawlPage:
     """The document as ours, or why it is none."""
     said = document.get("metadata")
     if not isinstance(said, dict):
-        return Page(_text(document.get("url")), error="the document has no metadata")
+        return FirecrawlPage(_text(document.get("url")), error="the document has no metadata")
     url = _text(said.get("url")) or _text(said.get("sourceURL"))
     if url is None:
-        return Page(None, error="metadata.url is missing")
+        return FirecrawlPage(None, error="metadata.url is missing")
     markdown, html = _body(document.get("markdown")), _body(document.get("html"))
     if not markdown.strip() and not html.strip():
-        return Page(url, error="markdown and html have no text")
+        return FirecrawlPage(url, error="markdown and html have no text")
     try:
         rest = scrub({name: value for name, value in said.items() if name not in _OWN})
     except InvalidInput as error:
-        return Page(url, error=error.message)
+        return FirecrawlPage(url, error=error.message)
     lists = {name: said[name] for name in ("title", "description", "language") if isinstance(said.get(name), list)}
     about = About(
         url=url,
@@ -137,7 +137,7 @@ def page_of(document: dict[str, Any], crawl_id: str | None) -> Page:
         status_code=status if isinstance(status, int) and 0 <= status <= 999 else None,
         crawl_session=crawl_id,
     )
-    return Page(url, about, content)
+    return FirecrawlPage(url, about, content)
 
 
 def _body(value: Any) -> str:

@@ -16,14 +16,14 @@ from app.core.errors import ConfigError, Unavailable
 
 SCHEMA = "webhook"
 SESSIONS, CONTENT, EVENTS = "crawl_sessions", "scraped_content", "change_events"
-AT_ONCE = 200
+BATCH = 200
 # Of what is read at once, so that two hundred long pages do not lie in memory together.
-MOST_BYTES = 16 * 1024 * 1024
+MAX_BATCH_BYTES = 16 * 1024 * 1024
 CONNECT_TIMEOUT_S = 5
 # A screenshot is an address, or the picture itself, which stays there.
-LONGEST_SCREENSHOT = 2048
-NEEDED = {SESSIONS: {"job_id"}, CONTENT: {"id", "url"}, EVENTS: {"id", "watch_url"}}
-_WANTED = {
+MAX_SCREENSHOT_CHARACTERS = 2048
+REQUIRED = {SESSIONS: {"job_id"}, CONTENT: {"id", "url"}, EVENTS: {"id", "watch_url"}}
+_COLUMNS = {
     SESSIONS: (
         "job_id", "base_url", "operation_type", "status", "success", "error_message", "extra_metadata", "initiated_at",
         "started_at", "completed_at", "created_at",
@@ -57,7 +57,7 @@ class PulseDatabase:
             raise ConfigError(f"the older database cannot be reached: {error}") from error
         if not self._types:
             raise ConfigError(f"the older database has no schema '{SCHEMA}' with tables that may be read")
-        missing = NEEDED[CONTENT] - self._types.get(CONTENT, {}).keys()
+        missing = REQUIRED[CONTENT] - self._types.get(CONTENT, {}).keys()
         if missing:
             raise ConfigError(f"the older database has no {', '.join(sorted(missing))} in {SCHEMA}.{CONTENT}")
         if "int" not in self._types[CONTENT]["id"]:
@@ -79,11 +79,11 @@ class PulseDatabase:
 
     def sessions(self) -> Iterator[list[Row]]:
         """By their job_id; none where the table, or that column, is not there."""
-        if not NEEDED[SESSIONS] <= self._types.get(SESSIONS, {}).keys():
+        if not REQUIRED[SESSIONS] <= self._types.get(SESSIONS, {}).keys():
             return
         kind = "uuid" if self._types[SESSIONS]["job_id"] == "uuid" else "text"
         query = f"SELECT {self._selected(SESSIONS)} FROM {SCHEMA}.{SESSIONS}"
-        order = f"ORDER BY {SESSIONS}.job_id LIMIT {AT_ONCE}"
+        order = f"ORDER BY {SESSIONS}.job_id LIMIT {BATCH}"
         rows = self._all(f"{query} WHERE job_id IS NOT NULL {order}")
         while rows:
             yield rows
@@ -97,7 +97,7 @@ class PulseDatabase:
     def events(self, most_bytes: int) -> Iterator[list[Row]]:
         """The same of changes; none where the table, or a column that is needed, is not there."""
         types = self._types.get(EVENTS, {})
-        if NEEDED[EVENTS] <= types.keys() and "int" in types["id"]:
+        if REQUIRED[EVENTS] <= types.keys() and "int" in types["id"]:
             yield from self._by_id(EVENTS, most_bytes)
 
     def _by_id(self, table: str, most_bytes: int) -> Iterator[list[Row]]:
@@ -112,7 +112,7 @@ class PulseDatabase:
         long = [name for name in _LONG[table] if name in self._types[table]]
         size = " + ".join(f"coalesce(octet_length(CAST({name} AS text)), 0)" for name in long) or "0"
         query = f"SELECT id, {size} AS size_bytes FROM {SCHEMA}.{table}"
-        return self._all(f"{query} WHERE id > :after ORDER BY id LIMIT {AT_ONCE}", after=after)
+        return self._all(f"{query} WHERE id > :after ORDER BY id LIMIT {BATCH}", after=after)
 
     def _rows(self, table: str, ids: Sequence[int]) -> list[Row]:
         if not ids:
@@ -122,10 +122,10 @@ class PulseDatabase:
 
     def _selected(self, table: str) -> str:
         types = self._types[table]
-        return ", ".join(f"{_expression(name, types[name])} AS {name}" for name in _WANTED[table] if name in types)
+        return ", ".join(f"{_expression(name, types[name])} AS {name}" for name in _COLUMNS[table] if name in types)
 
     def _all(self, query: str, **values: Any) -> list[Row]:
-        with _told(), self._engine.connect() as connection:
+        with _translate_errors(), self._engine.connect() as connection:
             return [dict(row) for row in connection.execute(sa.text(query), values).mappings()]
 
 
@@ -135,7 +135,7 @@ def _parts(sizes: list[Row], most_bytes: int) -> Iterator[list[Row]]:
     weight = 0
     for row in sizes:
         size = row["size_bytes"] if row["size_bytes"] <= most_bytes else 0
-        if part and weight + size > MOST_BYTES:
+        if part and weight + size > MAX_BATCH_BYTES:
             yield part
             part, weight = [], 0
         part.append(row)
@@ -147,7 +147,9 @@ def _expression(name: str, kind: str) -> str:
     if kind.startswith("timestamp"):  # Python knows neither infinity nor what is before or after its years
         return f"CASE WHEN {name} > '0001-01-02' AND {name} < '9999-12-30' THEN {name} END"
     if name == "screenshot":
-        return f"CASE WHEN octet_length(CAST({name} AS text)) <= {LONGEST_SCREENSHOT} THEN CAST({name} AS text) END"
+        return (
+            f"CASE WHEN octet_length(CAST({name} AS text)) <= {MAX_SCREENSHOT_CHARACTERS} THEN CAST({name} AS text) END"
+        )
     return name if name in ("id", "success") else f"CAST({name} AS text)"
 
 
@@ -179,7 +181,7 @@ def _engine(url: str) -> sa.Engine:
 
 
 @contextmanager
-def _told() -> Iterator[None]:
+def _translate_errors() -> Iterator[None]:
     try:
         yield
     except DBAPIError as error:

@@ -32,14 +32,14 @@ T = TypeVar("T")
 TRIES = 3
 
 
-class Tell(Protocol):
+class ReportProgress(Protocol):
     """Hears how far it is; a total of 0 is one that is not known."""
 
     def __call__(self, stage: str, done: int, total: int) -> None: ...
 
 
 @dataclass(slots=True)
-class Counts:
+class ImportCounts:
     """Rows of one table; all that were read are one of the others."""
 
     read: int = 0
@@ -49,14 +49,14 @@ class Counts:
 
 
 @dataclass(frozen=True, slots=True)
-class LeftOut:
+class SkippedRow:
     table: str
     id: str
     reason: str
 
 
 @dataclass(slots=True)
-class Report:
+class ImportReport:
     """`moved`: old id → new id, of pages whose id is another's here, or none of ours; a dry run knows no new ids.
 
     `unread`: changes that still waited there for their page to be read again.
@@ -64,11 +64,11 @@ class Report:
 
     tenant: str
     dry_run: bool
-    crawls: Counts = field(default_factory=Counts)
-    pages: Counts = field(default_factory=Counts)
-    changes: Counts = field(default_factory=Counts)
+    crawls: ImportCounts = field(default_factory=ImportCounts)
+    pages: ImportCounts = field(default_factory=ImportCounts)
+    changes: ImportCounts = field(default_factory=ImportCounts)
     moved: dict[int, int | None] = field(default_factory=dict)
-    left_out: list[LeftOut] = field(default_factory=list)
+    left_out: list[SkippedRow] = field(default_factory=list)
     jobs: int = 0
     unread: int = 0
 
@@ -78,17 +78,17 @@ class Report:
 
 
 @dataclass(frozen=True, slots=True)
-class Move:
+class PulseImport:
     """From where to where. What raises Unavailable on the way leaves what was taken by then."""
 
     old: PulseDatabase
     database: Database
     tenant: str
     dry_run: bool
-    tell: Tell
+    tell: ReportProgress
 
-    def run(self) -> Report:
-        report = Report(self.tenant, self.dry_run)
+    def run(self) -> ImportReport:
+        report = ImportReport(self.tenant, self.dry_run)
         self._crawls(report)
         if not self.dry_run:
             self._write(import_versions.reserve_ids, self.old.largest_id(import_versions.LARGEST_ID))
@@ -98,18 +98,18 @@ class Move:
         self._changes(report)
         return report
 
-    def _crawls(self, report: Report) -> None:
+    def _crawls(self, report: ImportReport) -> None:
         counts, total = report.crawls, self.old.count(SESSIONS)
         for rows in self.old.sessions():
             crawls = _read(report, SESSIONS, "job_id", rows, pulse_rows.crawl)
             if self.dry_run:
-                taken = self.database.read(_take_crawls, crawls, self.tenant, False)
+                taken = self.database.read(_store_crawls, crawls, self.tenant, False)
             else:
-                taken = self._write(_take_crawls, crawls, self.tenant, True)
+                taken = self._write(_store_crawls, crawls, self.tenant, True)
             _add(counts, len(rows), len(crawls), taken)
             self.tell("crawls", counts.read, total)
 
-    def _pages(self, report: Report) -> None:
+    def _pages(self, report: ImportReport) -> None:
         counts, total = report.pages, self.old.count(CONTENT)
         for rows in self.old.contents(get_settings().max_body_bytes):
             olders = _read(report, CONTENT, "id", rows, pulse_rows.content)
@@ -121,7 +121,7 @@ class Move:
             report.moved |= {one.older_id: one.version_id for one in found if one.version_id != one.older_id}
             self.tell("pages", counts.read, total)
 
-    def _settle(self, report: Report) -> None:
+    def _settle(self, report: ImportReport) -> None:
         """What is searched of all that came, of this run or one that was stopped."""
         after: int | None = 0
         while after is not None:
@@ -129,15 +129,15 @@ class Move:
             report.jobs += jobs
             self.tell("jobs", report.jobs, 0)
 
-    def _changes(self, report: Report) -> None:
+    def _changes(self, report: ImportReport) -> None:
         """After the pages, for a change knows its document."""
         counts, total = report.changes, self.old.count(EVENTS)
         for rows in self.old.events(get_settings().max_body_bytes):
             events = _read(report, EVENTS, "id", rows, pulse_rows.change)
             if self.dry_run:
-                taken = self.database.read(_take_changes, events, self.tenant, False)
+                taken = self.database.read(_store_changes, events, self.tenant, False)
             else:
-                taken = self._write(_take_changes, events, self.tenant, True)
+                taken = self._write(_store_changes, events, self.tenant, True)
             _add(counts, len(rows), len(events), taken)
             report.unread += sum(pulse_rows.waits(event["extra"]) for event in events)
             self.tell("changes", counts.read, total)
@@ -151,25 +151,25 @@ class Move:
         return self.database.transaction(f, *args, **kwargs)
 
 
-def _read(report: Report, table: str, key: str, rows: Sequence[Row], translate: Callable[[Row], T]) -> list[T]:
+def _read(report: ImportReport, table: str, key: str, rows: Sequence[Row], translate: Callable[[Row], T]) -> list[T]:
     """The rows in our words; what cannot be kept goes into the report with its reason."""
     found = []
     for row in rows:
         try:
             found.append(translate(row))
         except InvalidInput as error:
-            report.left_out.append(LeftOut(table, str(row[key]), error.message))
+            report.left_out.append(SkippedRow(table, str(row[key]), error.message))
     return found
 
 
-def _add(counts: Counts, rows: int, readable: int, taken: int) -> None:
+def _add(counts: ImportCounts, rows: int, readable: int, taken: int) -> None:
     counts.read += rows
     counts.left_out += rows - readable
     counts.taken += taken
     counts.here += readable - taken
 
 
-def _take_crawls(session: Session, crawls: Sequence[dict[str, Any]], tenant: str, write: bool) -> int:
+def _store_crawls(session: Session, crawls: Sequence[dict[str, Any]], tenant: str, write: bool) -> int:
     """How many are new, or have ended since they were taken; what is known here of any other is the newer."""
     ids = [crawl["crawl_id"] for crawl in crawls]
     query = sa.select(CrawlSession).where(CrawlSession.tenant == tenant, CrawlSession.crawl_id.in_(ids))
@@ -191,7 +191,7 @@ def _take_crawls(session: Session, crawls: Sequence[dict[str, Any]], tenant: str
     return taken
 
 
-def _take_changes(session: Session, events: Sequence[dict[str, Any]], tenant: str, write: bool) -> int:
+def _store_changes(session: Session, events: Sequence[dict[str, Any]], tenant: str, write: bool) -> int:
     """How many are new, or have been read again since they were taken."""
     query = sa.select(ChangeEvent).where(
         ChangeEvent.tenant == tenant, ChangeEvent.import_key.in_([event["import_key"] for event in events])

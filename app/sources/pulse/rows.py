@@ -17,7 +17,7 @@ from app.sources.payloads.change_bodies import SUMMARY_CHARACTERS
 from app.sources.payloads.firecrawl_events import page_of
 from app.sources.pulse.database import Row
 
-LONGEST_CRAWL_ID = 255
+MAX_CRAWL_ID_CHARACTERS = 255
 _STATES = {
     "pending": "in_progress",
     "scraping": "in_progress",
@@ -59,9 +59,9 @@ def content(row: Row) -> Older:
 
 def crawl(row: Row) -> dict[str, Any]:
     """The columns of a crawl, without its counts, which are read where they are true. Raises as content() does."""
-    crawl_id = clean_line(row["job_id"], LONGEST_CRAWL_ID + 1)
-    if crawl_id is None or len(crawl_id) > LONGEST_CRAWL_ID:
-        raise InvalidInput(f"its job_id has not 1 to {LONGEST_CRAWL_ID} characters")
+    crawl_id = clean_line(row["job_id"], MAX_CRAWL_ID_CHARACTERS + 1)
+    if crawl_id is None or len(crawl_id) > MAX_CRAWL_ID_CHARACTERS:
+        raise InvalidInput(f"its job_id has not 1 to {MAX_CRAWL_ID_CHARACTERS} characters")
     operation = clean_line(row.get("operation_type"), 32) or "crawl"
     times = {name: _time(row.get(name)) for name in ("initiated_at", "started_at", "completed_at", "created_at")}
     extra = _json(row.get("extra_metadata"))

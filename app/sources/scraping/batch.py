@@ -7,15 +7,15 @@ from typing import Any
 from app.clients.firecrawl import firecrawl
 from app.core.errors import InvalidInput
 from app.core.guard import is_private_by_name
-from app.sources.scraping.scrape import Wish, options_of
+from app.sources.scraping.scrape import PageRequest, firecrawl_options
 
 
-async def start(urls: list[str], wish: Wish) -> dict[str, Any]:
+async def start(urls: list[str], wish: PageRequest) -> dict[str, Any]:
     """`wish` says how they are wanted; its own URL does not count. Raises InvalidInput for a private address."""
     for url in urls:
         if is_private_by_name(url):
             raise InvalidInput(f"urls: {url} is not on the public internet", code="private_address")
-    asked = {"urls": urls, **options_of(wish.formats, wish.timeout_ms, wish.options)}
+    asked = {"urls": urls, **firecrawl_options(wish.formats, wish.timeout_ms, wish.options)}
     batch_id, invalid = await firecrawl().start_batch(asked)
     count = len(urls) - len(invalid)
     message = f"Batch scrape started for {count} URLs; ask for its status with this jobId"

@@ -10,17 +10,17 @@ from sqlalchemy.orm import Session
 from app.core import clock, sql
 from app.sources.models import ScrapedPage
 
-LONGEST_AGE = timedelta(days=365)
+MAX_AGE = timedelta(days=365)
 # What a page's life so far says of it stays when it is scraped again.
 _KEPT = {"id", "tenant", "cache_key", "access_count", "last_accessed_at"}
 
 
 def age(max_age_ms: int) -> timedelta:
     """A caller's greatest age, as long as there can be one."""
-    return min(timedelta(milliseconds=min(max_age_ms, 2**40)), LONGEST_AGE)
+    return min(timedelta(milliseconds=min(max_age_ms, 2**40)), MAX_AGE)
 
 
-def known(session: Session, tenant: str, cache_key: str, max_age_ms: int) -> ScrapedPage | None:
+def find(session: Session, tenant: str, cache_key: str, max_age_ms: int) -> ScrapedPage | None:
     """The page, where it is younger than its reader allows; how long its writer meant it to live does not count."""
     return session.scalars(
         sa.select(ScrapedPage).where(
@@ -36,7 +36,7 @@ def count_access(session: Session, page_id: int) -> None:
     session.execute(sa.update(ScrapedPage).where(ScrapedPage.id == page_id).values(counted))
 
 
-def put(session: Session, page: ScrapedPage) -> None:
+def store(session: Session, page: ScrapedPage) -> None:
     """Keep the page; of two that were scraped at once the one that was written last."""
     columns = [column.name for column in sa.inspect(ScrapedPage).columns if column.name != "id"]
     values = {name: getattr(page, name) for name in columns} | {"access_count": 0}

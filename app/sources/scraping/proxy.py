@@ -18,7 +18,7 @@ from app.sources.crawls import crawls
 
 log = get_logger(__name__)
 
-LONGEST_ID = 255
+MAX_ID_CHARACTERS = 255
 # Between two neighbours alone (RFC 9110, section 7.6.1).
 _HOP_BY_HOP = {
     "connection", "keep-alive", "proxy-authenticate", "proxy-authorization", "proxy-connection", "te", "trailer",
@@ -38,12 +38,12 @@ _NOT_BACK = {
 Headers = list[tuple[str, str]]
 
 
-def headers_there(given: Iterable[tuple[str, str]]) -> Headers:
+def request_headers(given: Iterable[tuple[str, str]]) -> Headers:
     """The request's headers without what is not Firecrawl's; names in lower case, in and out."""
     return _without(given, _NOT_THERE, "x-forwarded-")
 
 
-def headers_back(given: Iterable[tuple[str, str]]) -> Headers:
+def response_headers(given: Iterable[tuple[str, str]]) -> Headers:
     """The answer's headers without length and encoding, which are those of the body that is sent."""
     return _without(given, _NOT_BACK, "access-control-")
 
@@ -56,7 +56,7 @@ def _without(given: Iterable[tuple[str, str]], names: set[str], prefix: str) -> 
 
 
 @dataclass(frozen=True, slots=True)
-class Start:
+class RunStart:
     """A request that begins a run of Firecrawl's, and whose it is."""
 
     tenant: str
@@ -64,7 +64,7 @@ class Start:
     base_url: str | None
 
     @classmethod
-    def of(cls, tenant: str, operation: str, body: bytes) -> Start:
+    def of(cls, tenant: str, operation: str, body: bytes) -> RunStart:
         asked = _object(body) or {}
         urls = asked.get("urls")
         first = urls[0] if isinstance(urls, list) and urls else None
@@ -72,14 +72,14 @@ class Start:
         return cls(tenant, operation, found)
 
 
-async def recorded(start: Start, answer: bytes) -> bytes:
+async def record_run(start: RunStart, answer: bytes) -> bytes:
     """The answer; where it names a run, that is on record, and `_webhook_meta` at its end says so.
 
     The run has begun whatever becomes of the record, so nothing that goes wrong here is raised.
     """
     said = await asyncio.to_thread(_object, answer)  # pages may be large
     run = (said.get("id") or said.get("jobId")) if said else None
-    if not isinstance(run, str) or not 0 < len(run) <= LONGEST_ID or scrub_text(run) != run:
+    if not isinstance(run, str) or not 0 < len(run) <= MAX_ID_CHARACTERS or scrub_text(run) != run:
         return answer
     created = True
     try:
@@ -94,7 +94,7 @@ async def recorded(start: Start, answer: bytes) -> bytes:
     return answer.rstrip()[:-1] + b',"_webhook_meta":' + json.dumps(meta).encode() + b"}"
 
 
-async def cancelled(tenant: str, run: str, answer: bytes) -> None:
+async def record_cancel(tenant: str, run: str, answer: bytes) -> None:
     """Note that the run was cancelled where Firecrawl's answer says it was."""
     said = _object(answer) or {}
     if said.get("status") != "cancelled" and said.get("success") is not True:

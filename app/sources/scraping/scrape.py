@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from app.clients import firecrawl
-from app.clients.firecrawl_errors import PageRejected, TimedOut
+from app.clients.firecrawl_errors import FirecrawlTimeout, PageRejected
 from app.core import clock
 from app.core.db import in_transaction, read
 from app.core.errors import (
@@ -26,7 +26,7 @@ from app.core.errors import (
 from app.core.guard import is_private_by_name
 from app.documents.ingest.ingest import extract_html
 from app.documents.text import scrub_text
-from app.sources.fetching.polite_fetch import visit
+from app.sources.fetching.polite_fetch import fetch_politely
 from app.sources.models import ScrapedPage
 from app.sources.scraping import cache
 
@@ -39,7 +39,7 @@ _TRIPPED = (SandboxCrashed, SandboxOutOfMemory, TimeLimitExceeded)
 
 
 @dataclass(frozen=True, slots=True)
-class Wish:
+class PageRequest:
     """A page and how it is wanted. `options` are Firecrawl's, of which those that it takes by default are left out."""
 
     url: str
@@ -68,23 +68,23 @@ class Wish:
 
     def asked(self) -> dict[str, Any]:
         """What Firecrawl is asked; its own cache is passed by, which does not say how old its pages are."""
-        return {"url": self.url, **options_of(self.formats, self.timeout_ms, self.options)}
+        return {"url": self.url, **firecrawl_options(self.formats, self.timeout_ms, self.options)}
 
 
-def options_of(formats: tuple[str, ...], timeout_ms: int, options: Mapping[str, Any]) -> dict[str, Any]:
+def firecrawl_options(formats: tuple[str, ...], timeout_ms: int, options: Mapping[str, Any]) -> dict[str, Any]:
     """The wishes as Firecrawl takes them, for one page or many."""
     full: dict[str, Any] = {"type": "screenshot", "fullPage": True}
     wanted = [full if name == "screenshot@fullPage" else name for name in formats]
     return {"formats": wanted, "timeout": timeout_ms, "maxAge": 0, **options}
 
 
-async def scrape(tenant: str, wish: Wish) -> dict[str, Any]:
+async def scrape(tenant: str, wish: PageRequest) -> dict[str, Any]:
     """The page in the old service's shape.
 
-    Raises PageFault where it cannot be had for a reason of its own, TimedOut, and what Firecrawl and SQL raise.
+    Raises PageFault where it cannot be had for a reason of its own, FirecrawlTimeout, and what Firecrawl and SQL raise.
     """
     key = wish.cache_key()
-    page = None if wish.force else await read(cache.known, tenant, key, wish.max_age_ms)
+    page = None if wish.force else await read(cache.find, tenant, key, wish.max_age_ms)
     cached = page is not None
     if page is not None:
         await in_transaction(cache.count_access, page.id)
@@ -93,11 +93,11 @@ async def scrape(tenant: str, wish: Wish) -> dict[str, Any]:
         page.tenant, page.cache_key = tenant, key
         page.expires_at = page.scraped_at + cache.age(wish.max_age_ms)
         if wish.handling != "returnOnly":
-            await in_transaction(cache.put, page)
+            await in_transaction(cache.store, page)
     return _shown(page, wish.handling, cached=cached)
 
 
-async def _by_firecrawl(wish: Wish) -> ScrapedPage:
+async def _by_firecrawl(wish: PageRequest) -> ScrapedPage:
     if is_private_by_name(wish.url):
         raise PageRejected(f"{wish.url} is not on the public internet", code="private_address")
     document = await firecrawl.firecrawl().scrape(wish.asked())
@@ -127,16 +127,16 @@ async def _by_firecrawl(wish: Wish) -> ScrapedPage:
     )
 
 
-async def _by_ourselves(wish: Wish) -> ScrapedPage:
+async def _by_ourselves(wish: PageRequest) -> ScrapedPage:
     try:
         async with asyncio.timeout(wish.timeout_ms / 1000):
-            page = await visit(wish.url)
+            page = await fetch_politely(wish.url)
             html = page.format == "html"
             cleaned: str | None = page.text
             if html:
                 _, cleaned = await extract_html(page.text, page.url) if wish.clean else (None, None)
     except TimeoutError as error:
-        raise TimedOut(f"{wish.url} took longer than {wish.timeout_ms} ms", code="scrape_timeout") from error
+        raise FirecrawlTimeout(f"{wish.url} took longer than {wish.timeout_ms} ms", code="scrape_timeout") from error
     except Snooze as error:
         raise Unavailable(error.message, code=error.code, retry_after_s=error.retry_after_s) from error
     except (OutsideError, InvalidInput) as error:

@@ -11,29 +11,18 @@ from sqlalchemy.orm import Session
 from app.core.errors import Unauthenticated
 from app.core.settings import get_settings
 from app.sources.changes import changes
-from app.sources.jobs import Rescrape
-from app.sources.payloads.change_bodies import Change, parse
-from app.sources.webhooks.deliveries import Answered
+from app.sources.changes.jobs import Rescrape
+from app.sources.payloads.change_bodies import PageChange, parse, webhook_token
+from app.sources.webhooks.deliveries import DeliveryResponse
 
 _SIGNATURE = re.compile(r"(?:sha256=)?([0-9A-Fa-f]{64})")
 _BEARER = re.compile(r"[Bb]earer +(\S+)")
 
 
-def token() -> str:
-    """What notifications carry instead of a signature, which changedetection.io cannot make.
-
-    Made of MILLRACE_WEBHOOK_SECRET, and of no use for it: whoever may read watches there reads this too.
-    """
-    secret = get_settings().webhook_secret.get_secret_value()
-    if not secret:
-        raise Unauthenticated("webhooks are not set up here: MILLRACE_WEBHOOK_SECRET")
-    return hmac.new(secret.encode(), b"changedetection", hashlib.sha256).hexdigest()
-
-
 def verify(body: bytes, *, signature: str | None, authorization: str | None, path_token: str | None) -> None:
     """That the sender knows the token, in `Authorization: Bearer` or the path, or signed the bytes as the older
     service's senders do (`X-Signature`). Raises NotAllowed."""
-    wanted = token()
+    expected = webhook_token()
     if signature is not None:
         match = _SIGNATURE.fullmatch(signature.strip())
         secret = get_settings().webhook_secret.get_secret_value()
@@ -47,21 +36,23 @@ def verify(body: bytes, *, signature: str | None, authorization: str | None, pat
         given = bearer[1] if bearer else authorization.strip()
     if given is None:
         raise Unauthenticated("Missing X-Signature header or token")
-    if not hmac.compare_digest(wanted.encode(), given.encode("utf-8", "replace")):
+    if not hmac.compare_digest(expected.encode(), given.encode("utf-8", "replace")):
         raise Unauthenticated("Invalid token")
 
 
-class ChangeDetection:
+class ChangeDetectionWebhook:
     name = "changedetection"
 
-    def read(self, body: bytes) -> Change:
+    def read(self, body: bytes) -> PageChange:
         return parse(body)
 
-    def apply(self, session: Session, tenant: str, told: Change, delivery_id: int, request_id: str | None) -> Answered:
-        owner = changes.tenant_of(session, told.watch_id) or tenant
-        event = changes.told(session, owner, told, origin="webhook")
+    def apply(
+        self, session: Session, tenant: str, told: PageChange, delivery_id: int, request_id: str | None
+    ) -> DeliveryResponse:
+        owner = changes.find_tenant(session, told.watch_id) or tenant
+        event = changes.record(session, owner, told, origin="webhook")
         if event.state == "ignored":
-            return Answered(200, {"status": "acknowledged", "change_event_id": event.id, "url": told.url})
-        job = changes.rescraped(session, event, Rescrape(event_id=event.id), request_id)
+            return DeliveryResponse(200, {"status": "acknowledged", "change_event_id": event.id, "url": told.url})
+        job = changes.start_rescrape(session, event, Rescrape(event_id=event.id), request_id)
         said = {"status": "queued", "job_id": job.id, "change_event_id": event.id, "url": told.url}
-        return Answered(202, said, 1)
+        return DeliveryResponse(202, said, 1)

@@ -21,13 +21,13 @@ from app.core.inserts import add_unless_there
 from app.sources.models import Delivery
 
 # A longer body is kept as a blob.
-LONGEST_ROW_BYTES = 64 * 1024
+MAX_ROW_BYTES = 64 * 1024
 DELIVERY = cast(sa.Table, Delivery.__table__)
 _ANSWER = sa.update(DELIVERY).where(DELIVERY.c.id == sa.bindparam("delivery"))
 
 
 @dataclass(frozen=True, slots=True)
-class Answered:
+class DeliveryResponse:
     """`jobs`: how many were made; `failures`: {url, error} of each page that could not be taken, or failed already."""
 
     status: int
@@ -36,7 +36,7 @@ class Answered:
     failures: list[dict[str, Any]] = field(default_factory=list)
 
 
-class Told(Protocol):
+class Payload(Protocol):
     """What a delivery says, read."""
 
     @property
@@ -52,40 +52,42 @@ class Told(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Given:
+class ReceivedDelivery:
     """What came: the bytes, what they say, where they are kept, and whose they are."""
 
     tenant: str
-    sender: Sender
+    sender: WebhookHandler
     body: bytes
-    told: Told
+    told: Payload
     blob_key: str | None
     request_id: str | None = None
 
 
-class Sender(Protocol):
+class WebhookHandler(Protocol):
     """How the deliveries of one kind of sender are read, and what they ask for."""
 
     name: str
 
-    def read(self, body: bytes) -> Told:
+    def read(self, body: bytes) -> Payload:
         """Raises InvalidInput for what is none of this sender's."""
 
-    def apply(self, session: Session, tenant: str, told: Any, delivery_id: int, request_id: str | None) -> Answered:
+    def apply(
+        self, session: Session, tenant: str, told: Any, delivery_id: int, request_id: str | None
+    ) -> DeliveryResponse:
         """Do what it asks for. Called once a delivery, and again for each replay."""
 
 
-async def kept(tenant: str, sender: Sender, body: bytes, request_id: str | None) -> Given:
+async def receive(tenant: str, sender: WebhookHandler, body: bytes, request_id: str | None) -> ReceivedDelivery:
     """The delivery read, and its bytes where they stay: what is long or no text is written to the store before the row
     that names it.
 
     Raises InvalidInput for what is no event: nothing is kept of that. Read before any transaction, since on SQLite one
     keeps all other writers waiting; and a long one off the loop, since it takes its time.
     """
-    is_long = len(body) > LONGEST_ROW_BYTES
+    is_long = len(body) > MAX_ROW_BYTES
     told = await asyncio.to_thread(sender.read, body) if is_long else sender.read(body)
     key = None if not is_long and _is_text(body) else (await blobs().put(body)).key
-    return Given(tenant, sender, body, told, key, request_id)
+    return ReceivedDelivery(tenant, sender, body, told, key, request_id)
 
 
 def _is_text(body: bytes) -> bool:
@@ -95,7 +97,7 @@ def _is_text(body: bytes) -> bool:
         return False
 
 
-def take(session: Session, given: Given) -> Answered:
+def store(session: Session, given: ReceivedDelivery) -> DeliveryResponse:
     """Store the delivery, do what it asks for, and answer; for the same one again the first answer."""
     values = _row(given)
     delivery_id = add_unless_there(session, Delivery, values)
@@ -104,13 +106,13 @@ def take(session: Session, given: Given) -> Answered:
         query = sa.select(Delivery).where(*same, Delivery.digest == values["digest"])
         before = session.scalars(query.with_for_update()).one()
         before.repeats += 1
-        return Answered(before.answer["status"], before.answer["body"])
+        return DeliveryResponse(before.answer["status"], before.answer["body"])
     answered = given.sender.apply(session, given.tenant, given.told, delivery_id, given.request_id)
     session.connection().execute(_ANSWER, {"delivery": delivery_id, **_outcome(answered)})
     return answered
 
 
-async def body_of(delivery: Delivery) -> bytes:
+async def read_body(delivery: Delivery) -> bytes:
     """The bytes as they came. Raises NotFound where they were swept."""
     if delivery.blob_key is None:
         return (delivery.body or "").encode()
@@ -118,8 +120,8 @@ async def body_of(delivery: Delivery) -> bytes:
 
 
 def replay(
-    session: Session, tenant: str, delivery_id: int, told: Told, sender: Sender, request_id: str | None
-) -> Answered:
+    session: Session, tenant: str, delivery_id: int, told: Payload, sender: WebhookHandler, request_id: str | None
+) -> DeliveryResponse:
     """Do what a stored delivery, read anew, asks for once more, as if it had just come."""
     row = get(session, tenant, delivery_id, lock=True)
     row.replayed_at = clock.now()
@@ -138,7 +140,7 @@ def get(session: Session, tenant: str, delivery_id: int, *, lock: bool = False) 
     return row
 
 
-def listed(
+def list_deliveries(
     session: Session, tenant: str, *, source: str | None, outcome: str | None, before_id: int | None, limit: int
 ) -> list[Delivery]:
     """The newest first."""
@@ -150,7 +152,7 @@ def listed(
     return list(session.scalars(query.order_by(Delivery.id.desc()).limit(limit)))
 
 
-def shown(row: Delivery) -> dict[str, Any]:
+def describe(row: Delivery) -> dict[str, Any]:
     """Without the body."""
     return {
         "id": str(row.id),
@@ -169,7 +171,7 @@ def shown(row: Delivery) -> dict[str, Any]:
     }
 
 
-def _row(given: Given) -> dict[str, Any]:
+def _row(given: ReceivedDelivery) -> dict[str, Any]:
     key = given.told.key
     return {
         "tenant": given.tenant,
@@ -188,7 +190,7 @@ def _row(given: Given) -> dict[str, Any]:
     }
 
 
-def _outcome(answered: Answered) -> dict[str, Any]:
+def _outcome(answered: DeliveryResponse) -> dict[str, Any]:
     """What the delivery's row says of how it was answered."""
     return {
         "answer": {"status": answered.status, "body": answered.body},
@@ -198,7 +200,7 @@ def _outcome(answered: Answered) -> dict[str, Any]:
     }
 
 
-def named_blobs(session: Session, keys: list[str]) -> set[str]:
+def find_blob_keys(session: Session, keys: list[str]) -> set[str]:
     """Which of these blobs hold a delivery."""
     query = sa.select(Delivery.blob_key).where(Delivery.blob_key.in_(keys))
     return {key for key in session.scalars(query) if key is not None}

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from app.sources.webhooks.changedetection import ChangeDetection
-from app.sources.webhooks.deliveries import Sender
-from app.sources.webhooks.firecrawl import Firecrawl
+from app.sources.webhooks.changedetection import ChangeDetectionWebhook
+from app.sources.webhooks.deliveries import WebhookHandler
+from app.sources.webhooks.firecrawl import FirecrawlWebhook
 
-FIRECRAWL: Sender = Firecrawl()
-CHANGEDETECTION: Sender = ChangeDetection()
-SENDERS: dict[str, Sender] = {sender.name: sender for sender in (FIRECRAWL, CHANGEDETECTION)}
+FIRECRAWL: WebhookHandler = FirecrawlWebhook()
+CHANGEDETECTION: WebhookHandler = ChangeDetectionWebhook()
+HANDLERS: dict[str, WebhookHandler] = {sender.name: sender for sender in (FIRECRAWL, CHANGEDETECTION)}

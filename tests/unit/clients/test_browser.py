@@ -207,15 +207,15 @@ def test_the_proxy_carries(settings_env: SettingsEnv, site: Site) -> None:
     )
     assert _through(asked).endswith(b"x" * 5_000)
     assert site.requests[-1].headers == {"host": "inside.example", "connection": "close"}
-    assert len(_through(asked, most_bytes=1_000)) < 5_000
+    assert len(_through(asked, max_bytes=1_000)) < 5_000
 
 
-def _through(asked: str, most_bytes: int = 100_000) -> bytes:
+def _through(asked: str, max_bytes: int = 100_000) -> bytes:
     async def resolver(host: str, port: int) -> list[str]:
         return ["127.0.0.1"]
 
     async def ask() -> bytes:
-        proxy = GuardedProxy(most_bytes=most_bytes, never={"home.example"}, resolver=resolver)
+        proxy = GuardedProxy(max_bytes=max_bytes, blocked_hosts={"home.example"}, resolver=resolver)
         async with proxy, asyncio.timeout(10):
             reader, writer = await asyncio.open_connection("127.0.0.1", proxy.port)
             writer.write(asked.encode())

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
-from app.clients.changedetection import ChangeDetection, Wanted, changedetection, close_changedetection, every
+from app.clients.changedetection import ChangeDetection, WatchRequest, changedetection, close_changedetection, every
 from app.clients.changedetection_template import notification
 from app.core.errors import AppError, NotFound, Rejected, Unavailable
 from app.core.settings import overridden
@@ -73,7 +73,7 @@ async def seen(client: ChangeDetection, uuid: str, times: int) -> list[int]:
     return await wait_until_async(keys, timeout_s=30, what=f"{times} snapshots")
 
 
-async def changed(client: ChangeDetection, site: Site, text: str, wanted: Wanted) -> tuple[str, list[int]]:
+async def changed(client: ChangeDetection, site: Site, text: str, wanted: WatchRequest) -> tuple[str, list[int]]:
     """A watch whose page has changed once since it was made."""
     uuid = await client.create(wanted)
     first = await seen(client, uuid, 1)
@@ -97,7 +97,7 @@ async def test_a_change_is_told_in_the_shape_that_was_asked_for(client: ChangeDe
     """The whole way: made, checked, changed, told, read back, deleted."""
     tag = await client.tag("Shop")
     asked = notification(f"{site.url}/here%20we%20are/", TOKEN)
-    wanted = Wanted(site.address, title="Example prices", tags=(tag,), every_s=93784, notification=asked)
+    wanted = WatchRequest(site.address, title="Example prices", tags=(tag,), every_s=93784, notification=asked)
     uuid, keys = await changed(client, site, "Price: 12.50 EUR", wanted)
 
     request = await told(site, 1)
@@ -140,7 +140,10 @@ async def test_what_a_page_says_breaks_no_notification(client: ChangeDetection, 
     odd = 'say "hi" \\ {{ 7*7 }} {% raw %} %20 &amp; &lt;script&gt; Übergröße 🙂 \t end'
     lines = "\n".join(f"line {n} of a long page, all of which is new" for n in range(2500))
     uuid, keys = await changed(
-        client, site, f"{odd}\n{lines}", Wanted(site.address, notification=notification(f"{site.url}/here we are", "t"))
+        client,
+        site,
+        f"{odd}\n{lines}",
+        WatchRequest(site.address, notification=notification(f"{site.url}/here we are", "t")),
     )
     request = await told(site, 2)
     payload = json.loads(json.loads(request.body)["payload"])
@@ -152,10 +155,10 @@ async def test_what_a_page_says_breaks_no_notification(client: ChangeDetection, 
 async def test_watches_are_listed_by_tag_and_found_by_address(client: ChangeDetection, site: Site) -> None:
     tag = await client.tag("Millrace")
     assert tag == await client.tag(" millrace ")
-    here = await client.create(Wanted(site.address, tags=(tag,)))
-    twin = await client.create(Wanted(site.address))
-    other = await client.create(Wanted(f"{site.url}/PRICES", title=site.address))
-    braces = await client.create(Wanted(f"{site.url}/{{{{1}}}}"))
+    here = await client.create(WatchRequest(site.address, tags=(tag,)))
+    twin = await client.create(WatchRequest(site.address))
+    other = await client.create(WatchRequest(f"{site.url}/PRICES", title=site.address))
+    braces = await client.create(WatchRequest(f"{site.url}/{{{{1}}}}"))
     assert {watch.uuid for watch in await client.find(site.address)} == {here, twin}
     assert [watch.uuid for watch in await client.find(f"{site.url}/{{{{1}}}}")] == [braces]
     assert set(await client.watches()) == {here, twin, other, braces}
@@ -164,7 +167,7 @@ async def test_watches_are_listed_by_tag_and_found_by_address(client: ChangeDete
 
 
 async def test_a_watch_is_changed(instance: ChangeDetectionServer, client: ChangeDetection, site: Site) -> None:
-    uuid = await client.create(Wanted(site.address, every_s=30, more={"include_filters": ["pre"]}))
+    uuid = await client.create(WatchRequest(site.address, every_s=30, more={"include_filters": ["pre"]}))
     await client.update(uuid, paused=True, title="Other", **every(90061), **notification(site.url, "token"))
     watch = await client.watch(uuid)
     assert (watch.paused, watch.title) == (True, "Other")
@@ -177,7 +180,7 @@ async def test_a_watch_is_changed(instance: ChangeDetectionServer, client: Chang
 
 
 async def test_a_page_that_fails_says_why(client: ChangeDetection, site: Site) -> None:
-    uuid = await client.create(Wanted(f"{site.url}/nothing"))
+    uuid = await client.create(WatchRequest(f"{site.url}/nothing"))
 
     async def failed() -> str:
         return (await client.watch(uuid)).last_error
@@ -204,7 +207,7 @@ async def test_what_is_not_there(client: ChangeDetection, uuid: str) -> None:
 
 
 async def test_a_watch_without_its_snapshots(client: ChangeDetection, site: Site) -> None:
-    uuid = await client.create(Wanted(site.address))
+    uuid = await client.create(WatchRequest(site.address))
     keys = await seen(client, uuid, 1)
     for ask in (client.snapshot(uuid, 12), client.difference(uuid), client.difference(uuid, 12, keys[0])):
         with pytest.raises(NotFound):

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from app.clients.changedetection import LARGEST_ANSWER_BYTES, ChangeDetection, Wanted, changedetection, is_set_up
+from app.clients.changedetection import MAX_RESPONSE_BYTES, ChangeDetection, WatchRequest, changedetection, is_set_up
 from app.clients.changedetection import close_changedetection as close
 from app.clients.changedetection_template import BODY, notification, notification_url
 from app.core.errors import AppError, ConfigError, InvalidInput, LimitReached, NotFound, Rejected, Unavailable
@@ -27,7 +27,7 @@ CALLS: dict[str, Call] = {
     "find": lambda client: client.find("http://a.example/"),
     "watches": lambda client: client.watches(),
     "watch": lambda client: client.watch(UUID),
-    "create": lambda client: client.create(Wanted("http://a.example/")),
+    "create": lambda client: client.create(WatchRequest("http://a.example/")),
     "update": lambda client: client.update(UUID, paused=True),
     "recheck": lambda client: client.recheck(UUID),
     "delete": lambda client: client.delete(UUID),
@@ -121,7 +121,7 @@ async def test_words_of_a_refusal_are_passed_on(liar: Liar) -> None:
 
 
 async def test_an_answer_without_end_is_left(liar: Liar) -> None:
-    large = Told(b" " * 2**20, headers=TEXT, times=LARGEST_ANSWER_BYTES // 2**20 + 8)
+    large = Told(b" " * 2**20, headers=TEXT, times=MAX_RESPONSE_BYTES // 2**20 + 8)
     for call in ("ping", "snapshot"):
         assert (await liar.refused(large, call)).code == "changedetection_answer"
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from app.clients.embeddings import Dialect, Embeddings, Server, Vectors
+from app.clients.embeddings import Dialect, Embeddings, EmbeddingServer, Vectors
 from app.core.errors import Rejected, Unavailable
 from tests.support.embeddings_player import Player
 from tests.support.tei import DIMENSION, TeiServer
@@ -22,7 +22,7 @@ def player() -> Iterator[Player]:
         yield server
 
 
-def _with(server: Server, use: Callable[[Embeddings], Any], query_s: float = 5) -> Any:
+def _with(server: EmbeddingServer, use: Callable[[Embeddings], Any], query_s: float = 5) -> Any:
     async def run() -> Any:
         client = Embeddings(server, pauses_s=(0.01, 0.02, 0.02), query_s=query_s)
         try:
@@ -33,8 +33,8 @@ def _with(server: Server, use: Callable[[Embeddings], Any], query_s: float = 5) 
     return asyncio.run(run())
 
 
-def _server(player: Player, dialect: Dialect = "tei", **other: Any) -> Server:
-    return Server(dialect, player.url, **{"model": "m", "dimension": 2, **other})
+def _server(player: Player, dialect: Dialect = "tei", **other: Any) -> EmbeddingServer:
+    return EmbeddingServer(dialect, player.url, **{"model": "m", "dimension": 2, **other})
 
 
 def _documents(player: Player, texts: list[str], dialect: Dialect = "tei", **other: Any) -> Vectors:
@@ -132,7 +132,7 @@ def test_a_server_of_something_else_is_named(player: Player) -> None:
 
 
 def test_nobody_there_and_one_that_never_answers(player: Player) -> None:
-    nobody = Server("tei", "http://127.0.0.1:9", "m", 2)
+    nobody = EmbeddingServer("tei", "http://127.0.0.1:9", "m", 2)
     with pytest.raises(Unavailable, match="cannot be reached"):
         _with(nobody, lambda client: client.documents(["a"]))
     with pytest.raises(Unavailable, match="cannot be reached"):
@@ -157,17 +157,17 @@ def test_a_cancelled_job_does_not_take_others_with_it(player: Player) -> None:
 
 def test_the_real_server(tei_server: TeiServer) -> None:
     """Its limits are read from it, its vectors are near where texts are; killed, it is missed, and found again."""
-    server = Server("tei", tei_server.url, tei_server.model, DIMENSION)
+    server = EmbeddingServer("tei", tei_server.url, tei_server.model, DIMENSION)
     texts = ["a water wheel", "the mill by the river", "tax law of companies", "x " * 2000, "one more", "and another"]
     rows = _with(server, lambda client: client.documents(texts))
     assert rows.shape == (6, DIMENSION)
     assert rows[0] @ rows[1] > rows[0] @ rows[2]
     query = _with(server, lambda client: client.query("a water wheel"))
     np.testing.assert_allclose(query, rows[0], atol=1e-3)
-    by_openai = Server("openai", f"{tei_server.url}/v1", "any", DIMENSION)
+    by_openai = EmbeddingServer("openai", f"{tei_server.url}/v1", "any", DIMENSION)
     same = _with(by_openai, lambda client: client.documents(texts[:3]))
     np.testing.assert_allclose(same, rows[:3], atol=1e-3)
-    wrong = Server("tei", tei_server.url, tei_server.model, 7)
+    wrong = EmbeddingServer("tei", tei_server.url, tei_server.model, 7)
     with pytest.raises(Rejected, match="DIMENSION"):
         _with(wrong, lambda client: client.documents(["a"]))
     tei_server.kill()

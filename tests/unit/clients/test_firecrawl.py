@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from app.clients import firecrawl as client
-from app.clients.firecrawl_errors import NoAnswer, PageFault, PageRejected, PageUnavailable, TimedOut
+from app.clients.firecrawl_errors import FirecrawlTimeout, InvalidResponse, PageFault, PageRejected, PageUnavailable
 from app.core.errors import ConfigError, Conflict, NotFound, Rejected, Unavailable
 from app.core.settings import get_settings
 from tests.support.databases import SettingsEnv
@@ -72,7 +72,7 @@ def test_nobody_is_set_up(settings_env: SettingsEnv) -> None:
 def test_a_crawl_is_followed_to_its_end(server: Firecrawl) -> None:
     """`next` names another host and scheme: only its path and query count."""
 
-    async def crawl(one: client.Firecrawl) -> list[client.Progress]:
+    async def crawl(one: client.Firecrawl) -> list[client.CrawlStatus]:
         crawl_id = await one.start_crawl({"url": URL}, idempotency_key="k-1")
         assert crawl_id == CRAWL
         return [part async for part in one.crawl_pages(crawl_id)]
@@ -134,7 +134,7 @@ def _no(code: str | None = None, error: str = "no", **more: Any) -> dict[str, An
         (403, _no("unsafe_domain_blocked"), PageRejected, "unsafe_domain_blocked"),
         (403, _no("NO_PERMISSION"), Rejected, "firecrawl_rejected"),
         (404, b"<h1>nothing here", Rejected, "firecrawl_rejected"),
-        (408, _no("SCRAPE_TIMEOUT"), TimedOut, "firecrawl_timeout"),
+        (408, _no("SCRAPE_TIMEOUT"), FirecrawlTimeout, "firecrawl_timeout"),
         (409, _no(), Conflict, "firecrawl_conflict"),
         (413, _no(), Rejected, "firecrawl_rejected"),
         (422, _no(), Rejected, "firecrawl_rejected"),
@@ -147,11 +147,11 @@ def _no(code: str | None = None, error: str = "no", **more: Any) -> dict[str, An
         (500, _no("SOMETHING_NEW"), Rejected, "firecrawl_rejected"),
         (502, b"bad gateway", Unavailable, "firecrawl_unavailable"),
         (302, b"", Rejected, "firecrawl_rejected"),
-        (200, b"<h1>hello", NoAnswer, "firecrawl_answer"),
-        (200, b"[" * 100_000, NoAnswer, "firecrawl_answer"),
-        (200, [1], NoAnswer, "firecrawl_answer"),
-        (200, {"success": True}, NoAnswer, "firecrawl_answer"),
-        (200, {"success": True, "data": []}, NoAnswer, "firecrawl_answer"),
+        (200, b"<h1>hello", InvalidResponse, "firecrawl_answer"),
+        (200, b"[" * 100_000, InvalidResponse, "firecrawl_answer"),
+        (200, [1], InvalidResponse, "firecrawl_answer"),
+        (200, {"success": True}, InvalidResponse, "firecrawl_answer"),
+        (200, {"success": True, "data": []}, InvalidResponse, "firecrawl_answer"),
         (200, {"success": True, "data": {"metadata": {"statusCode": 404}}}, PageRejected, "http_status"),
         (200, {"success": True, "data": {"metadata": {"statusCode": 503, "error": 7}}}, PageUnavailable, "http_status"),
     ],
@@ -181,7 +181,7 @@ def test_what_is_refused(server: Firecrawl, status: int, body: Any, kind: type[E
 )
 def test_retry_after_is_obeyed(server: Firecrawl, body: Any, headers: dict[str, str], wait_s: float | None) -> None:
     server.wrong = lambda asked: Reply(408, body, headers)
-    with pytest.raises(TimedOut) as caught:
+    with pytest.raises(FirecrawlTimeout) as caught:
         _scrape()
     assert caught.value.retry_after_s == wait_s
     server.wrong = lambda asked: Reply(429, body, headers)
@@ -197,14 +197,14 @@ def test_unknown_jobs(server: Firecrawl) -> None:
     for use in (
         lambda one: one.crawl_status(CRAWL), lambda one: one.crawl_errors(CRAWL), lambda one: one.start_batch({}),
     ):  # fmt: skip
-        with pytest.raises(NoAnswer):
+        with pytest.raises(InvalidResponse):
             _with(use)
 
 
 def test_nobody_there_and_one_that_never_answers(server: Firecrawl, settings_env: SettingsEnv) -> None:
     settings_env(firecrawl_timeout_s=0.3)
     server.wrong = lambda asked: Reply(200, {}, slow_s=30)
-    with pytest.raises(TimedOut, match=r"0\.3 s"):
+    with pytest.raises(FirecrawlTimeout, match=r"0\.3 s"):
         _with(lambda one: one.start_crawl({}))
     server.wrong = lambda asked: Reply(200, {"success": True, "id": "x"}, cut=5)
     with pytest.raises(Unavailable, match="broke off"):
@@ -219,7 +219,7 @@ def test_what_is_too_large_or_squeezed(server: Firecrawl, settings_env: Settings
     server.wrong = lambda asked: Reply(200, squeezed, gzipped=True)
     assert len(_scrape()["markdown"]) == 5000
     settings_env(firecrawl_max_bytes=2000)
-    with pytest.raises(NoAnswer, match="larger than 2,000 bytes"):
+    with pytest.raises(InvalidResponse, match="larger than 2,000 bytes"):
         _scrape()
     server.wrong = lambda asked: Reply(200, b"no gzip", {"content-encoding": "gzip"})
     with pytest.raises(Unavailable):

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from app.core.errors import Rejected, Unavailable
 from app.core.guard import Resolver, addresses, is_public, look_up, resolve
-from app.sources.fetching.download import target
+from app.sources.fetching.download import split_url
 from tests.support.databases import SettingsEnv
 
 NOT_PUBLIC = [
@@ -84,7 +84,7 @@ def test_what_comes_to_no_address_is_refused(settings_env: SettingsEnv, host: st
 @pytest.mark.parametrize("url", TRICKS)
 def test_no_url_hides_where_it_leads(settings_env: SettingsEnv, url: str) -> None:
     """The host that is resolved is the one behind the last @ and before any path, query or fragment."""
-    host = target(url).hostname or ""
+    host = split_url(url).hostname or ""
     with pytest.raises(Rejected):
         asyncio.run(resolve(host.replace("%25", "%"), 80))
 

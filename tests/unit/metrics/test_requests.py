@@ -11,15 +11,15 @@ import sqlalchemy as sa
 from app.core import clock, metrics
 from app.core.db import Database, database
 from app.metrics.models import RequestMetric
-from app.metrics.requests import Recorder, Timing
+from app.metrics.requests import RequestRecorder, RequestTiming
 from tests.support.databases import SettingsEnv
 from tests.support.waiting import wait_until_async
 
 pytestmark = pytest.mark.anyio
 
 
-def _timing(number: int) -> Timing:
-    return Timing(clock.now(), None, "GET", f"/{number}", "/", 200, 1.0, str(number), None)
+def _timing(number: int) -> RequestTiming:
+    return RequestTiming(clock.now(), None, "GET", f"/{number}", "/", 200, 1.0, str(number), None)
 
 
 def _written() -> list[int]:
@@ -27,7 +27,7 @@ def _written() -> list[int]:
     return [int(path[1:]) for path in rows]
 
 
-async def _empty(recorder: Recorder) -> None:
+async def _empty(recorder: RequestRecorder) -> None:
     async def is_empty() -> bool:
         return len(recorder) == 0
 
@@ -35,7 +35,7 @@ async def _empty(recorder: Recorder) -> None:
 
 
 async def test_the_oldest_makes_room(sqlite_db: Database) -> None:
-    recorder = Recorder(most_held=5)
+    recorder = RequestRecorder(max_held=5)
     before = metrics.REQUEST_METRICS_DROPPED._value.get()
     for number in range(8):
         recorder.take(_timing(number))
@@ -48,7 +48,7 @@ async def test_the_oldest_makes_room(sqlite_db: Database) -> None:
 
 
 async def test_batches_are_written_in_their_order(db: Database) -> None:
-    recorder = Recorder(every_s=0.01)
+    recorder = RequestRecorder(interval_s=0.01)
     recorder.start()
     for number in range(1300):
         recorder.take(_timing(number))
@@ -60,7 +60,7 @@ async def test_batches_are_written_in_their_order(db: Database) -> None:
 
 async def test_what_is_dropped_during_a_write_is_not_taken_off_twice(sqlite_db: Database) -> None:
     """New ones come in while a batch is written, and push its head out."""
-    recorder = Recorder(most_held=20, every_s=0.001)
+    recorder = RequestRecorder(max_held=20, interval_s=0.001)
     for number in range(20):
         recorder.take(_timing(number))
     recorder.start()
@@ -79,7 +79,7 @@ async def test_what_is_dropped_during_a_write_is_not_taken_off_twice(sqlite_db: 
 
 async def test_what_sql_did_not_take_is_tried_again(sqlite_url: str, settings_env: SettingsEnv, tmp_path: Path) -> None:
     settings_env(database_url=f"sqlite:///{tmp_path}/no/such/folder.db")
-    recorder = Recorder(every_s=0.01)
+    recorder = RequestRecorder(interval_s=0.01)
     recorder.take(_timing(1))
     recorder.start()
     await asyncio.sleep(0.1)
@@ -92,7 +92,7 @@ async def test_what_sql_did_not_take_is_tried_again(sqlite_url: str, settings_en
 
 async def test_a_stop_without_sql_ends(settings_env: SettingsEnv, tmp_path: Path) -> None:
     settings_env(database_url=f"sqlite:///{tmp_path}/no/such/folder.db")
-    recorder = Recorder()
+    recorder = RequestRecorder()
     recorder.take(_timing(1))
     recorder.start()
     await asyncio.wait_for(recorder.close(), 5)

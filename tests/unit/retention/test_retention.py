@@ -30,8 +30,8 @@ from app.jobs.schedules.store import Plan
 from app.jobs.worker.progress import Progress, Teller
 from app.metrics import operations, requests
 from app.metrics.models import OperationMetric, RequestMetric
-from app.metrics.operations import Step
-from app.metrics.requests import Timing
+from app.metrics.operations import OperationStep
+from app.metrics.requests import RequestTiming
 from app.retention import ledger_check
 from app.retention.check_jobs import check_ledger
 from app.retention.policy import Policy
@@ -173,9 +173,9 @@ def test_metrics_go_after_their_days(house: Ledger) -> None:
     def put(session: Session) -> None:
         for days, count in ((91, 3), (90.1, 600), (89, 2)):
             at = now - days * DAY
-            timing = Timing(at, None, "GET", "/api/jobs", "/api/jobs", 200, 1.5, "r", None)
+            timing = RequestTiming(at, None, "GET", "/api/jobs", "/api/jobs", 200, 1.5, "r", None)
             requests.write(session, [timing] * count)
-            operations.write(session, [Step("embedding", "embed_batch", 2.0)] * count, tenant="default", at=at)
+            operations.write(session, [OperationStep("embedding", "embed_batch", 2.0)] * count, tenant="default", at=at)
 
     house.db.transaction(put)
     deleted = asyncio.run(sweep(_claimed(house)))["deleted"]

@@ -15,7 +15,7 @@ from app.core.db import read
 from app.core.sql import storable
 from app.metrics import query
 from app.metrics.models import OperationMetric, RequestMetric
-from app.metrics.query import OperationFilter, RequestFilter, Whose
+from app.metrics.query import OperationFilter, RequestFilter, TenantScope
 from app.tenants import scopes
 
 router = APIRouter(prefix="/api/metrics", tags=["metrics"])
@@ -83,10 +83,10 @@ async def get_metrics_summary(caller: Reader, hours: Hours = 24, tenant: OtherTe
     return await read(query.summary, _whose(caller, tenant), hours)
 
 
-def _whose(caller: Identity, tenant: str | None) -> Whose:
+def _whose(caller: Identity, tenant: str | None) -> TenantScope:
     """Requests without a key belong to no tenant: operators get them with those of their own."""
     reachable = reachable_tenant(caller, tenant)
-    return Whose(reachable, keyless=reachable == caller.tenant and caller.may(scopes.OPERATOR))
+    return TenantScope(reachable, keyless=reachable == caller.tenant and caller.may(scopes.OPERATOR))
 
 
 def _request_view(row: RequestMetric) -> dict[str, Any]:

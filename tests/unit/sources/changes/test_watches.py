@@ -17,9 +17,9 @@ from app.documents.models import Document
 from app.jobs import testing as jobs
 from app.jobs.models import JobRow
 from app.sources.changes import changes, watches
-from app.sources.jobs import ReconcileChanges, SyncWatches
+from app.sources.changes.jobs import ReconcileChanges, SyncWatches
 from app.sources.models import ChangeEvent, PageWatch
-from app.sources.payloads.change_bodies import Change
+from app.sources.payloads.change_bodies import PageChange
 from tests.support.databases import SettingsEnv
 from tests.support.desk import TENANT, Desk
 from tests.unit.sources.changedetection_player import Player
@@ -225,5 +225,5 @@ def test_a_deleted_page_does_not_come_back_with_its_next_change(desk: Desk, ther
 
 
 def _told(session: Any, watch: str, key: int) -> ChangeEvent:
-    change = Change(URL, watch, key, clock.now(), None, "", None)
-    return changes.told(session, TENANT, change, origin="webhook")
+    change = PageChange(URL, watch, key, clock.now(), None, "", None)
+    return changes.record(session, TENANT, change, origin="webhook")

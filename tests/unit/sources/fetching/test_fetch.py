@@ -21,7 +21,7 @@ from app.documents.accept.accept import About
 from app.jobs.ledger import claims, workers
 from app.jobs.worker.progress import Progress, Teller
 from app.sources.fetching import connections
-from app.sources.fetching.page_text import NotModified, Page, Seen, fetch
+from app.sources.fetching.page_text import NotModified, PageText, Validators, fetch
 from app.sources.jobs import FetchPage
 from app.sources.pages import accept_page, fetch_and_ingest
 from app.tenants.models import Tenant
@@ -37,7 +37,7 @@ def private(settings_env: SettingsEnv) -> None:
     settings_env(fetch_private="true", fetch_timeout_s=2, fetch_max_bytes=50_000)
 
 
-def _fetch(url: str) -> Page:
+def _fetch(url: str) -> PageText:
     return asyncio.run(fetch(url))
 
 
@@ -109,11 +109,11 @@ def test_what_has_not_changed_is_not_sent_again(site: Site) -> None:
     )
     page = _fetch(f"{site.url}/")
     assert (page.etag, page.last_modified) == ('"one"', dated)
-    again = asyncio.run(fetch(f"{site.url}/", seen=Seen(page.etag, page.last_modified)))
+    again = asyncio.run(fetch(f"{site.url}/", seen=Validators(page.etag, page.last_modified)))
     assert again == NotModified(f"{site.url}/")
     assert site.requests[-1].headers["if-modified-since"] == dated
-    changed = asyncio.run(fetch(f"{site.url}/", seen=Seen('"other"')))
-    assert isinstance(changed, Page) and changed.text == HTML
+    changed = asyncio.run(fetch(f"{site.url}/", seen=Validators('"other"')))
+    assert isinstance(changed, PageText) and changed.text == HTML
     site.pages["/odd"] = Answer(status=304)
     with pytest.raises(Rejected, match="304"):
         _fetch(f"{site.url}/odd")
@@ -199,7 +199,7 @@ def test_we_say_who_we_are_and_nothing_else(settings_env: SettingsEnv, site: Sit
 
 
 async def _twice_over_kept(url: str) -> None:
-    await connections.keep()
+    await connections.share()
     try:
         await fetch(url)
         await fetch(url)
@@ -216,7 +216,7 @@ def test_a_name_that_moves_to_a_private_address(settings_env: SettingsEnv, site:
         return next(said)
 
     async def ask() -> int:
-        async with connections.made(resolver) as client:
+        async with connections.open_client(resolver) as client:
             return int((await client.get(f"http://rebinding.example:{port}/")).status_code)
 
     settings_env(fetch_private="true")

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from app.sources.fetching.links import Look, look
-from app.sources.fetching.links_parser import MOST_LINKS, look_at
-from app.sources.fetching.page_text import Page
-from app.sources.fetching.robots_parser import directives
+from app.sources.fetching.links import PageInspection, inspect_page
+from app.sources.fetching.links_parser import MAX_LINKS, inspect_html
+from app.sources.fetching.page_text import PageText
+from app.sources.fetching.robots_directives import directives
 
 URL = "https://example.org/a/page"
 PAGE = """<html><head><base href="/b/"><link rel="canonical" href="../canonical#part">
@@ -23,11 +23,11 @@ PAGE = """<html><head><base href="/b/"><link rel="canonical" href="../canonical#
 """
 
 
-def _look(tmp_path: Path, html: str, tag: str | None = None) -> Look:
+def _look(tmp_path: Path, html: str, tag: str | None = None) -> PageInspection:
     blob = tmp_path / "page.html"
     blob.write_text(html)
-    found = look_at(blob, URL, tag, "Millrace/0.1")
-    return Look(**{**found, "links": tuple(found["links"])})
+    found = inspect_html(blob, URL, tag, "Millrace/0.1")
+    return PageInspection(**{**found, "links": tuple(found["links"])})
 
 
 def test_links_of_a_page(tmp_path: Path) -> None:
@@ -62,15 +62,15 @@ def test_what_robots_are_told(tmp_path: Path, html: str, tag: str | None, noinde
 def test_odd_pages_are_looked_at_all_the_same(tmp_path: Path) -> None:
     assert _look(tmp_path, "").links == ()
     assert _look(tmp_path, "\x00<a href=x\x00>" * 5).links is not None
-    many = "".join(f'<a href="/{number}">' for number in range(MOST_LINKS + 100))
-    assert len(_look(tmp_path, many).links) == MOST_LINKS
+    many = "".join(f'<a href="/{number}">' for number in range(MAX_LINKS + 100))
+    assert len(_look(tmp_path, many).links) == MAX_LINKS
     assert _look(tmp_path, f'<a href="/{"x" * 3000}">').links == ()
     assert directives([""], "Millrace/0.1") == {""}
 
 
 def test_a_fetched_page_is_looked_at_in_a_lane() -> None:
-    page = Page(URL, 200, "html", PAGE, robots_tag="nofollow")
-    seen = asyncio.run(look(page))
+    page = PageText(URL, 200, "html", PAGE, robots_tag="nofollow")
+    seen = asyncio.run(inspect_page(page))
     assert seen.nofollow and seen.links == () and seen.canonical == "https://example.org/canonical"
-    plain = asyncio.run(look(Page(URL, 200, "text", "https://example.org/", robots_tag="noindex")))
+    plain = asyncio.run(inspect_page(PageText(URL, 200, "text", "https://example.org/", robots_tag="noindex")))
     assert plain.noindex and plain.links == ()

@@ -14,7 +14,7 @@ import redis as redis_py
 from app.core import clock
 from app.core.errors import Snooze
 from app.core.settings import get_settings
-from app.sources.fetching.politeness import FURTHEST_S, SPREAD, gap_s, host_of, pause, turn
+from app.sources.fetching.politeness import MAX_SNOOZE_S, SPREAD, gap_s, host_of, pause, take_turn
 from tests.support.databases import SettingsEnv
 
 NOBODY = "redis://127.0.0.1:1/0"
@@ -32,7 +32,7 @@ async def _spans(host: str, many: int, takes_s: float = 0.05) -> list[tuple[floa
     spans: list[tuple[float, float]] = []
 
     async def ask() -> None:
-        async with turn(host):
+        async with take_turn(host):
             begun = clock.monotonic()
             await asyncio.sleep(takes_s)
             spans.append((begun, clock.monotonic()))
@@ -58,7 +58,7 @@ def test_a_long_request_holds_the_next_one_up(line: str) -> None:
 def test_hosts_do_not_wait_for_each_other(line: str) -> None:
     async def both() -> float:
         started = clock.monotonic()
-        async with turn(line), turn(f"other.{line}"):
+        async with take_turn(line), take_turn(f"other.{line}"):
             return clock.monotonic() - started
 
     assert asyncio.run(both()) < 0.25
@@ -68,10 +68,10 @@ def test_who_would_wait_long_comes_again_later(line: str) -> None:
     """Its place in the worker is free for others meanwhile."""
 
     async def second() -> Snooze:
-        async with turn(line) as mine:
+        async with take_turn(line) as mine:
             mine.gap_s = 25.0
         with pytest.raises(Snooze) as later:
-            async with turn(line):
+            async with take_turn(line):
                 pass
         return later.value
 
@@ -88,12 +88,12 @@ def test_many_who_are_sent_away_come_again_one_by_one(line: str) -> None:
 
     waits = asyncio.run(sent())
     assert 60 <= waits[0] <= 61 * (1 + SPREAD) and waits[-1] > 60 + 190 * 0.3
-    assert asyncio.run(_last_of(line)) <= FURTHEST_S * (1 + SPREAD)
+    assert asyncio.run(_last_of(line)) <= MAX_SNOOZE_S * (1 + SPREAD)
 
 
 async def _sent_away(host: str, gap: float | None = None) -> float:
     with pytest.raises(Snooze) as later:
-        async with turn(host, asked_gap_s=gap):
+        async with take_turn(host, requested_gap_s=gap):
             pass
     return later.value.retry_after_s
 
@@ -106,7 +106,7 @@ def test_a_host_that_asks_for_patience_gets_it(line: str) -> None:
     async def after() -> float:
         await pause(line, 0.6)
         started = clock.monotonic()
-        async with turn(line):
+        async with take_turn(line):
             return clock.monotonic() - started
 
     assert 0.5 < asyncio.run(after()) < 1.5
@@ -122,7 +122,7 @@ def test_a_turn_that_was_given_up_is_free(line: str) -> None:
         with pytest.raises(asyncio.CancelledError):
             await first
         started = clock.monotonic()
-        async with turn(line):
+        async with take_turn(line):
             return clock.monotonic() - started
 
     assert asyncio.run(third()) < 2
@@ -132,8 +132,8 @@ def test_processes_share_the_line(redis_url: str, settings_env: SettingsEnv) -> 
     """And nothing of it stays in Redis."""
     settings_env(redis_url=redis_url, fetch_host_delay_s=0.3)
     code = (
-        "import asyncio\nfrom app.core import clock\nfrom app.sources.fetching.politeness import turn\n"
-        "async def ask():\n for _ in range(3):\n  async with turn('shared.example'):\n"
+        "import asyncio\nfrom app.core import clock\nfrom app.sources.fetching.politeness import take_turn\n"
+        "async def ask():\n for _ in range(3):\n  async with take_turn('shared.example'):\n"
         "   print(clock.monotonic()); await asyncio.sleep(0.05); print(clock.monotonic())\nasyncio.run(ask())"
     )
     both = [subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) for _ in range(2)]

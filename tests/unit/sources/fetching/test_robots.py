@@ -9,8 +9,8 @@ import redis as redis_py
 
 from app.core.errors import Rejected, Unavailable
 from app.sources.fetching import robots
-from app.sources.fetching.page_text import NotModified, Page
-from app.sources.fetching.polite_fetch import visit
+from app.sources.fetching.page_text import NotModified, PageText
+from app.sources.fetching.polite_fetch import fetch_politely
 from tests.support.databases import SettingsEnv
 from tests.unit.sources.conftest import Answer, Site
 
@@ -113,11 +113,11 @@ def test_a_visit_obeys(asking: Site) -> None:
     asking.pages["/robots.txt"] = Answer(ROBOTS.encode(), headers=TEXT)
     asking.pages["/open"] = Answer(b"open", headers={**TEXT, "etag": '"x"'})
     asking.pages["/over"] = Answer(status=302, headers={"location": "/not-for-millrace"})
-    page = asyncio.run(visit(f"{asking.url}/open"))
+    page = asyncio.run(fetch_politely(f"{asking.url}/open"))
     assert page.text == "open"
     for path in ("/not-for-millrace", "/over"):
         with pytest.raises(Rejected) as refused:
-            asyncio.run(visit(asking.url + path))
+            asyncio.run(fetch_politely(asking.url + path))
         assert refused.value.code == "robots"
     assert "/not-for-millrace" not in _paths(asking)
     assert asking.requests[1].begun - asking.requests[0].ended < 0.2, "robots.txt and page in one turn"
@@ -127,8 +127,8 @@ def test_a_visit_need_not(asking: Site, settings_env: SettingsEnv) -> None:
     settings_env(fetch_robots="off")
     asking.pages["/robots.txt"] = Answer(b"User-agent: *\nDisallow: /", headers=TEXT)
     asking.pages["/open"] = Answer(b"open", headers=TEXT)
-    page: Page | NotModified = asyncio.run(visit(f"{asking.url}/open"))
-    assert isinstance(page, Page) and _paths(asking) == ["/open"]
+    page: PageText | NotModified = asyncio.run(fetch_politely(f"{asking.url}/open"))
+    assert isinstance(page, PageText) and _paths(asking) == ["/open"]
 
 
 def test_who_asks_for_patience_is_left_alone(asking: Site) -> None:
@@ -136,7 +136,7 @@ def test_who_asks_for_patience_is_left_alone(asking: Site) -> None:
     asking.pages["/busy"] = Answer(status=429, headers={"retry-after": "1"})
     asking.pages["/open"] = Answer(b"open", headers=TEXT)
     with pytest.raises(Unavailable):
-        asyncio.run(visit(f"{asking.url}/busy"))
-    asyncio.run(visit(f"{asking.url}/open"))
+        asyncio.run(fetch_politely(f"{asking.url}/busy"))
+    asyncio.run(fetch_politely(f"{asking.url}/open"))
     before, after = asking.requests[-2:]
     assert after.begun - before.ended > 0.9

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from app.core.errors import InvalidInput
-from app.sources.fetching.sitemap import Entry, entries
+from app.sources.fetching.sitemap import MAX_FILE_BYTES, MAX_PAGES, SitemapEntry, entries
 from app.sources.fetching.sitemap_parser import read_sitemap
 from tests.support.databases import SettingsEnv
 from tests.unit.sources.conftest import Answer, Site
@@ -35,14 +35,14 @@ def _index(*said: str) -> bytes:
     return f"{HEAD}<sitemapindex {SPACE}>{inner}</sitemapindex>".encode()
 
 
-def _all(url: str, most: int = 1000) -> list[Entry]:
-    async def run() -> list[Entry]:
-        return [entry async for entry in entries(url, most=most)]
+def _all(url: str, most: int = 1000) -> list[SitemapEntry]:
+    async def run() -> list[SitemapEntry]:
+        return [entry async for entry in entries(url, max_pages=most)]
 
     return asyncio.run(run())
 
 
-def _paths(site: Site, found: list[Entry]) -> list[str]:
+def _paths(site: Site, found: list[SitemapEntry]) -> list[str]:
     return [entry.url.removeprefix(site.url) for entry in found]
 
 
@@ -98,7 +98,7 @@ def test_broken_files_and_bombs(tmp_path: Path, body: bytes) -> None:
     blob = tmp_path / "sitemap"
     blob.write_bytes(body)
     with pytest.raises(InvalidInput):
-        read_sitemap(blob, "http://x/sitemap.xml")
+        read_sitemap(blob, "http://x/sitemap.xml", MAX_PAGES, MAX_FILE_BYTES)
 
 
 def test_a_broken_file_does_not_hide_the_next(asking: Site) -> None:

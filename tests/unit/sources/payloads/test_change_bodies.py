@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from app.core import clock
 from app.core.errors import InvalidInput
-from app.sources.payloads.change_bodies import SAME_FOR_S, Change, parse
+from app.sources.payloads.change_bodies import SAME_FOR_S, PageChange, parse
 
 URL = "https://example.org/prices"
 UUID = "9f0d40e2-48b3-429e-ac12-706728affa97"
@@ -32,7 +32,7 @@ OURS = {
 AT = datetime(2026, 11, 22, 9, 10, 46, tzinfo=UTC)
 
 
-def _parse(body: Any) -> Change:
+def _parse(body: Any) -> PageChange:
     return parse(body if isinstance(body, bytes) else json.dumps(body).encode())
 
 

@@ -17,7 +17,7 @@ from app.documents.models import Document, DocumentVersion
 from app.jobs.models import JobRow
 from app.sources.models import CrawlSession, Delivery
 from app.sources.webhooks import deliveries
-from app.sources.webhooks.deliveries import Answered
+from app.sources.webhooks.deliveries import DeliveryResponse
 from app.sources.webhooks.handlers import FIRECRAWL
 from app.tenants.models import Tenant
 from tests.support.databases import SettingsEnv
@@ -31,19 +31,19 @@ def postgres_db(postgres_url: str, settings_env: SettingsEnv) -> Database:
     return database()
 
 
-def _take(db: Database, body: bytes, then: Callable[[], object] = lambda: None) -> Answered:
+def _take(db: Database, body: bytes, then: Callable[[], object] = lambda: None) -> DeliveryResponse:
     """Taken in; `then` is called before the commit."""
-    given = asyncio.run(deliveries.kept("default", FIRECRAWL, body, None))
+    given = asyncio.run(deliveries.receive("default", FIRECRAWL, body, None))
 
-    def work(session: Session) -> Answered:
-        answered = deliveries.take(session, given)
+    def work(session: Session) -> DeliveryResponse:
+        answered = deliveries.store(session, given)
         then()
         return answered
 
     return db.transaction(work)
 
 
-def _held(db: Database, pool: ThreadPoolExecutor, body: bytes) -> tuple[Future[Answered], threading.Event]:
+def _held(db: Database, pool: ThreadPoolExecutor, body: bytes) -> tuple[Future[DeliveryResponse], threading.Event]:
     """A delivery that was taken in and is not committed until the event is set."""
     there, go_on = threading.Event(), threading.Event()
 

@@ -12,7 +12,7 @@ from fastapi.responses import JSONResponse
 from app.core.db import Database
 from app.core.errors import InvalidInput
 from app.sources.webhooks import deliveries
-from app.sources.webhooks.handlers import SENDERS
+from app.sources.webhooks.handlers import HANDLERS
 from tests.support.desk import TENANT
 from tests.unit.api.routes.web.test_changes import change
 from tests.unit.api.routes.web.test_deliveries import event, page
@@ -51,15 +51,15 @@ def test_no_text_is_too_odd_to_be_kept(db: Database, sender: str, odd: str) -> N
     for body in _of_firecrawl(odd) if sender == "firecrawl" else _of_changedetection(odd):
         raw = body if isinstance(body, bytes) else json.dumps(body).encode()
         try:
-            given = asyncio.run(deliveries.kept(TENANT, SENDERS[sender], raw, None))
-            answered = db.transaction(deliveries.take, given)
+            given = asyncio.run(deliveries.receive(TENANT, HANDLERS[sender], raw, None))
+            answered = db.transaction(deliveries.store, given)
         except InvalidInput as error:
             assert error.code == "webhook_payload"
             continue
         assert JSONResponse(answered.body).body
-        [row] = db.read(deliveries.listed, TENANT, source=sender, outcome=None, before_id=None, limit=1)
-        assert JSONResponse(deliveries.shown(row)).body
+        [row] = db.read(deliveries.list_deliveries, TENANT, source=sender, outcome=None, before_id=None, limit=1)
+        assert JSONResponse(deliveries.describe(row)).body
         assert (
-            db.transaction(deliveries.replay, TENANT, row.id, given.told, SENDERS[sender], None).status
+            db.transaction(deliveries.replay, TENANT, row.id, given.told, HANDLERS[sender], None).status
             == answered.status
         )

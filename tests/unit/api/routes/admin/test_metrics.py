@@ -17,8 +17,8 @@ from app.jobs.models import JobRow
 from app.main import create_app
 from app.metrics import operations, requests
 from app.metrics.models import RequestMetric
-from app.metrics.operations import Step
-from app.metrics.requests import Timing
+from app.metrics.operations import OperationStep
+from app.metrics.requests import RequestTiming
 from tests.support.databases import SettingsEnv, make_schema
 from tests.support.desk import Desk
 from tests.support.services import PostgresServer
@@ -45,14 +45,14 @@ def _recorded(api: Api, path: str, count: int = 1, **query: Any) -> list[Any]:
     return rows
 
 
-def _put(*timings: Timing) -> None:
+def _put(*timings: RequestTiming) -> None:
     database().transaction(requests.write, timings)
 
 
-def _timing(path: str = "/api/jobs", duration_ms: float = 2.0, *, hours: float = 0, **more: Any) -> Timing:
+def _timing(path: str = "/api/jobs", duration_ms: float = 2.0, *, hours: float = 0, **more: Any) -> RequestTiming:
     at = clock.now() - timedelta(hours=hours)
     given: dict[str, Any] = {"tenant": "default", "method": "GET", "route": path, "status_code": 200, **more}
-    return Timing(at=at, path=path, duration_ms=duration_ms, request_id="r-1", client_ip="10.0.0.9", **given)
+    return RequestTiming(at=at, path=path, duration_ms=duration_ms, request_id="r-1", client_ip="10.0.0.9", **given)
 
 
 def test_a_request_is_recorded_field_by_field(api: Api) -> None:
@@ -130,7 +130,7 @@ def test_the_bounds_themselves_are_allowed(lite_api: Api, query: str) -> None:
 
 def test_each_tenant_sees_its_own(api: Api) -> None:
     """Operators see what came without a key beside their own, and by name or `*` everybody's."""
-    work = [Step("embedding", "embed_batch", 1.0)]
+    work = [OperationStep("embedding", "embed_batch", 1.0)]
     for tenant in ("default", "acme"):
         database().transaction(operations.write, work, tenant=tenant, at=clock.now())
     with holder(api, "read", tenant="acme") as acme, holder(api, "read") as reader:
@@ -302,7 +302,9 @@ def test_a_cancelled_job_is_no_failed_step(lite_api: Api) -> None:
 def test_operations_are_found_by_each_filter(api: Api) -> None:
     def put(type_: str, name: str, ms: float, error: str | None = None, *, hours: float = 0, **about: Any) -> None:
         at = clock.now() - timedelta(hours=hours)
-        database().transaction(operations.write, [Step(type_, name, ms, error)], tenant="default", at=at, **about)
+        database().transaction(
+            operations.write, [OperationStep(type_, name, ms, error)], tenant="default", at=at, **about
+        )
 
     put("embedding", "embed_batch", 10.0, document_url="https://a.org/1", crawl_id="c-1")
     put("embedding", "embed_batch", 30.0, "no \ud800\x00answer", document_url="https://a.org/2")
@@ -325,7 +327,10 @@ def test_operations_are_found_by_each_filter(api: Api) -> None:
 def test_everything_at_a_look(api: Api) -> None:
     _put(*[_timing(f"/api/r{n}/7", float(n), route=f"/api/r{n}/{{id}}") for n in range(1, 13)])
     _put(_timing("/api/r12/8", 24.0, route="/api/r12/{id}", status_code=503), _timing("/api/old", 9e9, hours=25))
-    steps = [Step("embedding", "embed_batch", 4.0), Step("embedding", "embed_batch", 8.0, "no answer")]
+    steps = [
+        OperationStep("embedding", "embed_batch", 4.0),
+        OperationStep("embedding", "embed_batch", 8.0, "no answer"),
+    ]
     database().transaction(operations.write, steps, tenant="default", at=clock.now())
     # Its own database holds requests of this test too: only those that were put are as slow.
     summary = api.client.get("/api/metrics/summary").json()

@@ -24,7 +24,7 @@ from app.jobs import testing as jobs
 from app.jobs.models import JobRow
 from app.main import create_app
 from app.sources.models import ChangeEvent, Delivery, PageWatch
-from app.sources.webhooks import changedetection
+from app.sources.payloads.change_bodies import webhook_token
 from tests.support.databases import SettingsEnv
 from tests.support.desk import Desk
 from tests.support.waiting import wait_until
@@ -71,7 +71,7 @@ def change(url: str, key: int = 1795338646, **more: Any) -> dict[str, Any]:
 def tell(api: Api, body: Any, token: str | None = None, path: str = PATH, **headers: str) -> httpx.Response:
     raw = body if isinstance(body, bytes) else json.dumps(body).encode()
     if not headers and path == PATH:
-        headers = {"authorization": f"Bearer {token or changedetection.token()}"}
+        headers = {"authorization": f"Bearer {token or webhook_token()}"}
     return api.anyone.post(path, content=raw, headers=headers)
 
 
@@ -196,7 +196,7 @@ def test_who_may_tell(lite: Api) -> None:
     """The token in the header or the path, or the older service's signature; nothing else."""
     raw = json.dumps(change("https://example.org/p")).encode()
     signature = hmac.new(SECRET.encode(), raw, hashlib.sha256).hexdigest()
-    token = changedetection.token()
+    token = webhook_token()
     assert SECRET not in token
     for headers in (
         {"x-signature": signature},

@@ -16,7 +16,7 @@ from app.jobs import testing as jobs
 from app.jobs.ledger import ends
 from app.main import create_app
 from app.sources.crawls import frontier
-from app.sources.crawls.rules import Rules, as_expression
+from app.sources.crawls.rules import CrawlRules, as_expression
 from app.sources.models import CrawlPage
 from tests.support.databases import SettingsEnv
 from tests.support.desk import Desk
@@ -252,7 +252,7 @@ def test_a_sitemap_may_name_more_pages_than_a_page_has_links(lite: Api) -> None:
     claim = Desk(database()).claim(crawl["id"]).claim
     named = [f"https://example.org/{number}" for number in range(7000)]
     database().transaction(frontier.add, claim, named, 1, 6000)
-    assert database().read(frontier.counts, claim.id).found == 6000
+    assert database().read(frontier.count, claim.id).found == 6000
 
 
 def test_a_list_of_crawls_says_of_each_what_it_says_alone(api: Api, site: Site) -> None:
@@ -305,7 +305,7 @@ def test_what_cannot_be_crawled(lite: Api) -> None:
 
 
 def test_rules_of_addresses() -> None:
-    rules = Rules("https://www.example.org/docs/")
+    rules = CrawlRules("https://www.example.org/docs/")
     assert rules.takes("https://example.org/x") and rules.takes("http://www.example.org/docs/a?b=c")
     for url in (
         "https://example.com/",
@@ -317,8 +317,8 @@ def test_rules_of_addresses() -> None:
         "https://example.org.evil.example/",
     ):
         assert not rules.takes(url), url
-    assert Rules("https://example.org/", subdomains=True).takes("https://a.b.example.org/")
-    assert not Rules("https://example.org/", subdomains=True).takes("https://notexample.org/")
+    assert CrawlRules("https://example.org/", subdomains=True).takes("https://a.b.example.org/")
+    assert not CrawlRules("https://example.org/", subdomains=True).takes("https://notexample.org/")
     assert as_expression("/docs/*.html") == r"docs/.*\.html"
-    slow = Rules("https://example.org/", exclude=["*a" * 40 + "b"])
+    slow = CrawlRules("https://example.org/", exclude=["*a" * 40 + "b"])
     assert slow.takes("https://example.org/" + "a" * 1500)  # answered at once

@@ -8,8 +8,8 @@ import os
 import pytest
 
 from app.clients.browser import chromium
-from app.sources.fetching.page_text import Page
-from app.sources.fetching.polite_fetch import visit
+from app.sources.fetching.page_text import PageText
+from app.sources.fetching.polite_fetch import fetch_politely
 from tests.support.databases import SettingsEnv
 from tests.support.services import missing
 from tests.unit.sources.conftest import Answer, Site
@@ -32,8 +32,8 @@ def asking(settings_env: SettingsEnv, redis_url: str, site: Site) -> SettingsEnv
     return settings_env
 
 
-def _visit(url: str) -> Page:
-    return asyncio.run(visit(url))
+def _visit(url: str) -> PageText:
+    return asyncio.run(fetch_politely(url))
 
 
 def test_only_empty_pages_are_opened(asking: SettingsEnv, site: Site) -> None:

@@ -8,16 +8,16 @@ from app.clients.browser import chromium, render
 from app.core.errors import OutsideError, SandboxCrashed, SandboxOutOfMemory, TimeLimitExceeded
 from app.core.logging import get_logger
 from app.core.settings import get_settings
-from app.sources.fetching.links import look
-from app.sources.fetching.page_text import Page
+from app.sources.fetching.links import inspect_page
+from app.sources.fetching.page_text import PageText
 
 # A page with less text than this, and a script, is empty to whoever runs none.
-FEWEST_CHARACTERS = 200
+MIN_CHARACTERS = 200
 
 log = get_logger(__name__)
 
 
-async def rendered(page: Page) -> Page:
+async def render_if_empty(page: PageText) -> PageText:
     """The page after its scripts, as MILLRACE_FETCH_JAVASCRIPT says; as it came where Chromium is not there or fails.
 
     Its own scripts' pictures, styles and calls are fetched without asking robots.txt, as a reader's browser does.
@@ -35,11 +35,11 @@ async def rendered(page: Page) -> Page:
         return page
 
 
-async def _is_empty(page: Page) -> bool:
+async def _is_empty(page: PageText) -> bool:
     if "<script" not in page.text.lower():
         return False
     try:
-        seen = await look(page)
+        seen = await inspect_page(page)
     except (SandboxCrashed, SandboxOutOfMemory, TimeLimitExceeded):
         return False  # what takes down a lane is no page for a browser either
-    return seen.scripts > 0 and seen.characters < FEWEST_CHARACTERS
+    return seen.scripts > 0 and seen.characters < MIN_CHARACTERS
