@@ -97,7 +97,6 @@ _CHANGE: dict[str, Any] = {
             "required": True,
             "content": {
                 "application/json": {"schema": {"type": "object"}, "example": _NOTIFICATION},
-                "*/*": {"schema": {"type": "string"}},
             },
         }
     },
