@@ -191,7 +191,7 @@ def _add(route: ProxiedRoute) -> None:
         _endpoint(route),
         methods=[route.method],
         summary=f"{route.summary} (Firecrawl)",
-        responses={200: documented(route.answer, "The answer of Firecrawl, with its status.")} | _ERRORS,
+        responses={200: documented(route.answer, "The answer of Firecrawl, with its status."), **_ERRORS},
         operation_id=f"firecrawl_{route.name}",
         openapi_extra={"requestBody": {"required": True, "content": body}} if route.example else None,
     )
