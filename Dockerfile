@@ -28,7 +28,8 @@ COPY actors actors
 RUN /uv/bin/uv sync --quiet --frozen --no-dev --no-editable --python /usr/bin/python3
 
 FROM ground
-ARG VERSION=0.1.0
+# For the label alone; `make image` reads it from app/__init__.py.
+ARG VERSION=unknown
 LABEL org.opencontainers.image.title="Millrace" \
       org.opencontainers.image.description="Background work and knowledge in one engine: durable jobs, live progress, hybrid search." \
       org.opencontainers.image.version="${VERSION}" \

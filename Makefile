@@ -8,6 +8,7 @@ JOBS ?= $(shell echo $$(( $$(getconf _NPROCESSORS_ONLN) + 1 )))
 ROUNDS ?= 500
 BASE ?= debian:bookworm-slim
 IMAGE ?= millrace:dev
+VERSION = $(shell sed -n 's/^__version__ = "\(.*\)"/\1/p' app/__init__.py)
 
 help: ## List these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  \033[1m%-15s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -33,19 +34,20 @@ test-fast: setup ## The suite without what takes more than seconds
 journeys: setup ## The promises, one file each, against real processes
 	@$(BIN)/pytest -m journey $(ARGS)
 
-check: ## ruff, mypy strict, import-linter, sizes
+check: ## ruff, mypy strict, import-linter, sizes, prose
 	@scripts/setup.sh dev
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports --no-logo
 	@$(BIN)/python scripts/check_sizes.py
+	@$(BIN)/python scripts/check_prose.py
 
-fix: ## Format, and mend what can be mended by itself
+fix: ## Format, repair what ruff can, and write the reference pages
 	@scripts/setup.sh dev
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
-	@$(BIN)/python scripts/settings_page.py
+	@$(BIN)/python scripts/reference_pages.py
 
 migrate: ## Bring the database of the settings to the newest schema
 	@scripts/setup.sh run
@@ -57,7 +59,7 @@ migration: ## Write a migration from the models: make migration M="add a column"
 	@scripts/migration.sh "$(M)"
 
 image: ## Build the container image: make image BASE=debian:bookworm-slim
-	@docker build --build-arg BASE=$(BASE) -t $(IMAGE) .
+	@docker build --build-arg BASE=$(BASE) --build-arg VERSION=$(VERSION) -t $(IMAGE) .
 
 smoke: ## Build the image, run it as one container and as many, and hurt both; skipped without an engine
 	@scripts/setup.sh dev

@@ -6,10 +6,10 @@ from typing import Any
 
 from actors.runtime import job_actor
 from app.deliveries.webhooks import deliver
-from app.jobs.ledger.end_webhooks import TellWebhook
+from app.jobs.ledger.end_webhooks import DeliverWebhook
 from app.jobs.worker.progress import Progress
 
 
-@job_actor(TellWebhook)
-async def tell_webhook(job: TellWebhook, progress: Progress) -> dict[str, Any]:
+@job_actor(DeliverWebhook)
+async def tell_webhook(job: DeliverWebhook, progress: Progress) -> dict[str, Any]:
     return await deliver(job, progress.claim)

@@ -25,9 +25,9 @@ from app.core.db import close_database, database
 from app.core.errors import ConfigError, Unavailable
 from app.core.health import HealthServer
 from app.core.settings import get_settings
-from app.jobs.admission import limits, push
+from app.jobs.admission import push
 from app.jobs.definition import caps
-from app.jobs.ledger import worker_rows
+from app.jobs.ledger import limit_commands, worker_host, workers
 from app.jobs.queues import QUEUES
 from app.jobs.sandbox import call
 from app.jobs.sandbox.child import prctl
@@ -157,7 +157,7 @@ class Lifespan(Middleware):
         process.stop_intake()
         if os.getppid() != self._parent and self._health is not None:
             self._health.stop()  # whoever is started in our dead master's place wants the port
-        self._quietly(lambda: database().transaction(worker_rows.set_state, process.id, "draining"))
+        self._quietly(lambda: database().transaction(workers.set_state, process.id, "draining"))
         self._quietly(process.intake.give_back)
         push.wake_relay()
         if not process.runs.wait_below(1, get_settings().grace_s):
@@ -197,7 +197,7 @@ class Lifespan(Middleware):
         self._left.set()
         process.nudged.set()
         self._quietly(process.intake.give_back)
-        self._quietly(lambda: database().transaction(worker_rows.set_state, process.id, "stopped"))
+        self._quietly(lambda: database().transaction(workers.set_state, process.id, "stopped"))
         push.wake_relay()
         call.stop_pool()
         if self._health is not None:
@@ -256,12 +256,12 @@ class Lifespan(Middleware):
         url = self._health.url if self._health else None
         while not self._left.is_set():
             try:
-                for gone in database().read(worker_rows.alive):
-                    if worker_rows.is_gone(gone.host, gone.pid, gone.pid_birth):
-                        database().transaction(worker_rows.bury, gone.id, f"process {gone.pid} ended")
+                for gone in database().read(workers.list_alive):
+                    if worker_host.has_exited(gone.host, gone.pid, gone.pid_birth):
+                        database().transaction(workers.mark_dead, gone.id, f"process {gone.pid} ended")
                 place = (process.id, process.intake.queues, process.threads, url)
-                database().transaction(worker_rows.register, *place, paused=process.intake.is_paused)
-                database().transaction(limits.declare, caps())
+                database().transaction(workers.register, *place, paused=process.intake.is_paused)
+                database().transaction(limit_commands.declare, caps())
                 return
             except Unavailable as error:
                 log.warning("worker_waits", reason=error.message)
@@ -278,13 +278,13 @@ class Lifespan(Middleware):
             if self._left.is_set():
                 return
             try:
-                alive = database().transaction(worker_rows.beat, process.id)
+                alive = database().transaction(workers.heartbeat, process.id)
                 if not alive and not self._left.is_set():
                     log.error("declared_dead", worker_id=process.id)
                     process.rename()
                     if not process.stopping.is_set():
                         self._register()
-                state, cancelled = database().read(worker_rows.orders_for, process.id)
+                state, cancelled = database().read(workers.read_orders, process.id)
                 for job_id in cancelled:
                     cancel(process, job_id)
                 process.obey(state)

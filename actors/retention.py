@@ -6,7 +6,7 @@ from typing import Any
 
 from actors.runtime import job_actor
 from app.jobs.worker.progress import Progress
-from app.retention.checking import check_ledger
+from app.retention.check_jobs import check_ledger
 from app.retention.jobs import CheckLedger, Sweep
 from app.retention.sweep import sweep
 

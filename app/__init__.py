@@ -1,0 +1,3 @@
+"""Millrace: background work and knowledge in one engine."""
+
+__version__ = "0.1.0"

@@ -17,6 +17,7 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.middleware.exceptions import ExceptionMiddleware
 from starlette.types import ASGIApp
 
+from app import __version__
 from app.api.http import docs_page, openapi
 from app.api.http.errors import HANDLERS
 from app.api.http.middleware import Edge
@@ -94,7 +95,7 @@ def create_app() -> FastAPI:
     functions.import_own(settings.modules)
     app = Api(
         title="Millrace",
-        version=health.version(),
+        version=__version__,
         description="Background work and knowledge in one engine: durable jobs, live progress, hybrid search.",
         lifespan=_lifespan,
         generate_unique_id_function=openapi.operation_id,
@@ -148,12 +149,12 @@ async def _no_such_socket(websocket: WebSocket) -> None:
 
 @asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
-    app.state.hub, app.state.pulse = Hub(), health.Pulse()
+    app.state.hub, app.state.probe = Hub(), health.HealthProbe()
     app.state.keyring, app.state.counter = Keyring(), Counter()
     app.state.hub.on_notice = app.state.keyring.hear
     app.state.hub.start()
     app.state.keyring.start()
-    app.state.pulse.start()
+    app.state.probe.start()
     app.state.recorder.start()
     restore = _on_stop(app.state.hub.hang_up_soon)
     try:
@@ -163,7 +164,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         await app.state.hub.close()
         await app.state.keyring.close()
         await app.state.counter.close()
-        await app.state.pulse.close()
+        await app.state.probe.close()
         await app.state.recorder.close()
         await engine().close()
         await close_embedder()

@@ -22,7 +22,8 @@ if ! docker image inspect "$BASE" >/dev/null 2>&1 && ! docker pull -q "$BASE" >/
     # Nor can the images of PostgreSQL and Redis be had then.
     docker build -q --build-arg BASE="$BASE" -t "$STANDIN" deploy/standins
 fi
-docker build -q --build-arg BASE="$BASE" -t "$IMAGE" .
+version=$(sed -n 's/^__version__ = "\(.*\)"/\1/p' app/__init__.py)
+docker build -q --build-arg BASE="$BASE" --build-arg VERSION="$version" -t "$IMAGE" .
 if [ "$BASE" = "$OWN_BASE" ] && qdrant=$(.venv/bin/python -m tests.support.shared qdrant); then
     folder=$(mktemp -d)
     cp "$qdrant" "$folder/qdrant"

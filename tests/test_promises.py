@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import importlib.metadata
+import re
 import subprocess
 import sys
 from pathlib import Path
 
+from app import __version__
 from app.cli.commands.config import described
 from app.core.settings import PREFIX, Settings, get_settings
 from tests.support.databases import SettingsEnv
@@ -56,10 +59,9 @@ def test_every_setting_has_a_meaning() -> None:
     assert nameless == []
 
 
-def test_the_page_of_settings_is_theirs() -> None:
-    ran = _run(sys.executable, "-c", "from scripts.settings_page import page; print(page(), end='')")
-    assert ran.returncode == 0, ran.stderr
-    assert (REPOSITORY / "docs" / "settings.md").read_text() == ran.stdout, "make fix writes it anew"
+def test_the_reference_pages_are_those_of_the_program() -> None:
+    ran = _run(sys.executable, "scripts/reference_pages.py", "--check")
+    assert ran.returncode == 0, ran.stdout + ran.stderr
 
 
 def test_documents_name_no_setting_that_is_none() -> None:
@@ -76,3 +78,13 @@ def test_no_secret_is_shown(settings_env: SettingsEnv) -> None:
     rows = described(get_settings())
     assert "hidden" not in str(rows)
     assert {row["name"] for row in rows} == {f"{PREFIX}{name.upper()}" for name in Settings.model_fields}
+
+
+def test_the_version_is_written_in_one_place() -> None:
+    """Releases change one line; the wheel, the API, workers' rows and the image's label take it from there."""
+    version = re.compile(rf"(?<![\d.]){re.escape(__version__)}(?![\d.])")
+    places = [REPOSITORY / name for name in ("pyproject.toml", "Dockerfile", "Makefile", "supervisord.conf")]
+    for folder in ("app", "actors", "scripts", "deploy"):
+        places += [path for path in (REPOSITORY / folder).rglob("*") if path.suffix in (".py", ".sh", ".yaml")]
+    assert [path.name for path in places if version.search(path.read_text())] == ["__init__.py"]
+    assert importlib.metadata.version("millrace") == __version__

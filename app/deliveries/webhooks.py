@@ -18,7 +18,7 @@ from app.core.settings import get_settings
 from app.deliveries.signing import secrets_of, signature
 from app.jobs.ledger import views
 from app.jobs.ledger.claims import Claim
-from app.jobs.ledger.end_webhooks import TellWebhook
+from app.jobs.ledger.end_webhooks import DeliverWebhook
 from app.jobs.models import JobRow
 
 LONGEST_URL = 2000
@@ -44,7 +44,7 @@ def checked_url(url: str) -> SplitResult:
     return parts
 
 
-async def deliver(job: TellWebhook, claim: Claim) -> dict[str, Any]:
+async def deliver(job: DeliverWebhook, claim: Claim) -> dict[str, Any]:
     """Send the event once. Raises Rejected for a final no, Unavailable for everything that may work later."""
     body = await read(event, claim.tenant, job)
     message_id = f"msg_{claim.id.replace('-', '')}"  # the same on each try: the receiver's idempotency key
@@ -54,7 +54,7 @@ async def deliver(job: TellWebhook, claim: Claim) -> dict[str, Any]:
     return {"status": status.status_code, "message_id": message_id, "seconds": round(clock.monotonic() - began, 3)}
 
 
-def event(session: Session, tenant: str, job: TellWebhook) -> bytes:
+def event(session: Session, tenant: str, job: DeliverWebhook) -> bytes:
     """The event's body: the exact bytes that are signed and sent."""
     row = session.get(JobRow, job.job_id)
     data: dict[str, Any] = {"id": job.job_id}

@@ -26,7 +26,7 @@ OnEnd = Callable[["Session", "JobRow"], None]
 
 OpenTo = Literal["write", "admin", "operator"]
 
-MOST_PRIORITY = 100
+MAX_PRIORITY = 100
 _CALLED = ("on_end", "unique_key", "start_rate_key")
 
 
@@ -107,8 +107,8 @@ class Job(BaseModel):
             raise TypeError(f"{cls.__name__}: no queue {cls.queue!r}; one of {', '.join(QUEUES)}")
         if cls.open_to is not None and cls.open_to not in get_args(OpenTo):
             raise TypeError(f"{cls.__name__}: open_to is None or one of {', '.join(get_args(OpenTo))}")
-        if abs(cls.priority) > MOST_PRIORITY:
-            raise TypeError(f"{cls.__name__}: priority is between -{MOST_PRIORITY} and {MOST_PRIORITY}")
+        if abs(cls.priority) > MAX_PRIORITY:
+            raise TypeError(f"{cls.__name__}: priority is between -{MAX_PRIORITY} and {MAX_PRIORITY}")
         other = _registry.get(kind)
         if other is not None and other.__qualname__ != cls.__qualname__:
             raise TypeError(f"kind {kind!r} is defined twice: {other.__qualname__} and {cls.__qualname__}")

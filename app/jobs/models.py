@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any, ClassVar, cast
+from typing import Any, cast
 
 import sqlalchemy as sa
 from sqlalchemy.orm import Mapped, mapped_column
@@ -28,9 +28,6 @@ def _partial(name: str, *columns: str, where: str, unique: bool = False) -> sa.I
 
 class JobRow(Base):
     """One request for work. `fence` rises at each claim and never falls; `tries` counts what counts."""
-
-    # False on what `enqueue` returns where another job had the key; only then.
-    is_new: ClassVar[bool] = False
 
     __tablename__ = "job"
     __table_args__ = (
@@ -262,7 +259,7 @@ class ScheduleTickRow(Base):
     written_at: Mapped[datetime] = mapped_column(UtcDateTime)
 
 
-class GateRow(Base):
+class LimitRow(Base):
     """What stands before the jobs of a queue, a kind or a tenant: shut, letting so many through at once, or a weight.
 
     running_cap is a person's word and goes before declared_cap, which the definition of the kind names.

@@ -42,10 +42,10 @@ from app.core.ids import uuid7
 from app.core.settings import overridden
 from app.jobs import functions
 from app.jobs.admission import push
-from app.jobs.children import children
 from app.jobs.definition import Job
+from app.jobs.enqueued import EnqueuedJob
+from app.jobs.ledger import child_moves, ends, timers, workers
 from app.jobs.ledger import claims as rows
-from app.jobs.ledger import timers, worker_rows
 from app.jobs.ledger.claims import Claim
 from app.jobs.ledger.enqueue import Options, enqueue
 from app.jobs.models import JobRow
@@ -101,7 +101,7 @@ _kept: list[tempfile.TemporaryDirectory[str]] = []
 def _forget() -> None:
     close_database()
     redis.push.cache_clear()
-    push.window.forget()
+    push.window.clear()
 
 
 def run_inline(job: Job, *, tenant: str = "default", **options: Unpack[Options]) -> JobRow:
@@ -138,7 +138,7 @@ def drain(*, most: int = MOST_RUNS, later: bool = False) -> list[JobRow]:
 
 
 @contextmanager
-def _at(row: JobRow) -> Iterator[None]:
+def _at(row: EnqueuedJob) -> Iterator[None]:
     """The clock, for as long, at the time when the job is due."""
     shift = clock.shifted()
     if row.due_at > clock.now():
@@ -154,8 +154,8 @@ def _next(session: Session, later: bool) -> str | None:
     while True:
         timers.make_due(session, MOST_RUNS)
         timers.expire(session, MOST_RUNS)
-        children.cut(session)
-        children.settle(session)
+        child_moves.cancel_children(session)
+        child_moves.settle(session)
         queued = sa.select(JobRow.id).where(JobRow.state == "queued", JobRow.due_at <= clock.now())
         job_id = session.scalar(queued.order_by(JobRow.priority.desc(), JobRow.id).limit(1))
         if job_id is not None or not later:
@@ -183,7 +183,7 @@ def _run(job_id: str) -> tuple[JobRow, BaseException | None]:
     verdict = judge(claim, error)
     if verdict.state is not None:
         end = end_of(claim, verdict, started_at=started_at, result=result, progress=kept)
-        database().transaction(rows.finish, [end])
+        database().transaction(ends.finish, [end])
     row = database().read(lambda session: session.get(JobRow, job_id))
     assert row is not None
     return row, None if row.state == "succeeded" else error
@@ -192,8 +192,8 @@ def _run(job_id: str) -> tuple[JobRow, BaseException | None]:
 def _claim(session: Session, job_id: str) -> Claim:
     timers.make_due(session, MOST_RUNS)
     worker_id = uuid7()
-    worker_rows.register(session, worker_id, list(QUEUES), 1, None)
-    claims = rows.claim(session, [job_id], worker_id, past_gates=True)
+    workers.register(session, worker_id, list(QUEUES), 1, None)
+    claims = rows.claim(session, [job_id], worker_id, ignore_limits=True)
     if not claims:
         row = session.get(JobRow, job_id)
         state = "gone" if row is None else f"{row.state}{' already' if row.state in ENDED else ''}"

@@ -8,18 +8,16 @@ from functools import partial
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.orm import Session, aliased
+from sqlalchemy.orm import Session
 
 from app.core import clock, sql
 from app.core.blobs import blobs
 from app.core.db import in_transaction
-from app.core.ids import first_uuid7
 from app.documents.files import originals
-from app.jobs.ledger import claims
+from app.jobs.ledger import claims, removal
 from app.jobs.ledger.claims import Claim
-from app.jobs.models import IdempotencyRow, JobRow, ScheduleTickRow, ThrottleRow
+from app.jobs.models import IdempotencyRow, ScheduleTickRow, ThrottleRow
 from app.jobs.sandbox import job_log
-from app.jobs.states import OPEN
 from app.jobs.worker.progress import Progress
 from app.metrics.models import OperationMetric, RequestMetric
 from app.retention.policy import Policy
@@ -79,36 +77,7 @@ async def _sweep_jobs(progress: Progress, policy: Policy) -> int:
 
 def _jobs_held(session: Session, claim: Claim, policy: Policy, after: str) -> list[str]:
     claims.hold(session, claim)
-    return delete_jobs(session, policy, after)
-
-
-def delete_jobs(session: Session, policy: Policy, after: str = "", limit: int = BATCH) -> list[str]:
-    """The ids of the ended jobs that are gone, up to `limit` of those behind `after`, with all that hangs on them.
-
-    Children stay as long as their parent is open: it may still ask for their results.
-    """
-    parent = aliased(JobRow)
-    old = [
-        sa.and_(JobRow.state.in_(states), JobRow.finished_at < before)
-        for states, before in ((("succeeded", "cancelled"), policy.jobs), (("failed",), policy.failed_jobs))
-        if before is not None
-    ]
-    if not old:
-        return []
-    # Ids rise with the time of making: what was made later than all this cannot have ended before it.
-    latest = max(before for before in (policy.jobs, policy.failed_jobs) if before is not None)
-    query = sa.select(JobRow.id).where(
-        JobRow.id < first_uuid7(latest),
-        sa.or_(*old),
-        ~sa.exists().where(parent.id == JobRow.parent_id, parent.state.in_(OPEN)),
-    )
-    if after:
-        query = query.where(JobRow.id > after)
-    query = query.order_by(JobRow.id).limit(limit).with_for_update(skip_locked=True, of=JobRow)
-    ids = list(session.scalars(query))
-    if ids:
-        session.execute(sa.delete(JobRow).where(JobRow.id.in_(ids)), execution_options={"synchronize_session": False})
-    return ids
+    return removal.delete_jobs(session, policy.jobs, policy.failed_jobs, after=after, limit=BATCH)
 
 
 def delete_before(session: Session, before: datetime, *, column: Any, keep: Any = None, limit: int = BATCH) -> int:

@@ -15,10 +15,10 @@ from app.documents.accept.accept import About, Reach, find_or_make, receive
 from app.documents.ingest.ingest import ingest
 from app.documents.ingest.unchanged import searchable, still_so
 from app.documents.models import DocumentVersion
+from app.jobs.enqueued import EnqueuedJob
 from app.jobs.ledger import claims
 from app.jobs.ledger.claims import Claim
 from app.jobs.ledger.enqueue import enqueue
-from app.jobs.models import JobRow
 from app.jobs.worker.progress import Progress
 from app.sources.fetching.fetch_page import FetchedPage, fetch_page
 from app.sources.fetching.page_text import NotModified, Validators, split_url
@@ -27,7 +27,7 @@ from app.sources.jobs import FetchPage
 
 def accept_page(
     session: Session, about: About, *, tenant: str, request_id: str | None = None, reach: Reach = None
-) -> JobRow:
+) -> EnqueuedJob:
     """The job that will fetch it. Raises InvalidInput for what cannot be fetched."""
     url = urls.checked(about.url or "")
     split_url(url)

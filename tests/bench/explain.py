@@ -16,8 +16,8 @@ from app.core.ids import uuid7
 from app.jobs.inspect.explain import explain
 from app.jobs.inspect.reason import Around
 from app.jobs.ledger import claims as ledger
-from app.jobs.ledger import worker_rows
-from app.jobs.ledger.claims import End
+from app.jobs.ledger import workers
+from app.jobs.ledger.ends import End, finish
 from app.jobs.ledger.enqueue import enqueue_many
 from app.jobs.models import JOB
 from tests.bench.rig import DATABASES, rig
@@ -53,7 +53,7 @@ def _row(kind: str) -> Row:
 def _fill() -> list[str]:
     """Jobs in the states that cost most to explain; ids of some of them."""
     now, worker_id = clock.now(), uuid7()
-    database().transaction(worker_rows.register, worker_id, ["default"], RUNNING, None)
+    database().transaction(workers.register, worker_id, ["default"], RUNNING, None)
     common = {"tenant": "default", "kind": Noop.kind, "payload": {}, "queue": "default", "created_at": now}
     common |= {"due_at": now, "max_tries": 4}
     running = {"state": "running", "worker_id": worker_id, "fence": 1, "claimed_at": now, "started_at": now}
@@ -85,10 +85,10 @@ def _ask(job_id: str) -> float:
 def _write(stop: threading.Event) -> None:
     """Enqueue, claim and finish, as a busy worker does."""
     worker_id = uuid7()
-    database().transaction(worker_rows.register, worker_id, ["bulk"], 32, None)
+    database().transaction(workers.register, worker_id, ["bulk"], 32, None)
     while not stop.is_set():
         made = database().transaction(enqueue_many, [Noop(number=number) for number in range(50)], tenant="default")
         claims = database().transaction(ledger.claim, [row.id for row in made], worker_id)
         ends = [End(c.id, c.fence, c.kind, "succeeded", "succeeded", c.tries, clock.now()) for c in claims]
         if ends:
-            database().transaction(ledger.finish, ends)
+            database().transaction(finish, ends)

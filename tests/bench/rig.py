@@ -67,7 +67,7 @@ class Rig:
 
 def leave() -> None:
     db.close_database()
-    window.forget()
+    window.clear()
 
 
 @contextmanager

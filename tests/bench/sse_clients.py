@@ -14,10 +14,10 @@ from pathlib import Path
 import httpx
 
 from app.core.db import database
+from app.jobs.enqueued import EnqueuedJob
 from app.jobs.events import publish
 from app.jobs.events.publish import Event
 from app.jobs.ledger.enqueue import enqueue_many
-from app.jobs.models import JobRow
 from tests.bench.rig import Rig, rig
 from tests.bench.table import Row, markdown, quantile
 from tests.support.kinds import Noop
@@ -101,7 +101,7 @@ async def measure(port: int, pid: int, paths: list[str]) -> tuple[float, float]:
     return grown / len(paths), took
 
 
-async def tell_all(jobs: list[JobRow], browsers: list[Browser]) -> list[float]:
+async def tell_all(jobs: list[EnqueuedJob], browsers: list[Browser]) -> list[float]:
     """Milliseconds from the publishing of each job's first progress to each of its clients."""
     began: list[float] = []
     for start in range(0, len(jobs), 100):

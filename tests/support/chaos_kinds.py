@@ -20,7 +20,7 @@ from actors.runtime import job_actor
 from app.core.db import BigId, in_transaction
 from app.core.errors import InvalidInput, Unavailable
 from app.jobs.children import children as families
-from app.jobs.children.children import WaitForChildren, at_most
+from app.jobs.children.children import WaitForChildren, max_failures
 from app.jobs.definition import Debounce, Job
 from app.jobs.ledger import claims
 from app.jobs.ledger.claims import Claim
@@ -189,7 +189,7 @@ async def family(job: Family, progress: Progress) -> dict[str, Any]:
     if not progress.claim.continues:
         for first in range(0, job.children, job.batch):
             await in_transaction(start_members, progress.claim, job, first)
-        raise WaitForChildren(at_most(job.allowed))
+        raise WaitForChildren(max_failures(job.allowed))
     states = Counter([child.state async for child in families.results(progress.claim)])
     await _effects(progress, 1, 0)
     return dict(states)

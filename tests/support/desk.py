@@ -18,8 +18,9 @@ from app.documents.accept.accept import About, Accepted, Content, accept
 from app.documents.ingest.ingest import ingest
 from app.documents.jobs import IngestDocument, ReprocessDocument
 from app.jobs.ledger import claims as ledger
-from app.jobs.ledger import worker_rows
-from app.jobs.ledger.claims import Claim, End
+from app.jobs.ledger import ends, workers
+from app.jobs.ledger.claims import Claim
+from app.jobs.ledger.ends import End
 from app.jobs.ledger.enqueue import enqueue
 from app.jobs.models import JobRow
 from app.jobs.worker.progress import Progress, Teller
@@ -41,7 +42,7 @@ class Desk:
     def __init__(self, db: Database) -> None:
         self.db = db
         self.worker_id = uuid7()
-        db.transaction(worker_rows.register, self.worker_id, ["default"], 1, None)
+        db.transaction(workers.register, self.worker_id, ["default"], 1, None)
 
     def give(self, body: str, *, format: Any = "markdown", tenant: str = TENANT, **about: Any) -> Accepted:
         return self.db.transaction(accept, About(**about), Content(format, body), tenant=tenant)
@@ -69,7 +70,7 @@ class Desk:
 
     def _finish(self, claim: Claim, state: Any, **more: Any) -> None:
         end = End(claim.id, claim.fence, claim.kind, state, state, claim.tries, clock.now(), **more)
-        self.db.transaction(ledger.finish, [end])
+        self.db.transaction(ends.finish, [end])
 
     def put(self, body: str, **about: Any) -> dict[str, Any]:
         result = self.work(self.give(body, **about).job.id)

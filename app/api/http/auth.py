@@ -1,4 +1,4 @@
-"""What routes ask of a request: who calls and may they, which page of a list, how long to wait."""
+"""Authentication and scopes of API callers."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from starlette.requests import HTTPConnection
 
 from app.api.http import rate_limits as rates
 from app.api.http.app_state import keyring_of
-from app.api.http.errors import UNAUTHENTICATED, request_id_of
+from app.api.http.errors import request_id_of
 from app.api.http.middleware import HOLD, TENANT
 from app.core.db import read
-from app.core.errors import NotAllowed, NotFound
+from app.core.errors import NotAllowed, NotFound, Unauthenticated
 from app.core.settings import get_settings
 from app.documents import collections
 from app.jobs.ledger import views
@@ -35,13 +35,13 @@ COLLECTION = "collection"
 ANY = "any"
 # Browsers cannot set headers of WebSockets, so a key may come as a subprotocol: ["millrace", "bearer.KEY"].
 BEARER = "bearer."
-# Only shown in the OpenAPI document: the contract also takes the bare secret.
+# Only for the OpenAPI document: the old contract also accepts the secret without `Bearer`.
 _documented = HTTPBearer(auto_error=False, description="An API key or the API secret; `Bearer <key>` or the key alone.")
 
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """Who calls, what they may, and the id of this request."""
+    """The caller: tenant, scopes and key, and the id of the request."""
 
     tenant: str
     request_id: str | None
@@ -51,39 +51,39 @@ class Identity:
 
     @property
     def actor(self) -> str:
-        """As the audit log names them."""
+        """The name of the caller in the audit log."""
         return self.key_id or audit.SECRET
 
     def may(self, scope: str) -> bool:
-        """Whether they have read, write, admin or operator."""
+        """Return True if the caller has the scope read, write, admin or operator."""
         return scopes.allows(self.scopes, scope)
 
     def kinds(self, scope: str) -> tuple[str, ...] | None:
-        """The kinds of job they may deal with, as names or beginnings with `*`; None means all."""
+        """Return the kinds of job that the scope reaches, as names or prefixes with `*`; None means all."""
         return None if self.may(scope) else scopes.names(self.scopes, KIND)
 
     def collections(self, scope: str) -> tuple[str, ...] | None:
-        """The collections whose documents they may deal with, as names or beginnings with `*`; None means all."""
+        """Return the collections that the scope reaches, as names or prefixes with `*`; None means all."""
         return None if self.may(scope) else scopes.names(self.scopes, COLLECTION)
 
     def may_kind(self, kind: str, scope: str) -> bool:
-        """Whether they may look at (`read`) or start and change (`write`) jobs of this kind."""
-        given = self.kinds(scope)
-        return given is None or scopes.among(kind, given)
+        """Return True if the caller may read (`read`) or start and change (`write`) jobs of this kind."""
+        names = self.kinds(scope)
+        return names is None or scopes.among(kind, names)
 
     def require_kind(self, kind: str, scope: str = "write") -> None:
-        """Raises NotAllowed where `may_kind` says no."""
+        """Raises NotAllowed unless `may_kind`."""
         if not self.may_kind(kind, scope):
             raise NotAllowed(f"this key may not start jobs of kind {kind}", code="scope_missing")
 
 
-async def identify(connection: HTTPConnection, given: bytes | None = None) -> Identity:
-    """Who is at the other end; `given` stands in for the Authorization header. Raises NotAllowed (401), Unavailable."""
+async def identify(connection: HTTPConnection, credentials: bytes | None = None) -> Identity:
+    """Return the caller. `credentials` replaces the Authorization header. Raises Unauthenticated, Unavailable."""
     request_id = request_id_of(connection.scope)
-    if given is None:
+    if credentials is None:
         headers: list[tuple[bytes, bytes]] = connection.scope["headers"]
-        given = next((value for name, value in headers if name == b"authorization"), b"")
-    token, secret = given.removeprefix(b"Bearer "), get_settings().api_secret.get_secret_value().encode()
+        credentials = next((value for name, value in headers if name == b"authorization"), b"")
+    token, secret = credentials.removeprefix(b"Bearer "), get_settings().api_secret.get_secret_value().encode()
     if secret and hmac.compare_digest(token, secret):
         return Identity(DEFAULT_TENANT, request_id)
     key = await keyring_of(connection).find(token)
@@ -93,25 +93,25 @@ async def identify(connection: HTTPConnection, given: bytes | None = None) -> Id
             hold.begin()
         return Identity(key.tenant, request_id, key.scopes, key.id, key.rate_limits)
     if not secret and not token.startswith(b"mr_"):
-        return Identity(DEFAULT_TENANT, request_id)  # a desk's try-out; any other start refuses this
-    if not given:
-        raise NotAllowed("Missing Authorization header", code=UNAUTHENTICATED)
-    raise NotAllowed("Invalid credentials", code=UNAUTHENTICATED)
+        return Identity(DEFAULT_TENANT, request_id)  # demo mode; any other start refuses an empty secret
+    if not credentials:
+        raise Unauthenticated("Missing Authorization header")
+    raise Unauthenticated("Invalid credentials")
 
 
 async def authenticate(
-    request: Request, asked: SecurityScopes, _: Annotated[HTTPAuthorizationCredentials | None, Depends(_documented)]
+    request: Request, required: SecurityScopes, _: Annotated[HTTPAuthorizationCredentials | None, Depends(_documented)]
 ) -> Identity:
-    """Raises NotAllowed: 401 without a key, 403 where it has not the scope that the route asks for; RateLimited."""
-    return await _let_in(await identify(request), request, request.method, asked.scopes)
+    """Return the caller. Raises Unauthenticated (401), NotAllowed (403) without the scope, RateLimited (429)."""
+    return await _authorize(await identify(request), request, request.method, required.scopes)
 
 
-async def authenticate_passing(
+async def authenticate_proxy(
     request: Request, _: Annotated[HTTPAuthorizationCredentials | None, Depends(_documented)]
 ) -> Identity:
-    """As authenticate(); anybody, counted by address, where MILLRACE_FIRECRAWL_PROXY_AUTH is off."""
+    """Like authenticate(). With MILLRACE_FIRECRAWL_PROXY_AUTH off, callers need no key and are counted by address."""
     if get_settings().firecrawl_proxy_auth == "on":
-        return await _let_in(await identify(request), request, request.method, ())
+        return await _authorize(await identify(request), request, request.method, ())
     client = request.client.host if request.client else "?"
     await rates.count(request, request.method, f"anybody@{client}", {})
     return Identity(DEFAULT_TENANT, request_id_of(request.scope), frozenset())
@@ -123,16 +123,16 @@ def offered_key(websocket: WebSocket) -> bytes | None:
     return b"Bearer " + keys[0].encode("latin-1") if keys else None
 
 
-async def authenticate_socket(websocket: WebSocket, asked: SecurityScopes) -> Identity:
-    """The same for a WebSocket, whose key may come as a subprotocol; what refuses it is answered before it opens."""
-    return await _let_in(await identify(websocket, offered_key(websocket)), websocket, "GET", asked.scopes)
+async def authenticate_socket(websocket: WebSocket, required: SecurityScopes) -> Identity:
+    """Like authenticate() for a WebSocket, whose key may be a subprotocol. A refusal is sent before it opens."""
+    return await _authorize(await identify(websocket, offered_key(websocket)), websocket, "GET", required.scopes)
 
 
-async def _let_in(identity: Identity, connection: HTTPConnection, method: str, asked: Sequence[str]) -> Identity:
+async def _authorize(identity: Identity, connection: HTTPConnection, method: str, required: Sequence[str]) -> Identity:
     connection.scope["state"][TENANT] = identity.tenant
     client = connection.client.host if connection.client else "?"
     await rates.count(connection, method, identity.key_id or f"secret@{client}", identity.rate_limits)
-    scope, words = needed(method, asked)
+    scope, words = needed_scope(method, required)
     if scope is None or identity.may(scope) or any(scopes.names(identity.scopes, word) for word in words):
         return identity
     job_id = connection.path_params.get("job_id")
@@ -140,22 +140,24 @@ async def _let_in(identity: Identity, connection: HTTPConnection, method: str, a
     if job_id is not None and by_name and scope in (scopes.READ, scopes.WRITE):
         await _check_job(identity, job_id, scope)
         return identity
-    raise NotAllowed(f"this key has not the scope '{scope}'", code="scope_missing")
+    raise NotAllowed(f"this key needs the scope '{scope}'", code="scope_missing")
 
 
-def needed(method: str, asked: Sequence[str]) -> tuple[str | None, list[str]]:
-    """The scope that a route needs (read or write by its method, where it says nothing), and the words whose names do
-    as well: kind, collection."""
-    if ANY in asked:
+def needed_scope(method: str, required: Sequence[str]) -> tuple[str | None, list[str]]:
+    """Return the scope that a route needs, and the words (kind, collection) whose names suffice as well.
+
+    A route without a scope needs read or write, by its method.
+    """
+    if ANY in required:
         return None, []
-    words = [scope for scope in asked if scope in (KIND, COLLECTION)]
-    named = [scope for scope in asked if scope not in words]
+    words = [scope for scope in required if scope in (KIND, COLLECTION)]
+    named = [scope for scope in required if scope not in words]
     by_method = scopes.READ if method in ("GET", "HEAD") else scopes.WRITE
     return (named[0] if named else by_method), words
 
 
 async def _check_job(identity: Identity, job_id: str, scope: str) -> None:
-    """Raises NotFound unless the job is of a kind, or about a document in a collection, that the key may deal with."""
+    """Raises NotFound unless the key reaches the job's kind, or the collection of its document."""
     row = await read(views.get, identity.tenant, job_id)
     if identity.may_kind(row.kind, scope):
         return
@@ -164,14 +166,14 @@ async def _check_job(identity: Identity, job_id: str, scope: str) -> None:
         raise NotFound(f"Job {job_id} not found", code="job_not_found")
 
 
-# A route takes one of these. Caller: `read` for GET, else `write`; keys for single kinds reach the jobs of their kinds
-# at routes with a {job_id}.
+# Each route takes one of these. Caller: `read` for GET, else `write`. Keys for single kinds reach the jobs of their
+# kinds at routes with a {job_id}.
 Caller = Annotated[Identity, Security(authenticate)]
-# As Caller, for what is passed on to Firecrawl.
-PassingCaller = Annotated[Identity, Security(authenticate_passing)]
-# As Caller, and keys for single kinds come in too: the route itself looks at `caller.kinds(...)` or `require_kind`.
+# Like Caller, for requests that are passed on to Firecrawl.
+ProxyCaller = Annotated[Identity, Security(authenticate_proxy)]
+# Like Caller, and open to keys for single kinds: the route checks `caller.kinds(...)` or `require_kind`.
 KindCaller = Annotated[Identity, Security(authenticate, scopes=[KIND])]
-# As Caller and Reader, and keys for single collections come in too: the route looks at `caller.collections(...)`.
+# Like Caller and Reader, and open to keys for single collections: the route checks `caller.collections(...)`.
 CollectionCaller = Annotated[Identity, Security(authenticate, scopes=[COLLECTION])]
 CollectionReader = Annotated[Identity, Security(authenticate, scopes=[scopes.READ, COLLECTION])]
 # Caller and KindCaller for WebSockets.
@@ -181,7 +183,7 @@ SocketKindCaller = Annotated[Identity, Security(authenticate_socket, scopes=[KIN
 Reader = Annotated[Identity, Security(authenticate, scopes=[scopes.READ])]
 # `admin`: the tenant's own keys, its audit log.
 Admin = Annotated[Identity, Security(authenticate, scopes=[scopes.ADMIN])]
-# `operator`: what is everybody's, such as tenants, queues and workers.
+# `operator`: shared things such as tenants, queues and workers.
 Operator = Annotated[Identity, Security(authenticate, scopes=[scopes.OPERATOR])]
-# Whoever has any key.
+# Any valid key.
 Anyone = Annotated[Identity, Security(authenticate, scopes=[ANY])]

@@ -8,7 +8,7 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from fastapi.routing import APIRoute
 
-from app.api.http.auth import needed
+from app.api.http.auth import needed_scope
 
 PROBLEM: dict[str, Any] = {
     "title": "Problem",
@@ -19,15 +19,20 @@ PROBLEM: dict[str, Any] = {
         "type": {"type": "string", "format": "uri-reference"},
         "title": {"type": "string"},
         "status": {"type": "integer"},
-        "detail": {"description": "A sentence; on routes of the old service a 422 has the list of faults here."},
+        "detail": {"description": "A sentence; with 422 on routes of the old service, the list of faults."},
         "code": {"type": "string", "description": "A stable word for programs."},
         "request_id": {"type": ["string", "null"]},
         "errors": {"type": "array", "items": {"type": "object"}},
-        "error": {"type": "string", "description": "With 429 and 500: the text of the old service."},
+        "missing": {
+            "type": "array",
+            "items": {"type": "string"},
+            "description": "The services that are not usable; only from `/readyz`.",
+        },
+        "error": {"type": "string", "description": "The text of the old service; only with 429 and 500."},
     },
 }
-ALWAYS = {"400": "Bad request", "429": "Too many requests", "500": "A bug", "503": "SQL or Redis cannot be used now"}
-GUARDED = {"401": "Missing or wrong credentials", "403": "The key has not the scope for this"}
+ALWAYS = {"400": "Bad request", "429": "Too many requests", "500": "A bug", "503": "SQL or Redis is not usable now"}
+GUARDED = {"401": "Missing or wrong credentials", "403": "The key lacks the scope"}
 WITH_INPUT = {"404": "Not found", "409": "Conflict", "413": "Body too large", "422": "Invalid input"}
 REFERENCE = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
 
@@ -65,7 +70,7 @@ def document(app: FastAPI) -> dict[str, Any]:
         )
         for path in schema["paths"].values():
             for method, operation in path.items():
-                _say_the_scope(method.upper(), operation)
+                _describe_scope(method.upper(), operation)
                 _describe_errors(operation)
                 _keep_models_only(operation)
         schemas = schema.setdefault("components", {}).setdefault("schemas", {})
@@ -76,13 +81,13 @@ def document(app: FastAPI) -> dict[str, Any]:
     return app.openapi_schema
 
 
-def _say_the_scope(method: str, operation: dict[str, Any]) -> None:
-    """The scope that a key needs, in the one place that OpenAPI has for it and in words."""
+def _describe_scope(method: str, operation: dict[str, Any]) -> None:
+    """Put the scope that a key needs into the security requirement and the description."""
     for requirement in operation.get("security", []):
-        for scheme, asked in requirement.items():
-            scope, others = needed(method, asked)
+        for scheme, required in requirement.items():
+            scope, others = needed_scope(method, required)
             requirement[scheme] = [scope] if scope else []
-            words = f"Needs the scope `{scope}`" if scope else "Any key will do"
+            words = f"Needs the scope `{scope}`" if scope else "Any valid key is enough"
             words += "".join(f", or `{word}:NAME` for some {word}s" for word in others) + "."
             operation["description"] = "\n\n".join(filter(None, [operation.get("description"), words]))
 
@@ -96,7 +101,7 @@ def _describe_errors(operation: dict[str, Any]) -> None:
     responses = operation["responses"]
     if responses.get("422", {}).get("description") == "Validation Error":
         del responses["422"]
-    possible |= {status: said["description"] for status, said in responses.items() if status[0] in "45"}
+    possible |= {status: response["description"] for status, response in responses.items() if status[0] in "45"}
     for status, description in possible.items():
         responses.setdefault(status, {"description": description}).setdefault("content", REFERENCE)
 

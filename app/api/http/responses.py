@@ -11,6 +11,7 @@ from app.api.http.idempotency import Answer
 from app.api.http.waiting import preferred_wait_s, wait_for_end
 from app.core.errors import ConfigError, NotFound, Unavailable
 from app.core.logging import get_logger
+from app.jobs.enqueued import EnqueuedJob
 from app.jobs.ledger import views
 from app.jobs.models import JobRow
 from app.jobs.states import ENDED
@@ -18,7 +19,7 @@ from app.jobs.states import ENDED
 log = get_logger(__name__)
 
 
-async def accepted(request: Request, job: JobRow, extra: dict[str, Any] | None = None) -> Response:
+async def accepted(request: Request, job: JobRow | EnqueuedJob, extra: dict[str, Any] | None = None) -> Response:
     """Return 202, `Location` and the job, or 200 and the ended job after a wait. `extra` replaces or adds keys.
 
     Call it after the commit. It never fails: the work is accepted even if the wait fails.
@@ -26,7 +27,7 @@ async def accepted(request: Request, job: JobRow, extra: dict[str, Any] | None =
     return await answered(request, job.tenant, answer_of(job, extra))
 
 
-def answer_of(job: JobRow, extra: dict[str, Any] | None = None) -> Answer:
+def answer_of(job: JobRow | EnqueuedJob, extra: dict[str, Any] | None = None) -> Answer:
     """Return the answer as plain values, to store in the transaction of the work; 200 for a job that has ended."""
     status = 200 if job.state in ENDED else 202
     return Answer(status, views.job_view(job) | (extra or {}), job.id, extra)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import ConfigDict, Field
 
@@ -126,3 +126,108 @@ JOB_ACCEPTED: dict[int | str, dict[str, Any]] = {
     202: documented(AcceptedJob, "The job. `Location` has its address."),
     200: documented(AcceptedJob, "The job, which has ended."),
 }
+
+
+class StartedJobs(ResponseModel):
+    """The jobs of a list, in its order."""
+
+    data: list[JobSummary]
+
+
+class KindUniqueness(ResponseModel):
+    """The rule by which two requests become one job."""
+
+    mode: Literal["while_open", "throttle", "debounce"]
+    seconds: float = 0
+    max_wait_s: float | None = None
+
+
+class KindDetail(ResponseModel):
+    """A kind of job, as its definition describes it."""
+
+    kind: str
+    description: str | None
+    queue: str
+    priority: int
+    open_to: str | None = Field(..., description="The scope that may start it.")
+    max_attempts: int
+    time_limit_s: float
+    payload_version: int
+    unique: KindUniqueness | None
+    stages: list[str]
+    json_schema: JsonObject | None = Field(..., alias="schema", description="The JSON Schema of the payload.")
+
+
+class KindPage(ListPage):
+    """The kinds that the caller may start; always one page."""
+
+    data: list[KindDetail]
+
+
+class JobExplanation(ResponseModel):
+    """The one reason for the current state of a job, and the fix."""
+
+    job_id: str
+    kind: str
+    state: State
+    reason: str = Field(..., description="A stable word for programs.")
+    message: str
+    fix: str
+    since: Timestamp | None
+    since_s: float | None = Field(..., description="Seconds since then.")
+    facts: JsonObject = Field(..., description="Numbers and ids behind the message; they differ by reason.")
+
+
+class JobLogLine(ResponseModel):
+    """A line that the code of a job logged."""
+
+    id: Number
+    at: Timestamp
+    level: str
+    attempt: int
+    fence: int
+    logger: str
+    event: str
+    fields: JsonObject
+
+
+class JobLogPage(ListPage):
+    """A page of log lines, the oldest first."""
+
+    data: list[JobLogLine]
+
+
+class DeadLetterError(ResponseModel):
+    """The error of a group's latest job."""
+
+    type: str | None
+    code: str | None
+    message: str | None
+
+
+class DeadLetterGroup(ResponseModel):
+    """Failed jobs with the same fault."""
+
+    fingerprint: str
+    count: int
+    first_seen: Timestamp
+    last_seen: Timestamp
+    kinds: list[str]
+    error: DeadLetterError
+    latest_job_id: str
+
+
+class DeadLetterPage(ListPage):
+    """A page of groups, the latest seen first."""
+
+    data: list[DeadLetterGroup]
+
+
+class BulkPreview(ResponseModel):
+    """The jobs that a bulk action would change."""
+
+    action: Literal["cancel", "retry", "discard"]
+    matched: int
+    states: dict[str, int] = Field(..., description="Jobs by state.")
+    kinds: dict[str, int] = Field(..., description="Jobs by kind.")
+    sample: list[str] = Field(..., description="Ids of up to ten of the jobs.")

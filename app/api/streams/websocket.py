@@ -39,7 +39,7 @@ class SocketDoor(Door):
             code, reason = (TOLD, "ended") if told else (COME_BACK, "stopping")
             await send({"type": "websocket.close", "code": code, "reason": reason})
 
-    async def say_nothing(self, send: Send) -> None:
+    async def close_as_ended(self, send: Send) -> None:
         """Open and close: the client has heard everything up to the end."""
         await self.start(send)
         await send({"type": "websocket.close", "code": TOLD, "reason": "ended"})

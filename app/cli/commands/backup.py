@@ -16,7 +16,7 @@ from app.core.db import Database, close_database
 from app.core.errors import AppError, ConfigError, Unavailable
 from app.core.schema import current
 from app.documents.files import originals
-from app.jobs.ledger import worker_rows
+from app.jobs.ledger import worker_host, workers
 
 
 def run(folder: Path, *, as_json: bool) -> int:
@@ -62,8 +62,8 @@ def _refuse_where_it_runs(database: Database) -> None:
     """A worker that beats would go on with jobs of another time; those of a killed system are no reason to wait."""
     if current(database) is None:
         return
-    known = database.read(worker_rows.alive)
-    living = [worker for worker in known if not worker_rows.is_gone(worker.host, worker.pid, worker.pid_birth)]
+    known = database.read(workers.list_alive)
+    living = [worker for worker in known if not worker_host.has_exited(worker.host, worker.pid, worker.pid_birth)]
     if living:
         raise Quit(exit_codes.FAILED, f"{len(living)} workers are alive or not known to be dead: stop the system first")
 

@@ -22,7 +22,7 @@ from app.core.errors import AppError, ConfigError
 from app.core.logging import mask
 from app.core.schema import current, head
 from app.core.settings import Settings, get_settings
-from app.jobs.ledger import worker_rows
+from app.jobs.ledger import worker_host, workers
 from app.search.embedders import Embedder, embedder
 from app.search.engine import engine
 from app.search.engines.base import Lag
@@ -203,8 +203,8 @@ def _api() -> Finding:
 
 
 def _workers(api_serves: bool) -> Finding:
-    known = database().read(worker_rows.alive) if _has_database() else []
-    living = [worker for worker in known if not worker_rows.is_gone(worker.host, worker.pid, worker.pid_birth)]
+    known = database().read(workers.list_alive) if _has_database() else []
+    living = [worker for worker in known if not worker_host.has_exited(worker.host, worker.pid, worker.pid_birth)]
     if living:
         queues = sorted({queue for worker in living for queue in worker.queues})
         return Finding("workers", "ok", f"{len(living)} on {', '.join(queues)}")

@@ -18,8 +18,8 @@ from app.documents import catalog, collections, urls
 from app.documents.jobs import IngestDocument
 from app.documents.models import LONGEST_URL, Document, DocumentVersion
 from app.documents.text import clean_line, scrub, scrub_text
+from app.jobs.enqueued import EnqueuedJob
 from app.jobs.ledger.enqueue import enqueue
-from app.jobs.models import JobRow
 
 Format = Literal["markdown", "text", "html"]
 # The ids of the collections that the caller may touch; None is all, and what is in none.
@@ -95,7 +95,7 @@ class Content:
 
 @dataclass(frozen=True, slots=True)
 class Accepted:
-    job: JobRow
+    job: EnqueuedJob
     document_id: int
     version_id: int
 

@@ -17,6 +17,7 @@ from app.documents.accept.accept import About, Reach, find_or_make
 from app.documents.jobs import IngestDocument, ReprocessDocument
 from app.documents.models import Document, DocumentVersion
 from app.documents.text import clean_line
+from app.jobs.enqueued import EnqueuedJob
 from app.jobs.ledger.enqueue import enqueue
 from app.jobs.models import JobRow
 from app.jobs.states import OPEN
@@ -41,7 +42,7 @@ class Taken:
     """The document, and the job that reads it; None where the same file was there already."""
 
     document_id: int
-    job: JobRow | None
+    job: EnqueuedJob | None
 
 
 def safe_name(name: str | None) -> str:
@@ -146,7 +147,9 @@ def accept_attachments(
         accept_file(session, one, original, tenant=document.tenant, request_id=request_id, parent_id=document.id)
 
 
-def reprocess(session: Session, document: Document, *, request_id: str | None, password: str | None = None) -> JobRow:
+def reprocess(
+    session: Session, document: Document, *, request_id: str | None, password: str | None = None
+) -> EnqueuedJob:
     """The job that reads the document's newest content again, from the original where there is one.
 
     Raises Conflict where nothing is kept to read.

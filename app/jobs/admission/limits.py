@@ -1,6 +1,7 @@
-"""What stands between a queued job and its start: a queue, a kind or a tenant may be paused, capped or weighed.
+"""Limits on queued jobs: a queue, a kind or a tenant may be paused, capped or weighted.
 
-Rows, so that a pause survives Redis and every process; the claim looks at them, admission follows them.
+They are rows, so that a pause survives Redis and every process. The claim enforces them, admission follows them;
+`ledger.limit_commands` changes them.
 """
 
 from __future__ import annotations
@@ -8,41 +9,36 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Literal, NamedTuple, get_args
 from weakref import WeakKeyDictionary
 
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from app.core import clock, sql
-from app.core.db import UtcDateTime, after_commit
-from app.core.errors import InvalidInput
-from app.jobs.admission import push
-from app.jobs.models import GateRow, JobRow
+from app.core import clock
+from app.jobs.models import JobRow, LimitRow
 
 Scope = Literal["queue", "kind", "tenant"]
 SCOPES: tuple[Scope, ...] = get_args(Scope)
 Subject = tuple[str, str]  # scope, name
 
-LARGEST_CAP = 100_000
-LARGEST_WEIGHT = 1000
-# An admission may go by gates that were read so long ago: the claim, which reads them anew, has the last word.
-BELIEF_S = 0.25
+# Admission may use limits of this age: the claim reads them again and decides.
+MAX_CACHE_AGE_S = 0.25
 
 _COLUMNS = (
-    GateRow.scope,
-    GateRow.name,
-    GateRow.paused_at,
-    GateRow.paused_by,
-    GateRow.pause_reason,
-    GateRow.running_cap,
-    GateRow.declared_cap,
-    GateRow.weight,
+    LimitRow.scope,
+    LimitRow.name,
+    LimitRow.paused_at,
+    LimitRow.paused_by,
+    LimitRow.pause_reason,
+    LimitRow.running_cap,
+    LimitRow.declared_cap,
+    LimitRow.weight,
 )
 
 
-class Gate(NamedTuple):
-    """One gate as it stands; a subject without a row has an open one."""
+class Limit(NamedTuple):
+    """The limit of one queue, kind or tenant; one without a row limits nothing."""
 
     scope: str
     name: str
@@ -56,193 +52,116 @@ class Gate(NamedTuple):
 
     @property
     def cap(self) -> int | None:
-        """How many may run at once: what a person said, else what the definition says."""
+        """How many jobs may run at once: set by a person, else declared by the definition."""
         return self.declared_cap if self.running_cap is None else self.running_cap
 
     @property
-    def is_open(self) -> bool:
+    def is_unlimited(self) -> bool:
         return not self.paused and self.cap is None
 
 
 @dataclass(frozen=True, slots=True)
-class Gates:
-    """All gates at one moment."""
+class Limits:
+    """All limits at one moment."""
 
-    known: Mapping[Subject, Gate] = field(default_factory=dict)
+    known: Mapping[Subject, Limit] = field(default_factory=dict)
     read_at: float = 0.0
 
-    def before(self, queue: str, kind: str, tenant: str) -> list[Gate]:
-        """Those that are shut or capped before such a job; none for most."""
+    def applying(self, queue: str, kind: str, tenant: str) -> list[Limit]:
+        """Limits that pause or cap such a job; none for most."""
         if not self.known:
             return []
-        found = (self.known.get(subject) for subject in subjects(queue, kind, tenant))
-        return [gate for gate in found if gate is not None and not gate.is_open]
+        limits = (self.known.get(subject) for subject in subjects(queue, kind, tenant))
+        return [limit for limit in limits if limit is not None and not limit.is_unlimited]
 
     def is_paused(self, scope: Scope, name: str) -> bool:
-        gate = self.known.get((scope, name))
-        return gate is not None and gate.paused
+        limit = self.known.get((scope, name))
+        return limit is not None and limit.paused
 
     def cap(self, scope: Scope, name: str) -> int | None:
-        gate = self.known.get((scope, name))
-        return None if gate is None else gate.cap
+        limit = self.known.get((scope, name))
+        return None if limit is None else limit.cap
 
     def weight(self, tenant: str) -> int:
-        gate = self.known.get(("tenant", tenant))
-        return 1 if gate is None else gate.weight
+        limit = self.known.get(("tenant", tenant))
+        return 1 if limit is None else limit.weight
 
 
 def subjects(queue: str, kind: str, tenant: str) -> tuple[Subject, Subject, Subject]:
     return ("queue", queue), ("kind", kind), ("tenant", tenant)
 
 
-# By engine: one process may look into several databases.
-_believed: WeakKeyDictionary[sa.Engine, Gates] = WeakKeyDictionary()
+# By engine: one process may read several databases.
+_cached: WeakKeyDictionary[sa.Engine, Limits] = WeakKeyDictionary()
 
 
-def read(session: Session) -> Gates:
-    """All gates, as this transaction sees them."""
-    gates = {gate[:2]: gate for gate in _fetch(session)}
-    return Gates(gates, clock.monotonic())
+def read(session: Session) -> Limits:
+    """Return all limits as this transaction sees them."""
+    limits = {limit[:2]: limit for limit in fetch(session)}
+    return Limits(limits, clock.monotonic())
 
 
-def believed(session: Session) -> Gates:
-    """The same, up to a quarter of a second old."""
+def read_cached(session: Session) -> Limits:
+    """Like `read`, but up to MAX_CACHE_AGE_S old."""
     engine = session.get_bind().engine
-    gates = _believed.get(engine)
-    if gates is None or clock.monotonic() - gates.read_at > BELIEF_S:
-        gates = _believed[engine] = read(session)
-    return gates
+    limits = _cached.get(engine)
+    if limits is None or clock.monotonic() - limits.read_at > MAX_CACHE_AGE_S:
+        limits = _cached[engine] = read(session)
+    return limits
 
 
-def forget() -> None:
-    """Believe nothing any more."""
-    _believed.clear()
+def clear_cache() -> None:
+    _cached.clear()
 
 
-def find(session: Session, scope: Scope, name: str) -> Gate:
-    found = _fetch(session, GateRow.scope == scope, GateRow.name == name)
-    return found[0] if found else Gate(scope, name)
+def find(session: Session, scope: Scope, name: str) -> Limit:
+    limits = fetch(session, LimitRow.scope == scope, LimitRow.name == name)
+    return limits[0] if limits else Limit(scope, name)
 
 
 def is_known(session: Session, scope: Scope, name: str) -> bool:
-    """Whether this gate was ever set, or declared by a worker that knows its kind."""
-    return bool(_fetch(session, GateRow.scope == scope, GateRow.name == name))
+    """Return True if this limit was ever set, or declared by a worker that knows its kind."""
+    return bool(fetch(session, LimitRow.scope == scope, LimitRow.name == name))
 
 
-def locked(session: Session, wanted: Iterable[Subject]) -> list[Gate]:
-    """Those of the subjects' gates that are shut or capped, locked for this transaction in the order of their names."""
-    among = sa.tuple_(GateRow.scope, GateRow.name).in_(list(wanted))
-    narrow = sa.or_(GateRow.paused_at.is_not(None), GateRow.running_cap.is_not(None), GateRow.declared_cap.is_not(None))
-    return _fetch(session, among, narrow, lock=True)
+def lock_narrow(session: Session, subjects: Iterable[Subject]) -> list[Limit]:
+    """Lock those limits of the subjects that pause or cap, in the order of their names."""
+    among = sa.tuple_(LimitRow.scope, LimitRow.name).in_(list(subjects))
+    is_narrow = sa.or_(
+        LimitRow.paused_at.is_not(None), LimitRow.running_cap.is_not(None), LimitRow.declared_cap.is_not(None)
+    )
+    return fetch(session, among, is_narrow, lock=True)
 
 
-def running(session: Session, scope: str, name: str) -> int:
-    """How many jobs of a kind, a tenant or a queue run."""
+def count_running(session: Session, scope: str, name: str) -> int:
+    """Return how many jobs of a kind, a tenant or a queue run."""
     column = getattr(JobRow, scope)
     query = sa.select(sa.func.count()).where(JobRow.state == "running", JobRow.worker_id.is_not(None), column == name)
     return int(session.scalar(query) or 0)
 
 
-def pause(session: Session, scope: Scope, name: str, *, by: str | None = None, reason: str | None = None) -> Gate:
-    """Start no more of these jobs until `resume`; what runs goes on. Its admitted ids are handed back.
+class BlockingLimit(NamedTuple):
+    """A limit that keeps a queued job from starting; `running` is the count of running jobs where a cap does."""
 
-    A second pause keeps the first one's time.
-    """
-    _put(
-        session,
-        scope,
-        name,
-        {"paused_at": clock.now(), "paused_by": by, "pause_reason": reason},
-        "paused_at = COALESCE(gate.paused_at, excluded.paused_at), paused_by = excluded.paused_by, "
-        "pause_reason = excluded.pause_reason",
-    )
-    # SKIP LOCKED: a claim that is under way meets the gate by itself.
-    admitted = (
-        sa.select(JobRow.id)
-        .where(JobRow.state == "queued", JobRow.admitted_at.is_not(None), getattr(JobRow, scope) == name)
-        .order_by(JobRow.id)
-        .with_for_update(skip_locked=True)
-    )
-    sql.row_count(session, sa.update(JobRow).where(JobRow.id.in_(admitted)).values(admitted_at=None))
-    return find(session, scope, name)
-
-
-def resume(session: Session, scope: Scope, name: str) -> Gate:
-    """Let them start again, in their order."""
-    shut = find(session, scope, name)
-    if shut.paused:
-        _put(
-            session,
-            scope,
-            name,
-            {"paused_at": None, "paused_by": None, "pause_reason": None},
-            "paused_at = NULL, paused_by = NULL, pause_reason = NULL",
-        )
-        push.wake_relay_after_commit(session)
-    return find(session, scope, name)
-
-
-def set_limits(session: Session, scope: Scope, name: str, *, running_cap: int | None, weight: int = 1) -> Gate:
-    """How many of these jobs run at once (None: as the definition says, else as many as there is room for), and how
-    big a tenant's share is beside others.
-
-    Raises InvalidInput for a cap or a weight that is none. What runs beyond a lowered cap goes on.
-    """
-    if running_cap is not None and not 1 <= running_cap <= LARGEST_CAP:
-        raise InvalidInput(f"a cap is between 1 and {LARGEST_CAP}; to let none start, pause", code="running_cap")
-    if not 1 <= weight <= LARGEST_WEIGHT:
-        raise InvalidInput(f"a weight is between 1 and {LARGEST_WEIGHT}", code="weight")
-    _put(
-        session,
-        scope,
-        name,
-        {"running_cap": running_cap, "weight": weight},
-        "running_cap = excluded.running_cap, weight = excluded.weight",
-    )
-    push.wake_relay_after_commit(session)
-    return find(session, scope, name)
-
-
-def declare(session: Session, caps: Mapping[str, int | None]) -> None:
-    """What the definitions of these kinds say of how many may run at once; written where it differs."""
-    known = {gate.name: gate.declared_cap for gate in _fetch(session, GateRow.scope == "kind")}
-    for kind, cap in sorted(caps.items()):
-        if known.get(kind) != cap:
-            _put(session, "kind", kind, {"declared_cap": cap}, "declared_cap = excluded.declared_cap")
-
-
-class Hold(NamedTuple):
-    """A gate that keeps a queued job from starting, with how many run behind it where it is a cap that does."""
-
-    gate: Gate
+    limit: Limit
     running: int | None = None
 
 
-def holding(session: Session, row: JobRow) -> list[Hold]:
-    """The gates that keep this job from starting now, pauses first; none where it may."""
-    gates = [find(session, scope, name) for scope, name in subjects(row.queue, row.kind, row.tenant)]  # type: ignore[arg-type]
-    paused = [Hold(gate) for gate in gates if gate.paused]
-    capped = [Hold(gate, running(session, gate.scope, gate.name)) for gate in gates if gate.cap is not None]
-    full = [hold for hold in capped if hold.running is not None and hold.running >= (hold.gate.cap or 0)]
+def blocking(session: Session, row: JobRow) -> list[BlockingLimit]:
+    """Return the limits that keep this job from starting now, pauses first."""
+    limits = [find(session, scope, name) for scope, name in subjects(row.queue, row.kind, row.tenant)]  # type: ignore[arg-type]
+    paused = [BlockingLimit(limit) for limit in limits if limit.paused]
+    capped = [
+        BlockingLimit(limit, count_running(session, limit.scope, limit.name))
+        for limit in limits
+        if limit.cap is not None
+    ]
+    full = [block for block in capped if block.running is not None and block.running >= (block.limit.cap or 0)]
     return paused + full
 
 
-def _fetch(session: Session, *conditions: sa.ColumnElement[bool], lock: bool = False) -> list[Gate]:
-    query = sa.select(*_COLUMNS).where(*conditions).order_by(GateRow.scope, GateRow.name)
+def fetch(session: Session, *conditions: sa.ColumnElement[bool], lock: bool = False) -> list[Limit]:
+    """Return the limits that fulfil the conditions, in the order of scope and name."""
+    query = sa.select(*_COLUMNS).where(*conditions).order_by(LimitRow.scope, LimitRow.name)
     rows = session.execute(query.with_for_update() if lock else query)
-    return [Gate(row.scope, row.name, row.paused_at is not None, *row[2:]) for row in rows]
-
-
-def _put(session: Session, scope: Scope, name: str, values: dict[str, Any], changes: str) -> None:
-    whole: dict[str, Any] = {
-        "scope": scope, "name": name, "paused_at": None, "paused_by": None, "pause_reason": None,
-        "running_cap": None, "declared_cap": None, "weight": 1,
-    } | values  # fmt: skip
-    places = ", ".join(f":{column}" for column in whole)
-    session.execute(
-        sa.text(
-            f"INSERT INTO gate ({', '.join(whole)}) VALUES ({places}) ON CONFLICT (scope, name) DO UPDATE SET {changes}"
-        ).bindparams(sa.bindparam("paused_at", type_=UtcDateTime())),
-        whole,
-    )
-    after_commit(session, "gates", lambda: forget)
+    return [Limit(row.scope, row.name, row.paused_at is not None, *row[2:]) for row in rows]

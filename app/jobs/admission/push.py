@@ -18,8 +18,8 @@ from app.core.logging import get_logger
 from app.jobs.states import CRASHES_BEFORE_ALONE
 
 LUA = Path(__file__).parents[1] / "lua"
-# An admission on a belief older than this asks Redis first, by pushing.
-BELIEF_S = 0.25
+# An admission on a cached older than this asks Redis first, by pushing.
+MAX_CACHE_AGE_S = 0.25
 # The window of a queue no relay has spoken of yet.
 DEFAULT_WINDOW = 64
 BATCH = 500
@@ -30,7 +30,7 @@ log = get_logger(__name__)
 
 
 class Admitted(Protocol):
-    """What a push needs of a job."""
+    """The fields of a job that a push needs."""
 
     @property
     def id(self) -> str: ...
@@ -39,13 +39,15 @@ class Admitted(Protocol):
     @property
     def kind(self) -> str: ...
     @property
+    def tenant(self) -> str: ...
+    @property
     def queue(self) -> str: ...
     @property
     def crashes(self) -> int: ...
 
 
-class Ticket(NamedTuple):
-    """An admitted job, as a relay reads it; `early`: to be served before the rest of its queue."""
+class QueuedRef(NamedTuple):
+    """An admitted job as a relay reads it; a `promoted` one is served before the rest of its queue."""
 
     id: str
     fence: int
@@ -53,48 +55,48 @@ class Ticket(NamedTuple):
     queue: str
     crashes: int
     tenant: str = ""
-    early: bool = False
+    promoted: bool = False
 
 
 @dataclass(slots=True)
-class _Belief:
+class _CachedLength:
     length: int
     window: int
     at: float
 
 
 class Window:
-    """What this process believes of how full the windows are; the pushes themselves tell it."""
+    """Cached lengths of the windows of this process; each push returns them."""
 
     def __init__(self) -> None:
-        self._beliefs: dict[str, _Belief] = {}
+        self._cached: dict[str, _CachedLength] = {}
         self._lock = threading.Lock()
 
     def take(self, queue: str, count: int) -> int:
-        """How many of `count` jobs may be admitted now."""
+        """Reserve room for up to `count` jobs; return for how many there is room."""
         if redis.push().is_open:
             return 0
         with self._lock:
-            belief = self._beliefs.get(queue)
-            if belief is None or clock.monotonic() - belief.at > BELIEF_S:
-                belief = self._beliefs[queue] = _Belief(0, DEFAULT_WINDOW, clock.monotonic())
-            room = max(0, min(count, belief.window - belief.length))
-            belief.length += room
+            cached = self._cached.get(queue)
+            if cached is None or clock.monotonic() - cached.at > MAX_CACHE_AGE_S:
+                cached = self._cached[queue] = _CachedLength(0, DEFAULT_WINDOW, clock.monotonic())
+            room = max(0, min(count, cached.window - cached.length))
+            cached.length += room
             return room
 
     def length(self, queue: str) -> int:
-        """How many ids lie in the queue's window, as far as this process knows; 0 where that is too long ago."""
-        belief = self._beliefs.get(queue)
-        return 0 if belief is None or clock.monotonic() - belief.at > BELIEF_S else belief.length
+        """Return how many ids lie in the queue's window; 0 if the cached length is too old."""
+        cached = self._cached.get(queue)
+        return 0 if cached is None or clock.monotonic() - cached.at > MAX_CACHE_AGE_S else cached.length
 
-    def forget(self) -> None:
-        """Believe nothing any more: another Redis stands behind the settings."""
+    def clear(self) -> None:
+        """Drop the cached lengths: the settings name another Redis."""
         with self._lock:
-            self._beliefs.clear()
+            self._cached.clear()
 
-    def learn(self, queue: str, length: int, window: int) -> None:
+    def update(self, queue: str, length: int, window: int) -> None:
         with self._lock:
-            self._beliefs[queue] = _Belief(length, window or DEFAULT_WINDOW, clock.monotonic())
+            self._cached[queue] = _CachedLength(length, window or DEFAULT_WINDOW, clock.monotonic())
 
 
 window = Window()
@@ -121,9 +123,10 @@ def envelope(job: Admitted) -> str:
 
 
 def push(jobs: Iterable[Admitted], *, place: Place = "last") -> None:
-    """Push ids and wake workers. Raises Unavailable; then the relay does it later.
+    """Push ids and wake workers. Raises Unavailable; the relay then pushes them later.
 
-    place: `head` of the queue; `early`, served before the rest in its own order; `move`, early if no worker has it yet.
+    Places: `head` of the queue; `early`, served before the rest in its own order; `move`, as `early` if no worker has
+    it yet.
     """
     rows = list(jobs)
     for start in range(0, len(rows), BATCH):
@@ -132,11 +135,11 @@ def push(jobs: Iterable[Admitted], *, place: Place = "last") -> None:
             args += [job.queue, redis_id(job.id, job.fence), envelope(job), place]
         answer = redis.push().script(LUA / "push.lua", args)
         for at in range(0, len(answer), 3):
-            window.learn(answer[at], int(answer[at + 1]), int(answer[at + 2]))
+            window.update(answer[at], int(answer[at + 1]), int(answer[at + 2]))
 
 
 def wake_relay() -> None:
-    """Tell a relay that there is something to feed; without Redis it looks by itself."""
+    """Wake a relay because there are jobs to admit. Without Redis the relay polls."""
 
     def wake(client: Any) -> None:
         with client.pipeline(transaction=False) as pipeline:

@@ -17,7 +17,6 @@ from sqlalchemy.orm import Session
 from app.core.db import in_transaction, read
 from app.core.errors import Conflict, InvalidInput, NotFound
 from app.jobs.definition import Job
-from app.jobs.inspect import dead_letters
 from app.jobs.ledger import child_counts, claims, commands
 from app.jobs.ledger.claims import Claim
 from app.jobs.ledger.views import JobFilter, conditions
@@ -32,7 +31,7 @@ SAMPLE = 10
 _ACTS: dict[Action, Callable[[Session, str, str], JobRow]] = {
     "cancel": commands.cancel,
     "retry": commands.retry,
-    "discard": dead_letters.discard,
+    "discard": commands.discard,
 }
 # The states that an action can be asked for; those in the second place are meant where none is named.
 _STATES: dict[Action, tuple[tuple[State, ...], tuple[State, ...]]] = {

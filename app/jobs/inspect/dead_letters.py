@@ -8,10 +8,8 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from app.core import clock
 from app.core.clock import moment
-from app.core.errors import Conflict
-from app.jobs.ledger.views import NAMELESS, get
+from app.jobs.ledger.views import NAMELESS
 from app.jobs.models import JobRow
 
 # Not a parameter: PostgreSQL would take it for two different ones in SELECT and GROUP BY.
@@ -71,14 +69,3 @@ def _kinds(session: Session, tenant: str, fingerprints: list[str]) -> dict[str, 
 
 def _error(row: JobRow) -> dict[str, Any]:
     return {"type": row.error_type, "code": row.error_code, "message": row.error_message}
-
-
-def discard(session: Session, tenant: str, job_id: str) -> JobRow:
-    """Take a failed job out of the dead letters; it keeps its row until it ages out. Raises NotFound, Conflict."""
-    row = get(session, tenant, job_id, lock=True)
-    if row.state != "failed":
-        raise Conflict(f"Job {job_id} is {row.state}; only a failed job can be discarded", code="job_state")
-    if row.discarded_at is None:
-        row.discarded_at = clock.now()
-        session.flush()
-    return row

@@ -15,7 +15,7 @@ from app.jobs.definition import definition
 from app.jobs.inspect.explain_queued import explain_queued
 from app.jobs.inspect.reason import Around, Reason, span
 from app.jobs.ledger import views
-from app.jobs.ledger.worker_rows import ALIVE
+from app.jobs.ledger.workers import ALIVE
 from app.jobs.models import JobRow, WorkerRow
 from app.jobs.states import ENDED
 

@@ -12,16 +12,16 @@ from app.core import clock
 from app.core.settings import get_settings
 from app.jobs.admission import limits
 from app.jobs.inspect.reason import Around, Reason, span
-from app.jobs.ledger.claims import CRASHES_BEFORE_ALONE
-from app.jobs.ledger.worker_rows import ALIVE
+from app.jobs.ledger.workers import ALIVE
 from app.jobs.models import JobId, JobRow, WorkerRow
+from app.jobs.states import CRASHES_BEFORE_ALONE
 
 # Counting further costs more than the difference tells.
 MOST_COUNTED = 1000
 
 
 def explain_queued(session: Session, row: JobRow, around: Around) -> Reason:
-    now, held, serving = clock.now(), limits.holding(session, row), serving_workers(session, row.queue)
+    now, held, serving = clock.now(), limits.blocking(session, row), serving_workers(session, row.queue)
     return (
         _expired(row, now, around)
         or _unknown_kind(row, now)
@@ -52,8 +52,8 @@ def _unknown_kind(row: JobRow, now: datetime) -> Reason | None:
     return Reason("kind_unknown", message, fix, facts={"kind": row.kind})
 
 
-def _paused(held: Sequence[limits.Hold]) -> Reason | None:
-    gate = next((hold.gate for hold in held if hold.gate.paused), None)
+def _paused(held: Sequence[limits.BlockingLimit]) -> Reason | None:
+    gate = next((hold.limit for hold in held if hold.limit.paused), None)
     if gate is None:
         return None
     by = f" by {gate.paused_by}" if gate.paused_by else ""
@@ -64,11 +64,11 @@ def _paused(held: Sequence[limits.Hold]) -> Reason | None:
     return Reason("paused", message, fix, gate.paused_at, {"scope": gate.scope, "name": gate.name})
 
 
-def _capped(held: Sequence[limits.Hold], row: JobRow) -> Reason | None:
+def _capped(held: Sequence[limits.BlockingLimit], row: JobRow) -> Reason | None:
     hold = next((hold for hold in held if hold.running is not None), None)
     if hold is None:
         return None
-    gate = hold.gate
+    gate = hold.limit
     message = f"At most {gate.cap} jobs of the {gate.scope} {gate.name} may run at once, and {hold.running} do."
     facts = {"scope": gate.scope, "name": gate.name, "cap": gate.cap, "running": hold.running}
     fix = f"Wait, or raise the limit of that {gate.scope}."

@@ -10,14 +10,14 @@ from sqlalchemy.orm import Session
 
 from app.core.clock import moment
 from app.jobs.admission import admit, limits
-from app.jobs.admission.limits import Gate
-from app.jobs.ledger import worker_rows
+from app.jobs.admission.limits import Limit
+from app.jobs.ledger import workers
 from app.jobs.models import JobRow
 
 
 def queue_views(session: Session) -> list[dict[str, Any]]:
     """Every queue, in the order in which workers serve them."""
-    serving = worker_rows.alive(session)
+    serving = workers.list_alive(session)
     counts: dict[tuple[str, str], int] = {}
     for state in ("running", "scheduled", "retrying"):  # each by its own index, none of them the whole table's
         query = sa.select(JobRow.queue, sa.func.count()).where(*_indexed(state)).group_by(JobRow.queue)
@@ -45,7 +45,7 @@ def _indexed(state: str) -> Sequence[sa.ColumnElement[bool]]:
     return (JobRow.state.in_(("scheduled", "retrying")), JobRow.state == state)
 
 
-def gate_view(gate: Gate) -> dict[str, Any]:
+def gate_view(gate: Limit) -> dict[str, Any]:
     """A gate as the API shows it."""
     paused = {"at": moment(gate.paused_at), "by": gate.paused_by, "reason": gate.reason} if gate.paused else None
     return {"name": gate.name, "paused": paused, "running_cap": gate.cap}

@@ -14,13 +14,13 @@ from app.core import clock
 from app.core.db import after_commit
 from app.core.errors import Conflict, InvalidInput
 from app.jobs.admission import push
-from app.jobs.definition import MOST_PRIORITY, Job, definition
+from app.jobs.definition import MAX_PRIORITY, Job, definition
 from app.jobs.events import publish
 from app.jobs.ledger import unique, views
-from app.jobs.ledger.claims import Moved
 from app.jobs.ledger.enqueue import payload_json
 from app.jobs.models import JobRow
 from app.jobs.states import ENDED
+from app.jobs.transition import Moved
 
 _LATER = ("scheduled", "retrying")
 
@@ -78,8 +78,8 @@ def edit(session: Session, tenant: str, job_id: str, changes: Changes) -> JobRow
 
 
 def _set_priority(row: JobRow, priority: int) -> None:
-    if abs(priority) > MOST_PRIORITY:
-        raise InvalidInput(f"priority is between -{MOST_PRIORITY} and {MOST_PRIORITY}", code="priority")
+    if abs(priority) > MAX_PRIORITY:
+        raise InvalidInput(f"priority is between -{MAX_PRIORITY} and {MAX_PRIORITY}", code="priority")
     row.priority = priority
 
 

@@ -1,4 +1,4 @@
-"""A job row in the caller's transaction: what the transaction writes and the work it asks for are one."""
+"""Enqueue jobs in the caller's transaction, so that its data and the work it asks for commit together."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 from functools import lru_cache
 from itertools import groupby
-from typing import Any, TypedDict, Unpack, cast
+from typing import Any, TypedDict, Unpack
 
 import sqlalchemy as sa
 from pydantic_core import PydanticSerializationError
@@ -19,48 +19,28 @@ from app.core.errors import InvalidInput
 from app.core.ids import uuid7
 from app.core.settings import get_settings
 from app.jobs.admission import admit
-from app.jobs.definition import MOST_PRIORITY, Debounce, Job
+from app.jobs.definition import MAX_PRIORITY, Debounce, Job
+from app.jobs.enqueued import EnqueuedJob
 from app.jobs.ledger import unique
 from app.jobs.ledger.unique import OnConflict, Request
-from app.jobs.models import JOB, JobRow
 
-LARGEST_PAYLOAD_BYTES = 256 * 1024
+MAX_PAYLOAD_BYTES = 256 * 1024
 
-_LOOK: dict[str, Any] = {
-    column.name: None for column in JOB.c if column.name not in ("id", "payload", "admitted_at", "unique_key")
-}
-_LOOK |= {"fence": 0, "tries": 0, "crashes": 0, "open_children": 0, "is_new": True}
+# The fields of EnqueuedJob after its id; the next ones differ from job to job.
+_SHARED_FIELDS = (
+    "tenant", "kind", "queue", "state", "max_tries", "priority", "due_at", "now", "expires_at", "document_id",
+    "request_id",
+)  # fmt: skip
 _TIMES = ("now", "due_at", "expires_at")
 
 
-class _Made:
-    """A new row's look-alike, read-only by nature: the ORM's own object costs more than the insert.
-
-    What the rows of one call share lies in one dictionary.
-    """
-
-    __slots__ = ("_shared", "admitted_at", "id", "payload", "unique_key")
-
-    def __init__(self, shared: dict[str, Any], request: Request, admitted_at: datetime | None) -> None:
-        self._shared = shared
-        self.id = request.id
-        self.payload = request.job
-        self.unique_key = request.key
-        self.admitted_at = admitted_at
-
-    def __getattr__(self, name: str) -> Any:
-        if name.startswith("_") or name not in self._shared:
-            raise AttributeError(name)
-        return self._shared[name]
-
-
 class Options(TypedDict, total=False):
-    """How jobs are started; what is left out is their definition's own, or nothing.
+    """Options of a start; the definition's value, if any, applies where one is left out.
 
-    due_at: waits as `scheduled` until then. expires_at: is not started any more after it. priority: within the queue,
-    higher first. unique_key: while a job of the tenant and kind with it is open, that one is returned, or Conflict
-    raised with on_conflict="raise". webhook_url: where the end is told. traceparent: by default the one of the request
-    or job that runs now.
+    due_at: the job is `scheduled` until then. expires_at: the job does not start later. priority: within the queue,
+    higher first. unique_key: while a job of the tenant and kind with this key is open, that job is returned, or
+    Conflict raised with on_conflict="raise". webhook_url: receives the end. traceparent: by default that of the
+    request or job that runs now.
     """
 
     request_id: str | None
@@ -74,29 +54,30 @@ class Options(TypedDict, total=False):
     traceparent: str | None
 
 
-def enqueue(session: Session, job: Job, *, tenant: str, **options: Unpack[Options]) -> JobRow:
-    """The new job, written with this transaction and running soon after its commit; or the open one with its key.
+def enqueue(session: Session, job: Job, *, tenant: str, **options: Unpack[Options]) -> EnqueuedJob:
+    """Write a job in this transaction; it runs soon after the commit. Return it, or the open job with its unique key.
 
-    `is_new` tells which. Raises InvalidInput for a payload over 256 KiB: bodies belong into rows and blobs of their
-    room.
+    Raises InvalidInput for a payload over 256 KiB: large bodies belong in rows or blobs of their room.
     """
     return enqueue_many(session, [job], tenant=tenant, **options)[0]
 
 
-def enqueue_many(session: Session, jobs: Sequence[Job], *, tenant: str, **options: Unpack[Options]) -> list[JobRow]:
-    """The same for many jobs that share these options, in their order: one statement a run of one kind."""
-    made: list[JobRow] = []
+def enqueue_many(
+    session: Session, jobs: Sequence[Job], *, tenant: str, **options: Unpack[Options]
+) -> list[EnqueuedJob]:
+    """Like `enqueue` for many jobs with the same options, in their order; one statement for each run of one kind."""
+    enqueued: list[EnqueuedJob] = []
     for kind, same in groupby(jobs, type):
-        made += _start(session, kind, list(same), tenant, options)
-    return made
+        enqueued += _start(session, kind, list(same), tenant, options)
+    return enqueued
 
 
-def _start(session: Session, kind: type[Job], jobs: list[Job], tenant: str, options: Options) -> list[JobRow]:
+def _start(session: Session, kind: type[Job], jobs: list[Job], tenant: str, options: Options) -> list[EnqueuedJob]:
     shared = _shared(kind, tenant, options)
-    given = options.get("unique_key")
-    if given is None and kind.unique_key is None and kind.unique is None:
+    caller_key = options.get("unique_key")
+    if caller_key is None and kind.unique_key is None and kind.unique is None:
         return _insert(session, kind, [Request(uuid7(), job, payload_json(job)) for job in jobs], shared)
-    requests = [Request(uuid7(), job, payload_json(job), unique.key_of(job, given)) for job in jobs]
+    requests = [Request(uuid7(), job, payload_json(job), unique.key_of(job, caller_key)) for job in jobs]
     free = [request for request in requests if request.key is None]
     rows = {row.id: row for row in _insert(session, kind, free, shared)} if free else {}
     asked = unique.Asked(
@@ -114,13 +95,13 @@ def _start(session: Session, kind: type[Job], jobs: list[Job], tenant: str, opti
 
 
 def _shared(kind: type[Job], tenant: str, options: Options) -> dict[str, Any]:
-    """The columns that all jobs of one kind in one call share, and `now`."""
+    """Return the column values that all jobs of one kind in one call share, and `now`."""
     now = clock.now()
     due_at, priority = options.get("due_at") or now, options.get("priority")
     if isinstance(kind.unique, Debounce):
         due_at = max(due_at, now + timedelta(seconds=kind.unique.seconds))
-    if priority is not None and abs(priority) > MOST_PRIORITY:
-        raise InvalidInput(f"priority is between -{MOST_PRIORITY} and {MOST_PRIORITY}", code="priority")
+    if priority is not None and abs(priority) > MAX_PRIORITY:
+        raise InvalidInput(f"priority is between -{MAX_PRIORITY} and {MAX_PRIORITY}", code="priority")
     return {
         "now": now,
         "tenant": tenant,
@@ -140,18 +121,18 @@ def _shared(kind: type[Job], tenant: str, options: Options) -> dict[str, Any]:
 
 
 def tries_of(kind: type[Job]) -> int:
-    """How often a job of this kind is tried."""
+    """Return how many tries a job of this kind has."""
     return kind.max_tries or len(kind.retry_delays or get_settings().retry_delays) + 1
 
 
 def _insert(
     session: Session, kind: type[Job], requests: list[Request], shared: dict[str, Any], *, keyed: bool = False
-) -> list[JobRow]:
-    """The rows of these requests; of keyed ones only those that met no open job with their key."""
-    admitted, early = 0, False
+) -> list[EnqueuedJob]:
+    """Insert rows for these requests; of keyed ones, those whose key no open job has."""
+    admitted, promoted = 0, False
     if shared["state"] == "queued":
         asked = (kind.queue, kind.kind, shared["tenant"], len(requests), shared["priority"])
-        admitted, early = admit.room_for(session, *asked)
+        admitted, promoted = admit.room_for(session, *asked)
     rows: list[list[Any]] = [
         [request.id, request.payload, number < admitted] for number, request in enumerate(requests)
     ]
@@ -164,45 +145,45 @@ def _insert(
         ids = {str(job_id) for job_id in result.scalars()}
         written = [request for request in requests if request.id in ids]
     metrics.JOBS_ENQUEUED.labels(kind.kind, kind.queue).inc(len(written))
-    now = shared["now"]
-    look = _LOOK | shared | {"created_at": now}
-    first = {request.id for request in requests[:admitted]}
-    made = [cast(JobRow, _Made(look, request, now if request.id in first else None)) for request in written]
-    pushed = [row for row in made if row.admitted_at is not None]
+    now, admitted_ids = shared["now"], {request.id for request in requests[:admitted]}
+    columns = [shared[name] for name in _SHARED_FIELDS]
+    enqueued = [
+        EnqueuedJob._make((request.id, *columns, now if request.id in admitted_ids else None, request.key, None))
+        for request in written
+    ]
+    pushed = [job for job in enqueued if job.admitted_at is not None]
     if pushed:
-        admit.push_after_commit(session, pushed, early=early)
-    return made
+        admit.push_after_commit(session, pushed, promoted=promoted)
+    return enqueued
 
 
 def payload_json(job: Job) -> str:
-    """The payload as its row keeps it. Raises InvalidInput for what no row can keep."""
+    """Return the payload as JSON for its row. Raises InvalidInput if a row cannot store it."""
     try:
         payload = job.model_dump_json()
     except PydanticSerializationError as error:  # half a surrogate pair, for example
-        raise InvalidInput(f"{job.kind}: the payload is no JSON: {error}", code="payload") from error
+        raise InvalidInput(f"{job.kind}: the payload cannot be written as JSON: {error}", code="payload") from error
     size = len(payload) if payload.isascii() else len(payload.encode())
-    if size > LARGEST_PAYLOAD_BYTES:
-        limit = LARGEST_PAYLOAD_BYTES
+    if size > MAX_PAYLOAD_BYTES:
+        limit = MAX_PAYLOAD_BYTES
         raise InvalidInput(f"{job.kind}: a payload may have {limit} bytes, this has {size}", code="payload_size")
-    if "\\u0000" in payload.replace("\\\\", ""):  # not a backslash that a text itself holds
+    if "\\u0000" in payload.replace("\\\\", ""):  # an escaped NUL, not a backslash in the text
         raise InvalidInput(f"{job.kind}: the payload has a NUL character", code="payload")
     return payload
 
 
 def mark_scheduled(session: Session, jobs: Sequence[tuple[str, int]]) -> None:
-    """Note on jobs that this transaction has made which schedule asked for each: (job id, schedule id)."""
+    """Write on new jobs of this transaction which schedule started each: pairs of job id and schedule id."""
     dialect = sql.dialect_of(session)
     columns = {"key_id": "id", "key_schedule": "int"}
     rows = [{"key_id": job_id, "key_schedule": schedule_id} for job_id, schedule_id in sorted(jobs)]
     ids = [job_id for job_id, _ in jobs]
-    # PostgreSQL is shown the way by its index; SQLite finds it, and would go it once more for each id.
-    among = f"AND job.id {sql.among(dialect)}" if dialect == "postgresql" else ""
     session.execute(
         sa.text(
             f"UPDATE job SET schedule_id = key_schedule FROM {sql.rows(dialect, columns)} "
-            f"WHERE job.id = key_id {among} AND job.schedule_id IS NULL"
+            f"WHERE {sql.joined_on_id(dialect)} AND job.schedule_id IS NULL"
         ),
-        {"rows": sql.encode_rows(dialect, rows)} | ({"ids": sql.ids(dialect, ids)} if among else {}),
+        {"rows": sql.encode_rows(dialect, rows)} | ({"ids": sql.ids(dialect, ids)} if dialect == "postgresql" else {}),
     )
 
 
@@ -213,10 +194,9 @@ def _insert_sql(dialect: str, keyed: bool) -> sa.TextClause:
             "CAST(value ->> 0 AS uuid), CAST(value ->> 1 AS jsonb), CASE WHEN CAST(value ->> 2 AS boolean) THEN {} END"
         )
         rows = "jsonb_array_elements(CAST(:rows AS jsonb))"
-        now, due_at, expires_at = (f"CAST(:{name} AS timestamptz)" for name in _TIMES)
     else:
         row, rows = "value ->> 0, value ->> 1, CASE WHEN value ->> 2 THEN {} END", "json_each(:rows)"
-        now, due_at, expires_at = (f":{name}" for name in _TIMES)
+    now, due_at, expires_at = (sql.time_cast(dialect, name) for name in _TIMES)
     key, unless = (", value ->> 3", "WHERE true ON CONFLICT DO NOTHING RETURNING id") if keyed else ("", "")
     return sa.text(
         f"""

@@ -1,7 +1,7 @@
-"""When two requests are one job: what a key returns, throttles and debounces. Guarded by constraints, never by a look.
+"""Unique keys, throttles and debounces: when two requests are one job. Constraints guard them, not a prior SELECT.
 
-A key is held by the partial unique index over open jobs, a throttle by the primary key of its table. Whoever inserts
-second waits on the index for the first one's commit, and then finds its job.
+The partial unique index over open jobs holds a key, the primary key of its table a throttle. The second insert waits
+on the index for the commit of the first, and then finds its job.
 """
 
 from __future__ import annotations
@@ -19,22 +19,23 @@ from app.core import clock, sql
 from app.core.db import UtcDateTime
 from app.core.errors import Conflict, InvalidInput, Unavailable
 from app.jobs.definition import Debounce, Job, Throttle
+from app.jobs.enqueued import EnqueuedJob, of_existing
 from app.jobs.models import DebouncedRow, JobRow, ThrottleRow
 from app.jobs.states import OPEN, State
 
-# The other job may end between our insert and our look; more often than this it does not.
+# The other job may end between our insert and our SELECT; this many times in a row means a fault.
 ATTEMPTS = 5
-LONGEST_KEY = 200
-# What a kind with a throttle or a debounce and no key of its own is unique by.
+MAX_KEY_LENGTH = 200
+# The key of a kind with a throttle or a debounce and no key.
 ONE_A_TENANT = "*"
-# A debounced job takes the newer payload in these states; in all others it runs with the older one.
+# In these states a debounced job takes the newer payload; in others it runs with the older one.
 WAITS: tuple[State, ...] = ("scheduled", "queued", "retrying")
 
 OnConflict = Literal["return", "raise"]
 
 
 class Request(NamedTuple):
-    """One asked-for job: its id if it becomes one, and the checked payload as JSON."""
+    """One requested job: the id it gets if it is new, and its checked payload as JSON."""
 
     id: str
     job: Job
@@ -42,12 +43,12 @@ class Request(NamedTuple):
     key: str | None = None
 
 
-Insert = Callable[[list[Request]], list[JobRow]]
+Insert = Callable[[list[Request]], list[EnqueuedJob]]
 
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """What keyed requests of one call share. `insert` returns the rows of those that met no open job."""
+    """Shared state of keyed requests of one call. `insert` returns the jobs whose key no open job had."""
 
     session: Session
     kind: type[Job]
@@ -57,61 +58,64 @@ class Asked:
     insert: Insert
 
 
-def key_of(job: Job, given: str | None) -> str | None:
-    """What the job is unique by: the caller's key, else its definition's. Raises InvalidInput for none we can keep."""
+def key_of(job: Job, caller_key: str | None) -> str | None:
+    """Return the caller's key, else that of the definition. Raises InvalidInput for a key that cannot be stored."""
     kind = type(job)
-    if given is not None:
-        key = given
+    if caller_key is not None:
+        key = caller_key
     elif kind.unique_key is not None:
-        said = kind.unique_key(job)
-        if said is None:
+        declared = kind.unique_key(job)
+        if declared is None:
             return None
-        key = str(said)
+        key = str(declared)
     else:
         return None if kind.unique is None else ONE_A_TENANT
-    if len(key) > LONGEST_KEY or not key.isprintable():
-        raise InvalidInput(f"{kind.kind}: a unique key has up to {LONGEST_KEY} printable characters", code="unique_key")
+    if len(key) > MAX_KEY_LENGTH or not key.isprintable():
+        raise InvalidInput(
+            f"{kind.kind}: a unique key has up to {MAX_KEY_LENGTH} printable characters", code="unique_key"
+        )
     return key
 
 
-def start(asked: Asked, requests: list[Request]) -> list[JobRow]:
-    """The job of each keyed request, in their order: a new one, or the one that has its key."""
+def start(asked: Asked, requests: list[Request]) -> list[EnqueuedJob]:
+    """Return the job of each keyed request, in their order: a new one, or the one that has the key."""
     mode = asked.kind.unique
     last = {request.key: request for request in requests}
     first = {request.key: request for request in reversed(requests)}
     # In the order of the keys: two calls that share some must wait for each other in the same order.
-    chosen = sorted((last if isinstance(mode, Debounce) else first).values(), key=lambda one: one.key or "")
+    chosen = sorted((last if isinstance(mode, Debounce) else first).values(), key=lambda request: request.key or "")
     rows = _throttled(asked, mode, chosen) if isinstance(mode, Throttle) else _while_open(asked, chosen)
     return [rows[request.key or ""] for request in requests]
 
 
-def _while_open(asked: Asked, requests: list[Request]) -> dict[str, JobRow]:
-    """By key: inserted, or the open job; a debounced one takes the newer payload."""
-    rows: dict[str, JobRow] = {}
+def _while_open(asked: Asked, requests: list[Request]) -> dict[str, EnqueuedJob]:
+    """Return jobs by key: inserted, or open before; an open debounced job takes the newer payload."""
+    rows: dict[str, EnqueuedJob] = {}
     missing = requests
     for _ in range(ATTEMPTS):
-        for row in asked.insert(missing):
-            rows[row.unique_key or ""] = row
+        for job in asked.insert(missing):
+            rows[job.unique_key or ""] = job
         missing = [request for request in missing if request.key not in rows]
         if not missing:
             return rows
         debounce = asked.kind.unique if isinstance(asked.kind.unique, Debounce) else None
-        for row in _open_rows(asked, [request.key or "" for request in missing], lock=debounce is not None):
-            rows[row.unique_key or ""] = row
+        open_rows = _open_rows(asked, [request.key or "" for request in missing], lock=debounce is not None)
+        by_key = {row.unique_key: row for row in open_rows}
         for request in missing:
-            found = rows.get(request.key or "")
-            if found is None:
+            row = by_key.get(request.key)
+            if row is None:
                 continue
             if asked.on_conflict == "raise":
-                raise taken(found)
+                raise taken(row)
             if debounce is not None:
-                _renew(asked, debounce, found, request)
+                _renew(asked, debounce, row, request)
+            rows[request.key or ""] = of_existing(row)
         missing = [request for request in missing if request.key not in rows]
     raise Unavailable(f"jobs with the key {missing[0].key} come and go too fast", code="unique_key", retry_after_s=1)
 
 
 def taken(row: JobRow) -> Conflict:
-    """What a caller is told who asked to know."""
+    """Return the error for a caller that asked for conflicts."""
     return Conflict(
         f"Job {row.id} has the key {row.unique_key}",
         code="unique_key",
@@ -132,7 +136,7 @@ def _open_rows(asked: Asked, keys: Iterable[str], *, lock: bool) -> list[JobRow]
 
 
 def _renew(asked: Asked, debounce: Debounce, row: JobRow, request: Request) -> None:
-    """Give a debounced job, whose row is locked, the newer payload: now, or for another run after this one."""
+    """Give a locked debounced job the newer payload: now, or for another run after this one."""
     now, session = clock.now(), asked.session
     payload, version = json.loads(request.payload), asked.kind.payload_version
     coming = session.get(DebouncedRow, row.id)
@@ -158,13 +162,13 @@ def _due(debounce: Debounce, due_at: datetime, since: datetime) -> datetime:
 _SLOT = {"key_id": "id", "key_text": "text"}
 
 
-def _throttled(asked: Asked, mode: Throttle, requests: list[Request]) -> dict[str, JobRow]:
-    """By key: inserted where the key is free, else the job that had it last."""
+def _throttled(asked: Asked, mode: Throttle, requests: list[Request]) -> dict[str, EnqueuedJob]:
+    """Return jobs by key: inserted where the key is free, else the job that had it last."""
     won = _take_slots(asked, mode, requests)
     rows = _while_open(asked, [request for request in requests if request.id in won])
     for request in requests:
         key = request.key or ""
-        if request.id in won and not rows[key].is_new:  # longer than its throttle, it is still open
+        if request.id in won and not rows[key].is_new:  # still open after its throttle
             _set_slot(asked, key, rows[key].id)
         elif request.id not in won:
             rows[key] = _slot_holder(asked, request)
@@ -172,9 +176,9 @@ def _throttled(asked: Asked, mode: Throttle, requests: list[Request]) -> dict[st
 
 
 def _take_slots(asked: Asked, mode: Throttle, requests: list[Request]) -> set[str]:
-    """The ids of the requests whose key was free, and is theirs from now on."""
+    """Take the free keys; return the ids of the requests that got theirs."""
     dialect, now = sql.dialect_of(asked.session), clock.now()
-    free_at = ":free_at" if dialect == "sqlite" else "CAST(:free_at AS timestamptz)"
+    free_at = sql.time_cast(dialect, "free_at")
     statement = sa.text(
         f"""
         INSERT INTO throttle (tenant, kind, unique_key, job_id, free_at)
@@ -203,22 +207,22 @@ def _set_slot(asked: Asked, key: str, job_id: str) -> None:
     asked.session.execute(sa.update(ThrottleRow).where(*_slot(asked, key)).values(job_id=job_id))
 
 
-def _slot_holder(asked: Asked, request: Request) -> JobRow:
-    """The job that had the key last; where that has aged out, a new one in its place."""
+def _slot_holder(asked: Asked, request: Request) -> EnqueuedJob:
+    """Return the job that had the key last, or a new one if that job was deleted by retention."""
     key = request.key or ""
     query = sa.select(JobRow).join(ThrottleRow, ThrottleRow.job_id == JobRow.id).where(*_slot(asked, key))
-    found = asked.session.scalars(query).one_or_none()
-    if found is None:
-        row = _while_open(asked, [request])[key]
-        _set_slot(asked, key, row.id)
-        return row
+    holder = asked.session.scalars(query).one_or_none()
+    if holder is None:
+        job = _while_open(asked, [request])[key]
+        _set_slot(asked, key, job.id)
+        return job
     if asked.on_conflict == "raise":
-        raise taken(found)
-    return found
+        raise taken(holder)
+    return of_existing(holder)
 
 
 def take_newer(session: Session, job_ids: Iterable[str]) -> dict[str, datetime]:
-    """Give those of the jobs, whose rows are locked, the payload that came while they ran. When each is due again."""
+    """Give these locked jobs the payload that came while they ran; return when each is due again."""
     query = sa.select(DebouncedRow).where(DebouncedRow.job_id.in_(list(job_ids)))
     due: dict[str, datetime] = {}
     for newer in session.scalars(query).all():

@@ -1,4 +1,4 @@
-"""A job as people see it: plain dictionaries, the shapes of the API."""
+"""Views of jobs as dictionaries in the shapes of the API, and the filters of lists."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from sqlalchemy.orm import Session
 from app.core.clock import moment
 from app.core.errors import NotFound
 from app.core.ids import is_uuid
+from app.jobs.enqueued import EnqueuedJob
 from app.jobs.events.publish import FIELDS, attempt_number
 from app.jobs.models import AttemptRow, JobRow, WorkerRow
 
@@ -22,9 +23,9 @@ NAMELESS = "none"
 
 @dataclass(frozen=True, slots=True)
 class JobFilter:
-    """Which jobs to list; None means all. `before_id` is the last id of the page before.
+    """Conditions for a list of jobs; None means all. `before_id` is the last id of the page before.
 
-    only_kinds: what the caller may see at all, names or beginnings with `*`.
+    only_kinds: kinds that the caller may see, names or prefixes with `*`.
     """
 
     states: Sequence[str] | None = None
@@ -41,8 +42,25 @@ class JobFilter:
     parent_id: str | None = None
 
 
-def job_view(row: JobRow) -> dict[str, Any]:
-    """A job in lists, in the answer to a request for work, and as the body of its events' snapshot."""
+def job_view(job: JobRow | EnqueuedJob) -> dict[str, Any]:
+    """Return a job as in lists, in the answer to a request for work, and in the snapshot of its events."""
+    if isinstance(job, EnqueuedJob):
+        return _row_view(job.existing or _NewRow(job))
+    return _row_view(job)
+
+
+class _NewRow:
+    """The columns of a new job as a view reads them; an ORM object would cost ten times as much."""
+
+    progress = parent_id = claimed_at = started_at = finished_at = cancel_requested_at = None
+    error_type = error_message = error_code = None
+    tries = 0
+
+    def __init__(self, job: EnqueuedJob) -> None:
+        self.__dict__.update(zip(job._fields, job, strict=True))
+
+
+def _row_view(row: Any) -> dict[str, Any]:
     progress = row.progress or {}
     error = None
     if row.error_type is not None:
@@ -70,9 +88,9 @@ def job_view(row: JobRow) -> dict[str, Any]:
 
 
 def get(session: Session, tenant: str, job_id: str, *, lock: bool = False) -> JobRow:
-    """The job's row. Raises NotFound, also for another tenant's and for what is no id.
+    """Return the job's row. Raises NotFound, also for another tenant's job and for a malformed id.
 
-    With `lock` nobody else, no claim either, moves it before this transaction ends.
+    With `lock` no other transaction, no claim either, moves it before this one ends.
     """
     row = None
     if is_uuid(job_id):
@@ -83,48 +101,48 @@ def get(session: Session, tenant: str, job_id: str, *, lock: bool = False) -> Jo
 
 
 def get_many(session: Session, ids: Sequence[str]) -> list[JobRow]:
-    """The rows of these ids that exist, in no order, of any tenant: for programs that know them already."""
+    """Return the rows of these ids that exist, of any tenant, in no order; for programs that know the ids."""
     return list(session.scalars(sa.select(JobRow).where(JobRow.id.in_(ids))))
 
 
-def conditions(tenant: str, wanted: JobFilter) -> list[sa.ColumnElement[bool]]:
-    """What rows of the tenant must be for the filter."""
-    asked = [
-        wanted.states is not None and JobRow.state.in_(wanted.states or ()),
-        wanted.kind is not None and JobRow.kind == wanted.kind,
-        wanted.queue is not None and JobRow.queue == wanted.queue,
-        wanted.document_id is not None and JobRow.document_id == wanted.document_id,
-        wanted.error_code is not None and JobRow.error_code == wanted.error_code,
-        wanted.fingerprint is not None and _of_fault(wanted.fingerprint),
-        wanted.discarded is not None and (JobRow.discarded_at.is_not(None) == wanted.discarded),
-        wanted.created_after is not None and JobRow.created_at >= wanted.created_after,
-        wanted.created_before is not None and JobRow.created_at < wanted.created_before,
-        wanted.parent_id is not None and JobRow.parent_id == wanted.parent_id,
-        wanted.before_id is not None and JobRow.id < wanted.before_id,
-        wanted.only_kinds is not None and _of_kinds(wanted.only_kinds or ()),
+def conditions(tenant: str, criteria: JobFilter) -> list[sa.ColumnElement[bool]]:
+    """Return SQL conditions for the tenant's jobs that pass the filter."""
+    candidates = [
+        criteria.states is not None and JobRow.state.in_(criteria.states or ()),
+        criteria.kind is not None and JobRow.kind == criteria.kind,
+        criteria.queue is not None and JobRow.queue == criteria.queue,
+        criteria.document_id is not None and JobRow.document_id == criteria.document_id,
+        criteria.error_code is not None and JobRow.error_code == criteria.error_code,
+        criteria.fingerprint is not None and _of_fault(criteria.fingerprint),
+        criteria.discarded is not None and (JobRow.discarded_at.is_not(None) == criteria.discarded),
+        criteria.created_after is not None and JobRow.created_at >= criteria.created_after,
+        criteria.created_before is not None and JobRow.created_at < criteria.created_before,
+        criteria.parent_id is not None and JobRow.parent_id == criteria.parent_id,
+        criteria.before_id is not None and JobRow.id < criteria.before_id,
+        criteria.only_kinds is not None and _of_kinds(criteria.only_kinds or ()),
     ]
-    return [JobRow.tenant == tenant, *(one for one in asked if not isinstance(one, bool))]
+    return [JobRow.tenant == tenant, *(condition for condition in candidates if not isinstance(condition, bool))]
 
 
 def _of_fault(fingerprint: str) -> sa.ColumnElement[bool]:
     return JobRow.fingerprint.is_(None) if fingerprint == NAMELESS else JobRow.fingerprint == fingerprint
 
 
-def list_jobs(session: Session, tenant: str, wanted: JobFilter, limit: int) -> list[JobRow]:
-    """The newest first, at most `limit`."""
-    query = sa.select(JobRow).where(*conditions(tenant, wanted)).order_by(JobRow.id.desc()).limit(limit)
+def list_jobs(session: Session, tenant: str, criteria: JobFilter, limit: int) -> list[JobRow]:
+    """Return jobs, the newest first, at most `limit`."""
+    query = sa.select(JobRow).where(*conditions(tenant, criteria)).order_by(JobRow.id.desc()).limit(limit)
     return list(session.scalars(query))
 
 
 def _of_kinds(names: Sequence[str]) -> sa.ColumnElement[bool]:
     exact = [name for name in names if not name.endswith("*")]
-    # Not LIKE, for which SQLite holds capitals to be the same.
+    # Not LIKE, which ignores case on SQLite.
     begun = [sa.func.substr(JobRow.kind, 1, len(name) - 1) == name[:-1] for name in names if name.endswith("*")]
     return sa.or_(JobRow.kind.in_(exact), *begun)
 
 
 def latest_of_document(session: Session, tenant: str, document_id: int) -> JobRow:
-    """The last job about a document. Raises NotFound where there is none."""
+    """Return the last job about a document. Raises NotFound if there is none."""
     query = sa.select(JobRow).where(JobRow.tenant == tenant, JobRow.document_id == document_id)
     row = session.scalars(query.order_by(JobRow.id.desc()).limit(1)).one_or_none()
     if row is None:
@@ -133,7 +151,7 @@ def latest_of_document(session: Session, tenant: str, document_id: int) -> JobRo
 
 
 def job_detail(session: Session, row: JobRow) -> dict[str, Any]:
-    """A job alone: with payload, result, every attempt (the one under way last), and its children counted."""
+    """Return one job with payload, result, all attempts (the running one last), and counts of its children."""
     attempts = list(
         session.scalars(sa.select(AttemptRow).where(AttemptRow.job_id == row.id).order_by(AttemptRow.fence))
     )

@@ -1,7 +1,7 @@
-"""The fair order in which relays admit: priority first, then the tenants by their weights, of each the oldest first.
+"""The fair order in which relays admit: priority first, then tenants by weight, of each the oldest jobs first.
 
-A tenant's share is counted over what it has running and in the window, so who was away comes first and who holds much
-waits, without any memory of turns.
+A tenant's share counts its running jobs and its jobs in the window. A tenant that had none comes first, one that
+holds many waits; no turns are stored.
 """
 
 from __future__ import annotations
@@ -19,83 +19,98 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from app.core import clock, sql
-from app.core import sql as sqlrows
 from app.core.db import UtcDateTime
 from app.jobs.admission import limits
-from app.jobs.admission.limits import Gates
-from app.jobs.admission.push import Ticket
+from app.jobs.admission.limits import Limits, Scope
+from app.jobs.admission.push import QueuedRef
+from app.jobs.ledger import admissions
 from app.jobs.models import JOB, JobRow
 from app.jobs.queues import QUEUES
 
-_TICKET = "id, fence, kind, queue, crashes, tenant"
 _UNFED = "state = 'queued' AND admitted_at IS NULL AND queue = :queue"
-# So many tenants are looked at in one admission; the next one begins after them.
-MOST_TENANTS = 500
+# Tenants read in one admission; the next admission begins after them.
+MAX_TENANTS = 500
 ROUNDS = 4
 NO_CAP = 1 << 30
 
-# Where the next look at a queue's tenants begins, for those of which there are more than MOST_TENANTS.
-_after: dict[tuple[str, int], str] = {}
+
+@dataclass
+class Position:
+    """Where the next admission of a queue begins among more than MAX_TENANTS tenants, by priority.
+
+    A transaction may be rolled back and run again, so it writes `pending`; call `advance()` after its commit.
+    """
+
+    after: dict[int, str] = field(default_factory=dict)
+    pending: dict[int, str | None] = field(default_factory=dict)
+
+    def advance(self) -> None:
+        self.after = {priority: tenant for priority, tenant in (self.after | self.pending).items() if tenant}
+        self.pending = {}
 
 
-def admit(session: Session, queue: str, room: int, *, early_room: int = 0) -> list[Ticket]:
+def admit(
+    session: Session, queue: str, room: int, position: Position | None = None, *, promoted_room: int = 0
+) -> list[QueuedRef]:
     """Admit up to `room` jobs of the queue, in the order in which they are to be pushed after the commit.
 
-    Beyond the room come those that are early (`Ticket.early`): of each tenant that runs less than its share and has
-    nothing in the window that others fill; and up to `early_room` of a priority above 0.
+    Promoted jobs come in addition to the room: of each tenant below its share that has nothing in a window which others
+    fill; and up to `promoted_room` of a priority above 0.
     """
-    known = limits.read(session)
-    if known.is_paused("queue", queue):
+    position = position or Position()
+    position.pending = {}
+    current = limits.read(session)
+    if current.is_paused("queue", queue):
         return []
-    admitted: list[Ticket] = []
+    admitted: list[QueuedRef] = []
     load: Load | None = None
     highest: int | None = None
-    for priority, groups in _levels(session, queue):
-        free = [group for group in groups if not _is_paused(known, group)]
+    for priority, groups in _levels(session, queue, position):
+        free = [group for group in groups if not _is_paused(current, group)]
         if not free:
             continue
         highest = priority if highest is None else highest
-        if len(free) == 1 and _is_uncapped(known, queue, free) and not _has_others(session, queue, free[0].tenant):
-            most = max(room, early_room if priority > 0 else 0)
-            taken = _admit_group(session, queue, priority, free[0], most) if most > 0 else []
+        if len(free) == 1 and _is_uncapped(current, queue, free) and not _has_others(session, queue, free[0].tenant):
+            limit = max(room, promoted_room if priority > 0 else 0)
+            taken = admissions.admit_oldest(session, queue, priority, *free[0], limit) if limit > 0 else []
         else:
             load = load or _load(session)
-            level = _Level(queue, priority, free, known, load)
+            level = _Level(queue, priority, free, current, load)
             entering = _entering(level) if priority == highest else {}
-            taken = _admit_shares(session, level, room, early_room, entering)
+            taken = _admit_shares(session, level, room, promoted_room, entering)
             load.add(taken)
-        admitted += [ticket._replace(early=True) for ticket in taken] if priority > 0 else taken
+        admitted += [ref._replace(promoted=True) for ref in taken] if priority > 0 else taken
         room -= len(taken)
         if room <= 0:
             break
-    return sorted(admitted, key=lambda ticket: not ticket.early)
+    return sorted(admitted, key=lambda ref: not ref.promoted)
 
 
 @lru_cache
-def _crowded_sql() -> sa.TextClause:
+def _contended_sql() -> sa.TextClause:
     fed = "SELECT tenant FROM job WHERE state = 'queued' AND admitted_at IS NOT NULL AND queue = '{}' ORDER BY tenant{}"
     first, last = f"({fed} LIMIT 1)", f"({fed} LIMIT 1)"
     looks = (f"SELECT '{q}' AS queue WHERE {first.format(q, '')} <> {last.format(q, ' DESC')}" for q in QUEUES)
     return sa.text(" UNION ALL ".join(looks))
 
 
-def crowded(session: Session) -> list[str]:
-    """The queues whose window holds jobs of more than one tenant."""
-    return list(session.scalars(_crowded_sql()))
+def contended(session: Session) -> list[str]:
+    """Return the queues whose window holds jobs of more than one tenant."""
+    return list(session.scalars(_contended_sql()))
 
 
-def hastened(session: Session, queue: str) -> list[Ticket]:
-    """Jobs in the queue's window that should come early: of tenants that run less than their share, the first ones."""
+def promotable(session: Session, queue: str) -> list[QueuedRef]:
+    """Return jobs in the queue's window to promote: the first ones of tenants that run less than their share."""
     level = _Level(queue, 0, (), limits.read(session), _load(session))
     fed = level.here(level.load.fed)
-    found: list[Ticket] = []
+    promotable: list[QueuedRef] = []
     for tenant, missing in _missing(level, list(fed)).items():
         theirs = sa.select(JOB.c.id, JOB.c.fence, JOB.c.kind, JOB.c.queue, JOB.c.crashes, JOB.c.tenant).where(
             JOB.c.state == "queued", JOB.c.admitted_at.is_not(None), JOB.c.queue == queue, JOB.c.tenant == tenant
         )
         first = theirs.order_by(JOB.c.priority.desc(), JOB.c.id).limit(missing)
-        found += [Ticket(*row) for row in session.execute(first)]
-    return found
+        promotable += [QueuedRef(*row) for row in session.execute(first)]
+    return promotable
 
 
 class Group(NamedTuple):
@@ -105,23 +120,23 @@ class Group(NamedTuple):
     kind: str
 
 
-def _is_paused(known: Gates, group: Group) -> bool:
-    return known.is_paused("tenant", group.tenant) or known.is_paused("kind", group.kind)
+def _is_paused(current: Limits, group: Group) -> bool:
+    return current.is_paused("tenant", group.tenant) or current.is_paused("kind", group.kind)
 
 
-def _is_uncapped(known: Gates, queue: str, groups: Iterable[Group]) -> bool:
-    return not any(known.before(queue, group.kind, group.tenant) for group in groups)
+def _is_uncapped(current: Limits, queue: str, groups: Iterable[Group]) -> bool:
+    return not any(current.applying(queue, group.kind, group.tenant) for group in groups)
 
 
 def _has_others(session: Session, queue: str, tenant: str) -> bool:
-    """Whether another tenant has something in the window."""
+    """Return True if another tenant has a job in the window."""
     fed = sa.select(JobRow.id).where(JobRow.state == "queued", JobRow.admitted_at.is_not(None), JobRow.queue == queue)
-    sides = (JobRow.tenant < tenant, JobRow.tenant > tenant)  # two looks into an index, where <> reads the window
+    sides = (JobRow.tenant < tenant, JobRow.tenant > tenant)  # two index look-ups; <> would read the whole window
     return any(session.scalar(fed.where(side).limit(1)) is not None for side in sides)
 
 
-def _levels(session: Session, queue: str) -> Iterable[tuple[int, list[Group]]]:
-    """Priorities that have jobs to admit, the highest first, with their groups."""
+def _levels(session: Session, queue: str, position: Position) -> Iterable[tuple[int, list[Group]]]:
+    """Yield priorities that have jobs to admit, the highest first, with their groups."""
     below = 1 << 15
     while True:
         highest = sa.text(
@@ -131,12 +146,12 @@ def _levels(session: Session, queue: str) -> Iterable[tuple[int, list[Group]]]:
         if priority is None:
             return
         below = int(priority)
-        yield below, _groups(session, queue, below)
+        yield below, _groups(session, queue, below, position)
 
 
 @lru_cache
 def _groups_sql() -> sa.TextClause:
-    """Skips from tenant to tenant and from kind to kind by the index, however many jobs each has."""
+    """SQL that skips from tenant to tenant and from kind to kind by the index, whatever the number of jobs."""
     unfed = f"{_UNFED} AND priority = :priority"
     return sa.text(
         f"""
@@ -156,38 +171,39 @@ def _groups_sql() -> sa.TextClause:
     )
 
 
-def _groups(session: Session, queue: str, priority: int) -> list[Group]:
-    begin = _after.pop((queue, priority), "")
-    parameters = {"queue": queue, "priority": priority, "after": begin, "most": MOST_TENANTS}
+def _groups(session: Session, queue: str, priority: int, position: Position) -> list[Group]:
+    begin = position.after.get(priority, "")
+    position.pending[priority] = None
+    parameters = {"queue": queue, "priority": priority, "after": begin, "most": MAX_TENANTS}
     groups = [Group(*row) for row in session.execute(_groups_sql(), parameters)]
     tenants = {group.tenant for group in groups}
-    if len(tenants) >= MOST_TENANTS:
-        _after[queue, priority] = max(tenants)
+    if len(tenants) >= MAX_TENANTS:
+        position.pending[priority] = max(tenants)
     elif begin:
-        wrapped = session.execute(_groups_sql(), parameters | {"after": "", "most": MOST_TENANTS - len(tenants)})
+        wrapped = session.execute(_groups_sql(), parameters | {"after": "", "most": MAX_TENANTS - len(tenants)})
         groups += [group for row in wrapped if (group := Group(*row)).tenant <= begin]
     return groups
 
 
 @dataclass
 class Load:
-    """What runs and what lies in the windows, counted by (queue, tenant, kind)."""
+    """Counts of running jobs and of jobs in the windows, by (queue, tenant, kind)."""
 
     running: Counter[tuple[str, str, str]]
     fed: Counter[tuple[str, str, str]]
     _sums: dict[tuple[str, str], int] = field(default_factory=dict)
 
     def of(self, scope: str, name: str) -> int:
-        """All that a cap of this queue, kind or tenant counts."""
+        """Return the number of jobs that count against a cap of this queue, kind or tenant."""
         if (scope, name) not in self._sums:
             place = ("queue", "tenant", "kind").index(scope)
             both = (*self.running.items(), *self.fed.items())
             self._sums[scope, name] = sum(count for key, count in both if key[place] == name)
         return self._sums[scope, name]
 
-    def add(self, tickets: Iterable[Ticket]) -> None:
+    def add(self, refs: Iterable[QueuedRef]) -> None:
         self._sums.clear()
-        self.fed.update((ticket.queue, ticket.tenant, ticket.kind) for ticket in tickets)
+        self.fed.update((ref.queue, ref.tenant, ref.kind) for ref in refs)
 
 
 def _load(session: Session) -> Load:
@@ -202,81 +218,81 @@ def _load(session: Session) -> Load:
 
 
 class _Level(NamedTuple):
-    """One priority of one queue, as it is found."""
+    """One priority of one queue, as it was read."""
 
     queue: str
     priority: int
     groups: Sequence[Group]
-    known: Gates
+    limits: Limits
     load: Load
 
     def tenants(self) -> list[str]:
-        """In random order: nobody is always first among equals."""
+        """Return the tenants in random order, so that none is always first among equals."""
         names = list(dict.fromkeys(group.tenant for group in self.groups))
         random.shuffle(names)
         return names
 
     def here(self, counts: Counter[tuple[str, str, str]]) -> Counter[str]:
-        """The counts of this queue by tenant."""
-        found: Counter[str] = Counter()
+        """Return the counts of this queue by tenant."""
+        by_tenant: Counter[str] = Counter()
         for (queue, tenant, _), count in counts.items():
             if queue == self.queue:
-                found[tenant] += count
-        return found
+                by_tenant[tenant] += count
+        return by_tenant
 
-    def left(self, scope: limits.Scope, name: str) -> int:
-        """How many more a cap lets into the window."""
-        cap = self.known.cap(scope, name)
+    def left(self, scope: Scope, name: str) -> int:
+        """Return how many more jobs a cap lets into the window."""
+        cap = self.limits.cap(scope, name)
         return NO_CAP if cap is None else max(0, cap - self.load.of(scope, name))
 
 
 def _admit_shares(
-    session: Session, level: _Level, room: int, early_room: int, entering: Mapping[str, int]
-) -> list[Ticket]:
+    session: Session, level: _Level, room: int, promoted_room: int, entering: Mapping[str, int]
+) -> list[QueuedRef]:
     tenants = level.tenants()
-    beyond = early_room if level.priority > 0 else sum(entering.values())
+    beyond = promoted_room if level.priority > 0 else sum(entering.values())
     if room < beyond:
-        # No room for all: those below their share still get in, and nobody else.
+        # No room for all: only tenants below their share get in.
         shares = _chosen(session, level, tenants if level.priority > 0 else list(entering), beyond, entering)
     else:
         shares = _chosen(session, level, tenants, room, None)
-    tickets = _admit_ids(session, [job_id for ids in shares.values() for job_id in ids])
-    of_tenant: dict[str, list[Ticket]] = {}
-    for ticket in tickets:
-        of_tenant.setdefault(ticket.tenant, []).append(ticket)
+    refs = admissions.admit_ids(session, [job_id for ids in shares.values() for job_id in ids])
+    of_tenant: dict[str, list[QueuedRef]] = {}
+    for ref in refs:
+        of_tenant.setdefault(ref.tenant, []).append(ref)
     ordered = [
-        ((place + 1) / level.known.weight(tenant), number, ticket._replace(early=place < entering.get(tenant, 0)))
+        ((place + 1) / level.limits.weight(tenant), number, ref._replace(promoted=place < entering.get(tenant, 0)))
         for number, tenant in enumerate(tenants)
-        for place, ticket in enumerate(of_tenant.get(tenant, []))
+        for place, ref in enumerate(of_tenant.get(tenant, []))
     ]
-    return [ticket for *_, ticket in sorted(ordered, key=lambda one: one[:2])]
+    return [ref for *_, ref in sorted(ordered, key=lambda one: one[:2])]
 
 
 def _entering(level: _Level) -> dict[str, int]:
-    """Tenants that have nothing in the window while others have, with what they miss of their share."""
+    """Map tenants without a job in a window that others use to what they miss of their share."""
     fed = level.here(level.load.fed)
     away = [tenant for tenant in level.tenants() if not fed[tenant]]
     return _missing(level, away) if fed else {}
 
 
 def _missing(level: _Level, tenants: Iterable[str]) -> dict[str, int]:
-    """How many more would run of each of these, were what runs shared among all who are there; none for who has it."""
+    """Map each tenant below its share of the running jobs to the number it misses."""
     running, fed = level.here(level.load.running), level.here(level.load.fed)
     present = {*level.tenants(), *running, *fed}
-    weights = sum(level.known.weight(tenant) for tenant in present)
-    found = {}
+    weights = sum(level.limits.weight(tenant) for tenant in present)
+    missing = {}
     for tenant in tenants:
-        # Rounded up: the slot that has just become free is not among what runs.
-        share = max(1, -(-running.total() * level.known.weight(tenant) // weights))
+        # Rounded up: the slot that just became free is not among the running jobs.
+        share = max(1, -(-running.total() * level.limits.weight(tenant) // weights))
         if share > running[tenant]:
-            found[tenant] = share - running[tenant]
-    return found
+            missing[tenant] = share - running[tenant]
+    return missing
 
 
 def _chosen(
     session: Session, level: _Level, tenants: Sequence[str], room: int, most: Mapping[str, int] | None
 ) -> dict[str, list[str]]:
-    """The ids to admit by tenant: to whoever has least for its weight goes the next place, until all are given."""
+    """Return the ids to admit by tenant: the tenant with the least for its weight gets each next place."""
     room = min(room, level.left("queue", level.queue))
     held = level.here(level.load.running) + level.here(level.load.fed)
     limit = {tenant: level.left("tenant", tenant) for tenant in tenants}
@@ -284,18 +300,20 @@ def _chosen(
         limit = {tenant: min(limit[tenant], most[tenant]) for tenant in tenants}
     found: dict[str, list[str]] = {}
     for _ in range(ROUNDS):
-        wanted = _pour(room, {tenant: (held[tenant], level.known.weight(tenant), limit[tenant]) for tenant in tenants})
+        wanted = _distribute(
+            room, {tenant: (held[tenant], level.limits.weight(tenant), limit[tenant]) for tenant in tenants}
+        )
         if all(count <= len(found.get(tenant, ())) for tenant, count in wanted.items()):
             break
         found = _oldest(session, level, wanted)
-        for tenant, count in wanted.items():  # who has no more leaves its places to the others
+        for tenant, count in wanted.items():  # a tenant without more jobs leaves its places to the others
             if len(found.get(tenant, ())) < count:
                 limit[tenant] = len(found.get(tenant, ()))
     return found
 
 
-def _pour(room: int, tenants: Mapping[str, tuple[int, int, int]]) -> dict[str, int]:
-    """Share `room` places among tenants of (held, weight, limit)."""
+def _distribute(room: int, tenants: Mapping[str, tuple[int, int, int]]) -> dict[str, int]:
+    """Distribute `room` places among tenants, each with (held, weight, limit)."""
     given = dict.fromkeys(tenants, 0)
     heap = [(held / weight, number, tenant) for number, (tenant, (held, weight, limit)) in enumerate(tenants.items())]
     heap = [one for one in heap if tenants[one[2]][2] > 0]
@@ -320,21 +338,21 @@ def _oldest_sql(dialect: str) -> sa.TextClause:
             f"(SELECT id FROM job WHERE {_UNFED} AND priority = :priority AND due_at <= :now "
             "AND job.tenant = g.tenant AND job.kind = g.kind ORDER BY id LIMIT g.most)"
         )
-        sql = f"SELECT j.id, g.tenant, g.kind FROM {table} CROSS JOIN LATERAL {oldest} AS j"
-    else:  # which knows no LATERAL, and no limit that differs from row to row
+        statement = f"SELECT j.id, g.tenant, g.kind FROM {table} CROSS JOIN LATERAL {oldest} AS j"
+    else:  # SQLite has no LATERAL, and no limit that differs from row to row
         oldest = (
             f"(SELECT id FROM job WHERE {_UNFED} AND priority = :priority AND due_at <= :now "
             "AND job.tenant = g.value ->> 'tenant' AND job.kind = g.value ->> 'kind' ORDER BY id LIMIT :most)"
         )
-        sql = (
+        statement = (
             "SELECT j.id, g.value ->> 'tenant', g.value ->> 'kind' "
             f"FROM json_each(:groups) AS g JOIN job AS j ON j.id IN {oldest}"
         )
-    return sa.text(sql).bindparams(sa.bindparam("now", type_=UtcDateTime()))
+    return sa.text(statement).bindparams(sa.bindparam("now", type_=UtcDateTime()))
 
 
 def _oldest(session: Session, level: _Level, wanted: Mapping[str, int]) -> dict[str, list[str]]:
-    """The ids of the oldest jobs of each tenant, at most so many of each, and of each kind what its cap leaves."""
+    """Return ids of the oldest jobs by tenant, at most `wanted` of each, and of each kind what its cap leaves."""
     asked = [
         {"tenant": group.tenant, "kind": group.kind, "most": wanted[group.tenant]}
         for group in level.groups
@@ -354,44 +372,3 @@ def _oldest(session: Session, level: _Level, wanted: Mapping[str, int]) -> dict[
             ids.append(job_id)
             left[kind] -= 1
     return found
-
-
-@lru_cache
-def _admit_sql(dialect: str, moving: str) -> sa.TextualSelect:
-    lock = " FOR UPDATE SKIP LOCKED" if dialect == "postgresql" else ""
-    # Not a subquery: PostgreSQL may run one once a row, each time for others, and LIMIT limits nothing.
-    return (
-        sa.text(
-            f"""
-            WITH moving AS MATERIALIZED ({moving}{lock})
-            UPDATE job SET admitted_at = :now WHERE id IN (SELECT id FROM moving)
-            RETURNING {_TICKET}"""
-        )
-        .bindparams(sa.bindparam("now", type_=UtcDateTime()))
-        .columns(*(sa.column(name, JOB.c[name].type) for name in _TICKET.split(", ")))
-    )
-
-
-_OF_GROUP = (
-    f"SELECT id FROM job WHERE {_UNFED} AND priority = :priority AND tenant = :tenant AND kind = :kind "
-    "AND due_at <= :now ORDER BY id LIMIT :room"
-)
-
-
-def _admit_group(session: Session, queue: str, priority: int, group: Group, room: int) -> list[Ticket]:
-    """The oldest of a group that has its queue for itself: no share to count, one statement."""
-    where = {"queue": queue, "priority": priority, "tenant": group.tenant, "kind": group.kind, "room": room}
-    rows = session.execute(_admit_sql(sql.dialect_of(session), _OF_GROUP), where | {"now": clock.now()})
-    return sorted((Ticket(*row) for row in rows), key=lambda ticket: ticket.id)
-
-
-def _admit_ids(session: Session, ids: Sequence[str]) -> list[Ticket]:
-    """Those of the ids that nobody else admits meanwhile."""
-    if not ids:
-        return []
-    dialect = sql.dialect_of(session)
-    moving = (
-        f"SELECT id FROM job WHERE id {sqlrows.among(dialect)} AND state = 'queued' AND admitted_at IS NULL ORDER BY id"
-    )
-    rows = session.execute(_admit_sql(dialect, moving), {"ids": sqlrows.ids(dialect, ids), "now": clock.now()})
-    return sorted((Ticket(*row) for row in rows), key=lambda ticket: ticket.id)

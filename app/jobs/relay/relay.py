@@ -19,14 +19,14 @@ from app.core.db import close_database, database
 from app.core.errors import ConfigError, Unavailable
 from app.core.health import HealthServer
 from app.core.settings import get_settings
-from app.jobs import functions
+from app.jobs import functions, transition
 from app.jobs.admission import admit, push
 from app.jobs.admission.push import DEFAULT_WINDOW, LUA
 from app.jobs.children import children
 from app.jobs.events import publish
-from app.jobs.ledger import claims, commands, timers, worker_rows
-from app.jobs.ledger.claims import FREE_BATCH
-from app.jobs.ledger.worker_rows import Worker
+from app.jobs.ledger import admissions, child_moves, commands, ends, timers, worker_host, workers
+from app.jobs.ledger.ends import FREE_BATCH
+from app.jobs.ledger.workers import Worker
 from app.jobs.queues import QUEUES
 from app.jobs.relay import fairness
 
@@ -76,6 +76,9 @@ class Relay:
     """One relay; `run()` until the event is set, or `tick()` by hand."""
 
     stop: threading.Event = field(default_factory=threading.Event)
+    _positions: dict[str, fairness.Position] = field(
+        default_factory=lambda: {queue: fairness.Position() for queue in QUEUES}
+    )
     _windows: dict[str, _Window] = field(default_factory=lambda: {queue: _Window() for queue in QUEUES})
     _seen: dict[str, _Seen] = field(default_factory=dict)
     _slots: dict[str, int] = field(default_factory=dict)
@@ -136,24 +139,24 @@ class Relay:
             log.warning("relay_waits", reason=reason)
 
     def _make_due(self) -> None:
-        if database().read(timers.something_due):
+        if database().read(timers.has_due):
             moved = database().transaction(timers.make_due, BATCH)
             log.debug("made_due", jobs=moved)
 
     def _expire(self) -> None:
-        if database().read(timers.something_expired):
+        if database().read(timers.has_expired):
             publish.announce(database().transaction(timers.expire, BATCH))
 
     def _look_after_families(self) -> None:
-        settled, cut = database().read(children.something_to_do)
+        settled, cut = database().read(children.has_work)
         for _ in range(CUTS_A_TICK if cut else 0):
-            found = database().transaction(children.cut)
+            found = database().transaction(child_moves.cancel_children)
             publish.announce(found.moved)
-            commands.tell_workers(found.asked)
+            commands.notify_workers(found.asked)
             if not found.more:
                 break
         if settled or cut:
-            publish.announce(database().transaction(children.settle))
+            publish.announce(database().transaction(child_moves.settle))
 
     # Windows
 
@@ -162,8 +165,8 @@ class Relay:
         if self._backlog != set(self._waiting):
             self._backlog = set(self._waiting)
             self._tell_windows()
-        for queue in database().read(fairness.crowded):
-            push.push(database().read(fairness.hastened, queue), place="move")
+        for queue in database().read(fairness.contended):
+            push.push(database().read(fairness.promotable, queue), place="move")
         if not self._waiting:
             return
         lengths = redis.push().call(self._lengths)
@@ -172,12 +175,14 @@ class Relay:
             window, now, least = self._windows[queue], clock.monotonic(), self._least(queue)
             window.adapt(length, least, now)
             room = window.size - length if length <= window.size // 2 else 0
-            tickets = database().transaction(fairness.admit, queue, room, early_room=max(0, least - early))
-            if tickets:
+            position = self._positions[queue]
+            refs = database().transaction(fairness.admit, queue, room, position, promoted_room=max(0, least - early))
+            position.advance()
+            if refs:
                 window.fed_at = now if room else window.fed_at
-                push.push([ticket for ticket in tickets if ticket.early], place="early")
-                push.push([ticket for ticket in tickets if not ticket.early])
-                metrics.ADMITTED.labels(queue).inc(len(tickets))
+                push.push([ref for ref in refs if ref.promoted], place="early")
+                push.push([ref for ref in refs if not ref.promoted])
+                metrics.ADMITTED.labels(queue).inc(len(refs))
             elif room:
                 self._waiting.remove(queue)  # paused or capped: there is no hurry, who opens the gate wakes a relay
 
@@ -218,18 +223,18 @@ class Relay:
         # Two relays that spoke of an old life and a new one would empty the windows in turns.
         self._check_epoch()
         if redis.push().script(LUA / "epoch.lua", [redis.EPOCH, self._run_id]):
-            emptied = database().transaction(admit.empty_windows)
+            emptied = database().transaction(admissions.withdraw)
             log.info("redis_is_new", readmitting=emptied)
 
     def _repush_lost(self) -> None:
         living: list[str] = []
         lost = []
         for queue in QUEUES:  # each for itself: a queue that nobody serves must not hide what others have lost
-            tickets = database().read(admit.unclaimed, queue, UNCLAIMED, BATCH)
-            if not tickets:
+            refs = database().read(admit.unclaimed, queue, UNCLAIMED, BATCH)
+            if not refs:
                 continue
-            living = living or [worker.id for worker in database().read(worker_rows.alive)]
-            ours = {push.redis_id(ticket.id, ticket.fence): ticket for ticket in tickets}
+            living = living or [worker.id for worker in database().read(workers.list_alive)]
+            ours = {push.redis_id(ref.id, ref.fence): ref for ref in refs}
             args = [redis.NAMESPACE, queue, len(living), *living, *ours]
             lost += [ours[redis_id] for redis_id in redis.push().script(LUA / "missing.lua", args)]
         if lost:
@@ -240,7 +245,7 @@ class Relay:
     # Workers
 
     def _bury_dead(self) -> None:
-        living = database().read(worker_rows.alive)
+        living = database().read(workers.list_alive)
         self._slots = {queue: sum(worker.threads for worker in living if queue in worker.queues) for queue in QUEUES}
         metrics.WORKERS.set(len(living))
         now, patience_s = clock.monotonic(), get_settings().worker_dead_s
@@ -252,22 +257,20 @@ class Relay:
             if known is None or known.beat != worker.beat:
                 known = _Seen(worker.beat, now)
             self._seen[worker.id] = known
-            if worker_rows.is_gone(worker.host, worker.pid, worker.pid_birth):
+            if worker_host.has_exited(worker.host, worker.pid, worker.pid_birth):
                 self._try(partial(self._bury, worker, f"process {worker.pid} ended", None))
             elif now - known.since > patience_s:
                 self._try(partial(self._bury, worker, f"no beat for {patience_s:g} s", worker.beat))
         if now - self._stray_at > STRAY_TICK_S:
             self._stray_at = now
-            for worker_id in database().read(worker_rows.strays):
-                self._free(
-                    worker_id, "its worker is gone", database().transaction(claims.free, worker_id, "worker gone")
-                )
+            for worker_id in database().read(workers.list_orphans):
+                self._free(worker_id, "its worker is gone", database().transaction(ends.free, worker_id, "worker gone"))
             self._measure()
-            self._sweep(database().read(worker_rows.gone, SWEPT_AT_ONCE))  # Redis may have been away when they went
-            database().transaction(worker_rows.prune, clock.now() - KEEP_WORKERS)
+            self._sweep(database().read(workers.list_exited, SWEPT_AT_ONCE))  # Redis may have been away when they went
+            database().transaction(workers.prune, clock.now() - KEEP_WORKERS)
 
     def _bury(self, worker: Worker, reason: str, seen_beat: int | None) -> None:
-        moved = database().transaction(worker_rows.bury, worker.id, reason, seen_beat=seen_beat)
+        moved = database().transaction(workers.mark_dead, worker.id, reason, seen_beat=seen_beat)
         if moved is None:
             return
         self._seen.pop(worker.id, None)
@@ -280,14 +283,14 @@ class Relay:
         if worker_ids:
             redis.push().script(LUA / "sweep.lua", [redis.NAMESPACE, len(QUEUES), *QUEUES, *worker_ids])
 
-    def _free(self, worker_id: str, reason: str, moved: list[claims.Moved]) -> None:
+    def _free(self, worker_id: str, reason: str, moved: list[transition.Moved]) -> None:
         """Tell of the first batch and free the others."""
         while moved:
             metrics.FREED.inc(len(moved))
             publish.announce(moved, reason="interrupted")
             if len(moved) < FREE_BATCH:
                 return
-            moved = database().transaction(claims.free, worker_id, reason)
+            moved = database().transaction(ends.free, worker_id, reason)
 
     def _measure(self) -> None:
         for queue, count, oldest in database().read(admit.depths):

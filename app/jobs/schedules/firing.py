@@ -249,7 +249,7 @@ def _enqueue(session: Session, tenant: str, together: Sequence[tuple[Tick, Job]]
         rows = enqueue_many(session, [job for _, job in together], tenant=tenant)
         # The program's own are its housekeeping, and no tenant's quota keeps them from it.
         if any(row.is_new and not tick.schedule.in_code for (tick, _), row in zip(together, rows, strict=True)):
-            quota.hold_to_quota(session, tenant)
+            quota.check_job_quota(session, tenant)
     for (tick, _), row in zip(together, rows, strict=True):
         tick.job_id, tick.is_new = row.id, row.is_new
 

@@ -21,8 +21,9 @@ from app.core import clock
 from app.core.clock import moment
 from app.core.errors import AppError, Conflict, InvalidInput, NotFound
 from app.jobs.definition import Job, definition
+from app.jobs.enqueued import EnqueuedJob
 from app.jobs.ledger.enqueue import enqueue, mark_scheduled, payload_json
-from app.jobs.models import JobRow, ScheduleRow, ScheduleTickRow
+from app.jobs.models import ScheduleRow, ScheduleTickRow
 from app.jobs.schedules import firing
 from app.jobs.schedules.cron import Timing
 from app.jobs.schedules.firing import CatchUp, Overlap
@@ -234,7 +235,7 @@ def resume(session: Session, tenant: str, schedule_id: int) -> ScheduleRow:
     return row
 
 
-def run_now(session: Session, tenant: str, schedule_id: int, request_id: str | None = None) -> JobRow:
+def run_now(session: Session, tenant: str, schedule_id: int, request_id: str | None = None) -> EnqueuedJob:
     """Start its job at once, also while it is paused. Raises Conflict while a job of it is open."""
     row = get(session, tenant, schedule_id, lock=True)
     for job_id in firing.open_jobs(session, [row.id]).get(row.id, []):

@@ -17,9 +17,8 @@ from app.core.db import database
 from app.core.errors import ConfigError, Unavailable
 from app.core.ids import is_uuid
 from app.core.logging import get_logger
-from app.jobs.admission import admit
 from app.jobs.admission.push import LUA
-from app.jobs.ledger import limited_claims
+from app.jobs.ledger import admissions, limited_claims
 from app.jobs.worker.finisher import Finisher
 from app.jobs.worker.run import Run, Runs
 
@@ -236,7 +235,7 @@ class Intake:
         if strangers:
             log.warning("kind_unknown", kinds=sorted({item.kind for item in strangers}), jobs=len(strangers))
             until = clock.now() + PARKED_FOR
-            database().transaction(admit.park, [item.job_id for item in strangers], until)
+            database().transaction(admissions.park, [item.job_id for item in strangers], until)
             self._finisher.forget([(item.queue, item.redis_id) for item in strangers])
         known = [item for item in self._fetched if item.kind in self._known]
         self._take(known, alone=False)

@@ -16,7 +16,9 @@ from app.jobs.admission.push import LUA
 from app.jobs.events import publish as events
 from app.jobs.events.publish import Event
 from app.jobs.ledger import claims
-from app.jobs.ledger.claims import Claim, End, Moved
+from app.jobs.ledger.claims import Claim
+from app.jobs.ledger.ends import End, finish
+from app.jobs.transition import Moved
 from app.jobs.worker.outcome import due_after, judge
 
 # With so many ends waiting for SQL nothing more is claimed.
@@ -164,7 +166,7 @@ class Finisher:
                 claims.mark_started(session, [(claim.id, claim.fence, at) for claim, at in marks])
             if snapshots:
                 claims.snapshot(session, [(claim.id, claim.fence, progress) for claim, progress in snapshots])
-            return claims.finish(session, ends) if ends else []
+            return finish(session, ends) if ends else []
 
         try:
             return database().transaction(write)
@@ -182,7 +184,7 @@ class Finisher:
             ends = [item.end, *_fallbacks(item)]
             for end in ends:
                 try:
-                    moved += database().transaction(claims.finish, [end], call_on_end=end is not ends[-1])
+                    moved += database().transaction(finish, [end], call_on_end=end is not ends[-1])
                     break
                 except Exception as error:
                     if _sql_is_away(error):

@@ -28,9 +28,10 @@ from app.core.errors import (
     Unavailable,
 )
 from app.core.settings import get_settings
+from app.jobs.child_rules import Wait, WaitForChildren
 from app.jobs.definition import definition
-from app.jobs.ledger.child_counts import Wait, WaitForChildren
-from app.jobs.ledger.claims import Claim, End
+from app.jobs.ledger.claims import Claim
+from app.jobs.ledger.ends import End
 from app.jobs.sandbox.protocol import LaneFailed
 from app.jobs.states import Outcome, State
 

@@ -17,7 +17,7 @@ from app.core.logging import get_logger
 from app.core.settings import get_settings
 from app.documents.accept import quota
 from app.documents.accept.accept import About
-from app.jobs.children.children import AGAIN, ANYHOW, WaitForChildren
+from app.jobs.children.children import AGAIN, ALWAYS, WaitForChildren
 from app.jobs.ledger.claims import Claim
 from app.jobs.worker.progress import Progress
 from app.sources.crawls import crawls, frontier
@@ -48,7 +48,7 @@ async def crawl(job: Crawl, progress: Progress) -> dict[str, Any]:
             await _children_again(claim)
         remote = job.engine == "firecrawl" or (job.engine == "auto" and firecrawl.is_configured())
         await (crawl_remote.run(job, row, progress) if remote else _run(job, row, progress))
-        raise WaitForChildren(ANYHOW)
+        raise WaitForChildren(ALWAYS)
     failed = row.extra.get("failed")
     if failed:
         raise Rejected(str(failed), code="crawl_failed")

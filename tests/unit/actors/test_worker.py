@@ -13,7 +13,7 @@ import sqlalchemy as sa
 
 from app.core.db import database
 from app.core.http import client
-from app.jobs.ledger import commands, timers
+from app.jobs.ledger import commands
 from app.jobs.models import WorkerRow
 from tests.support.kinds import (
     Block,
@@ -327,7 +327,7 @@ def test_a_cancel_reaches_a_worker_that_hears_nothing_from_redis(plant: Plant) -
     plant.worker()
     job_id = plant.enqueue(Sleep(seconds=60))
     plant.until_begun(job_id)
-    database().transaction(timers.cancel, "default", job_id)
+    database().transaction(commands.cancel, "default", job_id)
     assert plant.until(job_id, "cancelled", timeout_s=4).tries == 0
 
 

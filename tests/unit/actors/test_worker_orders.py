@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from app.core.db import database
-from app.jobs.ledger import fleet
+from app.jobs.ledger import workers
 from tests.support.kinds import Noop, Sleep
 from tests.support.waiting import wait_until
 from tests.unit.actors.conftest import Plant
@@ -21,15 +21,15 @@ def test_pause_resume_and_drain(plant: Plant) -> None:
     (worker_id,) = plant.workers()
     running = plant.enqueue(Sleep(seconds=3))
     plant.until_begun(running)
-    database().transaction(fleet.order, worker_id, "pause")
+    database().transaction(workers.order, worker_id, "pause")
     later = plant.enqueue(Noop())
     plant.until(running, "succeeded")
     assert plant.row(later).state == "queued"
-    database().transaction(fleet.order, worker_id, "resume")
+    database().transaction(workers.order, worker_id, "resume")
     plant.until(later, "succeeded")
     last = plant.enqueue(Sleep(seconds=2))
     plant.until_begun(last)
-    database().transaction(fleet.order, worker_id, "drain")
+    database().transaction(workers.order, worker_id, "drain")
     left_over = plant.enqueue(Noop())
     plant.until(last, "succeeded")
     wait_until(lambda: not worker.alive, timeout_s=60, what="the drained worker to end")

@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from app.core.db import database
 from app.deliveries.signing import secrets_of, signature
 from app.jobs.ledger.edit import run_now
-from app.jobs.ledger.end_webhooks import TellWebhook
+from app.jobs.ledger.end_webhooks import DeliverWebhook
 from app.jobs.models import JobRow
 from tests.support.kinds import Noop
 from tests.support.waiting import wait_until
@@ -30,7 +30,7 @@ def test_an_end_is_told_until_it_is_heard(plant: Plant, receiver: Receiver) -> N
     job_id = plant.enqueue(Noop(), webhook_url=receiver.url)
     plant.until(job_id, "succeeded")
 
-    query = sa.select(JobRow.id).where(JobRow.kind == TellWebhook.kind)
+    query = sa.select(JobRow.id).where(JobRow.kind == DeliverWebhook.kind)
     told = str(wait_until(lambda: database().read(lambda session: session.scalar(query)), what="the delivery's row"))
     row = plant.until(told, "retrying")
     assert (row.error_type, row.tries) == ("Unavailable", 1)

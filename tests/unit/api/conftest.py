@@ -17,9 +17,9 @@ from fastapi import FastAPI
 from app.core.db import database
 from app.core.settings import get_settings
 from app.jobs.definition import Job
+from app.jobs.enqueued import EnqueuedJob
 from app.jobs.events.hub import Hub
 from app.jobs.ledger.enqueue import enqueue
-from app.jobs.models import JobRow
 from app.main import create_app
 from tests.support.contract import check_answer
 from tests.support.databases import SettingsEnv
@@ -127,10 +127,10 @@ def lite_api(sqlite_url: str, redis_url: str, settings_env: SettingsEnv) -> Iter
 
 
 @pytest.fixture
-def errand() -> Callable[..., JobRow]:
+def errand() -> Callable[..., EnqueuedJob]:
     """Enqueues a job: `errand(note="x")`."""
 
-    def make(note: str = "", document_id: int | None = None, tenant: str = "default") -> JobRow:
+    def make(note: str = "", document_id: int | None = None, tenant: str = "default") -> EnqueuedJob:
         return database().transaction(
             lambda session: enqueue(session, Errand(note=note), tenant=tenant, document_id=document_id)
         )

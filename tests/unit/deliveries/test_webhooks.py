@@ -18,7 +18,7 @@ from app.core.ids import uuid7
 from app.deliveries.signing import secrets_of, signature
 from app.deliveries.webhooks import checked_url, deliver
 from app.jobs.ledger.claims import Claim
-from app.jobs.ledger.end_webhooks import TellWebhook
+from app.jobs.ledger.end_webhooks import DeliverWebhook
 from app.jobs.worker.outcome import judge
 from tests.support.databases import SettingsEnv
 from tests.support.processes import free_port
@@ -74,7 +74,7 @@ def ledger(sqlite_url: str, settings_env: SettingsEnv) -> Ledger:
 def claim_of(tries: int = 0) -> Claim:
     now = clock.now()
     values = dict.fromkeys(Claim._fields) | {"id": uuid7(), "fence": 1, "tenant": "default", "tries": tries}
-    return Claim(**values | {"kind": TellWebhook.kind, "max_tries": 10, "due_at": now, "claimed_at": now})  # type: ignore[arg-type]
+    return Claim(**values | {"kind": DeliverWebhook.kind, "max_tries": 10, "due_at": now, "claimed_at": now})  # type: ignore[arg-type]
 
 
 def ended(ledger: Ledger, **values: Any) -> str:
@@ -82,7 +82,7 @@ def ended(ledger: Ledger, **values: Any) -> str:
 
 
 def send(url: str, job_id: str, state: str = "succeeded", claim: Claim | None = None) -> dict[str, Any]:
-    return asyncio.run(deliver(TellWebhook(job_id=job_id, url=url, state=state, at=AT), claim or claim_of()))
+    return asyncio.run(deliver(DeliverWebhook(job_id=job_id, url=url, state=state, at=AT), claim or claim_of()))
 
 
 def test_the_event_is_sent_and_can_be_verified(ledger: Ledger, receiver: Receiver) -> None:

@@ -19,17 +19,17 @@ from app.core.db import Database, database
 from app.core.ids import uuid7
 from app.jobs.admission import admit, limits
 from app.jobs.admission import push as dispatch
-from app.jobs.admission.push import Ticket
+from app.jobs.admission.push import QueuedRef
 from app.jobs.definition import Job
-from app.jobs.ledger import worker_rows
-from app.jobs.ledger.claims import End
+from app.jobs.ledger import workers
+from app.jobs.ledger.ends import End
 from app.jobs.ledger.enqueue import enqueue_many
 from app.jobs.models import (
     JOB,
     AttemptRow,
     DebouncedRow,
-    GateRow,
     JobRow,
+    LimitRow,
     ScheduleRow,
     ScheduleTickRow,
     ThrottleRow,
@@ -111,7 +111,7 @@ class Ledger:
         return self.db.read(lambda session: list(session.scalars(query)))
 
     def worker(self, worker_id: str = WORKER) -> str:
-        self.db.transaction(worker_rows.register, worker_id, ["default"], 8, None)
+        self.db.transaction(workers.register, worker_id, ["default"], 8, None)
         return worker_id
 
 
@@ -173,10 +173,10 @@ class Databases:
 
 
 def _delete_all(session: Session) -> None:
-    for table in (AttemptRow, DebouncedRow, GateRow, JobRow, ThrottleRow, WorkerRow, ScheduleTickRow, ScheduleRow):
+    for table in (AttemptRow, DebouncedRow, LimitRow, JobRow, ThrottleRow, WorkerRow, ScheduleTickRow, ScheduleRow):
         session.execute(sa.delete(table))
     session.execute(sa.update(Tenant).values(dict.fromkeys(QUOTAS)))
-    limits.forget()
+    limits.clear_cache()
 
 
 @pytest.fixture(scope="session")
@@ -200,9 +200,9 @@ def spine_env(
 ) -> SettingsEnv:
     """This process's settings name an empty database of either kind and an empty Redis."""
     settings_env(database_url=ledger_databases.url(request.param), redis_url=redis_url, retry_delays="0,0,0")
-    admit.forget()
+    admit.clear_caches()
     for queue in QUEUES:
-        dispatch.window.learn(queue, 0, 0)  # what this process believes of another test's Redis
+        dispatch.window.update(queue, 0, 0)  # what this process believes of another test's Redis
     return settings_env
 
 
@@ -214,7 +214,7 @@ class Desk:
         self.process.start(list(QUEUES), threads)
         self.ledger = Ledger(database())
         self.redis: Any = redis.push().client
-        database().transaction(worker_rows.register, self.process.id, list(QUEUES), threads, None)
+        database().transaction(workers.register, self.process.id, list(QUEUES), threads, None)
 
     def enqueue(self, *jobs: Job, **options: Any) -> list[str]:
         rows = database().transaction(enqueue_many, jobs, tenant="default", **options)
@@ -234,7 +234,7 @@ class Desk:
 
     def push(self, ids: Sequence[str]) -> None:
         """Put ids of fence 0 into the window, whatever the ledger says of them."""
-        dispatch.push([Ticket(job_id, 0, Chore.kind, "default", 0) for job_id in ids])
+        dispatch.push([QueuedRef(job_id, 0, Chore.kind, "default", 0) for job_id in ids])
 
     def begin(self, run: Run) -> None:
         assert run.begin()

@@ -13,8 +13,8 @@ from sqlalchemy.orm import Session
 from app.core import clock, ids
 from app.core.db import database
 from app.core.errors import Stale
-from app.jobs.inspect import selfcheck
-from app.jobs.ledger import claims, timers, worker_rows
+from app.jobs.ledger import claims, commands, workers
+from app.jobs.ledger.removal import delete_jobs
 from app.jobs.models import (
     AttemptRow,
     DebouncedRow,
@@ -32,9 +32,10 @@ from app.metrics import operations, requests
 from app.metrics.models import OperationMetric, RequestMetric
 from app.metrics.operations import OperationStep
 from app.metrics.requests import RequestTiming
-from app.retention.checking import check_ledger
+from app.retention import ledger_check
+from app.retention.check_jobs import check_ledger
 from app.retention.policy import Policy
-from app.retention.sweep import delete_before, delete_jobs, sweep
+from app.retention.sweep import delete_before, sweep
 from app.search.index.write import touch_document
 from app.search.models import Change
 from app.tenants import audit
@@ -113,9 +114,9 @@ def test_jobs_go_in_batches_behind_each_other(house: Ledger) -> None:
     old = sorted(_ended(house, 40) for _ in range(7))
     _ended(house, 40, "failed")
     policy = Policy.at(clock.now())
-    first = house.db.transaction(delete_jobs, policy, "", 3)
-    second = house.db.transaction(delete_jobs, policy, first[-1], 3)
-    third = house.db.transaction(delete_jobs, policy, second[-1], 3)
+    first = house.db.transaction(delete_jobs, policy.jobs, policy.failed_jobs, after="", limit=3)
+    second = house.db.transaction(delete_jobs, policy.jobs, policy.failed_jobs, after=first[-1], limit=3)
+    third = house.db.transaction(delete_jobs, policy.jobs, policy.failed_jobs, after=second[-1], limit=3)
     assert [first, second, third] == [old[:3], old[3:6], old[6:]]
 
 
@@ -123,9 +124,9 @@ def test_children_stay_until_their_parent_has_ended(house: Ledger) -> None:
     parent = house.put(state="waiting")
     child = _ended(house, 40, parent_id=parent)
     policy = Policy.at(clock.now())
-    assert house.db.transaction(delete_jobs, policy) == []
-    house.db.transaction(timers.cancel, "default", parent)
-    assert house.db.transaction(delete_jobs, policy) == [child]
+    assert house.db.transaction(delete_jobs, policy.jobs, policy.failed_jobs, limit=500) == []
+    house.db.transaction(commands.cancel, "default", parent)
+    assert house.db.transaction(delete_jobs, policy.jobs, policy.failed_jobs, limit=500) == [child]
 
 
 def test_everything_else_has_its_age(house: Ledger) -> None:
@@ -195,7 +196,7 @@ def test_rows_go_the_oldest_first_and_a_few_at_a_time(house: Ledger) -> None:
 def test_a_sweep_that_has_lost_its_job_deletes_nothing(house: Ledger) -> None:
     old = _ended(house, 40)
     progress = _claimed(house)
-    house.db.transaction(worker_rows.bury, WORKER, "killed")
+    house.db.transaction(workers.mark_dead, WORKER, "killed")
     with pytest.raises(Stale):
         asyncio.run(sweep(progress))
     assert old in _left(house)
@@ -207,7 +208,7 @@ def test_a_sweep_that_has_lost_its_job_deletes_nothing(house: Ledger) -> None:
 def _check(house: Ledger) -> dict[str, Any]:
     progress = _claimed(house)
     result = asyncio.run(check_ledger(progress))
-    assert result["checks"] == len(selfcheck.CHECKS)
+    assert result["checks"] == len(ledger_check.CHECKS)
     found: dict[str, Any] = result["found"]
     house.db.transaction(lambda s: s.execute(sa.delete(JobRow).where(JobRow.id == progress.claim.id)))
     return found
@@ -290,4 +291,4 @@ def test_a_payload_kept_for_an_ended_job_goes(house: Ledger) -> None:
 
 
 def test_every_check_has_a_test() -> None:
-    assert selfcheck.CHECKS.keys() - FAULTS.keys() == {"schedules_without_plan", "debounced_for_ended_jobs"}
+    assert ledger_check.CHECKS.keys() - FAULTS.keys() == {"schedules_without_plan", "debounced_for_ended_jobs"}

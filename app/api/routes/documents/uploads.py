@@ -36,7 +36,6 @@ from app.documents.accept.accept import About
 from app.documents.accept.sniff import sniff
 from app.documents.accept.uploads import Duplicates, Original, Taken
 from app.documents.text import scrub
-from app.jobs.models import JobRow
 from app.tenants import scopes
 
 router = APIRouter(prefix="/api", tags=["documents"])
@@ -248,7 +247,7 @@ def _accept(
 
 
 def _view(name: str, accepted: Taken) -> dict[str, Any]:
-    job: JobRow | None = accepted.job
+    job = accepted.job
     view = None if job is None else answer_of(job).body
     return {"file_name": name, "document_id": str(accepted.document_id), "duplicate": job is None, "job": view}
 

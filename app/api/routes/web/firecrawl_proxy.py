@@ -14,7 +14,7 @@ from fastapi import APIRouter, Path, Request, Response
 from starlette.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
-from app.api.http.auth import PassingCaller
+from app.api.http.auth import ProxyCaller
 from app.api.http.errors import problem
 from app.api.models.base import documented
 from app.api.models.firecrawl import (
@@ -143,7 +143,7 @@ ROUTES = (
 RunId = Annotated[str, Path(pattern=r"^[A-Za-z0-9_-]{1,255}$")]
 
 
-async def start(request: Request, caller: PassingCaller) -> Response:
+async def start(request: Request, caller: ProxyCaller) -> Response:
     """Forwards the request and records the run that it starts; `_webhook_meta` in the answer shows the record."""
     body = await request.body()
     begun = proxy.RunStart.of(caller.tenant, STARTS[_route(request).removeprefix("/v2")], body)
@@ -153,19 +153,19 @@ async def start(request: Request, caller: PassingCaller) -> Response:
     return await _buffered(request, response, begun)
 
 
-async def forward(request: Request, caller: PassingCaller) -> Response:
+async def forward(request: Request, caller: ProxyCaller) -> Response:
     """Forwards the request unchanged."""
     response = await _ask(request, _route(request), await request.body())
     return response if isinstance(response, Response) else await _forwarded(request, response)
 
 
-async def forward_run(request: Request, caller: PassingCaller, run_id: RunId) -> Response:
+async def forward_run(request: Request, caller: ProxyCaller, run_id: RunId) -> Response:
     """Forwards the request unchanged."""
     response = await _ask(request, _route(request).replace("{run_id}", run_id), b"")
     return response if isinstance(response, Response) else await _forwarded(request, response)
 
 
-async def cancel(request: Request, caller: PassingCaller, run_id: RunId) -> Response:
+async def cancel(request: Request, caller: ProxyCaller, run_id: RunId) -> Response:
     """Forwards the request, and marks the record of the run as cancelled if Firecrawl cancelled it."""
     response = await _ask(request, _route(request).replace("{run_id}", run_id), b"")
     if isinstance(response, Response):

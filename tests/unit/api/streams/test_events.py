@@ -10,6 +10,7 @@ import pytest
 from redis import Redis
 
 from app.core.db import database
+from app.jobs.enqueued import EnqueuedJob
 from app.jobs.events import publish
 from app.jobs.events.publish import Event
 from app.jobs.models import JobRow
@@ -31,7 +32,7 @@ def tell(job: JobRow, percent: float, *, state: str = "running", name: str = "pr
     return publish.publish([event])[0]
 
 
-def move(job: JobRow, **values: Any) -> None:
+def move(job: JobRow | EnqueuedJob, **values: Any) -> None:
     """Change the row without telling anybody."""
 
     def write(session: Any) -> None:

@@ -7,9 +7,9 @@ import pytest
 from app.core import clock
 from app.core.db import database
 from app.core.ids import uuid7
-from app.jobs.ledger import worker_rows
+from app.jobs.enqueued import EnqueuedJob
+from app.jobs.ledger import workers
 from app.jobs.ledger.enqueue import enqueue
-from app.jobs.models import JobRow
 from app.jobs.sandbox import job_log
 from tests.unit.api.conftest import Api, Errand, lite_api
 from tests.unit.api.streams.test_events import move
@@ -20,7 +20,7 @@ __all__ = ["lite_api"]
 pytestmark = [pytest.mark.timeout(240), pytest.mark.slow]
 
 
-def errand() -> JobRow:
+def errand() -> EnqueuedJob:
     return database().transaction(lambda session: enqueue(session, Errand(note="x"), tenant="default"))
 
 
@@ -48,7 +48,7 @@ def test_dead_letters_are_shown_and_tried_again_together(lite_api: Api) -> None:
 
 def test_a_worker_is_paused_from_here(lite_api: Api) -> None:
     terminal, worker_id = Terminal(lite_api), uuid7()
-    database().transaction(worker_rows.register, worker_id, ["default"], 4, None)
+    database().transaction(workers.register, worker_id, ["default"], 4, None)
     assert worker_id in terminal("workers", "list").out
     assert terminal("workers", "pause", worker_id, "--json").json["state"] == "paused"
     assert terminal("workers", "list", "--all", "--json").json["data"][0]["state"] == "paused"

@@ -17,7 +17,8 @@ from app.documents.files import originals
 from app.documents.ingest import ingest
 from app.documents.jobs import BatchDocuments
 from app.documents.models import Batch, BatchLine, Document
-from app.jobs.ledger import claims, timers
+from app.jobs.ledger import commands
+from app.jobs.ledger.ends import free
 from app.jobs.ledger.enqueue import enqueue
 from app.jobs.worker.progress import Progress, Teller
 from app.search.models import Change, Chunk
@@ -129,7 +130,7 @@ def test_a_batch_that_was_interrupted_goes_on_where_it_stood(desk: Desk, monkeyp
     with pytest.raises(Gone):
         asyncio.run(batch.index_batch(job, progress))
     assert _count(desk, Document) == _count(desk, BatchLine) == 20
-    desk.db.transaction(claims.free, desk.worker_id, "gone")
+    desk.db.transaction(free, desk.worker_id, "gone")
     late = Progress(progress.claim, Teller(lambda claim, snapshot: None))
     with pytest.raises(Stale):
         asyncio.run(batch.index_batch(job, late))
@@ -140,7 +141,7 @@ def test_a_batch_that_was_interrupted_goes_on_where_it_stood(desk: Desk, monkeyp
 def test_a_cancelled_batch_keeps_what_is_done(desk: Desk) -> None:
     job_id = _asked(desk, _lines({"text": "one"}, {"text": "two"}))
     progress = desk.claim(job_id)
-    desk.db.transaction(timers.cancel, TENANT, job_id)
+    desk.db.transaction(commands.cancel, TENANT, job_id)
     with pytest.raises(Cancelled):
         asyncio.run(batch.index_batch(BatchDocuments.model_validate(progress.claim.payload), progress))
     assert _count(desk, Document) == 0 and _outcomes(job_id) == []

@@ -8,7 +8,7 @@ import sqlalchemy as sa
 from app.core.errors import Cancelled, Conflict, InvalidInput, NotFound, Stale
 from app.documents import catalog
 from app.documents.models import Document, DocumentVersion
-from app.jobs.ledger import claims, timers
+from app.jobs.ledger import claims, commands, ends
 from app.search.engines.base import Filters
 from app.search.models import Change, Chunk
 from tests.support.desk import TENANT, Desk
@@ -118,7 +118,7 @@ def test_a_lost_worker_writes_nothing(desk: Desk) -> None:
     """The fence has moved while it slept: its transaction raises Stale, the other's stands."""
     accepted = desk.give(PAGE, url="https://example.com/a")
     sleeper = desk.claim(accepted.job.id)
-    desk.db.transaction(claims.free, desk.worker_id, "worker lost")
+    desk.db.transaction(ends.free, desk.worker_id, "worker lost")
     awake = desk.claim(accepted.job.id)
     with pytest.raises(Stale):
         desk.run(sleeper)
@@ -130,7 +130,7 @@ def test_a_cancelled_job_writes_nothing(desk: Desk) -> None:
     """hold() sees the cancel at the next transaction."""
     accepted = desk.give(PAGE, url="https://example.com/a")
     progress = desk.claim(accepted.job.id)
-    desk.db.transaction(timers.cancel, TENANT, accepted.job.id)
+    desk.db.transaction(commands.cancel, TENANT, accepted.job.id)
     with pytest.raises(Cancelled):
         desk.run(progress)
     assert desk.find("sluice")["total"] == 0

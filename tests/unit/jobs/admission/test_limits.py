@@ -14,10 +14,10 @@ from app.core.db import database
 from app.core.errors import InvalidInput, Snooze
 from app.core.ids import uuid7
 from app.jobs.admission import limits as gates
-from app.jobs.admission.limits import Gate, Scope
+from app.jobs.admission.limits import Limit, Scope
 from app.jobs.definition import Job, caps
-from app.jobs.ledger import claims as ledger
-from app.jobs.ledger import commands, limited_claims
+from app.jobs.ledger import commands, limit_commands, limited_claims
+from app.jobs.ledger.ends import finish
 from app.jobs.relay.relay import Relay
 from tests.support.waiting import wait_until
 from tests.unit.jobs.conftest import WORKER, Chore, Desk, Ledger, end_of
@@ -31,12 +31,12 @@ class Rare(Job, kind="tests.rare", running_cap=2):
     """Two at a time, says its definition."""
 
 
-def pause(scope: Scope, name: str) -> Gate:
-    return database().transaction(gates.pause, scope, name, by="a person", reason="repairs")
+def pause(scope: Scope, name: str) -> Limit:
+    return database().transaction(limit_commands.pause, scope, name, by="a person", reason="repairs")
 
 
-def resume(scope: Scope, name: str) -> Gate:
-    return database().transaction(gates.resume, scope, name)
+def resume(scope: Scope, name: str) -> Limit:
+    return database().transaction(limit_commands.resume, scope, name)
 
 
 def states(rows: Ledger, ids: list[str]) -> set[str]:
@@ -106,18 +106,18 @@ def test_a_retry_by_hand_waits_behind_the_pause(desk: Desk) -> None:
 
 
 def test_a_second_pause_keeps_the_time_of_the_first(ledger_of: Ledger) -> None:
-    first = ledger_of.db.transaction(gates.pause, "queue", "bulk", by="one", reason="repairs")
-    second = ledger_of.db.transaction(gates.pause, "queue", "bulk", by="two", reason=None)
+    first = ledger_of.db.transaction(limit_commands.pause, "queue", "bulk", by="one", reason="repairs")
+    second = ledger_of.db.transaction(limit_commands.pause, "queue", "bulk", by="two", reason=None)
     assert (second.paused_at, second.paused_by, second.reason) == (first.paused_at, "two", None)
-    opened = ledger_of.db.transaction(gates.resume, "queue", "bulk")
-    assert opened == Gate("queue", "bulk")
+    opened = ledger_of.db.transaction(limit_commands.resume, "queue", "bulk")
+    assert opened == Limit("queue", "bulk")
 
 
 def test_a_pause_that_is_rolled_back_holds_up_nothing(ledger_of: Ledger) -> None:
     job_id = ledger_of.put(admitted_at=clock.now())
 
     def refused(session: Session) -> None:
-        gates.pause(session, "queue", "default")
+        limit_commands.pause(session, "queue", "default")
         raise InvalidInput("no")
 
     with pytest.raises(InvalidInput):
@@ -133,7 +133,7 @@ def test_a_pause_that_is_rolled_back_holds_up_nothing(ledger_of: Ledger) -> None
 def test_many_workers_together_never_pass_a_cap(ledger_of: Ledger, scope: Scope, name: str) -> None:
     """Four threads claim batches that overlap, end what they got, and count what runs at every step."""
     db, ids = ledger_of.db, ledger_of.put_many(30)
-    db.transaction(gates.set_limits, scope, name, running_cap=CAP)
+    db.transaction(limit_commands.set_limits, scope, name, running_cap=CAP)
     workers = [ledger_of.worker(uuid7()) for _ in range(4)]
     most: list[int] = []
     done: set[str] = set()
@@ -149,11 +149,11 @@ def test_many_workers_together_never_pass_a_cap(ledger_of: Ledger, scope: Scope,
         while len(done) < len(ids) and not over.is_set():
             wanted = [job_id for job_id in ids if job_id not in done][place : place + 20] or ids[:20]
             claims = db.transaction(limited_claims.claim, wanted, workers[place])
-            most.append(db.read(gates.running, scope, name))
+            most.append(db.read(gates.count_running, scope, name))
             assert all(claim.capped for claim in claims)
             ends = [end_of(claim.id, claim.fence, "succeeded") for claim in claims]
             if ends:
-                db.transaction(ledger.finish, ends)
+                db.transaction(finish, ends)
             done.update(claim.id for claim in claims)
 
     with ThreadPoolExecutor(4) as pool:
@@ -164,7 +164,7 @@ def test_many_workers_together_never_pass_a_cap(ledger_of: Ledger, scope: Scope,
 
 def test_what_a_cap_refuses_leaves_the_window_and_the_rest_of_its_batch_runs(ledger_of: Ledger) -> None:
     db = ledger_of.db
-    db.transaction(gates.set_limits, "tenant", "crowded", running_cap=CAP)
+    db.transaction(limit_commands.set_limits, "tenant", "crowded", running_cap=CAP)
     crowded = ledger_of.put_many(10, tenant="crowded", admitted_at=clock.now())
     others = ledger_of.put_many(10, admitted_at=clock.now())
     mixed = [job_id for pair in zip(crowded, others, strict=True) for job_id in pair]
@@ -176,15 +176,15 @@ def test_what_a_cap_refuses_leaves_the_window_and_the_rest_of_its_batch_runs(led
 
 def test_two_caps_both_hold(ledger_of: Ledger) -> None:
     db = ledger_of.db
-    db.transaction(gates.set_limits, "tenant", "a", running_cap=2)
-    db.transaction(gates.set_limits, "kind", Chore.kind, running_cap=3)
+    db.transaction(limit_commands.set_limits, "tenant", "a", running_cap=2)
+    db.transaction(limit_commands.set_limits, "kind", Chore.kind, running_cap=3)
     ids = ledger_of.put_many(5, tenant="a") + ledger_of.put_many(5, tenant="b")
     claims = db.transaction(limited_claims.claim, ids, WORKER)
     assert sorted(claim.tenant for claim in claims) == ["a", "a", "b"]
 
 
 def test_the_end_of_a_capped_job_lets_the_next_one_in(desk: Desk) -> None:
-    database().transaction(gates.set_limits, "kind", Chore.kind, running_cap=1)
+    database().transaction(limit_commands.set_limits, "kind", Chore.kind, running_cap=1)
     ids, relay, seen = desk.enqueue(Chore(), Chore(), Chore()), Relay(), []
     for _ in ids:
         relay.tick()
@@ -200,34 +200,34 @@ def test_the_end_of_a_capped_job_lets_the_next_one_in(desk: Desk) -> None:
 def test_a_definition_names_a_cap_and_a_person_another(ledger_of: Ledger) -> None:
     db = ledger_of.db
     assert caps()[Rare.kind] == 2
-    db.transaction(gates.declare, {Rare.kind: 2, Chore.kind: None})
+    db.transaction(limit_commands.declare, {Rare.kind: 2, Chore.kind: None})
     assert db.read(gates.find, "kind", Rare.kind).cap == 2
     assert not db.read(gates.is_known, "kind", Chore.kind)
-    db.transaction(gates.set_limits, "kind", Rare.kind, running_cap=5)
+    db.transaction(limit_commands.set_limits, "kind", Rare.kind, running_cap=5)
     assert db.read(gates.find, "kind", Rare.kind).cap == 5
-    db.transaction(gates.set_limits, "kind", Rare.kind, running_cap=None)
-    db.transaction(gates.declare, {Rare.kind: None})
-    assert db.read(gates.find, "kind", Rare.kind).is_open
+    db.transaction(limit_commands.set_limits, "kind", Rare.kind, running_cap=None)
+    db.transaction(limit_commands.declare, {Rare.kind: None})
+    assert db.read(gates.find, "kind", Rare.kind).is_unlimited
 
 
 @pytest.mark.parametrize("limits", [{"running_cap": 0}, {"running_cap": -1}, {"running_cap": 10**9}, {"weight": 0}])
 def test_limits_that_are_none_are_refused(ledger_of: Ledger, limits: dict[str, Any]) -> None:
     with pytest.raises(InvalidInput):
-        ledger_of.db.transaction(gates.set_limits, "tenant", "a", **({"running_cap": None} | limits))
+        ledger_of.db.transaction(limit_commands.set_limits, "tenant", "a", **({"running_cap": None} | limits))
 
 
 def test_who_holds_a_job_up_is_told(ledger_of: Ledger) -> None:
     """Pauses first, then caps that are full; a cap with room is no reason."""
     db = ledger_of.db
     row = ledger_of.row(ledger_of.put())
-    assert db.read(gates.holding, row) == []
-    db.transaction(gates.set_limits, "kind", Chore.kind, running_cap=1)
-    assert db.read(gates.holding, row) == []
+    assert db.read(gates.blocking, row) == []
+    db.transaction(limit_commands.set_limits, "kind", Chore.kind, running_cap=1)
+    assert db.read(gates.blocking, row) == []
     ledger_of.put(state="running", worker_id=WORKER, fence=1)
-    db.transaction(gates.pause, "tenant", "default", reason="unpaid")
-    paused, full = db.read(gates.holding, row)
-    assert (paused.gate.scope, paused.gate.reason, paused.running) == ("tenant", "unpaid", None)
-    assert (full.gate.scope, full.gate.cap, full.running) == ("kind", 1, 1)
+    db.transaction(limit_commands.pause, "tenant", "default", reason="unpaid")
+    paused, full = db.read(gates.blocking, row)
+    assert (paused.limit.scope, paused.limit.reason, paused.running) == ("tenant", "unpaid", None)
+    assert (full.limit.scope, full.limit.cap, full.running) == ("kind", 1, 1)
 
 
 # Later

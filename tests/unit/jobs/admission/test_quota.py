@@ -8,7 +8,7 @@ from app.core.db import Database
 from app.core.ids import uuid7
 from app.jobs.admission import quota
 from app.jobs.definition import Job
-from app.jobs.ledger import claims, commands, worker_rows
+from app.jobs.ledger import claims, commands, workers
 from app.jobs.ledger.enqueue import enqueue_many
 
 
@@ -21,7 +21,7 @@ def test_open_jobs_are_those_that_have_not_ended(db: Database) -> None:
     rows = db.transaction(enqueue_many, jobs, tenant="acme")
     db.transaction(enqueue_many, jobs, tenant="rival")
     worker = uuid7()
-    db.transaction(worker_rows.register, worker, ["default"], 1, None)
+    db.transaction(workers.register, worker, ["default"], 1, None)
     db.transaction(claims.claim, [rows[0].id, rows[1].id], worker)
     db.transaction(commands.cancel, "acme", rows[5].id)
     assert db.read(quota.open_jobs, "acme") == 5

@@ -17,13 +17,14 @@ from app.core import clock
 from app.core.db import Database
 from app.core.errors import Cancelled, Conflict, Stale
 from app.core.ids import uuid7
+from app.jobs.child_rules import AGAIN, Wait
 from app.jobs.children import children as families
-from app.jobs.children.children import ALL, ANY, ANYHOW, Rule, at_most
+from app.jobs.children.children import ALL, ALWAYS, ANY, Rule, max_failures
 from app.jobs.definition import Job
+from app.jobs.ledger import child_moves, commands, timers, workers
 from app.jobs.ledger import claims as ledger
-from app.jobs.ledger import timers, worker_rows
-from app.jobs.ledger.child_counts import AGAIN, Wait
 from app.jobs.ledger.claims import Claim
+from app.jobs.ledger.ends import finish
 from app.jobs.models import JOB, AttemptRow, JobRow, WorkerRow
 from app.jobs.relay import fairness
 from app.jobs.states import ENDED, OPEN, State
@@ -33,7 +34,7 @@ from tests.unit.jobs.conftest import Databases, Ledger, end_of
 HOUR = timedelta(hours=1)
 MOST_JOBS = 14
 Which = st.integers(0, 13)
-RULES = {rule.name: rule for rule in (ALL, ANY, ANYHOW, at_most(1))}
+RULES = {rule.name: rule for rule in (ALL, ANY, ALWAYS, max_failures(1))}
 ENDS: list[State] = ["succeeded", "succeeded", "failed", "cancelled", "retrying", "queued"]
 
 
@@ -96,7 +97,7 @@ class Forest(RuleBasedStateMachine):
         """Waits and ends in one batch, of parents and of their children."""
         ids = sorted({job_id for one in which if (job_id := self._pick(one, "running"))})
         ends = [end_of(i, self.rows[i]["fence"], "waiting", wait=Wait(RULES[wanted])) for i in ids]
-        self.db.transaction(ledger.finish, ends)
+        self.db.transaction(finish, ends)
 
     @rule(which=st.lists(Which, min_size=1, max_size=4), state=st.sampled_from(ENDS), hinted=st.booleans())
     def finish(self, which: list[int], state: State, hinted: bool) -> None:
@@ -105,13 +106,13 @@ class Forest(RuleBasedStateMachine):
             end_of(i, row["fence"], state, due_at=clock.now() - HOUR, parent_id=row["parent_id"] if hinted else None)
             for i, row in ((i, self.rows[i]) for i in ids)
         ]
-        self.db.transaction(ledger.finish, ends)
+        self.db.transaction(finish, ends)
 
     @rule(which=Which)
     def cancel(self, which: int) -> None:
         job_id = self._pick(which, *OPEN)
         if job_id:
-            self.db.transaction(timers.cancel, "default", job_id)
+            self.db.transaction(commands.cancel, "default", job_id)
 
     @rule(which=Which)
     def retry(self, which: int) -> None:
@@ -119,7 +120,7 @@ class Forest(RuleBasedStateMachine):
         if job_id is None:
             return
         try:
-            self.db.transaction(timers.retry, "default", job_id)
+            self.db.transaction(commands.retry, "default", job_id)
         except Conflict:
             assert self.rows[job_id]["state"] == "succeeded"
 
@@ -137,17 +138,17 @@ class Forest(RuleBasedStateMachine):
             claims = [(row["id"], row["fence"], clock.now()) for row in self.rows.values() if row["state"] == "running"]
             self.db.transaction(ledger.mark_started, claims)
         dead, self.worker = self.worker, self.ledger.worker(uuid7())
-        assert self.db.transaction(worker_rows.bury, dead, "killed") is not None
+        assert self.db.transaction(workers.mark_dead, dead, "killed") is not None
 
     @rule(limit=st.integers(1, 3))
     def cut(self, limit: int) -> None:
         """One batch; a crash may come before the next."""
-        self.db.transaction(families.cut, limit)
+        self.db.transaction(child_moves.cancel_children, limit)
 
     @rule()
     def settle(self) -> None:
         """The rule's verdict, by the children that are no older than the last one."""
-        moved = {move.id: move.state for move in self.db.transaction(families.settle)}
+        moved = {move.id: move.state for move in self.db.transaction(child_moves.settle)}
         ready = {i: row for i, row in self.rows.items() if row["state"] == "waiting" and not row["open_children"]}
         assert moved.keys() == ready.keys()
         for job_id, row in ready.items():
@@ -192,9 +193,9 @@ class Forest(RuleBasedStateMachine):
     def teardown(self) -> None:
         """From wherever it stands, every job comes to an end."""
         for _ in range(12):
-            while self.db.transaction(families.cut).more:
+            while self.db.transaction(child_moves.cancel_children).more:
                 pass
-            self.db.transaction(families.settle)
+            self.db.transaction(child_moves.settle)
             self.db.transaction(lambda session: session.execute(sa.update(JobRow).values(due_at=clock.now() - HOUR)))
             self.db.transaction(timers.make_due, 100)
             self.db.transaction(timers.expire, 100)
@@ -202,10 +203,10 @@ class Forest(RuleBasedStateMachine):
             for alone in (False, True):
                 self.db.transaction(ledger.claim, ids, self.worker, alone=alone)
             running = [(i, r["fence"]) for i, r in self.db.read(_rows).items() if r["state"] == "running"]
-            self.db.transaction(ledger.finish, [end_of(job_id, fence, "succeeded") for job_id, fence in running])
+            self.db.transaction(finish, [end_of(job_id, fence, "succeeded") for job_id, fence in running])
             self.every_count_is_right()
         assert {row["state"] for row in self.rows.values()} <= set(ENDED)
-        assert self.db.read(families.something_to_do) == (False, False)
+        assert self.db.read(families.has_work) == (False, False)
         self.db.transaction(_delete_all)
 
 

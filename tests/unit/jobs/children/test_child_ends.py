@@ -15,8 +15,8 @@ from app.core.db import database
 from app.core.errors import Cancelled
 from app.core.ids import uuid7
 from app.jobs.children import children as families
-from app.jobs.children.children import WaitForChildren, at_most
-from app.jobs.ledger import commands, timers, views
+from app.jobs.children.children import WaitForChildren, max_failures
+from app.jobs.ledger import child_moves, commands, views
 from app.jobs.models import JobRow
 from app.jobs.relay.relay import Relay
 from tests.support.databases import SettingsEnv
@@ -54,7 +54,7 @@ def test_children_are_cancelled_with_their_parent(desk: Desk) -> None:
     wait_until(lambda: family.states().count("queued") == 2, what="two handed back")
     database().transaction(commands.cancel, "default", family.id)
     assert desk.state(family.id) == "cancelled"
-    while database().transaction(families.cut, 4).more:
+    while database().transaction(child_moves.cancel_children, 4).more:
         pass
     assert family.states().count("cancelled") == 3
     assert len(ended) == 2
@@ -62,7 +62,7 @@ def test_children_are_cancelled_with_their_parent(desk: Desk) -> None:
     assert all(desk.ledger.row(run.claim.id).cancel_requested_at is not None for run in running)
     family.stop_running()
     assert family.counts() == (4, 0, 4)
-    assert database().read(families.something_to_do) == (False, False)
+    assert database().read(families.has_work) == (False, False)
 
 
 def _children(parent_id: str) -> Sequence[JobRow]:
@@ -104,7 +104,7 @@ def test_a_parent_cancelled_while_it_waits_never_goes_on(desk: Desk) -> None:
 
 def test_a_cancel_that_comes_before_the_wait_wins(desk: Desk) -> None:
     family = Family(desk, [Chore()])
-    database().transaction(timers.cancel, "default", family.id)
+    database().transaction(commands.cancel, "default", family.id)
     desk.end(family.run, WaitForChildren())
     desk.until(family.id, "cancelled")
     Relay().tick()
@@ -133,7 +133,7 @@ def test_a_failed_child_tried_again_of_an_ended_parent_runs_alone(desk: Desk) ->
 
 def test_a_failed_child_tried_again_of_a_waiting_parent_counts_as_open(desk: Desk) -> None:
     family = Family(desk, [Chore(), Chore()])
-    family.wait(at_most(1))
+    family.wait(max_failures(1))
     (failed,) = family.end(1, FAILED)
     database().transaction(commands.retry, "default", failed)
     assert family.counts() == (2, 2, 0)
@@ -143,7 +143,7 @@ def test_a_failed_child_tried_again_of_a_waiting_parent_counts_as_open(desk: Des
 
 def test_a_parent_tried_again_keeps_what_succeeded_and_repeats_what_failed(desk: Desk) -> None:
     family = Family(desk, [Chore(number=n) for n in range(3)])
-    family.wait(at_most(0))
+    family.wait(max_failures(0))
     (succeeded,) = family.end(1)
     (failed,) = family.end(1, FAILED)
     Relay().tick()
@@ -212,7 +212,7 @@ def test_a_family_that_grows_has_a_bar_that_does_not_fall(desk: Desk) -> None:
 
 def test_the_detail_counts_the_children(desk: Desk) -> None:
     family = Family(desk, [Chore(number=n) for n in range(3)])
-    family.wait(at_most(1))
+    family.wait(max_failures(1))
     family.end(1, FAILED)
     family.end(1)
 

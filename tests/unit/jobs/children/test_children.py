@@ -12,8 +12,8 @@ from app.core import redis
 from app.core.db import database
 from app.core.errors import Stale, Unavailable
 from app.jobs.children import children
-from app.jobs.children.children import ALL, ANY, ANYHOW, Child, Rule, WaitForChildren, at_most
-from app.jobs.ledger import worker_rows
+from app.jobs.children.children import ALL, ALWAYS, ANY, Child, Rule, WaitForChildren, max_failures
+from app.jobs.ledger import workers
 from app.jobs.ledger.enqueue import enqueue
 from app.jobs.relay.relay import Relay
 from tests.support.databases import SettingsEnv
@@ -77,9 +77,9 @@ def test_a_run_that_begins_anew_starts_no_child_twice(desk: Desk) -> None:
     """The worker dies between two batches; the next run starts what is missing."""
     family = Family(desk, [Chore(number=n) for n in range(2)])
     first = family.children
-    database().transaction(worker_rows.bury, desk.process.id, "killed")
+    database().transaction(workers.mark_dead, desk.process.id, "killed")
     desk.process.rename()
-    database().transaction(worker_rows.register, desk.process.id, ["default"], 4, None)
+    database().transaction(workers.register, desk.process.id, ["default"], 4, None)
     for run in (*desk.spare, family.run):
         desk.end(run, Stale("lost"))
     desk.spare.clear()
@@ -100,7 +100,7 @@ def test_a_run_that_begins_anew_starts_no_child_twice(desk: Desk) -> None:
 
 def test_who_lost_the_parent_starts_nothing(desk: Desk) -> None:
     family = Family(desk, [Chore()])
-    database().transaction(worker_rows.bury, desk.process.id, "killed")
+    database().transaction(workers.mark_dead, desk.process.id, "killed")
     with pytest.raises(Stale):
         family.start()
     assert family.counts()[0] == 1
@@ -127,11 +127,11 @@ def test_children_that_ended_before_the_wait_are_counted(desk: Desk) -> None:
     [
         (ALL, 3, 0, "queued"),
         (ALL, 2, 1, "failed"),
-        (at_most(1), 2, 1, "queued"),
-        (at_most(1), 1, 2, "failed"),
+        (max_failures(1), 2, 1, "queued"),
+        (max_failures(1), 1, 2, "failed"),
         (ANY, 1, 2, "queued"),
         (ANY, 0, 3, "failed"),
-        (ANYHOW, 0, 3, "queued"),
+        (ALWAYS, 0, 3, "queued"),
     ],
 )
 def test_the_rule_decides(desk: Desk, rule: Rule, succeed: int, fail: int, state: str) -> None:
@@ -171,7 +171,7 @@ def test_what_is_decided_early_ends_the_others(desk: Desk, rule: Rule, error: Ba
 def test_a_later_family_of_the_same_job_has_its_own_rule(desk: Desk) -> None:
     """What failed in the first, within its rule, does not break the second."""
     family = Family(desk, [Chore(), Chore()])
-    family.wait(at_most(1))
+    family.wait(max_failures(1))
     family.end(1, FAILED)
     family.end(1)
     run = family.take_parent()

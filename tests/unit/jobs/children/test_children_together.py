@@ -12,12 +12,13 @@ from app.core import clock
 from app.core.db import database
 from app.core.errors import Cancelled
 from app.core.ids import uuid7
+from app.jobs.child_rules import Wait
 from app.jobs.children import children
-from app.jobs.children.children import ANYHOW
+from app.jobs.children.children import ALWAYS
+from app.jobs.ledger import child_moves, commands, ends, timers, workers
 from app.jobs.ledger import claims as ledger
-from app.jobs.ledger import timers, worker_rows
-from app.jobs.ledger.child_counts import Wait
-from app.jobs.ledger.claims import Claim, End
+from app.jobs.ledger.claims import Claim
+from app.jobs.ledger.ends import End
 from app.jobs.models import JobRow
 from app.jobs.states import ENDED, OPEN, State
 from tests.support.databases import SettingsEnv
@@ -41,15 +42,15 @@ class Crowd:
             chance.shuffle(queued)
             claims = self.db.transaction(ledger.claim, queued[:60], worker_id)
             if turn % 5 == 4:
-                self.db.transaction(worker_rows.bury, worker_id, "killed")
+                self.db.transaction(workers.mark_dead, worker_id, "killed")
                 worker_id = self.ledger.worker(uuid7())
                 continue
-            self.db.transaction(ledger.finish, [self._end(claim, chance) for claim in claims])
-            self.db.transaction(children.cut, 7)
-            self.db.transaction(children.settle)
+            self.db.transaction(ends.finish, [self._end(claim, chance) for claim in claims])
+            self.db.transaction(child_moves.cancel_children, 7)
+            self.db.transaction(child_moves.settle)
             self.db.transaction(timers.make_due, 50)
             chosen = self.db.read(lambda session: list(session.scalars(_ids(*OPEN, *ENDED))))
-            self.db.transaction(timers.cancel, "default", chance.choice(chosen))
+            self.db.transaction(commands.cancel, "default", chance.choice(chosen))
 
     def _end(self, claim: Claim, chance: random.Random) -> End:
         if claim.parent_id is None and not claim.continues:
@@ -57,7 +58,7 @@ class Crowd:
                 self.db.transaction(children.start, claim, [Chore(number=n) for n in range(CHILDREN)])
             except Cancelled:
                 return end_of(claim.id, claim.fence, "cancelled")
-            return end_of(claim.id, claim.fence, "waiting", wait=Wait(ANYHOW))
+            return end_of(claim.id, claim.fence, "waiting", wait=Wait(ALWAYS))
         states: list[State] = ["succeeded", "succeeded", "failed", "retrying", "queued"]
         return end_of(claim.id, claim.fence, chance.choice(states), due_at=clock.now(), parent_id=claim.parent_id)
 

@@ -13,7 +13,7 @@ from app.core.db import database
 from app.core.errors import Cancelled, InvalidInput, Stale
 from app.jobs.inspect import bulk
 from app.jobs.inspect.bulk import BATCH, Bulk, Wanted, checked
-from app.jobs.ledger import claims, commands
+from app.jobs.ledger import claims, commands, ends
 from app.jobs.ledger.claims import Claim
 from app.jobs.worker.progress import Progress, Teller
 from tests.support.databases import SettingsEnv
@@ -98,7 +98,7 @@ def test_a_second_run_goes_on_behind_the_first_ones_last_batch(book: Ledger) -> 
     job = asked("retry", fingerprint="ab")
     first = claim(book, job)
     assert book.db.transaction(bulk._step, first, job) == (BATCH, 0, True)
-    book.db.transaction(claims.free, WORKER, "killed")
+    book.db.transaction(ends.free, WORKER, "killed")
     with pytest.raises(Stale):
         book.db.transaction(bulk._step, first, job)
     again = failed(book, 1)  # one of the first batch has failed once more: not of this job's time

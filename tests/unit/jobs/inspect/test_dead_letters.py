@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
+from app.core.clock import moment
 from app.core.errors import Conflict, NotFound
 from app.core.ids import uuid7
 from app.jobs.inspect import dead_letters
-from app.jobs.ledger import timers
+from app.jobs.ledger import commands
 from app.jobs.ledger.views import JobFilter, list_jobs
-from app.core.clock import moment
 from app.jobs.states import STATES
 from tests.unit.jobs.conftest import Chore, Ledger
 
@@ -61,26 +61,26 @@ def test_groups_are_filtered_and_walked_in_pages(ledger_of: Ledger) -> None:
 @pytest.mark.parametrize("how", ["retry", "discard"])
 def test_what_was_retried_or_discarded_is_no_dead_letter(ledger_of: Ledger, how: str) -> None:
     job_id = fail(ledger_of, "aa", 1)
-    act = timers.retry if how == "retry" else dead_letters.discard
+    act = commands.retry if how == "retry" else commands.discard
     ledger_of.db.transaction(act, "default", job_id)
     assert groups(ledger_of) == []
 
 
 def test_discarding_keeps_the_row_and_may_be_repeated_and_undone_by_a_retry(ledger_of: Ledger) -> None:
     job_id, other = fail(ledger_of, "aa", 1), fail(ledger_of, "aa", 2)
-    first = ledger_of.db.transaction(dead_letters.discard, "default", job_id).discarded_at
-    assert ledger_of.db.transaction(dead_letters.discard, "default", job_id).discarded_at == first
+    first = ledger_of.db.transaction(commands.discard, "default", job_id).discarded_at
+    assert ledger_of.db.transaction(commands.discard, "default", job_id).discarded_at == first
     for discarded, expected in ((True, job_id), (False, other)):
         wanted = JobFilter(fingerprint="aa", discarded=discarded)
         assert [row.id for row in ledger_of.db.read(list_jobs, "default", wanted, 9)] == [expected]
-    ledger_of.db.transaction(timers.retry, "default", job_id)
+    ledger_of.db.transaction(commands.retry, "default", job_id)
     assert ledger_of.row(job_id).discarded_at is None
 
 
 def test_only_a_failed_job_of_ones_own_can_be_discarded(ledger_of: Ledger) -> None:
     for state in set(STATES) - {"failed"}:
         with pytest.raises(Conflict, match=state):
-            ledger_of.db.transaction(dead_letters.discard, "default", ledger_of.put(state=state))
+            ledger_of.db.transaction(commands.discard, "default", ledger_of.put(state=state))
     for job_id in (fail(ledger_of, "aa", 1, tenant="other"), uuid7()):
         with pytest.raises(NotFound):
-            ledger_of.db.transaction(dead_letters.discard, "default", job_id)
+            ledger_of.db.transaction(commands.discard, "default", job_id)

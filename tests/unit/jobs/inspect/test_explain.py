@@ -11,13 +11,11 @@ import sqlalchemy as sa
 from app.core import clock
 from app.core.errors import InvalidInput, NotFound, Unavailable
 from app.core.ids import uuid7
-from app.jobs.admission import admit, limits
-from app.jobs.children import children as families
-from app.jobs.inspect import dead_letters
+from app.jobs.admission import limits
 from app.jobs.inspect.explain import explain
 from app.jobs.inspect.reason import Around, look_around, span
+from app.jobs.ledger import admissions, child_moves, commands, ends, limit_commands, timers, workers
 from app.jobs.ledger import claims as book
-from app.jobs.ledger import timers, worker_rows
 from app.jobs.models import WorkerRow
 from app.jobs.relay.relay import Relay
 from app.jobs.states import STATES
@@ -78,7 +76,7 @@ def test_retrying_says_what_failed_and_when_it_goes_on(ledger_of: Ledger) -> Non
     verdict = judge(taken, Unavailable("the house is closed", retry_after_s=600))
     ended = end_of(job_id, 1, "retrying", tries=1, due_at=clock.now() + timedelta(minutes=10))
     ended = ended._replace(error_type=verdict.error_type, error_code=verdict.error_code, error_message="closed")
-    ledger_of.db.transaction(book.finish, [ended])
+    ledger_of.db.transaction(ends.finish, [ended])
     said = why(ledger_of, job_id)
     assert said["reason"] == "dependency_down"
     assert "Try 1 of 4 failed (Unavailable: closed)" in said["message"]
@@ -94,13 +92,13 @@ def test_queued_without_a_worker(ledger_of: Ledger) -> None:
     assert reason(ledger_of, elsewhere) == "no_worker"
     here = ledger_of.put()
     assert reason(ledger_of, here) == "about_to_start"
-    ledger_of.db.transaction(worker_rows.set_state, WORKER, "paused")
+    ledger_of.db.transaction(workers.set_state, WORKER, "paused")
     assert reason(ledger_of, here) == "workers_paused"
-    ledger_of.db.transaction(worker_rows.set_state, WORKER, "draining")
+    ledger_of.db.transaction(workers.set_state, WORKER, "draining")
     assert "draining" in why(ledger_of, here)["message"]
     worker_is(ledger_of, state="running", beat_at=clock.now() - timedelta(minutes=5))
     assert "no sign of life" in why(ledger_of, here)["message"]
-    ledger_of.db.transaction(worker_rows.bury, WORKER, "gone")
+    ledger_of.db.transaction(workers.mark_dead, WORKER, "gone")
     said = why(ledger_of, here)
     assert (said["reason"], said["fix"]) == ("no_worker", "Start one: `millrace worker`.")
 
@@ -108,14 +106,14 @@ def test_queued_without_a_worker(ledger_of: Ledger) -> None:
 @pytest.mark.parametrize(("scope", "name"), [("queue", "default"), ("kind", Chore.kind), ("tenant", "default")])
 def test_queued_before_a_gate_that_is_shut_or_full(ledger_of: Ledger, scope: limits.Scope, name: str) -> None:
     job_id = ledger_of.put()
-    ledger_of.db.transaction(limits.pause, scope, name, by="the operator", reason="moving house")
+    ledger_of.db.transaction(limit_commands.pause, scope, name, by="the operator", reason="moving house")
     said = why(ledger_of, job_id)
     assert said["reason"] == "paused"
     assert said["message"] == f"The {scope} {name} was paused by the operator: moving house"
     assert f"millrace queues resume {name}" in said["fix"]
-    ledger_of.db.transaction(limits.resume, scope, name)
+    ledger_of.db.transaction(limit_commands.resume, scope, name)
     assert reason(ledger_of, job_id) == "about_to_start"
-    ledger_of.db.transaction(limits.set_limits, scope, name, running_cap=2)
+    ledger_of.db.transaction(limit_commands.set_limits, scope, name, running_cap=2)
     ledger_of.put_many(2, state="running", worker_id=WORKER, claimed_at=clock.now())
     said = why(ledger_of, job_id)
     assert (said["reason"], said["facts"]["cap"], said["facts"]["running"]) == ("capped", 2, 2)
@@ -145,7 +143,7 @@ def test_queued_after_crashes_it_waits_to_be_alone(ledger_of: Ledger) -> None:
 
 def test_queued_and_set_aside_since_nobody_knows_its_kind(ledger_of: Ledger) -> None:
     job_id = ledger_of.put(kind="shop.unheard_of")
-    ledger_of.db.transaction(admit.park, [job_id], clock.now() + timedelta(seconds=15))
+    ledger_of.db.transaction(admissions.park, [job_id], clock.now() + timedelta(seconds=15))
     said = why(ledger_of, job_id)
     assert (said["reason"], "shop.unheard_of" in said["message"]) == ("kind_unknown", True)
 
@@ -167,7 +165,7 @@ def test_running_in_each_of_its_ways(ledger_of: Ledger) -> None:
     said = why(ledger_of, job_id)
     assert said["reason"] == "running"
     assert "in stage second, 40 %" in said["message"]
-    ledger_of.db.transaction(timers.cancel, "default", job_id)
+    ledger_of.db.transaction(commands.cancel, "default", job_id)
     assert reason(ledger_of, job_id) == "stopping"
     worker_is(ledger_of, beat_at=clock.now() - timedelta(minutes=1))
     assert reason(ledger_of, job_id) == "worker_silent"
@@ -198,11 +196,11 @@ def test_a_family_that_stops_and_one_that_failed(ledger_of: Ledger) -> None:
     parent = ledger_of.put(state="waiting", children=2, open_children=2, family_rule="all", family_limit=0)
     first, second = (ledger_of.put(parent_id=parent, child_index=index) for index in range(2))
     claim(ledger_of, first)
-    ledger_of.db.transaction(book.finish, [end_of(first, 1, "failed", parent_id=parent)])
+    ledger_of.db.transaction(ends.finish, [end_of(first, 1, "failed", parent_id=parent)])
     assert (ledger_of.row(parent).state, reason(ledger_of, parent)) == ("waiting", "children_stopping")
-    ledger_of.db.transaction(families.cut)
+    ledger_of.db.transaction(child_moves.cancel_children)
     assert reason(ledger_of, parent) == "children_ended"
-    ledger_of.db.transaction(families.settle)
+    ledger_of.db.transaction(child_moves.settle)
     said = why(ledger_of, parent)
     assert (said["state"], said["reason"], said["facts"]["first_failed"]) == ("failed", "children_failed", first)
     assert said["message"] == "2 of 2 children failed; the rule was all."
@@ -213,7 +211,7 @@ def test_a_family_that_stops_and_one_that_failed(ledger_of: Ledger) -> None:
 def test_succeeded(ledger_of: Ledger) -> None:
     job_id = ledger_of.put()
     claim(ledger_of, job_id)
-    ledger_of.db.transaction(book.finish, [end_of(job_id, 1, "succeeded")])
+    ledger_of.db.transaction(ends.finish, [end_of(job_id, 1, "succeeded")])
     assert reason(ledger_of, job_id) == "done"
 
 
@@ -221,7 +219,7 @@ def test_failed_for_good_after_all_tries_and_discarded(ledger_of: Ledger) -> Non
     job_id = ledger_of.put()
     verdict = judge(claim(ledger_of, job_id), InvalidInput("no such thing", code="payload"))
     told = {name: getattr(verdict, name) for name in ("error_type", "error_code", "error_message", "fingerprint")}
-    ledger_of.db.transaction(book.finish, [end_of(job_id, 1, "failed", tries=1, **told)])
+    ledger_of.db.transaction(ends.finish, [end_of(job_id, 1, "failed", tries=1, **told)])
     said = why(ledger_of, job_id)
     assert said["reason"] == "failed"
     assert said["message"] == "Another try would end the same way; InvalidInput: no such thing"
@@ -230,19 +228,19 @@ def test_failed_for_good_after_all_tries_and_discarded(ledger_of: Ledger) -> Non
     said = why(ledger_of, tried)
     assert said["message"] == "All 4 tries failed, the last with E: again"
     assert tried in said["fix"]
-    ledger_of.db.transaction(dead_letters.discard, "default", job_id)
+    ledger_of.db.transaction(commands.discard, "default", job_id)
     assert reason(ledger_of, job_id) == "discarded"
 
 
 def test_failed_as_poison(ledger_of: Ledger) -> None:
     job_id = ledger_of.put(state="running", fence=3, crashes=2, worker_id=WORKER, started_at=clock.now())
-    ledger_of.db.transaction(book.free, WORKER, "killed")
+    ledger_of.db.transaction(ends.free, WORKER, "killed")
     assert (ledger_of.row(job_id).state, reason(ledger_of, job_id)) == ("failed", "poison")
 
 
 def test_cancelled_by_a_person_or_with_its_parent(ledger_of: Ledger) -> None:
     job_id = ledger_of.put()
-    ledger_of.db.transaction(timers.cancel, "default", job_id)
+    ledger_of.db.transaction(commands.cancel, "default", job_id)
     assert reason(ledger_of, job_id) == "cancelled"
     parent = ledger_of.put(state="cancelled")
     child = ledger_of.put(state="cancelled", parent_id=parent)

@@ -14,10 +14,10 @@ from sqlalchemy.orm import Session
 from app.core import clock
 from app.core.errors import Conflict
 from app.core.ids import uuid7
-from app.jobs.admission import admit
-from app.jobs.ledger import claims, worker_rows
+from app.jobs.child_rules import ALL, Wait
+from app.jobs.ledger import admissions, claims, commands, workers
 from app.jobs.ledger import timers as moves
-from app.jobs.ledger.child_counts import ALL, Wait
+from app.jobs.ledger.ends import finish, free
 from app.jobs.models import JOB, JobRow
 from app.jobs.relay import fairness
 from app.jobs.states import ENDED, MOVES, NOT_STARTED, STATES, Outcome, State
@@ -31,14 +31,14 @@ Act = Callable[[Session, str], object]
 def _end(state: State, outcome: Outcome, *, fence: int = FENCE) -> Act:
     def act(session: Session, job_id: str) -> object:
         wait = Wait(ALL) if state == "waiting" else None
-        return claims.finish(session, [end_of(job_id, fence, state, outcome, tries=1, wait=wait)])
+        return finish(session, [end_of(job_id, fence, state, outcome, tries=1, wait=wait)])
 
     return act
 
 
 def _retry(session: Session, job_id: str) -> None:
     try:
-        moves.retry(session, "default", job_id)
+        commands.retry(session, "default", job_id)
     except Conflict as refusal:
         assert refusal.code == "job_state"
 
@@ -58,15 +58,15 @@ ACTS: dict[str, tuple[Act, dict[State, State]]] = {
     "end of a later claim": (_end("succeeded", "succeeded", fence=FENCE + 1), {}),
     "mark started": (lambda s, j: claims.mark_started(s, [(j, FENCE, clock.now())]), {}),
     "snapshot": (lambda s, j: claims.snapshot(s, [(j, FENCE, {"percent": 1.0})]), {}),
-    "free": (lambda s, j: claims.free(s, WORKER, "killed"), {"running": "queued"}),
-    "bury": (lambda s, j: worker_rows.bury(s, WORKER, "killed"), {"running": "queued"}),
-    "cancel": (lambda s, j: moves.cancel(s, "default", j), dict.fromkeys(NOT_STARTED, "cancelled")),
+    "free": (lambda s, j: free(s, WORKER, "killed"), {"running": "queued"}),
+    "bury": (lambda s, j: workers.mark_dead(s, WORKER, "killed"), {"running": "queued"}),
+    "cancel": (lambda s, j: commands.cancel(s, "default", j), dict.fromkeys(NOT_STARTED, "cancelled")),
     "retry": (_retry, {"failed": "queued", "cancelled": "queued"}),
     "make due": (lambda s, j: moves.make_due(s, 10), {"scheduled": "queued", "retrying": "queued"}),
     "expire": (lambda s, j: moves.expire(s, 10), {"queued": "failed"}),
     "admit": (lambda s, j: fairness.admit(s, "default", 10), {}),
-    "park": (lambda s, j: admit.park(s, [j], clock.now() + FUTURE), {}),
-    "empty windows": (lambda s, j: admit.empty_windows(s), {}),
+    "park": (lambda s, j: admissions.park(s, [j], clock.now() + FUTURE), {}),
+    "empty windows": (lambda s, j: admissions.withdraw(s), {}),
 }
 
 
@@ -109,7 +109,7 @@ def test_a_state_that_is_none_is_refused(ledger_of: Ledger) -> None:
 def test_a_job_of_a_dead_or_unknown_worker_is_not_claimed(ledger_of: Ledger) -> None:
     job_id = ledger_of.put()
     assert ledger_of.db.transaction(claims.claim, [job_id], WORKER.replace("1", "2")) == []
-    ledger_of.db.transaction(worker_rows.bury, WORKER, "killed")
+    ledger_of.db.transaction(workers.mark_dead, WORKER, "killed")
     assert ledger_of.db.transaction(claims.claim, [job_id], WORKER) == []
     assert ledger_of.row(job_id).state == "queued"
 
@@ -135,11 +135,11 @@ def test_a_job_that_crashed_twice_is_claimed_alone_only(ledger_of: Ledger) -> No
 def test_deaths_prove_little_where_workers_die_without_the_job(ledger_of: Ledger, crashes: int, state: State) -> None:
     """Another worker began and died just now, and never ran the job."""
     other = uuid7()
-    ledger_of.db.transaction(worker_rows.register, other, ["default"], 1, None)
-    ledger_of.db.transaction(worker_rows.bury, other, "killed by somebody")
+    ledger_of.db.transaction(workers.register, other, ["default"], 1, None)
+    ledger_of.db.transaction(workers.mark_dead, other, "killed by somebody")
     started = {"worker_id": WORKER, "claimed_at": clock.now(), "started_at": clock.now()}
     job_id = ledger_of.put(state="running", fence=FENCE, crashes=crashes, **started)
-    ledger_of.db.transaction(worker_rows.bury, WORKER, "process 1 ended")
+    ledger_of.db.transaction(workers.mark_dead, WORKER, "process 1 ended")
     row = ledger_of.row(job_id)
     assert (row.state, row.crashes) == (state, crashes + 1)
 
@@ -148,7 +148,7 @@ def test_deaths_prove_little_where_workers_die_without_the_job(ledger_of: Ledger
 def test_a_crash_counts_and_the_third_is_poison(ledger_of: Ledger, crashes: int, state: State) -> None:
     started = {"worker_id": WORKER, "claimed_at": clock.now(), "started_at": clock.now()}
     job_id = ledger_of.put(state="running", fence=FENCE, crashes=crashes, **started)
-    ledger_of.db.transaction(worker_rows.bury, WORKER, "process 1 ended")
+    ledger_of.db.transaction(workers.mark_dead, WORKER, "process 1 ended")
     row = ledger_of.row(job_id)
     assert (row.state, row.crashes) == (state, crashes + 1)
     assert row.error_code == ("poison" if state == "failed" else None)
@@ -159,14 +159,14 @@ def test_a_crash_counts_and_the_third_is_poison(ledger_of: Ledger, crashes: int,
 
 def test_a_death_before_the_start_is_no_crash(ledger_of: Ledger) -> None:
     job_id = ledger_of.put(state="running", fence=FENCE, crashes=2, worker_id=WORKER, claimed_at=clock.now())
-    ledger_of.db.transaction(worker_rows.bury, WORKER, "killed")
+    ledger_of.db.transaction(workers.mark_dead, WORKER, "killed")
     assert (ledger_of.row(job_id).state, ledger_of.row(job_id).crashes) == ("queued", 2)
 
 
 def test_a_cancelled_job_of_a_dead_worker_is_cancelled(ledger_of: Ledger) -> None:
     asked = {"worker_id": WORKER, "started_at": clock.now(), "cancel_requested_at": clock.now()}
     job_id = ledger_of.put(state="running", fence=FENCE, **asked)
-    ledger_of.db.transaction(worker_rows.bury, WORKER, "killed")
+    ledger_of.db.transaction(workers.mark_dead, WORKER, "killed")
     assert ledger_of.row(job_id).state == "cancelled"
     assert ledger_of.row(job_id).finished_at is not None
 
@@ -178,7 +178,7 @@ def test_a_cancel_meanwhile_wins_over_another_try_not_over_an_end(
     ledger_of: Ledger, asked: State, becomes: State
 ) -> None:
     job_id = ledger_of.put(state="running", fence=FENCE, worker_id=WORKER)
-    ledger_of.db.transaction(moves.cancel, "default", job_id)
+    ledger_of.db.transaction(commands.cancel, "default", job_id)
     outcome: Outcome = "handed_back" if asked == "queued" else asked  # type: ignore[assignment]
     ledger_of.db.transaction(_end(asked, outcome), job_id)
     assert ledger_of.row(job_id).state == becomes
@@ -192,31 +192,31 @@ def test_a_stale_end_in_the_batch_of_a_fresh_one_writes_nothing(ledger_of: Ledge
         end_of(job_id, FENCE - 1, "failed", tries=1),
         end_of(job_id, FENCE, "succeeded"),
     ]
-    moved = ledger_of.db.transaction(claims.finish, ends)
+    moved = ledger_of.db.transaction(finish, ends)
     assert [move.state for move in moved] == ["succeeded"]
     assert [(a.fence, a.outcome) for a in ledger_of.attempts(job_id)] == [(FENCE, "succeeded")]
 
 
 def test_a_beat_since_the_last_look_saves_a_worker(ledger_of: Ledger) -> None:
-    ledger_of.db.transaction(worker_rows.beat, WORKER)
-    assert ledger_of.db.transaction(worker_rows.bury, WORKER, "no beat", seen_beat=0) is None
-    assert ledger_of.db.transaction(worker_rows.bury, WORKER, "no beat", seen_beat=1) == []
-    assert ledger_of.db.transaction(worker_rows.beat, WORKER) is False
+    ledger_of.db.transaction(workers.heartbeat, WORKER)
+    assert ledger_of.db.transaction(workers.mark_dead, WORKER, "no beat", seen_beat=0) is None
+    assert ledger_of.db.transaction(workers.mark_dead, WORKER, "no beat", seen_beat=1) == []
+    assert ledger_of.db.transaction(workers.heartbeat, WORKER) is False
 
 
 def test_a_retry_begins_anew_and_keeps_its_fence(ledger_of: Ledger) -> None:
     job_id = ledger_of.put(
         state="failed", fence=FENCE, tries=4, crashes=3, error_type="X", finished_at=clock.now(), result={"a": 1}
     )
-    ledger_of.db.transaction(moves.retry, "default", job_id)
+    ledger_of.db.transaction(commands.retry, "default", job_id)
     row = ledger_of.row(job_id)
     assert (row.state, row.fence, row.tries, row.crashes) == ("queued", FENCE, 0, 0)
-    assert [row.error_type, row.finished_at, row.result, row.admitted_at] == [None] * 4
+    assert [row.error_type, row.finished_at, row.result] == [None] * 3
 
 
 def test_a_retry_beside_an_open_job_of_the_same_key_is_a_conflict(ledger_of: Ledger) -> None:
     old = ledger_of.put(state="failed", unique_key="page-1")
     ledger_of.put(state="queued", unique_key="page-1")
     with pytest.raises(Conflict, match="page-1"):
-        ledger_of.db.transaction(moves.retry, "default", old)
+        ledger_of.db.transaction(commands.retry, "default", old)
     assert ledger_of.row(old).state == "failed"

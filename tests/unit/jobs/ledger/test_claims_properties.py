@@ -16,10 +16,11 @@ from app.core import clock
 from app.core.db import Database
 from app.core.errors import Cancelled, Conflict, Stale
 from app.core.ids import uuid7
-from app.jobs.admission import admit
+from app.jobs import states, transition
+from app.jobs.ledger import admissions, commands, ends, timers, workers
 from app.jobs.ledger import claims as ledger
-from app.jobs.ledger import timers, worker_rows
-from app.jobs.ledger.claims import Claim, End
+from app.jobs.ledger.claims import Claim
+from app.jobs.ledger.ends import End
 from app.jobs.models import JOB, AttemptRow, JobRow, WorkerRow
 from app.jobs.relay import fairness
 from app.jobs.states import ENDED, MOVES, Outcome, State
@@ -84,7 +85,7 @@ class Interleaving(RuleBasedStateMachine):
         ids = list(dict.fromkeys(job_id for job_id in map(self._job, which) if job_id))
         claims = self.db.transaction(ledger.claim, ids, self.workers[worker], alone=alone)
         assert len(claims) == len({claim.id for claim in claims})
-        assert all((claim.crashes >= ledger.CRASHES_BEFORE_ALONE) == alone for claim in claims)
+        assert all((claim.crashes >= states.CRASHES_BEFORE_ALONE) == alone for claim in claims)
         self.claims += claims
         self.claimed = {claim.id for claim in claims}
 
@@ -115,8 +116,8 @@ class Interleaving(RuleBasedStateMachine):
         claims = {(claim.id, claim.fence): claim for claim in map(self._claim_of, which)}
         held = {key for key in claims if self.rows[key[0]]["fence"] == key[1] and self._state(key[0]) == "running"}
 
-        def write(session: Session) -> list[ledger.Moved]:
-            moved = ledger.finish(session, [self._end(claim, ending) for claim in claims.values()])
+        def write(session: Session) -> list[transition.Moved]:
+            moved = ends.finish(session, [self._end(claim, ending) for claim in claims.values()])
             if torn:
                 raise Torn
             return moved
@@ -131,7 +132,7 @@ class Interleaving(RuleBasedStateMachine):
     def cancel(self, which: int) -> None:
         job_id = self._job(which)
         if job_id:
-            self.db.transaction(timers.cancel, "default", job_id)
+            self.db.transaction(commands.cancel, "default", job_id)
 
     @rule(which=Which)
     def retry(self, which: int) -> None:
@@ -139,7 +140,7 @@ class Interleaving(RuleBasedStateMachine):
         if job_id is None:
             return
         try:
-            self.db.transaction(timers.retry, "default", job_id)
+            self.db.transaction(commands.retry, "default", job_id)
             self.retried = {job_id}
         except Conflict:
             assert self._state(job_id) not in ("failed", "cancelled")
@@ -147,7 +148,7 @@ class Interleaving(RuleBasedStateMachine):
     @rule(worker=st.integers(0, 1))
     def crash(self, worker: int) -> None:
         dead, self.workers[worker] = self.workers[worker], self._new_worker()
-        assert self.db.transaction(worker_rows.bury, dead, "killed") is not None
+        assert self.db.transaction(workers.mark_dead, dead, "killed") is not None
 
     @rule()
     def relay(self) -> None:
@@ -160,13 +161,13 @@ class Interleaving(RuleBasedStateMachine):
 
     @rule()
     def flush(self) -> None:
-        self.db.transaction(admit.empty_windows)
+        self.db.transaction(admissions.withdraw)
 
     @rule(which=Which)
     def park(self, which: int) -> None:
         job_id = self._job(which)
         if job_id:
-            self.db.transaction(admit.park, [job_id], clock.now() - HOUR)
+            self.db.transaction(admissions.park, [job_id], clock.now() - HOUR)
 
     # What is true after each of them
 
@@ -180,7 +181,7 @@ class Interleaving(RuleBasedStateMachine):
     def _look(self, session: Session) -> None:
         self._every_row_made_an_allowed_step(_rows(session))
         self._nothing_is_lost_and_nothing_counted_twice(
-            {worker.id for worker in worker_rows.alive(session)}, _attempts(session)
+            {worker.id for worker in workers.list_alive(session)}, _attempts(session)
         )
         for claim in self.claims[-4:]:
             self._a_claim_is_held_by_its_fence_alone(session, claim)
@@ -210,7 +211,7 @@ class Interleaving(RuleBasedStateMachine):
             assert row["state"] in (*ENDED, "scheduled", "queued", "retrying", "running")
             assert row["worker_id"] in living or not running
             assert row["tries"] <= row["max_tries"]
-            assert row["crashes"] <= ledger.MOST_CRASHES
+            assert row["crashes"] <= ends.MAX_CRASHES
             assert row["cancel_requested_at"] is None or row["state"] in (*ENDED, "running")
             assert (row["finished_at"] is not None) == (row["state"] in ENDED)
             assert row["admitted_at"] is None or row["state"] in ("queued", "running")
@@ -241,7 +242,7 @@ class Interleaving(RuleBasedStateMachine):
             for alone in (False, True):
                 self.db.transaction(ledger.claim, ids, self.workers[0], alone=alone)
             running = [(i, r["fence"]) for i, r in self.db.read(_rows).items() if r["state"] == "running"]
-            self.db.transaction(ledger.finish, [end_of(job_id, fence, "succeeded") for job_id, fence in running])
+            self.db.transaction(ends.finish, [end_of(job_id, fence, "succeeded") for job_id, fence in running])
         assert {row["state"] for row in self.db.read(_rows).values()} <= set(ENDED)
         self.db.transaction(_delete_all)
 

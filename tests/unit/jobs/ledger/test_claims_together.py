@@ -13,10 +13,10 @@ from sqlalchemy.orm import Session
 from app.core import clock
 from app.core.errors import Cancelled, Stale
 from app.core.ids import uuid7
-from app.jobs.admission import admit
+from app.jobs.ledger import admissions, commands, ends, timers, workers
 from app.jobs.ledger import claims as ledger
-from app.jobs.ledger import timers, worker_rows
-from app.jobs.ledger.claims import Claim, End
+from app.jobs.ledger.claims import Claim
+from app.jobs.ledger.ends import End
 from app.jobs.models import WorkerRow
 from app.jobs.relay import fairness
 from app.jobs.states import State
@@ -31,14 +31,14 @@ def _one_claim(ledger_of: Ledger) -> Claim:
 
 def _domain_write(session: Session, claim: Claim, mark: str) -> None:
     """A job's transaction: it writes, holds, and writes again."""
-    worker_rows.register(session, mark, [], 1, None)
+    workers.register(session, mark, [], 1, None)
     session.flush()
     ledger.hold(session, claim)
-    worker_rows.set_state(session, mark, "draining")
+    workers.set_state(session, mark, "draining")
 
 
 def _lose(ledger_of: Ledger, claim: Claim) -> None:
-    ledger_of.db.transaction(worker_rows.bury, WORKER, "killed")
+    ledger_of.db.transaction(workers.mark_dead, WORKER, "killed")
 
 
 def _lose_and_claim_again(ledger_of: Ledger, claim: Claim) -> None:
@@ -47,11 +47,11 @@ def _lose_and_claim_again(ledger_of: Ledger, claim: Claim) -> None:
 
 
 def _ask_to_stop(ledger_of: Ledger, claim: Claim) -> None:
-    ledger_of.db.transaction(timers.cancel, "default", claim.id)
+    ledger_of.db.transaction(commands.cancel, "default", claim.id)
 
 
 def _end(ledger_of: Ledger, claim: Claim) -> None:
-    ledger_of.db.transaction(ledger.finish, [end_of(claim.id, claim.fence, "succeeded")])
+    ledger_of.db.transaction(ends.finish, [end_of(claim.id, claim.fence, "succeeded")])
 
 
 @pytest.mark.parametrize(
@@ -85,7 +85,7 @@ def test_who_frees_the_job_waits_for_the_transaction_that_holds_it(ledger_of: Le
         order.append("written")
 
     def free() -> None:
-        ledger_of.db.transaction(ledger.free, WORKER, "killed")
+        ledger_of.db.transaction(ends.free, WORKER, "killed")
         order.append("freed")
 
     with ThreadPoolExecutor(2) as pool:
@@ -137,15 +137,15 @@ class Crowd:
             self.db.transaction(ledger.mark_started, [(c.id, c.fence, clock.now()) for c in claims])
             self.db.transaction(ledger.snapshot, [(c.id, c.fence, {"seq": turn}) for c in claims[::-1]])
             if turn % 4 == 3:
-                self.db.transaction(worker_rows.bury, worker_id, "killed")
+                self.db.transaction(workers.mark_dead, worker_id, "killed")
                 worker_id = self.ledger.worker(uuid7())
             else:
-                self.db.transaction(ledger.finish, [self._end(claim, chance) for claim in claims])
-            self.db.transaction(admit.park, chance.sample(self.ids, 10), clock.now())
-            self.db.transaction(admit.empty_windows)
+                self.db.transaction(ends.finish, [self._end(claim, chance) for claim in claims])
+            self.db.transaction(admissions.park, chance.sample(self.ids, 10), clock.now())
+            self.db.transaction(admissions.withdraw)
             self.db.transaction(fairness.admit, "default", 20)
             self.db.transaction(timers.make_due, 20)
-            self.db.transaction(timers.cancel, "default", chance.choice(self.ids))
+            self.db.transaction(commands.cancel, "default", chance.choice(self.ids))
 
     def _end(self, claim: Claim, chance: random.Random) -> End:
         states: list[State] = ["queued", "queued", "retrying", "retrying", "succeeded"]

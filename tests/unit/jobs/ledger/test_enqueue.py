@@ -14,7 +14,7 @@ from app.core import clock
 from app.core.errors import InvalidInput
 from app.jobs.admission import push
 from app.jobs.definition import Job, definition, kinds
-from app.jobs.ledger.enqueue import LARGEST_PAYLOAD_BYTES, enqueue, enqueue_many
+from app.jobs.ledger.enqueue import MAX_PAYLOAD_BYTES, enqueue, enqueue_many
 from app.jobs.results import LARGEST_RESULT_BYTES, checked_result
 from tests.support.databases import SettingsEnv
 from tests.support.services import RedisServer
@@ -80,7 +80,7 @@ def test_ten_thousand_jobs_at_once_are_rows_and_a_window_of_ids(desk: Desk) -> N
 @pytest.mark.parametrize("letter", ["x", "ä", "🎉"])
 def test_a_payload_has_its_limit_in_bytes(desk: Desk, letter: str) -> None:
     frame = len('{"text":""}')
-    most = (LARGEST_PAYLOAD_BYTES - frame) // len(letter.encode())
+    most = (MAX_PAYLOAD_BYTES - frame) // len(letter.encode())
     (job_id,) = desk.enqueue(Letter(text=letter * most))
     assert desk.ledger.row(job_id).payload["text"] == letter * most
     with pytest.raises(InvalidInput) as refusal:

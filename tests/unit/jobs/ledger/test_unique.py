@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from app.core import clock
 from app.core.db import database
 from app.core.errors import Conflict, InvalidInput
-from app.jobs.ledger import commands, timers
+from app.jobs.ledger import commands
 from app.jobs.ledger.enqueue import enqueue_many
 from app.jobs.models import DebouncedRow, JobRow
 from app.jobs.states import OPEN, State
@@ -279,9 +279,9 @@ def test_a_cancel_ends_the_job_and_what_waited_for_its_end(starting: Starting) -
     starting.make_due()
     claim = starting.claim(first)
     starting.start(Settled(number=2))
-    database().transaction(timers.cancel, "default", first)
+    database().transaction(commands.cancel, "default", first)
     assert starting.end(claim, "cancelled") == "cancelled"
-    assert database().transaction(timers.retry, "default", first).payload["number"] == 2
+    assert database().transaction(commands.retry, "default", first).payload["number"] == 2
     assert database().read(lambda session: session.scalars(sa.select(DebouncedRow)).all()) == []
 
 

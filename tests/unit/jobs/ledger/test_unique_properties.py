@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from app.core import clock
 from app.core.db import database
-from app.jobs.ledger import timers
+from app.jobs.ledger import commands
 from app.jobs.ledger.claims import Claim
 from app.jobs.models import JobRow
 from app.jobs.states import OPEN, State
@@ -93,7 +93,7 @@ class World:
     def cancel(self, kind: str, about: str, which: int) -> None:
         for row in self.rows():
             if (row.kind, row.unique_key) == (kind, about) and row.state != "running":
-                database().transaction(timers.cancel, "default", row.id)
+                database().transaction(commands.cancel, "default", row.id)
                 if kind == Settled.kind:
                     self.wanted.pop(about, None)
 

@@ -11,32 +11,32 @@ from app.core.db import database
 from app.core.errors import Conflict, NotFound
 from app.core.ids import uuid7
 from app.jobs.ledger import claims as book
-from app.jobs.ledger import fleet, worker_rows
+from app.jobs.ledger import workers
 from app.jobs.relay.relay import Relay
 from tests.support.waiting import wait_until
 from tests.unit.jobs.conftest import WORKER, Chore, Desk, Ledger
 
 
-def order(ledger: Ledger, what: fleet.Order, worker_id: str = WORKER) -> str:
-    return str(ledger.db.transaction(fleet.order, worker_id, what)["state"])
+def order(ledger: Ledger, what: workers.Order, worker_id: str = WORKER) -> str:
+    return str(ledger.db.transaction(workers.order, worker_id, what)["state"])
 
 
 def test_a_paused_worker_claims_nothing_until_it_is_resumed(ledger_of: Ledger) -> None:
     job_id = ledger_of.put()
     assert [order(ledger_of, "pause") for _ in range(2)] == ["paused", "paused"]
     assert ledger_of.db.transaction(book.claim, [job_id], WORKER) == []
-    assert ledger_of.db.transaction(worker_rows.beat, WORKER)
+    assert ledger_of.db.transaction(workers.heartbeat, WORKER)
     assert order(ledger_of, "resume") == "running"
     assert len(ledger_of.db.transaction(book.claim, [job_id], WORKER)) == 1
 
 
 def test_a_draining_worker_cannot_go_back_and_one_that_is_gone_obeys_nobody(ledger_of: Ledger) -> None:
     assert order(ledger_of, "drain") == "draining"
-    orders: tuple[fleet.Order, ...] = ("pause", "resume", "drain")
+    orders: tuple[workers.Order, ...] = ("pause", "resume", "drain")
     for what in orders[:2]:
         with pytest.raises(Conflict, match="draining"):
             order(ledger_of, what)
-    ledger_of.db.transaction(worker_rows.bury, WORKER, "gone")
+    ledger_of.db.transaction(workers.mark_dead, WORKER, "gone")
     for what in orders:
         with pytest.raises(Conflict, match="dead"):
             order(ledger_of, what)
@@ -49,12 +49,12 @@ def test_workers_are_listed_with_what_they_hold(ledger_of: Ledger) -> None:
     other = ledger_of.worker(uuid7())
     ledger_of.put_many(3, state="running", worker_id=other)
     ledger_of.put_many(1, state="succeeded", worker_id=other)
-    found = ledger_of.db.read(fleet.list_workers, limit=9)
+    found = ledger_of.db.read(workers.list_workers, limit=9)
     assert [(worker["id"], worker["running"]) for worker in found] == [(other, 3), (WORKER, 0)]
     assert {"host", "pid", "queues", "threads", "silent_s", "beat_at", "version"} <= found[0].keys()
-    assert ledger_of.db.read(fleet.list_workers, limit=9, before_id=other)[0]["id"] == WORKER
+    assert ledger_of.db.read(workers.list_workers, limit=9, before_id=other)[0]["id"] == WORKER
     order(ledger_of, "pause")
-    paused = ledger_of.db.read(fleet.list_workers, states=["paused"], limit=9)
+    paused = ledger_of.db.read(workers.list_workers, states=["paused"], limit=9)
     assert [worker["id"] for worker in paused] == [WORKER]
 
 
@@ -63,8 +63,8 @@ def test_a_worker_that_obeys_a_pause_gives_back_what_has_not_begun(desk: Desk) -
     begun, waiting = desk.enqueue(Chore(), Chore())
     first, second = desk.take(2)
     desk.begin(first)
-    desk.ledger.db.transaction(fleet.order, desk.process.id, "pause")
-    state, _ = database().read(worker_rows.orders_for, desk.process.id)
+    desk.ledger.db.transaction(workers.order, desk.process.id, "pause")
+    state, _ = database().read(workers.read_orders, desk.process.id)
     desk.process.obey(state)
     desk.until(waiting, "queued")
     assert (desk.state(begun), desk.process.health()["status"]) == ("running", "paused")
@@ -74,7 +74,7 @@ def test_a_worker_that_obeys_a_pause_gives_back_what_has_not_begun(desk: Desk) -
     assert desk.unacked() == [first.redis_id]
     desk.end(first)
     desk.until(begun, "succeeded")
-    desk.ledger.db.transaction(fleet.order, desk.process.id, "resume")
+    desk.ledger.db.transaction(workers.order, desk.process.id, "resume")
     desk.process.obey("running")
     assert {run.claim.id for run in desk.take(2)} == {waiting, late}
     assert second.ended
@@ -94,7 +94,7 @@ def test_an_order_is_told_to_the_worker_it_is_for(desk: Desk) -> None:
     with redis.subscription() as heard:
         heard.subscribe(redis.ORDERS_CHANNEL)
         heard.get_message(timeout=1)
-        desk.ledger.db.transaction(fleet.order, desk.process.id, "drain")
+        desk.ledger.db.transaction(workers.order, desk.process.id, "drain")
         message: Any = wait_until(lambda: heard.get_message(timeout=0.1), what="the order to be heard")
     assert message["data"] == desk.process.id
     desk.process.nudge(uuid7())
@@ -106,5 +106,5 @@ def test_an_order_is_told_to_the_worker_it_is_for(desk: Desk) -> None:
 def test_a_paused_worker_registers_paused_again(ledger_of: Ledger) -> None:
     """One that was declared dead while it stood still comes back with another name, not with another will."""
     worker_id = uuid7()
-    ledger_of.db.transaction(worker_rows.register, worker_id, ["default"], 8, None, paused=True)
-    assert ledger_of.db.read(worker_rows.orders_for, worker_id) == ("paused", [])
+    ledger_of.db.transaction(workers.register, worker_id, ["default"], 8, None, paused=True)
+    assert ledger_of.db.read(workers.read_orders, worker_id) == ("paused", [])

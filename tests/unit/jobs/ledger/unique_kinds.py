@@ -12,8 +12,9 @@ import sqlalchemy as sa
 from app.core import clock
 from app.core.db import database
 from app.jobs.definition import Debounce, Job, Throttle
+from app.jobs.enqueued import EnqueuedJob
 from app.jobs.ledger import claims as ledger
-from app.jobs.ledger import timers
+from app.jobs.ledger import ends, timers
 from app.jobs.ledger.claims import Claim
 from app.jobs.ledger.enqueue import enqueue
 from app.jobs.models import JobRow
@@ -57,7 +58,7 @@ class Starting:
         self._ahead_s += seconds
         clock.shift(timedelta(seconds=self._ahead_s))
 
-    def start(self, job: Job, *, tenant: str = "default", **options: Any) -> JobRow:
+    def start(self, job: Job, *, tenant: str = "default", **options: Any) -> EnqueuedJob:
         return database().transaction(enqueue, job, tenant=tenant, **options)
 
     def start_id(self, job: Job, **options: Any) -> str:
@@ -76,7 +77,7 @@ class Starting:
     def end(self, claim: Claim, state: State = "succeeded", **more: Any) -> State | None:
         """The state the job went to; None where the claim was lost."""
         end = end_of(claim.id, claim.fence, state, **({"kind": claim.kind} | more))
-        moved = database().transaction(ledger.finish, [end])
+        moved = database().transaction(ends.finish, [end])
         return moved[0].state if moved else None
 
     def run_due(self) -> list[Claim]:

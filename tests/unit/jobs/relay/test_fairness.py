@@ -11,10 +11,11 @@ from hypothesis import strategies as st
 from app.core import clock, redis
 from app.core.db import database
 from app.jobs.admission import limits
-from app.jobs.admission.push import DEFAULT_WINDOW, LUA, Ticket
+from app.jobs.admission.push import DEFAULT_WINDOW, LUA, QueuedRef
+from app.jobs.ledger import limit_commands
 from app.jobs.ledger.enqueue import enqueue, enqueue_many
 from app.jobs.relay import fairness
-from app.jobs.relay.fairness import MOST_TENANTS, _pour
+from app.jobs.relay.fairness import MAX_TENANTS, _distribute
 from app.jobs.relay.relay import Relay
 from app.jobs.worker.run import Run
 from tests.support.waiting import wait_until
@@ -23,12 +24,12 @@ from tests.unit.jobs.conftest import WORKER, Chore, Desk, Ledger
 on_sqlite = pytest.mark.parametrize("spine_env", ["sqlite"], indirect=True)
 
 
-def admit(rows: Ledger, room: int, *, early_room: int = 0) -> list[Ticket]:
-    return rows.db.transaction(fairness.admit, "default", room, early_room=early_room)
+def admit(rows: Ledger, room: int, *, promoted_room: int = 0) -> list[QueuedRef]:
+    return rows.db.transaction(fairness.admit, "default", room, promoted_room=promoted_room)
 
 
-def tenants(tickets: list[Ticket]) -> Counter[str]:
-    return Counter(ticket.tenant for ticket in tickets)
+def tenants(refs: list[QueuedRef]) -> Counter[str]:
+    return Counter(ref.tenant for ref in refs)
 
 
 def fill(rows: Ledger, tenant: str, running: int = 0, fed: int = 0) -> None:
@@ -46,26 +47,26 @@ def test_tenants_take_turns_and_who_has_little_leaves_its_places(ledger_of: Ledg
     ledger_of.put_many(100, tenant="a")
     ledger_of.put_many(100, tenant="b")
     few = ledger_of.put_many(5, tenant="c")
-    tickets = admit(ledger_of, 31)
-    assert tenants(tickets) == {"a": 13, "b": 13, "c": 5}
-    assert [ticket.id for ticket in tickets if ticket.tenant == "c"] == few
-    assert tenants(tickets[:6]) == {"a": 2, "b": 2, "c": 2}
-    assert not any(ticket.early for ticket in tickets)
+    refs = admit(ledger_of, 31)
+    assert tenants(refs) == {"a": 13, "b": 13, "c": 5}
+    assert [ref.id for ref in refs if ref.tenant == "c"] == few
+    assert tenants(refs[:6]) == {"a": 2, "b": 2, "c": 2}
+    assert not any(ref.promoted for ref in refs)
 
 
 def test_a_tenant_alone_has_all_of_the_window_the_oldest_first(ledger_of: Ledger) -> None:
     ids = ledger_of.put_many(40, tenant="a")
-    assert [ticket.id for ticket in admit(ledger_of, 30)] == ids[:30]
-    assert [ticket.id for ticket in admit(ledger_of, 30)] == ids[30:]
+    assert [ref.id for ref in admit(ledger_of, 30)] == ids[:30]
+    assert [ref.id for ref in admit(ledger_of, 30)] == ids[30:]
 
 
 def test_shares_follow_the_weights(ledger_of: Ledger) -> None:
-    ledger_of.db.transaction(limits.set_limits, "tenant", "big", running_cap=None, weight=3)
+    ledger_of.db.transaction(limit_commands.set_limits, "tenant", "big", running_cap=None, weight=3)
     ledger_of.put_many(100, tenant="big")
     ledger_of.put_many(100, tenant="small")
-    tickets = admit(ledger_of, 40)
-    assert tenants(tickets) == {"big": 30, "small": 10}
-    assert tenants(tickets[:8]) == {"big": 6, "small": 2}
+    refs = admit(ledger_of, 40)
+    assert tenants(refs) == {"big": 30, "small": 10}
+    assert tenants(refs[:8]) == {"big": 6, "small": 2}
 
 
 def test_what_is_held_already_counts(ledger_of: Ledger) -> None:
@@ -79,22 +80,22 @@ def test_priority_goes_before_all_shares(ledger_of: Ledger) -> None:
     low = ledger_of.put_many(10, tenant="a")
     high = ledger_of.put_many(5, tenant="b", priority=5)
     lowest = ledger_of.put_many(5, tenant="c", priority=-5)
-    tickets = admit(ledger_of, 18)
-    assert [ticket.id for ticket in tickets] == [*high, *low, *lowest[:3]]
-    assert [ticket.early for ticket in tickets] == [True] * 5 + [False] * 13
+    refs = admit(ledger_of, 18)
+    assert [ref.id for ref in refs] == [*high, *low, *lowest[:3]]
+    assert [ref.promoted for ref in refs] == [True] * 5 + [False] * 13
 
 
 def test_the_kinds_of_one_tenant_go_by_age(ledger_of: Ledger) -> None:
     ids = [ledger_of.put(kind=f"tests.kind{number % 3}") for number in range(12)]
-    assert [ticket.id for ticket in admit(ledger_of, 7)] == ids[:7]
+    assert [ref.id for ref in admit(ledger_of, 7)] == ids[:7]
 
 
 def test_more_tenants_than_are_looked_at_come_all_in_turn(ledger_of: Ledger) -> None:
-    count = MOST_TENANTS + 100
+    count = MAX_TENANTS + 100
     for number in range(count):
         ledger_of.put(tenant=f"t{number:04}")
     found = [admit(ledger_of, count) for _ in range(2)]
-    assert [len(tickets) for tickets in found] == [MOST_TENANTS, 100]
+    assert [len(refs) for refs in found] == [MAX_TENANTS, 100]
 
 
 def test_every_job_is_admitted_once(ledger_of: Ledger) -> None:
@@ -103,7 +104,7 @@ def test_every_job_is_admitted_once(ledger_of: Ledger) -> None:
         for tenant, kind, priority in [("a", "x", 0), ("a", "y", 1), ("b", "x", 0), ("c", "y", -1)]
         for job_id in ledger_of.put_many(9, tenant=tenant, kind=kind, priority=priority)
     ]
-    seen = [ticket.id for _ in range(12) for ticket in admit(ledger_of, 5)]
+    seen = [ref.id for _ in range(12) for ref in admit(ledger_of, 5)]
     assert sorted(seen) == sorted(ids)
 
 
@@ -115,7 +116,7 @@ def test_every_job_is_admitted_once(ledger_of: Ledger) -> None:
 )
 def test_places_go_to_who_has_least_for_its_weight(room: int, asked: dict[str, tuple[int, int, int]]) -> None:
     """All places are given while anybody wants one, and nobody got one that somebody with less was waiting for."""
-    given_ = _pour(room, asked)
+    given_ = _distribute(room, asked)
     assert sum(given_.values()) == min(room, sum(limit for _, _, limit in asked.values()))
     for taker, count in given_.items():
         held, weight, limit = asked[taker]
@@ -126,16 +127,16 @@ def test_places_go_to_who_has_least_for_its_weight(room: int, asked: dict[str, t
                 assert last <= (other_held + given_.get(other, 0)) / other_weight
 
 
-# Gates
+# Limits
 
 
 @pytest.mark.parametrize(("scope", "name"), [("tenant", "a"), ("kind", "tests.shut")])
 def test_what_is_paused_is_passed_over(ledger_of: Ledger, scope: limits.Scope, name: str) -> None:
     ledger_of.put_many(10, tenant="a", kind="tests.shut")
     other = ledger_of.put_many(3, tenant="b")
-    ledger_of.db.transaction(limits.pause, scope, name)
-    assert [ticket.id for ticket in admit(ledger_of, 10)] == other
-    ledger_of.db.transaction(limits.pause, "queue", "default")
+    ledger_of.db.transaction(limit_commands.pause, scope, name)
+    assert [ref.id for ref in admit(ledger_of, 10)] == other
+    ledger_of.db.transaction(limit_commands.pause, "queue", "default")
     assert admit(ledger_of, 10) == []
 
 
@@ -143,13 +144,13 @@ def test_what_is_paused_is_passed_over(ledger_of: Ledger, scope: limits.Scope, n
 def test_no_more_is_admitted_than_a_cap_lets_run(ledger_of: Ledger, scope: limits.Scope, name: str) -> None:
     fill(ledger_of, "a", running=2, fed=1)
     ledger_of.put_many(10, tenant="a")
-    ledger_of.db.transaction(limits.set_limits, scope, name, running_cap=5)
+    ledger_of.db.transaction(limit_commands.set_limits, scope, name, running_cap=5)
     assert len(admit(ledger_of, 10)) == 2
     assert admit(ledger_of, 10) == []
 
 
 def test_a_cap_of_one_leaves_the_room_to_others(ledger_of: Ledger) -> None:
-    ledger_of.db.transaction(limits.set_limits, "tenant", "a", running_cap=2)
+    ledger_of.db.transaction(limit_commands.set_limits, "tenant", "a", running_cap=2)
     ledger_of.put_many(50, tenant="a")
     ledger_of.put_many(50, tenant="b")
     assert tenants(admit(ledger_of, 40)) == {"a": 2, "b": 38}
@@ -162,9 +163,9 @@ def test_who_has_nothing_in_a_full_window_comes_early_up_to_its_share_of_what_ru
     fill(ledger_of, "a", running=8, fed=64)
     ledger_of.put_many(100, tenant="a")
     ledger_of.put_many(20, tenant="b")
-    tickets = admit(ledger_of, 0)
-    assert tenants(tickets) == {"b": 4}
-    assert all(ticket.early for ticket in tickets)
+    refs = admit(ledger_of, 0)
+    assert tenants(refs) == {"b": 4}
+    assert all(ref.promoted for ref in refs)
     assert admit(ledger_of, 0) == []
 
 
@@ -179,8 +180,8 @@ def test_priority_enters_a_full_window_in_small_numbers(ledger_of: Ledger) -> No
     fill(ledger_of, "a", running=8, fed=64)
     ledger_of.put_many(10, tenant="a")
     urgent = ledger_of.put_many(50, tenant="a", priority=1)
-    tickets = admit(ledger_of, 0, early_room=16)
-    assert [(ticket.id, ticket.early) for ticket in tickets] == [(job_id, True) for job_id in urgent[:16]]
+    refs = admit(ledger_of, 0, promoted_room=16)
+    assert [(ref.id, ref.promoted) for ref in refs] == [(job_id, True) for job_id in urgent[:16]]
 
 
 def test_the_first_job_of_a_tenant_overtakes_a_full_window_without_any_relay(desk: Desk) -> None:
@@ -204,10 +205,10 @@ def test_the_first_job_of_a_tenant_overtakes_a_window_with_room(desk: Desk) -> N
 
 def test_what_lies_behind_others_in_the_window_is_moved_up_to_its_share(ledger_of: Ledger) -> None:
     fill(ledger_of, "a", running=8, fed=20)
-    assert ledger_of.db.read(fairness.crowded) == []
+    assert ledger_of.db.read(fairness.contended) == []
     fill(ledger_of, "b", fed=20)
-    assert ledger_of.db.read(fairness.crowded) == ["default"]
-    assert tenants(ledger_of.db.read(fairness.hastened, "default")) == {"b": 4}
+    assert ledger_of.db.read(fairness.contended) == ["default"]
+    assert tenants(ledger_of.db.read(fairness.promotable, "default")) == {"b": 4}
 
 
 @on_sqlite

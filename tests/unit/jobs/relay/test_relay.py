@@ -18,8 +18,8 @@ from app.core import clock, metrics, redis
 from app.core.db import database
 from app.core.ids import uuid7
 from app.jobs.admission.push import DEFAULT_WINDOW
-from app.jobs.ledger import claims, timers, worker_rows
-from app.jobs.ledger.worker_rows import birth, this_host
+from app.jobs.ledger import ends, timers, workers
+from app.jobs.ledger.worker_host import process_start, this_host
 from app.jobs.models import JOB, JobRow, WorkerRow
 from app.jobs.relay import fairness
 from app.jobs.relay.relay import LARGEST_WINDOW, UNCLAIMED, Relay, _Window
@@ -121,11 +121,11 @@ def test_a_batch_has_its_limit_whatever_the_planner_believes(rows: Ledger) -> No
     rows.put_many(300, expires_at=past)
     rows.put_many(300, state="scheduled", due_at=past)
     rows.put_many(300, queue="bulk")
-    rows.put_many(claims.FREE_BATCH + 5, state="running", fence=1, worker_id=worker_id)
+    rows.put_many(ends.FREE_BATCH + 5, state="running", fence=1, worker_id=worker_id)
     assert len(db.transaction(fairness.admit, "bulk", 7)) == 7
     assert len(db.transaction(timers.expire, 9)) == 9
     assert db.transaction(timers.make_due, 8) == 8
-    assert len(db.transaction(claims.free, worker_id, "killed")) == claims.FREE_BATCH
+    assert len(db.transaction(ends.free, worker_id, "killed")) == ends.FREE_BATCH
 
 
 @on_sqlite
@@ -233,13 +233,13 @@ def test_a_redis_that_was_restarted_is_an_empty_window_whatever_it_kept(
 def test_the_jobs_of_a_process_that_has_ended_are_free_at_once(rows: Ledger) -> None:
     child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
     try:
-        worker_id = put_worker(child.pid, birth(child.pid), this_host())
+        worker_id = put_worker(child.pid, process_start(child.pid), this_host())
         job_id = put_running(rows, worker_id)
         relay = Relay()
         relay.tick()
         assert rows.row(job_id).state == "running"
         child.kill()
-        wait_until(lambda: birth(child.pid) == 0, what="the process to end")
+        wait_until(lambda: process_start(child.pid) == 0, what="the process to end")
         began = time.monotonic()
         tick_slowly(relay)
         assert time.monotonic() - began < 2
@@ -253,13 +253,13 @@ def test_the_jobs_of_a_process_that_has_ended_are_free_at_once(rows: Ledger) -> 
 
 
 def test_a_pid_that_has_another_bearer_by_now_is_a_dead_worker(rows: Ledger) -> None:
-    job_id = put_running(rows, put_worker(os.getpid(), birth(os.getpid()) + 1, this_host()))
+    job_id = put_running(rows, put_worker(os.getpid(), process_start(os.getpid()) + 1, this_host()))
     Relay().tick()
     assert rows.row(job_id).state == "queued"
 
 
 def test_a_living_pid_of_this_host_frees_nobody(rows: Ledger) -> None:
-    job_id = put_running(rows, put_worker(os.getpid(), birth(os.getpid()), this_host()))
+    job_id = put_running(rows, put_worker(os.getpid(), process_start(os.getpid()), this_host()))
     Relay().tick()
     assert rows.row(job_id).state == "running"
 
@@ -287,7 +287,7 @@ def test_a_beat_that_stands_still_frees_on_the_relays_own_clock(spine_env: Setti
         clock.shift(jump)
         tick_slowly(relay)
         assert rows.row(job_id).state == "running"
-    database().transaction(worker_rows.beat, worker_id)
+    database().transaction(workers.heartbeat, worker_id)
     assert 2.9 < _until_freed(relay, rows, job_id) < 12
     assert rows.attempts(job_id)[0].error_message == "no beat for 3 s"
 
@@ -300,7 +300,7 @@ def test_a_worker_that_beats_is_never_freed(spine_env: SettingsEnv) -> None:
     job_id = put_running(rows, worker_id)
 
     def beats_on() -> bool:
-        database().transaction(worker_rows.beat, worker_id)
+        database().transaction(workers.heartbeat, worker_id)
         tick_slowly(relay)
         assert rows.row(job_id).state == "running"
         return time.monotonic() > end
@@ -343,7 +343,7 @@ def test_beats_that_could_not_be_read_are_no_beats_that_stood_still(spine_env: S
 
 def test_what_a_dead_worker_had_fetched_and_not_claimed_goes_back_to_the_list(rows: Ledger) -> None:
     job_id, worker_id = rows.put(), put_worker(os.getpid(), 1, this_host())
-    database().transaction(worker_rows.set_state, worker_id, "stopped")
+    database().transaction(workers.set_state, worker_id, "stopped")
     relay = Relay()
     relay.tick()
     redis.push().client.delete("mr:q:default")

@@ -15,7 +15,7 @@ import threading
 from pathlib import Path
 from typing import Any
 
-from app.core.errors import AppError, InvalidInput, LimitReached, Rejected, Unavailable
+from app.core.errors import AppError, InvalidInput, LimitReached, Rejected, Snooze, Unavailable
 from app.jobs.sandbox.child_progress import LaneProgress
 from tests.support.waiting import wait_until
 

@@ -19,6 +19,7 @@ from app.core.db import Database, database
 from app.core.errors import Conflict, InvalidInput, NotFound
 from app.jobs.definition import Job
 from app.jobs.ledger import claims, commands
+from app.jobs.ledger.ends import finish
 from app.jobs.models import JobRow, ScheduleRow, ScheduleTickRow
 from app.jobs.schedules import firing, store
 from app.jobs.schedules.store import Plan, Schedule
@@ -97,7 +98,7 @@ class Timetable:
         """Claim it, if nobody has, and succeed."""
         if job.state == "queued":
             self.run(job)
-        self.db.transaction(claims.finish, [end_of(job.id, 1, "succeeded")])
+        self.db.transaction(finish, [end_of(job.id, 1, "succeeded")])
 
     def wait(self) -> int:
         return self.db.transaction(firing.start_waiting)
@@ -247,7 +248,7 @@ def test_replace_ends_the_one_before_and_never_has_two(table: Timetable) -> None
     second = table.ledger.row(second.id)
     assert (second.state, second.cancel_requested_at is not None) == ("running", True)
     assert table.wait() == 0
-    table.db.transaction(claims.finish, [end_of(second.id, 1, "cancelled")])
+    table.db.transaction(finish, [end_of(second.id, 1, "cancelled")])
     assert table.wait() == 1
     assert [outcome for _, outcome in table.ticks(schedule_id)] == ["started", "started", "skipped", "started"]
     assert len(table.jobs(schedule_id)) == 3

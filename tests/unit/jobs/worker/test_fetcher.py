@@ -15,7 +15,7 @@ from app.core.ids import uuid7
 from app.core.redis import QUARANTINE
 from app.jobs.admission import push
 from app.jobs.definition import Job
-from app.jobs.ledger import timers
+from app.jobs.ledger import commands
 from app.jobs.relay.relay import UNCLAIMED, Relay
 from app.jobs.worker.fetcher import PARKED_FOR, Depth
 from app.jobs.worker.process import LONGEST_WAIT_S
@@ -252,7 +252,7 @@ def test_queues_are_served_in_their_order(desks: Desks) -> None:
 
 def test_a_job_cancelled_in_the_window_is_never_claimed(desk: Desk) -> None:
     (job_id,) = desk.enqueue(Chore())
-    database().transaction(timers.cancel, "default", job_id)
+    database().transaction(commands.cancel, "default", job_id)
     assert desk.process.intake.next() == []
     desk.until_acked()
     assert desk.state(job_id) == "cancelled"

@@ -12,7 +12,7 @@ from app.core import clock
 from app.core.errors import ConfigError, InvalidInput, Stale, Unavailable
 from app.core.ids import uuid7
 from app.jobs.definition import Job
-from app.jobs.ledger import commands, timers, worker_rows
+from app.jobs.ledger import commands, timers, workers
 from app.jobs.models import JobRow, WorkerRow
 from app.jobs.relay.relay import Relay
 from app.jobs.worker.finisher import MOST_WAITING
@@ -25,7 +25,7 @@ on_postgres = pytest.mark.parametrize("spine_env", ["postgresql"], indirect=True
 
 def _write_worker(session: Session, row: JobRow) -> None:
     """An on_end that writes: one row whose id is the job's."""
-    worker_rows.register(session, row.id, [], 0, row.state)
+    workers.register(session, row.id, [], 0, row.state)
 
 
 def _refuse(session: Session, row: JobRow) -> None:
@@ -95,11 +95,11 @@ def test_an_end_calls_on_end_in_its_own_transaction(
 def test_a_cancel_before_the_start_and_a_death_call_on_end_too(desks: Desks) -> None:
     desk = desks(Counted.kind)
     cancelled, died = desk.enqueue(Counted(), Counted())
-    desk.ledger.db.transaction(timers.cancel, "default", cancelled)
+    desk.ledger.db.transaction(commands.cancel, "default", cancelled)
     (run,) = desk.take()
     assert run.claim.id == died
-    desk.ledger.db.transaction(timers.cancel, "default", died)
-    desk.ledger.db.transaction(worker_rows.bury, desk.process.id, "killed")
+    desk.ledger.db.transaction(commands.cancel, "default", died)
+    desk.ledger.db.transaction(workers.mark_dead, desk.process.id, "killed")
     assert (_told(desk, cancelled), _told(desk, died)) == ("cancelled", "cancelled")
 
 
@@ -149,7 +149,7 @@ def test_an_on_end_that_fails_keeps_no_job_of_a_dead_worker(desks: Desks) -> Non
     stuck = desk.ledger.put(kind=Stuck.kind, cancel_requested_at=now, **running)
     other = desk.ledger.put(**running)
     expired, expired_too = desk.ledger.put(kind=Stuck.kind, expires_at=now), desk.ledger.put(expires_at=now)
-    desk.ledger.db.transaction(worker_rows.bury, desk.process.id, "killed")
+    desk.ledger.db.transaction(workers.mark_dead, desk.process.id, "killed")
     assert (desk.state(stuck), desk.state(other)) == ("cancelled", "queued")
     desk.ledger.db.transaction(timers.expire, 10)
     assert (desk.state(expired), desk.state(expired_too)) == ("failed", "failed")
@@ -196,7 +196,7 @@ def test_what_was_lost_to_another_worker_is_acked_and_not_written(desk: Desk) ->
     (job_id,) = desk.enqueue(Chore())
     (run,) = desk.take()
     desk.begin(run)
-    desk.ledger.db.transaction(worker_rows.bury, desk.process.id, "no beat")
+    desk.ledger.db.transaction(workers.mark_dead, desk.process.id, "no beat")
     before = desk.ledger.row(job_id)
     desk.end(run, Stale("somebody else's"))
     desk.until_acked()
@@ -209,7 +209,7 @@ def test_a_worker_that_does_not_know_of_its_loss_writes_nothing_either(desk: Des
     (job_id,) = desk.enqueue(Chore())
     (run,) = desk.take()
     desk.begin(run)
-    desk.ledger.db.transaction(worker_rows.bury, desk.process.id, "no beat")
+    desk.ledger.db.transaction(workers.mark_dead, desk.process.id, "no beat")
     desk.end(run)
     desk.until_acked()
     assert desk.state(job_id) == "queued"

@@ -15,7 +15,7 @@ from app.documents.ingest.draft import Draft
 from app.documents.ingest.ingest import cut
 from app.documents.models import DocumentVersion
 from app.jobs.definition import Job
-from app.jobs.ledger import claims, timers
+from app.jobs.ledger import commands, ends
 from app.jobs.ledger.enqueue import enqueue
 from app.jobs.worker.progress import Progress, Teller
 from app.search.index import chunk_vectors, generations, model_switch
@@ -146,7 +146,7 @@ def test_a_build_that_was_interrupted_goes_on(player: Player, desk: Desk, monkey
     player.wrong = lambda texts: None
     with pytest.raises(Conflict, match="not built"):
         _run(desk, SwapGeneration(name=NEXT))
-    desk.db.transaction(claims.free, desk.worker_id, "gone")
+    desk.db.transaction(ends.free, desk.worker_id, "gone")
     with pytest.raises(Stale):
         on_a_loop(model_switch.build(Progress(progress.claim, Teller(lambda claim, snapshot: None))))
     again = desk.claim(progress.claim.id)
@@ -158,7 +158,7 @@ def test_a_build_that_was_interrupted_goes_on(player: Player, desk: Desk, monkey
 def test_a_cancelled_build_changes_nothing_that_is_searched(player: Player, desk: Desk) -> None:
     desk.put("mill", external_id="1")
     progress = _ask(desk, BuildGeneration())
-    desk.db.transaction(timers.cancel, TENANT, progress.claim.id)
+    desk.db.transaction(commands.cancel, TENANT, progress.claim.id)
     with pytest.raises(Cancelled):
         on_a_loop(model_switch.build(progress))
     assert _searched(desk) == FIRST and _beside(desk) == 0

@@ -18,7 +18,7 @@ from app.core.errors import Conflict, InvalidInput, Rejected, Unavailable
 from app.core.ids import uuid7
 from app.documents import catalog
 from app.documents.accept.accept import About
-from app.jobs.ledger import claims, worker_rows
+from app.jobs.ledger import claims, workers
 from app.jobs.worker.progress import Progress, Teller
 from app.sources.fetching import connections
 from app.sources.fetching.page_text import NotModified, PageText, Validators, fetch
@@ -259,7 +259,7 @@ def test_a_url_alone_becomes_a_document(db: Database, settings_env: SettingsEnv,
     desk = Desk(database())
     site.pages["/page"] = Answer(HTML.encode())
     worker = uuid7()
-    desk.db.transaction(worker_rows.register, worker, ["fetch"], 1, None)
+    desk.db.transaction(workers.register, worker, ["fetch"], 1, None)
 
     def run() -> dict[str, Any]:
         row = desk.db.transaction(accept_page, About(url=f"{site.url}/page", tags=("x",)), tenant=TENANT)
@@ -286,7 +286,7 @@ def test_a_page_that_its_server_says_is_unchanged(
     settings_env(fetch_private="true", database_url=url, redis_url=redis_url, fetch_host_delay_s=0)
     desk = Desk(database())
     worker = uuid7()
-    desk.db.transaction(worker_rows.register, worker, ["fetch"], 1, None)
+    desk.db.transaction(workers.register, worker, ["fetch"], 1, None)
 
     def run(**about: Any) -> tuple[dict[str, Any], list[int]]:
         before = len(site.requests)
@@ -319,7 +319,7 @@ def test_a_page_beyond_the_quota_fails_and_leaves_what_there_was(
     settings_env(fetch_private="true", database_url=db.engine.url.render_as_string(hide_password=False))
     desk = Desk(database())
     worker = uuid7()
-    desk.db.transaction(worker_rows.register, worker, ["fetch"], 1, None)
+    desk.db.transaction(workers.register, worker, ["fetch"], 1, None)
 
     def run(body: str) -> dict[str, object]:
         site.pages["/page"] = Answer(body.encode(), headers={"content-type": "text/plain"})

@@ -10,7 +10,7 @@ import pytest
 
 from app.core import clock, ids
 from app.core.db import database
-from app.jobs.ledger import worker_rows
+from app.jobs.ledger import workers
 from app.jobs.models import JobRow
 from app.jobs.sandbox import job_log
 from tests.unit.api.conftest import Api
@@ -135,7 +135,7 @@ def test_log_lines_are_read_in_pages_and_by_level(api: Api, errand: Make) -> Non
 
 def test_workers_are_listed_and_steered(api: Api) -> None:
     worker_id = ids.uuid7()
-    database().transaction(worker_rows.register, worker_id, ["default"], 4, None)
+    database().transaction(workers.register, worker_id, ["default"], 4, None)
     (shown,) = api.client.get("/api/workers").json()["data"]
     assert (shown["id"], shown["state"], shown["running"], shown["threads"]) == (worker_id, "running", 0, 4)
     for order, state in (("pause", "paused"), ("resume", "running"), ("drain", "draining")):

@@ -7,7 +7,7 @@ import pytest
 from app.core import clock
 from app.core.db import database
 from app.jobs.admission import limits
-from app.jobs.ledger import worker_rows
+from app.jobs.ledger import workers
 from app.jobs.ledger.enqueue import enqueue
 from tests.unit.api.conftest import Api, Errand
 
@@ -16,7 +16,7 @@ SUBJECTS = ["queues/default", f"kinds/{Errand.kind}", "tenants/default"]
 
 def test_the_queues_are_listed_in_the_order_of_service(api: Api) -> None:
     worker_id = "00000000-0000-7000-8000-000000000001"
-    database().transaction(worker_rows.register, worker_id, ["default", "bulk"], 8, None)
+    database().transaction(workers.register, worker_id, ["default", "bulk"], 8, None)
     for _ in range(3):
         database().transaction(enqueue, Errand(), tenant="default")
     shown = {queue["name"]: queue for queue in api.client.get("/api/queues").json()["data"]}

@@ -13,7 +13,7 @@ import actors.sources  # noqa: F401  the functions that drain() runs
 from app.core import clock
 from app.core.db import database
 from app.jobs import testing as jobs
-from app.jobs.ledger import claims
+from app.jobs.ledger import ends
 from app.main import create_app
 from app.sources.crawls import frontier
 from app.sources.crawls.rules import CrawlRules, as_expression
@@ -177,7 +177,7 @@ def test_a_crawl_that_was_killed_goes_on_where_it_stood(api: Api, site: Site) ->
     desk = Desk(database())
     progress = desk.claim(crawl["id"])
     site.pages["/deep"] = Answer(b"busy", 503)  # so that the first run is in the midst of it
-    database().transaction(claims.free, desk.worker_id, "gone")
+    database().transaction(ends.free, desk.worker_id, "gone")
     assert progress.claim.fence == 1
     site.pages["/deep"] = html("egret", "/deeper")
     jobs.drain()

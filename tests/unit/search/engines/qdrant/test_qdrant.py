@@ -13,7 +13,7 @@ import pytest
 from app.core import clock, http
 from app.core.db import database
 from app.core.errors import Cancelled, Rejected, Snooze, Stale, Unavailable
-from app.jobs.ledger import claims, timers
+from app.jobs.ledger import commands, ends
 from app.jobs.worker.progress import Progress, Teller
 from app.search.engine import engine
 from app.search.index.generations import active
@@ -118,7 +118,7 @@ def test_a_follower_that_lost_its_job_writes_nothing(desk: Desk, shared_qdrant: 
     late = Progress(progress.claim._replace(fence=progress.claim.fence - 1), Teller(lambda claim, snapshot: None))
     with pytest.raises(Stale):
         on_a_loop(_follow(late))
-    desk.db.transaction(timers.cancel, TENANT, job_id)
+    desk.db.transaction(commands.cancel, TENANT, job_id)
     with pytest.raises(Cancelled):
         on_a_loop(_follow(progress))
     assert shared_qdrant.collections() == []
@@ -137,7 +137,7 @@ def test_a_server_that_is_away_is_waited_for(own: Desk, qdrant_server: QdrantSer
     own.work(own.give("the heron", external_id="2").job.id)
     with pytest.raises(Snooze, match="cannot be reached"):
         own.follow()
-    own.db.transaction(claims.free, own.worker_id, "the test lets go of it")
+    own.db.transaction(ends.free, own.worker_id, "the test lets go of it")
     qdrant_server.start()
     assert own.find("mill", mode="keyword")["total"] == 1  # what was answered was on disk
     own.put("the sluice", external_id="3")
@@ -260,7 +260,7 @@ def test_a_cluster_with_one_node_gone(tmp_path: Path, sqlite_url: str, settings_
             try:
                 desk.put("the heron", external_id="h")
             except Snooze:
-                desk.db.transaction(claims.free, desk.worker_id, "it waits")
+                desk.db.transaction(ends.free, desk.worker_id, "it waits")
                 return False
             return True
 

@@ -1,7 +1,6 @@
-"""What should not be in the ledger, found and mended. Each of these has a keeper; this tells when one has failed.
+"""Consistency checks of the ledger, and repairs. A finding means that the code which prevents it has failed.
 
-Looking is a read, which may take its time and hinders nobody; mending is a short transaction that looks once more and
-makes the move which should have been made.
+A check is a read and blocks nothing. A repair is a short transaction that checks again and makes the missing move.
 """
 
 from __future__ import annotations
@@ -15,29 +14,29 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session, aliased
 
 from app.core import clock, sql
-from app.jobs.ledger import claims, timers, worker_rows
-from app.jobs.ledger.claims import Moved
+from app.jobs.ledger import ends, repairs, timers, workers
 from app.jobs.models import DebouncedRow, JobRow, ScheduleRow
 from app.jobs.schedules import store
 from app.jobs.states import ENDED, OPEN
+from app.jobs.transition import Moved
 
 BATCH = 500
-# What a relay does within a second, nobody has done for so long.
+# A relay does this within a second; after this time it is overdue.
 OVERDUE = timedelta(minutes=10)
 
 Find = Callable[[Session], list[Any]]
-Mend = Callable[[Session, Sequence[Any]], list[Moved]]
+Repair = Callable[[Session, Sequence[Any]], list[Moved]]
 
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """`find` gives up to BATCH ids; `mend` the moves that it made, to be told after the commit.
+    """`find` returns up to BATCH ids; `repair` returns its moves, to be published after the commit.
 
-    None: told to people, for no move leads out of it.
+    Without a repair the finding is only reported, because no move leads out of it.
     """
 
     find: Find
-    mend: Mend | None
+    repair: Repair | None
 
 
 def _jobs(*conditions: Callable[[], sa.ColumnElement[bool]]) -> Find:
@@ -48,23 +47,21 @@ def _jobs(*conditions: Callable[[], sa.ColumnElement[bool]]) -> Find:
     return find
 
 
-def _set(condition: Callable[[], sa.ColumnElement[bool]], **values: Callable[[], object]) -> Mend:
-    """Write these values where the condition still holds."""
+def _set(condition: Callable[[], sa.ColumnElement[bool]], **values: Callable[[], object]) -> Repair:
+    """Return a repair that writes these values where the condition still holds."""
 
-    def mend(session: Session, ids: Sequence[Any]) -> list[Moved]:
-        session.execute(sa.select(JobRow.id).where(JobRow.id.in_(ids)).order_by(JobRow.id).with_for_update())
-        made = {name: value() for name, value in values.items()}
-        sql.row_count(session, sa.update(JobRow).where(JobRow.id.in_(ids), condition()).values(made))
+    def repair(session: Session, ids: Sequence[Any]) -> list[Moved]:
+        repairs.set_values(session, ids, condition(), {name: value() for name, value in values.items()})
         return []
 
-    return mend
+    return repair
 
 
 def _free(session: Session, worker_ids: Sequence[Any]) -> list[Moved]:
     moved = []
-    for worker_id in worker_rows.strays(session):
+    for worker_id in workers.list_orphans(session):
         if worker_id in worker_ids:
-            moved += claims.free(session, worker_id, "worker gone")
+            moved += ends.free(session, worker_id, "worker gone")
     return moved
 
 
@@ -84,13 +81,13 @@ def _debounced(session: Session) -> list[Any]:
 
 def _drop_debounced(session: Session, ids: Sequence[Any]) -> list[Moved]:
     still = _debounced(session)
-    gone = [job_id for job_id in ids if job_id in still]
-    sql.row_count(session, sa.delete(DebouncedRow).where(DebouncedRow.job_id.in_(gone)))
+    leftover = [job_id for job_id in ids if job_id in still]
+    sql.row_count(session, sa.delete(DebouncedRow).where(DebouncedRow.job_id.in_(leftover)))
     return []
 
 
 def _unplanned(session: Session) -> list[Any]:
-    """But for those that never come again."""
+    """Find schedules without a next time, except those that never fire again."""
     rows = session.scalars(
         sa.select(ScheduleRow).where(ScheduleRow.paused_at.is_(None), ScheduleRow.next_at.is_(None)).limit(BATCH)
     )
@@ -127,24 +124,24 @@ def _children(*states: str) -> sa.ScalarSelect[int]:
     )
 
 
-def _waiting_in_vain() -> sa.ColumnElement[bool]:
+def _waits_for_no_child() -> sa.ColumnElement[bool]:
     return sa.and_(JobRow.state == "waiting", JobRow.open_children > 0, _children(*OPEN) == 0)
 
 
 CHECKS: dict[str, Check] = {
     # A claim that crossed its worker's death: freed, as a relay does.
-    "workers_gone_with_running_jobs": Check(worker_rows.strays, _free),
+    "workers_gone_with_running_jobs": Check(workers.list_orphans, _free),
     "running_without_worker": Check(_jobs(lambda: JobRow.state == "running", lambda: JobRow.worker_id.is_(None)), None),
-    # Retention would keep it for ever.
+    # Retention would never delete it.
     "ended_without_time": Check(_jobs(_without_end), _set(_without_end, finished_at=clock.now)),
     "open_with_time_of_end": Check(_jobs(_with_end), _set(_with_end, finished_at=sa.null)),
-    # Once it is queued nobody would feed it.
+    # Once it is queued, no relay would admit it.
     "admitted_but_not_queued": Check(_jobs(_unfit), _set(_unfit, admitted_at=sa.null)),
-    # A parent that counts children as open which have ended would wait for ever; a relay settles it then.
+    # A parent that counts ended children as open would wait for ever; after the repair a relay settles it.
     "waiting_for_no_child": Check(
-        _jobs(_waiting_in_vain),
+        _jobs(_waits_for_no_child),
         _set(
-            _waiting_in_vain,
+            _waits_for_no_child,
             open_children=lambda: 0,
             failed_children=lambda: _children("failed", "cancelled"),
         ),
