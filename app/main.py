@@ -80,7 +80,7 @@ class Api(FastAPI):
         most = max(settings.max_body_bytes, 2 * settings.max_upload_bytes)
         larger = {uploads.PATH: most, batch.PATH: most, deliveries.FIRECRAWL: deliveries.MAX_EVENT_BYTES}
         recorder: RequestRecorder = self.state.recorder
-        record = recorder.take if settings.metrics_requests == "on" else None
+        record = recorder.add if settings.metrics_requests == "on" else None
         return Edge(stack, max_body_bytes=settings.max_body_bytes, larger=larger, record=record)
 
     def openapi(self) -> dict[str, Any]:

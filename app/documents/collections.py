@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 
 from app.core import clock
 from app.core.clock import moment
-from app.core.errors import Conflict, InvalidInput, NotFound
+from app.core.errors import CollectionNotFound, Conflict, InvalidInput
 from app.documents.models import Collection, Document
 from app.jobs.models import JobRow
 
@@ -46,7 +46,7 @@ def find(session: Session, tenant: str, name: str, *, lock: bool = False) -> Col
     query = sa.select(Collection).where(Collection.tenant == tenant, Collection.name == name)
     row = session.scalars(query.with_for_update() if lock else query).one_or_none() if _NAME.fullmatch(name) else None
     if row is None:
-        raise NotFound("Collection not found", code="collection_not_found")
+        raise CollectionNotFound("Collection not found")
     return row
 
 

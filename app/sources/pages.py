@@ -1,4 +1,4 @@
-"""A page by its address alone: accepted now, fetched and indexed by a job."""
+"""Accept a page by its URL; a job fetches and indexes it."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from app.sources.jobs import FetchPage
 def accept_page(
     session: Session, about: About, *, tenant: str, request_id: str | None = None, reach: Reach = None
 ) -> EnqueuedJob:
-    """The job that will fetch it. Raises InvalidInput for what cannot be fetched."""
+    """Enqueue the job that fetches the page. Raises InvalidInput for a URL that cannot be fetched."""
     url = urls.checked(about.url or "")
     split_url(url)
     document_id = find_or_make(session, about, tenant=tenant, reach=reach)
@@ -38,25 +38,25 @@ def accept_page(
 
 
 async def fetch_and_ingest(job: FetchPage, progress: Progress) -> dict[str, Any]:
-    """What ingest() returns, of the page as it is now; at once where its server says that nothing has changed.
+    """Return the result of ingest() for the current page; ends early if the server answers "not modified".
 
-    Raises Conflict where the tenant's quota has no room for it, and as fetch_politely() does.
+    Raises Conflict if the tenant's quota is used up, and the errors of fetch_politely().
     """
     claim = progress.claim
     progress.report(stage="fetch", message=job.url)
     spent: dict[str, float] = {}
     started = clock.monotonic()
-    known = await read(_known, claim.tenant, job)
-    page = await fetch_page(job.url, seen=known.seen if known else None)
+    known = await read(_find_known, claim.tenant, job)
+    page = await fetch_page(job.url, validators=known.validators if known else None)
     if isinstance(page, NotModified):
-        ended = await in_transaction(_unchanged, claim, job, known)
-        if ended is not None:
-            return ended
-        raise Snooze(0.0, "the page was indexed anew meanwhile")
+        result = await in_transaction(_record_unchanged, claim, job, known)
+        if result is not None:
+            return result
+        raise Snooze(0.0, "another version was indexed during the request")
     spent["fetch"] = _ms_since(started)
     started = clock.monotonic()
     # The quota's lock first and the job's after it, the order in which requests take them.
-    version_id = await in_transaction(quota.within, claim.tenant, _keep, claim, job, page)
+    version_id = await in_transaction(quota.within, claim.tenant, _store, claim, job, page)
     spent["store"] = _ms_since(started)
     result = await ingest(job.document_id, version_id, progress)
     return result | {"timings_ms": spent | result["timings_ms"]}
@@ -67,14 +67,14 @@ def _ms_since(started: float) -> float:
 
 
 class _Known(NamedTuple):
-    """The version that the page may still be, and what its server called it."""
+    """The current version, and the server's validators for it."""
 
     version_id: int
-    seen: Validators
+    validators: Validators
 
 
-def _known(session: Session, tenant: str, job: FetchPage) -> _Known | None:
-    """None where there is more to do than to see that the page is as it was."""
+def _find_known(session: Session, tenant: str, job: FetchPage) -> _Known | None:
+    """Return the current version, or None if the page must be indexed even when it has not changed."""
     document = catalog.get(session, tenant, str(job.document_id))
     current = session.get(DocumentVersion, document.version_id) if document.version_id else None
     if current is None or current.url != urls.checked(job.url) or current.fields != job.about().fields():
@@ -84,8 +84,8 @@ def _known(session: Session, tenant: str, job: FetchPage) -> _Known | None:
     return _Known(current.id, Validators(current.etag, current.last_modified))
 
 
-def _unchanged(session: Session, claim: Claim, job: FetchPage, known: _Known | None) -> dict[str, Any] | None:
-    """The job's result; None where another version has become current meanwhile."""
+def _record_unchanged(session: Session, claim: Claim, job: FetchPage, known: _Known | None) -> dict[str, Any] | None:
+    """Return the job's result, or None if another version has become current."""
     claims.hold(session, claim)
     document = catalog.get(session, claim.tenant, str(job.document_id), lock=True)
     if known is None or document.version_id != known.version_id:
@@ -93,7 +93,8 @@ def _unchanged(session: Session, claim: Claim, job: FetchPage, known: _Known | N
     return still_so(document, session.get_one(DocumentVersion, known.version_id), clock.now())
 
 
-def _keep(session: Session, claim: Claim, job: FetchPage, page: FetchedPage) -> int:
+def _store(session: Session, claim: Claim, job: FetchPage, page: FetchedPage) -> int:
+    """Store the page as a new version and return the version's id."""
     claims.hold(session, claim)
     catalog.get(session, claim.tenant, str(job.document_id), lock=True)
     return receive(session, job.document_id, page.about(job.about()), page.content, tenant=claim.tenant)

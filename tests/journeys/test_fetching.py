@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from app.clients.browser import chromium
+from app.clients.browser import find_chromium
 from tests.support.services import missing
 from tests.support.stack import Stack
 from tests.unit.sources.conftest import Answer, Site, site
@@ -41,7 +41,7 @@ def test_a_site_is_asked_one_thing_at_a_time(stack: Stack, site: Site) -> None:
 
 def test_a_page_is_as_its_scripts_make_it(stack: Stack, site: Site) -> None:
     """Fetched, opened in Chromium, indexed, found."""
-    if chromium() is None:
+    if find_chromium() is None:
         missing("chromium", "apt-get install chromium")
     stack.env["MILLRACE_CHROMIUM_SANDBOX"] = str(os.getuid() != 0).lower()
     script = "fetch('/words').then(r => r.text()).then(t => document.getElementById('app').textContent = t)"

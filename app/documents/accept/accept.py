@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from app.core import clock
-from app.core.errors import Conflict, InvalidInput, NotFound
+from app.core.errors import CollectionNotFound, Conflict, InvalidInput
 from app.core.inserts import add, add_unless_there
 from app.documents import catalog, collections, urls
 from app.documents.jobs import IngestDocument
@@ -137,7 +137,7 @@ def _placed(session: Session, about: About, tenant: str, reach: Reach) -> tuple[
     if wanted is None and reach is None:
         return document_id, is_new
     if wanted is not None and reach is not None and wanted not in reach:
-        raise NotFound("Collection not found", code="collection_not_found")
+        raise CollectionNotFound("Collection not found")
     document = session.get_one(Document, document_id)
     if reach is not None and document.collection_id is not None and document.collection_id not in reach:
         raise Conflict("this document is in another collection", code="other_collection")

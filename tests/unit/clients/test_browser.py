@@ -13,7 +13,7 @@ from urllib.parse import quote
 
 import pytest
 
-from app.clients.browser import chromium, render
+from app.clients.browser import find_chromium, render
 from app.clients.browser_proxy import GuardedProxy
 from app.core import clock
 from app.core.errors import Rejected, Unavailable
@@ -31,7 +31,7 @@ fetch('/words').then(r => r.text()).then(t => setTimeout(() => document.getEleme
 
 @pytest.fixture
 def browser(settings_env: SettingsEnv) -> SettingsEnv:
-    if chromium() is None:
+    if find_chromium() is None:
         missing("chromium", "apt-get install chromium")
     settings_env(fetch_private="true", chromium_sandbox=str(os.getuid() != 0).lower(), fetch_javascript_timeout_s=30)
     return settings_env

@@ -8,7 +8,13 @@ from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
-from app.clients.changedetection import ChangeDetection, WatchRequest, changedetection, close_changedetection, every
+from app.clients.changedetection import (
+    ChangeDetection,
+    WatchRequest,
+    changedetection,
+    close_changedetection,
+    interval_fields,
+)
 from app.clients.changedetection_template import notification
 from app.core.errors import AppError, NotFound, Rejected, Unavailable
 from app.core.settings import overridden
@@ -168,7 +174,7 @@ async def test_watches_are_listed_by_tag_and_found_by_address(client: ChangeDete
 
 async def test_a_watch_is_changed(instance: ChangeDetectionServer, client: ChangeDetection, site: Site) -> None:
     uuid = await client.create(WatchRequest(site.address, every_s=30, more={"include_filters": ["pre"]}))
-    await client.update(uuid, paused=True, title="Other", **every(90061), **notification(site.url, "token"))
+    await client.update(uuid, paused=True, title="Other", **interval_fields(90061), **notification(site.url, "token"))
     watch = await client.watch(uuid)
     assert (watch.paused, watch.title) == (True, "Other")
     there = instance.ask("GET", f"/watch/{uuid}").json()

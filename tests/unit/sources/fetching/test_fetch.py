@@ -109,10 +109,10 @@ def test_what_has_not_changed_is_not_sent_again(site: Site) -> None:
     )
     page = _fetch(f"{site.url}/")
     assert (page.etag, page.last_modified) == ('"one"', dated)
-    again = asyncio.run(fetch(f"{site.url}/", seen=Validators(page.etag, page.last_modified)))
+    again = asyncio.run(fetch(f"{site.url}/", validators=Validators(page.etag, page.last_modified)))
     assert again == NotModified(f"{site.url}/")
     assert site.requests[-1].headers["if-modified-since"] == dated
-    changed = asyncio.run(fetch(f"{site.url}/", seen=Validators('"other"')))
+    changed = asyncio.run(fetch(f"{site.url}/", validators=Validators('"other"')))
     assert isinstance(changed, PageText) and changed.text == HTML
     site.pages["/odd"] = Answer(status=304)
     with pytest.raises(Rejected, match="304"):

@@ -7,7 +7,7 @@ import os
 
 import pytest
 
-from app.clients.browser import chromium
+from app.clients.browser import find_chromium
 from app.sources.fetching.page_text import PageText
 from app.sources.fetching.polite_fetch import fetch_politely
 from tests.support.databases import SettingsEnv
@@ -22,7 +22,7 @@ TYPE = {"content-type": "text/html", "etag": '"1"'}
 
 @pytest.fixture
 def asking(settings_env: SettingsEnv, redis_url: str, site: Site) -> SettingsEnv:
-    if chromium() is None:
+    if find_chromium() is None:
         missing("chromium", "apt-get install chromium")
     sandbox = str(os.getuid() != 0).lower()
     settings_env(redis_url=redis_url, fetch_private="true", fetch_host_delay_s=0, chromium_sandbox=sandbox)

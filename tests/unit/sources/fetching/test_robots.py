@@ -38,7 +38,7 @@ def asking(request: pytest.FixtureRequest, settings_env: SettingsEnv, site: Site
 
 
 def _allowed(url: str) -> bool:
-    return asyncio.run(robots.allowed(url))
+    return asyncio.run(robots.allows(url))
 
 
 def _paths(site: Site) -> list[str]:
@@ -102,7 +102,7 @@ def test_in_circles_is_nowhere(asking: Site) -> None:
 
 def test_what_is_kept_expires(redis_url: str, settings_env: SettingsEnv, site: Site) -> None:
     settings_env(redis_url=redis_url, fetch_private="true")
-    asyncio.run(robots.allowed(f"{site.url}/"))
+    asyncio.run(robots.allows(f"{site.url}/"))
     with redis_py.Redis.from_url(redis_url) as client:
         (key,) = client.keys("mr:robots:*")
         assert 3500 < client.ttl(key) <= 3600

@@ -306,7 +306,7 @@ def test_what_cannot_be_crawled(lite: Api) -> None:
 
 def test_rules_of_addresses() -> None:
     rules = CrawlRules("https://www.example.org/docs/")
-    assert rules.takes("https://example.org/x") and rules.takes("http://www.example.org/docs/a?b=c")
+    assert rules.allows("https://example.org/x") and rules.allows("http://www.example.org/docs/a?b=c")
     for url in (
         "https://example.com/",
         "https://sub.example.org/",
@@ -316,9 +316,9 @@ def test_rules_of_addresses() -> None:
         "https://[bad/",
         "https://example.org.evil.example/",
     ):
-        assert not rules.takes(url), url
-    assert CrawlRules("https://example.org/", subdomains=True).takes("https://a.b.example.org/")
-    assert not CrawlRules("https://example.org/", subdomains=True).takes("https://notexample.org/")
+        assert not rules.allows(url), url
+    assert CrawlRules("https://example.org/", subdomains=True).allows("https://a.b.example.org/")
+    assert not CrawlRules("https://example.org/", subdomains=True).allows("https://notexample.org/")
     assert as_expression("/docs/*.html") == r"docs/.*\.html"
     slow = CrawlRules("https://example.org/", exclude=["*a" * 40 + "b"])
-    assert slow.takes("https://example.org/" + "a" * 1500)  # answered at once
+    assert slow.allows("https://example.org/" + "a" * 1500)  # answered at once
