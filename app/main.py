@@ -92,7 +92,7 @@ def create_app() -> FastAPI:
     settings = get_settings()
     if settings.role not in ("", "api", "cli"):
         raise ConfigError(f"MILLRACE_ROLE is '{settings.role}': this process may not serve the API")
-    functions.import_own(settings.modules)
+    functions.import_modules(settings.modules)
     app = Api(
         title="Millrace",
         version=__version__,
