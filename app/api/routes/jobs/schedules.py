@@ -39,9 +39,7 @@ Cron = Annotated[
 ]
 Every = Annotated[
     int,
-    Field(
-        ge=MIN_INTERVAL_S, le=MAX_INTERVAL_S, description="Seconds between ticks, counted from its creation."
-    ),
+    Field(ge=MIN_INTERVAL_S, le=MAX_INTERVAL_S, description="Seconds between ticks, counted from its creation."),
 ]
 Zone = Annotated[str, Field(max_length=64, description="The time zone in which `cron` is read.")]
 Limit = Annotated[int, Field(ge=1, le=MAX_CATCH_UP, description="Maximum number of jobs that `catch_up: all` starts.")]

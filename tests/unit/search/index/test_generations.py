@@ -10,6 +10,7 @@ import sqlalchemy as sa
 
 from app.core.db import database
 from app.core.errors import Cancelled, Conflict, InvalidInput, NotFound, Stale, Unavailable
+from app.documents.fields import DocumentFields
 from app.documents.ingest import ingest
 from app.documents.ingest.draft import Draft
 from app.documents.ingest.ingest import cut
@@ -184,10 +185,13 @@ def test_a_page_embedded_before_a_swap_is_not_written_without_the_searched_vecto
     given = desk.give("a heron", external_id="2")
     progress = desk.claim(given.job.id)
     version = desk.db.read(lambda session: session.get_one(DocumentVersion, given.version_id))
-    draft = Draft(text="a heron", fields=dict(version.fields), language="en")
+    draft = Draft(text="a heron", fields=DocumentFields.load(version.fields))
+    draft.fields.language = "en"
     cut(draft)
     player.wrong = lambda texts: (500, b"away", {})
-    draft.made = on_a_loop(chunk_vectors.make([], {chunk.text_hash: chunk.searched for chunk in draft.chunks}))
+    draft.vectors = on_a_loop(
+        chunk_vectors.make_vectors([], {chunk.text_hash: chunk.searched for chunk in draft.chunks})
+    )
     player.wrong = lambda texts: None
     _run(desk, SwapGeneration(name=NEXT))
     with pytest.raises(Unavailable, match="model"):
