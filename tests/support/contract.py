@@ -49,8 +49,7 @@ class Contract:
 
     def _check_body(self, name: str, content: dict[str, Any], body: Any) -> None:
         schema = content.get("schema")
-        if not schema:
-            return
+        assert schema, f"{name}: the answer has no schema"
         key = repr(schema)
         if key not in self._validators:
             self._validators[key] = jsonschema_rs.Draft202012Validator(

@@ -22,7 +22,7 @@ MAX_ID = 2**63 - 1
 
 
 @dataclass(frozen=True, slots=True)
-class PageRequest:
+class ListQuery:
     """The requested part of a list: `after` is the decoded cursor of the page before, None for the first page."""
 
     limit: int
@@ -73,11 +73,11 @@ def invalid_cursor() -> InvalidInput:
 async def page(
     limit: Annotated[int, Query(ge=1, le=MAX_PAGE_ROWS, description="Rows on a page.")] = 50,
     cursor: Annotated[str | None, Query(max_length=500, description="`next_cursor` of the page before.")] = None,
-) -> PageRequest:
-    return PageRequest(limit, None if cursor is None else decode_cursor(cursor))
+) -> ListQuery:
+    return ListQuery(limit, None if cursor is None else decode_cursor(cursor))
 
 
-Paging = Annotated[PageRequest, Depends(page)]
+Paging = Annotated[ListQuery, Depends(page)]
 
 
 def encode_cursor(position: list[Any]) -> str:
@@ -94,6 +94,3 @@ def decode_cursor(cursor: str) -> list[Any]:
     if not isinstance(position, list):
         raise invalid_cursor()
     return position
-
-
-Page = PageRequest

@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import Field
 
 from app.api.models.base import ResponseModel, Timestamp
+from app.api.models.search import IndexLag
 
 
 class ServiceInfo(ResponseModel):
@@ -30,13 +31,6 @@ class Readiness(ResponseModel):
 
     status: Literal["ready"]
     services: dict[str, str] = Field(..., description="Service to `healthy`.")
-
-
-class IndexLag(ResponseModel):
-    """Distance of a search index outside of SQL to the newest change."""
-
-    changes: int
-    seconds: float
 
 
 class SearchHealth(ResponseModel):

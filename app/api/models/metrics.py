@@ -7,7 +7,7 @@ from pydantic import Field
 from app.api.models.base import Number, ResponseModel, Timestamp
 
 
-class RequestTiming(ResponseModel):
+class MeasuredRequest(ResponseModel):
     """One request and its duration."""
 
     id: Number
@@ -32,14 +32,14 @@ class RequestTimingSums(ResponseModel):
 class RequestTimings(ResponseModel):
     """Requests, the newest first."""
 
-    metrics: list[RequestTiming]
+    metrics: list[MeasuredRequest]
     total: int
     limit: int
     offset: int
     summary: RequestTimingSums
 
 
-class OperationTiming(ResponseModel):
+class MeasuredOperation(ResponseModel):
     """One step of work and its duration."""
 
     id: Number
@@ -69,7 +69,7 @@ class OperationTimingSums(ResponseModel):
 class OperationTimings(ResponseModel):
     """Steps of work, the newest first."""
 
-    metrics: list[OperationTiming]
+    metrics: list[MeasuredOperation]
     total: int
     limit: int
     offset: int

@@ -14,7 +14,7 @@ from app.api.http.app_state import Keys
 from app.api.http.audit import note
 from app.api.http.auth import Admin, Anyone, Identity
 from app.api.http.idempotency import Answer, Idempotent
-from app.api.http.paging import PageRequest, Paging, invalid_cursor
+from app.api.http.paging import ListQuery, Paging, invalid_cursor
 from app.api.http.responses import answered
 from app.api.http.tenant_access import OtherTenant, reachable_tenant
 from app.api.http.times import utc
@@ -149,7 +149,7 @@ async def list_keys(caller: Admin, paging: Paging, tenant: OtherTenant = None) -
     return await read(_page_of_keys, reachable_tenant(caller, tenant), paging)
 
 
-def _page_of_keys(session: Session, tenant: str | None, paging: PageRequest) -> dict[str, Any]:
+def _page_of_keys(session: Session, tenant: str | None, paging: ListQuery) -> dict[str, Any]:
     match paging.after:
         case None:
             before = None
@@ -240,7 +240,7 @@ async def list_audit_log(
 
 
 def _page_of_entries(
-    session: Session, tenant: str | None, action: str | None, actor: str | None, paging: PageRequest
+    session: Session, tenant: str | None, action: str | None, actor: str | None, paging: ListQuery
 ) -> dict[str, Any]:
     before_id, limit = paging.after_number(), paging.limit + 1
     rows = audit.entries(session, tenant=tenant, action=action, actor=actor, before_id=before_id, limit=limit)

@@ -12,7 +12,7 @@ from app.api.http.app_state import Keys
 from app.api.http.audit import note
 from app.api.http.auth import Identity, Operator
 from app.api.http.idempotency import Answer, Idempotent
-from app.api.http.paging import PageRequest, Paging
+from app.api.http.paging import ListQuery, Paging
 from app.api.http.responses import answered
 from app.api.models.base import documented
 from app.api.models.tenants import TenantDetail, TenantPage, TenantSummary
@@ -89,7 +89,7 @@ async def list_tenants(caller: Operator, paging: Paging) -> dict[str, Any]:
     return await read(_page_of_tenants, paging)
 
 
-def _page_of_tenants(session: Session, paging: PageRequest) -> dict[str, Any]:
+def _page_of_tenants(session: Session, paging: ListQuery) -> dict[str, Any]:
     rows = directory.list_tenants(session, after_id=paging.after_name(), limit=paging.limit + 1)
     return paging.cut(rows, tenant_view, lambda row: [row.id])
 

@@ -12,7 +12,7 @@ from app.api.http.audit import note
 from app.api.http.auth import Caller, CollectionCaller, Identity
 from app.api.http.collection_access import reachable_collections
 from app.api.http.idempotency import Answer, Idempotent
-from app.api.http.paging import Page, Paging
+from app.api.http.paging import ListQuery, Paging
 from app.api.http.responses import answer_of, answered
 from app.api.models.base import documented
 from app.api.models.collections import CollectionPage, CollectionSummary
@@ -77,7 +77,7 @@ async def list_collections(caller: CollectionCaller, paging: Paging) -> dict[str
     return await read(_page, caller, paging)
 
 
-def _page(session: Session, caller: Identity, paging: Page) -> dict[str, Any]:
+def _page(session: Session, caller: Identity, paging: ListQuery) -> dict[str, Any]:
     after = paging.after_name()
     only = reachable_collections(session, caller, scopes.READ)
     rows = collections.list_collections(session, caller.tenant, only=only, after=after, limit=paging.limit + 1)

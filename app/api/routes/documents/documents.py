@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 from app.api.http.auth import Caller, CollectionCaller, Identity
 from app.api.http.collection_access import reachable_collections, select_collections, target_collection
 from app.api.http.idempotency import Answer, Idempotent
-from app.api.http.paging import Page, Paging
+from app.api.http.paging import ListQuery, Paging
 from app.api.http.responses import answer_of, answered
 from app.api.http.times import utc
 from app.api.http.waiting import wait_for_end
@@ -237,7 +237,7 @@ async def _accept(caller: Caller, about: About, content: Content) -> Accepted:
 
 
 def _page_of_documents(
-    session: Session, caller: Identity, document_filter: DocumentFilter, names: tuple[str, ...], paging: Page
+    session: Session, caller: Identity, document_filter: DocumentFilter, names: tuple[str, ...], paging: ListQuery
 ) -> dict[str, Any]:
     document_filter = replace(document_filter, collection_ids=select_collections(session, caller, scopes.READ, names))
     rows = catalog.list_documents(session, caller.tenant, document_filter, paging.limit + 1)

@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 
 from app.api.http.auth import CollectionReader, Identity, Reader
 from app.api.http.collection_access import reachable_collections
-from app.api.http.paging import Page, Paging
+from app.api.http.paging import ListQuery, Paging
 from app.api.models.base import documented
 from app.api.models.documents import ChangePage, ChangeSummary, VersionDiff, VersionPage
 from app.core.db import read
@@ -92,7 +92,7 @@ def _document(session: Session, caller: Identity, document_id: str) -> Document:
     return catalog.get(session, caller.tenant, document_id, reach=reachable_collections(session, caller, scopes.READ))
 
 
-def _versions(session: Session, caller: Identity, document_id: str, paging: Page) -> dict[str, Any]:
+def _versions(session: Session, caller: Identity, document_id: str, paging: ListQuery) -> dict[str, Any]:
     document = _document(session, caller, document_id)
     rows = versions.list_versions(session, document, before_id=paging.after_number(), limit=paging.limit + 1)
     return paging.cut(rows, lambda row: row, lambda row: [int(row["id"])])
@@ -104,12 +104,12 @@ def _pair(
     return versions.find_pair(session, _document(session, caller, document_id), first, last)
 
 
-def _document_changes(session: Session, caller: Identity, document_id: str, paging: Page) -> dict[str, Any]:
+def _document_changes(session: Session, caller: Identity, document_id: str, paging: ListQuery) -> dict[str, Any]:
     document = _document(session, caller, document_id)
     return _changes(session, caller, ChangeFilter(document_id=document.id, before_id=paging.after_number()), paging)
 
 
-def _changes(session: Session, caller: Identity, change_filter: ChangeFilter, paging: Page) -> dict[str, Any]:
+def _changes(session: Session, caller: Identity, change_filter: ChangeFilter, paging: ListQuery) -> dict[str, Any]:
     rows = changes.list_events(session, caller.tenant, change_filter, paging.limit + 1)
     return paging.cut(rows, changes.describe, lambda row: [row.id])
 

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy.orm import Session
 
 from app.api.http.auth import Caller
-from app.api.http.paging import PageRequest, Paging, invalid_cursor
+from app.api.http.paging import ListQuery, Paging, invalid_cursor
 from app.api.http.responses import accepted
 from app.api.http.times import utc
 from app.api.models.base import documented
@@ -84,7 +84,7 @@ async def list_job_logs(
 
 
 def _page_of_lines(
-    session: Session, tenant: str, job_id: str, paging: PageRequest, level: str | None, attempt: int | None
+    session: Session, tenant: str, job_id: str, paging: ListQuery, level: str | None, attempt: int | None
 ) -> dict[str, Any]:
     row = views.get(session, tenant, job_id)
     after = paging.after_number()
@@ -134,7 +134,7 @@ async def list_dead_letters(
 
 
 def _page_of_groups(
-    session: Session, tenant: str, paging: PageRequest, kind: str | None, queue: str | None
+    session: Session, tenant: str, paging: ListQuery, kind: str | None, queue: str | None
 ) -> dict[str, Any]:
     groups = dead_letters.groups(
         session, tenant, limit=paging.limit + 1, kind=kind, queue=queue, after=_group_after(paging)
@@ -142,7 +142,7 @@ def _page_of_groups(
     return paging.cut(groups, lambda group: group, lambda group: [group["last_seen"], group["fingerprint"]])
 
 
-def _group_after(paging: PageRequest) -> tuple[datetime, str] | None:
+def _group_after(paging: ListQuery) -> tuple[datetime, str] | None:
     match paging.after:
         case None:
             return None

@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 
 from app.api.http.app_state import Events
 from app.api.http.auth import Caller, KindCaller
-from app.api.http.paging import MAX_ID, PageRequest, Paging
+from app.api.http.paging import MAX_ID, ListQuery, Paging
 from app.api.http.responses import accepted
 from app.api.http.times import utc
 from app.api.http.waiting import MAX_WAIT_S, wait_for_end
@@ -69,7 +69,7 @@ async def list_jobs(
     return await read(_page_of_jobs, caller.tenant, conditions, paging)
 
 
-def _page_of_jobs(session: Session, tenant: str, conditions: views.JobFilter, paging: PageRequest) -> dict[str, Any]:
+def _page_of_jobs(session: Session, tenant: str, conditions: views.JobFilter, paging: ListQuery) -> dict[str, Any]:
     rows = views.list_jobs(session, tenant, conditions, paging.limit + 1)
     return paging.cut(rows, views.job_view, lambda row: [row.id])
 

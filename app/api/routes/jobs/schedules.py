@@ -13,7 +13,7 @@ import app.retention.jobs  # noqa: F401  schedules of its kinds can be run from 
 from app.api.http.auth import Caller, Identity
 from app.api.http.idempotency import Answer, Idempotent
 from app.api.http.kind_access import require_startable_kind
-from app.api.http.paging import PageRequest, Paging
+from app.api.http.paging import ListQuery, Paging
 from app.api.http.responses import answer_of, answered
 from app.api.models.base import documented
 from app.api.models.jobs import JOB_ACCEPTED
@@ -126,7 +126,7 @@ async def list_schedules(
     return await read(_page, caller.tenant, paging, kind, paging.after_number() or 0)
 
 
-def _page(session: Session, tenant: str, paging: PageRequest, kind: str | None, after: int) -> dict[str, Any]:
+def _page(session: Session, tenant: str, paging: ListQuery, kind: str | None, after: int) -> dict[str, Any]:
     rows = store.list_schedules(session, tenant, paging.limit + 1, kind=storable(kind), after_id=after)
     return paging.cut(rows, store.schedule_view, lambda row: [row.id])
 

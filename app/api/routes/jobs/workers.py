@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session
 
 from app.api.http.audit import note
 from app.api.http.auth import Identity, Operator
-from app.api.http.paging import PageRequest, Paging
+from app.api.http.paging import ListQuery, Paging
 from app.api.models.base import documented
 from app.api.models.workers import WorkerPage, WorkerState, WorkerSummary
 from app.core.db import in_transaction, read
@@ -31,7 +31,7 @@ async def list_workers(
     return await read(_page_of_workers, paging, tuple(state or ALIVE))
 
 
-def _page_of_workers(session: Session, paging: PageRequest, states: tuple[str, ...]) -> dict[str, Any]:
+def _page_of_workers(session: Session, paging: ListQuery, states: tuple[str, ...]) -> dict[str, Any]:
     before_id = paging.after_uuid()
     workers = worker_ledger.list_workers(session, states=states, limit=paging.limit + 1, before_id=before_id)
     return paging.cut(workers, lambda worker: worker, lambda worker: [worker["id"]])

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Query
 from sqlalchemy.orm import Session
 
 from app.api.http.auth import Identity, Reader
-from app.api.http.paging import Page, Paging
+from app.api.http.paging import ListQuery, Paging
 from app.api.models.base import documented
 from app.api.models.web import CrawlDetail, CrawlsPage
 from app.core.db import read
@@ -39,7 +39,7 @@ def _crawl(session: Session, caller: Identity, crawl_id: str, per_page: bool) ->
     return crawls.describe(session, crawls.get(session, caller.tenant, crawl_id), per_page=per_page)
 
 
-def _page(session: Session, caller: Identity, paging: Page) -> dict[str, Any]:
+def _page(session: Session, caller: Identity, paging: ListQuery) -> dict[str, Any]:
     rows = crawls.list_crawls(session, caller.tenant, before_id=paging.after_number(), limit=paging.limit + 1)
     views = crawls.describe_all(session, rows[: paging.limit])
     return paging.cut(rows, lambda row: views[row.crawl_id], lambda row: [row.id])

@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 from app.api.http.audit import note
 from app.api.http.auth import Admin, Identity, Reader
 from app.api.http.errors import problem
-from app.api.http.paging import Page, Paging
+from app.api.http.paging import ListQuery, Paging
 from app.api.models.base import documented
 from app.api.models.web import ChangeReceipt, DeliveryDetail, DeliveryPage, DeliveryReplay, EventReceipt
 from app.core.db import in_transaction, read
@@ -96,7 +96,6 @@ _CHANGE: dict[str, Any] = {
             "required": True,
             "content": {
                 "application/json": {"schema": {"type": "object"}, "example": _NOTIFICATION},
-                "*/*": {"schema": {"type": "string"}},
             },
         }
     },
@@ -194,7 +193,9 @@ def _replay(
     return {"status": answer.status, "answer": answer.body}
 
 
-def _page(session: Session, caller: Identity, paging: Page, source: str | None, outcome: str | None) -> dict[str, Any]:
+def _page(
+    session: Session, caller: Identity, paging: ListQuery, source: str | None, outcome: str | None
+) -> dict[str, Any]:
     rows = deliveries.list_deliveries(
         session, caller.tenant, source=source, outcome=outcome, before_id=paging.after_number(), limit=paging.limit + 1
     )

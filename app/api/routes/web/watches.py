@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 
 from app.api.http.auth import Admin, Caller, Identity, Reader
 from app.api.http.idempotency import Answer, Idempotent
-from app.api.http.paging import Page, Paging
+from app.api.http.paging import ListQuery, Paging
 from app.api.http.responses import answer_of, answered
 from app.api.models.base import documented
 from app.api.models.jobs import JOB_ACCEPTED
@@ -40,7 +40,7 @@ WATCH_ACCEPTED: dict[int | str, dict[str, Any]] = {
 }
 
 
-class WatchRequest(BaseModel):
+class AddWatchRequest(BaseModel):
     """A page to watch."""
 
     model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"url": "https://example.org/prices"}]})
@@ -61,7 +61,7 @@ async def list_watches(
 
 
 @router.post("/watches", summary="Watch a page", status_code=202, responses=WATCH_ACCEPTED)
-async def add_watch(request: Request, caller: Caller, once: Idempotent, body: WatchRequest) -> Response:
+async def add_watch(request: Request, caller: Caller, once: Idempotent, body: AddWatchRequest) -> Response:
     """Accepts pages of any source. The job creates the watch, with notifications to this API."""
     _check_configured()
 
@@ -121,7 +121,7 @@ def _check_configured() -> None:
         raise Conflict("changedetection.io is not configured: set MILLRACE_CHANGEDETECTION_URL", code="not_set_up")
 
 
-def _page(session: Session, caller: Identity, paging: Page, state: str | None, url: str | None) -> dict[str, Any]:
+def _page(session: Session, caller: Identity, paging: ListQuery, state: str | None, url: str | None) -> dict[str, Any]:
     before, limit = paging.after_number(), paging.limit + 1
     rows = watches.list_watches(session, caller.tenant, state=state, url=url, before_id=before, limit=limit)
     return paging.cut(rows, watches.describe, lambda row: [row.id])
