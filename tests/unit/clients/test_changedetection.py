@@ -18,9 +18,9 @@ from app.clients.changedetection import (
 from app.clients.changedetection_template import notification
 from app.core.errors import AppError, NotFound, Rejected, Unavailable
 from app.core.settings import overridden
+from tests.fakes.server import FakeServer, Request, Response
 from tests.support.changedetection import VERSION, ChangeDetectionServer
 from tests.support.command import millrace
-from tests.support.outside import Asked, Outside, Told
 from tests.support.waiting import wait_until_async
 
 # It takes seconds to start, and a second or two for each check of a page.
@@ -34,26 +34,26 @@ class Site:
 
     def __init__(self) -> None:
         self.text = "Price: 10.00 EUR"
-        self.told: list[Asked] = []
+        self.told: list[Request] = []
         self.refusals = 0
-        self.server = Outside(self.answer)
+        self.server = FakeServer(self.answer)
         self.url = self.server.url
         self.address = f"{self.url}/prices"
 
-    def answer(self, asked: Asked) -> Told:
+    def answer(self, asked: Request) -> Response:
         if asked.method == "POST":
             self.told.append(asked)
-            return Told(status=503 if len(self.told) <= self.refusals else 202)
+            return Response(status=503 if len(self.told) <= self.refusals else 202)
         if asked.path != "/prices":
-            return Told(b"no such page", 404)
+            return Response(b"no such page", 404)
         page = f"<html><title>Prices</title><pre>\n{self.text}\n</pre></html>"
-        return Told(page.encode(), headers={"content-type": "text/html; charset=utf-8"})
+        return Response(page.encode(), headers={"content-type": "text/html; charset=utf-8"})
 
 
 @pytest.fixture
 def site() -> Iterator[Site]:
     made = Site()
-    with made.server.answering():
+    with made.server.running():
         yield made
 
 
@@ -90,7 +90,7 @@ async def changed(client: ChangeDetection, site: Site, text: str, wanted: WatchR
     return uuid, keys
 
 
-async def told(site: Site, times: int) -> Asked:
+async def told(site: Site, times: int) -> Request:
     async def heard() -> bool:
         return len(site.told) >= times
 
