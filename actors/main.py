@@ -33,8 +33,8 @@ try:
     broker = install([Lifespan()])
     for module in ROOMS:
         importlib.import_module(module)
-    functions.import_own(settings.modules)
-    for declared in functions.declared():
+    functions.import_modules(settings.modules)
+    for declared in functions.list_declared():
         add_actor(broker, declared)
 except ConfigError as error:
     sys.stderr.write(f"millrace worker: {error.message}\n")

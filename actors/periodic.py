@@ -101,7 +101,7 @@ def _start() -> TickBroker:
     logging.setup("scheduler")
     for module in DEFINITIONS:
         importlib.import_module(module)
-    functions.import_own(settings.modules)
+    functions.import_modules(settings.modules)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     broker = TickBroker()
     dramatiq.set_broker(broker)

@@ -13,9 +13,9 @@ import dramatiq
 from app.core.errors import AppError, Snooze
 from app.core.settings import get_settings
 from app.jobs.definition import Job
-from app.jobs.functions import Declared
+from app.jobs.functions import DeclaredFunction
 from app.jobs.queues import QUEUES
-from app.jobs.results import checked_result
+from app.jobs.results import check_result
 from app.jobs.sandbox.call import LaneCall
 from app.jobs.worker import call_rates
 from app.jobs.worker.async_runner import AWAITS
@@ -27,7 +27,7 @@ from app.jobs.worker.run import Run
 LEFT_FOR_S = 15.0
 
 
-def add_actor(broker: LedgerBroker, declared: Declared) -> None:
+def add_actor(broker: LedgerBroker, declared: DeclaredFunction) -> None:
     """Make the function the actor of its kind; what surrounds every run is middleware."""
     definition, function = declared
     process, options = broker.process, {}
@@ -35,10 +35,10 @@ def add_actor(broker: LedgerBroker, declared: Declared) -> None:
     def receive(job_id: str) -> None:
         run = process.runs.get(job_id)
         if run is not None:  # else it was handed back a moment ago
-            run.result = checked_result(_run_in_lane(process, run, definition, function))
+            run.result = check_result(_run_in_lane(process, run, definition, function))
 
     async def awaits(run: Run) -> None:
-        run.result = checked_result(await _stoppable(process, run, definition, function))
+        run.result = check_result(await _stoppable(process, run, definition, function))
 
     if inspect.iscoroutinefunction(function):
         options[AWAITS] = awaits

@@ -84,7 +84,7 @@ class Api(FastAPI):
             deliveries.FIRECRAWL: deliveries.MAX_EVENT_BYTES,
         }
         recorder: RequestRecorder = self.state.recorder
-        record = recorder.take if settings.metrics_requests == "on" else None
+        record = recorder.add if settings.metrics_requests == "on" else None
         return RequestMiddleware(stack, max_body_bytes=settings.max_body_bytes, body_limits=body_limits, record=record)
 
     def openapi(self) -> dict[str, Any]:
@@ -96,7 +96,7 @@ def create_app() -> FastAPI:
     settings = get_settings()
     if settings.role not in ("", "api", "cli"):
         raise ConfigError(f"MILLRACE_ROLE is '{settings.role}': this process may not serve the API")
-    functions.import_own(settings.modules)
+    functions.import_modules(settings.modules)
     app = Api(
         title="Millrace",
         version=__version__,

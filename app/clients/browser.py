@@ -1,4 +1,4 @@
-"""Chromium, once for one page: its mark-up after its scripts have run, everything fetched by way of our proxy."""
+"""Render one page in Chromium: return its HTML after its scripts ran; all requests pass through our proxy."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from app.core.logging import get_logger
 from app.core.settings import Settings, get_settings
 from app.core.waiting import settled
 
-NAMES = ("chromium", "chromium-browser", "chromium-headless-shell", "google-chrome", "google-chrome-stable")
-# Of the time a page may take: what its scripts may wait for, by a clock that runs ahead while nothing is loading.
-SCRIPTS_MS = 10_000
-GRACE_S = 3.0
-# Where Chromium itself calls home, also when it is told not to.
+PROGRAMS = ("chromium", "chromium-browser", "chromium-headless-shell", "google-chrome", "google-chrome-stable")
+# Virtual time that the page's scripts may wait for; it runs ahead of the clock while nothing is loading.
+VIRTUAL_TIME_MS = 10_000
+STOP_GRACE_S = 3.0
+# Hosts that Chromium contacts for itself, even with the flags that disable it.
 BACKGROUND_HOSTS = frozenset({
     "accounts.google.com", "android.clients.google.com", "clients1.google.com", "clients2.google.com",
     "clients2.googleusercontent.com", "clients4.google.com", "clientservices.googleapis.com",
@@ -31,31 +31,31 @@ BACKGROUND_HOSTS = frozenset({
     "safebrowsingohttpgateway.googleapis.com", "update.googleapis.com",
 })  # fmt: skip
 _MAX_STDERR_BYTES = 2_000
-_CHUNK = 64 * 1024
+_CHUNK_BYTES = 64 * 1024
 
 log = get_logger(__name__)
 
-# Who may open one now; a semaphore belongs to the loop it is waited on in.
-_places: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Semaphore] = WeakKeyDictionary()
+# Limits the browsers at one time; a semaphore belongs to the event loop that waits on it.
+_slots: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Semaphore] = WeakKeyDictionary()
 
 
-def chromium() -> str | None:
-    """The program's path; None where there is none here."""
-    said = get_settings().chromium_path
-    return shutil.which(said) if said else next(filter(None, map(shutil.which, NAMES)), None)
+def find_chromium() -> str | None:
+    """Return the path of the Chromium program, or None if none is installed."""
+    configured = get_settings().chromium_path
+    return shutil.which(configured) if configured else next(filter(None, map(shutil.which, PROGRAMS)), None)
 
 
 async def render(url: str) -> str:
-    """The page's HTML when its scripts have come to rest.
+    """Return the page's HTML once its scripts are idle.
 
-    Raises Unavailable where there is no Chromium, it fails or takes too long, Rejected for a page beyond the limits of
-    size and memory. Whatever happens, nothing of it runs any more afterwards.
+    Raises Unavailable if Chromium is missing, fails or takes too long, and Rejected if the page exceeds the limits of
+    size or memory. No process is left running in any case.
     """
-    program, settings = chromium(), get_settings()
+    program, settings = find_chromium(), get_settings()
     if program is None:
         raise Unavailable("there is no Chromium on this machine", code="no_chromium")
-    place = _places.setdefault(asyncio.get_running_loop(), asyncio.Semaphore(settings.chromium_count))
-    async with place, GuardedProxy(max_bytes=8 * settings.fetch_max_bytes, blocked_hosts=BACKGROUND_HOSTS) as proxy:
+    slot = _slots.setdefault(asyncio.get_running_loop(), asyncio.Semaphore(settings.chromium_count))
+    async with slot, GuardedProxy(max_bytes=8 * settings.fetch_max_bytes, blocked_hosts=BACKGROUND_HOSTS) as proxy:
         command = _command(program, proxy.port, url, settings)
         process = await asyncio.create_subprocess_exec(
             *command,
@@ -66,8 +66,8 @@ async def render(url: str) -> str:
             start_new_session=True,
         )
         try:
-            most = settings.fetch_max_bytes
-            html, complaint = await asyncio.gather(_all_of(process.stdout, most, url), _end_of(process.stderr))
+            max_bytes = settings.fetch_max_bytes
+            html, stderr = await asyncio.gather(_read_all(process.stdout, max_bytes, url), _read_tail(process.stderr))
             code = await process.wait()
         finally:
             await _stop(process)
@@ -76,7 +76,7 @@ async def render(url: str) -> str:
     if code == browser_keeper.OUT_OF_TIME:
         raise Unavailable(f"{url} took longer than {settings.fetch_javascript_timeout_s:g} s in Chromium")
     if code != 0 or not html.strip():
-        log.warning("chromium_failed", url=url, exit_code=code, said=complaint[-_MAX_STDERR_BYTES:])
+        log.warning("chromium_failed", url=url, exit_code=code, stderr=stderr[-_MAX_STDERR_BYTES:])
         raise Unavailable(f"Chromium ended with {code} on {url}", code="chromium_failed")
     return html
 
@@ -87,17 +87,17 @@ def _command(program: str, port: int, url: str, settings: Settings) -> list[str]
     sandbox = [] if settings.chromium_sandbox else ["--no-sandbox"]
     return [
         *keeper, *limits, program, *sandbox,
-        "--headless", "--dump-dom", f"--virtual-time-budget={SCRIPTS_MS}",
+        "--headless", "--dump-dom", f"--virtual-time-budget={VIRTUAL_TIME_MS}",
         f"--user-agent={settings.fetch_user_agent}",
-        # What a page stores stays in memory, where it counts.
+        # Page storage stays in memory, where it counts towards the limit.
         "--incognito", "--user-data-dir={folder}", "--disk-cache-size=1", "--disable-gpu",
         "--disable-dev-shm-usage", "--mute-audio",
-        # All that it asks for goes by way of the proxy, also what is on this machine, and no name is looked up here.
+        # All requests pass the proxy, loopback ones too, and the browser resolves no names.
         f"--proxy-server=http://127.0.0.1:{port}", "--proxy-bypass-list=<-loopback>",
         "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1", "--dns-prefetch-disable", "--disable-quic",
         "--force-webrtc-ip-handling-policy=disable_non_proxied_udp",
         "--webrtc-ip-handling-policy=disable_non_proxied_udp",
-        # It calls nobody by itself, and asks nobody anything.
+        # No requests for the browser's own purposes, and no prompts.
         "--no-first-run", "--no-default-browser-check", "--disable-background-networking", "--disable-component-update",
         "--disable-sync", "--disable-default-apps", "--disable-extensions", "--disable-domain-reliability",
         "--disable-component-extensions-with-background-pages", "--disable-field-trial-config",
@@ -110,40 +110,40 @@ def _command(program: str, port: int, url: str, settings: Settings) -> list[str]
     ]  # fmt: skip
 
 
-async def _all_of(stream: asyncio.StreamReader | None, most: int, url: str) -> str:
+async def _read_all(stream: asyncio.StreamReader | None, max_bytes: int, url: str) -> str:
     assert stream is not None
     parts, size = [], 0
-    while part := await stream.read(_CHUNK):
+    while part := await stream.read(_CHUNK_BYTES):
         size += len(part)
-        if size > most:
-            raise Rejected(f"{url} is larger than {most:,} bytes in Chromium", code="too_large")
+        if size > max_bytes:
+            raise Rejected(f"{url} is larger than {max_bytes:,} bytes in Chromium", code="too_large")
         parts.append(part)
     return b"".join(parts).decode("utf-8", "replace")
 
 
-async def _end_of(stream: asyncio.StreamReader | None) -> str:
+async def _read_tail(stream: asyncio.StreamReader | None) -> str:
     assert stream is not None
-    kept = b""
-    while part := await stream.read(_CHUNK):
-        kept = (kept + part)[-_MAX_STDERR_BYTES:]
-    return kept.decode("utf-8", "replace")
+    tail = b""
+    while part := await stream.read(_CHUNK_BYTES):
+        tail = (tail + part)[-_MAX_STDERR_BYTES:]
+    return tail.decode("utf-8", "replace")
 
 
 async def _stop(process: asyncio.subprocess.Process) -> None:
-    """Let go of the leash, and wait until the keeper has seen to the end of all."""
+    """Close the keeper's standard input and wait until it has ended every process."""
     if process.stdin is not None:
         process.stdin.close()
-    ended = asyncio.ensure_future(_ended(process))
-    await settled(asyncio.ensure_future(asyncio.wait({ended}, timeout=GRACE_S)))
+    ended = asyncio.ensure_future(_wait_for_end(process))
+    await settled(asyncio.ensure_future(asyncio.wait({ended}, timeout=STOP_GRACE_S)))
     if not ended.done():
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         await settled(ended)
 
 
-async def _ended(process: asyncio.subprocess.Process) -> None:
-    """Its pipes are read to the end: one with something left in it would stay open."""
+async def _wait_for_end(process: asyncio.subprocess.Process) -> None:
+    """Wait for the process; read its pipes to the end first, since unread data would keep them open."""
     for stream in (process.stdout, process.stderr):
-        while stream is not None and await stream.read(_CHUNK):
+        while stream is not None and await stream.read(_CHUNK_BYTES):
             pass
     await process.wait()

@@ -1,4 +1,4 @@
-"""A proxy on the loopback for the life of one page: it connects to checked addresses alone, and carries so much."""
+"""HTTP proxy on the loopback for one page: connects to checked addresses only, up to a number of bytes."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from app.core.logging import get_logger
 from app.core.settings import get_settings
 
 MAX_CONNECTIONS = 500
-IDLE_S = 30.0
+HEAD_TIMEOUT_S = 30.0
 _MAX_HEAD_BYTES = 64 * 1024
-_CHUNK = 64 * 1024
+_CHUNK_BYTES = 64 * 1024
 _FORBIDDEN = b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
 _BAD_GATEWAY = b"HTTP/1.1 502 Bad Gateway\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
 _BAD_REQUEST = b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
-_HOP = (b"connection", b"proxy-connection", b"keep-alive", b"proxy-authorization")
+_HOP_BY_HOP = (b"connection", b"proxy-connection", b"keep-alive", b"proxy-authorization")
 
 log = get_logger(__name__)
 
 
 class GuardedProxy:
-    """`async with GuardedProxy(max_bytes=...) as proxy`: listens on proxy.port, and is gone afterwards.
+    """Proxy that listens on `port` inside `async with GuardedProxy(max_bytes=...) as proxy`.
 
-    HTTP and CONNECT. Whatever asks for an address that the guard refuses, or a host among `never`, gets a 403.
+    Handles HTTP and CONNECT. A request for an address that the guard refuses, or for a blocked host, gets a 403.
     """
 
     def __init__(
@@ -64,26 +64,26 @@ class GuardedProxy:
             if len(self._tasks) <= MAX_CONNECTIONS:
                 await self._serve(reader, writer)
         except (OSError, TimeoutError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
-            return  # one of the two has gone, or never said what it wants
+            return  # one side closed the connection, or sent no complete request
         except asyncio.CancelledError:
-            return  # the page's time is over, and this task is nobody else's
+            return  # the proxy is closing; nothing else awaits this task
         finally:
             self._tasks.discard(task)
             await _close(writer)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        async with asyncio.timeout(IDLE_S):
+        async with asyncio.timeout(HEAD_TIMEOUT_S):
             head = await reader.readuntil(b"\r\n\r\n")
-        wanted = _wanted(head)
-        if wanted is None:
+        request = _parse_request(head)
+        if request is None:
             writer.write(_BAD_REQUEST)
             return
-        host, port, first = wanted
+        host, port, first_bytes = request
         if host in self._blocked_hosts:
             writer.write(_FORBIDDEN)
             return
         try:
-            there = await self._connect(host, port)
+            connection = await self._connect(host, port)
         except Rejected as error:
             log.info("browser_refused", host=host, reason=error.message)
             self.refused.append(host)
@@ -92,39 +92,39 @@ class GuardedProxy:
         except (Unavailable, OSError):
             writer.write(_BAD_GATEWAY)
             return
-        far_reader, far_writer = there
+        far_reader, far_writer = connection
         try:
-            if first is None:
+            if first_bytes is None:
                 writer.write(b"HTTP/1.1 200 Connection Established\r\n\r\n")
             else:
-                far_writer.write(first)
-            await self._both_ways(reader, writer, far_reader, far_writer)
+                far_writer.write(first_bytes)
+            await self._relay(reader, writer, far_reader, far_writer)
         finally:
             await _close(far_writer)
 
     async def _connect(self, host: str, port: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        """Raises Rejected, Unavailable, OSError (of which TimeoutError is one)."""
+        """Connect to the first checked address. Raises Rejected, Unavailable, OSError (TimeoutError included)."""
         async with asyncio.timeout(get_settings().fetch_connect_timeout_s):
             checked = await addresses(host, port, resolver=self._resolver)
             return await asyncio.open_connection(checked[0], port)
 
-    async def _both_ways(
+    async def _relay(
         self,
         reader: asyncio.StreamReader,
         writer: asyncio.StreamWriter,
         far_reader: asyncio.StreamReader,
         far_writer: asyncio.StreamWriter,
     ) -> None:
-        """Until the far side has said all, or the near one is gone."""
-        up = asyncio.ensure_future(self._carry(reader, far_writer))
+        """Copy both ways until the far side ends its response or the near side disconnects."""
+        upstream = asyncio.ensure_future(self._copy(reader, far_writer))
         try:
-            await self._carry(far_reader, writer)
+            await self._copy(far_reader, writer)
         finally:
-            up.cancel()
-            await asyncio.gather(up, return_exceptions=True)
+            upstream.cancel()
+            await asyncio.gather(upstream, return_exceptions=True)
 
-    async def _carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        while part := await reader.read(_CHUNK):
+    async def _copy(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while part := await reader.read(_CHUNK_BYTES):
             self._left -= len(part)
             if self._left < 0:
                 log.info("browser_carried_enough")
@@ -133,15 +133,15 @@ class GuardedProxy:
             await writer.drain()
 
 
-def _wanted(head: bytes) -> tuple[str, int, bytes | None] | None:
-    """Host and port, and what is to be sent there first (None after CONNECT); None for what is no request."""
+def _parse_request(head: bytes) -> tuple[str, int, bytes | None] | None:
+    """Return host, port and the bytes to send first (None after CONNECT), or None for an invalid request."""
     line, _, rest = head.partition(b"\r\n")
     words = line.split(b" ")
     if len(words) != 3:
         return None
-    method, where, version = words
+    method, target, version = words
     try:
-        parts = urlsplit("//" + where.decode("ascii") if method == b"CONNECT" else where.decode("ascii"))
+        parts = urlsplit("//" + target.decode("ascii") if method == b"CONNECT" else target.decode("ascii"))
         host, port = parts.hostname, parts.port
     except ValueError:
         return None
@@ -152,9 +152,11 @@ def _wanted(head: bytes) -> tuple[str, int, bytes | None] | None:
     if parts.scheme != "http":
         return None
     path = parts._replace(scheme="", netloc="", fragment="").geturl() or "/"
-    # One request a connection: the next may be meant for somebody else.
-    kept = [one for one in rest.split(b"\r\n") if one and one.partition(b":")[0].strip().lower() not in _HOP]
-    lines = [b" ".join((method, path.encode("ascii"), version)), *kept, b"Connection: close", b"", b""]
+    # One request a connection: the next one may go to another host.
+    headers = [
+        line for line in rest.split(b"\r\n") if line and line.partition(b":")[0].strip().lower() not in _HOP_BY_HOP
+    ]
+    lines = [b" ".join((method, path.encode("ascii"), version)), *headers, b"Connection: close", b"", b""]
     return host, port or 80, b"\r\n".join(lines)
 
 

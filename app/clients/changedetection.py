@@ -1,7 +1,7 @@
-"""changedetection.io: its watches, what they have seen, and its errors in our words.
+"""Client of changedetection.io: watches, their snapshots, and its errors as ours.
 
-A final no raises Rejected, what is not there NotFound, patience Unavailable or LimitReached. Nothing is repeated here.
-What it answers is no more than a claim: sizes, shapes and times are checked before anybody uses them.
+A permanent refusal raises Rejected, a missing watch NotFound, a temporary failure Unavailable or LimitReached. The
+client retries nothing. Sizes, shapes and times of responses are checked before use.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from app.clients.changedetection_answers import (
     WATCH,
     WATCHES,
     InstanceInfo,
+    RequestRefused,
     Watch,
     bad_response,
     read,
@@ -29,20 +30,20 @@ from app.clients.changedetection_answers import (
     unavailable,
 )
 from app.core import http
-from app.core.errors import ConfigError, NotFound, Rejected
+from app.core.errors import ConfigError, NotFound
 from app.core.settings import Settings, get_settings
 
 API = "/api/v1"
-# A list has no pages: 50,000 watches with all that is told of them. A snapshot is a page's text.
+# The list is not paged: room for 50,000 watches. A snapshot is the text of one page.
 MAX_RESPONSE_BYTES = 32 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
 class WatchRequest:
-    """A watch to be made: checked every `every_s` seconds, or as the instance does by default.
+    """A watch to create, checked every `every_s` seconds or at the instance's default interval.
 
-    `tags` are uuids. `notification` is changedetection_template.notification(). `more` goes as it is: any other field
-    of its API (`include_filters`, `fetch_backend`).
+    `tags` are uuids. `notification` comes from changedetection_template.notification(). `more` holds other fields of
+    its API (`include_filters`, `fetch_backend`), passed unchanged.
     """
 
     url: str
@@ -53,8 +54,8 @@ class WatchRequest:
     more: Mapping[str, Any] = field(default_factory=dict)
 
 
-def every(seconds: int) -> dict[str, Any]:
-    """The fields of a watch that is checked this often."""
+def interval_fields(seconds: int) -> dict[str, Any]:
+    """Return the fields of a watch that set its check interval."""
     minutes, rest = divmod(max(1, seconds), 60)
     hours, minutes = divmod(minutes, 60)
     days, hours = divmod(hours, 24)
@@ -63,7 +64,7 @@ def every(seconds: int) -> dict[str, Any]:
 
 
 class ChangeDetection:
-    """One instance as one event loop uses it."""
+    """Connections to one instance; used on one event loop."""
 
     def __init__(self, settings: Settings) -> None:
         base, key = settings.changedetection_url.strip().rstrip("/"), settings.changedetection_api_key
@@ -79,128 +80,131 @@ class ChangeDetection:
         return read(INSTANCE, await self._json("GET", "/systeminfo"))
 
     async def find(self, url: str) -> list[Watch]:
-        """All watches of exactly this address: it may have several."""
-        wanted = _no_template(url)
-        found = await self._listed("/search", q=wanted)
-        # The search also looks at titles and errors, and at neither's case.
-        return [watch for watch in found.values() if watch.url.strip() in (wanted, url)]
+        """Return all watches of exactly this URL; there may be several."""
+        escaped_url = _escape_braces(url)
+        matches = await self._list("/search", q=escaped_url)
+        # The search also matches titles and errors, and ignores case.
+        return [watch for watch in matches.values() if watch.url.strip() in (escaped_url, url)]
 
     async def watches(self, tag: str | None = None) -> dict[str, Watch]:
-        """All by uuid, or those with a tag of this title."""
-        return await self._listed("/watch", **({"tag": tag} if tag else {}))
+        """Return the watches by uuid: all, or those with the tag of this title."""
+        return await self._list("/watch", **({"tag": tag} if tag else {}))
 
     async def watch(self, uuid: str) -> Watch:
         return read(WATCH, await self._json("GET", _path(uuid)))
 
-    async def create(self, wanted: WatchRequest) -> str:
-        """Its uuid; checked within a second. The same again makes a second watch: ask `find` first."""
-        body = {"url": _no_template(wanted.url), **wanted.more, **wanted.notification}
-        body |= {"title": wanted.title} if wanted.title else {}
-        body |= {"tags": list(wanted.tags)} if wanted.tags else {}
-        body |= every(wanted.every_s) if wanted.every_s else {}
+    async def create(self, request: WatchRequest) -> str:
+        """Create a watch and return its uuid; its first check starts within a second.
+
+        A second call creates a second watch of the same URL: call `find` first.
+        """
+        body = {"url": _escape_braces(request.url), **request.more, **request.notification}
+        body |= {"title": request.title} if request.title else {}
+        body |= {"tags": list(request.tags)} if request.tags else {}
+        body |= interval_fields(request.every_s) if request.every_s else {}
         return read(CREATED, await self._json("POST", "/watch", json=body)).uuid
 
     async def update(self, uuid: str, **fields: Any) -> None:
-        """Set these fields of its API: `paused=True`, `tags=[…]`, `**every(3600)`, `**notification(…)`."""
+        """Set fields of its API: `paused=True`, `tags=[…]`, `**interval_fields(3600)`, `**notification(…)`."""
         _expect_ok(await self._json("PUT", _path(uuid), json=fields))
 
     async def delete(self, uuid: str) -> None:
-        """Afterwards there is none; also where there was none before."""
+        """Delete the watch; succeeds if it does not exist."""
         try:
-            if await self._called("DELETE", _path(uuid)):
-                raise bad_response("a deletion has no body")
+            if await self._request("DELETE", _path(uuid)):
+                raise bad_response("a deletion must have no body")
         except NotFound:
             return
-        except Rejected as error:
-            # 400 is said of a watch that is gone, and perhaps of other things.
-            if error.code != "changedetection_rejected" or await self._is_there(uuid):
+        except RequestRefused:
+            # It answers 400 for a missing watch, and possibly for other reasons.
+            if await self._exists(uuid):
                 raise
 
     async def recheck(self, uuid: str) -> None:
-        """Have it checked soon, though it be paused."""
+        """Request a check soon, even of a paused watch."""
         _expect_ok(await self._json("GET", _path(uuid), params={"recheck": "true"}))
 
     async def history(self, uuid: str) -> list[int]:
-        """The keys of its snapshots, the oldest first: when each was taken, in seconds since 1970."""
-        found = read(HISTORY, await self._json("GET", _path(uuid, "history")))
-        return sorted(found)
+        """Return the keys of the watch's snapshots, oldest first: the times they were taken, in epoch seconds."""
+        history = read(HISTORY, await self._json("GET", _path(uuid, "history")))
+        return sorted(history)
 
     async def snapshot(self, uuid: str, key: int | Literal["latest"] = "latest") -> str:
-        """The page's text as it was then."""
+        """Return the page's text in this snapshot."""
         return await self._text(_path(uuid, "history", str(key)))
 
     async def difference(
         self, uuid: str, old: int | Literal["previous"] = "previous", new: int | Literal["latest"] = "latest"
     ) -> str:
-        """The lines that changed between two snapshots."""
-        asked = {"format": "text", "changesOnly": "true"}
-        return await self._text(_path(uuid, "difference", str(old), str(new)), params=asked)
+        """Return the lines that changed between two snapshots."""
+        params = {"format": "text", "changesOnly": "true"}
+        return await self._text(_path(uuid, "difference", str(old), str(new)), params=params)
 
     async def tag(self, title: str) -> str:
-        """The uuid of the tag with this title, whatever its case; made where there is none."""
-        known = read(TAGS, await self._json("GET", "/tags"))
-        wanted = title.strip().casefold()
-        for uuid, one in known.items():
-            if one.title.strip().casefold() == wanted:
+        """Return the uuid of the tag with this title, ignoring case; create the tag if it does not exist."""
+        tags = read(TAGS, await self._json("GET", "/tags"))
+        folded_title = title.strip().casefold()
+        for uuid, tag in tags.items():
+            if tag.title.strip().casefold() == folded_title:
                 return uuid
         return read(CREATED, await self._json("POST", "/tag", json={"title": title.strip()})).uuid
 
     async def close(self) -> None:
         await self._client.aclose()
 
-    async def _is_there(self, uuid: str) -> bool:
+    async def _exists(self, uuid: str) -> bool:
         try:
             await self.watch(uuid)
         except NotFound:
             return False
         return True
 
-    async def _listed(self, path: str, **params: str) -> dict[str, Watch]:
-        said = await self._json("GET", path, params=params)
-        if not isinstance(said, dict) or not all(isinstance(one, dict) for one in said.values()):
-            raise bad_response("no list of watches")
-        return read(WATCHES, {uuid: {**one, "uuid": uuid} for uuid, one in said.items()})
+    async def _list(self, path: str, **params: str) -> dict[str, Watch]:
+        rows = await self._json("GET", path, params=params)
+        if not isinstance(rows, dict) or not all(isinstance(row, dict) for row in rows.values()):
+            raise bad_response("expected an object of watches")
+        return read(WATCHES, {uuid: {**row, "uuid": uuid} for uuid, row in rows.items()})
 
     async def _json(self, method: str, path: str, **options: Any) -> Any:
-        body = await self._called(method, path, **options)
+        body = await self._request(method, path, **options)
         try:
             return json.loads(body)
         except (ValueError, RecursionError) as error:
-            raise bad_response("no JSON") from error
+            raise bad_response("the body is not JSON") from error
 
     async def _text(self, path: str, **options: Any) -> str:
-        body = await self._called("GET", path, of_type="text/plain", **options)
+        body = await self._request("GET", path, expected_type="text/plain", **options)
         return body.decode(errors="replace").replace("\0", "")
 
-    async def _called(self, method: str, path: str, *, of_type: str = "", **options: Any) -> bytes:
-        """The body of a good answer, within the timeout from first to last byte."""
+    async def _request(self, method: str, path: str, *, expected_type: str = "", **options: Any) -> bytes:
+        """Return the body of a successful response; the timeout covers it from first to last byte."""
         try:
-            async with asyncio.timeout(self._timeout_s), self._client.stream(method, path, **options) as answer:
-                body = await _body(answer)
+            async with asyncio.timeout(self._timeout_s), self._client.stream(method, path, **options) as response:
+                body = await _read_body(response)
         except (TimeoutError, http.TimeoutException) as error:
             raise unavailable(f"did not answer within {self._timeout_s:g} s") from error
         except http.HTTPError as error:
             raise unavailable(f"cannot be reached: {str(error) or type(error).__name__}") from error
-        if not answer.is_success:
-            raise refusal(answer, body)
-        if of_type and not answer.headers.get("content-type", "").startswith(of_type):
-            raise bad_response(f"not {of_type}")
+        if not response.is_success:
+            raise refusal(response, body)
+        if expected_type and not response.headers.get("content-type", "").startswith(expected_type):
+            raise bad_response(f"the content type is not {expected_type}")
         return body
 
 
-# A connection belongs to the loop it was made in.
+# A connection belongs to the event loop that opened it.
 _opened: WeakKeyDictionary[asyncio.AbstractEventLoop, ChangeDetection] = WeakKeyDictionary()
 
 
 def is_set_up() -> bool:
-    """Whether the settings name an instance."""
+    """Return True if the settings name an instance."""
     return bool(get_settings().changedetection_url)
 
 
 def changedetection() -> ChangeDetection:
-    """The running loop's client. Raises ConfigError where none is set up."""
+    """Return the running loop's client. Raises ConfigError if none is set up."""
     if not is_set_up():
-        raise ConfigError("MILLRACE_CHANGEDETECTION_URL names no changedetection.io")
+        raise ConfigError("changedetection.io is not set up: set MILLRACE_CHANGEDETECTION_URL")
     loop = asyncio.get_running_loop()
     if loop not in _opened:
         _opened[loop] = ChangeDetection(get_settings())
@@ -208,37 +212,37 @@ def changedetection() -> ChangeDetection:
 
 
 async def close_changedetection() -> None:
-    """Close the running loop's connections, if it has any."""
+    """Close the running loop's connections, if any."""
     client = _opened.pop(asyncio.get_running_loop(), None)
     if client is not None:
         await client.close()
 
 
 def _path(uuid: str, *rest: str) -> str:
-    """Of a watch. What is no uuid, as a notification may claim, is not there, and no path either."""
+    """Return the path of a watch. Raises NotFound for an invalid uuid, which a notification may contain."""
     try:
         return "/".join(["/watch", str(uuids.UUID(uuid)), *rest])
     except ValueError as error:
         raise NotFound(f"no watch has the uuid {uuid[:80]!r}", code="changedetection_missing") from error
 
 
-def _no_template(url: str) -> str:
-    """A watch's address is a template there, and no address of ours is one."""
+def _escape_braces(url: str) -> str:
+    """Escape braces: changedetection.io expands a watch's URL as a template."""
     return url.strip().replace("{", "%7B").replace("}", "%7D")
 
 
-async def _body(answer: http.Response) -> bytes:
-    """As it came: asked for uncompressed, so that its size is known."""
-    if answer.headers.get("content-encoding", "identity") != "identity":
-        raise bad_response("compressed, though nobody asked for that")
+async def _read_body(response: http.Response) -> bytes:
+    """Return the raw body; it was requested uncompressed, so that its size is known."""
+    if response.headers.get("content-encoding", "identity") != "identity":
+        raise bad_response("the body is compressed, although identity was requested")
     body = bytearray()
-    async for part in answer.aiter_raw():
+    async for part in response.aiter_raw():
         body += part
         if len(body) > MAX_RESPONSE_BYTES:
-            raise bad_response(f"more than {MAX_RESPONSE_BYTES} bytes")
+            raise bad_response(f"the body is larger than {MAX_RESPONSE_BYTES} bytes")
     return bytes(body)
 
 
-def _expect_ok(said: Any) -> None:
-    if said != "OK":
-        raise bad_response("not OK")
+def _expect_ok(body: Any) -> None:
+    if body != "OK":
+        raise bad_response('the body is not "OK"')

@@ -1,4 +1,4 @@
-"""What changedetection.io answers: shapes that are checked before anybody uses them, and refusals in our words."""
+"""Responses of changedetection.io: validated shapes, and refusals as our errors."""
 
 from __future__ import annotations
 
@@ -16,23 +16,29 @@ _LATER = {408, 425}
 T = TypeVar("T")
 
 
-def _plain(said: Any) -> Any:
-    """`false` and `null` stand for no text; no database takes a NUL or half a character."""
-    if said is None or said is False:
+class RequestRefused(Rejected):
+    """changedetection.io refused this request, and gave its reason."""
+
+    code = "changedetection_rejected"
+
+
+def _plain(value: Any) -> Any:
+    """Return storable text: `false` and `null` become empty; NUL and lone surrogates are removed."""
+    if value is None or value is False:
         return ""
-    return said.replace("\0", "").encode(errors="replace").decode() if isinstance(said, str) else said
+    return value.replace("\0", "").encode(errors="replace").decode() if isinstance(value, str) else value
 
 
 Text = Annotated[str, BeforeValidator(_plain)]
 Uuid = Annotated[str, Field(pattern=r"^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$")]
-# Seconds since 1970, which are also the keys of snapshots; 0 for never.
+# Epoch seconds, which are also the keys of snapshots; 0 means never.
 Epoch = Annotated[int, Field(ge=0, le=10**11)]
 Count = Annotated[int, Field(ge=0, le=10**9)]
 
 
 @dataclass(frozen=True, slots=True)
 class Watch:
-    """One watched page; None where an answer does not tell: lists have no `paused`, a search no `tags`."""
+    """One watched page. A field is None if the response omits it: lists have no `paused`, searches no `tags`."""
 
     uuid: Uuid
     url: Text
@@ -69,51 +75,55 @@ INSTANCE, WATCH, WATCHES = TypeAdapter(InstanceInfo), TypeAdapter(Watch), TypeAd
 HISTORY: TypeAdapter[dict[int, Any]] = TypeAdapter(dict[Epoch, Any])
 
 
-def read(shape: TypeAdapter[T], said: Any) -> T:
+def read(shape: TypeAdapter[T], value: Any) -> T:
+    """Validate a response. Raises Rejected for another shape."""
     try:
-        return shape.validate_python(said)
+        return shape.validate_python(value)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         where = ".".join(str(part) for part in first["loc"])
-        raise bad_response(f"{where or 'the whole'}: {first['msg']}") from error
+        raise bad_response(f"{where or 'body'}: {first['msg']}") from error
 
 
-def refusal(answer: http.Response, body: bytes) -> AppError:
-    """A 404 or 400 in words that are not its own (a wrong address, a proxy) says nothing of a watch."""
-    status, (said, is_its_own) = answer.status_code, _said(body)
-    text = f"changedetection.io answers {status}: {said}"
-    told = answer.headers.get("retry-after", "")
-    patience_s = min(float(told), MAX_RETRY_S) if told.isdecimal() else None
+def refusal(response: http.Response, body: bytes) -> AppError:
+    """Return the error for an unsuccessful response.
+
+    A 404 or 400 in another format comes from a proxy or a wrong URL, and says nothing about a watch.
+    """
+    status, (message, is_its_own) = response.status_code, _message_of(body)
+    text = f"changedetection.io answers {status}: {message}"
+    retry_after = response.headers.get("retry-after", "")
+    retry_after_s = min(float(retry_after), MAX_RETRY_S) if retry_after.isdecimal() else None
     if status in (401, 403):
-        text = f"changedetection.io refuses MILLRACE_CHANGEDETECTION_API_KEY: {said}"
+        text = f"changedetection.io refuses MILLRACE_CHANGEDETECTION_API_KEY: {message}"
         return Rejected(text, code="changedetection_key")
     if status == 404 and is_its_own:
         return NotFound(text, code="changedetection_missing")
-    if status == 429 and patience_s is not None:  # of a proxy before it
-        return LimitReached(text, patience_s, code="changedetection_busy")
+    if status == 429 and retry_after_s is not None:  # sent by a proxy in front of it
+        return LimitReached(text, retry_after_s, code="changedetection_busy")
     if status == 429:
         return Rejected(text, code="changedetection_limit")
     if status in _LATER or status >= 500:
-        return Unavailable(text, code="changedetection_unavailable", retry_after_s=patience_s or RETRY_S)
+        return Unavailable(text, code="changedetection_unavailable", retry_after_s=retry_after_s or RETRY_S)
     if 400 <= status < 500 and is_its_own:
-        return Rejected(text, code="changedetection_rejected")
-    return bad_response(f"{status}: {said}")
+        return RequestRefused(text)
+    return bad_response(f"{status}: {message}")
 
 
-def _said(body: bytes) -> tuple[str, bool]:
-    """Its own words, and whether they are: a JSON string, or one under `message`."""
+def _message_of(body: bytes) -> tuple[str, bool]:
+    """Return the message, and True if it has changedetection.io's format: a JSON string, or one under `message`."""
     try:
-        said = json.loads(body)
+        value = json.loads(body)
     except (ValueError, RecursionError):
-        return body[:200].decode(errors="replace") or "nothing", False
-    words = said.get("message") if isinstance(said, dict) else said
-    return (words[:500], True) if isinstance(words, str) else (str(said)[:200], False)
+        return body[:200].decode(errors="replace") or "empty body", False
+    message = value.get("message") if isinstance(value, dict) else value
+    return (message[:500], True) if isinstance(message, str) else (str(value)[:200], False)
 
 
-def bad_response(what: str) -> Rejected:
-    text = f"what answers at MILLRACE_CHANGEDETECTION_URL is no changedetection.io, or a broken one: {what}"
+def bad_response(why: str) -> Rejected:
+    text = f"the server at MILLRACE_CHANGEDETECTION_URL does not answer as changedetection.io: {why}"
     return Rejected(text, code="changedetection_answer")
 
 
-def unavailable(what: str) -> Unavailable:
-    return Unavailable(f"changedetection.io {what}", code="changedetection_unavailable", retry_after_s=RETRY_S)
+def unavailable(why: str) -> Unavailable:
+    return Unavailable(f"changedetection.io {why}", code="changedetection_unavailable", retry_after_s=RETRY_S)

@@ -1,6 +1,6 @@
-"""What Firecrawl refuses, as our errors: by status first, then by its own code.
+"""Firecrawl's refusals as our errors: by status first, then by its own code.
 
-A page that cannot be had for a reason of its own is a PageFault, whatever else it is: nobody here is to blame.
+PageFault marks failures that the page caused, and not Firecrawl or our request.
 """
 
 from __future__ import annotations
@@ -16,19 +16,19 @@ from app.core.logging import get_logger
 log = get_logger(__name__)
 
 MAX_WAIT_S = 3600.0
-# Credits come back with the next month, or when somebody pays.
+# Credits return with the next month or a payment.
 NO_CREDITS_WAIT_S = 3600.0
-_LATER = {502, 503, 504}
-# Of a status 500 these, and none at all, may be gone the next time.
-_MAY_PASS = {"", "UNKNOWN_ERROR", "SCRAPE_ALL_ENGINES_FAILED"}
-_OF_THE_PAGE = {
+_RETRYABLE = {502, 503, 504}
+# With status 500 these codes, or no code, may be temporary.
+_TEMPORARY = {"", "UNKNOWN_ERROR", "SCRAPE_ALL_ENGINES_FAILED"}
+_PAGE_CODES = {
     "SCRAPE_DNS_RESOLUTION_ERROR", "SCRAPE_SSL_ERROR", "SCRAPE_UNSUPPORTED_FILE_ERROR", "UNSUPPORTED_SITE",
     "UNSAFE_DOMAIN_BLOCKED", "SCRAPE_SITE_ERROR",
 }  # fmt: skip
 
 
 class PageFault(OutsideError):
-    """The page cannot be had, and that is the page's own doing; raised as one of the two below."""
+    """The page caused the failure; raised as one of the two classes below."""
 
 
 class PageRejected(PageFault, Rejected):
@@ -40,72 +40,76 @@ class PageUnavailable(PageFault, Unavailable):
 
 
 class FirecrawlTimeout(Unavailable):
-    """It took longer than it was given."""
+    """Firecrawl did not answer in time."""
 
     code = "firecrawl_timeout"
 
 
+class FirecrawlNotConfigured(Unavailable):
+    code = "firecrawl_not_configured"
+
+
 class InvalidResponse(Rejected):
-    """What came is none of Firecrawl's answers."""
+    """The response does not have the shape of Firecrawl's API."""
 
     code = "firecrawl_answer"
 
 
 def unreadable(why: str) -> InvalidResponse:
-    return InvalidResponse(f"what Firecrawl answers cannot be used: {why}")
+    return InvalidResponse(f"Firecrawl's response cannot be used: {why}")
 
 
-def page_fault(status: int, url: str, said: Any) -> PageFault:
-    """Of a page whose server answered this status to Firecrawl."""
-    message = f"{url} answered {status}" + (f": {said[:300]}" if isinstance(said, str) and said else "")
+def page_fault(status: int, url: str, reason: Any) -> PageFault:
+    """Return the error for a page whose server answered this status to Firecrawl."""
+    message = f"{url} answered {status}" + (f": {reason[:300]}" if isinstance(reason, str) and reason else "")
     if status in (408, 425, 429) or status >= 500:
         return PageUnavailable(message, code="http_status")
     return PageRejected(message, code="http_status")
 
 
-def refusal(status: int, said: dict[str, Any], retry_after: str, *, of_a_job: bool) -> AppError:
-    """The error for an answer that is no success. `of_a_job`: it was asked about one by its id."""
-    name = said.get("code") if isinstance(said.get("code"), str) else ""
-    code, message = str(name).upper(), f"Firecrawl answers {status}: {_words(said)}"
-    wait_s = _told_s(said, retry_after)
+def refusal(status: int, body: dict[str, Any], retry_after: str, *, has_job_id: bool) -> AppError:
+    """Return the error for an unsuccessful response. `has_job_id`: the request named a job of Firecrawl."""
+    name = body.get("code") if isinstance(body.get("code"), str) else ""
+    code, message = str(name).upper(), f"Firecrawl answers {status}: {_message_of(body)}"
+    wait_s = _retry_after_s(body, retry_after)
     if status == 408:
         return FirecrawlTimeout(message, retry_after_s=wait_s)
     if status in (404, 409):
-        return _of_a_job(status, message) if of_a_job or status == 409 else _misled(message)
-    if code in _OF_THE_PAGE or code.startswith("SCRAPE_PDF_") or (status == 403 and not code):
+        return _job_error(status, message) if has_job_id or status == 409 else _wrong_url(message)
+    if code in _PAGE_CODES or code.startswith("SCRAPE_PDF_") or (status == 403 and not code):
         kind = PageUnavailable if code == "SCRAPE_SITE_ERROR" else PageRejected
-        return kind(_words(said), code=(code or "blocked").lower())
+        return kind(_message_of(body), code=(code or "blocked").lower())
     if status == 429:
         return Unavailable(message, retry_after_s=wait_s or 1, code="firecrawl_limit")
     if status in (401, 402):
-        log.error("firecrawl_refuses_us", status=status, reason=_words(said))
+        log.error("firecrawl_refuses_us", status=status, reason=_message_of(body))
     if status == 401:
         return Rejected("Firecrawl refuses MILLRACE_FIRECRAWL_API_KEY", code="firecrawl_key")
     if status == 402:
         return Unavailable(message, retry_after_s=NO_CREDITS_WAIT_S, code="firecrawl_credits")
-    if status in _LATER or (status == 500 and code in _MAY_PASS):
+    if status in _RETRYABLE or (status == 500 and code in _TEMPORARY):
         return Unavailable(message, retry_after_s=wait_s, code="firecrawl_unavailable")
     return Rejected(message, code="firecrawl_rejected")
 
 
-def _of_a_job(status: int, message: str) -> AppError:
+def _job_error(status: int, message: str) -> AppError:
     if status == 404:
         return NotFound(message, code="firecrawl_job_not_found")
     return Conflict(message, code="firecrawl_conflict")
 
 
-def _misled(message: str) -> Rejected:
-    return Rejected(f"{message}; is MILLRACE_FIRECRAWL_URL right?", code="firecrawl_rejected")
+def _wrong_url(message: str) -> Rejected:
+    return Rejected(f"{message}; check MILLRACE_FIRECRAWL_URL", code="firecrawl_rejected")
 
 
-def _words(said: dict[str, Any]) -> str:
-    """Its own, one line."""
-    found = said.get("error") or said.get("message") or said.get("code") or "no reason given"
-    return " ".join(str(found).split())[:500]
+def _message_of(body: dict[str, Any]) -> str:
+    """Return Firecrawl's message as one line."""
+    message = body.get("error") or body.get("message") or body.get("code") or "no reason given"
+    return " ".join(str(message).split())[:500]
 
 
-def _told_s(said: dict[str, Any], retry_after: str) -> float | None:
-    """How long to wait by its word: the header, in seconds or as a date, else what the body says."""
+def _retry_after_s(body: dict[str, Any], retry_after: str) -> float | None:
+    """Return the delay that the header (seconds or a date) or else the body asks for."""
     if retry_after:
         if retry_after.isdecimal():
             return min(float(retry_after), MAX_WAIT_S)
@@ -115,9 +119,9 @@ def _told_s(said: dict[str, Any], retry_after: str) -> float | None:
             return None
         at = at.replace(tzinfo=UTC) if at.tzinfo is None else at
         return min(max(0.0, (at - clock.now()).total_seconds()), MAX_WAIT_S)
-    details = said.get("details")
+    details = body.get("details")
     inner = details.get("retryAfterSeconds") if isinstance(details, dict) else None
-    for value in (said.get("retry_after_seconds"), inner):
+    for value in (body.get("retry_after_seconds"), inner):
         if isinstance(value, int | float) and value >= 0:
             return min(float(value), MAX_WAIT_S)
     return None

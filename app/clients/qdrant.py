@@ -1,6 +1,6 @@
-"""Qdrant: one of its nodes that answers, and its errors in our words.
+"""Client of Qdrant: uses a node that answers, and maps its errors to ours.
 
-A write says `wait`, so that what was answered is applied. The client itself repeats nothing.
+Writes set `wait`, so that an acknowledged write is applied. The client retries nothing.
 """
 
 from __future__ import annotations
@@ -18,58 +18,64 @@ from app.core.errors import NotFound, OutsideError, Rejected, Unavailable
 from app.core.logging import get_logger
 from app.core.settings import Settings, get_settings
 
-# Scores by a tenant's own statistics (params.idf.corpus); an older server ignores them without a word.
+# Scores use per-tenant statistics (params.idf.corpus), which older servers ignore silently.
 MIN_VERSION = (1, 19)
 WRITE_TIMEOUT_S = 30
 SCHEMA_TIMEOUT_S = 60
-_LATER = {408, 425, 429, 500, 502, 503, 504, 507}
+_RETRYABLE = {408, 425, 429, 500, 502, 503, 504, 507}
 
 log = get_logger(__name__)
 
 
+class QdrantUnavailable(Unavailable):
+    """No node can be reached, or the node that answers is not ready."""
+
+    code = "qdrant_unavailable"
+
+
 class Qdrant:
-    """The nodes of the settings; whichever answered last is asked first."""
+    """The nodes in the settings; the node that answered last is asked first."""
 
     def __init__(self, settings: Settings) -> None:
         self.urls = [url.strip().rstrip("/") for url in settings.qdrant_url.split(",") if url.strip()]
         key = settings.qdrant_api_key.get_secret_value() or None
         with warnings.catch_warnings():
-            # A key over plain http, within a network of containers, is for whoever writes the URL to judge.
+            # A key over plain http is acceptable within a network of containers.
             warnings.simplefilter("ignore", UserWarning)
             self._nodes = [_node(url, key) for url in self.urls]
         self._first = 0
         self._checked: set[int] = set()
 
     async def call(self, name: str, **arguments: Any) -> Any:
-        """What the method of qdrant-client of this name answers; its `timeout` is whole seconds.
+        """Call the method of qdrant-client with this name; its `timeout` is in whole seconds.
 
-        Raises Unavailable where no node answers or it asks for patience, NotFound for a collection that is not there,
-        Rejected for a final no, and for a server that is too old.
+        Raises Unavailable if no node answers or Qdrant is busy, NotFound for a missing collection, and Rejected if
+        Qdrant refuses or is too old.
         """
-        failed: Unavailable | None = None
+        failure: Unavailable | None = None
         for turn in range(len(self._nodes)):
             at = (self._first + turn) % len(self._nodes)
             try:
                 await self._check(at)
                 answer = await getattr(self._nodes[at], name)(**arguments)
             except ResponseHandlingException as error:
-                failed = failed or _unusable(error.source, self.urls[at])
-            except ValueError as error:  # no JSON at all
-                failed = failed or _unusable(error, self.urls[at])
+                failure = failure or _unusable(error.source, self.urls[at])
+            except ValueError as error:  # the body is not JSON
+                failure = failure or _unusable(error, self.urls[at])
             except UnexpectedResponse as error:
-                said = _translated(error)
-                if not isinstance(said, Unavailable):
-                    raise said from error
-                failed = said
+                translated = _translate(error)
+                if not isinstance(translated, Unavailable):
+                    raise translated from error
+                failure = translated
             except ResourceExhaustedResponse as error:
                 raise Unavailable(
-                    "Qdrant asks for patience", code="qdrant_busy", retry_after_s=error.retry_after_s
+                    "Qdrant limits its requests", code="qdrant_busy", retry_after_s=error.retry_after_s
                 ) from error
             else:
                 self._first = at
                 return answer
-        assert failed is not None
-        raise failed
+        assert failure is not None
+        raise failure
 
     async def close(self) -> None:
         for node in self._nodes:
@@ -86,18 +92,18 @@ class Qdrant:
 
 
 def _node(url: str, key: str | None) -> AsyncQdrantClient:
-    # check_compatibility would ask the version with a client of its own, and blocking.
+    # check_compatibility would ask for the version with a second, blocking client.
     return AsyncQdrantClient(
         url=url, port=None, api_key=key, timeout=WRITE_TIMEOUT_S, check_compatibility=False, trust_env=False
     )
 
 
-# A connection belongs to the loop it was made in.
+# A connection belongs to the event loop that opened it.
 _opened: WeakKeyDictionary[asyncio.AbstractEventLoop, Qdrant] = WeakKeyDictionary()
 
 
 def qdrant() -> Qdrant:
-    """The running loop's client."""
+    """Return the running loop's client."""
     loop = asyncio.get_running_loop()
     if loop not in _opened:
         _opened[loop] = Qdrant(get_settings())
@@ -105,34 +111,34 @@ def qdrant() -> Qdrant:
 
 
 async def close_qdrant() -> None:
-    """Close the running loop's connections, if it has any."""
+    """Close the running loop's connections, if any."""
     client = _opened.pop(asyncio.get_running_loop(), None)
     if client is not None:
         await client.close()
 
 
 def _unusable(source: Exception, url: str) -> Unavailable:
-    """Nobody there, too slow, or an answer that is none of Qdrant's."""
+    """Return the error for a node that is unreachable, too slow, or does not answer as Qdrant."""
     if isinstance(source, ValueError):
         log.warning("qdrant_answer_unreadable", url=url, error=str(source)[:300])
-        return Unavailable(f"what answers at {url} is no Qdrant, or a broken one", code="qdrant_unreadable")
+        return Unavailable(f"the server at {url} does not answer as Qdrant", code="qdrant_unreadable")
     reason = str(source) or type(source).__name__
-    return Unavailable(f"Qdrant at {url} cannot be reached: {reason}", code="qdrant_unavailable", retry_after_s=2)
+    return QdrantUnavailable(f"Qdrant at {url} cannot be reached: {reason}", retry_after_s=2)
 
 
-def _translated(error: UnexpectedResponse) -> OutsideError | NotFound:
-    status, said = error.status_code or 0, _said(error)
+def _translate(error: UnexpectedResponse) -> OutsideError | NotFound:
+    status, message = error.status_code or 0, _message_of(error)
     if status == 404:
-        return NotFound(f"Qdrant: {said}", code="qdrant_missing")
+        return NotFound(f"Qdrant: {message}", code="qdrant_missing")
     if status in (401, 403):
-        return Rejected(f"Qdrant refuses MILLRACE_QDRANT_API_KEY: {said}", code="qdrant_key")
-    if status in _LATER:
-        return Unavailable(f"Qdrant answers {status}: {said}", code="qdrant_unavailable", retry_after_s=2)
-    return Rejected(f"Qdrant answers {status}: {said}", code="qdrant_rejected")
+        return Rejected(f"Qdrant refuses MILLRACE_QDRANT_API_KEY: {message}", code="qdrant_key")
+    if status in _RETRYABLE:
+        return QdrantUnavailable(f"Qdrant answers {status}: {message}", retry_after_s=2)
+    return Rejected(f"Qdrant answers {status}: {message}", code="qdrant_rejected")
 
 
-def _said(error: UnexpectedResponse) -> str:
-    """The server's own words; a proxy's page is cut short."""
+def _message_of(error: UnexpectedResponse) -> str:
+    """Return Qdrant's message, or the beginning of another body, such as a proxy's page."""
     try:
         return str(error.structured()["status"]["error"])[:500]
     except (ValueError, KeyError, TypeError):
@@ -140,6 +146,6 @@ def _said(error: UnexpectedResponse) -> str:
 
 
 def _numbers(version: str) -> tuple[int, ...]:
-    """(1, 19, 0) of '1.19.0-dev'; what is no version is as old as can be."""
+    """Return (1, 19, 0) for '1.19.0-dev', and (0,) for an invalid version."""
     parts = version.split("-", 1)[0].split(".")
     return tuple(int(part) for part in parts) if all(part.isdigit() for part in parts) else (0,)

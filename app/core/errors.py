@@ -5,6 +5,7 @@ AppError
 │   ├── TooLarge                                         a body of too many bytes
 │   └── Unsupported                                      a body of a kind that cannot be read
 ├── NotFound · Conflict · NotAllowed                     as InvalidInput
+│   ├── CollectionNotFound (a NotFound)                  no collection of this name, or none the key may use
 │   ├── QuotaReached (a Conflict)                        the tenant stores as much as it may
 │   └── Unauthenticated (a NotAllowed)                   no valid key
 ├── LimitReached(retry_after_s)                          a job is retried after that many seconds
@@ -55,6 +56,10 @@ class Unsupported(InvalidInput):
 
 class NotFound(AppError):
     code = "not_found"
+
+
+class CollectionNotFound(NotFound):
+    code = "collection_not_found"
 
 
 class Conflict(AppError):

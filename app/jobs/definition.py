@@ -1,9 +1,9 @@
-"""What a kind of job is: its payload as a typed class, and how it is run.
+"""Kinds of job: the payload as a typed class, and the options of its runs.
 
     class IngestDocument(Job, kind="documents.ingest", stages={"extract": 1, "embed": 4}):
         document_id: int
 
-The program that enqueues needs only this; the actor that runs it lives in the worker.
+A program that enqueues needs only this; the actor that runs the job lives in the worker.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ _CALLED = ("on_end", "unique_key", "start_rate_key")
 
 @dataclass(frozen=True, slots=True)
 class Throttle:
-    """At most one start in so many seconds: others get the first job, even when it has ended."""
+    """At most one start in `seconds`; later requests get the first job, even after its end."""
 
     seconds: float
 
 
 @dataclass(frozen=True, slots=True)
 class Debounce:
-    """Starts so many seconds after the last call, with the last payload; at the latest max_wait_s after the first."""
+    """Start `seconds` after the last request, with the last payload, at most max_wait_s after the first."""
 
     seconds: float
     max_wait_s: float
@@ -47,7 +47,7 @@ class Debounce:
 
 @dataclass(frozen=True, slots=True)
 class Rate:
-    """So many calls in so many seconds; `burst` of them may come at once."""
+    """Up to `calls` in `per_s` seconds; `burst` of them may come at once."""
 
     calls: float
     per_s: float = 1.0
@@ -55,7 +55,7 @@ class Rate:
 
     def __post_init__(self) -> None:
         if self.calls <= 0 or self.per_s <= 0 or self.burst < 1:
-            raise ValueError(f"not a rate: {self}")
+            raise ValueError(f"invalid rate: {self}")
 
     @property
     def gap_s(self) -> float:
@@ -66,12 +66,12 @@ _registry: dict[str, type[Job]] = {}
 
 
 class Job(BaseModel):
-    """A payload; the class variables say how jobs of this kind run.
+    """A payload; the class variables are the options of its kind.
 
-    time_limit_s: the soft limit; grace_s after it the run is killed. max_tries and retry_delays (seconds): None takes
-    the settings' own. running_cap: how many of the kind run at once, on all workers together. start_rate: how many
-    start in a time, of the kind or of what start_rate_key(job) says. stages: name → weight, in their order; percent
-    is made of them. on_end(session, row) runs inside the transaction that ends the job.
+    time_limit_s: the soft limit; the run is killed grace_s after it. max_tries and retry_delays (seconds): None takes
+    the settings. running_cap: number of jobs of the kind that run at once, on all workers together. start_rate: rate of
+    starts, for the kind or for each start_rate_key(job). stages: name → weight, in their order; percent is computed
+    from them. on_end(session, row) runs inside the transaction that ends the job.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -99,14 +99,14 @@ class Job(BaseModel):
         super().__init_subclass__()
         for name, value in options.items():
             if name not in Job.__class_vars__:
-                raise TypeError(f"{cls.__name__}: a job has no option {name!r}")
+                raise TypeError(f"{cls.__name__}: {name!r} is not an option of a job")
             setattr(cls, name, staticmethod(value) if name in _CALLED and value else value)
         if not kind:
             return
         if cls.queue not in QUEUES:
-            raise TypeError(f"{cls.__name__}: no queue {cls.queue!r}; one of {', '.join(QUEUES)}")
+            raise TypeError(f"{cls.__name__}: queue {cls.queue!r} is not one of {', '.join(QUEUES)}")
         if cls.open_to is not None and cls.open_to not in get_args(OpenTo):
-            raise TypeError(f"{cls.__name__}: open_to is None or one of {', '.join(get_args(OpenTo))}")
+            raise TypeError(f"{cls.__name__}: open_to must be None or one of {', '.join(get_args(OpenTo))}")
         if abs(cls.priority) > MAX_PRIORITY:
             raise TypeError(f"{cls.__name__}: priority is between -{MAX_PRIORITY} and {MAX_PRIORITY}")
         other = _registry.get(kind)
@@ -119,16 +119,16 @@ class Job(BaseModel):
     def __pydantic_init_subclass__(cls, **options: Any) -> None:
         hidden = sorted(cls.model_fields.keys() & (Job.__class_vars__ | {"load", "upgrade"}))
         if hidden:
-            raise TypeError(f"{cls.__name__}: {hidden[0]!r} is an option of every job; name the field otherwise")
+            raise TypeError(f"{cls.__name__}: {hidden[0]!r} is an option of every job; use another name for the field")
 
     @classmethod
     def upgrade(cls, payload: dict[str, Any], version: int) -> dict[str, Any]:
-        """The payload of an older version in today's form; kinds whose payload changed override this."""
+        """Convert the payload of an older version to the present form; kinds whose payload changed override this."""
         return payload
 
     @classmethod
     def load(cls, payload: dict[str, Any], version: int) -> Self:
-        """The checked payload. Raises InvalidInput where it is none (any more)."""
+        """Return the checked payload. Raises InvalidInput if it is not valid (any more)."""
         if version > cls.payload_version:
             raise InvalidInput(
                 f"{cls.kind}: payload version {version} is newer than this program's {cls.payload_version}",
@@ -142,7 +142,7 @@ class Job(BaseModel):
 
 
 def definition(kind: str) -> type[Job] | None:
-    """The class of a kind, None where this program does not know it."""
+    """Return the class of a kind, or None if this program does not know it."""
     return _registry.get(kind)
 
 
@@ -151,5 +151,5 @@ def kinds() -> list[str]:
 
 
 def caps() -> dict[str, int | None]:
-    """How many of each kind may run at once, as the definitions say; None where they say nothing."""
-    return {kind: found.running_cap for kind, found in _registry.items()}
+    """Return the running_cap of each kind; None where its definition sets none."""
+    return {kind: definition.running_cap for kind, definition in _registry.items()}

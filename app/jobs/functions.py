@@ -1,4 +1,4 @@
-"""Which function runs a kind, as this program's modules declared it; and the modules of a user's own kinds."""
+"""The function that runs each kind, as modules declared it, and the import of a user's modules."""
 
 from __future__ import annotations
 
@@ -10,36 +10,36 @@ from app.core.errors import ConfigError
 from app.jobs.definition import Job
 
 
-class Declared(NamedTuple):
+class DeclaredFunction(NamedTuple):
     """A kind and the function that runs it."""
 
     definition: type[Job]
     function: Callable[..., Any]
 
 
-_declared: dict[str, Declared] = {}
+_declared: dict[str, DeclaredFunction] = {}
 
 
 def declare(definition: type[Job], function: Callable[..., Any]) -> None:
-    """Raises TypeError where the kind has another function."""
+    """Register the function of a kind. Raises TypeError if the kind has another function."""
     other = _declared.get(definition.kind)
     if other is not None and other.function.__qualname__ != function.__qualname__:
         name = f"{other.function.__qualname__} and {function.__qualname__}"
         raise TypeError(f"kind {definition.kind!r} has two functions: {name}")
-    _declared[definition.kind] = Declared(definition, function)
+    _declared[definition.kind] = DeclaredFunction(definition, function)
 
 
-def declared() -> list[Declared]:
-    """All of them, in the order of their declaration."""
+def list_declared() -> list[DeclaredFunction]:
+    """Return all declarations in their order."""
     return list(_declared.values())
 
 
-def function_of(kind: str) -> Declared | None:
+def function_of(kind: str) -> DeclaredFunction | None:
     return _declared.get(kind)
 
 
-def import_own(modules: Iterable[str]) -> None:
-    """Import what MILLRACE_MODULES names. Raises ConfigError for what cannot be found."""
+def import_modules(modules: Iterable[str]) -> None:
+    """Import the modules that MILLRACE_MODULES names. Raises ConfigError for one that cannot be imported."""
     for name in modules:
         try:
             importlib.import_module(name)

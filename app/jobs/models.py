@@ -1,4 +1,4 @@
-"""Tables of the spine: job, attempt, worker, gate, schedule; unique starts and answers kept for a repeated request."""
+"""Tables: job, attempt, worker, gate, schedule; throttles, debounced payloads, and answers to repeated requests."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ def _partial(name: str, *columns: str, where: str, unique: bool = False) -> sa.I
 
 
 class JobRow(Base):
-    """One request for work. `fence` rises at each claim and never falls; `tries` counts what counts."""
+    """One request for work. `fence` rises at each claim and never falls; `tries` counts attempts that count."""
 
     __tablename__ = "job"
     __table_args__ = (
         _partial("ix_job_unfed", "queue", "priority", "tenant", "kind", "id", where=_UNFED),
         _partial("ix_job_fed", "queue", "tenant", "admitted_at", where=_FED),
         _partial("ix_job_due", "due_at", where="state IN ('scheduled', 'retrying')"),
-        # Of no use to statements that know the ids: between two vacuums it is full of entries of ended jobs.
+        # Not for statements that know the ids: between two vacuums it is full of entries of ended jobs.
         _partial("ix_job_running", "worker_id", where="state = 'running' AND worker_id IS NOT NULL"),
         _partial("ix_job_expires", "expires_at", where="state = 'queued' AND expires_at IS NOT NULL"),
         _partial("ix_job_dead", "tenant", "fingerprint", "finished_at", where=_DEAD),
@@ -43,11 +43,11 @@ class JobRow(Base):
         _partial("ix_job_settled", "id", where="state = 'waiting' AND open_children = 0"),
         _partial("ix_job_cut", "id", where="cut_children"),
         _partial("ix_job_document", "document_id", where="document_id IS NOT NULL"),
-        _partial("ix_job_waiting", "tenant", where=_NOT_STARTED),  # how many a tenant has
+        _partial("ix_job_waiting", "tenant", where=_NOT_STARTED),  # count of a tenant's jobs
         _partial("uq_job_unique_key", "tenant", "kind", "unique_key", where=_KEYED, unique=True),
         sa.Index("ix_job_tenant", "tenant", "id"),
         sa.CheckConstraint("state IN ({})".format(", ".join(f"'{state}'" for state in STATES)), name="state"),
-        # SQLite: the rows lie in the tree of their ids, which rise; a second tree for them would cost a page a write.
+        # SQLite: rows lie in the tree of their rising ids; a second tree would cost a page for each write.
         {"sqlite_with_rowid": False},
     )
 
@@ -88,7 +88,7 @@ class JobRow(Base):
     priority: Mapped[int] = mapped_column(sa.SmallInteger, default=0, server_default="0")
     traceparent: Mapped[str | None] = mapped_column(sa.String(55))
     webhook_url: Mapped[str | None] = mapped_column(sa.Text)
-    # Of a parent; open_children is above. `settled_` is what had ended when it last went on: its rule counts the rest.
+    # Of a parent. `settled_` counts children that had ended when it last went on: its rule counts the rest.
     children: Mapped[int] = mapped_column(default=0, server_default="0")
     failed_children: Mapped[int] = mapped_column(default=0, server_default="0")
     settled_children: Mapped[int] = mapped_column(default=0, server_default="0")
@@ -103,7 +103,7 @@ JOB = cast(sa.Table, JobRow.__table__)
 
 
 class AttemptRow(Base):
-    """One run of a job, written when it has ended; the one under way stands in its job's row."""
+    """One ended run of a job; the present run is in the job's row."""
 
     __tablename__ = "attempt"
     __table_args__ = ({"sqlite_with_rowid": False},)
@@ -133,7 +133,7 @@ class WorkerRow(Base):
     threads: Mapped[int] = mapped_column(default=0)
     health_url: Mapped[str | None] = mapped_column(sa.String(200))
     beat: Mapped[int] = mapped_column(sa.BigInteger, default=0)
-    # For people; whether a worker lives is judged by the beat alone, which no clock can set back.
+    # For display. Only the beat decides if a worker is alive: no clock can set it back.
     beat_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
     state: Mapped[str] = mapped_column(sa.String(16), default="running")
     version: Mapped[str] = mapped_column(sa.String(32))
@@ -141,7 +141,7 @@ class WorkerRow(Base):
 
 
 class BulkRow(Base):
-    """How far a job over many jobs has come: written with each batch, so that a second run goes on where it was."""
+    """Position of a bulk job, written with each batch, so that a second run continues there."""
 
     __tablename__ = "bulk"
 
@@ -152,7 +152,7 @@ class BulkRow(Base):
 
 
 class JobLogRow(Base):
-    """A line that a job's code logged; `attempt` is the try, `fence` the claim it belongs to."""
+    """A log line of a job's code, with its try (`attempt`) and claim (`fence`)."""
 
     __tablename__ = "job_log"
     __table_args__ = (sa.Index("ix_job_log_job", "job_id", "id"), sa.Index("ix_job_log_at", "at"))
@@ -169,7 +169,7 @@ class JobLogRow(Base):
 
 
 class ThrottleRow(Base):
-    """The last job started under a throttled key, and when the next may be."""
+    """The last job started under a throttled key, and the time when the next may start."""
 
     __tablename__ = "throttle"
     __table_args__ = (sa.Index("ix_throttle_free_at", "free_at"), {"sqlite_with_rowid": False})
@@ -182,7 +182,7 @@ class ThrottleRow(Base):
 
 
 class DebouncedRow(Base):
-    """The last payload that came for a debounced job while it ran: it runs again with that."""
+    """The last payload for a debounced job that came while it ran; the job runs again with it."""
 
     __tablename__ = "debounced"
     __table_args__ = ({"sqlite_with_rowid": False},)
@@ -204,24 +204,24 @@ class IdempotencyRow(Base):
     key: Mapped[str] = mapped_column(sa.String(255), primary_key=True)
     request_hash: Mapped[str] = mapped_column(sa.String(64))
     status: Mapped[int | None]
-    answer: Mapped[str | None] = mapped_column(sa.Text)  # JSON, letter by letter as it was given
+    answer: Mapped[str | None] = mapped_column(sa.Text)  # JSON, byte for byte as it was sent
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)
 
 
 class ScheduleRow(Base):
-    """What is started again and again, and when next. `next_at` was computed at `planned_at`, on this clock."""
+    """A repeated start, and its next time. `next_at` was computed at `planned_at` by this clock."""
 
     __tablename__ = "schedule"
     __table_args__ = (
         sa.UniqueConstraint("tenant", "name"),
         _partial("ix_schedule_next", "next_at", where="paused_at IS NULL"),
-        {"sqlite_autoincrement": True},  # jobs remember the id
+        {"sqlite_autoincrement": True},  # jobs refer to the id
     )
 
     id: Mapped[int] = mapped_column(BigId, primary_key=True)
     tenant: Mapped[str] = mapped_column(sa.String(64))
     name: Mapped[str] = mapped_column(sa.String(100))
-    # Declared by the program, which alone changes it; people may pause it.
+    # Declared in code and changed only there; people may pause it.
     in_code: Mapped[bool] = mapped_column(default=False)
     kind: Mapped[str] = mapped_column(sa.String(100))
     payload_version: Mapped[int] = mapped_column(default=1)
@@ -242,7 +242,7 @@ class ScheduleRow(Base):
 
 
 class ScheduleTickRow(Base):
-    """What became of one tick: a row is written once, so that no tick is done twice whoever else looks."""
+    """Outcome of one tick. The row is written once, so that no tick fires twice."""
 
     __tablename__ = "schedule_tick"
     __table_args__ = (
@@ -260,9 +260,9 @@ class ScheduleTickRow(Base):
 
 
 class LimitRow(Base):
-    """What stands before the jobs of a queue, a kind or a tenant: shut, letting so many through at once, or a weight.
+    """Limit of a queue, a kind or a tenant: a pause, a cap of running jobs, or a weight.
 
-    running_cap is a person's word and goes before declared_cap, which the definition of the kind names.
+    running_cap, set by a person, takes precedence over declared_cap, which the definition of the kind names.
     """
 
     __tablename__ = "gate"

@@ -6,5 +6,5 @@ from typing import Literal
 
 Queue = Literal["interactive", "default", "fetch", "bulk"]
 
-# interactive: somebody waits · default · fetch: slow outside · bulk: whenever there is room
+# interactive: a person waits · default · fetch: slow outside · bulk: whenever there is room
 QUEUES: tuple[Queue, ...] = ("interactive", "default", "fetch", "bulk")

@@ -1,4 +1,4 @@
-"""What a job returned, as its row can keep it."""
+"""Checks of a job's result before its row stores it."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ from typing import Any
 
 from app.core.errors import InvalidInput
 
-LARGEST_RESULT_BYTES = 64 * 1024
+MAX_RESULT_BYTES = 64 * 1024
 
 
-def checked_result(result: Any) -> dict[str, Any] | None:
-    """What a job returned, as its row can keep it. Raises InvalidInput for no dictionary, no JSON, too much of it."""
+def check_result(result: Any) -> dict[str, Any] | None:
+    """Return the result if a row can store it. Raises InvalidInput if it is not a dictionary, not JSON, or large."""
     if result is None:
         return None
     if not isinstance(result, dict):
-        raise InvalidInput(f"a job returns a dictionary or nothing, not {type(result).__name__}", code="result")
+        raise InvalidInput(f"a job must return a dictionary or None, not {type(result).__name__}", code="result")
     try:
         size = len(json.dumps(result, allow_nan=False))
     except (TypeError, ValueError) as error:
         raise InvalidInput(f"the job's result is not JSON: {error}", code="result") from error
-    if size > LARGEST_RESULT_BYTES:
-        raise InvalidInput(f"a result may have {LARGEST_RESULT_BYTES} bytes, this has {size}", code="result_size")
+    if size > MAX_RESULT_BYTES:
+        raise InvalidInput(f"a result may have {MAX_RESULT_BYTES} bytes, this has {size}", code="result_size")
     return result

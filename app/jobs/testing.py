@@ -1,4 +1,4 @@
-"""For tests of your own kinds: an empty ledger, and their jobs run here and now. Needs neither Redis nor a worker.
+"""Tests of your own kinds: an empty ledger, and jobs that run in the test. Needs neither Redis nor a worker.
 
     from app.jobs import testing as jobs
 
@@ -15,8 +15,8 @@
         pay(order)                                  # enqueues
         assert [row.kind for row in jobs.drain()] == ["shop.receipt"]
 
-The row, the transactions, holds, errors and retries are the real ones; a plain function runs in this process instead of
-a lane, and no time limit is kept.
+Rows, transactions, holds, errors and retries are real. A plain function runs in this process instead of a sandbox,
+and time limits do not apply.
 """
 
 from __future__ import annotations
@@ -50,25 +50,25 @@ from app.jobs.ledger.claims import Claim
 from app.jobs.ledger.enqueue import Options, enqueue
 from app.jobs.models import JobRow
 from app.jobs.queues import QUEUES
-from app.jobs.results import checked_result
+from app.jobs.results import check_result
 from app.jobs.states import ENDED
 from app.jobs.worker.outcome import end_of, judge
 from app.jobs.worker.progress import Progress, Teller
 
-# Jobs that start each other for ever are found out.
-MOST_RUNS = 1000
+# Jobs that start each other without end are stopped after this many.
+MAX_RUNS = 1000
 
 
 @contextmanager
 def ledger(database_url: str | None = None) -> Iterator[Database]:
-    """An empty ledger for this process: SQLite in a folder that goes away, or a database of yours (it is migrated)."""
+    """Open an empty ledger for this process: SQLite in a temporary folder, or your database (it is migrated)."""
     with tempfile.TemporaryDirectory(prefix="millrace-test-") as folder:
         if database_url is None:
             path = Path(folder) / "millrace.db"
             shutil.copyfile(_template(), path)
             database_url = f"sqlite:///{path}"
         shift = clock.shifted()
-        _forget()
+        _clear_caches()
         try:
             with overridden(database_url=database_url, data_dir=folder, redis_url="unix:///nonexistent/redis.sock"):
                 redis.push().give_up()
@@ -76,38 +76,38 @@ def ledger(database_url: str | None = None) -> Iterator[Database]:
                 yield database()
         finally:
             clock.shift(shift)
-            _forget()
+            _clear_caches()
 
 
 @lru_cache(maxsize=1)
 def _template() -> Path:
-    """A migrated file, made once a process: the copies are cheap."""
+    """Return a migrated database file, made once a process: copies are cheap."""
     folder = tempfile.TemporaryDirectory(prefix="millrace-test-")
-    _kept.append(folder)
+    _folders.append(folder)
     path = Path(folder.name) / "template.db"
-    made = Database(f"sqlite:///{path}")
-    migrate.upgrade(made)
-    with made.engine.connect() as connection:
+    template = Database(f"sqlite:///{path}")
+    migrate.upgrade(template)
+    with template.engine.connect() as connection:
         connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)")
         connection.commit()
-    made.close()
+    template.close()
     return path
 
 
-# Gone with the process.
-_kept: list[tempfile.TemporaryDirectory[str]] = []
+# Removed with the process.
+_folders: list[tempfile.TemporaryDirectory[str]] = []
 
 
-def _forget() -> None:
+def _clear_caches() -> None:
     close_database()
     redis.push.cache_clear()
     push.window.clear()
 
 
 def run_inline(job: Job, *, tenant: str = "default", **options: Unpack[Options]) -> JobRow:
-    """Enqueue the job and run it at once, whatever its due_at; its row as the run left it.
+    """Enqueue the job and run it now, whatever its due_at; return its row after the run.
 
-    Raises what the job raised, after its row says so.
+    Raises the error of the job, after its row records it.
     """
     row = database().transaction(enqueue, job, tenant=tenant, **options)
     with _at(row):
@@ -117,11 +117,11 @@ def run_inline(job: Job, *, tenant: str = "default", **options: Unpack[Options])
     return ended
 
 
-def drain(*, most: int = MOST_RUNS, later: bool = False) -> list[JobRow]:
-    """Run all that waits, and what that starts in turn, until nothing is left; the rows in the order of their runs.
+def drain(*, most: int = MAX_RUNS, later: bool = False) -> list[JobRow]:
+    """Run all waiting jobs and the jobs they start until none are left; return the rows in the order of their runs.
 
-    What a job raised stands in its row, as always. `later`: what is due in the future, such as retries, runs as well;
-    the clock goes on for it. Raises RuntimeError after so many runs.
+    Errors of jobs are in their rows. `later`: jobs due in the future, such as retries, run as well; the clock moves on
+    for them. Raises RuntimeError after `most` runs.
     """
     done: list[JobRow] = []
     shift = clock.shifted()
@@ -139,7 +139,7 @@ def drain(*, most: int = MOST_RUNS, later: bool = False) -> list[JobRow]:
 
 @contextmanager
 def _at(row: EnqueuedJob) -> Iterator[None]:
-    """The clock, for as long, at the time when the job is due."""
+    """Set the clock to the due time of the job."""
     shift = clock.shifted()
     if row.due_at > clock.now():
         clock.shift(shift + (row.due_at - clock.now()))
@@ -150,10 +150,10 @@ def _at(row: EnqueuedJob) -> Iterator[None]:
 
 
 def _next(session: Session, later: bool) -> str | None:
-    """The next job to run, as a worker would take it; with `later` the clock goes on to what is due first."""
+    """Return the next job that a worker would take; with `later` the clock moves on to the first due job."""
     while True:
-        timers.make_due(session, MOST_RUNS)
-        timers.expire(session, MOST_RUNS)
+        timers.make_due(session, MAX_RUNS)
+        timers.expire(session, MAX_RUNS)
         child_moves.cancel_children(session)
         child_moves.settle(session)
         queued = sa.select(JobRow.id).where(JobRow.state == "queued", JobRow.due_at <= clock.now())
@@ -168,21 +168,21 @@ def _next(session: Session, later: bool) -> str | None:
 
 
 def _run(job_id: str) -> tuple[JobRow, BaseException | None]:
-    """One run of a queued job, as far as a worker would take it."""
+    """Run a queued job once, as a worker would."""
     claim = database().transaction(_claim, job_id)
     progress = Progress(claim, Teller(lambda claim, snapshot: None))
     started_at, result, error = clock.now(), None, None
     trace.enter(claim.traceparent)
     try:
-        result = checked_result(_call(claim, progress))
+        result = check_result(_call(claim, progress))
     except Exception as raised:  # noqa: BLE001  the outcome table judges it, as in a worker
         error = raised
     finally:
         trace.enter(None)
-    kept, _ = progress.close(succeeded=error is None)
+    snapshot, _ = progress.close(succeeded=error is None)
     verdict = judge(claim, error)
     if verdict.state is not None:
-        end = end_of(claim, verdict, started_at=started_at, result=result, progress=kept)
+        end = end_of(claim, verdict, started_at=started_at, result=result, progress=snapshot)
         database().transaction(ends.finish, [end])
     row = database().read(lambda session: session.get(JobRow, job_id))
     assert row is not None
@@ -190,7 +190,7 @@ def _run(job_id: str) -> tuple[JobRow, BaseException | None]:
 
 
 def _claim(session: Session, job_id: str) -> Claim:
-    timers.make_due(session, MOST_RUNS)
+    timers.make_due(session, MAX_RUNS)
     worker_id = uuid7()
     workers.register(session, worker_id, list(QUEUES), 1, None)
     claims = rows.claim(session, [job_id], worker_id, ignore_limits=True)
@@ -202,17 +202,17 @@ def _claim(session: Session, job_id: str) -> Claim:
 
 
 def _call(claim: Claim, progress: Progress) -> Any:
-    found = functions.function_of(claim.kind)
-    if found is None:
-        raise LookupError(f"no function is declared for {claim.kind}: import the module with its @job_actor")
-    job = found.definition.load(claim.payload, claim.payload_version)
-    if inspect.iscoroutinefunction(found.function):
-        return _awaited(lambda: asyncio.run(found.function(job, progress)))
-    return found.function(job, progress)
+    declared = functions.function_of(claim.kind)
+    if declared is None:
+        raise LookupError(f"no function is registered for {claim.kind}: import the module with its @job_actor")
+    job = declared.definition.load(claim.payload, claim.payload_version)
+    if inspect.iscoroutinefunction(declared.function):
+        return _awaited(lambda: asyncio.run(declared.function(job, progress)))
+    return declared.function(job, progress)
 
 
 def _awaited(run: Callable[[], Any]) -> Any:
-    """Also inside a test that has a loop of its own: then in a thread beside it."""
+    """Run the coroutine; in another thread if the test runs its own loop."""
     try:
         asyncio.get_running_loop()
     except RuntimeError:

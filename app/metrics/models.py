@@ -1,4 +1,4 @@
-"""Tables of metrics: how long each request took, and each step of the work behind it."""
+"""Tables of metrics: durations of requests, and of the steps of work behind them."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from app.jobs.models import JobId
 
 
 class RequestMetric(Base):
-    """One answered request. `path` is what was asked, `route` the pattern it fitted.
+    """One request. `path` is the requested path, `route` the pattern that matched it.
 
-    tenant: None where no key came with it, such as a webhook or a wrong secret. status_code: 0 where the caller hung
-    up before the answer began.
+    tenant: None for a request without a valid key, such as a webhook. status_code: 0 if the caller disconnected before
+    the response began.
     """
 
     __tablename__ = "request_metric"
@@ -37,7 +37,7 @@ class RequestMetric(Base):
 
 
 class OperationMetric(Base):
-    """One step of a piece of work: of the old service's types, such as `embedding` / `embed_batch`, or of ours."""
+    """One step of work. Types are the old service's, such as `embedding` / `embed_batch`, or ours."""
 
     __tablename__ = "operation_metric"
     __table_args__ = (
@@ -54,7 +54,7 @@ class OperationMetric(Base):
     success: Mapped[bool]
     error_message: Mapped[str | None] = mapped_column(sa.Text)
     request_id: Mapped[str | None] = mapped_column(sa.String(128))
-    # No foreign key: a job may be gone before the metrics of its work.
+    # No foreign key: a job may be deleted before the metrics of its work.
     job_id: Mapped[str | None] = mapped_column(JobId)
     crawl_id: Mapped[str | None] = mapped_column(sa.String(255))
     document_url: Mapped[str | None] = mapped_column(sa.Text)

@@ -1,4 +1,4 @@
-"""Steps of work, written in the transaction that their work is written in anyway."""
+"""Write durations of work steps, in the transaction that stores the work."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from sqlalchemy.orm import Session
 from app.core.sql import storable
 from app.metrics.models import OperationMetric
 
-# Of the table, not of the class: an end of a job waits for it, and the ORM's own insert takes twice as long.
+# An insert into the table, not the class: the ORM's insert takes twice as long, and the end of a job waits for it.
 _INSERT = sa.insert(cast(sa.Table, OperationMetric.__table__))
 
 
 class OperationStep(NamedTuple):
-    """What was done and how long it took; `error` says why it failed."""
+    """A step of work and its duration; `error` is the reason of a failure."""
 
     type: str
     name: str
@@ -36,8 +36,8 @@ def write(
     crawl_id: str | None = None,
     document_url: str | None = None,
 ) -> None:
-    """A row for each step of one piece of work."""
-    about = {
+    """Insert one row for each step."""
+    shared = {
         "tenant": tenant,
         "at": at,
         "request_id": request_id,
@@ -52,7 +52,7 @@ def write(
             "duration_ms": step.duration_ms,
             "success": step.error is None,
             "error_message": storable(step.error),
-            **about,
+            **shared,
         }
         for step in steps
     ]

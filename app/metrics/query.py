@@ -1,4 +1,4 @@
-"""Metrics read: rows with their sums, and one look at everything; of a time that ends now."""
+"""Queries of metrics over the last hours: rows with their sums, and a summary."""
 
 from __future__ import annotations
 
@@ -19,44 +19,44 @@ Condition = sa.ColumnElement[bool]
 
 @dataclass(frozen=True, slots=True)
 class TenantScope:
-    """Of this tenant, None is all; `keyless` adds the requests that came without a key."""
+    """Rows of one tenant, or of all with None; `keyless` adds requests without a key."""
 
     tenant: str | None
     keyless: bool = False
 
-    def of(self, column: Any) -> list[Condition]:
+    def conditions(self, column: Any) -> list[Condition]:
         if self.tenant is None:
             return []
         if self.keyless:
-            # Not "this or none": so said, SQLite sorts a whole day's rows to show the newest hundred.
+            # Not `column = x OR column IS NULL`: with that SQLite sorts a whole day's rows to show the newest hundred.
             return [sa.func.coalesce(column, self.tenant) == self.tenant]
         return [column == self.tenant]
 
 
 @dataclass(frozen=True, slots=True)
 class RequestFilter:
-    """What is None is not asked for. `path` is an address, or the pattern of a route."""
+    """Conditions on requests; a field with None does not filter. `path` is a path or the pattern of a route."""
 
     hours: int
     path: str | None = None
     method: str | None = None
     min_duration_ms: float | None = None
 
-    def conditions(self, whose: TenantScope) -> list[Condition]:
+    def conditions(self, scope: TenantScope) -> list[Condition]:
         row = RequestMetric
-        wanted = [*whose.of(row.tenant), row.at >= _since(self.hours)]
+        conditions = [*scope.conditions(row.tenant), row.at >= _since(self.hours)]
         if self.path is not None:
-            wanted.append(sa.or_(row.path == self.path, row.route == self.path))
+            conditions.append(sa.or_(row.path == self.path, row.route == self.path))
         if self.method is not None:
-            wanted.append(row.method == self.method.upper())
+            conditions.append(row.method == self.method.upper())
         if self.min_duration_ms is not None:
-            wanted.append(row.duration_ms >= self.min_duration_ms)
-        return wanted
+            conditions.append(row.duration_ms >= self.min_duration_ms)
+        return conditions
 
 
 @dataclass(frozen=True, slots=True)
 class OperationFilter:
-    """What is None is not asked for."""
+    """Conditions on operations; a field with None does not filter."""
 
     hours: int
     operation_type: str | None = None
@@ -65,39 +65,39 @@ class OperationFilter:
     success: bool | None = None
     min_duration_ms: float | None = None
 
-    def conditions(self, whose: TenantScope) -> list[Condition]:
+    def conditions(self, scope: TenantScope) -> list[Condition]:
         row = OperationMetric
-        wanted = [*whose.of(row.tenant), row.at >= _since(self.hours)]
+        conditions = [*scope.conditions(row.tenant), row.at >= _since(self.hours)]
         for column in (row.operation_type, row.operation_name, row.document_url, row.success):
             value = getattr(self, column.key)
             if value is not None:
-                wanted.append(column == value)
+                conditions.append(column == value)
         if self.min_duration_ms is not None:
-            wanted.append(row.duration_ms >= self.min_duration_ms)
-        return wanted
+            conditions.append(row.duration_ms >= self.min_duration_ms)
+        return conditions
 
 
-def requests(
-    session: Session, whose: TenantScope, wanted: RequestFilter, limit: int, offset: int
+def list_requests(
+    session: Session, scope: TenantScope, filters: RequestFilter, limit: int, offset: int
 ) -> tuple[list[RequestMetric], dict[str, Any]]:
-    """The newest first, and the sums of all that are wanted."""
-    conditions, row = wanted.conditions(whose), RequestMetric
+    """Return the newest rows first, and the sums over all matching rows."""
+    conditions, row = filters.conditions(scope), RequestMetric
     query = sa.select(row).where(*conditions).order_by(row.at.desc(), row.id.desc()).limit(limit).offset(offset)
     total, *times = session.execute(sa.select(sa.func.count(), *_times(row.duration_ms)).where(*conditions)).one()
-    return list(session.scalars(query)), {**_named(times), "total_requests": total}
+    return list(session.scalars(query)), {**_format_times(times), "total_requests": total}
 
 
-def operations(
-    session: Session, whose: TenantScope, wanted: OperationFilter, limit: int, offset: int
+def list_operations(
+    session: Session, scope: TenantScope, filters: OperationFilter, limit: int, offset: int
 ) -> tuple[list[OperationMetric], dict[str, dict[str, Any]]]:
-    """The newest first, and the sums of all that are wanted, by type."""
-    conditions, row = wanted.conditions(whose), OperationMetric
+    """Return the newest rows first, and the sums over all matching rows by type."""
+    conditions, row = filters.conditions(scope), OperationMetric
     query = sa.select(row).where(*conditions).order_by(row.at.desc(), row.id.desc()).limit(limit).offset(offset)
     done = sa.func.count().filter(row.success)
     sums = sa.select(row.operation_type, sa.func.count(), done, *_times(row.duration_ms)).where(*conditions)
     by_type = {
         name: {
-            **_named(times),
+            **_format_times(times),
             "total_operations": total,
             "successful_operations": good,
             "failed_operations": total - good,
@@ -108,16 +108,19 @@ def operations(
     return list(session.scalars(query)), by_type
 
 
-def summary(session: Session, whose: TenantScope, hours: int) -> dict[str, Any]:
-    """Everything at a look: requests, operations by type, and the routes that took longest on average."""
-    asked, done = RequestFilter(hours).conditions(whose), OperationFilter(hours).conditions(whose)
+def summarize(session: Session, scope: TenantScope, hours: int) -> dict[str, Any]:
+    """Return totals of requests, operations by type, and the routes with the longest average duration."""
+    request_conditions, operation_conditions = (
+        RequestFilter(hours).conditions(scope),
+        OperationFilter(hours).conditions(scope),
+    )
     row, step = RequestMetric, OperationMetric
     mean, count = sa.func.avg(row.duration_ms), sa.func.count()
     faults = count.filter(row.status_code >= FIRST_ERROR)
-    total, average, errors = session.execute(sa.select(count, mean, faults).where(*asked)).one()
+    total, average, errors = session.execute(sa.select(count, mean, faults).where(*request_conditions)).one()
     failed = count.filter(~step.success)
-    types = sa.select(step.operation_type, count, sa.func.avg(step.duration_ms), failed).where(*done)
-    routes = sa.select(row.route, mean, count).where(*asked).group_by(row.route)
+    types = sa.select(step.operation_type, count, sa.func.avg(step.duration_ms), failed).where(*operation_conditions)
+    routes = sa.select(row.route, mean, count).where(*request_conditions).group_by(row.route)
     return {
         "time_period_hours": hours,
         "requests": {"total": total, "avg_duration_ms": _ms(average), "error_count": errors},
@@ -142,11 +145,11 @@ def _times(column: Any) -> tuple[Any, Any, Any]:
     return sa.func.avg(column), sa.func.min(column), sa.func.max(column)
 
 
-def _named(times: Any) -> dict[str, float]:
+def _format_times(times: Any) -> dict[str, float]:
     average, least, most = times
     return {"avg_duration_ms": _ms(average), "min_duration_ms": _ms(least), "max_duration_ms": _ms(most)}
 
 
 def _ms(value: float | None) -> float:
-    """0 where there is nothing to measure."""
+    """Round to two decimals; 0 for None."""
     return round(value or 0.0, 2)

@@ -1,6 +1,6 @@
-"""How long requests took: kept in memory as they end, written in batches by a task that no request waits for.
+"""Durations of requests: collected in memory, written in batches by a background task.
 
-While SQL is away the newest are kept; what does not fit is dropped and counted, and no request notices.
+While SQL is down the newest are held; those that do not fit are dropped and counted. No request waits or fails.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ log = get_logger(__name__)
 
 
 class RequestTiming(NamedTuple):
-    """A request that has been answered; the fields are the columns of its row."""
+    """One finished request; the fields are the columns of its row."""
 
     at: datetime
     tenant: str | None
@@ -48,22 +48,22 @@ class RequestTiming(NamedTuple):
 
 
 class RequestRecorder:
-    """One an api process; it lives on the process's loop, from `start()` to `close()`."""
+    """Collects request durations of one API process; runs on its event loop from `start()` to `close()`."""
 
     def __init__(self, *, max_held: int = MAX_HELD, interval_s: float = WRITE_INTERVAL_S) -> None:
         self._held: deque[RequestTiming] = deque(maxlen=max_held)
-        self._every_s = interval_s
+        self._interval_s = interval_s
         self._stopping = asyncio.Event()
         self._writing: asyncio.Task[None] | None = None
         self._has_sql = True
         self.dropped = 0
 
     def __len__(self) -> int:
-        """How many are not written yet."""
+        """Return the number of requests not written yet."""
         return len(self._held)
 
-    def take(self, timing: RequestTiming) -> None:
-        """Never waits and never raises; the oldest makes room."""
+    def add(self, timing: RequestTiming) -> None:
+        """Hold one request for the next batch; drops the oldest if full. Never waits and never raises."""
         if len(self._held) == self._held.maxlen:
             self.dropped += 1
             metrics.REQUEST_METRICS_DROPPED.inc()
@@ -73,7 +73,7 @@ class RequestRecorder:
         self._writing = asyncio.create_task(self._run(), name="request-metrics")
 
     async def close(self) -> None:
-        """Write what is held, if that can be done at the first try."""
+        """Stop the task after one attempt to write the requests that are held."""
         self._stopping.set()
         if self._writing is not None:
             await self._writing
@@ -82,12 +82,12 @@ class RequestRecorder:
         is_last = False
         while not is_last:
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._stopping.wait(), self._every_s)
+                await asyncio.wait_for(self._stopping.wait(), self._interval_s)
             is_last = self._stopping.is_set()
             await self._write_all()
 
     async def _write_all(self) -> None:
-        """Write until nothing is left, or SQL is away."""
+        """Write batches until nothing is left or SQL is down."""
         while self._held:
             batch, dropped = list(islice(self._held, BATCH)), self.dropped
             try:
@@ -100,7 +100,7 @@ class RequestRecorder:
             except SQLAlchemyError:
                 log.exception("request_metrics_refused", requests=len(batch))
             self._has_sql = True
-            # Those that were dropped meanwhile were the oldest: they stood at the head of this batch.
+            # Requests dropped during the write were the oldest, so they were at the head of this batch.
             for _ in range(len(batch) - (self.dropped - dropped)):
                 self._held.popleft()
 
@@ -110,7 +110,7 @@ def write(session: Session, timings: Sequence[RequestTiming]) -> None:
 
 
 def _row(timing: RequestTiming) -> dict[str, object]:
-    """As the columns hold it: what a caller made up has any length."""
+    """Return the values of the row, cut to the columns' lengths: a caller may send any length."""
     row = storable(timing._asdict())
     row |= {"method": row["method"][:16], "path": row["path"][:500], "route": row["route"][:200]}
     row["client_ip"] = row["client_ip"][:64] if row["client_ip"] else None

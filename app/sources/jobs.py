@@ -1,12 +1,12 @@
-"""Kinds of job about sources."""
+"""Job kinds for single pages and the watched folder."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from app.documents.accept.accept import About
-from app.documents.ingest.operations import note_end
 from app.documents.jobs import STAGES
+from app.documents.operations import note_end
 from app.jobs.definition import Job
 
 
@@ -19,7 +19,7 @@ class ScanFolder(
     open_to="operator",
     unique_key=lambda job: "folder",
 ):
-    """Accept what is new or has changed in the watched folder."""
+    """Accept the new and changed files of the watched folder."""
 
 
 class FetchPage(
@@ -30,7 +30,7 @@ class FetchPage(
     stages={"fetch": 20, **STAGES},
     on_end=note_end,
 ):
-    """Fetch a document's page and index what comes. The other fields are About's."""
+    """Fetch a document's page and index it. The other fields are those of About."""
 
     document_id: int
     url: str

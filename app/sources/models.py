@@ -1,5 +1,4 @@
-"""Tables of sources: deliveries as they came, crawls, changes of pages and the watches that tell of them,
-scraped pages."""
+"""Tables of sources: deliveries, crawls, changes of pages and their watches, scraped pages."""
 
 from __future__ import annotations
 
@@ -14,9 +13,9 @@ from app.jobs.models import JobId
 
 
 class Delivery(Base):
-    """One event as its sender delivered it, and what it was answered; the same bytes again are the same delivery.
+    """One event as its source delivered it, and the response; the same bytes again are the same delivery.
 
-    outcome: accepted (jobs were made), acknowledged (there was nothing to do), refused (it is no event of ours).
+    outcome: accepted (jobs were enqueued), acknowledged (nothing to do), refused (not an event of ours).
     """
 
     __tablename__ = "intake_delivery"
@@ -33,7 +32,7 @@ class Delivery(Base):
     source: Mapped[str] = mapped_column(sa.String(32))
     event_type: Mapped[str] = mapped_column(sa.String(64))
     digest: Mapped[str] = mapped_column(sa.String(64))
-    # The bytes as text, or where they are too many for a row, as a blob.
+    # The body as text; a body too large for a row is a blob.
     body: Mapped[str | None] = mapped_column(sa.Text)
     blob_key: Mapped[str | None] = mapped_column(sa.String(64))
     size_bytes: Mapped[int]
@@ -41,7 +40,7 @@ class Delivery(Base):
     outcome: Mapped[str] = mapped_column(sa.String(16))
     answer: Mapped[dict[str, Any]] = mapped_column(JsonColumn)
     jobs: Mapped[int]
-    # {url, error} of each page that could not be taken, or had failed already; None where there is none.
+    # {url, error} of each page that was refused or had failed; None if there is none.
     failures: Mapped[list[dict[str, Any]] | None] = mapped_column(JsonColumn)
     repeats: Mapped[int] = mapped_column(default=0, server_default="0")
     request_id: Mapped[str | None] = mapped_column(sa.String(128))
@@ -50,7 +49,7 @@ class Delivery(Base):
 
 
 class CrawlSession(Base):
-    """A crawl or another run of a sender, as its events tell it. Counts are read where they are true, not kept."""
+    """A crawl or another run of a source, as its events report it. Page counts are not stored but counted."""
 
     __tablename__ = "crawl_session"
     __table_args__ = (
@@ -63,7 +62,7 @@ class CrawlSession(Base):
     id: Mapped[int] = mapped_column(BigId, primary_key=True)
     tenant: Mapped[str] = mapped_column(sa.String(64))
     crawl_id: Mapped[str] = mapped_column(sa.String(255))
-    # Of a crawl of ours that Firecrawl does: its id there; of one that was passed on: the same as ours.
+    # Firecrawl's id of a crawl that we started there; for a forwarded request the same as crawl_id.
     remote_id: Mapped[str | None] = mapped_column(sa.String(255))
     operation: Mapped[str] = mapped_column(sa.String(32))
     state: Mapped[str] = mapped_column(sa.String(16))
@@ -74,24 +73,23 @@ class CrawlSession(Base):
     initiated_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
     started_at: Mapped[datetime] = mapped_column(UtcDateTime)
     completed_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
-    # Of another's crawl: when Firecrawl was last asked after it.
+    # For a crawl that we did not start: the time of the last status request to Firecrawl.
     checked_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
-    # Of a crawl of ours: its job.
+    # The job of a crawl that we started.
     job_id: Mapped[str | None] = mapped_column(sa.String(36))
 
 
 class ChangeEvent(Base):
-    """A change of a page, as somebody told of it, a look at the history found it or another system had kept it, and
-    what came of it.
+    """A change of a page, from a notification, a watch's history or another system, and its result.
 
     state: queued, in_progress, then indexed, unchanged, superseded (a newer change was processed), failed or
-    cancelled; ignored where nobody wants to hear of the page any more. origin: webhook, reconcile, or
-    import, which has no job: what came of it elsewhere is its state, its reason, and its end where that is known.
+    cancelled; ignored if the page is no longer watched. origin: webhook, reconcile, or import. An imported change has
+    no job; its state, reason and end are those of the other system.
     """
 
     __tablename__ = "change_event"
     __table_args__ = (
-        # The same snapshot of the same watch is the same change; without a key nobody can tell.
+        # The same snapshot of the same watch is the same change; without a key repeats cannot be detected.
         sa.Index("uq_change_event", "tenant", "watch_id", "history_key", unique=True),
         sa.Index("uq_change_event_import", "tenant", "import_key", unique=True),
         sa.Index("ix_change_event_tenant", "tenant", "id"),
@@ -104,7 +102,7 @@ class ChangeEvent(Base):
     id: Mapped[int] = mapped_column(BigId, primary_key=True)
     tenant: Mapped[str] = mapped_column(sa.String(64))
     origin: Mapped[str] = mapped_column(sa.String(16))
-    # Of what is the same row in the system that it was moved from, told by its id, watch, page and time there.
+    # Identifies the row in the system it was imported from: a hash of its id, watch, page and time there.
     import_key: Mapped[str | None] = mapped_column(sa.String(64))
     watch_id: Mapped[str | None] = mapped_column(sa.String(255))
     history_key: Mapped[int | None] = mapped_column(BigId)
@@ -124,9 +122,9 @@ class ChangeEvent(Base):
 
 
 class PageWatch(Base):
-    """The watch that a page has, or is to have, at changedetection.io; it outlives its page until it is removed.
+    """The existing or requested watch of a page at changedetection.io; outlives its page until it is deleted there.
 
-    state: wanted, present, unwanted (to be removed there), removed (and not to be made again by itself), failed.
+    state: wanted, present, unwanted (to be deleted there), removed (and not created again automatically), failed.
     """
 
     __tablename__ = "page_watch"
@@ -143,7 +141,7 @@ class PageWatch(Base):
     url: Mapped[str] = mapped_column(sa.Text)
     watch_id: Mapped[str | None] = mapped_column(sa.String(64))
     state: Mapped[str] = mapped_column(sa.String(16))
-    # Whether the watch was made here; another's is not removed with the page. Without an id: it may have been made.
+    # True if we created the watch; others are not deleted with the page. True without an id: possibly created.
     is_ours: Mapped[bool] = mapped_column(default=False)
     error_message: Mapped[str | None] = mapped_column(sa.Text)
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)
@@ -151,7 +149,7 @@ class PageWatch(Base):
 
 
 class ScrapedPage(Base):
-    """A page as it was scraped, for whoever asks for it with the same wishes; swept when it expires."""
+    """A scraped page, cached for requests with the same options; swept when it expires."""
 
     __tablename__ = "scrape_cache"
     __table_args__ = (
@@ -177,10 +175,9 @@ class ScrapedPage(Base):
 
 
 class CrawlPage(Base):
-    """A page that a crawl of ours has found, and how far it came.
+    """A page found by a crawl of ours, and its state.
 
-    state: found, taken (its document is indexed by a child of the crawl), failed, skipped (it may not be read, or is
-    no text).
+    state: found, taken (a child of the crawl indexes its document), failed, skipped (forbidden, or not text).
     """
 
     __tablename__ = "crawl_page"
@@ -193,7 +190,7 @@ class CrawlPage(Base):
     id: Mapped[int] = mapped_column(BigId, primary_key=True)
     crawl_id: Mapped[str] = mapped_column(JobId, sa.ForeignKey("job.id", ondelete="CASCADE"))
     url: Mapped[str] = mapped_column(sa.Text)
-    # Of the canonical address, which may be too long for an index.
+    # Hash of the canonical URL, which may be too long for an index.
     url_key: Mapped[str] = mapped_column(sa.String(64))
     depth: Mapped[int]
     state: Mapped[str] = mapped_column(sa.String(16))

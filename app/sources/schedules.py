@@ -1,4 +1,4 @@
-"""When sources are looked at by themselves."""
+"""Schedules of the jobs that check sources."""
 
 from __future__ import annotations
 

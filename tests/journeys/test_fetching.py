@@ -8,10 +8,11 @@ from typing import Any
 
 import pytest
 
-from app.clients.browser import chromium
+from app.clients.browser import find_chromium
+from tests.fakes.site import FakeSite, site
+from tests.fakes.site import page as site_page
 from tests.support.services import missing
 from tests.support.stack import Stack
-from tests.unit.sources.conftest import Answer, Site, site
 
 __all__ = ["site"]
 
@@ -21,32 +22,32 @@ WORDS = "The wheel turns in the water of the mill. " * 8
 GAP_S = 0.3
 
 
-def test_a_site_is_asked_one_thing_at_a_time(stack: Stack, site: Site) -> None:
+def test_a_site_is_asked_one_thing_at_a_time(stack: Stack, site: FakeSite) -> None:
     """By two workers at once: robots.txt once, a pause after each page, and what is forbidden not at all."""
     stack.env["MILLRACE_FETCH_HOST_DELAY_S"] = str(GAP_S)
     robots = b"User-agent: *\nDisallow: /forbidden\n"
-    site.pages["/robots.txt"] = Answer(robots, headers={"content-type": "text/plain"})
+    site.pages["/robots.txt"] = site_page(robots, headers={"content-type": "text/plain"})
     for number in range(6):
         text = f"{number}. {WORDS}".encode()
-        site.pages[f"/{number}"] = Answer(text, headers={"content-type": "text/plain"}, takes_s=0.2)
+        site.pages[f"/{number}"] = site_page(text, headers={"content-type": "text/plain"}, delay_s=0.2)
     stack.start(workers=2)
     jobs = [_give(stack, f"{site.url}/{path}") for path in (*range(6), "forbidden")]
     ends = [stack.wait_for_job(job, "succeeded", "failed", timeout_s=60) for job in jobs]
     assert [end["state"] for end in ends] == ["succeeded"] * 6 + ["failed"]
     assert ends[-1]["error"]["code"] == "robots"
-    assert sorted(path for path, _ in site.asked) == ["/0", "/1", "/2", "/3", "/4", "/5", "/robots.txt"]
-    pages = sorted((asked.begun, asked.ended) for asked in site.requests if asked.path != "/robots.txt")
+    assert sorted(path for path, _ in site.visits) == ["/0", "/1", "/2", "/3", "/4", "/5", "/robots.txt"]
+    pages = sorted((asked.begun_at, asked.ended_at) for asked in site.requests if asked.path != "/robots.txt")
     assert min(after[0] - before[1] for before, after in pairwise(pages)) > 0.8 * GAP_S
 
 
-def test_a_page_is_as_its_scripts_make_it(stack: Stack, site: Site) -> None:
+def test_a_page_is_as_its_scripts_make_it(stack: Stack, site: FakeSite) -> None:
     """Fetched, opened in Chromium, indexed, found."""
-    if chromium() is None:
+    if find_chromium() is None:
         missing("chromium", "apt-get install chromium")
     stack.env["MILLRACE_CHROMIUM_SANDBOX"] = str(os.getuid() != 0).lower()
     script = "fetch('/words').then(r => r.text()).then(t => document.getElementById('app').textContent = t)"
-    site.pages["/"] = Answer(f"<html><body><p id=app></p><script>{script}</script></body></html>".encode())
-    site.pages["/words"] = Answer(f"A turbine. {WORDS}".encode())
+    site.pages["/"] = site_page(f"<html><body><p id=app></p><script>{script}</script></body></html>".encode())
+    site.pages["/words"] = site_page(f"A turbine. {WORDS}".encode())
     stack.start(workers=1)
     assert stack.wait_for_job(_give(stack, f"{site.url}/"), "succeeded", "failed", timeout_s=60)["state"] == "succeeded"
     found: dict[str, Any] = stack.post("/api/search", {"query": "turbine"}).json()

@@ -9,12 +9,12 @@ import pytest
 
 from app.jobs.states import ENDED
 from app.sources.changes.jobs import ReconcileChanges
+from tests.fakes.site import FakeSite, site
 from tests.journeys.conftest import Ledger
 from tests.support.changedetection import ChangeDetectionServer
 from tests.support.stack import Stack
 from tests.support.waiting import wait_until
 from tests.unit.api.routes.web.test_changes import page
-from tests.unit.sources.conftest import Site, site
 
 __all__ = ["site"]
 pytestmark = [pytest.mark.journey, pytest.mark.timeout(180)]
@@ -47,7 +47,7 @@ def _found(stack: Stack, word: str) -> list[dict[str, Any]]:
 
 
 def test_a_change_becomes_searchable_once(
-    watched: Stack, site: Site, changedetection_server: ChangeDetectionServer, ledger: Ledger
+    watched: Stack, site: FakeSite, changedetection_server: ChangeDetectionServer, ledger: Ledger
 ) -> None:
     """The watch is made, the page changes, the notification comes, the new text is found, the trail says why; the
     same notification again does nothing; a change whose notification found nobody is found all the same; and with

@@ -53,8 +53,8 @@ class Desk:
 
     def run(self, progress: Progress) -> dict[str, Any]:
         job = IngestDocument.model_validate(progress.claim.payload)
-        anew = progress.claim.kind == ReprocessDocument.kind
-        return asyncio.run(ingest(job.document_id, job.version_id, progress, anew=anew))
+        force = progress.claim.kind == ReprocessDocument.kind
+        return asyncio.run(ingest(job.document_id, job.version_id, progress, force=force))
 
     def work(self, job_id: str) -> dict[str, Any]:
         """Run the job, and write how it ended; its error is raised."""

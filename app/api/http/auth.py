@@ -22,7 +22,7 @@ from app.core.settings import get_settings
 from app.documents import collections
 from app.jobs.ledger import views
 from app.tenants import audit, keys, scopes
-from app.tenants.keyring import Hold
+from app.tenants.keyring import KeyLease
 from app.tenants.models import DEFAULT_TENANT
 
 T = TypeVar("T")
@@ -88,7 +88,8 @@ async def identify(connection: HTTPConnection, credentials: bytes | None = None)
         return Identity(DEFAULT_TENANT, request_id)
     key = await keyring_of(connection).find(token)
     if key is not None:
-        hold = connection.scope.setdefault("state", {})[HOLD] = Hold(keyring_of(connection), key.id, keys.digest(token))
+        hold = KeyLease(keyring_of(connection), key.id, keys.digest(token))
+        connection.scope.setdefault("state", {})[HOLD] = hold
         if connection.scope["type"] == "websocket":
             hold.begin()
         return Identity(key.tenant, request_id, key.scopes, key.id, key.rate_limits)

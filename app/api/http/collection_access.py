@@ -13,7 +13,7 @@ from app.tenants import scopes
 def reachable_collections(session: Session, caller: Identity, scope: str) -> tuple[int, ...] | None:
     """Return the ids of the collections whose documents the caller may read or write; None means all."""
     names = caller.collections(scope)
-    return None if names is None else collections.reached(session, caller.tenant, names)
+    return None if names is None else collections.find_reached(session, caller.tenant, names)
 
 
 def select_collections(

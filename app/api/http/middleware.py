@@ -18,7 +18,7 @@ from app.core import clock, trace
 from app.core.logging import bind, get_logger
 from app.core.metrics import REQUEST_SECONDS
 from app.metrics.requests import RequestTiming
-from app.tenants.keyring import Hold
+from app.tenants.keyring import KeyLease
 
 log = get_logger("app.access")
 
@@ -164,7 +164,7 @@ class RequestScope:
             self._complete = True
         await self._send(message)
 
-    async def run_until_revoked(self, hold: Hold, stream: Callable[[], Awaitable[None]]) -> None:
+    async def run_until_revoked(self, hold: KeyLease, stream: Callable[[], Awaitable[None]]) -> None:
         """Run the stream until it ends or its key is revoked."""
         hold.begin()
         try:

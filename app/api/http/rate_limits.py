@@ -10,20 +10,20 @@ from app.api.http.errors import OLD_ROUTES, RateLimited
 from app.api.http.middleware import EXTRA_HEADERS
 from app.core.settings import get_settings
 from app.tenants import limits
-from app.tenants.limits import Counter, Rate
+from app.tenants.limits import Counter, RateLimit
 
 MINUTE_S = 60
 # The limits of the old service, which its clients know.
 OLD_RATES = {
-    "POST /api/search": Rate(50, MINUTE_S),
-    "POST /api/index": Rate(1000, MINUTE_S),
-    "POST /api/test-index": Rate(5, MINUTE_S),
+    "POST /api/search": RateLimit(50, MINUTE_S),
+    "POST /api/index": RateLimit(1000, MINUTE_S),
+    "POST /api/test-index": RateLimit(5, MINUTE_S),
 }
-OLD_DEFAULT = Rate(100, MINUTE_S)
-NEW_DEFAULT = Rate(6000, MINUTE_S)
+OLD_DEFAULT = RateLimit(100, MINUTE_S)
+NEW_DEFAULT = RateLimit(6000, MINUTE_S)
 
 
-def default_rate(route: str) -> Rate:
+def default_rate(route: str) -> RateLimit:
     """Return the rate of a route, such as `POST /api/search`, for a key without a rate for it."""
     return OLD_RATES.get(route) or (OLD_DEFAULT if route.partition(" ")[2].startswith(OLD_ROUTES) else NEW_DEFAULT)
 

@@ -1,4 +1,4 @@
-"""What a person changes about a job that no worker has yet: when it starts, what it is given, until when."""
+"""Changes to a job that no worker has claimed: due time, payload, priority, expiry."""
 
 from __future__ import annotations
 
@@ -22,56 +22,56 @@ from app.jobs.models import JobRow
 from app.jobs.states import ENDED
 from app.jobs.transition import Moved
 
-_LATER = ("scheduled", "retrying")
+_TIMED = ("scheduled", "retrying")
 
 
-class _Kept(Enum):
-    KEPT = "kept"
+class _Unchanged(Enum):
+    UNCHANGED = "unchanged"
 
 
-KEPT = _Kept.KEPT
+UNCHANGED = _Unchanged.UNCHANGED
 
 
 @dataclass(frozen=True, slots=True)
 class Changes:
-    """What to change; KEPT leaves a field as it is, None takes an expires_at away."""
+    """New values; UNCHANGED leaves a field as it is, None removes expires_at."""
 
-    payload: dict[str, Any] | _Kept = KEPT
-    due_at: datetime | _Kept = KEPT
-    priority: int | _Kept = KEPT
-    expires_at: datetime | _Kept | None = KEPT
+    payload: dict[str, Any] | _Unchanged = UNCHANGED
+    due_at: datetime | _Unchanged = UNCHANGED
+    priority: int | _Unchanged = UNCHANGED
+    expires_at: datetime | _Unchanged | None = UNCHANGED
 
 
 def run_now(session: Session, tenant: str, job_id: str) -> JobRow:
-    """Make a job due that waits for its time or for its next try. One that is queued already stays as it is.
+    """Make a scheduled or retrying job due now; a queued one stays as it is.
 
-    Raises NotFound, and Conflict for what runs, waits for children or has ended.
+    Raises NotFound, and Conflict for a job that runs, waits for children or has ended.
     """
     row = views.get(session, tenant, job_id, lock=True)
-    if row.state not in (*_LATER, "queued"):
+    if row.state not in (*_TIMED, "queued"):
         raise Conflict(
             f"Job {job_id} {_is(row)}; only one that waits for its time can be started now", code="job_state"
         )
-    if row.state in _LATER:
+    if row.state in _TIMED:
         _queue(session, row)
     return row
 
 
 def edit(session: Session, tenant: str, job_id: str, changes: Changes) -> JobRow:
-    """Change a job that no worker has. A claim and an edit cannot cross: whichever is second sees the first.
+    """Change a job that no worker has claimed. Claim and edit lock the row, so the second sees the first.
 
     Raises NotFound, Conflict for a job that runs or has ended, InvalidInput for a payload that its kind refuses.
     """
     row = views.get(session, tenant, job_id, lock=True)
-    if row.state not in (*_LATER, "queued"):
+    if row.state not in (*_TIMED, "queued"):
         raise Conflict(f"Job {job_id} {_is(row)}; only a job that has not started can be changed", code="job_state")
-    if changes.payload is not KEPT:
+    if changes.payload is not UNCHANGED:
         _set_payload(row, changes.payload)
-    if changes.expires_at is not KEPT:
+    if changes.expires_at is not UNCHANGED:
         row.expires_at = changes.expires_at
-    if changes.priority is not KEPT:
+    if changes.priority is not UNCHANGED:
         _set_priority(row, changes.priority)
-    if changes.due_at is not KEPT:
+    if changes.due_at is not UNCHANGED:
         _set_due_at(session, row, changes.due_at)
     session.flush()
     return row
@@ -88,7 +88,7 @@ def _set_payload(row: JobRow, payload: dict[str, Any]) -> None:
     if kind is None:
         raise InvalidInput(f"this server does not know the kind {row.kind}, so it cannot check a payload", code="kind")
     job = kind.load(payload, kind.payload_version)
-    if kind.unique_key is not None and unique.key_of(job, None) != _key_of_today(kind, row):
+    if kind.unique_key is not None and unique.key_of(job, None) != _current_key(kind, row):
         raise Conflict(
             f"Job {row.id} would have another unique key with this payload; cancel it and start another",
             code="unique_key",
@@ -97,16 +97,18 @@ def _set_payload(row: JobRow, payload: dict[str, Any]) -> None:
     row.payload_version = kind.payload_version
 
 
-def _key_of_today(kind: type[Job], row: JobRow) -> str | None:
+def _current_key(kind: type[Job], row: JobRow) -> str | None:
     try:
         return unique.key_of(kind.load(row.payload, row.payload_version), None)
-    except InvalidInput:  # a payload that its kind no longer reads
+    except InvalidInput:  # its kind no longer reads the payload
         return row.unique_key
 
 
 def _set_due_at(session: Session, row: JobRow, due_at: datetime) -> None:
     if row.state == "queued" and due_at > clock.now():
-        raise Conflict(f"Job {row.id} is due already and may start any moment; it cannot be put off", code="job_state")
+        raise Conflict(
+            f"Job {row.id} is due already and may start at any moment; it cannot be postponed", code="job_state"
+        )
     if row.state == "queued":
         return
     row.due_at = due_at
@@ -115,7 +117,7 @@ def _set_due_at(session: Session, row: JobRow, due_at: datetime) -> None:
 
 
 def _queue(session: Session, row: JobRow) -> None:
-    """scheduled, retrying → queued; a relay lets it into the window, as fairly as all others."""
+    """Move a scheduled or retrying job to queued; a relay admits it in fair order."""
     row.state, row.due_at, row.admitted_at = "queued", clock.now(), None
     session.flush()
     moved = Moved(row.id, row.tenant, "queued", row.tries, row.max_tries, row.progress)

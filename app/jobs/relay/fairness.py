@@ -265,7 +265,7 @@ def _admit_shares(
         for number, tenant in enumerate(tenants)
         for place, ref in enumerate(of_tenant.get(tenant, []))
     ]
-    return [ref for *_, ref in sorted(ordered, key=lambda one: one[:2])]
+    return [ref for *_, ref in sorted(ordered, key=lambda entry: entry[:2])]
 
 
 def _entering(level: _Level) -> dict[str, int]:
@@ -298,36 +298,36 @@ def _chosen(
     limit = {tenant: level.left("tenant", tenant) for tenant in tenants}
     if most is not None and level.priority <= 0:
         limit = {tenant: min(limit[tenant], most[tenant]) for tenant in tenants}
-    found: dict[str, list[str]] = {}
+    chosen: dict[str, list[str]] = {}
     for _ in range(ROUNDS):
-        wanted = _distribute(
+        counts = _distribute(
             room, {tenant: (held[tenant], level.limits.weight(tenant), limit[tenant]) for tenant in tenants}
         )
-        if all(count <= len(found.get(tenant, ())) for tenant, count in wanted.items()):
+        if all(count <= len(chosen.get(tenant, ())) for tenant, count in counts.items()):
             break
-        found = _oldest(session, level, wanted)
-        for tenant, count in wanted.items():  # a tenant without more jobs leaves its places to the others
-            if len(found.get(tenant, ())) < count:
-                limit[tenant] = len(found.get(tenant, ()))
-    return found
+        chosen = _oldest(session, level, counts)
+        for tenant, count in counts.items():  # a tenant without more jobs leaves its places to the others
+            if len(chosen.get(tenant, ())) < count:
+                limit[tenant] = len(chosen.get(tenant, ()))
+    return chosen
 
 
 def _distribute(room: int, tenants: Mapping[str, tuple[int, int, int]]) -> dict[str, int]:
     """Distribute `room` places among tenants, each with (held, weight, limit)."""
-    given = dict.fromkeys(tenants, 0)
+    places = dict.fromkeys(tenants, 0)
     heap = [(held / weight, number, tenant) for number, (tenant, (held, weight, limit)) in enumerate(tenants.items())]
-    heap = [one for one in heap if tenants[one[2]][2] > 0]
+    heap = [entry for entry in heap if tenants[entry[2]][2] > 0]
     heapq.heapify(heap)
     while room > 0 and heap:
         _, number, tenant = heap[0]
         held, weight, limit = tenants[tenant]
-        given[tenant] += 1
+        places[tenant] += 1
         room -= 1
-        if given[tenant] < limit:
-            heapq.heapreplace(heap, ((held + given[tenant]) / weight, number, tenant))
+        if places[tenant] < limit:
+            heapq.heapreplace(heap, ((held + places[tenant]) / weight, number, tenant))
         else:
             heapq.heappop(heap)
-    return {tenant: count for tenant, count in given.items() if count}
+    return {tenant: count for tenant, count in places.items() if count}
 
 
 @lru_cache
@@ -351,24 +351,24 @@ def _oldest_sql(dialect: str) -> sa.TextClause:
     return sa.text(statement).bindparams(sa.bindparam("now", type_=UtcDateTime()))
 
 
-def _oldest(session: Session, level: _Level, wanted: Mapping[str, int]) -> dict[str, list[str]]:
-    """Return ids of the oldest jobs by tenant, at most `wanted` of each, and of each kind what its cap leaves."""
+def _oldest(session: Session, level: _Level, counts: Mapping[str, int]) -> dict[str, list[str]]:
+    """Return ids of the oldest jobs by tenant, at most `counts` of each, and of each kind what its cap leaves."""
     asked = [
-        {"tenant": group.tenant, "kind": group.kind, "most": wanted[group.tenant]}
+        {"tenant": group.tenant, "kind": group.kind, "most": counts[group.tenant]}
         for group in level.groups
-        if wanted.get(group.tenant)
+        if counts.get(group.tenant)
     ]
     parameters = {"queue": level.queue, "priority": level.priority, "now": clock.now(), "groups": json.dumps(asked)}
     if sql.dialect_of(session) == "sqlite":
-        parameters["most"] = max(wanted.values(), default=0)
+        parameters["most"] = max(counts.values(), default=0)
     rows = sorted((str(job_id), tenant, kind) for job_id, tenant, kind in session.execute(
         _oldest_sql(sql.dialect_of(session)), parameters
     ))  # fmt: skip
     left = {group.kind: level.left("kind", group.kind) for group in level.groups}
-    found: dict[str, list[str]] = {}
+    chosen: dict[str, list[str]] = {}
     for job_id, tenant, kind in rows:
-        ids = found.setdefault(tenant, [])
-        if len(ids) < wanted[tenant] and left[kind] > 0:
+        ids = chosen.setdefault(tenant, [])
+        if len(ids) < counts[tenant] and left[kind] > 0:
             ids.append(job_id)
             left[kind] -= 1
-    return found
+    return chosen

@@ -301,7 +301,7 @@ class Relay:
 def main() -> None:
     """Be a relay process until SIGTERM or SIGINT; a second one changes nothing. Raises ConfigError."""
     logging.setup("relay")
-    functions.import_own(get_settings().modules)  # a job may end here, and its definition wants to hear of it
+    functions.import_modules(get_settings().modules)  # a job may end here, and its definition wants to hear of it
     relay = Relay()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: relay.stop.set())

@@ -1,6 +1,6 @@
-"""What a tick starts: every schedule's due ticks, each exactly once, however many schedulers look at whatever clock.
+"""Fire schedules: start the job of each due tick exactly once, with any number of schedulers and any clock.
 
-Whoever works on a schedule holds the lock of its row; what became of a tick is a row of its own, written once.
+A scheduler holds the lock of a schedule's row while it works on it. The outcome of a tick is a row, written once.
 """
 
 from __future__ import annotations
@@ -24,18 +24,18 @@ from app.jobs.definition import Job, definition
 from app.jobs.ledger import commands
 from app.jobs.ledger.enqueue import enqueue_many, mark_scheduled
 from app.jobs.models import ScheduleRow, ScheduleTickRow
-from app.jobs.schedules.cron import Timing
+from app.jobs.schedules.cron import TickTimes
 from app.jobs.states import OPEN
 
 CatchUp = Literal["skip", "once", "all"]
 Overlap = Literal["skip", "queue", "replace"]
 Outcome = Literal["started", "waiting", "skipped", "missed", "failed"]
 
-# A tick that is found later than this was missed; the scheduler looks once a minute.
+# A tick read later than this was missed; the scheduler looks once a minute.
 ON_TIME = timedelta(seconds=90)
-# A plan made so far in the future was made by a clock that has been set back since, or that is ahead of ours.
+# A plan made this far in the future came from a clock that was set back since, or that is ahead of ours.
 JUMP = timedelta(seconds=60)
-MOST_WAITING = 100
+MAX_WAITING = 100
 BATCH = 250
 
 _OPEN_STATES = ", ".join(f"'{state}'" for state in OPEN)
@@ -48,7 +48,7 @@ log = get_logger(__name__)
 
 
 class Planned(NamedTuple):
-    """A schedule whose time has come, locked. The order is that of _COLUMNS."""
+    """A due schedule, locked. The fields are in the order of _COLUMNS."""
 
     id: int
     tenant: str
@@ -67,26 +67,26 @@ class Planned(NamedTuple):
     in_code: bool
 
     @property
-    def timing(self) -> Timing:
-        return Timing(self.cron, self.every_s, self.timezone, self.anchor_at)
+    def timing(self) -> TickTimes:
+        return TickTimes(self.cron, self.every_s, self.timezone, self.anchor_at)
 
 
 @dataclass(slots=True)
 class Tick:
-    """What becomes of one tick."""
+    """One tick and its outcome."""
 
     schedule: Planned
     at: datetime
     outcome: Outcome
     note: str | None = None
     job_id: str | None = None
-    # Else the job that stands for it, by its unique key, was there already.
+    # False if a job with the same unique key was open.
     is_new: bool = False
 
 
 @dataclass(slots=True)
-class _Found:
-    """What is there already of the schedules under the lock."""
+class _Existing:
+    """Written ticks, open jobs and counts of waiting ticks of the locked schedules."""
 
     ticks: set[tuple[int, datetime]] = field(default_factory=set)
     jobs: dict[int, list[str]] = field(default_factory=dict)
@@ -94,127 +94,127 @@ class _Found:
 
 
 class Fired(NamedTuple):
-    """How many schedules were due, and what became of their ticks; as many as `limit`: there may be more."""
+    """Number of due schedules, and counts of tick outcomes. If it equals `limit`, there may be more."""
 
     schedules: int
     ticks: Counter[str]
 
 
 def fire(session: Session, tick_at: datetime, limit: int = BATCH) -> Fired:
-    """Start what is due at that time, of up to `limit` schedules; the jobs are there with this transaction.
+    """Start jobs for the ticks due at that time, of up to `limit` schedules, in this transaction.
 
-    Which ticks start a job is up to the schedule: catch_up for those that nobody saw in time, overlap for those that
-    come while a job of an earlier one is open.
+    The schedule decides which ticks start a job: catch_up for missed ticks, overlap for ticks that come while a job of
+    an earlier one is open.
     """
-    due = _locked(session, sa.and_(ScheduleRow.paused_at.is_(None), ScheduleRow.next_at <= tick_at), limit)
+    due = _lock(session, sa.and_(ScheduleRow.paused_at.is_(None), ScheduleRow.next_at <= tick_at), limit)
     if not due:
         return Fired(0, Counter())
-    found = _look(session, due, min(one.next_at for one in due if one.next_at))
+    existing = _read_existing(session, due, min(planned.next_at for planned in due if planned.next_at))
     ticks: list[Tick] = []
     plans: list[dict[str, Any]] = []
-    for one in due:
-        assert one.next_at is not None
-        wanted, upcoming = _wanted(one, one.next_at, tick_at)
-        fresh = [tick for tick in wanted if (one.id, tick.at) not in found.ticks]
-        for tick in fresh:
-            _judge_overlap(session, tick, found)
-        ticks += fresh
-        last = max((tick.at for tick in wanted), default=None)
-        plans.append({"key": one.id, "new_next": upcoming, "new_planned": tick_at, "new_last": last})
+    for planned in due:
+        assert planned.next_at is not None
+        selected, upcoming = _select_ticks(planned, planned.next_at, tick_at)
+        new = [tick for tick in selected if (planned.id, tick.at) not in existing.ticks]
+        for tick in new:
+            _apply_overlap(session, tick, existing)
+        ticks += new
+        last = max((tick.at for tick in selected), default=None)
+        plans.append({"key": planned.id, "new_next": upcoming, "new_planned": tick_at, "new_last": last})
     _start(session, [tick for tick in ticks if tick.outcome == "started"])
     _write_ticks(session, ticks, tick_at)
     _write_plans(session, plans)
     return Fired(len(due), Counter(tick.outcome for tick in ticks))
 
 
-def _locked(session: Session, condition: sa.ColumnElement[bool], limit: int) -> list[Planned]:
-    """Schedules under the lock of their rows; those that somebody else has locked are somebody else's."""
+def _lock(session: Session, condition: sa.ColumnElement[bool], limit: int) -> list[Planned]:
+    """Lock and return schedules; those that another scheduler has locked are skipped."""
     columns = (getattr(ScheduleRow, name) for name in _COLUMNS.split(", "))
     query = sa.select(*columns).where(condition).order_by(ScheduleRow.next_at, ScheduleRow.id).limit(limit)
     return [Planned(*row) for row in session.execute(query.with_for_update(skip_locked=True))]
 
 
-def _look(session: Session, schedules: Sequence[Planned], since: datetime) -> _Found:
-    ids = [one.id for one in schedules]
-    found = _Found()
+def _read_existing(session: Session, schedules: Sequence[Planned], since: datetime) -> _Existing:
+    ids = [planned.id for planned in schedules]
+    existing = _Existing()
     of_ours = ScheduleTickRow.schedule_id.in_(ids)
     keys = sa.select(ScheduleTickRow.schedule_id, ScheduleTickRow.tick_at).where(
         of_ours, ScheduleTickRow.tick_at >= since
     )
-    found.ticks = {(schedule_id, at) for schedule_id, at in session.execute(keys)}
+    existing.ticks = {(schedule_id, at) for schedule_id, at in session.execute(keys)}
     waiting = sa.select(ScheduleTickRow.schedule_id, sa.func.count()).where(
         of_ours, sa.literal_column("outcome = 'waiting'")
     )
     for schedule_id, count in session.execute(waiting.group_by(ScheduleTickRow.schedule_id)):
-        found.waiting[schedule_id] = count
-    found.jobs = open_jobs(session, ids)
-    return found
+        existing.waiting[schedule_id] = count
+    existing.jobs = open_jobs(session, ids)
+    return existing
 
 
 def open_jobs(session: Session, schedule_ids: Iterable[int]) -> dict[int, list[str]]:
-    """The ids of the open jobs of these schedules."""
-    # The states written out: PostgreSQL must see that its partial index fits.
+    """Return the ids of the open jobs of these schedules."""
+    # Literal states, so that PostgreSQL sees that its partial index applies.
     query = (
         sa.text(f"SELECT schedule_id, id FROM job WHERE schedule_id IN :ids AND state IN ({_OPEN_STATES}) ORDER BY id")
         .bindparams(sa.bindparam("ids", expanding=True))
         .columns(sa.column("schedule_id", ScheduleRow.id.type), sa.column("id", ScheduleTickRow.job_id.type))
     )
-    found: dict[int, list[str]] = {}
+    jobs: dict[int, list[str]] = {}
     for schedule_id, job_id in session.execute(query, {"ids": list(schedule_ids)}):
-        found.setdefault(schedule_id, []).append(job_id)
-    return found
+        jobs.setdefault(schedule_id, []).append(job_id)
+    return jobs
 
 
-def _wanted(one: Planned, first: datetime, now: datetime) -> tuple[list[Tick], datetime | None]:
-    """The ticks from `first` to now that are started or told of, as catch_up has it, and the next one to come."""
-    keep = one.catch_up_limit if one.catch_up == "all" else 1
-    due = one.timing.due(first, now, keep + 1)
-    kept, before = due.ticks[-keep:], due.ticks[:-keep]
-    if one.catch_up == "skip" and kept and now - kept[-1] > ON_TIME:
-        kept, before = (), due.ticks
-    ticks = [Tick(one, at, "started") for at in kept]
-    if before and one.catch_up == "once":
+def _select_ticks(planned: Planned, first: datetime, now: datetime) -> tuple[list[Tick], datetime | None]:
+    """Select ticks from `first` to now by catch_up, to start or to record as missed; also return the next tick."""
+    keep = planned.catch_up_limit if planned.catch_up == "all" else 1
+    due = planned.timing.due(first, now, keep + 1)
+    latest, before = due.ticks[-keep:], due.ticks[:-keep]
+    if planned.catch_up == "skip" and latest and now - latest[-1] > ON_TIME:
+        latest, before = (), due.ticks
+    ticks = [Tick(planned, at, "started") for at in latest]
+    if before and planned.catch_up == "once":
         ticks[0].note = f"also for those before it, since {first.isoformat()}"
     elif before:
         several = None if before[-1] == first else f"and those before it, since {first.isoformat()}"
-        ticks.insert(0, Tick(one, before[-1], "missed", several))
+        ticks.insert(0, Tick(planned, before[-1], "missed", several))
     return ticks, due.upcoming
 
 
-def _judge_overlap(session: Session, tick: Tick, found: _Found) -> None:
-    """What becomes of a tick that would start, in view of the jobs that its schedule has open."""
+def _apply_overlap(session: Session, tick: Tick, existing: _Existing) -> None:
+    """Set the outcome of a tick that would start, by the overlap policy and the open jobs of its schedule."""
     if tick.outcome != "started":
         return
-    one = tick.schedule
-    jobs = found.jobs.setdefault(one.id, [])
-    if one.overlap == "replace" and (jobs or found.waiting[one.id]):
-        found.jobs[one.id] = jobs = [job_id for job_id in jobs if not _cancel(session, one.tenant, job_id)]
-        _forget_waiting(session, one, tick.at)
-        found.waiting[one.id] = 0
-    busy = bool(jobs) or found.waiting[one.id] > 0
-    if busy and (one.overlap == "skip" or found.waiting[one.id] >= MOST_WAITING):
+    planned = tick.schedule
+    jobs = existing.jobs.setdefault(planned.id, [])
+    if planned.overlap == "replace" and (jobs or existing.waiting[planned.id]):
+        existing.jobs[planned.id] = jobs = [job_id for job_id in jobs if not _cancel(session, planned.tenant, job_id)]
+        _skip_waiting(session, planned, tick.at)
+        existing.waiting[planned.id] = 0
+    busy = bool(jobs) or existing.waiting[planned.id] > 0
+    if busy and (planned.overlap == "skip" or existing.waiting[planned.id] >= MAX_WAITING):
         tick.outcome, tick.note = "skipped", f"job {jobs[0]} was open" if jobs else "ticks before it wait"
     elif busy:
         tick.outcome = "waiting"
-        found.waiting[one.id] += 1
+        existing.waiting[planned.id] += 1
     else:
         jobs.append("of this tick")
 
 
 def _cancel(session: Session, tenant: str, job_id: str) -> bool:
-    """Whether the job has stopped; one that runs is asked to."""
+    """Cancel the job; return False if it still runs and was asked to stop."""
     return commands.cancel(session, tenant, job_id).state != "running"
 
 
-def _forget_waiting(session: Session, one: Planned, at: datetime) -> None:
+def _skip_waiting(session: Session, planned: Planned, at: datetime) -> None:
     waiting = sa.update(ScheduleTickRow).where(
-        ScheduleTickRow.schedule_id == one.id, sa.literal_column("outcome = 'waiting'")
+        ScheduleTickRow.schedule_id == planned.id, sa.literal_column("outcome = 'waiting'")
     )
     session.execute(waiting.values(outcome="skipped", note=f"replaced by the tick of {at.isoformat()}"))
 
 
 def _start(session: Session, ticks: Sequence[Tick]) -> None:
-    """A job for each; what cannot be made is told in its tick and keeps no other from starting."""
+    """Enqueue a job for each tick. An error is recorded in its tick and does not stop the others."""
     groups: dict[tuple[str, str], list[tuple[Tick, Job]]] = {}
     for tick in sorted(ticks, key=lambda tick: tick.at):
         try:
@@ -226,28 +226,28 @@ def _start(session: Session, ticks: Sequence[Tick]) -> None:
     for (tenant, _), together in groups.items():
         try:
             _enqueue(session, tenant, together)
-        except AppError:  # one of them; each by itself then
+        except AppError:  # one of them is wrong: enqueue each alone
             for pair in together:
                 try:
                     _enqueue(session, tenant, [pair])
                 except AppError as error:
                     _fail(pair[0], error)
-    made = [(tick.job_id, tick.schedule.id) for tick in ticks if tick.job_id and tick.is_new]
-    if made:
-        mark_scheduled(session, made)
+    new = [(tick.job_id, tick.schedule.id) for tick in ticks if tick.job_id and tick.is_new]
+    if new:
+        mark_scheduled(session, new)
 
 
-def _job(one: Planned) -> Job:
-    kind = definition(one.kind)
+def _job(planned: Planned) -> Job:
+    kind = definition(planned.kind)
     if kind is None:
-        raise AppError(f"this scheduler knows no kind {one.kind}: MILLRACE_MODULES names other modules here")
-    return kind.load(one.payload, one.payload_version)
+        raise AppError(f"this scheduler knows no kind {planned.kind}: MILLRACE_MODULES names other modules here")
+    return kind.load(planned.payload, planned.payload_version)
 
 
 def _enqueue(session: Session, tenant: str, together: Sequence[tuple[Tick, Job]]) -> None:
     with session.begin_nested():
         rows = enqueue_many(session, [job for _, job in together], tenant=tenant)
-        # The program's own are its housekeeping, and no tenant's quota keeps them from it.
+        # Schedules of the program are housekeeping; no tenant's quota applies to them.
         if any(row.is_new and not tick.schedule.in_code for (tick, _), row in zip(together, rows, strict=True)):
             quota.check_job_quota(session, tenant)
     for (tick, _), row in zip(together, rows, strict=True):
@@ -255,7 +255,7 @@ def _enqueue(session: Session, tenant: str, together: Sequence[tuple[Tick, Job]]
 
 
 def _fail(tick: Tick, error: AppError) -> None:
-    # Beyond a quota is no fault of the schedule: the next tick may find room.
+    # A reached quota is not an error of the schedule: the next tick may have room.
     tick.outcome, tick.note = "skipped" if isinstance(error, LimitReached) else "failed", error.message
     log.warning("schedule_not_started", schedule=tick.schedule.name, tick_at=tick.at, reason=error.message)
 
@@ -291,13 +291,15 @@ def _write_plans(session: Session, plans: Sequence[dict[str, Any]]) -> None:
 
 
 def replan(session: Session, now: datetime) -> int:
-    """Plan anew what a clock has planned that was ahead of this one: else it would be silent until then.
+    """Recompute plans that a clock ahead of this one made; otherwise these schedules would not fire until then.
 
-    Ticks that were done ahead of their time are not done again.
+    Ticks that were fired ahead of their time do not fire again. Return the number of plans.
     """
-    ahead = _locked(session, sa.and_(ScheduleRow.paused_at.is_(None), ScheduleRow.planned_at > now + JUMP), BATCH)
+    ahead = _lock(session, sa.and_(ScheduleRow.paused_at.is_(None), ScheduleRow.planned_at > now + JUMP), BATCH)
     if ahead:
-        plans = [{"key": one.id, "new_next": one.timing.after(now - JUMP), "new_planned": now} for one in ahead]
+        plans = [
+            {"key": planned.id, "new_next": planned.timing.after(now - JUMP), "new_planned": now} for planned in ahead
+        ]
         _write_plans(session, plans)
     return len(ahead)
 
@@ -310,7 +312,7 @@ _NEXT_WAITING = f"""
 
 
 def waiting(session: Session) -> dict[int, datetime]:
-    """The first tick that waits of each schedule that has nothing open any more."""
+    """Return the first waiting tick of each schedule without an open job."""
     query = sa.text(_NEXT_WAITING).columns(
         sa.column("schedule_id", ScheduleRow.id.type), sa.column("tick_at", UtcDateTime())
     )
@@ -318,12 +320,12 @@ def waiting(session: Session) -> dict[int, datetime]:
 
 
 def start_waiting(session: Session) -> int:
-    """Start the ticks that wait for an earlier job which has ended; how many there were."""
-    locked = _locked(session, ScheduleRow.id.in_(list(waiting(session))), BATCH)
+    """Start ticks whose earlier job has ended; return how many."""
+    locked = _lock(session, ScheduleRow.id.in_(list(waiting(session))), BATCH)
     if not locked:
         return 0
-    first = waiting(session)  # once more, under the locks
-    ticks = [Tick(one, first[one.id], "started") for one in locked if one.id in first]
+    first = waiting(session)  # again, under the locks
+    ticks = [Tick(planned, first[planned.id], "started") for planned in locked if planned.id in first]
     _start(session, ticks)
     for tick in ticks:
         session.execute(

@@ -1,8 +1,8 @@
-"""The rows of schedules: declared beside a definition, or made, changed, paused and shown on somebody's behalf.
+"""Rows of schedules: declared in code next to a definition, or created, changed and paused by a tenant.
 
     Schedule("nightly report", Report(days=1), cron="30 2 * * 1-5", timezone="Europe/Berlin")
 
-A module that says this is imported by the scheduler, which keeps the row as the program has it.
+The scheduler imports a module that declares a schedule, and keeps its row equal to the declaration.
 """
 
 from __future__ import annotations
@@ -25,22 +25,22 @@ from app.jobs.enqueued import EnqueuedJob
 from app.jobs.ledger.enqueue import enqueue, mark_scheduled, payload_json
 from app.jobs.models import ScheduleRow, ScheduleTickRow
 from app.jobs.schedules import firing
-from app.jobs.schedules.cron import Timing
+from app.jobs.schedules.cron import TickTimes
 from app.jobs.schedules.firing import CatchUp, Overlap
 
 DEFAULT_TENANT = "default"
-MOST_CATCH_UP = 100
+MAX_CATCH_UP = 100
 SHOWN_TIMES = 5
 SHOWN_TICKS = 20
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What to start and when.
+    """The job to start, its times, and its policies.
 
-    catch_up: of the ticks that nobody saw in time start none (skip), one for all (once), or each of the last
-    catch_up_limit (all). overlap: a tick that comes while a job of an earlier one is open is dropped (skip), waits for
-    its end (queue), or cancels it (replace).
+    catch_up: for missed ticks start none (skip), one for all (once), or each of the last catch_up_limit (all).
+    overlap: a tick that comes while a job of an earlier one is open is dropped (skip), waits for its end (queue), or
+    cancels it (replace).
     """
 
     kind: str
@@ -53,19 +53,21 @@ class Plan:
     overlap: Overlap = "skip"
 
     def checked(self) -> dict[str, Any]:
-        """The columns of its row. Raises InvalidInput that says what is wrong."""
-        Timing(self.cron, self.every_s, self.timezone, clock.now()).check()
+        """Return the columns of its row. Raises InvalidInput that names the wrong field."""
+        TickTimes(self.cron, self.every_s, self.timezone, clock.now()).check()
         for name, allowed in (("catch_up", CatchUp), ("overlap", Overlap)):
             if getattr(self, name) not in get_args(allowed):
-                raise InvalidInput(f"{name}: one of {', '.join(get_args(allowed))}", code="schedule_policy")
-        if not 1 <= self.catch_up_limit <= MOST_CATCH_UP:
-            raise InvalidInput(f"catch_up_limit: 1 to {MOST_CATCH_UP}", code="schedule_policy")
+                raise InvalidInput(f"{name} must be one of {', '.join(get_args(allowed))}", code="schedule_policy")
+        if not 1 <= self.catch_up_limit <= MAX_CATCH_UP:
+            raise InvalidInput(
+                f"catch_up_limit must be 1 to {MAX_CATCH_UP}, not {self.catch_up_limit}", code="schedule_policy"
+            )
         if self.catch_up == "all" and self.overlap != "queue":
-            wrong = f"catch_up all needs overlap queue: with {self.overlap} at most one of them would run"
+            wrong = f"catch_up all needs overlap queue: with {self.overlap} at most one of the ticks would run"
             raise InvalidInput(wrong, code="schedule_policy")
         kind = definition(self.kind)
         if kind is None:
-            raise InvalidInput(f"kind: there is no {self.kind!r}", code="kind_unknown")
+            raise InvalidInput(f"kind {self.kind!r} is not known", code="kind_unknown")
         text = payload_json(kind.load(self.payload, kind.payload_version))
         return asdict(self) | {"payload": json.loads(text), "payload_version": kind.payload_version}
 
@@ -75,7 +77,7 @@ _declared: dict[tuple[str, str], Schedule] = {}
 
 @dataclass(frozen=True)
 class Schedule:
-    """A schedule that the program has; what it says is as with Plan. Names are unique within a tenant."""
+    """A schedule declared in code; the fields are those of Plan. Names are unique within a tenant."""
 
     name: str
     job: Job
@@ -103,29 +105,32 @@ class Schedule:
 
 
 def declare(session: Session, declared: Sequence[Schedule] | None = None) -> int:
-    """Bring the rows to what the program declares, dropping what it declares no more; how many rows changed.
+    """Make the rows equal to the declared schedules and delete others; return how many rows changed.
 
     A row that a person has paused stays paused.
     """
-    wanted = {(one.tenant, one.name): one for one in (_declared.values() if declared is None else declared)}
+    schedules = _declared.values() if declared is None else declared
+    missing = {(schedule.tenant, schedule.name): schedule for schedule in schedules}
     changed = 0
     for row in session.scalars(sa.select(ScheduleRow).where(ScheduleRow.in_code).order_by(ScheduleRow.id)):
-        one = wanted.pop((row.tenant, row.name), None)
-        if one is None:
+        schedule = missing.pop((row.tenant, row.name), None)
+        if schedule is None:
             session.delete(row)
             changed += 1
         else:
-            changed += _update(row, one.plan().checked())
-    for one in wanted.values():
-        columns = one.plan().checked()
+            changed += _update(row, schedule.plan().checked())
+    for schedule in missing.values():
+        columns = schedule.plan().checked()
         try:
             with session.begin_nested():
-                session.add(_new(one.tenant, one.name, columns, in_code=True))
-        except IntegrityError:  # another scheduler was first, or somebody had made one of this name
-            named = sa.select(ScheduleRow).where(ScheduleRow.tenant == one.tenant, ScheduleRow.name == one.name)
-            taken = session.scalars(named).one()
-            _update(taken, columns)
-            taken.in_code = True
+                session.add(_new(schedule.tenant, schedule.name, columns, in_code=True))
+        except IntegrityError:  # another scheduler was first, or a tenant has one with this name
+            same_name = sa.select(ScheduleRow).where(
+                ScheduleRow.tenant == schedule.tenant, ScheduleRow.name == schedule.name
+            )
+            row = session.scalars(same_name).one()
+            _update(row, columns)
+            row.in_code = True
         changed += 1
     session.flush()
     return changed
@@ -139,7 +144,7 @@ def _new(tenant: str, name: str, columns: dict[str, Any], **more: Any) -> Schedu
 
 
 def _update(row: ScheduleRow, columns: dict[str, Any]) -> bool:
-    """Whether anything changed; other times are counted from now."""
+    """Write the columns that differ; return True if any did. New times count from now."""
     different = {name for name, value in columns.items() if getattr(row, name) != value}
     if not different:
         return False
@@ -155,18 +160,18 @@ def _update(row: ScheduleRow, columns: dict[str, Any]) -> bool:
 
 
 def plan_next(row: ScheduleRow, now: datetime) -> bool:
-    """Count from now on; whether there is a next time."""
+    """Compute the next time from now; return False if there is none."""
     row.next_at, row.planned_at = timing(row).after(now), now
     return row.next_at is not None
 
 
-def timing(row: ScheduleRow) -> Timing:
-    """When its ticks are."""
-    return Timing(row.cron, row.every_s, row.timezone, row.anchor_at)
+def timing(row: ScheduleRow) -> TickTimes:
+    """Return the timing of the row."""
+    return TickTimes(row.cron, row.every_s, row.timezone, row.anchor_at)
 
 
 def create(session: Session, tenant: str, name: str, plan: Plan, *, paused: bool = False) -> ScheduleRow:
-    """A tenant's own schedule. Raises InvalidInput, and Conflict where the tenant has one of that name."""
+    """Create a tenant's schedule. Raises InvalidInput, and Conflict if the tenant has one with that name."""
     row = _new(tenant, name, plan.checked(), in_code=False)
     if paused:
         row.paused_at, row.next_at = row.created_at, None
@@ -174,12 +179,12 @@ def create(session: Session, tenant: str, name: str, plan: Plan, *, paused: bool
         with session.begin_nested():
             session.add(row)
     except IntegrityError as error:
-        raise Conflict(f"There is a schedule named {name!r}", code="schedule_exists") from error
+        raise Conflict(f"A schedule named {name!r} exists", code="schedule_exists") from error
     return row
 
 
 def get(session: Session, tenant: str, schedule_id: int, *, lock: bool = False) -> ScheduleRow:
-    """Raises NotFound, also for another tenant's."""
+    """Return the schedule's row. Raises NotFound, also for another tenant's schedule."""
     query = sa.select(ScheduleRow).where(ScheduleRow.id == schedule_id, ScheduleRow.tenant == tenant)
     row = session.scalar(query.with_for_update() if lock else query)
     if row is None:
@@ -190,36 +195,36 @@ def get(session: Session, tenant: str, schedule_id: int, *, lock: bool = False) 
 def _own(session: Session, tenant: str, schedule_id: int) -> ScheduleRow:
     row = get(session, tenant, schedule_id, lock=True)
     if row.in_code:
-        said = f"Schedule {row.name!r} is declared in code, which alone changes it; pause it instead"
-        raise Conflict(said, code="schedule_in_code")
+        message = f"Schedule {row.name!r} is declared in code and can only be changed there; pause it instead"
+        raise Conflict(message, code="schedule_in_code")
     return row
 
 
 def change(session: Session, tenant: str, schedule_id: int, name: str | None, changes: dict[str, Any]) -> ScheduleRow:
-    """Change some of a Plan's fields; cron takes the place of every_s, and the other way round."""
+    """Change some fields of the plan; cron replaces every_s, and vice versa."""
     row = _own(session, tenant, schedule_id)
-    now_is = Plan(**{field: getattr(row, field) for field in Plan.__dataclass_fields__})
-    for one, other in (("cron", "every_s"), ("every_s", "cron")):
-        if changes.get(one) is not None:
+    current = Plan(**{field: getattr(row, field) for field in Plan.__dataclass_fields__})
+    for name_set, other in (("cron", "every_s"), ("every_s", "cron")):
+        if changes.get(name_set) is not None:
             changes = {other: None} | changes
-    _update(row, replace(now_is, **changes).checked())
+    _update(row, replace(current, **changes).checked())
     if name is not None and name != row.name:
         try:
             with session.begin_nested():
                 row.name, row.updated_at = name, clock.now()
         except IntegrityError as error:
-            raise Conflict(f"There is a schedule named {name!r}", code="schedule_exists") from error
+            raise Conflict(f"A schedule named {name!r} exists", code="schedule_exists") from error
     session.flush()
     return row
 
 
 def delete(session: Session, tenant: str, schedule_id: int) -> None:
-    """Its jobs stay, its ticks go."""
+    """Delete the schedule with its ticks; its jobs stay."""
     session.delete(_own(session, tenant, schedule_id))
 
 
 def pause(session: Session, tenant: str, schedule_id: int) -> ScheduleRow:
-    """Nothing is started any more, also no tick that waits; what runs goes on."""
+    """Start nothing more, no waiting tick either; running jobs go on."""
     row = get(session, tenant, schedule_id, lock=True)
     if row.paused_at is None:
         row.paused_at, row.next_at = clock.now(), None
@@ -227,7 +232,7 @@ def pause(session: Session, tenant: str, schedule_id: int) -> ScheduleRow:
 
 
 def resume(session: Session, tenant: str, schedule_id: int) -> ScheduleRow:
-    """Go on with the next tick from now; those of the pause are not caught up with."""
+    """Continue with the next tick from now; ticks of the pause are not caught up."""
     row = get(session, tenant, schedule_id, lock=True)
     if row.paused_at is not None:
         row.paused_at = None
@@ -236,26 +241,26 @@ def resume(session: Session, tenant: str, schedule_id: int) -> ScheduleRow:
 
 
 def run_now(session: Session, tenant: str, schedule_id: int, request_id: str | None = None) -> EnqueuedJob:
-    """Start its job at once, also while it is paused. Raises Conflict while a job of it is open."""
+    """Start its job now, also while it is paused. Raises Conflict while one of its jobs is open."""
     row = get(session, tenant, schedule_id, lock=True)
     for job_id in firing.open_jobs(session, [row.id]).get(row.id, []):
         raise Conflict(f"Job {job_id} of this schedule is still open", code="schedule_overlap")
     kind = definition(row.kind)
     if kind is None:
-        raise Conflict(f"There is no kind {row.kind!r} here", code="kind_unknown")
-    made = enqueue(session, kind.load(row.payload, row.payload_version), tenant=tenant, request_id=request_id)
-    if made.is_new:
-        mark_scheduled(session, [(made.id, row.id)])
+        raise Conflict(f"This server does not know the kind {row.kind!r}", code="kind_unknown")
+    job = enqueue(session, kind.load(row.payload, row.payload_version), tenant=tenant, request_id=request_id)
+    if job.is_new:
+        mark_scheduled(session, [(job.id, row.id)])
     now = clock.now()
-    tick = {"schedule_id": row.id, "tick_at": now, "outcome": "started", "job_id": made.id, "note": "by hand"}
+    tick = {"schedule_id": row.id, "tick_at": now, "outcome": "started", "job_id": job.id, "note": "by hand"}
     session.execute(sa.insert(ScheduleTickRow), tick | {"written_at": now})
-    return made
+    return job
 
 
 def list_schedules(
     session: Session, tenant: str, limit: int, *, kind: str | None = None, after_id: int = 0
 ) -> list[ScheduleRow]:
-    """In the order of their making, at most `limit`."""
+    """Return schedules in the order of their creation, at most `limit`."""
     query = sa.select(ScheduleRow).where(ScheduleRow.tenant == tenant, ScheduleRow.id > after_id)
     if kind is not None:
         query = query.where(ScheduleRow.kind == kind)
@@ -263,7 +268,7 @@ def list_schedules(
 
 
 def schedule_view(row: ScheduleRow) -> dict[str, Any]:
-    """A schedule as people see it."""
+    """Return a schedule as the API shows it."""
     names = ("name", "tenant", "kind", "payload", "cron", "every_s", "timezone")
     policies = ("catch_up", "catch_up_limit", "overlap")
     times = ("next_at", "last_at", "paused_at", "created_at", "updated_at")
@@ -276,7 +281,7 @@ def schedule_view(row: ScheduleRow) -> dict[str, Any]:
 
 
 def schedule_detail(session: Session, row: ScheduleRow) -> dict[str, Any]:
-    """The same with its next times, open jobs, and what became of its last ticks, the newest first."""
+    """Return a schedule with its next times, open jobs and last ticks, the newest first."""
     query = sa.select(ScheduleTickRow).where(ScheduleTickRow.schedule_id == row.id)
     ticks = session.scalars(query.order_by(ScheduleTickRow.tick_at.desc()).limit(SHOWN_TICKS))
     return schedule_view(row) | {

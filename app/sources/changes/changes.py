@@ -1,4 +1,4 @@
-"""Changes of pages: each is one event with one job that reads the page again, and the event says what came of it."""
+"""Changes of pages: each is one event with one job that fetches the page again; the event records the result."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from app.core import clock
 from app.core.clock import moment
 from app.core.errors import NotFound
 from app.documents.accept.accept import About, known_id
-from app.documents.ingest.operations import note_end
 from app.documents.models import Document
+from app.documents.operations import note_end
 from app.jobs.enqueued import EnqueuedJob
 from app.jobs.ledger import claims
 from app.jobs.ledger.claims import Claim
@@ -26,7 +26,7 @@ from app.sources.payloads.change_bodies import PageChange
 
 @dataclass(frozen=True, slots=True)
 class ChangeFilter:
-    """Which events to list; None means all. `before_id` is the last id of the page before."""
+    """Conditions on change events; None does not filter. `before_id` is the last id of the previous page."""
 
     state: str | None = None
     watch_id: str | None = None
@@ -36,7 +36,7 @@ class ChangeFilter:
 
 
 def record(session: Session, tenant: str, change: PageChange, *, origin: str) -> ChangeEvent:
-    """The event of this change, without a job yet; the same snapshot of the same watch is the same event."""
+    """Store the change as an event without a job; a repeat (same watch and snapshot) returns the first event."""
     watch = _watch(session, tenant, change.watch_id)
     document_id = watch.document_id if watch else known_id(session, About(url=change.url), tenant=tenant)
     row = ChangeEvent(
@@ -49,7 +49,7 @@ def record(session: Session, tenant: str, change: PageChange, *, origin: str) ->
         title=change.title,
         summary=change.diff or None,
         diff_url=change.diff_url,
-        state="ignored" if watch is not None and _is_over(session, watch) else "queued",
+        state="ignored" if watch is not None and _is_unwatched(session, watch) else "queued",
         extra=change.extra,
         detected_at=change.detected_at,
         received_at=clock.now(),
@@ -58,13 +58,13 @@ def record(session: Session, tenant: str, change: PageChange, *, origin: str) ->
         with session.begin_nested():
             session.add(row)
     except IntegrityError:
-        same = (ChangeEvent.watch_id == change.watch_id, ChangeEvent.history_key == change.history_key)
-        return session.scalars(sa.select(ChangeEvent).where(ChangeEvent.tenant == tenant, *same)).one()
+        is_repeat = (ChangeEvent.watch_id == change.watch_id, ChangeEvent.history_key == change.history_key)
+        return session.scalars(sa.select(ChangeEvent).where(ChangeEvent.tenant == tenant, *is_repeat)).one()
     return row
 
 
 def start_rescrape(session: Session, event: ChangeEvent, job: Any, request_id: str | None) -> EnqueuedJob:
-    """The job that reads the page of the event again."""
+    """Enqueue the job that fetches the event's page again."""
     row = enqueue(session, job, tenant=event.tenant, request_id=request_id, document_id=event.document_id)
     event.state, event.job_id, event.error_message, event.ended_at = "queued", row.id, None, None
     return row
@@ -77,13 +77,13 @@ def _watch(session: Session, tenant: str, watch_id: str | None) -> PageWatch | N
     return session.scalars(query.order_by(PageWatch.id.desc()).limit(1)).one_or_none()
 
 
-def _is_over(session: Session, watch: PageWatch) -> bool:
-    """Whether nobody wants to hear of its page: what a person deletes does not come back with its next change."""
+def _is_unwatched(session: Session, watch: PageWatch) -> bool:
+    """Return True if the page is no longer watched or was deleted: a change must not bring back a deleted page."""
     return watch.state in ("unwanted", "removed") or session.get(Document, watch.document_id) is None
 
 
 def begin(session: Session, claim: Claim, event_id: int) -> ChangeEvent:
-    """The event, in progress where no later job has taken it over. Raises NotFound where it has aged out."""
+    """Return the event; mark it in progress unless a later job owns it. Raises NotFound if it was swept."""
     claims.hold(session, claim)
     row = session.get(ChangeEvent, event_id)
     if row is None:
@@ -94,20 +94,20 @@ def begin(session: Session, claim: Claim, event_id: int) -> ChangeEvent:
 
 
 def is_known(session: Session, event: ChangeEvent) -> bool:
-    """Whether the watch is one that was made for this very page, so that nobody need be asked."""
+    """Return True if the watch was made here for this page, so that its URL needs no confirmation."""
     watch = _watch(session, event.tenant, event.watch_id)
     return watch is not None and watch.document_id == event.document_id and watch.url == event.url
 
 
 def find_tenant(session: Session, watch_id: str | None) -> str | None:
-    """Whose page the watch is of; None where it was not made here."""
+    """Return the tenant of the watched page, or None if the watch was not made here."""
     if watch_id is None:
         return None
     return session.scalar(sa.select(PageWatch.tenant).where(PageWatch.watch_id == watch_id).limit(1))
 
 
 def record_end(session: Session, job: JobRow) -> None:
-    """Write into the job's event what became of it: in the transaction that ends the job."""
+    """Record the job's end in its event, in the transaction that ends the job."""
     note_end(session, job)
     row = session.get(ChangeEvent, int(job.payload["event_id"]))
     if row is None or row.job_id != job.id:
@@ -121,7 +121,7 @@ def record_end(session: Session, job: JobRow) -> None:
 
 
 def get(session: Session, tenant: str, event_id: int) -> ChangeEvent:
-    """Raises NotFound."""
+    """Return the tenant's event. Raises NotFound."""
     query = sa.select(ChangeEvent).where(ChangeEvent.tenant == tenant, ChangeEvent.id == event_id)
     row = session.scalars(query).one_or_none()
     if row is None:
@@ -129,18 +129,19 @@ def get(session: Session, tenant: str, event_id: int) -> ChangeEvent:
     return row
 
 
-def list_events(session: Session, tenant: str, wanted: ChangeFilter, limit: int) -> list[ChangeEvent]:
-    """The newest first."""
+def list_events(session: Session, tenant: str, filters: ChangeFilter, limit: int) -> list[ChangeEvent]:
+    """Return the tenant's events, newest first."""
     query = sa.select(ChangeEvent).where(ChangeEvent.tenant == tenant)
     for name in ("state", "watch_id", "url", "document_id"):
-        value = getattr(wanted, name)
+        value = getattr(filters, name)
         query = query if value is None else query.where(getattr(ChangeEvent, name) == value)
-    if wanted.before_id is not None:
-        query = query.where(ChangeEvent.id < wanted.before_id)
+    if filters.before_id is not None:
+        query = query.where(ChangeEvent.id < filters.before_id)
     return list(session.scalars(query.order_by(ChangeEvent.id.desc()).limit(limit)))
 
 
 def describe(row: ChangeEvent) -> dict[str, Any]:
+    """Return the event as JSON."""
     return {
         "id": str(row.id),
         "origin": row.origin,

@@ -15,7 +15,7 @@ class Rescrape(
     stages={"confirm": 2, "fetch": 20, **STAGES},
     on_end=changes.record_end,
 ):
-    """Read the page of a change event again, and index what is new."""
+    """Fetch the page of a change event again and index what is new."""
 
     event_id: int
 
@@ -29,7 +29,7 @@ class SyncWatches(
     running_cap=1,
     unique=Debounce(0.0, 0.0),
 ):
-    """Give each page that is to be watched its watch at changedetection.io, and remove those of pages that are gone."""
+    """Create the missing watches at changedetection.io and delete those of pages that are gone."""
 
 
 class ReconcileChanges(
@@ -41,4 +41,4 @@ class ReconcileChanges(
     open_to="write",
     unique_key=lambda job: "reconcile",
 ):
-    """Look for changes that changedetection.io has seen and nobody told of."""
+    """Find changes whose notification of changedetection.io did not arrive."""

@@ -1,4 +1,4 @@
-"""Watches made and removed at changedetection.io, one page after another, no faster than the settings say."""
+"""Create and delete watches at changedetection.io, one page after another, at the rate in the settings."""
 
 from __future__ import annotations
 
@@ -6,11 +6,10 @@ import asyncio
 from typing import Any
 
 from app.clients.changedetection import ChangeDetection, WatchRequest, changedetection
-from app.clients.changedetection_answers import Watch
+from app.clients.changedetection_answers import RequestRefused, Watch
 from app.clients.changedetection_template import notification
 from app.core import clock
 from app.core.db import in_transaction, read
-from app.core.errors import Rejected
 from app.core.settings import get_settings
 from app.jobs.worker.progress import Progress
 from app.sources.changes import watches
@@ -22,9 +21,9 @@ BATCH = 100
 
 
 async def sync(progress: Progress) -> dict[str, Any]:
-    """{made, known, removed, failed}: pages that got a watch, had one, lost theirs, or cannot have one.
+    """Return {made, known, removed, failed}: pages whose watch was created, existed, was deleted, or was refused.
 
-    A watch that was made and not noted, because the worker died in between, is found again by its address.
+    If the worker dies between creating a watch and recording it, the next run finds the watch by its URL.
     """
     claim = progress.claim
     total = 0
@@ -41,66 +40,64 @@ async def sync(progress: Progress) -> dict[str, Any]:
             progress.report(sum(done.values()), max(total, sum(done.values()) + 1), unit="pages", message=row.url)
             tag = tag or await changedetection().tag(TAG)
             if row.state == "unwanted":
-                await _remove(row, tag, progress)
+                await _delete(row, tag, progress)
                 done["removed"] += 1
-            elif became := await _make(row, tag, progress):
-                done[became] += 1
+            elif outcome := await _create(row, tag, progress):
+                done[outcome] += 1
             after = row.id
             await asyncio.sleep(max(0.0, 60 / get_settings().auto_watch_per_minute - (clock.monotonic() - started)))
     progress.report(sum(done.values()), max(sum(done.values()), 1), unit="pages")
     return done
 
 
-async def _make(row: PageWatch, tag: str, progress: Progress) -> str | None:
-    """What became of it; None where nobody wants it any more."""
+async def _create(row: PageWatch, tag: str, progress: Progress) -> str | None:
+    """Give the page a watch; return made, known or failed, or None if it is no longer wanted."""
     client = changedetection()
     try:
-        found = await _known(client, row)
-        if found is None and not await in_transaction(watches.mark_creating, progress.claim, row.id):
+        existing = await _find_existing(client, row)
+        if existing is None and not await in_transaction(watches.mark_creating, progress.claim, row.id):
             return None
-        watch_id = found.uuid if found is not None else await client.create(_wanted(row.url, tag))
-    except Rejected as error:
-        if error.code != "changedetection_rejected":  # not about this page
-            raise
+        watch_id = existing.uuid if existing is not None else await client.create(_request_for(row.url, tag))
+    except RequestRefused as error:  # other errors are not about this page
         await in_transaction(watches.record_failed, progress.claim, row.id, error.message)
         return "failed"
-    is_ours = found is None or (found.tags is not None and tag in found.tags)
+    is_ours = existing is None or (existing.tags is not None and tag in existing.tags)
     await in_transaction(watches.record_created, progress.claim, row.id, watch_id, is_ours=is_ours)
-    return "known" if found else "made"
+    return "known" if existing else "made"
 
 
-async def _known(client: ChangeDetection, row: PageWatch) -> Watch | None:
-    """The watch that this address has there already, unless it belongs to another page of ours."""
-    free = await _free(client, row)
+async def _find_existing(client: ChangeDetection, row: PageWatch) -> Watch | None:
+    """Return a watch that the URL already has, unless it belongs to another page of ours."""
+    free = await _find_free(client, row)
     return None if not free else await client.watch(free[0].uuid)
 
 
-async def _free(client: ChangeDetection, row: PageWatch) -> list[Watch]:
-    """The watches of this address that belong to no other page of ours."""
-    found = await client.find(row.url)
-    if not found:
+async def _find_free(client: ChangeDetection, row: PageWatch) -> list[Watch]:
+    """Return the watches of the URL that belong to no other page of ours."""
+    matches = await client.find(row.url)
+    if not matches:
         return []
-    others = await read(watches.find_taken, [watch.uuid for watch in found], row.document_id)
-    return [watch for watch in found if watch.uuid not in others]
+    taken = await read(watches.find_taken, [watch.uuid for watch in matches], row.document_id)
+    return [watch for watch in matches if watch.uuid not in taken]
 
 
-async def _remove(row: PageWatch, tag: str, progress: Progress) -> None:
+async def _delete(row: PageWatch, tag: str, progress: Progress) -> None:
     client = changedetection()
     if row.is_ours and row.watch_id is not None:
         await client.delete(row.watch_id)
-    elif row.is_ours:  # perhaps made, and not noted
-        for one in await _free(client, row):
-            if tag in ((await client.watch(one.uuid)).tags or ()):
-                await client.delete(one.uuid)
+    elif row.is_ours:  # possibly created and not recorded
+        for watch in await _find_free(client, row):
+            if tag in ((await client.watch(watch.uuid)).tags or ()):
+                await client.delete(watch.uuid)
     await in_transaction(watches.record_removed, progress.claim, row.id)
 
 
-def _wanted(url: str, tag: str) -> WatchRequest:
+def _request_for(url: str, tag: str) -> WatchRequest:
     settings = get_settings()
     return WatchRequest(url, tags=(tag,), every_s=settings.auto_watch_every_s, notification=notification_fields())
 
 
 def notification_fields() -> dict[str, Any]:
-    """The fields of a watch that make it tell us. Raises NotAllowed without a secret for webhooks."""
+    """Return the fields of a watch that notify us. Raises NotAllowed without a secret for webhooks."""
     settings = get_settings()
     return notification(settings.changedetection_notify_url or settings.api_url, webhook_token())

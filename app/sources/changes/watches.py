@@ -1,4 +1,4 @@
-"""Which pages are watched at changedetection.io: what is wanted, what is there, and what is to be removed again."""
+"""Rows of page watches: watches to create at changedetection.io, existing ones, and those to delete."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ from app.jobs.schedules.store import DEFAULT_TENANT
 from app.sources.models import ChangeEvent, PageWatch
 
 PLAN_BATCH = 1000
-# What could not be made is tried again, for a page may have got another address.
+# A refused watch is tried again after this time, since the page may have a new URL.
 RETRY_FAILED_AFTER = timedelta(days=1)
-# How far its clock may be ahead of ours.
+# How far the clock of changedetection.io may be ahead of ours.
 MAX_CLOCK_SKEW_S = 86_400
 
 
 def want(session: Session, document: Document) -> PageWatch:
-    """The page is to be watched, whatever its source. Raises InvalidInput for a document without an address."""
+    """Request a watch for the page, whatever its source. Raises InvalidInput for a document without a URL."""
     if document.url is None:
-        raise InvalidInput("this document has no url, so there is nothing to watch", code="no_url")
+        raise InvalidInput("the document has no url, so it cannot be watched", code="no_url")
     session.execute(_insert(session).values([_row(document.tenant, document.id, document.url)]))
     row = session.scalars(sa.select(PageWatch).where(PageWatch.document_id == document.id).with_for_update()).one()
     if row.state != "present":
@@ -38,27 +38,27 @@ def want(session: Session, document: Document) -> PageWatch:
 
 
 def unwant(session: Session, tenant: str, document_id: int) -> PageWatch:
-    """The page is not to be watched any more, also not by itself. Raises NotFound where it is not."""
+    """Stop watching the page; it is not watched again automatically. Raises NotFound if it is not watched."""
     query = sa.select(PageWatch).where(PageWatch.tenant == tenant, PageWatch.document_id == document_id)
     row = session.scalars(query.with_for_update()).one_or_none()
     if row is None or row.state == "removed":
-        raise NotFound("this page is not watched", code="watch_not_found")
+        raise NotFound("the page is not watched", code="watch_not_found")
     row.state, row.updated_at = "unwanted" if row.watch_id or row.is_ours else "removed", clock.now()
     return row
 
 
 def plan(session: Session, claim: Claim) -> int:
-    """Note which pages lack a watch and which watches lack their page; how many of both."""
+    """Mark pages that lack a watch and watches that lack their page; return the number of both."""
     claims.hold(session, claim)
     now = clock.now()
-    mine = _of(claim.tenant)
-    gone = ~sa.exists().where(Document.id == PageWatch.document_id)
-    sql.row_count(session, sa.delete(PageWatch).where(*mine, gone, PageWatch.state == "removed"))
-    unwanted = sa.update(PageWatch).where(*mine, gone, PageWatch.state.in_(("wanted", "present", "failed")))
-    found = sql.row_count(session, unwanted.values(state="unwanted", updated_at=now))
+    conditions = _tenant_conditions(claim.tenant)
+    is_orphan = ~sa.exists().where(Document.id == PageWatch.document_id)
+    sql.row_count(session, sa.delete(PageWatch).where(*conditions, is_orphan, PageWatch.state == "removed"))
+    unwanted = sa.update(PageWatch).where(*conditions, is_orphan, PageWatch.state.in_(("wanted", "present", "failed")))
+    marked = sql.row_count(session, unwanted.values(state="unwanted", updated_at=now))
     stale = sa.and_(PageWatch.state == "failed", PageWatch.updated_at < now - RETRY_FAILED_AFTER)
-    session.execute(sa.update(PageWatch).where(*mine, stale).values(state="wanted"))
-    return found + _plan_new(session, claim.tenant, get_settings().auto_watch)
+    session.execute(sa.update(PageWatch).where(*conditions, stale).values(state="wanted"))
+    return marked + _plan_new(session, claim.tenant, get_settings().auto_watch)
 
 
 def _plan_new(session: Session, tenant: str, sources: Collection[str]) -> int:
@@ -73,25 +73,29 @@ def _plan_new(session: Session, tenant: str, sources: Collection[str]) -> int:
     )
     rows = session.execute(lacking.order_by(Document.id).limit(PLAN_BATCH)).all()
     if rows:
-        session.execute(_insert(session).values([_row(owner, found, str(url)) for owner, found, url in rows]))
+        session.execute(
+            _insert(session).values([_row(owner, document_id, str(url)) for owner, document_id, url in rows])
+        )
     return len(rows)
 
 
 def list_pending(session: Session, tenant: str, after: int, limit: int) -> Sequence[PageWatch]:
-    """Rows whose watch is to be made or removed, in order of their ids."""
-    query = sa.select(PageWatch).where(*_of(tenant), PageWatch.id > after, PageWatch.state.in_(("wanted", "unwanted")))
+    """Return rows whose watch is to be created or deleted, by id."""
+    query = sa.select(PageWatch).where(
+        *_tenant_conditions(tenant), PageWatch.id > after, PageWatch.state.in_(("wanted", "unwanted"))
+    )
     return session.scalars(query.order_by(PageWatch.id).limit(limit)).all()
 
 
 def mark_creating(session: Session, claim: Claim, row_id: int) -> bool:
-    """Note that a watch may be there from now on, though nobody came to note its id; False where none is wanted."""
+    """Record that a watch may exist from now on, even if its id is never stored; False if none is wanted."""
     claims.hold(session, claim)
-    wanted = sa.update(PageWatch).where(PageWatch.id == row_id, PageWatch.state == "wanted")
-    return sql.row_count(session, wanted.values(is_ours=True, updated_at=clock.now())) > 0
+    statement = sa.update(PageWatch).where(PageWatch.id == row_id, PageWatch.state == "wanted")
+    return sql.row_count(session, statement.values(is_ours=True, updated_at=clock.now())) > 0
 
 
 def record_created(session: Session, claim: Claim, row_id: int, watch_id: str, *, is_ours: bool) -> None:
-    """Present; or to be removed again, where a person said so meanwhile."""
+    """Record the watch as present, or as unwanted if a caller unwatched the page during its creation."""
     claims.hold(session, claim)
     values = {"watch_id": watch_id, "is_ours": is_ours, "error_message": None, "updated_at": clock.now()}
     row = sa.update(PageWatch).where(PageWatch.id == row_id)
@@ -101,7 +105,7 @@ def record_created(session: Session, claim: Claim, row_id: int, watch_id: str, *
 
 
 def record_removed(session: Session, claim: Claim, row_id: int) -> None:
-    """Forgotten with its page; else remembered, so that it is not made again by itself."""
+    """Delete the row if the page is gone; otherwise keep it, so that the watch is not created again automatically."""
     claims.hold(session, claim)
     row = session.get(PageWatch, row_id)
     if row is None or row.state != "unwanted":
@@ -120,29 +124,31 @@ def record_failed(session: Session, claim: Claim, row_id: int, why: str) -> None
 
 
 def find_taken(session: Session, watch_ids: Collection[str], document_id: int) -> set[str]:
-    """Which of these watches belong to other pages."""
+    """Return those of the watches that belong to other pages."""
     query = sa.select(PageWatch.watch_id).where(
         PageWatch.watch_id.in_(watch_ids), PageWatch.document_id != document_id, PageWatch.watch_id.is_not(None)
     )
-    return {str(found) for found in session.scalars(query)}
+    return {str(watch_id) for watch_id in session.scalars(query)}
 
 
 def find_present(session: Session, tenant: str) -> dict[str, tuple[PageWatch, int]]:
-    """By the watch's id, each with the key of the last snapshot that is known here."""
+    """Return the watches by id, each with the key of the last snapshot known here."""
     known = sa.select(ChangeEvent.watch_id, sa.func.max(ChangeEvent.history_key)).where(
-        ChangeEvent.watch_id.in_(sa.select(PageWatch.watch_id).where(*_of(tenant), PageWatch.state == "present")),
-        # A notification that claims a time to come must not hide what comes until then.
+        ChangeEvent.watch_id.in_(
+            sa.select(PageWatch.watch_id).where(*_tenant_conditions(tenant), PageWatch.state == "present")
+        ),
+        # A notification with a time in the future must not hide the changes until then.
         ChangeEvent.history_key < int(clock.now().timestamp()) + MAX_CLOCK_SKEW_S,
     )
     keys = {row[0]: row[1] for row in session.execute(known.group_by(ChangeEvent.watch_id))}
-    rows = session.scalars(sa.select(PageWatch).where(*_of(tenant), PageWatch.state == "present"))
+    rows = session.scalars(sa.select(PageWatch).where(*_tenant_conditions(tenant), PageWatch.state == "present"))
     return {str(row.watch_id): (row, keys.get(row.watch_id) or int(row.created_at.timestamp())) for row in rows}
 
 
 def list_watches(
     session: Session, tenant: str, *, state: str | None, url: str | None, before_id: int | None, limit: int
 ) -> list[PageWatch]:
-    """The newest first."""
+    """Return the tenant's watches, newest first."""
     query = sa.select(PageWatch).where(PageWatch.tenant == tenant)
     query = query if state is None else query.where(PageWatch.state == state)
     query = query if url is None else query.where(PageWatch.url == url)
@@ -151,6 +157,7 @@ def list_watches(
 
 
 def describe(row: PageWatch) -> dict[str, Any]:
+    """Return the watch as JSON."""
     return {
         "document_id": str(row.document_id),
         "url": row.url,
@@ -163,8 +170,8 @@ def describe(row: PageWatch) -> dict[str, Any]:
     }
 
 
-def _of(tenant: str) -> list[sa.ColumnElement[bool]]:
-    """The first tenant's jobs look after all."""
+def _tenant_conditions(tenant: str) -> list[sa.ColumnElement[bool]]:
+    """Return the conditions on a tenant's watches; jobs of the default tenant handle all."""
     return [] if tenant == DEFAULT_TENANT else [PageWatch.tenant == tenant]
 
 
@@ -177,5 +184,5 @@ def _row(tenant: str, document_id: int, url: str) -> dict[str, Any]:
 
 
 def _insert(session: Session) -> Any:
-    """An insert that leaves a page with a row as it is."""
+    """Return an insert that skips pages that have a row."""
     return sql.insert(sql.dialect_of(session), PageWatch).on_conflict_do_nothing(index_elements=["document_id"])

@@ -1,4 +1,4 @@
-"""Crawls whose events got lost: a self-hosted Firecrawl tries to tell once, so it is asked what became of them."""
+"""Check crawls whose events were lost: a self-hosted Firecrawl sends each event once, so its status is requested."""
 
 from __future__ import annotations
 
@@ -25,65 +25,65 @@ from app.sources.crawls import crawls
 from app.sources.models import CrawlSession
 from app.sources.payloads.firecrawl_events import page_of
 
-# Its events may still be on their way for so long.
+# Events may be in transit for this long.
 QUIET_AFTER = timedelta(minutes=2)
 # Firecrawl forgets a crawl a day after its end.
 FORGOTTEN_AFTER = timedelta(hours=24)
 BATCH = 100
-_ASKED = ("crawl", "batch_scrape", "scrape_batch")
+_CHECKABLE = ("crawl", "batch_scrape", "scrape_batch")
 
 
 async def check(progress: Progress) -> dict[str, Any]:
-    """{checked, pages, closed}: crawls that were asked after, pages nobody had told of, crawls that have ended."""
+    """Return {checked, pages, closed}: crawls checked, missed pages accepted, crawls found to have ended."""
     claim = progress.claim
     pages = closed = 0
-    found = await read(_quiet_ones, claim.tenant)
-    for number, row in enumerate(found):
-        progress.report(number, len(found), unit="crawls", message=row.crawl_id)
-        if row.operation in _ASKED and firecrawl.is_configured():
-            taken, ended = await _ask(claim, row)
-            pages, closed = pages + taken, closed + ended
+    rows = await read(_list_quiet, claim.tenant)
+    for number, row in enumerate(rows):
+        progress.report(number, len(rows), unit="crawls", message=row.crawl_id)
+        if row.operation in _CHECKABLE and firecrawl.is_configured():
+            accepted, ended = await _check_crawl(claim, row)
+            pages, closed = pages + accepted, closed + ended
         elif row.state not in crawls.ENDED and row.started_at < clock.now() - FORGOTTEN_AFTER:
-            closed += await in_transaction(_close, claim, row.id, "failed", "nothing was heard of it for a day")
-    return {"checked": len(found), "pages": pages, "closed": closed}
+            closed += await in_transaction(_close, claim, row.id, "failed", "no event arrived for a day")
+    return {"checked": len(rows), "pages": pages, "closed": closed}
 
 
-def _quiet_ones(session: Session, tenant: str) -> list[CrawlSession]:
-    """Of others' crawls those that run, and those whose end was told and not yet checked, the oldest first."""
+def _list_quiet(session: Session, tenant: str) -> list[CrawlSession]:
+    """Return crawls without a job that run, or whose reported end is not checked yet, oldest first."""
     row = CrawlSession
     now = clock.now()
-    runs = sa.and_(row.state.in_(("pending", "in_progress")), row.started_at < now - QUIET_AFTER)
-    told = sa.and_(row.state == "completed", row.checked_at.is_(None), row.completed_at > now - FORGOTTEN_AFTER)
-    mine = [] if tenant == DEFAULT_TENANT else [row.tenant == tenant]
-    query = sa.select(row).where(*mine, row.job_id.is_(None), sa.or_(runs, told))
+    is_running = sa.and_(row.state.in_(("pending", "in_progress")), row.started_at < now - QUIET_AFTER)
+    is_unchecked = sa.and_(row.state == "completed", row.checked_at.is_(None), row.completed_at > now - FORGOTTEN_AFTER)
+    tenant_conditions = [] if tenant == DEFAULT_TENANT else [row.tenant == tenant]
+    query = sa.select(row).where(*tenant_conditions, row.job_id.is_(None), sa.or_(is_running, is_unchecked))
     return list(session.scalars(query.order_by(row.checked_at.nulls_first(), row.id).limit(BATCH)))
 
 
-async def _ask(claim: Claim, row: CrawlSession) -> tuple[int, int]:
-    """How many pages were new, and whether (1) the crawl has ended now."""
-    taken, part = 0, None
+async def _check_crawl(claim: Claim, row: CrawlSession) -> tuple[int, int]:
+    """Return the number of new pages, and 1 if the crawl is found to have ended, else 0."""
+    accepted, part = 0, None
     try:
         async for part in _parts(row):
             for document in part.data:
-                taken += await in_transaction(_taken, claim, row.tenant, row.crawl_id, document)
+                accepted += await in_transaction(_accept_missed, claim, row.tenant, row.crawl_id, document)
     except NotFound:
         if row.state in crawls.ENDED or row.started_at > clock.now() - FORGOTTEN_AFTER:
-            await in_transaction(_checked, claim, row.id)
-            return taken, 0
-        return taken, await in_transaction(_close, claim, row.id, "failed", "Firecrawl does not know it any more")
+            await in_transaction(_mark_checked, claim, row.id)
+            return accepted, 0
+        return accepted, await in_transaction(_close, claim, row.id, "failed", "Firecrawl no longer has this crawl")
     if part is not None and part.status in crawls.ENDED:
-        why = None if part.status == "completed" else f"Firecrawl says that it is {part.status}"
-        return taken, await in_transaction(_close, claim, row.id, part.status, why)
-    await in_transaction(_checked, claim, row.id)
-    return taken, 0
+        why = None if part.status == "completed" else f"Firecrawl reports the status {part.status}"
+        return accepted, await in_transaction(_close, claim, row.id, part.status, why)
+    await in_transaction(_mark_checked, claim, row.id)
+    return accepted, 0
 
 
 def _parts(row: CrawlSession) -> Any:
     return client().crawl_pages(row.crawl_id) if row.operation == "crawl" else client().batch_pages(row.crawl_id)
 
 
-def _taken(session: Session, claim: Claim, tenant: str, crawl_id: str, document: dict[str, Any]) -> int:
-    """1 for a page that this crawl had not brought yet, which is indexed now."""
+def _accept_missed(session: Session, claim: Claim, tenant: str, crawl_id: str, document: dict[str, Any]) -> int:
+    """Accept a page; return 1 if this crawl had not delivered it yet, else 0."""
     claims.hold(session, claim)
     page = page_of(document, crawl_id)
     if page.about is None or page.content is None or page.url is None:
@@ -107,6 +107,6 @@ def _close(session: Session, claim: Claim, row_id: int, state: str, why: str | N
     return 1
 
 
-def _checked(session: Session, claim: Claim, row_id: int) -> None:
+def _mark_checked(session: Session, claim: Claim, row_id: int) -> None:
     claims.hold(session, claim)
     session.execute(sa.update(CrawlSession).where(CrawlSession.id == row_id).values(checked_at=clock.now()))

@@ -1,4 +1,4 @@
-"""The pages of many crawls in numbers, counted by SQL: as many statements for a list of crawls as for one."""
+"""Count the pages of crawls by SQL; the number of statements does not depend on the number of crawls."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ STAGES = ("chunk", "embed", "index")
 
 @dataclass(slots=True)
 class PageCounts:
-    """Of one crawl; `spent_ms` by stage."""
+    """Page counts of one crawl; `spent_ms` is the total time by stage."""
 
     pages: int
     indexed: int
@@ -32,63 +32,63 @@ class PageCounts:
 
 
 def count_pages(session: Session, tenant: str, crawl_ids: Collection[str]) -> dict[str, PageCounts]:
-    """By crawl; one without a page has zeros."""
-    found = {crawl_id: PageCounts(0, 0, 0, dict.fromkeys(STAGES, 0.0)) for crawl_id in crawl_ids}
-    if not found:
-        return found
-    _versions(session, tenant, found)
-    _times(session, tenant, found)
-    _failures(session, tenant, found)
-    return found
+    """Return the counts by crawl id; zeros for a crawl without pages."""
+    counts = {crawl_id: PageCounts(0, 0, 0, dict.fromkeys(STAGES, 0.0)) for crawl_id in crawl_ids}
+    if not counts:
+        return counts
+    _count_versions(session, tenant, counts)
+    _sum_times(session, tenant, counts)
+    _count_failures(session, tenant, counts)
+    return counts
 
 
-def _versions(session: Session, tenant: str, found: dict[str, PageCounts]) -> None:
+def _count_versions(session: Session, tenant: str, counts: dict[str, PageCounts]) -> None:
     received = DocumentVersion.state == "received"
-    waits = sa.exists().where(*_its_jobs(tenant), JobRow.state.in_(OPEN))
+    waits = sa.exists().where(*_job_conditions(tenant), JobRow.state.in_(OPEN))
     state = sa.case((~received, "indexed"), (waits, "waiting"), else_="failed")
-    query = sa.select(DocumentVersion.crawl_session, state, sa.func.count()).where(*_of(tenant, found))
-    for crawl_id, became, count in session.execute(query.group_by(DocumentVersion.crawl_session, state)):
-        numbers = found[crawl_id]
-        numbers.pages += count
-        numbers.indexed += count if became == "indexed" else 0
-        numbers.failed += count if became == "failed" else 0
+    query = sa.select(DocumentVersion.crawl_session, state, sa.func.count()).where(*_version_conditions(tenant, counts))
+    for crawl_id, page_state, count in session.execute(query.group_by(DocumentVersion.crawl_session, state)):
+        crawl = counts[crawl_id]
+        crawl.pages += count
+        crawl.indexed += count if page_state == "indexed" else 0
+        crawl.failed += count if page_state == "failed" else 0
 
 
-def _times(session: Session, tenant: str, found: dict[str, PageCounts]) -> None:
+def _sum_times(session: Session, tenant: str, counts: dict[str, PageCounts]) -> None:
     spent = [sa.func.sum(JobRow.result["timings_ms"][name].as_float()) for name in STAGES]
-    query = sa.select(DocumentVersion.crawl_session, *spent).join(JobRow, sa.and_(*_its_jobs(tenant)))
-    query = query.where(*_of(tenant, found)).group_by(DocumentVersion.crawl_session)
+    query = sa.select(DocumentVersion.crawl_session, *spent).join(JobRow, sa.and_(*_job_conditions(tenant)))
+    query = query.where(*_version_conditions(tenant, counts)).group_by(DocumentVersion.crawl_session)
     for crawl_id, *sums in session.execute(query):
-        found[crawl_id].spent_ms = {
+        counts[crawl_id].spent_ms = {
             name: round(spent_ms or 0.0, 2) for name, spent_ms in zip(STAGES, sums, strict=True)
         }
 
 
-def _failures(session: Session, tenant: str, found: dict[str, PageCounts]) -> None:
-    """Pages that the sender could not have, or that could not be fetched or taken: they have no version."""
+def _count_failures(session: Session, tenant: str, counts: dict[str, PageCounts]) -> None:
+    """Add pages that could not be fetched or were refused: they have no document version."""
     length = sa.func.jsonb_array_length if sql.is_postgres(session) else sa.func.json_array_length
-    told = sa.select(Delivery.crawl_id, sa.func.sum(length(Delivery.failures))).where(
-        *visible_deliveries(tenant), Delivery.crawl_id.in_(found), Delivery.failures.is_not(None)
+    reported = sa.select(Delivery.crawl_id, sa.func.sum(length(Delivery.failures))).where(
+        *visible_deliveries(tenant), Delivery.crawl_id.in_(counts), Delivery.failures.is_not(None)
     )
     own = sa.select(CrawlPage.crawl_id, sa.func.count()).where(
-        CrawlPage.crawl_id.in_([crawl_id for crawl_id in found if is_uuid(crawl_id)]), CrawlPage.state == "failed"
+        CrawlPage.crawl_id.in_([crawl_id for crawl_id in counts if is_uuid(crawl_id)]), CrawlPage.state == "failed"
     )
-    for query in (told.group_by(Delivery.crawl_id), own.group_by(CrawlPage.crawl_id)):
+    for query in (reported.group_by(Delivery.crawl_id), own.group_by(CrawlPage.crawl_id)):
         for crawl_id, count in session.execute(query):
-            found[crawl_id].pages += int(count)
-            found[crawl_id].failed += int(count)
+            counts[crawl_id].pages += int(count)
+            counts[crawl_id].failed += int(count)
 
 
 def visible_deliveries(tenant: str) -> tuple[sa.ColumnElement[bool], ...]:
-    """Events are the first tenant's, also where they tell of another's crawl."""
+    """Return the conditions on deliveries; events of any tenant's crawl are stored with the default tenant."""
     return (Delivery.tenant.in_({tenant, DEFAULT_TENANT}),)
 
 
-def _of(tenant: str, found: dict[str, PageCounts]) -> tuple[sa.ColumnElement[bool], ...]:
-    return (DocumentVersion.tenant == tenant, DocumentVersion.crawl_session.in_(found))
+def _version_conditions(tenant: str, counts: dict[str, PageCounts]) -> tuple[sa.ColumnElement[bool], ...]:
+    return (DocumentVersion.tenant == tenant, DocumentVersion.crawl_session.in_(counts))
 
 
-def _its_jobs(tenant: str) -> tuple[Any, ...]:
+def _job_conditions(tenant: str) -> tuple[Any, ...]:
     return (
         JobRow.tenant == tenant,
         JobRow.document_id == DocumentVersion.document_id,

@@ -1,4 +1,4 @@
-"""Crawls as their events tell them: when they began and ended, and what became of their pages, counted when asked."""
+"""Crawls and their state, updated by events; pages are counted on request."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from app.sources.crawls.counts import STAGES, PageCounts, visible_deliveries
 from app.sources.models import CrawlPage, CrawlSession, Delivery
 from app.sources.payloads.firecrawl_events import FirecrawlEvent
 
-# Runs whose answer is their end.
+# Operations that end with their response.
 _SYNCHRONOUS = {"search", "scrape", "map"}
 ENDED = ("completed", "failed", "cancelled")
 CRAWL = cast(sa.Table, CrawlSession.__table__)
@@ -39,9 +39,9 @@ MAX_PAGES = 10_000
 
 
 def follow(session: Session, tenant: str, event: FirecrawlEvent) -> None:
-    """Bring the crawl up to date with the event: made where no event told of it before, and never opened again.
+    """Update the crawl with the event; create it if this is its first event, and never reopen it.
 
-    Most events are pages, which change nothing of it: they take no lock, else all pages of a crawl would wait for each
+    Most events are pages and change nothing. They take no lock; otherwise all pages of a crawl would wait for each
     other's commits.
     """
     assert event.crawl_id is not None
@@ -68,7 +68,7 @@ def _new(tenant: str, event: FirecrawlEvent) -> dict[str, Any]:
 
 
 def _changes(row: Any, event: FirecrawlEvent) -> dict[str, Any]:
-    """What the event makes other than it is."""
+    """Return the columns that the event changes."""
     changes: dict[str, Any] = {}
     url, extra = event.metadata.get("url"), {**row.extra, **event.metadata}
     base_url = clean_line(url, 2000) if isinstance(url, str) else None
@@ -100,9 +100,10 @@ def begin(
     job_id: str | None = None,
     is_remote: bool = False,
 ) -> CrawlSession:
-    """The crawl that somebody here asked for: pending until an event tells of it, which may have come before.
+    """Create a requested crawl: pending until its first event, which may already have arrived.
 
-    Where nothing more will come it has ended. `is_remote`: it has Firecrawl's own id, and its events are this tenant's.
+    An operation that ends with its response is completed. `is_remote`: `crawl_id` is Firecrawl's id, and the crawl's
+    events belong to this tenant.
     """
     row = _find_or_create(session, tenant, crawl_id, operation, "pending")
     row.remote_id = crawl_id if is_remote else row.remote_id
@@ -115,15 +116,15 @@ def begin(
 
 
 def cancel(session: Session, tenant: str, crawl_id: str) -> None:
-    """Note that it was cancelled where it runs; one that is not known, or has ended, stays as it is."""
-    wanted = (CrawlSession.tenant == tenant, CrawlSession.crawl_id == crawl_id)
-    row = session.scalars(sa.select(CrawlSession).where(*wanted).with_for_update()).one_or_none()
+    """Record that the crawl was cancelled; does nothing if it is unknown or has ended."""
+    conditions = (CrawlSession.tenant == tenant, CrawlSession.crawl_id == crawl_id)
+    row = session.scalars(sa.select(CrawlSession).where(*conditions).with_for_update()).one_or_none()
     if row is not None and row.state not in ENDED:
         row.state, row.success, row.completed_at = "cancelled", False, clock.now()
 
 
 def close(session: Session, job: JobRow) -> CrawlSession | None:
-    """The crawl of this job, ended as the job has."""
+    """End the crawl of this job in the job's state and return it."""
     query = sa.select(CrawlSession).where(CrawlSession.tenant == job.tenant, CrawlSession.crawl_id == job.id)
     row = session.scalars(query.with_for_update()).one_or_none()
     if row is not None:
@@ -134,8 +135,10 @@ def close(session: Session, job: JobRow) -> CrawlSession | None:
 
 
 def find_requester(session: Session, crawl_id: str) -> tuple[str, bool] | None:
-    """Who asked for this run of Firecrawl's by way of us, and whether it is part of a crawl of ours, whose job asks for
-    its pages itself; None where nobody did."""
+    """Return the tenant that started this Firecrawl run through us, or None if none did.
+
+    The second value is True for the run of a crawl job, which requests the pages itself.
+    """
     row = session.connection().execute(_REQUESTER, {"crawl": crawl_id}).first()
     return None if row is None else (row.tenant, row.crawl_id != crawl_id)
 
@@ -146,7 +149,7 @@ def is_known(session: Session, tenant: str, crawl_id: str) -> bool:
 
 
 def get(session: Session, tenant: str, crawl_id: str) -> CrawlSession:
-    """Raises NotFound."""
+    """Return the tenant's crawl. Raises NotFound."""
     query = sa.select(CrawlSession).where(CrawlSession.tenant == tenant, CrawlSession.crawl_id == crawl_id)
     row = session.scalars(query).one_or_none()
     if row is None:
@@ -155,7 +158,7 @@ def get(session: Session, tenant: str, crawl_id: str) -> CrawlSession:
 
 
 def list_crawls(session: Session, tenant: str, *, before_id: int | None, limit: int) -> list[CrawlSession]:
-    """The newest first."""
+    """Return the tenant's crawls, newest first."""
     query = sa.select(CrawlSession).where(CrawlSession.tenant == tenant)
     if before_id is not None:
         query = query.where(CrawlSession.id < before_id)
@@ -163,13 +166,13 @@ def list_crawls(session: Session, tenant: str, *, before_id: int | None, limit: 
 
 
 def describe_all(session: Session, rows: Sequence[CrawlSession]) -> dict[str, dict[str, Any]]:
-    """What shown() says of each, by the crawl's id; all of one tenant, and counted together."""
-    found = counts.count_pages(session, rows[0].tenant, [row.crawl_id for row in rows]) if rows else {}
-    return {row.crawl_id: _view(row, found[row.crawl_id]) for row in rows}
+    """Return describe() of each crawl by id; all must be of one tenant, and are counted together."""
+    counts_by_crawl = counts.count_pages(session, rows[0].tenant, [row.crawl_id for row in rows]) if rows else {}
+    return {row.crawl_id: _view(row, counts_by_crawl[row.crawl_id]) for row in rows}
 
 
 def describe(session: Session, row: CrawlSession, *, per_page: bool = False) -> dict[str, Any]:
-    """The crawl with its pages counted as they are now, and how long each step took in all."""
+    """Return the crawl as JSON, with its current page counts and the total time of each stage."""
     pages = _pages(session, row)
     states = Counter(page["state"] for page in pages)
     spent_ms = {name: round(sum(page["timings"].get(name, 0.0) for page in pages), 2) for name in STAGES}
@@ -179,7 +182,7 @@ def describe(session: Session, row: CrawlSession, *, per_page: bool = False) -> 
     return view
 
 
-def _view(row: CrawlSession, numbers: PageCounts) -> dict[str, Any]:
+def _view(row: CrawlSession, counted: PageCounts) -> dict[str, Any]:
     return {
         "crawl_id": row.crawl_id,
         "crawl_url": row.base_url,
@@ -188,16 +191,16 @@ def _view(row: CrawlSession, numbers: PageCounts) -> dict[str, Any]:
         "success": row.success,
         "started_at": moment(row.started_at),
         "completed_at": moment(row.completed_at) if row.completed_at else None,
-        "duration_ms": _between(row.started_at, row.completed_at),
-        "e2e_duration_ms": _between(row.initiated_at, row.completed_at),
-        "total_pages": numbers.pages,
-        "pages_indexed": numbers.indexed,
-        "pages_failed": numbers.failed,
+        "duration_ms": _elapsed_ms(row.started_at, row.completed_at),
+        "e2e_duration_ms": _elapsed_ms(row.initiated_at, row.completed_at),
+        "total_pages": counted.pages,
+        "pages_indexed": counted.indexed,
+        "pages_failed": counted.failed,
         "aggregate_timing": {
-            "chunking_ms": numbers.spent_ms["chunk"],
-            "embedding_ms": numbers.spent_ms["embed"],
-            "qdrant_ms": numbers.spent_ms["index"],
-            "bm25_ms": 0.0,  # both indexes are written by one transaction
+            "chunking_ms": counted.spent_ms["chunk"],
+            "embedding_ms": counted.spent_ms["embed"],
+            "qdrant_ms": counted.spent_ms["index"],
+            "bm25_ms": 0.0,  # one transaction writes both indexes
         },
         "error_message": row.error_message,
         "extra_metadata": row.extra,
@@ -205,10 +208,12 @@ def _view(row: CrawlSession, numbers: PageCounts) -> dict[str, Any]:
 
 
 def _pages(session: Session, row: CrawlSession) -> list[dict[str, Any]]:
-    """Each page of the crawl: its url, whether it is indexed, failed or waits, and its job's times."""
-    wanted = (DocumentVersion.tenant == row.tenant, DocumentVersion.crawl_session == row.crawl_id)
+    """Return the pages of the crawl: URL, state (indexed, failed, waiting) and the job's timings."""
+    conditions = (DocumentVersion.tenant == row.tenant, DocumentVersion.crawl_session == row.crawl_id)
     columns = (DocumentVersion.id, DocumentVersion.document_id, DocumentVersion.url, DocumentVersion.state)
-    versions = session.execute(sa.select(*columns).where(*wanted).order_by(DocumentVersion.id).limit(MAX_PAGES)).all()
+    versions = session.execute(
+        sa.select(*columns).where(*conditions).order_by(DocumentVersion.id).limit(MAX_PAGES)
+    ).all()
     jobs: dict[int, JobRow] = {}
     ids = [version.document_id for version in versions]
     for first in range(0, len(ids), 500):
@@ -219,20 +224,20 @@ def _pages(session: Session, row: CrawlSession) -> list[dict[str, Any]]:
 
 
 def _failures(session: Session, row: CrawlSession) -> list[dict[str, Any]]:
-    """Pages that the sender could not have, or that could not be taken: they have no version."""
+    """Return pages that could not be fetched or were refused: they have no document version."""
     query = sa.select(Delivery.failures, Delivery.received_at).where(
         *visible_deliveries(row.tenant), Delivery.crawl_id == row.crawl_id, Delivery.failures.is_not(None)
     )
-    told = [
-        (one["url"], one["error"], at)
+    failed = [
+        (failure["url"], failure["error"], at)
         for failures, at in session.execute(query.order_by(Delivery.id).limit(MAX_PAGES))
-        for one in failures
+        for failure in failures
     ]
-    if is_uuid(row.crawl_id):  # of a crawl of ours
+    if is_uuid(row.crawl_id):  # a crawl that a job of ours does
         own = sa.select(CrawlPage.url, CrawlPage.error_message, CrawlPage.created_at)
         own = own.where(CrawlPage.crawl_id == row.crawl_id, CrawlPage.state == "failed")
-        told += [(url, error, at) for url, error, at in session.execute(own.order_by(CrawlPage.id).limit(MAX_PAGES))]
-    return [{"url": url, "state": "failed", "timings": {}, "error": error, "at": at} for url, error, at in told]
+        failed += [(url, error, at) for url, error, at in session.execute(own.order_by(CrawlPage.id).limit(MAX_PAGES))]
+    return [{"url": url, "state": "failed", "timings": {}, "error": error, "at": at} for url, error, at in failed]
 
 
 def _page(version: Any, job: JobRow | None) -> dict[str, Any]:
@@ -264,8 +269,8 @@ def _page_metric(page: dict[str, Any]) -> dict[str, Any]:
 
 
 def _find_or_create(session: Session, tenant: str, crawl_id: str, operation: str, state: str) -> CrawlSession:
-    wanted = (CrawlSession.tenant == tenant, CrawlSession.crawl_id == crawl_id)
-    query = sa.select(CrawlSession).where(*wanted).with_for_update()
+    conditions = (CrawlSession.tenant == tenant, CrawlSession.crawl_id == crawl_id)
+    query = sa.select(CrawlSession).where(*conditions).with_for_update()
     row = session.scalars(query).one_or_none()
     if row is not None:
         return row
@@ -281,15 +286,15 @@ def _find_or_create(session: Session, tenant: str, crawl_id: str, operation: str
 
 
 def _time(value: Any) -> datetime | None:
-    """An ISO time; one without a zone is UTC."""
+    """Parse an ISO time; without a zone it is UTC. Return None for any other value."""
     if not isinstance(value, str):
         return None
     try:
-        found = datetime.fromisoformat(value)
+        time = datetime.fromisoformat(value)
     except ValueError:
         return None
-    return found.replace(tzinfo=UTC) if found.tzinfo is None else found.astimezone(UTC)
+    return time.replace(tzinfo=UTC) if time.tzinfo is None else time.astimezone(UTC)
 
 
-def _between(first: datetime | None, last: datetime | None) -> float | None:
+def _elapsed_ms(first: datetime | None, last: datetime | None) -> float | None:
     return None if first is None or last is None else round((last - first).total_seconds() * 1000, 2)

@@ -1,6 +1,6 @@
-"""The pages that a crawl has found: kept in SQL, so that a crawl that was interrupted goes on where it stood.
+"""Pages found by a crawl, stored in SQL so that an interrupted crawl continues where it stopped.
 
-Each is taken in one transaction: its text as a version, its child of the crawl, and the addresses it leads to.
+One transaction accepts a page: its text as a version, the child job that indexes it, and the URLs it links to.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ from app.jobs.ledger.claims import Claim
 from app.sources.models import CrawlPage, CrawlSession
 
 MAX_TRIES = 3
-# Of one page; more are hardly links of its own.
+# Links taken from one page; pages with more are rarely useful.
 MAX_LINKS = 5_000
 
 
 @dataclass(frozen=True, slots=True)
 class FrontierCounts:
-    """Pages by how far they came; `found` wait."""
+    """Number of pages by state; `found` pages wait to be fetched."""
 
     found: int = 0
     taken: int = 0
@@ -47,7 +47,7 @@ class FrontierCounts:
 
 
 def begin(session: Session, claim: Claim, url: str) -> CrawlSession:
-    """The crawl, under way, its start found; after a person's retry what had failed is tried again."""
+    """Start or continue the crawl with its first URL; after a manual retry, failed pages are tried again."""
     claims.hold(session, claim)
     query = sa.select(CrawlSession).where(CrawlSession.tenant == claim.tenant, CrawlSession.crawl_id == claim.id)
     row = session.scalars(query.with_for_update()).one()
@@ -62,17 +62,16 @@ def begin(session: Session, claim: Claim, url: str) -> CrawlSession:
 
 
 def _reset_remote(row: CrawlSession) -> None:
-    """What Firecrawl had begun is over, unless it was done with it: it begins once more, by another key."""
+    """Forget Firecrawl's run unless it completed, so that a new one starts with another key."""
     if row.extra.get("remote_status") != "completed":
-        kept = {
+        extra = {
             name: value for name, value in row.extra.items() if name not in ("pages_seen", "remote_status", "failed")
         }
-        row.remote_id, row.extra = None, {**kept, "restarts": int(row.extra.get("restarts", 0)) + 1}
+        row.remote_id, row.extra = None, {**extra, "restarts": int(row.extra.get("restarts", 0)) + 1}
 
 
 def restart_children(session: Session, claim: Claim, first: int) -> int:
-    """After a person's retry: start those children anew that were cancelled or failed, from this number on; how many
-    there are."""
+    """Restart one batch of cancelled or failed children after a manual retry; return the size of the batch."""
     query = sa.select(CrawlPage.document_id, CrawlPage.version_id).where(
         CrawlPage.crawl_id == claim.id, CrawlPage.number >= first
     )
@@ -82,16 +81,16 @@ def restart_children(session: Session, claim: Claim, first: int) -> int:
     return len(pages)
 
 
-def add(session: Session, claim: Claim, found: Sequence[str], depth: int, most: int) -> None:
-    """Addresses that are not known yet, as long as there are fewer pages than `most`."""
+def add(session: Session, claim: Claim, new_urls: Sequence[str], depth: int, max_pages: int) -> None:
+    """Add the URLs that are new, up to `max_pages` pages in the crawl."""
     claims.hold(session, claim)
-    room = most - count(session, claim.id).total
+    room = max_pages - count(session, claim.id).total
     if room > 0:
-        _add(session, claim.id, found, depth, room)
+        _add(session, claim.id, new_urls, depth, room)
 
 
 def next_page(session: Session, claim: Claim) -> CrawlPage | None:
-    """The next to be read, counted as tried: those that were not tried yet first, and near ones before deep ones."""
+    """Return the next page to fetch and count a try; untried pages come first, then by order of discovery."""
     claims.hold(session, claim)
     query = sa.select(CrawlPage).where(CrawlPage.crawl_id == claim.id, CrawlPage.state == "found")
     row = session.scalars(query.order_by(CrawlPage.tries, CrawlPage.id).limit(1)).one_or_none()
@@ -101,34 +100,40 @@ def next_page(session: Session, claim: Claim) -> CrawlPage | None:
 
 
 def uncount_try(session: Session, claim: Claim, page_id: int) -> None:
-    """The page was read and could not be taken yet: that was no try."""
+    """Take back one try of a page that was fetched but could not be accepted yet."""
     claims.hold(session, claim)
     session.get_one(CrawlPage, page_id).tries -= 1
 
 
 def accept_page(
-    session: Session, claim: Claim, page_id: int, about: About, content: Content, found: Sequence[str], most: int
+    session: Session,
+    claim: Claim,
+    page_id: int,
+    about: About,
+    content: Content,
+    links: Sequence[str],
+    max_pages: int,
 ) -> None:
-    """The page is indexed by a child; what it leads to is found. Raises what accept() raises."""
+    """Accept the page: a child job indexes it, and its links are added. Raises the errors of accept()."""
     claims.hold(session, claim)
     row = session.get_one(CrawlPage, page_id)
     if row.state == "taken":
         return
     document_id = find_or_make(session, about, tenant=claim.tenant)
     version_id = receive(session, document_id, about, content, tenant=claim.tenant)
-    taken = sa.select(sa.func.count()).where(CrawlPage.crawl_id == claim.id, CrawlPage.number.is_not(None))
-    number = session.scalar(taken) or 0
+    count_taken = sa.select(sa.func.count()).where(CrawlPage.crawl_id == claim.id, CrawlPage.number.is_not(None))
+    number = session.scalar(count_taken) or 0
     row.state, row.number, row.document_id, row.version_id = "taken", number, document_id, version_id
     row.error_code = row.error_message = None
     job = IngestDocument(document_id=document_id, version_id=version_id)
     children.start(session, claim, [job], first=number, document_id=document_id)
-    room = most - count(session, claim.id).total
-    if found and room > 0:
-        _add(session, claim.id, found[:MAX_LINKS], row.depth + 1, room)
+    room = max_pages - count(session, claim.id).total
+    if links and room > 0:
+        _add(session, claim.id, links[:MAX_LINKS], row.depth + 1, room)
 
 
 def record_failure(session: Session, claim: Claim, page_id: int, error: AppError, *, state: str) -> None:
-    """Failed, skipped, or found: to be tried again, as often as there are tries."""
+    """Record the error and set the state: failed, skipped, or found, which is tried again up to MAX_TRIES."""
     claims.hold(session, claim)
     row = session.get_one(CrawlPage, page_id)
     row.state = "failed" if state == "found" and row.tries >= MAX_TRIES else state
@@ -136,7 +141,7 @@ def record_failure(session: Session, claim: Claim, page_id: int, error: AppError
 
 
 def find_or_add(session: Session, claim: Claim, url: str) -> CrawlPage | None:
-    """The row of a page that somebody else has read; None for what can be none."""
+    """Return the row of a page that Firecrawl fetched, created if needed; None for an invalid URL."""
     claims.hold(session, claim)
     _add(session, claim.id, [url], 0)
     key = _key(url)
@@ -152,12 +157,12 @@ def count(session: Session, crawl_id: str) -> FrontierCounts:
     return FrontierCounts(**{row[0]: row[1] for row in session.execute(query.group_by(CrawlPage.state))})
 
 
-def _add(session: Session, crawl_id: str, found: Sequence[str], depth: int, most: int = 1) -> None:
-    """The first `most` of these that are not known yet."""
-    keys = {key: url for url in found if (key := _key(url)) is not None}
+def _add(session: Session, crawl_id: str, new_urls: Sequence[str], depth: int, limit: int = 1) -> None:
+    """Add the first `limit` URLs that are new."""
+    keys = {key: url for url in new_urls if (key := _key(url)) is not None}
     known = sa.select(CrawlPage.url_key).where(CrawlPage.crawl_id == crawl_id, CrawlPage.url_key.in_(keys))
-    have = set(session.scalars(known))
-    new = [(key, url) for key, url in keys.items() if key not in have][:most]
+    known_keys = set(session.scalars(known))
+    new = [(key, url) for key, url in keys.items() if key not in known_keys][:limit]
     now = clock.now()
     session.add_all(
         CrawlPage(crawl_id=crawl_id, url=url, url_key=key, depth=depth, state="found", tries=0, created_at=now)
@@ -168,6 +173,6 @@ def _add(session: Session, crawl_id: str, found: Sequence[str], depth: int, most
 
 def _key(url: str) -> str | None:
     try:
-        return hashlib.sha256(urls.canonical(urls.checked(url)).encode("utf-8", "replace")).hexdigest()
+        return hashlib.sha256(urls.canonical(urls.check_url(url)).encode("utf-8", "replace")).hexdigest()
     except InvalidInput:
         return None

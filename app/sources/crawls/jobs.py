@@ -1,4 +1,4 @@
-"""Kinds of job about crawls, and what a crawl's end leaves behind."""
+"""Job kinds of crawls, and the steps at the end of a crawl."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ Pattern = Annotated[str, Field(min_length=1, max_length=300)]
 
 
 class StopCrawl(Job, kind="sources.stop_crawl", queue="fetch", time_limit_s=120):
-    """Have Firecrawl stop a crawl that nobody waits for any more."""
+    """Stop a crawl at Firecrawl whose job has ended."""
 
     remote_id: str
 
 
-def _ended(session: Session, job: JobRow) -> None:
-    """The crawl ends with its job; what Firecrawl still does for it is stopped."""
+def _close_crawl(session: Session, job: JobRow) -> None:
+    """End the crawl with its job and stop its run at Firecrawl."""
     row = crawls.close(session, job)
     if row is not None and job.state != "succeeded" and row.remote_id and "remote_status" not in row.extra:
         enqueue(session, StopCrawl(remote_id=row.remote_id), tenant=job.tenant, request_id=job.request_id)
@@ -41,7 +41,7 @@ class CheckCrawls(
     open_to="write",
     unique_key=lambda job: "check",
 ):
-    """Ask Firecrawl after crawls whose events did not come, and after pages of those that have ended."""
+    """Request the status of crawls whose events did not arrive, and missed pages of ended ones, from Firecrawl."""
 
 
 class Crawl(
@@ -51,9 +51,9 @@ class Crawl(
     time_limit_s=86_400,
     retry_delays=(5.0, 30.0, 120.0, 600.0, 1800.0),
     stages={"fetch": 80, "children": 20},
-    on_end=_ended,
+    on_end=_close_crawl,
 ):
-    """Find a site's pages and index each by a child. `engine`: auto takes Firecrawl where one is set up."""
+    """Find a site's pages and index each in a child job. `engine`: auto uses Firecrawl if one is set up."""
 
     url: str
     max_depth: int = Field(3, ge=0, le=20)
@@ -69,6 +69,6 @@ class Crawl(
     def rules(self) -> CrawlRules:
         return CrawlRules(self.url, self.include, self.exclude, self.subdomains)
 
-    def about(self, found: About) -> About:
-        """What the crawl says of each of its pages, beside what the page says."""
-        return replace(found, tags=self.tags, collection=self.collection, source="crawl")
+    def about(self, page: About) -> About:
+        """Return the page's fields with the crawl's tags, collection and source."""
+        return replace(page, tags=self.tags, collection=self.collection, source="crawl")

@@ -1,4 +1,4 @@
-"""Which of the addresses that a crawl comes across belong to it."""
+"""Rules that decide if a URL belongs to a crawl."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from fnmatch import translate
 from urllib.parse import urlsplit
 
-from app.documents.models import LONGEST_URL
+from app.documents.models import MAX_URL_BYTES
 
-# Files that no crawl reads, by their ending: what cannot be told so is told by the answer.
+# File name endings that a crawl never fetches; other types are recognised by the response.
 _NO_PAGES = re.compile(
     r"\.(?:png|jpe?g|gif|webp|svg|ico|css|js|mjs|json|xml|rss|atom|woff2?|ttf|eot|zip|gz|tar|7z|rar|exe|dmg|iso|mp[34]|"
     r"avi|mov|webm|wav|pdf|docx?|xlsx?|pptx?)$",
@@ -20,8 +20,10 @@ _NO_PAGES = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class CrawlRules:
-    """`include` and `exclude` are patterns of paths with * and ?: `/docs/*`; an address needs one of the first, if
-    there are any, and none of the second. The start is always read."""
+    """Scope of a crawl. `include` and `exclude` are patterns of paths with * and ?, such as `/docs/*`.
+
+    A URL must match one of `include`, if there are any, and none of `exclude`. The start URL is always fetched.
+    """
 
     start: str
     include: Sequence[str] = ()
@@ -29,13 +31,14 @@ class CrawlRules:
     subdomains: bool = False
     whole_domain: bool = True
 
-    def takes(self, url: str) -> bool:
+    def allows(self, url: str) -> bool:
+        """Return True if the URL belongs to the crawl."""
         try:
             here, start = urlsplit(url), urlsplit(self.start)
             host, home = (here.hostname or "", here.port), (start.hostname or "", start.port)
         except ValueError:
             return False
-        if here.scheme not in ("http", "https") or len(url) > LONGEST_URL or _NO_PAGES.search(here.path):
+        if here.scheme not in ("http", "https") or len(url) > MAX_URL_BYTES or _NO_PAGES.search(here.path):
             return False
         if not self._same_site(host[0], home[0]) or (not self.subdomains and host[1] != home[1]):
             return False
@@ -57,10 +60,10 @@ def _bare(host: str) -> str:
 
 
 def _matches(pattern: str, path: str) -> bool:
-    """fnmatch's expressions do not go back over what they have passed, so no pattern takes long."""
+    """Match with fnmatch: its expressions do not backtrack, so no pattern takes long."""
     return re.fullmatch(translate(pattern if pattern.startswith(("/", "*")) else f"/{pattern}"), path) is not None
 
 
 def as_expression(pattern: str) -> str:
-    """The pattern as Firecrawl takes it: a regular expression of a path without its first slash."""
+    """Return the pattern in Firecrawl's form: a regular expression of a path without its first slash."""
     return "".join({"*": ".*", "?": "."}.get(letter, re.escape(letter)) for letter in pattern.lstrip("/"))

@@ -1,6 +1,6 @@
-"""A crawl of ours: one job that finds pages, hands each to a child that indexes it, and tells how far it is.
+"""Run a crawl: one job finds pages, passes each to a child job that indexes it, and reports progress.
 
-It holds no worker while its children index. Cancelled, it stops where it is, and what was indexed stays.
+The job occupies no worker while its children index. A cancelled crawl stops at once; indexed pages stay.
 """
 
 from __future__ import annotations
@@ -26,26 +26,35 @@ from app.sources.crawls.jobs import Crawl
 from app.sources.crawls.rules import CrawlRules
 from app.sources.fetching.fetch_page import content_of
 from app.sources.fetching.links import inspect_page
-from app.sources.fetching.page_text import PageText
+from app.sources.fetching.page_text import PageText, UnreadableType
 from app.sources.fetching.polite_fetch import fetch_politely
+from app.sources.fetching.robots import RobotsForbidden
 from app.sources.fetching.sitemap import entries
 from app.sources.models import CrawlPage, CrawlSession
 
 log = get_logger(__name__)
 
-# A host that asks for more patience than this is not waited for; its page is tried again later.
+# If a host asks for a longer pause, its page is tried again later.
 MAX_PAUSE_S = 120.0
-# Why a page is not for us, which is no fault of the crawl's.
-_SKIPPED = {"robots", "media_type", "noindex", "empty_document"}
+
+
+class NoIndex(Rejected):
+    """The page asks not to be indexed."""
+
+    code = "noindex"
+
+
+# Pages with these errors are skipped; they do not count as failed.
+_SKIPPED = (RobotsForbidden, UnreadableType, NoIndex)
 
 
 async def crawl(job: Crawl, progress: Progress) -> dict[str, Any]:
-    """{crawl_id, pages, indexed, failed, skipped}: pages whose text came, those that are searched, and the rest."""
+    """Return {crawl_id, pages, indexed, failed, skipped}: pages accepted, and their numbers by result."""
     claim = progress.claim
     row = await in_transaction(frontier.begin, claim, job.url)
     if not claim.continues:
         if claim.family_rule == AGAIN:
-            await _children_again(claim)
+            await _restart_children(claim)
         remote = job.engine == "firecrawl" or (job.engine == "auto" and firecrawl.is_configured())
         await (crawl_remote.run(job, row, progress) if remote else _run(job, row, progress))
         raise WaitForChildren(ALWAYS)
@@ -55,7 +64,7 @@ async def crawl(job: Crawl, progress: Progress) -> dict[str, Any]:
     return await read(_result, claim.id, row)
 
 
-async def _children_again(claim: Claim) -> None:
+async def _restart_children(claim: Claim) -> None:
     first = 0
     while count := await in_transaction(frontier.restart_children, claim, first):
         first += count
@@ -77,62 +86,62 @@ async def _run(job: Crawl, row: CrawlSession, progress: Progress) -> None:
     claim, rules = progress.claim, job.rules()
     progress.report(stage="fetch", message=job.url)
     if job.sitemap != "skip" and not row.extra.get("sitemap_read"):
-        await in_transaction(_with_sitemap, claim, await _named(job, rules), job.limit)
+        await in_transaction(_add_sitemap, claim, await _read_sitemap(job, rules), job.limit)
     while (page := await in_transaction(frontier.next_page, claim)) is not None:
         counts = await read(frontier.count, claim.id)
         progress.report(counts.done, min(counts.total, job.limit), unit="pages", message=page.url)
-        await _page(job, rules, page, progress)
+        await _fetch_and_accept(job, rules, page, progress)
     counts = await read(frontier.count, claim.id)
     progress.report(counts.done, max(counts.total, 1), unit="pages")
 
 
-async def _named(job: Crawl, rules: CrawlRules) -> list[str]:
-    """What the sitemap names of this crawl's pages; nothing where robots may not even look."""
-    found: list[str] = []
+async def _read_sitemap(job: Crawl, rules: CrawlRules) -> list[str]:
+    """Return the sitemap's URLs that belong to the crawl; empty if robots.txt forbids the sitemap."""
+    page_urls: list[str] = []
     try:
         async for entry in entries(job.url):
-            if rules.takes(entry.url):
-                found.append(entry.url)
-            if len(found) >= job.limit:
+            if rules.allows(entry.url):
+                page_urls.append(entry.url)
+            if len(page_urls) >= job.limit:
                 break
     except Rejected as error:
         log.info("crawl_without_sitemap", url=job.url, reason=error.message)
-    return found
+    return page_urls
 
 
-def _with_sitemap(session: Session, claim: Claim, found: list[str], most: int) -> None:
-    """What the sitemap names, once a crawl."""
-    frontier.add(session, claim, found, 1, most)
+def _add_sitemap(session: Session, claim: Claim, page_urls: list[str], max_pages: int) -> None:
+    """Add the sitemap's URLs; done once for each crawl."""
+    frontier.add(session, claim, page_urls, 1, max_pages)
     row = crawls.get(session, claim.tenant, claim.id)
     row.extra = {**row.extra, "sitemap_read": True}
 
 
-async def _page(job: Crawl, rules: CrawlRules, page: CrawlPage, progress: Progress) -> None:
+async def _fetch_and_accept(job: Crawl, rules: CrawlRules, page: CrawlPage, progress: Progress) -> None:
     claim = progress.claim
     try:
-        found = await _patiently(page)
-        links = await inspect_page(found)
-        if links.noindex:
-            raise Rejected("the page asks not to be indexed", code="noindex")
+        text = await _fetch(page)
+        inspection = await inspect_page(text)
+        if inspection.noindex:
+            raise NoIndex("the page asks not to be indexed")
     except (Unavailable, Snooze) as error:
         await in_transaction(frontier.record_failure, claim, page.id, error, state="found")
         return
     except (Rejected, InvalidInput) as error:
-        state = "skipped" if error.code in _SKIPPED else "failed"
+        state = "skipped" if isinstance(error, _SKIPPED) else "failed"
         await in_transaction(frontier.record_failure, claim, page.id, error, state=state)
         return
     ends_here = page.depth >= job.max_depth or job.sitemap == "only"
-    wanted = [] if ends_here else [url for url in links.links if rules.takes(url)]
+    links = [] if ends_here else [url for url in inspection.links if rules.allows(url)]
     try:
-        await in_transaction(_taken, claim, job, page, found, wanted)
-    except LimitReached as error:  # no fault of the page's, nor of the crawl's
+        await in_transaction(_accept, claim, job, page, text, links)
+    except LimitReached as error:  # neither the page nor the crawl is the cause
         await in_transaction(frontier.uncount_try, claim, page.id)
         raise Snooze(error.retry_after_s, error.message, code=error.code) from error
     except (Conflict, InvalidInput, NotFound) as error:
         await in_transaction(frontier.record_failure, claim, page.id, error, state="failed")
 
 
-def _taken(session: Session, claim: Claim, job: Crawl, page: CrawlPage, found: PageText, wanted: list[str]) -> None:
+def _accept(session: Session, claim: Claim, job: Crawl, page: CrawlPage, text: PageText, links: list[str]) -> None:
     about = job.about(About(url=page.url))
     quota.within(
         session,
@@ -141,14 +150,14 @@ def _taken(session: Session, claim: Claim, job: Crawl, page: CrawlPage, found: P
         claim,
         page.id,
         about,
-        content_of(found, claim.id),
-        wanted,
+        content_of(text, claim.id),
+        links,
         job.limit,
     )
 
 
-async def _patiently(page: CrawlPage) -> PageText:
-    """The page; its host's wish for a pause is kept here, where other pages would have to wait for it anyway."""
+async def _fetch(page: CrawlPage) -> PageText:
+    """Fetch the page; wait here for a pause that its host asks for, since the crawl's other pages need it too."""
     delays = get_settings().crawl_retry_delays
     if page.tries > 1 and delays:
         await asyncio.sleep(delays[min(page.tries - 2, len(delays) - 1)])

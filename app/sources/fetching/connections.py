@@ -1,4 +1,4 @@
-"""Connections to strangers' servers, checked as they are opened, and kept where a worker says so."""
+"""HTTP connections to servers outside, checked when opened; a worker may share them between jobs."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from app.core.guard import Resolver, addresses
 from app.core.http import AsyncClient, guarded_client, timeout
 from app.core.settings import get_settings
 
-# A connection belongs to the loop it was made in.
+# A connection belongs to the event loop that opened it.
 _shared: WeakKeyDictionary[asyncio.AbstractEventLoop, AsyncClient] = WeakKeyDictionary()
 
 
 def open_client(resolver: Resolver | None = None) -> AsyncClient:
-    """A client of its own, to be closed; `resolver` says where names are, by default this machine."""
+    """Return a new client, which the caller closes; `resolver` looks up names, by default this machine's."""
 
     async def addresses_of(host: str, port: int) -> list[str]:
         return await addresses(host, port, resolver=resolver)
@@ -28,22 +28,22 @@ def open_client(resolver: Resolver | None = None) -> AsyncClient:
 
 @asynccontextmanager
 async def client() -> AsyncIterator[AsyncClient]:
-    """The running loop's kept one, else one for this call."""
-    kept = _shared.get(asyncio.get_running_loop())
-    if kept is not None:
-        yield kept
+    """Yield the running loop's shared client, or else a client for this call."""
+    shared = _shared.get(asyncio.get_running_loop())
+    if shared is not None:
+        yield shared
         return
-    async with open_client() as fresh:
-        yield fresh
+    async with open_client() as new_client:
+        yield new_client
 
 
 async def share() -> None:
-    """From now on the running loop's connections are kept and shared."""
+    """Share the running loop's connections from now on."""
     _shared.setdefault(asyncio.get_running_loop(), open_client())
 
 
 async def close() -> None:
-    """Close the running loop's connections, if any are kept."""
-    kept = _shared.pop(asyncio.get_running_loop(), None)
-    if kept is not None:
-        await kept.aclose()
+    """Close the running loop's shared connections, if any."""
+    shared = _shared.pop(asyncio.get_running_loop(), None)
+    if shared is not None:
+        await shared.aclose()

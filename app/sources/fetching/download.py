@@ -1,4 +1,4 @@
-"""One answer over HTTP: from a checked address, through a few redirects, no later and no larger than settings say."""
+"""Download one HTTP response: from checked addresses, through a few redirects, within limits of time and size."""
 
 from __future__ import annotations
 
@@ -19,25 +19,29 @@ MAX_REDIRECTS = 5
 MAX_WAIT_S = 3600
 PORTS = {"http": 80, "https": 443}
 _REDIRECTS = (301, 302, 303, 307, 308)
-# Called with each address before it is asked; what it takes does not count as the page's time.
+# Called with each URL before its request; its duration does not count towards the timeout.
 Before = Callable[[str], Awaitable[None]]
+
+
+class ServerBusy(Unavailable):
+    """The server answered with a status that asks for a later try."""
 
 
 @dataclass(frozen=True, slots=True)
 class Validators:
-    """What a server said of the content that is here already, in its own words."""
+    """Validators of stored content, as its server sent them."""
 
     etag: str | None = None
     last_modified: str | None = None
 
     def headers(self) -> dict[str, str]:
-        said = {"if-none-match": self.etag, "if-modified-since": self.last_modified}
-        return {name: value for name, value in said.items() if value}
+        headers = {"if-none-match": self.etag, "if-modified-since": self.last_modified}
+        return {name: value for name, value in headers.items() if value}
 
 
 @dataclass(frozen=True, slots=True)
 class Download:
-    """An answer that is no redirect, whatever its status; `url` is where the redirects ended."""
+    """A response of any status except a redirect; `url` is the URL after redirects."""
 
     url: str
     status_code: int
@@ -47,28 +51,28 @@ class Download:
 
     @property
     def media_type(self) -> str | None:
-        """None where the server does not say."""
-        said = self.headers.get("content-type")
-        return None if said is None else said.partition(";")[0].strip().lower()
+        """Media type of the response, or None without a content-type header."""
+        value = self.headers.get("content-type")
+        return None if value is None else value.partition(";")[0].strip().lower()
 
     def check_status(self) -> None:
-        """Raises Rejected for a final no, Unavailable where a later try may succeed."""
+        """Raise ServerBusy if a later try may succeed, Rejected for any other status but 2xx."""
         status = self.status_code
         if status in (408, 425, 429) or status >= 500:
-            raise Unavailable(f"{self.url} answered {status}", retry_after_s=_wait_s(self.headers.get("retry-after")))
+            raise ServerBusy(f"{self.url} answered {status}", retry_after_s=_wait_s(self.headers.get("retry-after")))
         if not 200 <= status < 300:
             raise Rejected(f"{self.url} answered {status}", code="http_status")
 
 
 def split_url(url: str) -> SplitResult:
-    """The parts of a URL that may be fetched. Raises InvalidInput."""
+    """Return the parts of a URL that can be fetched. Raises InvalidInput for any other."""
     try:
         parts = urlsplit(url)
         _ = parts.port
     except ValueError as error:
         raise InvalidInput(f"url: {error}") from error
     if parts.scheme not in PORTS or not parts.hostname:
-        raise InvalidInput("url: only http:// and https:// addresses can be fetched", code="url_scheme")
+        raise InvalidInput("url: only http:// and https:// URLs can be fetched", code="url_scheme")
     return parts
 
 
@@ -77,17 +81,17 @@ async def download(
     *,
     accept: str = "*/*",
     max_bytes: int | None = None,
-    cut: bool = False,
-    seen: Validators | None = None,
+    truncate: bool = False,
+    validators: Validators | None = None,
     before: Before | None = None,
 ) -> Download:
-    """The answer with its body, unpacked; `max_bytes` is by default the setting's.
+    """Return the response with its decompressed body; `max_bytes` defaults to the setting.
 
-    A larger body is Rejected, or with `cut` ends there. Raises Unavailable where nobody answers, or not in time.
+    A larger body raises Rejected, or is cut with `truncate`. Raises Unavailable if the server does not answer in time.
     """
     settings = get_settings()
-    headers = {"accept": accept, "accept-encoding": ACCEPTED, **(seen.headers() if seen else {})}
-    ask = _Ask(headers, max_bytes or settings.fetch_max_bytes, cut)
+    headers = {"accept": accept, "accept-encoding": ACCEPTED, **(validators.headers() if validators else {})}
+    request = _Request(headers, max_bytes or settings.fetch_max_bytes, truncate)
     left_s = settings.fetch_timeout_s
     try:
         async with connections.client() as client:
@@ -97,11 +101,11 @@ async def download(
                     await before(url)
                 started = clock.monotonic()
                 async with asyncio.timeout(left_s):
-                    answer = await ask.of(client, url)
-                if isinstance(answer, Download):
-                    return answer
+                    response = await request.send(client, url)
+                if isinstance(response, Download):
+                    return response
                 left_s -= clock.monotonic() - started
-                url = urljoin(url, answer)
+                url = urljoin(url, response)
     except TimeoutError as error:
         raise Unavailable(f"{url} took longer than {settings.fetch_timeout_s:g} s") from error
     except InvalidURL as error:
@@ -112,17 +116,17 @@ async def download(
 
 
 @dataclass(frozen=True, slots=True)
-class _Ask:
+class _Request:
     headers: dict[str, str]
     max_bytes: int
-    cut: bool
+    truncate: bool
 
-    async def of(self, client: AsyncClient, url: str) -> Download | str:
-        """The answer, or where it redirects to."""
+    async def send(self, client: AsyncClient, url: str) -> Download | str:
+        """Return the response, or the location of a redirect."""
         parts = urlsplit(url)
-        # Neither names nor passwords of a URL are sent to anybody.
-        there = parts._replace(netloc=parts.netloc.rpartition("@")[2], fragment="").geturl()
-        request = client.build_request("GET", there, headers=self.headers)
+        # User name and password in a URL are never sent.
+        target = parts._replace(netloc=parts.netloc.rpartition("@")[2], fragment="").geturl()
+        request = client.build_request("GET", target, headers=self.headers)
         response = await client.send(request, stream=True, follow_redirects=False)
         try:
             location = response.headers.get("location")
@@ -134,8 +138,8 @@ class _Ask:
             await response.aclose()
 
     async def _body(self, url: str, response: Response) -> bytes:
-        said = response.headers.get("content-length", "")
-        if said.isdecimal() and int(said) > self.max_bytes and not self.cut:
+        length = response.headers.get("content-length", "")
+        if length.isdecimal() and int(length) > self.max_bytes and not self.truncate:
             raise self._too_large(url)
         inflater = Inflater(response.headers.get("content-encoding", ""))
         parts, left = [], self.max_bytes
@@ -144,7 +148,7 @@ class _Ask:
             parts.append(part[:left])
             left -= len(part)
             if left < 0:
-                if self.cut:
+                if self.truncate:
                     break
                 raise self._too_large(url)
         return b"".join(parts)
@@ -153,14 +157,14 @@ class _Ask:
         return Rejected(f"{url} is larger than {self.max_bytes:,} bytes", code="too_large")
 
 
-def _wait_s(said: str | None) -> float | None:
-    """Of Retry-After: seconds or a date; None for neither."""
-    if said is None:
+def _wait_s(retry_after: str | None) -> float | None:
+    """Return the seconds of a Retry-After header, which is a number or a date; None for any other value."""
+    if retry_after is None:
         return None
-    if said.strip().isdecimal():
-        return min(float(said), MAX_WAIT_S)
+    if retry_after.strip().isdecimal():
+        return min(float(retry_after), MAX_WAIT_S)
     try:
-        due = parsedate_to_datetime(said)
+        due = parsedate_to_datetime(retry_after)
     except ValueError:
         return None
     if due.tzinfo is None:

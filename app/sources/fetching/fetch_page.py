@@ -1,4 +1,4 @@
-"""One page for the index, by whichever fetcher the settings choose: Firecrawl where one is set up, else our own."""
+"""Fetch one page for the index, with Firecrawl if the settings name one, otherwise with the built-in fetcher."""
 
 from __future__ import annotations
 
@@ -15,44 +15,47 @@ from app.sources.fetching.page_text import NotModified, PageText, Validators
 from app.sources.fetching.polite_fetch import fetch_politely
 from app.sources.payloads.firecrawl_events import page_of
 
-_ASKED = {"formats": ["markdown", "html"], "maxAge": 0}
+_OPTIONS = {"formats": ["markdown", "html"], "maxAge": 0}
 
 
 @dataclass(frozen=True, slots=True)
 class FetchedPage:
-    """A page's content, and what it says of itself; that is None where our own fetcher read it: ingest finds it."""
+    """Content of a page and its own metadata; None from the built-in fetcher, since ingest extracts it."""
 
     content: Content
-    said: About | None = None
+    metadata: About | None = None
 
-    def about(self, given: About) -> About:
-        """What a caller said of the page, and where he said nothing what the page says."""
-        if self.said is None:
-            return given
+    def about(self, submitted: About) -> About:
+        """Return the submitted fields; those left empty are filled from the page's metadata."""
+        if self.metadata is None:
+            return submitted
         return replace(
-            given,
-            title=given.title or self.said.title,
-            description=given.description or self.said.description,
-            language=given.language or self.said.language,
-            country=given.country or self.said.country,
-            metadata={**self.said.metadata, **given.metadata},
+            submitted,
+            title=submitted.title or self.metadata.title,
+            description=submitted.description or self.metadata.description,
+            language=submitted.language or self.metadata.language,
+            country=submitted.country or self.metadata.country,
+            metadata={**self.metadata.metadata, **submitted.metadata},
         )
 
 
 @overload
 async def fetch_page(url: str) -> FetchedPage: ...
 @overload
-async def fetch_page(url: str, *, seen: Validators | None) -> FetchedPage | NotModified: ...
-async def fetch_page(url: str, *, seen: Validators | None = None) -> FetchedPage | NotModified:
-    """The page as it is now, or that it is as it was `seen`. Raises as fetch_politely() and Firecrawl's client do."""
+async def fetch_page(url: str, *, validators: Validators | None) -> FetchedPage | NotModified: ...
+async def fetch_page(url: str, *, validators: Validators | None = None) -> FetchedPage | NotModified:
+    """Fetch the page; return NotModified if its server still has the content of `validators`.
+
+    Raises the errors of fetch_politely() and of Firecrawl's client.
+    """
     if get_settings().fetcher != "builtin" and firecrawl.is_configured():
         return await _by_firecrawl(url)
-    page = await fetch_politely(url, seen=seen)
+    page = await fetch_politely(url, validators=validators)
     return page if isinstance(page, NotModified) else FetchedPage(content_of(page))
 
 
 def content_of(page: PageText, crawl: str | None = None) -> Content:
-    """The page as documents take it."""
+    """Return the page as content of a document."""
     return Content(
         page.format,
         page.text,
@@ -66,14 +69,14 @@ def content_of(page: PageText, crawl: str | None = None) -> Content:
 
 
 def refuse_private(url: str) -> None:
-    """Before Firecrawl is asked, which stands where our own services do. Raises Rejected."""
+    """Refuse private addresses, which Firecrawl could reach in our network. Raises Rejected."""
     if is_private_by_name(url):
         raise Rejected(f"{url} is not on the public internet", code="private_address")
 
 
 async def _by_firecrawl(url: str) -> FetchedPage:
     refuse_private(url)
-    document = await firecrawl.firecrawl().scrape({"url": url, **_ASKED})
+    document = await firecrawl.firecrawl().scrape({"url": url, **_OPTIONS})
     page = page_of({**document, "metadata": {"url": url, **(document.get("metadata") or {})}}, None)
     if page.content is None:
         raise Rejected(f"{url}: {page.error}", code="empty_document")

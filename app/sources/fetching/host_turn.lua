@@ -1,10 +1,10 @@
--- One host's turns, over all workers: one request at a time, a pause after each, and a line of those who wait.
--- ARGV: key, verb, token, microseconds. Returns a wait in microseconds; all that is kept ends with the last of it.
---   place  (gap, longest)  the wait until the turn, taken in the line; where it is longer than `longest`, negative: come
---                          again in so long. Each who is sent away gets a later time than the one before.
---   begin  (lease)         0 where the host is ours now; it is nobody's when the lease is over
---   finish (gap)           gives the host back; the next may begin after the gap
---   pause  (seconds)       nobody begins before
+-- Turns at one host across all workers: one request at a time, a pause after each, and a queue of waiting requests.
+-- ARGV: key, verb, token, microseconds. Returns a wait in microseconds; the key expires with its latest time.
+--   place  (gap, longest)  join the queue, return the wait until the turn; if it exceeds `longest`, return a negative
+--                          value: retry after that time. Each refused caller gets a later time than the previous one.
+--   begin  (lease)         return 0 if the caller holds the host now; the lease ends the hold
+--   finish (gap)           release the host; the next request may begin after the gap
+--   pause  (seconds)       no request begins before this time
 local key, verb, token, first, second = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4]), tonumber(ARGV[5] or "0")
 local time = redis.call("time")
 local now = tonumber(time[1]) * 1000000 + tonumber(time[2])

@@ -1,4 +1,4 @@
-"""Packed bodies unpacked piece by piece, never by more than was asked for: a bomb is stopped at the cap."""
+"""Decompress bodies piece by piece with a limit on the output, so that a decompression bomb is stopped."""
 
 from __future__ import annotations
 
@@ -11,36 +11,36 @@ _GZIP_OR_ZLIB = 32 + zlib.MAX_WBITS
 
 
 class Inflater:
-    """One body's decoder. Raises Rejected for a packing that was not asked for."""
+    """Decoder of one body. Raises Rejected for an encoding that was not requested."""
 
     def __init__(self, encoding: str) -> None:
         packing = encoding.strip().lower()
         if packing not in ("", "identity", "gzip", "x-gzip", "deflate"):
-            raise Rejected(f"a body packed by {packing[:40]!r} cannot be read", code="content_encoding")
+            raise Rejected(f"the content encoding {packing[:40]!r} is not supported", code="content_encoding")
         self._plain = packing in ("", "identity")
-        self._raw = packing == "deflate"  # some send it without its frame
+        self._raw = packing == "deflate"  # some servers send deflate without the zlib frame
         self._stream = zlib.decompressobj(_GZIP_OR_ZLIB)
 
-    def feed(self, data: bytes, most: int) -> bytes:
-        """What the next piece comes to; with more than `most` bytes it is cut right after them."""
+    def feed(self, data: bytes, max_bytes: int) -> bytes:
+        """Return the decompressed piece; of a larger one only `max_bytes` + 1 bytes."""
         if self._plain:
-            return data[: most + 1]
+            return data[: max_bytes + 1]
         parts, size = [], 0
-        while data and size <= most:
-            part = self._inflate(data, most + 1 - size)
+        while data and size <= max_bytes:
+            part = self._inflate(data, max_bytes + 1 - size)
             parts.append(part)
             size += len(part)
             data = self._stream.unconsumed_tail
-            if self._stream.eof:  # another member may follow, or what fills the last block up
+            if self._stream.eof:  # another member or zero padding may follow
                 data = self._stream.unused_data.lstrip(b"\0")
                 self._stream = zlib.decompressobj(_GZIP_OR_ZLIB)
         return b"".join(parts)
 
-    def _inflate(self, data: bytes, most: int) -> bytes:
+    def _inflate(self, data: bytes, max_bytes: int) -> bytes:
         try:
-            return self._stream.decompress(data, most)
+            return self._stream.decompress(data, max_bytes)
         except zlib.error as error:
             if not self._raw:
-                raise Rejected(f"the packed body is broken: {error}", code="content_encoding") from error
+                raise Rejected(f"the compressed body is damaged: {error}", code="content_encoding") from error
         self._raw, self._stream = False, zlib.decompressobj(-zlib.MAX_WBITS)
-        return self._inflate(data, most)
+        return self._inflate(data, max_bytes)

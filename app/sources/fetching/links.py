@@ -1,4 +1,4 @@
-"""Where a page leads, and what it says to robots; foreign bytes in C code, so it is looked at in a lane."""
+"""Read a page's links and directives for robots, in the sandbox since C code parses untrusted bytes."""
 
 from __future__ import annotations
 
@@ -14,14 +14,15 @@ from app.sources.fetching.page_text import PageText
 from app.sources.fetching.robots_directives import directives
 
 INSPECT_TIMEOUT_S = 20.0
-INSPECT = "app.sources.fetching.links_parser:inspect_html"  # by name: its library is loaded in the lanes alone
+INSPECT = "app.sources.fetching.links_parser:inspect_html"  # by name: only sandbox processes load its library
 
 
 @dataclass(frozen=True, slots=True)
 class PageInspection:
-    """`links` are absolute, without fragments, each once, in the page's order; none where it says nofollow.
+    """Links and directives of a page.
 
-    `canonical` is the address it says it should be known by; `scripts` how many it has, `characters` how much text.
+    `links` are absolute, without fragments, unique and in the page's order; empty with nofollow. `canonical` is the
+    page's preferred URL, `scripts` the number of script elements, `characters` the length of the text.
     """
 
     links: tuple[str, ...] = ()
@@ -33,13 +34,13 @@ class PageInspection:
 
 
 async def inspect_page(page: PageText) -> PageInspection:
-    """What can be seen of a fetched page: its own words, and those that its server says to robots (X-Robots-Tag)."""
+    """Inspect a fetched page, with the directives of its HTML and of the X-Robots-Tag header."""
     if page.format != "html":
-        said = directives([page.robots_tag or ""], get_settings().fetch_user_agent)
-        return PageInspection(noindex="noindex" in said, nofollow="nofollow" in said, characters=len(page.text))
+        tags = directives([page.robots_tag or ""], get_settings().fetch_user_agent)
+        return PageInspection(noindex="noindex" in tags, nofollow="nofollow" in tags, characters=len(page.text))
     arguments = {"url": page.url, "robots_tag": page.robots_tag, "agent": get_settings().fetch_user_agent}
     with tempfile.TemporaryDirectory(prefix="millrace-") as folder:
         blob = Path(folder) / "page.html"
         await asyncio.to_thread(blob.write_text, page.text, "utf-8", "replace")
-        found: dict[str, Any] = await call.run(INSPECT, arguments, blob=blob, time_limit_s=INSPECT_TIMEOUT_S)
-    return PageInspection(**{**found, "links": tuple(found["links"])})
+        fields: dict[str, Any] = await call.run(INSPECT, arguments, blob=blob, time_limit_s=INSPECT_TIMEOUT_S)
+    return PageInspection(**{**fields, "links": tuple(fields["links"])})

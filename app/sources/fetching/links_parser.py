@@ -1,4 +1,4 @@
-"""A page's HTML to what can be seen of it; foreign bytes in C code, so it runs in a lane."""
+"""Parse a page's HTML for links and directives; runs in the sandbox since C code parses untrusted bytes."""
 
 from __future__ import annotations
 
@@ -8,24 +8,24 @@ from urllib.parse import urldefrag, urljoin, urlsplit
 
 from selectolax.lexbor import LexborHTMLParser, LexborNode
 
-from app.documents.models import LONGEST_URL
+from app.documents.models import MAX_URL_BYTES
 from app.sources.fetching.robots_directives import directives
 
 MAX_LINKS = 5_000
 _NOT_FOLLOWED = {"nofollow", "ugc", "sponsored"}
-_SILENT = "script, style, noscript, template, svg, iframe"
+_INVISIBLE = "script, style, noscript, template, svg, iframe"
 
 
 def inspect_html(blob: Path, url: str, robots_tag: str | None, agent: str) -> dict[str, Any]:
-    """A PageInspection as JSON, of the HTML in the file (UTF-8). Runs in a lane."""
+    """Return the fields of a PageInspection for the HTML in the file (UTF-8). Runs in the sandbox."""
     page = LexborHTMLParser(blob.read_text("utf-8", "replace"))
     base = _absolute(_attribute(page.css_first("base[href]"), "href"), url) or url
-    said = directives([robots_tag or "", *_meta_robots(page, agent)], agent)
+    tags = directives([robots_tag or "", *_meta_robots(page, agent)], agent)
     return {
-        "links": [] if "nofollow" in said else _links(page, base),
+        "links": [] if "nofollow" in tags else _links(page, base),
         "canonical": _canonical(page, base),
-        "noindex": "noindex" in said,
-        "nofollow": "nofollow" in said,
+        "noindex": "noindex" in tags,
+        "nofollow": "nofollow" in tags,
         "scripts": len(page.css("script")),
         "characters": _characters(page),
     }
@@ -38,16 +38,16 @@ def _meta_robots(page: LexborHTMLParser, agent: str) -> list[str]:
 
 
 def _links(page: LexborHTMLParser, base: str) -> list[str]:
-    found: dict[str, None] = {}
+    links: dict[str, None] = {}
     for node in page.css("a[href], area[href]"):
         if _NOT_FOLLOWED & set(_attribute(node, "rel").lower().split()):
             continue
-        there = _absolute(_attribute(node, "href"), base)
-        if there is not None:
-            found[there] = None
-        if len(found) == MAX_LINKS:
+        url = _absolute(_attribute(node, "href"), base)
+        if url is not None:
+            links[url] = None
+        if len(links) == MAX_LINKS:
             break
-    return list(found)
+    return list(links)
 
 
 def _canonical(page: LexborHTMLParser, base: str) -> str | None:
@@ -58,23 +58,23 @@ def _canonical(page: LexborHTMLParser, base: str) -> str | None:
 
 
 def _absolute(href: str, base: str) -> str | None:
-    """None for what is no page: another scheme, no URL at all, or one that nobody could keep."""
+    """Return the absolute URL, or None if it is invalid, too long, or not http(s)."""
     try:
-        there = urldefrag(urljoin(base, href.strip())).url
-        parts = urlsplit(there)
+        url = urldefrag(urljoin(base, href.strip())).url
+        parts = urlsplit(url)
         _ = parts.port
     except ValueError:
         return None
     if not href.strip() or parts.scheme not in ("http", "https") or not parts.hostname:
         return None
-    return there if len(there.encode("utf-8", "replace")) <= LONGEST_URL else None
+    return url if len(url.encode("utf-8", "replace")) <= MAX_URL_BYTES else None
 
 
 def _characters(page: LexborHTMLParser) -> int:
     body = page.body
     if body is None:
         return 0
-    for node in body.css(_SILENT):
+    for node in body.css(_INVISIBLE):
         node.decompose()
     return len(" ".join(body.text(separator=" ").split()))
 

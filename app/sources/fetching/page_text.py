@@ -1,4 +1,4 @@
-"""One page as text, by its own word, or none where it has not changed."""
+"""Fetch one page as text, or learn that it has not changed."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from app.sources.fetching.download import Before, Download, Validators, download
 
 __all__ = ["NotModified", "PageText", "Validators", "fetch", "split_url"]
 
-# What is longer is no use to keep.
+# Longer validators are not stored.
 MAX_VALIDATOR_CHARACTERS = 255
 _ACCEPT = "text/html,application/xhtml+xml,text/markdown,text/plain;q=0.9,*/*;q=0.1"
 _FORMATS: dict[str, Format] = {
@@ -23,11 +23,17 @@ _META_CHARSET = re.compile(rb"<meta[^>]+charset\s*=\s*[\"']?([A-Za-z0-9_:.-]+)",
 _BYTE_ORDER_MARKS = {b"\xef\xbb\xbf": "utf-8-sig", b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16"}
 
 
+class UnreadableType(Rejected):
+    """The page has a media type that cannot be read."""
+
+    code = "media_type"
+
+
 @dataclass(frozen=True, slots=True)
 class PageText:
-    """`url` is where the redirects ended; `etag` and `last_modified` make the Validators of the next time.
+    """Text of a page. `url` is the URL after redirects; `etag` and `last_modified` are its validators.
 
-    `robots_tag` is what the server says to robots of this page, `rendered` whether its scripts have run.
+    `robots_tag` is the X-Robots-Tag header. `rendered` is True if the page's scripts have run.
     """
 
     url: str
@@ -42,7 +48,7 @@ class PageText:
 
 @dataclass(frozen=True, slots=True)
 class NotModified:
-    """The page at `url` is what it was when it was seen."""
+    """The page at `url` still has the content of the validators."""
 
     url: str
 
@@ -50,45 +56,48 @@ class NotModified:
 @overload
 async def fetch(url: str, *, before: Before | None = None) -> PageText: ...
 @overload
-async def fetch(url: str, *, seen: Validators | None, before: Before | None = None) -> PageText | NotModified: ...
-async def fetch(url: str, *, seen: Validators | None = None, before: Before | None = None) -> PageText | NotModified:
-    """The page as text. Raises Rejected for a final no, Unavailable where a later try may succeed."""
-    found = await download(url, accept=_ACCEPT, seen=seen, before=before)
-    if found.status_code == 304 and seen is not None and seen.headers():
-        return NotModified(found.url)
-    found.check_status()
-    format_ = _format(found)
+async def fetch(url: str, *, validators: Validators | None, before: Before | None = None) -> PageText | NotModified: ...
+async def fetch(
+    url: str, *, validators: Validators | None = None, before: Before | None = None
+) -> PageText | NotModified:
+    """Fetch the page. Raises Rejected if it cannot be read, Unavailable if a later try may succeed."""
+    response = await download(url, accept=_ACCEPT, validators=validators, before=before)
+    if response.status_code == 304 and validators is not None and validators.headers():
+        return NotModified(response.url)
+    response.check_status()
+    format_ = _format(response)
     return PageText(
-        found.url,
-        found.status_code,
+        response.url,
+        response.status_code,
         format_,
-        _decoded(found, format_),
-        etag=_validator(found, "etag"),
-        last_modified=_validator(found, "last-modified"),
-        robots_tag=found.headers.get("x-robots-tag"),
+        _decode(response, format_),
+        etag=_validator(response, "etag"),
+        last_modified=_validator(response, "last-modified"),
+        robots_tag=response.headers.get("x-robots-tag"),
     )
 
 
-def _validator(found: Download, name: str) -> str | None:
-    said: str = found.headers.get(name, "")
-    return said if said and len(said) <= MAX_VALIDATOR_CHARACTERS and said.isascii() and said.isprintable() else None
+def _validator(response: Download, name: str) -> str | None:
+    value: str = response.headers.get(name, "")
+    is_valid = 0 < len(value) <= MAX_VALIDATOR_CHARACTERS and value.isascii() and value.isprintable()
+    return value if is_valid else None
 
 
-def _format(found: Download) -> Format:
-    media_type = found.media_type
+def _format(response: Download) -> Format:
+    media_type = response.media_type
     if media_type is None:
         return "html"
     if media_type not in _FORMATS:
-        raise Rejected(f"{found.url} is {media_type or 'of no type'}, which cannot be read", code="media_type")
+        raise UnreadableType(f"{response.url} has the media type {media_type or '(none)'}, which cannot be read")
     return _FORMATS[media_type]
 
 
-def _decoded(found: Download, format_: Format) -> str:
-    """By byte order mark, else header, else the page's own word, else UTF-8, else Windows-1252."""
-    body = found.body
+def _decode(response: Download, format_: Format) -> str:
+    """Decode the body by byte order mark, charset of the header, charset of the HTML, UTF-8, or Windows-1252."""
+    body = response.body
     marked = next((codec for mark, codec in _BYTE_ORDER_MARKS.items() if body.startswith(mark)), None)
-    said = _META_CHARSET.search(body[:4096]) if format_ == "html" else None
-    for codec in (marked, found.charset, said[1].decode("ascii") if said else None, "utf-8"):
+    match = _META_CHARSET.search(body[:4096]) if format_ == "html" else None
+    for codec in (marked, response.charset, match[1].decode("ascii") if match else None, "utf-8"):
         try:
             if codec is not None:
                 return body.decode(codec)

@@ -1,11 +1,11 @@
-"""Turns at a host: one request at a time and a pause between, over all workers together.
+"""Turns at a host: one request at a time with a pause after each, across all workers.
 
-    async with take_turn("example.org") as mine:
+    async with take_turn("example.org") as turn:
         ...
-        mine.gap_s = 10        # what its robots.txt asks for
+        turn.gap_s = 10        # the pause that its robots.txt asks for
 
-Redis keeps a host's line (mr:host:{host}); while it is away each process keeps its own, so the host may then see as
-many requests at once as there are processes.
+Redis holds a host's queue (mr:host:{host}). While Redis is down each process has a separate queue, so the host may get
+as many requests at once as there are processes.
 """
 
 from __future__ import annotations
@@ -28,16 +28,16 @@ from app.core.settings import get_settings
 from app.core.waiting import settled
 
 SCRIPT = Path(__file__).with_name("host_turn.lua")
-# Who must wait longer gives its slot in the worker to another job.
+# A job that must wait longer leaves its worker slot to another job.
 MAX_WAIT_S = 20.0
-# A robots.txt that asks for more than this gets this.
+# Upper limit of the pause that a robots.txt can ask for.
 MAX_GAP_S = 30.0
 MAX_PAUSE_S = 3600.0
-# How often it is looked whether the request before has ended.
-LOOK_S = 0.1
-# What a turn may take beyond its page: robots.txt, and the way to Redis.
+# Interval of the checks if the previous request has ended.
+POLL_S = 0.1
+# Time of a turn in addition to the page: robots.txt, and Redis.
 LEASE_MARGIN_S = 30.0
-# Those who are sent away come again one after the other, within this time, and not all at once after it.
+# Snoozed jobs return one after the other within this time, instead of all at once.
 MAX_SNOOZE_S = 900.0
 SPREAD = 0.25
 _MAX_HOSTS = 10_000
@@ -46,18 +46,18 @@ log = get_logger(__name__)
 
 
 def host_of(url: str) -> str:
-    """Whose turn it is to be."""
+    """Return the host name of the URL, the key of its turns."""
     return (urlsplit(url).hostname or "").rstrip(".")
 
 
-def gap_s(asked_s: float | None) -> float:
-    """The pause after a request, where robots.txt asks for so much."""
-    return max(get_settings().fetch_host_delay_s, min(asked_s or 0.0, MAX_GAP_S))
+def gap_s(requested_s: float | None) -> float:
+    """Return the pause after a request, given the one that robots.txt asks for."""
+    return max(get_settings().fetch_host_delay_s, min(requested_s or 0.0, MAX_GAP_S))
 
 
 @dataclass(slots=True)
 class Turn:
-    """`gap_s` is the pause that follows it."""
+    """A turn at a host; `gap_s` is the pause after it."""
 
     host: str
     gap_s: float
@@ -67,61 +67,61 @@ class Turn:
 async def take_turn(
     host: str, *, requested_gap_s: float | None = None, max_wait_s: float = MAX_WAIT_S
 ) -> AsyncIterator[Turn]:
-    """Our turn at the host, waited for. Raises Snooze where that would take longer than max_wait_s."""
-    mine, token = Turn(host, gap_s(requested_gap_s)), uuid7()
+    """Wait for a turn at the host and hold it. Raises Snooze if the wait would exceed max_wait_s."""
+    turn, token = Turn(host, gap_s(requested_gap_s)), uuid7()
     try:
-        await _wait(mine, token, max_wait_s)
-        yield mine
+        await _wait(turn, token, max_wait_s)
+        yield turn
     finally:
-        # However it ends: the next need not wait for the lease.
-        await _say(host, "finish", token, mine.gap_s)
+        # Always give the turn back, so that the next need not wait for the lease to end.
+        await _call(host, "finish", token, turn.gap_s)
 
 
 async def pause(host: str, seconds: float) -> None:
-    """Nobody asks the host anything for so long."""
-    await _say(host, "pause", "", min(seconds, MAX_PAUSE_S))
+    """Block all requests to the host for this time."""
+    await _call(host, "pause", "", min(seconds, MAX_PAUSE_S))
 
 
-async def _wait(mine: Turn, token: str, max_wait_s: float) -> None:
+async def _wait(turn: Turn, token: str, max_wait_s: float) -> None:
     give_up_at = clock.monotonic() + max_wait_s
-    wait_s = await _say(mine.host, "place", token, mine.gap_s, max_wait_s)
+    wait_s = await _call(turn.host, "place", token, turn.gap_s, max_wait_s)
     if wait_s < 0:
-        raise _later(mine.host, -wait_s)
+        raise _snooze(turn.host, -wait_s)
     settings = get_settings()
     lease_s = settings.fetch_timeout_s + settings.fetch_javascript_timeout_s + LEASE_MARGIN_S
     while True:
         if wait_s > 0:
             await asyncio.sleep(wait_s)
-        wait_s = await _say(mine.host, "begin", token, lease_s)
+        wait_s = await _call(turn.host, "begin", token, lease_s)
         if wait_s == 0:
             return
-        if clock.monotonic() + min(wait_s, LOOK_S) > give_up_at:
-            raise _later(mine.host, min(wait_s, max_wait_s))
-        wait_s = min(wait_s, LOOK_S)
+        if clock.monotonic() + min(wait_s, POLL_S) > give_up_at:
+            raise _snooze(turn.host, min(wait_s, max_wait_s))
+        wait_s = min(wait_s, POLL_S)
 
 
-def _later(host: str, wait_s: float) -> Snooze:
-    return Snooze(wait_s * (1 + random.uniform(0, SPREAD)), f"it is not our turn at {host} yet", code="host_busy")
+def _snooze(host: str, wait_s: float) -> Snooze:
+    return Snooze(wait_s * (1 + random.uniform(0, SPREAD)), f"the turn at {host} is too far off", code="host_busy")
 
 
-async def _say(host: str, verb: str, token: str, *seconds: float) -> float:
-    """Said to the end, also when we are cancelled: a turn that nobody knew of would be held for all of its lease."""
-    said = asyncio.ensure_future(asyncio.to_thread(_said, host, verb, token, seconds))
+async def _call(host: str, verb: str, token: str, *seconds: float) -> float:
+    """Run one step of the script; completes even if cancelled, since a lost turn blocks the host for its lease."""
+    call = asyncio.ensure_future(asyncio.to_thread(_call_redis, host, verb, token, seconds))
     try:
-        return await asyncio.shield(said)
+        return await asyncio.shield(call)
     except asyncio.CancelledError:
-        await settled(said)
+        await settled(call)
         raise
 
 
-def _said(host: str, verb: str, token: str, seconds: tuple[float, ...]) -> float:
+def _call_redis(host: str, verb: str, token: str, seconds: tuple[float, ...]) -> float:
     name = redis.HOST_TURN.format(hashlib.sha256(host.encode("utf-8", "replace")).hexdigest()[:32])
-    args = [name, verb, token, *(int(one * 1e6) for one in seconds)]
+    args = [name, verb, token, *(int(value * 1e6) for value in seconds)]
     try:
         return int(redis.push().script(SCRIPT, args)) / 1e6
     except (Unavailable, ConfigError) as error:
         log.info("host_line_kept_alone", host=host, reason=error.message)
-        return _alone.say(name, verb, token, *seconds)
+        return _local_turns.call(name, verb, token, *seconds)
 
 
 @dataclass(slots=True)
@@ -133,14 +133,14 @@ class _Host:
     holder: str = ""
 
 
-class _Alone:
-    """What the script does, in this process's memory and in seconds."""
+class _LocalTurns:
+    """The script's logic in this process's memory, in seconds."""
 
     def __init__(self) -> None:
         self._hosts: dict[str, _Host] = {}
         self._lock = threading.Lock()
 
-    def say(self, key: str, verb: str, token: str, first: float, second: float = 0.0) -> float:
+    def call(self, key: str, verb: str, token: str, first: float, second: float = 0.0) -> float:
         now = clock.monotonic()
         with self._lock:
             if len(self._hosts) >= _MAX_HOSTS:
@@ -175,4 +175,4 @@ class _Alone:
         return 0.0
 
 
-_alone = _Alone()
+_local_turns = _LocalTurns()

@@ -1,4 +1,4 @@
-"""robots.txt, as RFC 9309 reads it: asked once an hour of each origin, and kept for all workers."""
+"""robots.txt by RFC 9309: requested once an hour from each origin, and cached for all workers."""
 
 from __future__ import annotations
 
@@ -19,23 +19,29 @@ from app.sources.fetching.download import PORTS, download, split_url
 
 MAX_BYTES = 500 * 1024
 CACHE_S = 3600
-# How long a robots.txt that could not be had is not asked for again.
+# An unavailable robots.txt is requested again after this time.
 RETRY_S = 60
 _MAX_CACHED = 1000
-_NOT_NOW = "!"  # what is kept begins with one of these
+_UNAVAILABLE = "!"  # first character of a cached value
 _TEXT = "="
 
 log = get_logger(__name__)
 
 
+class RobotsForbidden(Rejected):
+    """The site's robots.txt forbids the page."""
+
+    code = "robots"
+
+
 @dataclass(frozen=True, slots=True)
 class RobotsRules:
-    """What one robots.txt says to us."""
+    """The rules of one robots.txt for our user agent."""
 
     parsed: Protego
     origin: str
 
-    def allowed(self, url: str) -> bool:
+    def allows(self, url: str) -> bool:
         return self.parsed.can_fetch(url, get_settings().fetch_user_agent)
 
     @property
@@ -44,60 +50,60 @@ class RobotsRules:
 
     @property
     def sitemaps(self) -> list[str]:
-        return [urljoin(self.origin, said) for said in self.parsed.sitemaps]
+        return [urljoin(self.origin, url) for url in self.parsed.sitemaps]
 
     def check(self, url: str) -> None:
-        """Raises Rejected where the page is forbidden to us."""
-        if not self.allowed(url):
-            raise Rejected(f"the robots.txt of {self.origin} forbids {url}", code="robots")
+        """Raise RobotsForbidden if we may not fetch the page."""
+        if not self.allows(url):
+            raise RobotsForbidden(f"the robots.txt of {self.origin} forbids {url}")
 
 
-async def rules(url: str) -> RobotsRules:
-    """Those of the URL's origin; with MILLRACE_FETCH_ROBOTS=off everything is allowed, and nobody is asked.
+async def read_rules(url: str) -> RobotsRules:
+    """Return the rules of the URL's origin; with MILLRACE_FETCH_ROBOTS=off all is allowed and nothing is requested.
 
-    Raises Unavailable where the server has none to give now: until it has, nothing of it may be fetched.
+    Raises Unavailable if the server cannot deliver them now; until then nothing of it may be fetched.
     """
-    known = await known_rules(url)
-    if known is not None:
-        return known
+    cached = await read_cached_rules(url)
+    if cached is not None:
+        return cached
     origin = _origin(url)
     try:
-        text = await _asked(origin)
+        text = await _request(origin)
     except Unavailable as error:
-        await asyncio.to_thread(_keep, origin, _NOT_NOW + error.message, RETRY_S)
+        await asyncio.to_thread(_cache, origin, _UNAVAILABLE + error.message, RETRY_S)
         raise Unavailable(
             f"robots.txt: {error.message}", code="robots_unavailable", retry_after_s=error.retry_after_s or RETRY_S
         ) from error
-    await asyncio.to_thread(_keep, origin, _TEXT + text, CACHE_S)
-    return await _read(origin, text)
+    await asyncio.to_thread(_cache, origin, _TEXT + text, CACHE_S)
+    return await _parse_rules(origin, text)
 
 
-async def known_rules(url: str) -> RobotsRules | None:
-    """The same without asking the server; None where nobody did in the last hour."""
+async def read_cached_rules(url: str) -> RobotsRules | None:
+    """Return the cached rules, or None if no worker requested them in the last hour. Raises Unavailable."""
     origin = _origin(url)
     if get_settings().fetch_robots == "off":
-        return await _read(origin, "")
-    kept = await asyncio.to_thread(_kept, origin)
-    if kept is None:
+        return await _parse_rules(origin, "")
+    cached = await asyncio.to_thread(_read_cache, origin)
+    if cached is None:
         return None
-    if kept.startswith(_NOT_NOW):
-        raise Unavailable(f"robots.txt: {kept[1:]}", code="robots_unavailable", retry_after_s=RETRY_S)
-    return await _read(origin, kept[1:])
+    if cached.startswith(_UNAVAILABLE):
+        raise Unavailable(f"robots.txt: {cached[1:]}", code="robots_unavailable", retry_after_s=RETRY_S)
+    return await _parse_rules(origin, cached[1:])
 
 
-async def allowed(url: str) -> bool:
-    """Whether we may fetch it. Raises as rules() does."""
-    return (await rules(url)).allowed(url)
+async def allows(url: str) -> bool:
+    """Return True if we may fetch the URL. Raises the errors of read_rules()."""
+    return (await read_rules(url)).allows(url)
 
 
 async def crawl_delay(url: str) -> float | None:
-    """Seconds between two requests that its site asks for. Raises as rules() does."""
-    return (await rules(url)).crawl_delay_s
+    """Return the pause in seconds that the site asks for. Raises the errors of read_rules()."""
+    return (await read_rules(url)).crawl_delay_s
 
 
 async def sitemaps(url: str) -> list[str]:
-    """Where its site's sitemaps are, as far as robots.txt says. Raises as rules() does."""
-    return (await rules(url)).sitemaps
+    """Return the sitemap URLs in the site's robots.txt. Raises the errors of read_rules()."""
+    return (await read_rules(url)).sitemaps
 
 
 def _origin(url: str) -> str:
@@ -107,40 +113,42 @@ def _origin(url: str) -> str:
     return f"{parts.scheme}://{literal}:{parts.port or PORTS[parts.scheme]}"
 
 
-async def _asked(origin: str) -> str:
-    """The text; empty, which allows everything, where there is none. Raises Unavailable."""
-    asked = origin.removesuffix(f":{PORTS[urlsplit(origin).scheme]}")
+async def _request(origin: str) -> str:
+    """Return the text of robots.txt; empty, which allows everything, if it does not exist. Raises Unavailable."""
+    base = origin.removesuffix(f":{PORTS[urlsplit(origin).scheme]}")
     try:
-        found = await download(f"{asked}/robots.txt", accept="text/plain,*/*;q=0.1", max_bytes=MAX_BYTES, cut=True)
+        response = await download(
+            f"{base}/robots.txt", accept="text/plain,*/*;q=0.1", max_bytes=MAX_BYTES, truncate=True
+        )
     except TooManyRedirects:
         return ""
-    if found.status_code == 429 or found.status_code >= 500:
-        found.check_status()
-    return found.body.decode("utf-8", "replace") if 200 <= found.status_code < 300 else ""
+    if response.status_code == 429 or response.status_code >= 500:
+        response.check_status()
+    return response.body.decode("utf-8", "replace") if 200 <= response.status_code < 300 else ""
 
 
-async def _read(origin: str, text: str) -> RobotsRules:
-    return RobotsRules(await asyncio.to_thread(_parsed, text), origin)
+async def _parse_rules(origin: str, text: str) -> RobotsRules:
+    return RobotsRules(await asyncio.to_thread(_parse, text), origin)
 
 
 @lru_cache(maxsize=64)
-def _parsed(text: str) -> Protego:
+def _parse(text: str) -> Protego:
     return Protego.parse(text.removeprefix("\ufeff"))
 
 
-def _kept(origin: str) -> str | None:
+def _read_cache(origin: str) -> str | None:
     try:
         return redis.push().call(lambda client: client.get(_name(origin)))  # type: ignore[return-value]
     except (Unavailable, ConfigError):
         return _memory.get(origin)
 
 
-def _keep(origin: str, said: str, seconds: int) -> None:
+def _cache(origin: str, value: str, seconds: int) -> None:
     try:
-        redis.push().call(lambda client: client.set(_name(origin), said, ex=seconds))
+        redis.push().call(lambda client: client.set(_name(origin), value, ex=seconds))
     except (Unavailable, ConfigError) as error:
         log.info("robots_kept_alone", origin=origin, reason=error.message)
-        _memory.put(origin, said, seconds)
+        _memory.put(origin, value, seconds)
 
 
 def _name(origin: str) -> str:
@@ -148,22 +156,22 @@ def _name(origin: str) -> str:
 
 
 class _Memory:
-    """The same in this process, while Redis is away."""
+    """Cache in this process, while Redis is down."""
 
     def __init__(self) -> None:
-        self._said: dict[str, tuple[float, str]] = {}
+        self._values: dict[str, tuple[float, str]] = {}
         self._lock = threading.Lock()
 
     def get(self, origin: str) -> str | None:
         with self._lock:
-            due, said = self._said.get(origin, (0.0, ""))
-            return said if due > clock.monotonic() else None
+            due, value = self._values.get(origin, (0.0, ""))
+            return value if due > clock.monotonic() else None
 
-    def put(self, origin: str, said: str, seconds: int) -> None:
+    def put(self, origin: str, value: str, seconds: int) -> None:
         with self._lock:
-            if len(self._said) >= _MAX_CACHED:
-                self._said.clear()
-            self._said[origin] = (clock.monotonic() + seconds, said)
+            if len(self._values) >= _MAX_CACHED:
+                self._values.clear()
+            self._values[origin] = (clock.monotonic() + seconds, value)
 
 
 _memory = _Memory()

@@ -1,17 +1,17 @@
-"""What pages and their servers say to robots."""
+"""Directives for robots in pages and headers."""
 
 from __future__ import annotations
 
 
-def directives(said: list[str], agent: str) -> set[str]:
-    """What robots are told, `none` taken apart: of `noindex, otherbot: nofollow` what is meant for us."""
-    found: set[str] = set()
-    for line in said:
-        meant = True
+def directives(values: list[str], agent: str) -> set[str]:
+    """Return the directives for our agent, with `none` expanded; skips parts for others, as `otherbot: nofollow`."""
+    names: set[str] = set()
+    for line in values:
+        applies = True
         for word in line.lower().split(","):
             name, colon, rest = word.strip().partition(":")
             if colon and name not in ("unavailable_after", "max-snippet", "max-image-preview", "max-video-preview"):
-                meant, name = name.strip() in agent.lower(), rest.strip()
-            if meant:
-                found.add(name)
-    return found | ({"noindex", "nofollow"} if "none" in found else set())
+                applies, name = name.strip() in agent.lower(), rest.strip()
+            if applies:
+                names.add(name)
+    return names | ({"noindex", "nofollow"} if "none" in names else set())

@@ -1,4 +1,4 @@
-"""The pages that a site names itself: its sitemaps, found by robots.txt or at their usual place."""
+"""Pages listed in a site's sitemaps, which are found through robots.txt or at their usual URL."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ MAX_FILE_BYTES = 50 * 1024 * 1024
 MAX_FILES = 20
 MAX_DEPTH = 2
 READ_TIMEOUT_S = 60.0
-READ = "app.sources.fetching.sitemap_parser:read_sitemap"  # by name: its libraries are loaded in the lanes alone
+READ = "app.sources.fetching.sitemap_parser:read_sitemap"  # by name: only sandbox processes load its libraries
 _UNREADABLE = (InvalidInput, Rejected, SandboxCrashed, SandboxOutOfMemory, TimeLimitExceeded)
 _ACCEPT = "application/xml,text/xml,text/plain;q=0.9,*/*;q=0.1"
 
@@ -39,27 +39,26 @@ class SitemapEntry(NamedTuple):
 
 
 async def entries(url: str, *, max_pages: int = MAX_PAGES) -> AsyncIterator[SitemapEntry]:
-    """The pages of the URL's host that its sitemaps name, each once; none where it has no sitemap.
+    """Yield the pages of the URL's host in its sitemaps, each once; nothing without a sitemap.
 
-    A file that cannot be read is passed over. Raises Unavailable and Snooze as fetch_politely() does.
+    Skips files that cannot be read. Raises Unavailable and Snooze like fetch_politely().
     """
-    named = await _sitemaps_of(url)
-    waiting = deque((there, 0) for there in named)
-    asked: set[str] = set()
-    told: set[str] = set()
-    while waiting and len(asked) < MAX_FILES:
-        there, depth = waiting.popleft()
-        if there in asked:
+    waiting = deque((file_url, 0) for file_url in await _sitemaps_of(url))
+    requested: set[str] = set()
+    yielded: set[str] = set()
+    while waiting and len(requested) < MAX_FILES:
+        file_url, depth = waiting.popleft()
+        if file_url in requested:
             continue
-        asked.add(there)
-        found = await _file(there)
+        requested.add(file_url)
+        file = await _read_file(file_url)
         if depth < MAX_DEPTH:
-            waiting.extend((inner, depth + 1) for inner, _ in found["sitemaps"])
-        for page, lastmod in found["pages"]:
-            if page not in told and host_of(page) == host_of(url):
-                told.add(page)
-                yield SitemapEntry(page, _moment(lastmod))
-                if len(told) >= max_pages:
+            waiting.extend((inner, depth + 1) for inner, _ in file["sitemaps"])
+        for page, lastmod in file["pages"]:
+            if page not in yielded and host_of(page) == host_of(url):
+                yielded.add(page)
+                yield SitemapEntry(page, _parse_date(lastmod))
+                if len(yielded) >= max_pages:
                     return
 
 
@@ -69,33 +68,33 @@ async def _sitemaps_of(url: str) -> list[str]:
         return await robots.sitemaps(url) or [urljoin(url, "/sitemap.xml")]
 
 
-async def _file(url: str) -> dict[str, Any]:
-    """{sitemaps, pages} of one file, pairs of an address and its date; both empty where it is none."""
+async def _read_file(url: str) -> dict[str, Any]:
+    """Return {sitemaps, pages} of one file, as pairs of URL and date; both empty for an invalid file."""
     try:
         async with HostSession() as host_session:
-            found = await download(url, accept=_ACCEPT, max_bytes=MAX_FILE_BYTES, before=host_session.wait_turn)
-        found.check_status()
-        return await _read(found.body, found.url)
+            response = await download(url, accept=_ACCEPT, max_bytes=MAX_FILE_BYTES, before=host_session.wait_turn)
+        response.check_status()
+        return await _parse(response.body, response.url)
     except _UNREADABLE as error:
         log.info("sitemap_unreadable", url=url, reason=error.message)
         return {"sitemaps": [], "pages": []}
 
 
-async def _read(body: bytes, url: str) -> dict[str, Any]:
+async def _parse(body: bytes, url: str) -> dict[str, Any]:
     with tempfile.TemporaryDirectory(prefix="millrace-") as folder:
         blob = Path(folder) / "sitemap"
         await asyncio.to_thread(blob.write_bytes, body)
         limits = {"max_pages": MAX_PAGES, "max_bytes": MAX_FILE_BYTES}
         await call.run(READ, {"url": url, **limits}, blob=blob, time_limit_s=READ_TIMEOUT_S)
-        said = await asyncio.to_thread(blob.with_suffix(".json").read_text, "utf-8")
-    found: dict[str, Any] = await asyncio.to_thread(json.loads, said)
-    return found
+        text = await asyncio.to_thread(blob.with_suffix(".json").read_text, "utf-8")
+    file: dict[str, Any] = await asyncio.to_thread(json.loads, text)
+    return file
 
 
-def _moment(said: str) -> datetime | None:
-    """Of a W3C date, which may lack its time or its zone."""
+def _parse_date(text: str) -> datetime | None:
+    """Parse a W3C date, which may lack its time or zone; None for an invalid one."""
     try:
-        found = datetime.fromisoformat(said)
+        date = datetime.fromisoformat(text)
     except ValueError:
         return None
-    return found.astimezone(UTC) if found.tzinfo else found.replace(tzinfo=UTC)
+    return date.astimezone(UTC) if date.tzinfo else date.replace(tzinfo=UTC)

@@ -1,4 +1,4 @@
-"""One sitemap's bytes to the pages it names, or the sitemaps; foreign bytes, so it runs in a lane."""
+"""Parse one sitemap file into its pages or further sitemaps; runs in the sandbox since the bytes are untrusted."""
 
 from __future__ import annotations
 
@@ -11,46 +11,46 @@ from urllib.parse import urljoin, urlsplit
 from lxml import etree
 
 from app.core.errors import InvalidInput
-from app.documents.extract.archives import xml
-from app.documents.models import LONGEST_URL
+from app.documents.extract.xml_parser import parse_xml
+from app.documents.models import MAX_URL_BYTES
 
 _GZIP = b"\x1f\x8b"
 
 
 def read_sitemap(blob: Path, url: str, max_pages: int, max_bytes: int) -> None:
-    """Write what _file() returns into the file beside it, `.json`. Raises InvalidInput. Runs in a lane."""
+    """Write {sitemaps, pages} as JSON to a file next to the blob. Raises InvalidInput. Runs in the sandbox."""
     body = blob.read_bytes()
     if body.startswith(_GZIP):
         body = _unpack(body, max_bytes)
     lines = _of_xml(body) if body.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"<") else _of_text(body)
-    found: dict[str, list[tuple[str, str]]] = {"sitemaps": [], "pages": []}
-    for kind, said, lastmod in lines:
-        there = urljoin(url, said)
-        if len(there) <= LONGEST_URL and urlsplit(there).scheme in ("http", "https"):
-            found[kind].append((there, lastmod[:40]))
-        if len(found[kind]) >= max_pages:
+    urls: dict[str, list[tuple[str, str]]] = {"sitemaps": [], "pages": []}
+    for kind, location, lastmod in lines:
+        absolute = urljoin(url, location)
+        if len(absolute) <= MAX_URL_BYTES and urlsplit(absolute).scheme in ("http", "https"):
+            urls[kind].append((absolute, lastmod[:40]))
+        if len(urls[kind]) >= max_pages:
             break
-    blob.with_suffix(".json").write_text(json.dumps(found), "utf-8")
+    blob.with_suffix(".json").write_text(json.dumps(urls), "utf-8")
 
 
 def _unpack(body: bytes, max_bytes: int) -> bytes:
     stream = zlib.decompressobj(16 + zlib.MAX_WBITS)
     try:
-        found = stream.decompress(body, max_bytes + 1)
+        unpacked = stream.decompress(body, max_bytes + 1)
     except zlib.error as error:
-        raise InvalidInput(f"the packed sitemap is broken: {error}", code="broken_document") from error
-    if len(found) > max_bytes:
-        raise InvalidInput("the packed sitemap is too large", code="archive_bomb")
-    return found
+        raise InvalidInput(f"the compressed sitemap is damaged: {error}", code="broken_document") from error
+    if len(unpacked) > max_bytes:
+        raise InvalidInput("the compressed sitemap is too large", code="archive_bomb")
+    return unpacked
 
 
 def _of_xml(body: bytes) -> Iterator[tuple[str, str, str]]:
-    """urlset, sitemapindex, RSS and Atom name pages in their own ways; these are the first two."""
-    for node in xml(body):
+    """Yield the entries of a urlset or sitemapindex; RSS and Atom are not read."""
+    for node in parse_xml(body):
         kind = {"url": "pages", "sitemap": "sitemaps"}.get(_name(node))
-        said = {_name(child): (child.text or "").strip() for child in node} if kind else {}
-        if kind and said.get("loc"):
-            yield kind, said["loc"], said.get("lastmod", "")
+        fields = {_name(child): (child.text or "").strip() for child in node} if kind else {}
+        if kind and fields.get("loc"):
+            yield kind, fields["loc"], fields.get("lastmod", "")
 
 
 def _of_text(body: bytes) -> Iterator[tuple[str, str, str]]:

@@ -1,6 +1,6 @@
-"""What changedetection.io can really send of a change: our template, the older service's, Apprise's envelope, or text.
+"""Parse notifications of changedetection.io: our template, the older service's, Apprise's envelope, or plain text.
 
-Nothing in it is believed but which watch it is about: the page is read again, and the watch too where that can be.
+Only the watch id is trusted: the page is fetched again, and where possible the watch is read too.
 """
 
 from __future__ import annotations
@@ -15,13 +15,15 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 from app.core import clock
-from app.core.errors import InvalidInput, Unauthenticated
+from app.core.errors import Unauthenticated
 from app.core.settings import get_settings
 from app.documents.text import clean_line, scrub_text
+from app.sources.payloads.errors import InvalidPayload
 
-SUMMARY_CHARACTERS = 500
-# A message without a key is the same delivery again only for so long: the next change may read the same.
-SAME_FOR_S = 600
+MAX_SUMMARY_CHARACTERS = 500
+MAX_URL_CHARACTERS = 2000
+# Equal messages without a key are repeats only within this time: the next change may have the same text.
+REPEAT_WINDOW_S = 600
 _URL = re.compile(r"https?://[^\s<>\"']+")
 _NAMES = {
     "watch_id": ("watch_uuid", "watch_id", "watch", "uuid"),
@@ -48,7 +50,7 @@ def webhook_token() -> str:
 
 @dataclass(frozen=True, slots=True)
 class PageChange:
-    """`history_key`: when the snapshot was taken, in seconds since 1970, by which changedetection.io names it."""
+    """A change of a page. `history_key` is the time of the snapshot in epoch seconds, its key at changedetection.io."""
 
     url: str
     watch_id: str | None
@@ -63,79 +65,79 @@ class PageChange:
     type = "watch.changed"
 
     @property
-    def run(self) -> str | None:
+    def run_id(self) -> str | None:
         return None
 
     @property
     def key(self) -> str:
         if self.watch_id is not None and self.history_key is not None:
             return f"{self.watch_id}:{self.history_key}"
-        return f"{self.digest}:{int(clock.now().timestamp()) // SAME_FOR_S}"
+        return f"{self.digest}:{int(clock.now().timestamp()) // REPEAT_WINDOW_S}"
 
 
 def parse(raw: bytes) -> PageChange:
-    """Raises InvalidInput for what names no page, or a time that is none."""
-    said = _said(raw)
-    found = {name: _first(said, keys) for name, keys in _NAMES.items()}
-    url = found["url"] or _url_in(said)
+    """Parse a notification. Raises InvalidPayload if it names no page or has an invalid time."""
+    fields = _fields_of(raw)
+    values = {name: _first(fields, keys) for name, keys in _NAMES.items()}
+    url = values["url"] or _find_url(fields)
     if url is None:
-        raise _invalid("no watch_url: it does not say which page has changed")
-    if urlsplit_or_none(url) is None:
-        raise _invalid(f"watch_url: {url[:100]!r} is no address of a page")
-    key = found["history_key"]
+        raise _invalid("watch_url is missing, so the changed page is unknown")
+    if not _is_page_url(url):
+        raise _invalid(f"watch_url: {url[:100]!r} is not an http or https URL of up to {MAX_URL_CHARACTERS} characters")
+    key = values["history_key"]
     if key is not None and not (key.isascii() and key.isdecimal() and len(key) <= 12):
-        raise _invalid(f"history_key: {key[:40]!r} is no number of seconds")
+        raise _invalid(f"history_key: {key[:40]!r} is not a number of seconds")
     return PageChange(
         url=url,
-        watch_id=clean_line(found["watch_id"], 255),
+        watch_id=clean_line(values["watch_id"], 255),
         history_key=int(key) if key else None,
-        detected_at=_moment(found["detected"], key),
-        title=clean_line(found["title"], 500),
-        diff=(found["diff"] or "")[:SUMMARY_CHARACTERS],
-        diff_url=clean_line(found["diff_url"], 2000),
+        detected_at=_parse_time(values["detected"], key),
+        title=clean_line(values["title"], 500),
+        diff=(values["diff"] or "")[:MAX_SUMMARY_CHARACTERS],
+        diff_url=clean_line(values["diff_url"], 2000),
         digest=hashlib.sha256(raw).hexdigest(),
-        extra={"diff_size": len(found["diff"] or ""), "tags": clean_line(_first(said, ("tags",)))},
+        extra={"diff_size": len(values["diff"] or ""), "tags": clean_line(_first(fields, ("tags",)))},
     )
 
 
-def urlsplit_or_none(url: str) -> str | None:
+def _is_page_url(url: str) -> bool:
     try:
         parts = urlsplit(url)
-        return url if parts.scheme in ("http", "https") and parts.hostname and len(url) <= 2000 else None
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and len(url) <= MAX_URL_CHARACTERS
     except ValueError:
-        return None
+        return False
 
 
-def _said(raw: bytes) -> dict[str, Any]:
-    """The body as names and values: JSON, a form, or a text that stands for itself."""
+def _fields_of(raw: bytes) -> dict[str, Any]:
+    """Return the body's fields: of JSON, of a form, or a plain text as `message`."""
     text = raw.decode("utf-8", "replace").strip()
     if not text:
         raise _invalid("the body is empty")
-    said = _json(text)
-    if isinstance(said, dict):
-        return _unwrapped(said)
-    if said is not None:
-        raise _invalid("the body is no JSON object")
+    body = _json(text)
+    if isinstance(body, dict):
+        return _unwrap(body)
+    if body is not None:
+        raise _invalid("the body must be a JSON object")
     if re.match(r"(version|title|message|type|payload)=", text):
         try:
             form = parse_qs(text, max_num_fields=50)
         except ValueError:  # a text that only begins like a form
             return {"message": text}
-        return _unwrapped({name: values[0] for name, values in form.items()})
+        return _unwrap({name: values[0] for name, values in form.items()})
     return {"message": text}
 
 
-def _unwrapped(said: dict[str, Any]) -> dict[str, Any]:
-    """What lies inside Apprise's envelope as the text of a field, over what is outside."""
+def _unwrap(fields: dict[str, Any]) -> dict[str, Any]:
+    """Return the fields inside Apprise's envelope, where they are the text of one field, merged over the outer ones."""
     for name in ("payload", "message"):
-        inner = _json(said[name]) if isinstance(said.get(name), str) else said.get(name)
+        inner = _json(fields[name]) if isinstance(fields.get(name), str) else fields.get(name)
         if isinstance(inner, dict):
-            return {key: value for key, value in said.items() if key not in (name, "title", "type")} | inner
-    return said
+            return {key: value for key, value in fields.items() if key not in (name, "title", "type")} | inner
+    return fields
 
 
 def _json(text: str) -> Any:
-    """None for what is no JSON; a lone word or number is none either."""
+    """Return the JSON object or array, or None for any other text."""
     if not text.lstrip().startswith(("{", "[")):
         return None
     try:
@@ -144,9 +146,9 @@ def _json(text: str) -> Any:
         return None
 
 
-def _first(said: dict[str, Any], names: tuple[str, ...]) -> str | None:
+def _first(fields: dict[str, Any], names: tuple[str, ...]) -> str | None:
     for name in names:
-        value = said.get(name)
+        value = fields.get(name)
         if isinstance(value, bool) or not isinstance(value, str | int):
             continue
         text = scrub_text(str(value)).strip()
@@ -155,28 +157,28 @@ def _first(said: dict[str, Any], names: tuple[str, ...]) -> str | None:
     return None
 
 
-def _url_in(said: dict[str, Any]) -> str | None:
-    """The first address that the title names, else the message: how the product's own texts begin."""
+def _find_url(fields: dict[str, Any]) -> str | None:
+    """Return the first URL in the title, or else in the message, where changedetection.io's own texts have it."""
     for name in ("title", "message"):
-        value = said.get(name)
+        value = fields.get(name)
         match = _URL.search(scrub_text(value)) if isinstance(value, str) else None
         if match is not None:
             return match[0].rstrip(".,;:)")
     return None
 
 
-def _moment(text: str | None, key: str | None) -> datetime:
-    """When it was detected; an ISO time without a zone is UTC. Raises InvalidInput."""
+def _parse_time(text: str | None, key: str | None) -> datetime:
+    """Return the time of detection; an ISO time without a zone is UTC. Raises InvalidPayload."""
     try:
         if text is not None:
-            found = datetime.fromisoformat(text)
-            return (found.replace(tzinfo=UTC) if found.tzinfo is None else found).astimezone(UTC)
+            time = datetime.fromisoformat(text)
+            return (time.replace(tzinfo=UTC) if time.tzinfo is None else time).astimezone(UTC)
         if key is not None:
             return datetime.fromtimestamp(int(key), UTC)
     except (ValueError, OverflowError, OSError) as error:
-        raise _invalid(f"detected_at: {str(text or key)[:60]!r} is no time") from error
+        raise _invalid(f"detected_at: {str(text or key)[:60]!r} is not a time") from error
     return clock.now()
 
 
-def _invalid(why: str) -> InvalidInput:
-    return InvalidInput(f"Invalid payload: {why}", code="webhook_payload")
+def _invalid(why: str) -> InvalidPayload:
+    return InvalidPayload(f"Invalid payload: {why}")

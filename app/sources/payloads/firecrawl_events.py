@@ -1,4 +1,4 @@
-"""Firecrawl's events as they really come: documents with odd fields, links instead of documents, older bodies."""
+"""Parse events of Firecrawl, including irregular documents, links instead of documents, and older bodies."""
 
 from __future__ import annotations
 
@@ -11,16 +11,17 @@ from typing import Any
 from app.core.errors import InvalidInput
 from app.documents.accept.accept import About, Content
 from app.documents.text import scrub, scrub_text
+from app.sources.payloads.errors import InvalidPayload
 
 _TYPE = re.compile(r"(crawl|batch_scrape|extract|agent|monitor|scrape|search|map)\.([a-z_]{1,40})")
 _ENDS = {"completed", "failed", "cancelled"}
-# What a page says of itself that has a place of its own with us.
+# Metadata fields of a page that have their own fields in our documents.
 _OWN = {"title", "description", "language", "country", "url", "statusCode", "sourceURL"}
 
 
 @dataclass(frozen=True, slots=True)
 class FirecrawlPage:
-    """One document of an event, or why it is none."""
+    """One document of an event, or the reason why it is invalid."""
 
     url: str | None
     about: About | None = None
@@ -30,7 +31,7 @@ class FirecrawlPage:
 
 @dataclass(frozen=True, slots=True)
 class FirecrawlEvent:
-    """`step` is what follows the dot: started, page, completed, failed, …"""
+    """One event; `step` is the part of the type after the dot: started, page, completed, failed, …"""
 
     type: str
     operation: str
@@ -43,12 +44,12 @@ class FirecrawlEvent:
     webhook_id: str | None = None
 
     @property
-    def run(self) -> str | None:
+    def run_id(self) -> str | None:
         return self.crawl_id
 
     @property
     def key(self) -> str | None:
-        """One a delivery, the same when it is tried again; older servers send none."""
+        """Key of the delivery, equal for its retries; None from older servers."""
         return self.webhook_id
 
     @property
@@ -56,36 +57,36 @@ class FirecrawlEvent:
         return self.step in _ENDS
 
     def pages(self) -> Iterator[FirecrawlPage]:
-        """The documents, each by itself; links, as some events carry them, are none."""
-        for one in self.data:
-            if isinstance(one, dict):
-                yield page_of(one, self.crawl_id)
+        """Yield each document of the event; skips links, which some events carry instead."""
+        for document in self.data:
+            if isinstance(document, dict):
+                yield page_of(document, self.crawl_id)
 
 
 def parse(raw: bytes) -> FirecrawlEvent:
-    """The event. Raises InvalidInput whose errors name each fault, for what is none."""
+    """Parse an event. Raises InvalidPayload, whose `errors` name each fault."""
     try:
         body = json.loads(raw)
     except (ValueError, RecursionError) as error:
-        raise _invalid([_fault("body", "it is no JSON")]) from error
+        raise _invalid([_fault("body", "is not JSON")]) from error
     faults: list[dict[str, Any]] = []
     if not isinstance(body, dict):
-        raise _invalid([_fault("body", "it is no JSON object")])
+        raise _invalid([_fault("body", "must be a JSON object")])
     kind = body.get("type")
     match = _TYPE.fullmatch(kind) if isinstance(kind, str) else None
     if match is None:
-        faults.append(_fault("type", f"{str(kind)[:60]!r} is no event that is known"))
+        faults.append(_fault("type", f"{str(kind)[:60]!r} is not a known event"))
     success = body.get("success", True)
     if not isinstance(success, bool):
-        faults.append(_fault("success", "it is neither true nor false"))
-    given = body.get("id") or body.get("jobId")
-    if given is not None and not (isinstance(given, str) and len(given) <= 255 and given == scrub_text(given)):
-        faults.append(_fault("id", "it is no printable text of up to 255 characters"))
+        faults.append(_fault("success", "must be true or false"))
+    run_id = body.get("id") or body.get("jobId")
+    if run_id is not None and not (isinstance(run_id, str) and len(run_id) <= 255 and run_id == scrub_text(run_id)):
+        faults.append(_fault("id", "must be printable text of up to 255 characters"))
     data = body.get("data")
     if data is None or data == "":
         data = []
     if not isinstance(data, list):
-        data = [data]  # older bodies have one document alone
+        data = [data]  # older bodies hold a single document
     if faults:
         raise _invalid(faults)
     assert match is not None
@@ -94,7 +95,7 @@ def parse(raw: bytes) -> FirecrawlEvent:
         type=str(kind),
         operation=match[1],
         step=match[2],
-        crawl_id=given if isinstance(given, str) else None,
+        crawl_id=run_id if isinstance(run_id, str) else None,
         success=bool(success),
         error=_text(body.get("error")),
         metadata=scrub(metadata) if isinstance(metadata, dict) else {},
@@ -104,36 +105,38 @@ def parse(raw: bytes) -> FirecrawlEvent:
 
 
 def page_of(document: dict[str, Any], crawl_id: str | None) -> FirecrawlPage:
-    """The document as ours, or why it is none."""
-    said = document.get("metadata")
-    if not isinstance(said, dict):
+    """Return the document as a page of ours, or with the reason why it is invalid."""
+    metadata = document.get("metadata")
+    if not isinstance(metadata, dict):
         return FirecrawlPage(_text(document.get("url")), error="the document has no metadata")
-    url = _text(said.get("url")) or _text(said.get("sourceURL"))
+    url = _text(metadata.get("url")) or _text(metadata.get("sourceURL"))
     if url is None:
         return FirecrawlPage(None, error="metadata.url is missing")
     markdown, html = _body(document.get("markdown")), _body(document.get("html"))
     if not markdown.strip() and not html.strip():
         return FirecrawlPage(url, error="markdown and html have no text")
     try:
-        rest = scrub({name: value for name, value in said.items() if name not in _OWN})
+        rest = scrub({name: value for name, value in metadata.items() if name not in _OWN})
     except InvalidInput as error:
         return FirecrawlPage(url, error=error.message)
-    lists = {name: said[name] for name in ("title", "description", "language") if isinstance(said.get(name), list)}
+    lists = {
+        name: metadata[name] for name in ("title", "description", "language") if isinstance(metadata.get(name), list)
+    }
     about = About(
         url=url,
-        title=_text(said.get("title")),
-        description=_text(said.get("description")),
-        language=_text(said.get("language")),
-        country=_text(said.get("country")),
+        title=_text(metadata.get("title")),
+        description=_text(metadata.get("description")),
+        language=_text(metadata.get("language")),
+        country=_text(metadata.get("country")),
         metadata={**rest, **scrub(lists)},
         source="firecrawl",
     )
-    status = said.get("statusCode")
+    status = metadata.get("statusCode")
     content = Content(
         "markdown" if markdown.strip() else "html",
         markdown if markdown.strip() else html,
         html=html if markdown.strip() and html else None,
-        resolved_url=_text(said.get("sourceURL")) or url,
+        resolved_url=_text(metadata.get("sourceURL")) or url,
         status_code=status if isinstance(status, int) and 0 <= status <= 999 else None,
         crawl_session=crawl_id,
     )
@@ -145,9 +148,9 @@ def _body(value: Any) -> str:
 
 
 def _text(value: Any) -> str | None:
-    """A text that a database takes; of a list of some the first, as pages say a thing more than once."""
+    """Return storable text; of a list the first text, since a page may repeat a tag."""
     if isinstance(value, list):
-        value = next((one for one in value if isinstance(one, str) and one.strip()), None)
+        value = next((item for item in value if isinstance(item, str) and item.strip()), None)
     text = scrub_text(value) if isinstance(value, str) else ""
     return text if text.strip() else None
 
@@ -156,5 +159,5 @@ def _fault(where: str, message: str) -> dict[str, Any]:
     return {"type": "value_error", "loc": ["body", where], "msg": message, "field": where, "message": message}
 
 
-def _invalid(faults: list[dict[str, Any]]) -> InvalidInput:
-    return InvalidInput("Invalid webhook payload structure", code="webhook_payload", errors=faults)
+def _invalid(faults: list[dict[str, Any]]) -> InvalidPayload:
+    return InvalidPayload("Invalid webhook payload structure", errors=faults)

@@ -1,6 +1,6 @@
-"""The older service's tables in PostgreSQL: read and never written, in the order of their keys, a few rows at a time.
+"""Read the older service's tables in PostgreSQL, in the order of their keys and a few rows at a time.
 
-Which columns there are differs from one version of it to the next: what is there is taken.
+Its versions differ in their columns; those that exist are read.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from app.core.errors import ConfigError, Unavailable
 SCHEMA = "webhook"
 SESSIONS, CONTENT, EVENTS = "crawl_sessions", "scraped_content", "change_events"
 BATCH = 200
-# Of what is read at once, so that two hundred long pages do not lie in memory together.
+# Limit of one batch in memory, in addition to the number of rows.
 MAX_BATCH_BYTES = 16 * 1024 * 1024
 CONNECT_TIMEOUT_S = 5
-# A screenshot is an address, or the picture itself, which stays there.
+# A screenshot is a URL or the image itself; longer values, which are images, are not read.
 MAX_SCREENSHOT_CHARACTERS = 2048
 REQUIRED = {SESSIONS: {"job_id"}, CONTENT: {"id", "url"}, EVENTS: {"id", "watch_url"}}
 _COLUMNS = {
@@ -44,7 +44,10 @@ Row = dict[str, Any]
 
 
 class PulseDatabase:
-    """Raises ConfigError where there is no such server, database or schema, Unavailable where it goes away later."""
+    """Connection to the older service's database.
+
+    Raises ConfigError if the server, database or schema does not exist, Unavailable if the connection fails later.
+    """
 
     def __init__(self, url: str) -> None:
         self._engine = _engine(url)
@@ -61,24 +64,24 @@ class PulseDatabase:
         if missing:
             raise ConfigError(f"the older database has no {', '.join(sorted(missing))} in {SCHEMA}.{CONTENT}")
         if "int" not in self._types[CONTENT]["id"]:
-            raise ConfigError(f"the ids of {SCHEMA}.{CONTENT} in the older database are no whole numbers")
+            raise ConfigError(f"the ids of {SCHEMA}.{CONTENT} in the older database must be integers")
 
     def close(self) -> None:
         self._engine.dispose()
 
     def count(self, table: str) -> int:
-        """How many rows; 0 where there is no such table."""
+        """Return the number of rows; 0 if the table does not exist."""
         if table not in self._types:
             return 0
         return int(self._all(f"SELECT count(*) AS rows FROM {SCHEMA}.{table}")[0]["rows"])
 
     def largest_id(self, up_to: int) -> int:
-        """Of all contents, no larger than that; 0 where there is none."""
-        found = self._all(f"SELECT max(id) AS id FROM {SCHEMA}.{CONTENT} WHERE id <= :last", last=up_to)
-        return int(found[0]["id"] or 0)
+        """Return the largest id of a content up to this limit; 0 without rows."""
+        rows = self._all(f"SELECT max(id) AS id FROM {SCHEMA}.{CONTENT} WHERE id <= :last", last=up_to)
+        return int(rows[0]["id"] or 0)
 
     def sessions(self) -> Iterator[list[Row]]:
-        """By their job_id; none where the table, or that column, is not there."""
+        """Yield crawl sessions by job_id; nothing if the table or that column does not exist."""
         if not REQUIRED[SESSIONS] <= self._types.get(SESSIONS, {}).keys():
             return
         kind = "uuid" if self._types[SESSIONS]["job_id"] == "uuid" else "text"
@@ -91,11 +94,11 @@ class PulseDatabase:
             rows = self._all(f"{query} {after} {order}", after=rows[-1]["job_id"])
 
     def contents(self, most_bytes: int) -> Iterator[list[Row]]:
-        """By their id; of one with a longer body only `id` and `size_bytes`."""
+        """Yield contents by id; a row with a longer body has only `id` and `size_bytes`."""
         return self._by_id(CONTENT, most_bytes)
 
     def events(self, most_bytes: int) -> Iterator[list[Row]]:
-        """The same of changes; none where the table, or a column that is needed, is not there."""
+        """Yield changes like contents(); nothing if the table or a required column does not exist."""
         types = self._types.get(EVENTS, {})
         if REQUIRED[EVENTS] <= types.keys() and "int" in types["id"]:
             yield from self._by_id(EVENTS, most_bytes)
@@ -130,7 +133,7 @@ class PulseDatabase:
 
 
 def _parts(sizes: list[Row], most_bytes: int) -> Iterator[list[Row]]:
-    """As many at once as may lie in memory together; what is not read weighs nothing."""
+    """Split the rows into batches that fit into memory; rows that are not read count as 0 bytes."""
     part: list[Row] = []
     weight = 0
     for row in sizes:
@@ -144,7 +147,7 @@ def _parts(sizes: list[Row], most_bytes: int) -> Iterator[list[Row]]:
 
 
 def _expression(name: str, kind: str) -> str:
-    if kind.startswith("timestamp"):  # Python knows neither infinity nor what is before or after its years
+    if kind.startswith("timestamp"):  # Python has no infinite times, and its years end at 9999
         return f"CASE WHEN {name} > '0001-01-02' AND {name} < '9999-12-30' THEN {name} END"
     if name == "screenshot":
         return (
@@ -154,20 +157,20 @@ def _expression(name: str, kind: str) -> str:
 
 
 def _columns(connection: sa.Connection) -> dict[str, dict[str, str]]:
-    """By table and column its type."""
+    """Return the type of each column by table."""
     query = "SELECT table_name, column_name, data_type FROM information_schema.columns WHERE table_schema = :schema"
-    found: dict[str, dict[str, str]] = {}
+    types: dict[str, dict[str, str]] = {}
     for table, column, kind in connection.execute(sa.text(query), {"schema": SCHEMA}):
-        found.setdefault(table, {})[column] = kind
-    return found
+        types.setdefault(table, {})[column] = kind
+    return types
 
 
 def _engine(url: str) -> sa.Engine:
-    """For any driver's URL, since the service writes its own for asyncpg."""
+    """Return an engine for the URL of any driver, since the service's own is for asyncpg."""
     try:
         parsed = sa.make_url(url)
         if parsed.get_backend_name() not in ("postgresql", "postgres"):
-            raise ConfigError(f"the older service's tables are in PostgreSQL, and not in {parsed.get_backend_name()}")
+            raise ConfigError(f"the older service's database must be PostgreSQL, not {parsed.get_backend_name()}")
         if "ssl" in parsed.query:
             parsed = parsed.update_query_dict({"sslmode": str(parsed.query["ssl"])}).difference_update_query(["ssl"])
         return sa.create_engine(
@@ -177,7 +180,7 @@ def _engine(url: str) -> sa.Engine:
             execution_options={"postgresql_readonly": True},
         )
     except (ArgumentError, NoSuchModuleError, ValueError) as error:
-        raise ConfigError("this is no database URL (example: postgresql://user@host/name)") from error
+        raise ConfigError("invalid database URL (example: postgresql://user@host/name)") from error
 
 
 @contextmanager

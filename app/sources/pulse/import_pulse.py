@@ -1,7 +1,6 @@
-"""An installation of the older service moved over: its crawls, its pages under the ids that clients hold, and the
-changes that it was told of.
+"""Import an installation of the older service: crawls, pages under the ids that clients hold, and changes.
 
-Each batch is one transaction, and what is here already is left alone: stopped anywhere and run again, it goes on.
+Each batch is one transaction, and rows imported before are skipped: an interrupted import can be run again.
 """
 
 from __future__ import annotations
@@ -28,19 +27,19 @@ from app.sources.pulse.database import CONTENT, EVENTS, SESSIONS, PulseDatabase,
 
 P = ParamSpec("P")
 T = TypeVar("T")
-# Somebody else may take an id or a crawl between our look and our write; the next look sees it.
-TRIES = 3
+# Another writer may take an id or a crawl between our read and our write; a retry reads it.
+MAX_TRIES = 3
 
 
 class ReportProgress(Protocol):
-    """Hears how far it is; a total of 0 is one that is not known."""
+    """Callback for progress; a total of 0 means unknown."""
 
     def __call__(self, stage: str, done: int, total: int) -> None: ...
 
 
 @dataclass(slots=True)
 class ImportCounts:
-    """Rows of one table; all that were read are one of the others."""
+    """Rows of one table; each row read is imported, already here, or left out."""
 
     read: int = 0
     taken: int = 0
@@ -57,9 +56,10 @@ class SkippedRow:
 
 @dataclass(slots=True)
 class ImportReport:
-    """`moved`: old id → new id, of pages whose id is another's here, or none of ours; a dry run knows no new ids.
+    """Result of an import.
 
-    `unread`: changes that still waited there for their page to be read again.
+    `moved`: old id → new id of pages whose id was taken or is out of range; None in a dry run. `unread`: changes whose
+    page the older service had not fetched again.
     """
 
     tenant: str
@@ -73,25 +73,25 @@ class ImportReport:
     unread: int = 0
 
     def reasons(self) -> dict[str, int]:
-        """How often each, the most frequent first."""
-        return dict(Counter(one.reason for one in self.left_out).most_common())
+        """Return the number of rows left out by reason, most frequent first."""
+        return dict(Counter(row.reason for row in self.left_out).most_common())
 
 
 @dataclass(frozen=True, slots=True)
 class PulseImport:
-    """From where to where. What raises Unavailable on the way leaves what was taken by then."""
+    """One import; if it raises Unavailable, the batches imported so far stay."""
 
     old: PulseDatabase
     database: Database
     tenant: str
     dry_run: bool
-    tell: ReportProgress
+    report_progress: ReportProgress
 
     def run(self) -> ImportReport:
         report = ImportReport(self.tenant, self.dry_run)
         self._crawls(report)
         if not self.dry_run:
-            self._write(import_versions.reserve_ids, self.old.largest_id(import_versions.LARGEST_ID))
+            self._write(import_versions.reserve_ids, self.old.largest_id(import_versions.MAX_ID))
         self._pages(report)
         if not self.dry_run:
             self._settle(report)
@@ -101,49 +101,49 @@ class PulseImport:
     def _crawls(self, report: ImportReport) -> None:
         counts, total = report.crawls, self.old.count(SESSIONS)
         for rows in self.old.sessions():
-            crawls = _read(report, SESSIONS, "job_id", rows, pulse_rows.crawl)
+            crawls = _read(report, SESSIONS, "job_id", rows, pulse_rows.read_crawl)
             if self.dry_run:
                 taken = self.database.read(_store_crawls, crawls, self.tenant, False)
             else:
                 taken = self._write(_store_crawls, crawls, self.tenant, True)
             _add(counts, len(rows), len(crawls), taken)
-            self.tell("crawls", counts.read, total)
+            self.report_progress("crawls", counts.read, total)
 
     def _pages(self, report: ImportReport) -> None:
         counts, total = report.pages, self.old.count(CONTENT)
         for rows in self.old.contents(get_settings().max_body_bytes):
-            olders = _read(report, CONTENT, "id", rows, pulse_rows.content)
+            olders = _read(report, CONTENT, "id", rows, pulse_rows.read_content)
             if self.dry_run:
-                found = self.database.read(import_versions.judge, olders, tenant=self.tenant)
+                versions = self.database.read(import_versions.plan_import, olders, tenant=self.tenant)
             else:
-                found = self._write(import_versions.adopt, olders, tenant=self.tenant)
-            _add(counts, len(rows), len(olders), sum(not one.was_here for one in found))
-            report.moved |= {one.older_id: one.version_id for one in found if one.version_id != one.older_id}
-            self.tell("pages", counts.read, total)
+                versions = self._write(import_versions.import_versions, olders, tenant=self.tenant)
+            _add(counts, len(rows), len(olders), sum(not version.was_here for version in versions))
+            report.moved |= {v.older_id: v.version_id for v in versions if v.version_id != v.older_id}
+            self.report_progress("pages", counts.read, total)
 
     def _settle(self, report: ImportReport) -> None:
-        """What is searched of all that came, of this run or one that was stopped."""
+        """Enqueue the indexing of all imported pages, also of those of an interrupted run."""
         after: int | None = 0
         while after is not None:
             after, jobs = self._write(import_versions.settle, after, tenant=self.tenant)
             report.jobs += jobs
-            self.tell("jobs", report.jobs, 0)
+            self.report_progress("jobs", report.jobs, 0)
 
     def _changes(self, report: ImportReport) -> None:
-        """After the pages, for a change knows its document."""
+        """Import the changes, after the pages since a change refers to its document."""
         counts, total = report.changes, self.old.count(EVENTS)
         for rows in self.old.events(get_settings().max_body_bytes):
-            events = _read(report, EVENTS, "id", rows, pulse_rows.change)
+            events = _read(report, EVENTS, "id", rows, pulse_rows.read_change)
             if self.dry_run:
                 taken = self.database.read(_store_changes, events, self.tenant, False)
             else:
                 taken = self._write(_store_changes, events, self.tenant, True)
             _add(counts, len(rows), len(events), taken)
             report.unread += sum(pulse_rows.waits(event["extra"]) for event in events)
-            self.tell("changes", counts.read, total)
+            self.report_progress("changes", counts.read, total)
 
     def _write(self, f: Callable[Concatenate[Session, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
-        for _ in range(TRIES - 1):
+        for _ in range(MAX_TRIES - 1):
             try:
                 return self.database.transaction(f, *args, **kwargs)
             except IntegrityError:
@@ -152,14 +152,14 @@ class PulseImport:
 
 
 def _read(report: ImportReport, table: str, key: str, rows: Sequence[Row], translate: Callable[[Row], T]) -> list[T]:
-    """The rows in our words; what cannot be kept goes into the report with its reason."""
-    found = []
+    """Return the translated rows; those that cannot be imported are added to the report with the reason."""
+    translated = []
     for row in rows:
         try:
-            found.append(translate(row))
+            translated.append(translate(row))
         except InvalidInput as error:
             report.left_out.append(SkippedRow(table, str(row[key]), error.message))
-    return found
+    return translated
 
 
 def _add(counts: ImportCounts, rows: int, readable: int, taken: int) -> None:
@@ -170,7 +170,7 @@ def _add(counts: ImportCounts, rows: int, readable: int, taken: int) -> None:
 
 
 def _store_crawls(session: Session, crawls: Sequence[dict[str, Any]], tenant: str, write: bool) -> int:
-    """How many are new, or have ended since they were taken; what is known here of any other is the newer."""
+    """Store crawls that are new or have ended since the last import; return their number. Others are newer here."""
     ids = [crawl["crawl_id"] for crawl in crawls]
     query = sa.select(CrawlSession).where(CrawlSession.tenant == tenant, CrawlSession.crawl_id.in_(ids))
     known = {row.crawl_id: row for row in session.scalars(query.with_for_update() if write else query)}
@@ -192,7 +192,7 @@ def _store_crawls(session: Session, crawls: Sequence[dict[str, Any]], tenant: st
 
 
 def _store_changes(session: Session, events: Sequence[dict[str, Any]], tenant: str, write: bool) -> int:
-    """How many are new, or have been read again since they were taken."""
+    """Store changes that are new, or whose page was fetched since the last import; return their number."""
     query = sa.select(ChangeEvent).where(
         ChangeEvent.tenant == tenant, ChangeEvent.import_key.in_([event["import_key"] for event in events])
     )
@@ -218,9 +218,9 @@ def _store_changes(session: Session, events: Sequence[dict[str, Any]], tenant: s
 
 
 def _documents(session: Session, events: Sequence[dict[str, Any]], tenant: str) -> dict[str | None, int]:
-    """By their canonical address, those that are here."""
-    wanted = {urls.canonical(event["url"]) for event in events}
+    """Return the ids of existing documents by canonical URL."""
+    canonical_urls = {urls.canonical(event["url"]) for event in events}
     query = sa.select(Document.canonical_url, Document.id).where(
-        Document.tenant == tenant, Document.canonical_url.in_(wanted)
+        Document.tenant == tenant, Document.canonical_url.in_(canonical_urls)
     )
     return dict(session.execute(query).tuples().all())

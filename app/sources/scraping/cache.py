@@ -1,4 +1,4 @@
-"""Scraped pages kept for a while: one for each tenant and set of wishes, the newest in place of the one before."""
+"""Cache of scraped pages: the newest page for each tenant and set of options."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from app.core import clock, sql
 from app.sources.models import ScrapedPage
 
 MAX_AGE = timedelta(days=365)
-# What a page's life so far says of it stays when it is scraped again.
-_KEPT = {"id", "tenant", "cache_key", "access_count", "last_accessed_at"}
+# Columns that keep their value when the page is scraped again.
+_UNCHANGED = {"id", "tenant", "cache_key", "access_count", "last_accessed_at"}
 
 
 def age(max_age_ms: int) -> timedelta:
-    """A caller's greatest age, as long as there can be one."""
+    """Return the maximum age that a caller asks for, at most MAX_AGE."""
     return min(timedelta(milliseconds=min(max_age_ms, 2**40)), MAX_AGE)
 
 
 def find(session: Session, tenant: str, cache_key: str, max_age_ms: int) -> ScrapedPage | None:
-    """The page, where it is younger than its reader allows; how long its writer meant it to live does not count."""
+    """Return the page if it is younger than the reader's maximum age; its expiry time does not count."""
     return session.scalars(
         sa.select(ScrapedPage).where(
             ScrapedPage.tenant == tenant,
@@ -32,14 +32,14 @@ def find(session: Session, tenant: str, cache_key: str, max_age_ms: int) -> Scra
 
 
 def count_access(session: Session, page_id: int) -> None:
-    counted = {"access_count": ScrapedPage.access_count + 1, "last_accessed_at": clock.now()}
-    session.execute(sa.update(ScrapedPage).where(ScrapedPage.id == page_id).values(counted))
+    values = {"access_count": ScrapedPage.access_count + 1, "last_accessed_at": clock.now()}
+    session.execute(sa.update(ScrapedPage).where(ScrapedPage.id == page_id).values(values))
 
 
 def store(session: Session, page: ScrapedPage) -> None:
-    """Keep the page; of two that were scraped at once the one that was written last."""
+    """Store the page; of two scraped at once the last write wins."""
     columns = [column.name for column in sa.inspect(ScrapedPage).columns if column.name != "id"]
     values = {name: getattr(page, name) for name in columns} | {"access_count": 0}
     statement = sql.insert(sql.dialect_of(session), ScrapedPage).values(values)
-    fresh = {name: statement.excluded[name] for name in columns if name not in _KEPT}
-    session.execute(statement.on_conflict_do_update(index_elements=["tenant", "cache_key"], set_=fresh))
+    updates = {name: statement.excluded[name] for name in columns if name not in _UNCHANGED}
+    session.execute(statement.on_conflict_do_update(index_elements=["tenant", "cache_key"], set_=updates))

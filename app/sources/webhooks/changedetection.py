@@ -1,4 +1,4 @@
-"""What changedetection.io's notifications ask for: an event, and a job that reads the page again."""
+"""Handle notifications of changedetection.io: record the change and enqueue a job that reads the page again."""
 
 from __future__ import annotations
 
@@ -20,23 +20,25 @@ _BEARER = re.compile(r"[Bb]earer +(\S+)")
 
 
 def verify(body: bytes, *, signature: str | None, authorization: str | None, path_token: str | None) -> None:
-    """That the sender knows the token, in `Authorization: Bearer` or the path, or signed the bytes as the older
-    service's senders do (`X-Signature`). Raises NotAllowed."""
+    """Check the token in `Authorization: Bearer` or the path, or the older service's `X-Signature` of the body.
+
+    Raises NotAllowed.
+    """
     expected = webhook_token()
     if signature is not None:
         match = _SIGNATURE.fullmatch(signature.strip())
         secret = get_settings().webhook_secret.get_secret_value()
-        made = hmac.new(secret.encode(), body, hashlib.sha256).hexdigest()
-        if match is None or not hmac.compare_digest(made, match[1].lower()):
+        digest = hmac.new(secret.encode(), body, hashlib.sha256).hexdigest()
+        if match is None or not hmac.compare_digest(digest, match[1].lower()):
             raise Unauthenticated("Invalid signature")
         return
-    given = path_token
-    if given is None and authorization is not None:
+    token = path_token
+    if token is None and authorization is not None:
         bearer = _BEARER.fullmatch(authorization.strip())
-        given = bearer[1] if bearer else authorization.strip()
-    if given is None:
+        token = bearer[1] if bearer else authorization.strip()
+    if token is None:
         raise Unauthenticated("Missing X-Signature header or token")
-    if not hmac.compare_digest(expected.encode(), given.encode("utf-8", "replace")):
+    if not hmac.compare_digest(expected.encode(), token.encode("utf-8", "replace")):
         raise Unauthenticated("Invalid token")
 
 
@@ -47,12 +49,12 @@ class ChangeDetectionWebhook:
         return parse(body)
 
     def apply(
-        self, session: Session, tenant: str, told: PageChange, delivery_id: int, request_id: str | None
+        self, session: Session, tenant: str, payload: PageChange, delivery_id: int, request_id: str | None
     ) -> DeliveryResponse:
-        owner = changes.find_tenant(session, told.watch_id) or tenant
-        event = changes.record(session, owner, told, origin="webhook")
+        owner = changes.find_tenant(session, payload.watch_id) or tenant
+        event = changes.record(session, owner, payload, origin="webhook")
         if event.state == "ignored":
-            return DeliveryResponse(200, {"status": "acknowledged", "change_event_id": event.id, "url": told.url})
+            return DeliveryResponse(200, {"status": "acknowledged", "change_event_id": event.id, "url": payload.url})
         job = changes.start_rescrape(session, event, Rescrape(event_id=event.id), request_id)
-        said = {"status": "queued", "job_id": job.id, "change_event_id": event.id, "url": told.url}
-        return DeliveryResponse(202, said, 1)
+        body = {"status": "queued", "job_id": job.id, "change_event_id": event.id, "url": payload.url}
+        return DeliveryResponse(202, body, 1)

@@ -1,6 +1,6 @@
-"""A delivery becomes one stored row and the work that it asks for, in one transaction; once.
+"""Store a delivery as one row and enqueue its work, once and in one transaction.
 
-The answer needs nothing else: no Redis, and no other service. The same delivery again gets the first answer.
+The response needs neither Redis nor another service. A repeated delivery gets the first response.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from app.core.errors import NotFound
 from app.core.inserts import add_unless_there
 from app.sources.models import Delivery
 
-# A longer body is kept as a blob.
+# A longer body is stored as a blob.
 MAX_ROW_BYTES = 64 * 1024
 DELIVERY = cast(sa.Table, Delivery.__table__)
 _ANSWER = sa.update(DELIVERY).where(DELIVERY.c.id == sa.bindparam("delivery"))
@@ -28,7 +28,10 @@ _ANSWER = sa.update(DELIVERY).where(DELIVERY.c.id == sa.bindparam("delivery"))
 
 @dataclass(frozen=True, slots=True)
 class DeliveryResponse:
-    """`jobs`: how many were made; `failures`: {url, error} of each page that could not be taken, or failed already."""
+    """Response to a delivery.
+
+    `jobs` is the number of jobs enqueued. `failures` has {url, error} of each page that was refused or had failed.
+    """
 
     status: int
     body: dict[str, Any]
@@ -37,57 +40,56 @@ class DeliveryResponse:
 
 
 class Payload(Protocol):
-    """What a delivery says, read."""
+    """A parsed delivery."""
 
     @property
     def type(self) -> str: ...
 
     @property
-    def run(self) -> str | None:
-        """The crawl, or whatever else it is a part of."""
+    def run_id(self) -> str | None:
+        """Id of the crawl or other run that the delivery belongs to."""
 
     @property
     def key(self) -> str | None:
-        """What makes it the same delivery again, by its sender's word; None where only the bytes do."""
+        """The sender's key of the delivery, equal for repeats; None if only equal bytes are a repeat."""
 
 
 @dataclass(frozen=True, slots=True)
 class ReceivedDelivery:
-    """What came: the bytes, what they say, where they are kept, and whose they are."""
+    """A delivery whose bytes are read and, if long, stored as a blob."""
 
     tenant: str
-    sender: WebhookHandler
+    handler: WebhookHandler
     body: bytes
-    told: Payload
+    payload: Payload
     blob_key: str | None
     request_id: str | None = None
 
 
 class WebhookHandler(Protocol):
-    """How the deliveries of one kind of sender are read, and what they ask for."""
+    """Parses and processes the deliveries of one webhook source."""
 
     name: str
 
     def read(self, body: bytes) -> Payload:
-        """Raises InvalidInput for what is none of this sender's."""
+        """Parse the body. Raises InvalidInput for an invalid one."""
 
     def apply(
-        self, session: Session, tenant: str, told: Any, delivery_id: int, request_id: str | None
+        self, session: Session, tenant: str, payload: Any, delivery_id: int, request_id: str | None
     ) -> DeliveryResponse:
-        """Do what it asks for. Called once a delivery, and again for each replay."""
+        """Do the work of a delivery; called once for each delivery, and again for each replay."""
 
 
-async def receive(tenant: str, sender: WebhookHandler, body: bytes, request_id: str | None) -> ReceivedDelivery:
-    """The delivery read, and its bytes where they stay: what is long or no text is written to the store before the row
-    that names it.
+async def receive(tenant: str, handler: WebhookHandler, body: bytes, request_id: str | None) -> ReceivedDelivery:
+    """Parse a delivery; write a long or binary body to the blob store, first the row that names it.
 
-    Raises InvalidInput for what is no event: nothing is kept of that. Read before any transaction, since on SQLite one
-    keeps all other writers waiting; and a long one off the loop, since it takes its time.
+    Parses first any transaction, because on SQLite a transaction blocks all other writers. A long body is parsed in a
+    thread. Raises InvalidInput for an invalid event, of which nothing is stored.
     """
     is_long = len(body) > MAX_ROW_BYTES
-    told = await asyncio.to_thread(sender.read, body) if is_long else sender.read(body)
+    payload = await asyncio.to_thread(handler.read, body) if is_long else handler.read(body)
     key = None if not is_long and _is_text(body) else (await blobs().put(body)).key
-    return ReceivedDelivery(tenant, sender, body, told, key, request_id)
+    return ReceivedDelivery(tenant, handler, body, payload, key, request_id)
 
 
 def _is_text(body: bytes) -> bool:
@@ -97,42 +99,42 @@ def _is_text(body: bytes) -> bool:
         return False
 
 
-def store(session: Session, given: ReceivedDelivery) -> DeliveryResponse:
-    """Store the delivery, do what it asks for, and answer; for the same one again the first answer."""
-    values = _row(given)
+def store(session: Session, delivery: ReceivedDelivery) -> DeliveryResponse:
+    """Store the delivery, do its work and return the response; return the first response for a repeat."""
+    values = _row(delivery)
     delivery_id = add_unless_there(session, Delivery, values)
     if delivery_id is None:
-        same = (Delivery.tenant == given.tenant, Delivery.source == given.sender.name)
+        same = (Delivery.tenant == delivery.tenant, Delivery.source == delivery.handler.name)
         query = sa.select(Delivery).where(*same, Delivery.digest == values["digest"])
-        before = session.scalars(query.with_for_update()).one()
-        before.repeats += 1
-        return DeliveryResponse(before.answer["status"], before.answer["body"])
-    answered = given.sender.apply(session, given.tenant, given.told, delivery_id, given.request_id)
-    session.connection().execute(_ANSWER, {"delivery": delivery_id, **_outcome(answered)})
-    return answered
+        first = session.scalars(query.with_for_update()).one()
+        first.repeats += 1
+        return DeliveryResponse(first.answer["status"], first.answer["body"])
+    response = delivery.handler.apply(session, delivery.tenant, delivery.payload, delivery_id, delivery.request_id)
+    session.connection().execute(_ANSWER, {"delivery": delivery_id, **_outcome(response)})
+    return response
 
 
 async def read_body(delivery: Delivery) -> bytes:
-    """The bytes as they came. Raises NotFound where they were swept."""
+    """Return the original bytes. Raises NotFound if they were swept."""
     if delivery.blob_key is None:
         return (delivery.body or "").encode()
     return b"".join([part async for part in blobs().stream(delivery.blob_key)])
 
 
 def replay(
-    session: Session, tenant: str, delivery_id: int, told: Payload, sender: WebhookHandler, request_id: str | None
+    session: Session, tenant: str, delivery_id: int, payload: Payload, handler: WebhookHandler, request_id: str | None
 ) -> DeliveryResponse:
-    """Do what a stored delivery, read anew, asks for once more, as if it had just come."""
+    """Do the work of a stored delivery again, as if it had just arrived; `payload` is its body, parsed again."""
     row = get(session, tenant, delivery_id, lock=True)
     row.replayed_at = clock.now()
-    answered = sender.apply(session, tenant, told, row.id, request_id)
-    for name, value in _outcome(answered).items():
+    response = handler.apply(session, tenant, payload, row.id, request_id)
+    for name, value in _outcome(response).items():
         setattr(row, name, value)
-    return answered
+    return response
 
 
 def get(session: Session, tenant: str, delivery_id: int, *, lock: bool = False) -> Delivery:
-    """Raises NotFound."""
+    """Return the tenant's delivery. Raises NotFound."""
     query = sa.select(Delivery).where(Delivery.tenant == tenant, Delivery.id == delivery_id)
     row = session.scalars(query.with_for_update() if lock else query).one_or_none()
     if row is None:
@@ -143,7 +145,7 @@ def get(session: Session, tenant: str, delivery_id: int, *, lock: bool = False) 
 def list_deliveries(
     session: Session, tenant: str, *, source: str | None, outcome: str | None, before_id: int | None, limit: int
 ) -> list[Delivery]:
-    """The newest first."""
+    """Return the tenant's deliveries, newest first."""
     query = sa.select(Delivery).where(Delivery.tenant == tenant)
     for column, value in ((Delivery.source, source), (Delivery.outcome, outcome)):
         query = query if value is None else query.where(column == value)
@@ -153,7 +155,7 @@ def list_deliveries(
 
 
 def describe(row: Delivery) -> dict[str, Any]:
-    """Without the body."""
+    """Return the delivery as JSON, without its body."""
     return {
         "id": str(row.id),
         "source": row.source,
@@ -171,36 +173,36 @@ def describe(row: Delivery) -> dict[str, Any]:
     }
 
 
-def _row(given: ReceivedDelivery) -> dict[str, Any]:
-    key = given.told.key
+def _row(delivery: ReceivedDelivery) -> dict[str, Any]:
+    key = delivery.payload.key
     return {
-        "tenant": given.tenant,
-        "source": given.sender.name,
-        "event_type": given.told.type,
-        "digest": hashlib.sha256(key.encode() if key else given.body).hexdigest(),
-        "body": None if given.blob_key else given.body.decode(),
-        "blob_key": given.blob_key,
-        "size_bytes": len(given.body),
-        "crawl_id": given.told.run,
+        "tenant": delivery.tenant,
+        "source": delivery.handler.name,
+        "event_type": delivery.payload.type,
+        "digest": hashlib.sha256(key.encode() if key else delivery.body).hexdigest(),
+        "body": None if delivery.blob_key else delivery.body.decode(),
+        "blob_key": delivery.blob_key,
+        "size_bytes": len(delivery.body),
+        "crawl_id": delivery.payload.run_id,
         "outcome": "acknowledged",
         "answer": {},
         "jobs": 0,
-        "request_id": given.request_id,
+        "request_id": delivery.request_id,
         "received_at": clock.now(),
     }
 
 
-def _outcome(answered: DeliveryResponse) -> dict[str, Any]:
-    """What the delivery's row says of how it was answered."""
+def _outcome(response: DeliveryResponse) -> dict[str, Any]:
+    """Return the columns of the delivery's row that record the response."""
     return {
-        "answer": {"status": answered.status, "body": answered.body},
-        "jobs": answered.jobs,
-        "failures": answered.failures or None,
-        "outcome": "accepted" if answered.jobs else "acknowledged",
+        "answer": {"status": response.status, "body": response.body},
+        "jobs": response.jobs,
+        "failures": response.failures or None,
+        "outcome": "accepted" if response.jobs else "acknowledged",
     }
 
 
 def find_blob_keys(session: Session, keys: list[str]) -> set[str]:
-    """Which of these blobs hold a delivery."""
+    """Return those of the blob keys that a delivery uses."""
     query = sa.select(Delivery.blob_key).where(Delivery.blob_key.in_(keys))
     return {key for key in session.scalars(query) if key is not None}

@@ -1,4 +1,4 @@
-"""Who may deliver events, by the name that a delivery keeps."""
+"""Webhook sources by name; the name is stored with each delivery."""
 
 from __future__ import annotations
 
@@ -8,4 +8,4 @@ from app.sources.webhooks.firecrawl import FirecrawlWebhook
 
 FIRECRAWL: WebhookHandler = FirecrawlWebhook()
 CHANGEDETECTION: WebhookHandler = ChangeDetectionWebhook()
-HANDLERS: dict[str, WebhookHandler] = {sender.name: sender for sender in (FIRECRAWL, CHANGEDETECTION)}
+HANDLERS: dict[str, WebhookHandler] = {handler.name: handler for handler in (FIRECRAWL, CHANGEDETECTION)}

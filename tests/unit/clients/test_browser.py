@@ -13,14 +13,15 @@ from urllib.parse import quote
 
 import pytest
 
-from app.clients.browser import chromium, render
+from app.clients.browser import find_chromium, render
 from app.clients.browser_proxy import GuardedProxy
 from app.core import clock
 from app.core.errors import Rejected, Unavailable
+from tests.fakes.site import FakeSite, site
+from tests.fakes.site import page as site_page
 from tests.support.databases import SettingsEnv
 from tests.support.services import missing
 from tests.support.waiting import wait_until
-from tests.unit.sources.conftest import Answer, Site, site
 
 __all__ = ["site"]
 
@@ -31,7 +32,7 @@ fetch('/words').then(r => r.text()).then(t => setTimeout(() => document.getEleme
 
 @pytest.fixture
 def browser(settings_env: SettingsEnv) -> SettingsEnv:
-    if chromium() is None:
+    if find_chromium() is None:
         missing("chromium", "apt-get install chromium")
     settings_env(fetch_private="true", chromium_sandbox=str(os.getuid() != 0).lower(), fetch_javascript_timeout_s=30)
     return settings_env
@@ -51,15 +52,15 @@ def _left_of(mark: str) -> list[str]:
     return found
 
 
-def test_what_its_scripts_make_of_a_page(browser: SettingsEnv, site: Site) -> None:
-    site.pages["/"] = Answer(SCRIPT.encode())
-    site.pages["/words"] = Answer("Räder im Wasser".encode())
+def test_what_its_scripts_make_of_a_page(browser: SettingsEnv, site: FakeSite) -> None:
+    site.pages["/"] = site_page(SCRIPT.encode())
+    site.pages["/words"] = site_page("Räder im Wasser".encode())
     assert '<p id="x">Räder im Wasser</p>' in asyncio.run(render(f"{site.url}/"))
     assert site.requests[0].headers["user-agent"] == "Millrace/0.1"
     assert _left_of(site.url) == []
 
 
-def test_nothing_private_is_reached_from_a_page(browser: SettingsEnv, site: Site) -> None:
+def test_nothing_private_is_reached_from_a_page(browser: SettingsEnv, site: FakeSite) -> None:
     """By whatever means it tries: all of it comes by the proxy, and there the address is refused."""
     browser(fetch_private="false", fetch_javascript_timeout_s=20)
     port = site.url.rpartition(":")[2]
@@ -82,10 +83,10 @@ setTimeout(() => document.getElementById('x').textContent = 'done', 1500);
 </script></body></html>"""
     html = asyncio.run(render(f"data:text/html,{quote(page)}"))
     assert ">done</p>" in html
-    assert (site.asked, knocks) == ([], [])
+    assert (site.visits, knocks) == ([], [])
     browser(fetch_private="true")
     asyncio.run(render(f"data:text/html,{quote(page)}"))
-    assert site.asked and knocks, "where it may, it does"
+    assert site.visits and knocks, "where it may, it does"
     listener.close()
 
 
@@ -99,9 +100,9 @@ def _count(listener: socket.socket, knocks: list[object]) -> None:
         connection.close()
 
 
-def test_a_page_that_never_rests_is_ended(browser: SettingsEnv, site: Site) -> None:
+def test_a_page_that_never_rests_is_ended(browser: SettingsEnv, site: FakeSite) -> None:
     browser(fetch_javascript_timeout_s=3)
-    site.pages["/"] = Answer(b"<html><body><script>while (true) {}</script></body></html>")
+    site.pages["/"] = site_page(b"<html><body><script>while (true) {}</script></body></html>")
     started = clock.monotonic()
     with pytest.raises(Unavailable):
         asyncio.run(render(f"{site.url}/"))
@@ -109,9 +110,9 @@ def test_a_page_that_never_rests_is_ended(browser: SettingsEnv, site: Site) -> N
     assert _left_of(site.url) == []
 
 
-def test_a_page_that_eats_memory_is_ended(browser: SettingsEnv, site: Site) -> None:
+def test_a_page_that_eats_memory_is_ended(browser: SettingsEnv, site: FakeSite) -> None:
     browser(chromium_memory_mb=600)
-    site.pages["/"] = Answer(
+    site.pages["/"] = site_page(
         b"<html><body><script>let a = []; for (;;) a.push(new Uint8Array(20000000).fill(7))</script></body></html>"
     )
     with pytest.raises(Rejected) as refused:
@@ -119,33 +120,33 @@ def test_a_page_that_eats_memory_is_ended(browser: SettingsEnv, site: Site) -> N
     assert refused.value.code == "chromium_memory" and _left_of(site.url) == []
 
 
-def test_no_more_are_open_than_may_be(browser: SettingsEnv, site: Site) -> None:
+def test_no_more_are_open_than_may_be(browser: SettingsEnv, site: FakeSite) -> None:
     browser(chromium_count=1)
-    site.pages["/"] = Answer(SCRIPT.encode())
-    site.pages["/words"] = Answer(b"one after the other")
+    site.pages["/"] = site_page(SCRIPT.encode())
+    site.pages["/words"] = site_page(b"one after the other")
 
     async def both() -> list[str]:
         return await asyncio.gather(*(render(f"{site.url}/") for _ in range(2)))
 
     assert all("one after the other</p>" in html for html in asyncio.run(both()))
-    asked = [path for path, _ in site.asked if path != "/favicon.ico"]
+    asked = [path for path, _ in site.visits if path != "/favicon.ico"]
     assert asked == ["/", "/words", "/", "/words"]
 
 
-def test_a_page_that_grows_too_large_is_ended(browser: SettingsEnv, site: Site) -> None:
+def test_a_page_that_grows_too_large_is_ended(browser: SettingsEnv, site: FakeSite) -> None:
     browser(fetch_max_bytes=100_000)
-    site.pages["/"] = Answer(b"<html><body><script>document.body.append('x'.repeat(1000000))</script></body></html>")
+    site.pages["/"] = site_page(b"<html><body><script>document.body.append('x'.repeat(1000000))</script></body></html>")
     with pytest.raises(Rejected) as refused:
         asyncio.run(render(f"{site.url}/"))
     assert refused.value.code == "too_large" and _left_of(site.url) == []
 
 
-def test_cancelled_it_is_gone_at_once(browser: SettingsEnv, site: Site) -> None:
-    site.pages["/"] = Answer(b"<html><body><script>while (true) {}</script></body></html>")
+def test_cancelled_it_is_gone_at_once(browser: SettingsEnv, site: FakeSite) -> None:
+    site.pages["/"] = site_page(b"<html><body><script>while (true) {}</script></body></html>")
 
     async def cancelled() -> None:
         task = asyncio.ensure_future(render(f"{site.url}/"))
-        while not site.asked:
+        while not site.visits:
             await asyncio.sleep(0.05)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -155,12 +156,12 @@ def test_cancelled_it_is_gone_at_once(browser: SettingsEnv, site: Site) -> None:
     assert _left_of(site.url) == []
 
 
-def test_it_does_not_outlive_its_worker(browser: SettingsEnv, site: Site) -> None:
+def test_it_does_not_outlive_its_worker(browser: SettingsEnv, site: FakeSite) -> None:
     """Not even one that was killed without a word."""
-    site.pages["/"] = Answer(b"<html><body><script>while (true) {}</script></body></html>")
+    site.pages["/"] = site_page(b"<html><body><script>while (true) {}</script></body></html>")
     code = "import asyncio, sys\nfrom app.clients.browser import render\nasyncio.run(render(sys.argv[1]))"
     worker = subprocess.Popen([sys.executable, "-c", code, f"{site.url}/?mark"], cwd=Path(__file__).parents[3])
-    wait_until(lambda: len(site.asked) > 0, timeout_s=30, what="the page was asked for")
+    wait_until(lambda: len(site.visits) > 0, timeout_s=30, what="the page was asked for")
     worker.kill()
     worker.wait()
     wait_until(lambda: _left_of(f"{site.url}/?mark") == [], timeout_s=10, what="all of Chromium has ended")
@@ -192,15 +193,15 @@ def test_without_a_chromium_it_is_said(settings_env: SettingsEnv) -> None:
         ("\r\n\r\n", b"400"),
     ],
 )
-def test_the_proxy_refuses(settings_env: SettingsEnv, site: Site, asked: str, answer: bytes) -> None:
+def test_the_proxy_refuses(settings_env: SettingsEnv, site: FakeSite, asked: str, answer: bytes) -> None:
     assert _through(asked.format(port=site.url.rpartition(":")[2])).split(b" ")[1] == answer
-    assert site.asked == []
+    assert site.visits == []
 
 
-def test_the_proxy_carries(settings_env: SettingsEnv, site: Site) -> None:
+def test_the_proxy_carries(settings_env: SettingsEnv, site: FakeSite) -> None:
     """One request a connection, in the server's own form, and no more bytes than it may."""
     settings_env(fetch_private="true")
-    site.pages["/a?b"] = Answer(b"x" * 5_000)
+    site.pages["/a?b"] = site_page(b"x" * 5_000)
     port = site.url.rpartition(":")[2]
     asked = (
         f"GET http://inside.example:{port}/a?b HTTP/1.1\r\nHost: inside.example\r\nProxy-Connection: keep-alive\r\n\r\n"

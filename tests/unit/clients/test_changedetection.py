@@ -8,13 +8,19 @@ from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
-from app.clients.changedetection import ChangeDetection, WatchRequest, changedetection, close_changedetection, every
+from app.clients.changedetection import (
+    ChangeDetection,
+    WatchRequest,
+    changedetection,
+    close_changedetection,
+    interval_fields,
+)
 from app.clients.changedetection_template import notification
 from app.core.errors import AppError, NotFound, Rejected, Unavailable
 from app.core.settings import overridden
+from tests.fakes.server import FakeServer, Request, Response
 from tests.support.changedetection import VERSION, ChangeDetectionServer
 from tests.support.command import millrace
-from tests.support.outside import Asked, Outside, Told
 from tests.support.waiting import wait_until_async
 
 # It takes seconds to start, and a second or two for each check of a page.
@@ -28,26 +34,26 @@ class Site:
 
     def __init__(self) -> None:
         self.text = "Price: 10.00 EUR"
-        self.told: list[Asked] = []
+        self.told: list[Request] = []
         self.refusals = 0
-        self.server = Outside(self.answer)
+        self.server = FakeServer(self.answer)
         self.url = self.server.url
         self.address = f"{self.url}/prices"
 
-    def answer(self, asked: Asked) -> Told:
+    def answer(self, asked: Request) -> Response:
         if asked.method == "POST":
             self.told.append(asked)
-            return Told(status=503 if len(self.told) <= self.refusals else 202)
+            return Response(status=503 if len(self.told) <= self.refusals else 202)
         if asked.path != "/prices":
-            return Told(b"no such page", 404)
+            return Response(b"no such page", 404)
         page = f"<html><title>Prices</title><pre>\n{self.text}\n</pre></html>"
-        return Told(page.encode(), headers={"content-type": "text/html; charset=utf-8"})
+        return Response(page.encode(), headers={"content-type": "text/html; charset=utf-8"})
 
 
 @pytest.fixture
 def site() -> Iterator[Site]:
     made = Site()
-    with made.server.answering():
+    with made.server.running():
         yield made
 
 
@@ -84,7 +90,7 @@ async def changed(client: ChangeDetection, site: Site, text: str, wanted: WatchR
     return uuid, keys
 
 
-async def told(site: Site, times: int) -> Asked:
+async def told(site: Site, times: int) -> Request:
     async def heard() -> bool:
         return len(site.told) >= times
 
@@ -168,7 +174,7 @@ async def test_watches_are_listed_by_tag_and_found_by_address(client: ChangeDete
 
 async def test_a_watch_is_changed(instance: ChangeDetectionServer, client: ChangeDetection, site: Site) -> None:
     uuid = await client.create(WatchRequest(site.address, every_s=30, more={"include_filters": ["pre"]}))
-    await client.update(uuid, paused=True, title="Other", **every(90061), **notification(site.url, "token"))
+    await client.update(uuid, paused=True, title="Other", **interval_fields(90061), **notification(site.url, "token"))
     watch = await client.watch(uuid)
     assert (watch.paused, watch.title) == (True, "Other")
     there = instance.ask("GET", f"/watch/{uuid}").json()

@@ -14,7 +14,7 @@ from app.clients.changedetection import close_changedetection as close
 from app.clients.changedetection_template import BODY, notification, notification_url
 from app.core.errors import AppError, ConfigError, InvalidInput, LimitReached, NotFound, Rejected, Unavailable
 from app.core.settings import overridden
-from tests.support.outside import Outside, Told
+from tests.fakes.server import FakeServer, Response
 from tests.support.stack import REPOSITORY
 
 pytestmark = pytest.mark.anyio
@@ -41,14 +41,14 @@ CALLS: dict[str, Call] = {
 class Liar:
     """A server that answers everything as it is told to, and our client of it."""
 
-    def __init__(self, server: Outside, client: ChangeDetection) -> None:
+    def __init__(self, server: FakeServer, client: ChangeDetection) -> None:
         self.server, self.client = server, client
 
-    async def ask(self, told: Told, call: str) -> Any:
+    async def ask(self, told: Response, call: str) -> Any:
         self.server.answer = lambda asked: told
         return await CALLS[call](self.client)
 
-    async def refused(self, told: Told, call: str) -> AppError:
+    async def refused(self, told: Response, call: str) -> AppError:
         with pytest.raises(AppError) as caught:
             await self.ask(told, call)
         assert "hush-hush" not in caught.value.message
@@ -57,7 +57,7 @@ class Liar:
 
 @asynccontextmanager
 async def lying(**settings: object) -> AsyncIterator[Liar]:
-    with Outside(lambda asked: Told()).answering() as server:
+    with FakeServer(lambda asked: Response()).running() as server:
         key = {"changedetection_api_key": "hush-hush"}
         with overridden(changedetection_url=server.url, **key, **settings):
             try:
@@ -83,28 +83,28 @@ PAGE = b"<html>Please log in</html>"
 async def test_a_good_answer_of_no_shape(liar: Liar, call: str) -> None:
     lies = (PAGE, b"[]", b"[" * 200_000, b"\xff\xfe", b'"NO"', b'{"uuid": "../x"}', b'{"a": 1}', b"NaN")
     for body in lies:
-        error = await liar.refused(Told(body), call)
+        error = await liar.refused(Response(body), call)
         assert isinstance(error, Rejected) and error.code == "changedetection_answer", body[:50]
 
 
 @pytest.mark.parametrize(
     ("told", "error", "code"),
     [
-        (Told(b'"Invalid access - API key invalid."', 403), Rejected, "changedetection_key"),
-        (Told(b"", 401), Rejected, "changedetection_key"),
-        (Told(b'"Invalid or unsupported URL"', 422), Rejected, "changedetection_rejected"),
-        (Told(b'"Watch limit reached"', 429), Rejected, "changedetection_limit"),
-        (Told(b"slowly", 429, {"retry-after": "7"}), LimitReached, "changedetection_busy"),
-        (Told(b'{"message": "Internal Server Error"}', 500), Unavailable, "changedetection_unavailable"),
-        (Told(b"<html>bad gateway</html>", 502), Unavailable, "changedetection_unavailable"),
-        (Told(b"<html>not here</html>", 404), Rejected, "changedetection_answer"),
-        (Told(b"", 302, {"location": "http://127.0.0.1:1/"}), Rejected, "changedetection_answer"),
-        (Told(b"x", 200, {"content-encoding": "gzip"}), Rejected, "changedetection_answer"),
-        (Told(b"{}", 200, {"content-length": "500"}), Unavailable, "changedetection_unavailable"),
+        (Response(b'"Invalid access - API key invalid."', 403), Rejected, "changedetection_key"),
+        (Response(b"", 401), Rejected, "changedetection_key"),
+        (Response(b'"Invalid or unsupported URL"', 422), Rejected, "changedetection_rejected"),
+        (Response(b'"Watch limit reached"', 429), Rejected, "changedetection_limit"),
+        (Response(b"slowly", 429, {"retry-after": "7"}), LimitReached, "changedetection_busy"),
+        (Response(b'{"message": "Internal Server Error"}', 500), Unavailable, "changedetection_unavailable"),
+        (Response(b"<html>bad gateway</html>", 502), Unavailable, "changedetection_unavailable"),
+        (Response(b"<html>not here</html>", 404), Rejected, "changedetection_answer"),
+        (Response(b"", 302, {"location": "http://127.0.0.1:1/"}), Rejected, "changedetection_answer"),
+        (Response(b"x", 200, {"content-encoding": "gzip"}), Rejected, "changedetection_answer"),
+        (Response(b"{}", 200, {"content-length": "500"}), Unavailable, "changedetection_unavailable"),
     ],
-    ids=lambda one: f"{one.status}-{len(one.headers)}" if isinstance(one, Told) else "",
+    ids=lambda one: f"{one.status}-{len(one.headers)}" if isinstance(one, Response) else "",
 )
-async def test_a_refusal(liar: Liar, told: Told, error: type[AppError], code: str) -> None:
+async def test_a_refusal(liar: Liar, told: Response, error: type[AppError], code: str) -> None:
     for call in CALLS:
         caught = await liar.refused(told, call)
         assert (type(caught), caught.code) == (error, code), call
@@ -113,15 +113,17 @@ async def test_a_refusal(liar: Liar, told: Told, error: type[AppError], code: st
 
 async def test_words_of_a_refusal_are_passed_on(liar: Liar) -> None:
     for body in (b'{"message": "No interval"}', b'"No interval"'):
-        assert (await liar.refused(Told(body, 400), "create")).message == "changedetection.io answers 400: No interval"
-    error = await liar.refused(Told(b'{"message": "No watch exists"}', 404), "watch")
+        assert (
+            await liar.refused(Response(body, 400), "create")
+        ).message == "changedetection.io answers 400: No interval"
+    error = await liar.refused(Response(b'{"message": "No watch exists"}', 404), "watch")
     assert isinstance(error, NotFound) and error.code == "changedetection_missing"
-    error = await liar.refused(Told(b"", 503, {"retry-after": "9" * 30}), "ping")
+    error = await liar.refused(Response(b"", 503, {"retry-after": "9" * 30}), "ping")
     assert isinstance(error, Unavailable) and error.retry_after_s == 3600
 
 
 async def test_an_answer_without_end_is_left(liar: Liar) -> None:
-    large = Told(b" " * 2**20, headers=TEXT, times=MAX_RESPONSE_BYTES // 2**20 + 8)
+    large = Response(b" " * 2**20, headers=TEXT, repeat=MAX_RESPONSE_BYTES // 2**20 + 8)
     for call in ("ping", "snapshot"):
         assert (await liar.refused(large, call)).code == "changedetection_answer"
 
@@ -129,7 +131,7 @@ async def test_an_answer_without_end_is_left(liar: Liar) -> None:
 async def test_an_answer_in_drops_is_not_waited_for() -> None:
     """Each byte comes within the timeout, the whole does not."""
     async with lying(changedetection_timeout_s=0.4) as liar:
-        error = await liar.refused(Told(b" ", headers=JSON, times=20, pause_s=0.1), "ping")
+        error = await liar.refused(Response(b" ", headers=JSON, repeat=20, pause_s=0.1), "ping")
     assert isinstance(error, Unavailable) and "within 0.4 s" in error.message
 
 
@@ -144,23 +146,23 @@ async def test_an_answer_in_drops_is_not_waited_for() -> None:
     ],
 )
 async def test_a_watch_of_no_shape(liar: Liar, body: bytes) -> None:
-    assert (await liar.refused(Told(body), "watch")).code == "changedetection_answer"
+    assert (await liar.refused(Response(body), "watch")).code == "changedetection_answer"
 
 
 async def test_texts_hold_no_nul(liar: Liar) -> None:
     """Nor half a character: no database of ours takes one."""
-    read = await liar.ask(Told(watch(title="a\0b", page_title="c\ud800d", last_error=False)), "watch")
+    read = await liar.ask(Response(watch(title="a\0b", page_title="c\ud800d", last_error=False)), "watch")
     assert (read.title, read.page_title, read.last_error) == ("ab", "c?d", "")
-    assert await liar.ask(Told("ü\0\n".encode() + b"\xff", headers=TEXT), "snapshot") == "ü\n�"
+    assert await liar.ask(Response("ü\0\n".encode() + b"\xff", headers=TEXT), "snapshot") == "ü\n�"
     assert (
-        await liar.refused(Told(b"{}", headers={"content-type": "text/html"}), "snapshot")
+        await liar.refused(Response(b"{}", headers={"content-type": "text/html"}), "snapshot")
     ).code == "changedetection_answer"
 
 
 async def test_history_of_no_times(liar: Liar) -> None:
-    assert await liar.ask(Told(b'{"20": "b", "3": "a"}'), "history") == [3, 20]
+    assert await liar.ask(Response(b'{"20": "b", "3": "a"}'), "history") == [3, 20]
     for body in (b'{"latest": "a"}', b'{"-3": "a"}', b'{"99999999999999999999": "a"}'):
-        assert (await liar.refused(Told(body), "history")).code == "changedetection_answer"
+        assert (await liar.refused(Response(body), "history")).code == "changedetection_answer"
 
 
 async def test_none_is_set_up() -> None:

@@ -12,13 +12,13 @@ import pytest
 
 from app.clients.embeddings import Dialect, Embeddings, EmbeddingServer, Vectors
 from app.core.errors import Rejected, Unavailable
-from tests.support.embeddings_player import Player
+from tests.fakes.embeddings import FakeEmbeddings
 from tests.support.tei import DIMENSION, TeiServer
 
 
 @pytest.fixture
-def player() -> Iterator[Player]:
-    with Player().playing() as server:
+def player() -> Iterator[FakeEmbeddings]:
+    with FakeEmbeddings().running() as server:
         yield server
 
 
@@ -33,18 +33,18 @@ def _with(server: EmbeddingServer, use: Callable[[Embeddings], Any], query_s: fl
     return asyncio.run(run())
 
 
-def _server(player: Player, dialect: Dialect = "tei", **other: Any) -> EmbeddingServer:
+def _server(player: FakeEmbeddings, dialect: Dialect = "tei", **other: Any) -> EmbeddingServer:
     return EmbeddingServer(dialect, player.url, **{"model": "m", "dimension": 2, **other})
 
 
-def _documents(player: Player, texts: list[str], dialect: Dialect = "tei", **other: Any) -> Vectors:
+def _documents(player: FakeEmbeddings, texts: list[str], dialect: Dialect = "tei", **other: Any) -> Vectors:
     found: Vectors = _with(_server(player, dialect, **other), lambda client: client.documents(texts))
     return found
 
 
 @pytest.mark.parametrize("dialect", ["tei", "openai"])
-def test_each_text_has_its_row_and_batches_fit(player: Player, dialect: Dialect) -> None:
-    player.most = 300 if dialect == "openai" else 4
+def test_each_text_has_its_row_and_batches_fit(player: FakeEmbeddings, dialect: Dialect) -> None:
+    player.max_batch = 300 if dialect == "openai" else 4
     texts = ["x" * length for length in range(1, 12)]
     rows = _documents(player, texts, dialect, key="secret")
     np.testing.assert_allclose(rows[:, 0] / rows[:, 1], range(1, 12), rtol=1e-5)
@@ -54,7 +54,7 @@ def test_each_text_has_its_row_and_batches_fit(player: Player, dialect: Dialect)
     assert _documents(player, [], dialect).shape == (0, 2)
 
 
-def test_jobs_share_requests(player: Player) -> None:
+def test_jobs_share_requests(player: FakeEmbeddings) -> None:
     """Ten that ask at once for one text each make far fewer requests than ten."""
 
     async def all_at_once(client: Embeddings) -> list[Vectors]:
@@ -65,14 +65,14 @@ def test_jobs_share_requests(player: Player) -> None:
     assert len(player.batches) <= 5
 
 
-def test_a_server_that_takes_less_than_it_said_is_given_less(player: Player) -> None:
-    player.most = 2
+def test_a_server_that_takes_less_than_it_said_is_given_less(player: FakeEmbeddings) -> None:
+    player.max_batch = 2
     assert _documents(player, ["a", "bb", "ccc", "dddd", "eeeee"]).shape == (5, 2)
     player.wrong = lambda texts: (413, b"too large", {}) if len(texts) > 1 else None
     assert _documents(player, ["a", "bb", "ccc"]).shape == (3, 2)
 
 
-def test_a_text_that_is_refused_fails_alone(player: Player) -> None:
+def test_a_text_that_is_refused_fails_alone(player: FakeEmbeddings) -> None:
     """The others of its request are sent again without it."""
     player.wrong = lambda texts: (422, {"error": "no", "error_type": "Tokenizer"}, {}) if "bad" in texts else None
 
@@ -101,7 +101,7 @@ def test_a_text_that_is_refused_fails_alone(player: Player) -> None:
     ],
 )
 def test_what_servers_do_wrong(
-    player: Player, status: int, body: Any, kind: type[Exception], says: str, tries: int
+    player: FakeEmbeddings, status: int, body: Any, kind: type[Exception], says: str, tries: int
 ) -> None:
     """What may get better is tried again, what will not is said at once."""
     player.wrong = lambda texts: (status, body, {})
@@ -110,7 +110,7 @@ def test_what_servers_do_wrong(
     assert len(player.batches) == tries
 
 
-def test_one_that_comes_back_is_waited_for(player: Player) -> None:
+def test_one_that_comes_back_is_waited_for(player: FakeEmbeddings) -> None:
     player.wrong = lambda texts: (429, {"error": "busy"}, {"retry-after": "0"}) if len(player.batches) < 3 else None
     assert _documents(player, ["a"]).shape == (1, 2)
     player.wrong = lambda texts: (429, {"error": "busy"}, {"retry-after": "3600"})
@@ -119,7 +119,7 @@ def test_one_that_comes_back_is_waited_for(player: Player) -> None:
     assert caught.value.retry_after_s == 3600
 
 
-def test_a_server_of_something_else_is_named(player: Player) -> None:
+def test_a_server_of_something_else_is_named(player: FakeEmbeddings) -> None:
     player.info = {"model_id": "other", "model_type": {"embedding": {}}}
     with pytest.raises(Rejected, match="other"):
         _documents(player, ["a"])
@@ -131,7 +131,7 @@ def test_a_server_of_something_else_is_named(player: Player) -> None:
         _documents(player, ["a"])
 
 
-def test_nobody_there_and_one_that_never_answers(player: Player) -> None:
+def test_nobody_there_and_one_that_never_answers(player: FakeEmbeddings) -> None:
     nobody = EmbeddingServer("tei", "http://127.0.0.1:9", "m", 2)
     with pytest.raises(Unavailable, match="cannot be reached"):
         _with(nobody, lambda client: client.documents(["a"]))
@@ -144,7 +144,7 @@ def test_nobody_there_and_one_that_never_answers(player: Player) -> None:
     asleep.set()
 
 
-def test_a_cancelled_job_does_not_take_others_with_it(player: Player) -> None:
+def test_a_cancelled_job_does_not_take_others_with_it(player: FakeEmbeddings) -> None:
     async def one_goes(client: Embeddings) -> Vectors:
         gone = asyncio.create_task(client.documents(["gone"] * 9))
         stays = asyncio.create_task(client.documents(["stays"]))
@@ -175,7 +175,7 @@ def test_the_real_server(tei_server: TeiServer) -> None:
         _with(server, lambda client: client.query("a"))
 
 
-def test_one_text_that_is_too_much_fails(player: Player) -> None:
+def test_one_text_that_is_too_much_fails(player: FakeEmbeddings) -> None:
     """And is not sent for ever; the others are made without it."""
     player.wrong = lambda texts: (413, b"too large", {}) if "bad" in texts else None
 
@@ -192,16 +192,16 @@ def test_one_text_that_is_too_much_fails(player: Player) -> None:
 @pytest.mark.parametrize(
     ("status", "body"), [(401, b""), (404, {"error": {"message": "no such model"}}), (200, {"vectors": 7})]
 )
-def test_what_is_wrong_for_all_is_not_asked_of_each(player: Player, status: int, body: Any) -> None:
+def test_what_is_wrong_for_all_is_not_asked_of_each(player: FakeEmbeddings, status: int, body: Any) -> None:
     player.wrong = lambda texts: (status, body, {})
     with pytest.raises(Rejected):
         _documents(player, ["a", "b", "c", "d"])
     assert len(player.batches) == 1
 
 
-def test_a_quota_that_is_used_up_is_a_final_no(player: Player) -> None:
+def test_a_quota_that_is_used_up_is_a_final_no(player: FakeEmbeddings) -> None:
     """OpenAI says so by a 429, which patience does not mend; a rate limit may count in milliseconds."""
-    player.most = 300
+    player.max_batch = 300
     used_up = {"error": {"message": "check your plan", "type": "insufficient_quota", "code": "insufficient_quota"}}
     player.wrong = lambda texts: (429, used_up, {})
     with pytest.raises(Rejected, match="check your plan"):

@@ -12,15 +12,15 @@ from app.clients import firecrawl as client
 from app.clients.firecrawl_errors import FirecrawlTimeout, InvalidResponse, PageFault, PageRejected, PageUnavailable
 from app.core.errors import ConfigError, Conflict, NotFound, Rejected, Unavailable
 from app.core.settings import get_settings
+from tests.fakes.firecrawl import BATCH, CRAWL, KEY, FakeFirecrawl, reply
 from tests.support.databases import SettingsEnv
-from tests.support.firecrawl import BATCH, CRAWL, KEY, Firecrawl, Reply
 
 URL = "https://example.org/docs"
 
 
 @pytest.fixture
-def server(settings_env: SettingsEnv) -> Iterator[Firecrawl]:
-    with Firecrawl().playing() as playing:
+def server(settings_env: SettingsEnv) -> Iterator[FakeFirecrawl]:
+    with FakeFirecrawl().running() as playing:
         settings_env(firecrawl_url=playing.url, firecrawl_api_key=KEY, firecrawl_timeout_s=5)
         yield playing
 
@@ -41,27 +41,27 @@ def _scrape(**options: Any) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("end", ["", "/", "/v2", "/v2/", "/v1"])
-def test_a_page_however_the_address_is_written(server: Firecrawl, settings_env: SettingsEnv, end: str) -> None:
+def test_a_page_however_the_address_is_written(server: FakeFirecrawl, settings_env: SettingsEnv, end: str) -> None:
     settings_env(firecrawl_url=server.url + end)
     assert _scrape()["markdown"] == f"# Docs of {URL}"
-    (asked,) = server.asked
+    (asked,) = server.requests
     assert (asked.path, asked.json) == ("/v2/scrape", {"url": URL})
     assert asked.header("authorization") == [f"Bearer {KEY}"]
 
 
-def test_without_a_key_no_header_is_sent(server: Firecrawl, settings_env: SettingsEnv) -> None:
+def test_without_a_key_no_header_is_sent(server: FakeFirecrawl, settings_env: SettingsEnv) -> None:
     settings_env(firecrawl_api_key="")
     _scrape()
-    assert server.asked[0].header("authorization") == []
+    assert server.requests[0].header("authorization") == []
 
 
-def test_the_key_may_lie_in_a_file(server: Firecrawl, monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
+def test_the_key_may_lie_in_a_file(server: FakeFirecrawl, monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
     (tmp_path / "key").write_text("fc-of-a-file\n")
     monkeypatch.delenv("MILLRACE_FIRECRAWL_API_KEY")
     monkeypatch.setenv("MILLRACE_FIRECRAWL_API_KEY_FILE", str(tmp_path / "key"))
     get_settings.cache_clear()
     _scrape()
-    assert server.asked[0].header("authorization") == ["Bearer fc-of-a-file"]
+    assert server.requests[0].header("authorization") == ["Bearer fc-of-a-file"]
 
 
 def test_nobody_is_set_up(settings_env: SettingsEnv) -> None:
@@ -69,7 +69,7 @@ def test_nobody_is_set_up(settings_env: SettingsEnv) -> None:
         _scrape()
 
 
-def test_a_crawl_is_followed_to_its_end(server: Firecrawl) -> None:
+def test_a_crawl_is_followed_to_its_end(server: FakeFirecrawl) -> None:
     """`next` names another host and scheme: only its path and query count."""
 
     async def crawl(one: client.Firecrawl) -> list[client.CrawlStatus]:
@@ -80,13 +80,13 @@ def test_a_crawl_is_followed_to_its_end(server: Firecrawl) -> None:
     parts = _with(crawl)
     assert [len(part.data) for part in parts] == [2, 2, 1]
     assert (parts[0].status, parts[0].total, parts[-1].next) == ("completed", 5, None)
-    assert [asked.query for asked in server.asked] == ["", "", "skip=2", "skip=4"]
-    assert server.asked[0].header("x-idempotency-key") == ["k-1"]
+    assert [asked.query for asked in server.requests] == ["", "", "skip=2", "skip=4"]
+    assert server.requests[0].header("x-idempotency-key") == ["k-1"]
 
 
-def test_a_next_that_leads_in_a_circle_ends(server: Firecrawl) -> None:
+def test_a_next_that_leads_in_a_circle_ends(server: FakeFirecrawl) -> None:
     said = {"status": "scraping", "data": [{}], "next": f"https://x/v2/crawl/{CRAWL}?skip=1"}
-    server.wrong = lambda asked: Reply(200, said)
+    server.wrong = lambda asked: reply(200, said)
 
     async def crawl(one: client.Firecrawl) -> int:
         return len([part async for part in one.crawl_pages(CRAWL)])
@@ -94,7 +94,7 @@ def test_a_next_that_leads_in_a_circle_ends(server: Firecrawl) -> None:
     assert _with(crawl) == 2
 
 
-def test_batches_maps_and_errors(server: Firecrawl) -> None:
+def test_batches_maps_and_errors(server: FakeFirecrawl) -> None:
     async def all_of_it(one: client.Firecrawl) -> list[Any]:
         await one.cancel_batch(BATCH)
         await one.cancel_crawl(CRAWL)
@@ -111,10 +111,10 @@ def test_batches_maps_and_errors(server: Firecrawl) -> None:
 
 
 @pytest.mark.parametrize("job_id", ["..", "a/b", "a?b", "", "x" * 300, "ü"])
-def test_an_id_is_never_another_path(server: Firecrawl, job_id: str) -> None:
+def test_an_id_is_never_another_path(server: FakeFirecrawl, job_id: str) -> None:
     with pytest.raises(NotFound):
         _with(lambda one: one.cancel_crawl(job_id))
-    assert server.asked == []
+    assert server.requests == []
 
 
 def _no(code: str | None = None, error: str = "no", **more: Any) -> dict[str, Any]:
@@ -156,15 +156,15 @@ def _no(code: str | None = None, error: str = "no", **more: Any) -> dict[str, An
         (200, {"success": True, "data": {"metadata": {"statusCode": 503, "error": 7}}}, PageUnavailable, "http_status"),
     ],
 )
-def test_what_is_refused(server: Firecrawl, status: int, body: Any, kind: type[Exception], code: str) -> None:
+def test_what_is_refused(server: FakeFirecrawl, status: int, body: Any, kind: type[Exception], code: str) -> None:
     """By status, then by code; a page's own fault is told from Firecrawl's."""
-    server.wrong = lambda asked: Reply(status, body, {"location": "http://127.0.0.1:9/"} if status == 302 else {})
+    server.wrong = lambda asked: reply(status, body, {"location": "http://127.0.0.1:9/"} if status == 302 else {})
     with pytest.raises(kind) as caught:
         _scrape()
     assert caught.value.code == code  # type: ignore[attr-defined]
     assert isinstance(caught.value, PageFault) == issubclass(kind, PageFault)
     assert KEY not in str(caught.value)
-    assert len(server.asked) == 1
+    assert len(server.requests) == 1
 
 
 @pytest.mark.parametrize(
@@ -179,21 +179,21 @@ def test_what_is_refused(server: Firecrawl, status: int, body: Any, kind: type[E
         (_no(details=[]), {}, None),
     ],
 )
-def test_retry_after_is_obeyed(server: Firecrawl, body: Any, headers: dict[str, str], wait_s: float | None) -> None:
-    server.wrong = lambda asked: Reply(408, body, headers)
+def test_retry_after_is_obeyed(server: FakeFirecrawl, body: Any, headers: dict[str, str], wait_s: float | None) -> None:
+    server.wrong = lambda asked: reply(408, body, headers)
     with pytest.raises(FirecrawlTimeout) as caught:
         _scrape()
     assert caught.value.retry_after_s == wait_s
-    server.wrong = lambda asked: Reply(429, body, headers)
+    server.wrong = lambda asked: reply(429, body, headers)
     with pytest.raises(Unavailable) as again:
         _scrape()
     assert again.value.retry_after_s == (wait_s or 1)
 
 
-def test_unknown_jobs(server: Firecrawl) -> None:
+def test_unknown_jobs(server: FakeFirecrawl) -> None:
     with pytest.raises(NotFound, match="Job not found"):
         _with(lambda one: one.crawl_status("none"))
-    server.wrong = lambda asked: Reply(200, {"success": True})
+    server.wrong = lambda asked: reply(200, {"success": True})
     for use in (
         lambda one: one.crawl_status(CRAWL), lambda one: one.crawl_errors(CRAWL), lambda one: one.start_batch({}),
     ):  # fmt: skip
@@ -201,12 +201,12 @@ def test_unknown_jobs(server: Firecrawl) -> None:
             _with(use)
 
 
-def test_nobody_there_and_one_that_never_answers(server: Firecrawl, settings_env: SettingsEnv) -> None:
+def test_nobody_there_and_one_that_never_answers(server: FakeFirecrawl, settings_env: SettingsEnv) -> None:
     settings_env(firecrawl_timeout_s=0.3)
-    server.wrong = lambda asked: Reply(200, {}, slow_s=30)
+    server.wrong = lambda asked: reply(200, {}, delay_s=30)
     with pytest.raises(FirecrawlTimeout, match=r"0\.3 s"):
         _with(lambda one: one.start_crawl({}))
-    server.wrong = lambda asked: Reply(200, {"success": True, "id": "x"}, cut=5)
+    server.wrong = lambda asked: reply(200, {"success": True, "id": "x"}, withheld_bytes=5)
     with pytest.raises(Unavailable, match="broke off"):
         _with(lambda one: one.start_crawl({}))
     settings_env(firecrawl_url="http://127.0.0.1:9")
@@ -214,14 +214,14 @@ def test_nobody_there_and_one_that_never_answers(server: Firecrawl, settings_env
         _scrape()
 
 
-def test_what_is_too_large_or_squeezed(server: Firecrawl, settings_env: SettingsEnv) -> None:
+def test_what_is_too_large_or_squeezed(server: FakeFirecrawl, settings_env: SettingsEnv) -> None:
     squeezed = {"success": True, "data": {"markdown": "x" * 5000}}
-    server.wrong = lambda asked: Reply(200, squeezed, gzipped=True)
+    server.wrong = lambda asked: reply(200, squeezed, gzipped=True)
     assert len(_scrape()["markdown"]) == 5000
     settings_env(firecrawl_max_bytes=2000)
     with pytest.raises(InvalidResponse, match="larger than 2,000 bytes"):
         _scrape()
-    server.wrong = lambda asked: Reply(200, b"no gzip", {"content-encoding": "gzip"})
+    server.wrong = lambda asked: reply(200, b"no gzip", {"content-encoding": "gzip"})
     with pytest.raises(Unavailable):
         _scrape()
 

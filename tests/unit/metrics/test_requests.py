@@ -38,7 +38,7 @@ async def test_the_oldest_makes_room(sqlite_db: Database) -> None:
     recorder = RequestRecorder(max_held=5)
     before = metrics.REQUEST_METRICS_DROPPED._value.get()
     for number in range(8):
-        recorder.take(_timing(number))
+        recorder.add(_timing(number))
     assert (len(recorder), recorder.dropped) == (5, 3)
     assert metrics.REQUEST_METRICS_DROPPED._value.get() - before == 3
     recorder.start()
@@ -51,9 +51,9 @@ async def test_batches_are_written_in_their_order(db: Database) -> None:
     recorder = RequestRecorder(interval_s=0.01)
     recorder.start()
     for number in range(1300):
-        recorder.take(_timing(number))
+        recorder.add(_timing(number))
     await _empty(recorder)
-    recorder.take(_timing(1300))
+    recorder.add(_timing(1300))
     await recorder.close()
     assert _written() == list(range(1301))
 
@@ -62,11 +62,11 @@ async def test_what_is_dropped_during_a_write_is_not_taken_off_twice(sqlite_db: 
     """New ones come in while a batch is written, and push its head out."""
     recorder = RequestRecorder(max_held=20, interval_s=0.001)
     for number in range(20):
-        recorder.take(_timing(number))
+        recorder.add(_timing(number))
     recorder.start()
     number = 20
     while recorder.dropped < 400:
-        recorder.take(_timing(number))
+        recorder.add(_timing(number))
         number += 1
         if number % 30 == 0:
             await asyncio.sleep(0)
@@ -80,7 +80,7 @@ async def test_what_is_dropped_during_a_write_is_not_taken_off_twice(sqlite_db: 
 async def test_what_sql_did_not_take_is_tried_again(sqlite_url: str, settings_env: SettingsEnv, tmp_path: Path) -> None:
     settings_env(database_url=f"sqlite:///{tmp_path}/no/such/folder.db")
     recorder = RequestRecorder(interval_s=0.01)
-    recorder.take(_timing(1))
+    recorder.add(_timing(1))
     recorder.start()
     await asyncio.sleep(0.1)
     assert len(recorder) == 1
@@ -93,6 +93,6 @@ async def test_what_sql_did_not_take_is_tried_again(sqlite_url: str, settings_en
 async def test_a_stop_without_sql_ends(settings_env: SettingsEnv, tmp_path: Path) -> None:
     settings_env(database_url=f"sqlite:///{tmp_path}/no/such/folder.db")
     recorder = RequestRecorder()
-    recorder.take(_timing(1))
+    recorder.add(_timing(1))
     recorder.start()
     await asyncio.wait_for(recorder.close(), 5)

@@ -37,7 +37,7 @@ from app.retention.check_jobs import check_ledger
 from app.retention.policy import Policy
 from app.retention.sweep import delete_before, sweep
 from app.search.index.write import touch_document
-from app.search.models import Change
+from app.search.models import IndexChange
 from app.tenants import audit
 from app.tenants.models import AuditEntry
 from tests.support.databases import SettingsEnv
@@ -55,7 +55,7 @@ def house(spine_env: SettingsEnv) -> Ledger:
 
 
 def _empty(session: Session) -> None:
-    for table in (AuditEntry, IdempotencyRow, JobLogRow, Change, RequestMetric, OperationMetric):
+    for table in (AuditEntry, IdempotencyRow, JobLogRow, IndexChange, RequestMetric, OperationMetric):
         session.execute(sa.delete(table))
 
 
@@ -149,7 +149,7 @@ def test_everything_else_has_its_age(house: Ledger) -> None:
             row = ThrottleRow(tenant="t", kind="k", unique_key=key, job_id=ids.uuid7(), free_at=free_at)
             session.add(row)
         touch_document(session, tenant="default", document_id=1)
-        session.execute(sa.update(Change).values(at=now - 8 * DAY))
+        session.execute(sa.update(IndexChange).values(at=now - 8 * DAY))
 
     house.db.transaction(put)
     deleted = asyncio.run(sweep(_claimed(house)))["deleted"]

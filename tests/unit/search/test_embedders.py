@@ -13,9 +13,9 @@ from app.core.db import database
 from app.core.errors import ConfigError, Unavailable
 from app.core.settings import get_settings
 from app.search.embedders import embedder
+from tests.fakes.embeddings import FakeEmbeddings
 from tests.support.databases import SettingsEnv
 from tests.support.desk import Desk, encode
-from tests.support.embeddings_player import Player
 from tests.support.tei import DIMENSION, TeiServer, minilm
 
 ROOT = Path(__file__).parents[3]
@@ -52,7 +52,7 @@ def test_a_real_server(sqlite_url: str, settings_env: SettingsEnv, tei_server: T
 
 def test_a_server_that_goes(sqlite_url: str, settings_env: SettingsEnv) -> None:
     """Without it words are searched and the answer says so, meaning is 503, and what is indexed waits for it."""
-    with Player().playing() as player:
+    with FakeEmbeddings().running() as player:
         settings_env(
             database_url=sqlite_url, embedder="tei", embedder_url=player.url, embedder_model="m", embedder_dimension=2
         )

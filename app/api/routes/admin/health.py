@@ -18,6 +18,7 @@ from app.api.http.app_state import hub_of
 from app.api.http.errors import problem
 from app.api.models.base import documented
 from app.api.models.health import HealthDetail, Liveness, Readiness, ServiceInfo
+from app.clients.qdrant import QdrantUnavailable
 from app.core import clock, metrics
 from app.core.blobs import blobs
 from app.core.clock import moment
@@ -91,7 +92,7 @@ class HealthProbe:
             return self._search_down("no answer")
         except (Unavailable, Rejected) as error:
             log.warning("search_not_usable", reason=error.message)
-            return self._search_down("not reachable" if isinstance(error, Unavailable) else error.message)
+            return self._search_down("not reachable" if isinstance(error, QdrantUnavailable) else error.message)
         metrics.SEARCH_UP.set(1)
         metrics.SEARCH_CHANGES_BEHIND.set(lag.changes)
         metrics.SEARCH_SECONDS_BEHIND.set(lag.seconds)

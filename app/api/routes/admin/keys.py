@@ -33,10 +33,10 @@ router = APIRouter(prefix="/api", tags=["keys"])
 
 KEY: dict[int | str, dict[str, Any]] = {200: documented(KeyDetail)}
 Name = Annotated[str, Field(min_length=1, max_length=200)]
-Scopes = Annotated[list[Annotated[str, Field(max_length=120)]], Field(max_length=scopes.MOST_SCOPES)]
+Scopes = Annotated[list[Annotated[str, Field(max_length=120)]], Field(max_length=scopes.MAX_SCOPES)]
 RateLimits = Annotated[
     dict[str, str],
-    Field(max_length=limits.MOST_ENTRIES, description='Route or `*` to rate: `{"POST /api/search": "600/minute"}`.'),
+    Field(max_length=limits.MAX_ENTRIES, description='Route or `*` to rate: `{"POST /api/search": "600/minute"}`.'),
 ]
 
 
@@ -74,7 +74,7 @@ class RotateRequest(BaseModel):
     model_config = ConfigDict(json_schema_extra={"examples": [{"overlap_s": 3600}]})
 
     overlap_s: float = Field(
-        0, ge=0, le=keys.LONGEST_OVERLAP.total_seconds(), description="Seconds for which the old secret stays valid."
+        0, ge=0, le=keys.MAX_OVERLAP.total_seconds(), description="Seconds for which the old secret stays valid."
     )
 
 
@@ -127,7 +127,7 @@ def _create(session: Session, caller: Identity, body: KeyRequest) -> tuple[ApiKe
     tenant = reachable_tenant(caller, body.tenant)
     if tenant is None:
         raise InvalidInput("tenant must name one tenant, not '*'", code="tenant")
-    key_scopes = scopes.checked(body.scopes)
+    key_scopes = scopes.check_scopes(body.scopes)
     if not scopes.may_grant(caller.scopes, key_scopes):
         raise NotAllowed("only an operator may grant 'operator'", code="scope_missing")
     key, token = keys.issue(
@@ -136,7 +136,7 @@ def _create(session: Session, caller: Identity, body: KeyRequest) -> tuple[ApiKe
         name=storable(body.name),
         scopes=key_scopes,
         created_by=caller.actor,
-        rate_limits=limits.checked(body.rate_limits),
+        rate_limits=limits.check_limits(body.rate_limits),
         expires_at=utc(body.expires_at, "expires_at"),
     )
     note(session, caller, "key.create", key.id, tenant=tenant, name=key.name, scopes=key_scopes)
@@ -175,14 +175,14 @@ async def update_key(caller: Admin, keyring: Keys, key_id: str, body: KeyChange)
 
 def _change(session: Session, caller: Identity, key_id: str, body: KeyChange) -> ApiKey:
     key = keys.get(session, _range(caller), key_id, lock=True)
-    key_scopes = key.scopes if body.scopes is None else scopes.checked(body.scopes)
+    key_scopes = key.scopes if body.scopes is None else scopes.check_scopes(body.scopes)
     if not scopes.may_grant(caller.scopes, {*key_scopes, *key.scopes}):
         raise NotAllowed("only an operator may grant 'operator', or change such a key", code="scope_missing")
     key.scopes = key_scopes
     if body.name is not None:
         key.name = storable(body.name)
     if body.rate_limits is not None:
-        key.rate_limits = limits.checked(body.rate_limits)
+        key.rate_limits = limits.check_limits(body.rate_limits)
     changes = storable(body.model_dump(exclude_none=True))
     note(session, caller, "key.change", key.id, tenant=key.tenant, **changes)
     return key

@@ -42,7 +42,7 @@ async def list_request_metrics(
 ) -> dict[str, Any]:
     """`summary` covers all requests that match. Operators also get requests that came without a key."""
     conditions = RequestFilter(hours, storable(path), storable(method), min_duration_ms)
-    rows, sums = await read(query.requests, _whose(caller, tenant), conditions, limit, offset)
+    rows, sums = await read(query.list_requests, _whose(caller, tenant), conditions, limit, offset)
     metrics = [_request_view(row) for row in rows]
     return {"metrics": metrics, "total": sums["total_requests"], "limit": limit, "offset": offset, "summary": sums}
 
@@ -67,7 +67,7 @@ async def list_operation_metrics(
     """`summary_by_type` covers all steps that match."""
     type_, name, url = storable((operation_type, operation_name, document_url))
     conditions = OperationFilter(hours, type_, name, url, success, min_duration_ms)
-    rows, by_type = await read(query.operations, _whose(caller, tenant), conditions, limit, offset)
+    rows, by_type = await read(query.list_operations, _whose(caller, tenant), conditions, limit, offset)
     total = sum(sums["total_operations"] for sums in by_type.values())
     metrics = [_operation_view(row) for row in rows]
     return {"metrics": metrics, "total": total, "limit": limit, "offset": offset, "summary_by_type": by_type}
@@ -80,7 +80,7 @@ async def list_operation_metrics(
 )
 async def get_metrics_summary(caller: Reader, hours: Hours = 24, tenant: OtherTenant = None) -> dict[str, Any]:
     """An error is an answer of status 400 or more. `slowest_endpoints` are routes, with all their ids together."""
-    return await read(query.summary, _whose(caller, tenant), hours)
+    return await read(query.summarize, _whose(caller, tenant), hours)
 
 
 def _whose(caller: Identity, tenant: str | None) -> TenantScope:

@@ -21,7 +21,7 @@ from app.api.models.documents import BatchJob
 from app.core.blobs import blobs
 from app.core.db import read
 from app.core.errors import NotFound, Unsupported
-from app.documents.accept import batch
+from app.documents.ingest import batch
 from app.documents.jobs import BatchDocuments
 from app.documents.models import Batch
 from app.jobs.ledger import views

@@ -22,7 +22,7 @@ from app.api.models.jobs import AcceptedJob
 from app.core import clock
 from app.core.db import read
 from app.documents import bulk
-from app.documents.jobs import DeleteDocuments, WantedDocuments
+from app.documents.jobs import DeleteDocuments, DocumentSelection
 from app.documents.text import scrub_text
 from app.jobs.ledger.enqueue import enqueue
 from app.tenants import scopes
@@ -47,18 +47,18 @@ class DeleteFilter(BaseModel):
     created_after: datetime | None = None
     created_before: datetime | None = None
 
-    def selection(self) -> WantedDocuments:
+    def selection(self) -> DocumentSelection:
         """Return the filter of the job. Raises InvalidInput for a filter without a condition."""
         texts = ("domain", "language", "country", "source")
         exact = {name: scrub_text(value) for name in texts if (value := getattr(self, name)) is not None}
-        selection = WantedDocuments(
+        selection = DocumentSelection(
             **exact,
             tags=tuple(scrub_text(tag) for tag in self.tags),
             indexed=self.indexed,
             created_after=utc(self.created_after, "created_after"),
             created_before=utc(self.created_before, "created_before"),
         )
-        return selection if self.collection is not None else bulk.checked(selection)
+        return selection if self.collection is not None else bulk.check_selection(selection)
 
 
 class DeleteDocumentsRequest(BaseModel):
@@ -101,13 +101,13 @@ async def delete_documents(
 
 
 def _preview(
-    session: Session, caller: Identity, body: DeleteDocumentsRequest, selection: WantedDocuments
+    session: Session, caller: Identity, body: DeleteDocumentsRequest, selection: DocumentSelection
 ) -> dict[str, object]:
     return bulk.preview(session, caller.tenant, _job(session, caller, body, selection))
 
 
 def _job(
-    session: Session, caller: Identity, body: DeleteDocumentsRequest, selection: WantedDocuments
+    session: Session, caller: Identity, body: DeleteDocumentsRequest, selection: DocumentSelection
 ) -> DeleteDocuments:
     names = () if body.filter.collection is None else (body.filter.collection,)
     within = select_collections(session, caller, scopes.WRITE, names)

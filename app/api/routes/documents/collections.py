@@ -22,7 +22,7 @@ from app.core.db import in_transaction, read
 from app.core.errors import NotFound
 from app.core.sql import storable
 from app.documents import collections
-from app.documents.jobs import DeleteDocuments, WantedDocuments
+from app.documents.jobs import DeleteDocuments, DocumentSelection
 from app.documents.models import Collection
 from app.jobs.ledger.enqueue import enqueue
 from app.tenants import scopes
@@ -150,7 +150,7 @@ async def delete_collection(
             return Answer(204, {})
         row = collections.find(session, caller.tenant, collection)
         job = DeleteDocuments(
-            wanted=WantedDocuments(collection_ids=(row.id,)),
+            wanted=DocumentSelection(collection_ids=(row.id,)),
             asked_at=clock.now(),
             keep=documents == "keep",
             collection_id=row.id,

@@ -33,8 +33,8 @@ from app.core.settings import get_settings
 from app.documents import catalog
 from app.documents.accept import uploads
 from app.documents.accept.accept import About
-from app.documents.accept.sniff import sniff
-from app.documents.accept.uploads import Duplicates, Original, Taken
+from app.documents.accept.uploads import AcceptedFile, Duplicates, Original
+from app.documents.files.sniff import sniff
 from app.documents.text import scrub
 from app.tenants import scopes
 
@@ -246,7 +246,7 @@ def _accept(
     return Answer(202 if started else 200, {"data": stored, "errors": errors})
 
 
-def _view(name: str, accepted: Taken) -> dict[str, Any]:
+def _view(name: str, accepted: AcceptedFile) -> dict[str, Any]:
     job = accepted.job
     view = None if job is None else answer_of(job).body
     return {"file_name": name, "document_id": str(accepted.document_id), "duplicate": job is None, "job": view}
@@ -323,4 +323,6 @@ async def _close_after(parts: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
 
 
 def _original(session: Session, caller: Identity, document_id: str) -> Original:
-    return uploads.original_of(session, caller.tenant, document_id, reachable_collections(session, caller, scopes.READ))
+    return uploads.find_original(
+        session, caller.tenant, document_id, reachable_collections(session, caller, scopes.READ)
+    )

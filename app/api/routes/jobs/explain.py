@@ -21,7 +21,7 @@ from app.core.errors import InvalidInput
 from app.jobs.definition import MAX_PRIORITY
 from app.jobs.inspect import dead_letters, explain, reason
 from app.jobs.ledger import commands, edit, views
-from app.jobs.ledger.edit import KEPT, Changes
+from app.jobs.ledger.edit import UNCHANGED, Changes
 from app.jobs.sandbox import job_log
 
 router = APIRouter(prefix="/api", tags=["jobs"])
@@ -50,10 +50,10 @@ class JobPatch(BaseModel):
         if not fields:
             raise InvalidInput("the body must have payload, due_at, priority or expires_at", code="empty")
         return Changes(
-            payload=KEPT if self.payload is None else self.payload,
-            due_at=utc(self.due_at, "due_at") or KEPT,
-            priority=KEPT if self.priority is None else self.priority,
-            expires_at=utc(self.expires_at, "expires_at") if "expires_at" in fields else KEPT,
+            payload=UNCHANGED if self.payload is None else self.payload,
+            due_at=utc(self.due_at, "due_at") or UNCHANGED,
+            priority=UNCHANGED if self.priority is None else self.priority,
+            expires_at=utc(self.expires_at, "expires_at") if "expires_at" in fields else UNCHANGED,
         )
 
 

@@ -23,9 +23,9 @@ from app.core.errors import NotAllowed, NotFound
 from app.core.sql import storable
 from app.jobs.models import ScheduleRow
 from app.jobs.schedules import store
-from app.jobs.schedules.cron import LONGEST_CRON, LONGEST_INTERVAL_S, SHORTEST_INTERVAL_S
+from app.jobs.schedules.cron import MAX_CRON_LENGTH, MAX_INTERVAL_S, MIN_INTERVAL_S
 from app.jobs.schedules.firing import CatchUp, Overlap
-from app.jobs.schedules.store import MOST_CATCH_UP, Plan
+from app.jobs.schedules.store import MAX_CATCH_UP, Plan
 from app.tenants import scopes
 
 router = APIRouter(prefix="/api", tags=["schedules"])
@@ -35,16 +35,14 @@ ID = re.compile(r"[0-9]{1,18}")
 Name = Annotated[str, Field(max_length=100, pattern=r"^[^\x00-\x1f\x7f]+$")]
 Kind = Annotated[str, Field(max_length=100)]
 Cron = Annotated[
-    str, Field(max_length=LONGEST_CRON, description="Minute, hour, day, month, weekday; or a word such as @daily.")
+    str, Field(max_length=MAX_CRON_LENGTH, description="Minute, hour, day, month, weekday; or a word such as @daily.")
 ]
 Every = Annotated[
     int,
-    Field(
-        ge=SHORTEST_INTERVAL_S, le=LONGEST_INTERVAL_S, description="Seconds between ticks, counted from its creation."
-    ),
+    Field(ge=MIN_INTERVAL_S, le=MAX_INTERVAL_S, description="Seconds between ticks, counted from its creation."),
 ]
 Zone = Annotated[str, Field(max_length=64, description="The time zone in which `cron` is read.")]
-Limit = Annotated[int, Field(ge=1, le=MOST_CATCH_UP, description="Maximum number of jobs that `catch_up: all` starts.")]
+Limit = Annotated[int, Field(ge=1, le=MAX_CATCH_UP, description="Maximum number of jobs that `catch_up: all` starts.")]
 
 SCHEDULE: dict[int | str, dict[str, Any]] = {200: documented(ScheduleDetail)}
 

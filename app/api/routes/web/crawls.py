@@ -73,7 +73,7 @@ class CrawlRequest(BaseModel):
 async def start_crawl(request: Request, caller: CollectionCaller, once: Idempotent, body: CrawlRequest) -> Response:
     """Starts one job. Its progress counts pages; a cancel stops the crawl and keeps the indexed pages. The crawl has
     the id of the job: `/api/metrics/crawls/{id}` returns its pages."""
-    url = urls.checked(body.url)
+    url = urls.check_url(body.url)
     split_url(url)
     if body.engine == "firecrawl" and not firecrawl.is_configured():
         raise Conflict("Firecrawl is not configured: set MILLRACE_FIRECRAWL_URL", code="not_set_up")

@@ -19,6 +19,7 @@ from app.api.models.web import ChangeReceipt, DeliveryDetail, DeliveryPage, Deli
 from app.core.db import in_transaction, read
 from app.core.errors import InvalidInput, NotAllowed
 from app.jobs.schedules.store import DEFAULT_TENANT
+from app.sources.payloads.errors import InvalidPayload
 from app.sources.webhooks import changedetection as change_intake
 from app.sources.webhooks import deliveries
 from app.sources.webhooks import firecrawl as firecrawl_intake
@@ -77,9 +78,7 @@ async def receive_firecrawl_event(request: Request) -> Response:
         return problem(request.scope, 401, error.message, code=error.code)
     try:
         return await _store(request, body, FROM_FIRECRAWL)
-    except InvalidInput as error:
-        if error.code != "webhook_payload":
-            raise
+    except InvalidPayload as error:
         detail = {"error": error.message, "validation_errors": error.errors, "hint": HINT}
         return problem(request.scope, 422, detail, code=error.code, errors=error.errors)
 

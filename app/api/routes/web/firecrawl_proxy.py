@@ -35,7 +35,7 @@ from app.api.models.firecrawl import (
     FirecrawlUsage,
 )
 from app.clients import firecrawl
-from app.clients.firecrawl_errors import FirecrawlTimeout, InvalidResponse
+from app.clients.firecrawl_errors import FirecrawlNotConfigured, FirecrawlTimeout, InvalidResponse
 from app.core import http
 from app.core.errors import OutsideError
 from app.core.logging import get_logger
@@ -146,7 +146,7 @@ RunId = Annotated[str, Path(pattern=r"^[A-Za-z0-9_-]{1,255}$")]
 async def start(request: Request, caller: ProxyCaller) -> Response:
     """Forwards the request and records the run that it starts; `_webhook_meta` in the answer shows the record."""
     body = await request.body()
-    begun = proxy.RunStart.of(caller.tenant, STARTS[_route(request).removeprefix("/v2")], body)
+    begun = proxy.RunStart.parse(caller.tenant, STARTS[_route(request).removeprefix("/v2")], body)
     response = await _ask(request, _route(request), body)
     if isinstance(response, Response):
         return response
@@ -296,6 +296,6 @@ class _Broken(Exception):
 def _failed(request: Request, error: OutsideError | TimeoutError) -> Response:
     if isinstance(error, TimeoutError | FirecrawlTimeout):
         return problem(request.scope, 504, TIMEOUT, code="firecrawl_timeout", error=TIMEOUT)
-    if error.code == "firecrawl_not_configured":
+    if isinstance(error, FirecrawlNotConfigured):
         return problem(request.scope, 503, error.message, code=error.code, error=error.message)
     return problem(request.scope, 502, error.message, code=error.code, error=error.message)

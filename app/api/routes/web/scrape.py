@@ -39,7 +39,7 @@ Format = Literal[
 
 def _address(url: str) -> str:
     try:
-        cleaned = urls.checked(url)
+        cleaned = urls.check_url(url)
         parts = urlsplit(cleaned)
         _ = parts.port
     except InvalidInput as error:
@@ -151,5 +151,5 @@ async def _run(tenant: str, body: ScrapeRequest) -> dict[str, Any]:
         request = body.page_request()
         return await (scrape(tenant, request) if body.urls is None else batch.start(body.urls, request))
     assert body.job_id is not None
-    commands = {"status": batch.status, "cancel": batch.cancel, "errors": batch.errors}
+    commands = {"status": batch.get_status, "cancel": batch.cancel, "errors": batch.list_errors}
     return await commands[body.command](body.job_id)

@@ -15,8 +15,8 @@ import schemathesis
 from hypothesis import HealthCheck, Phase, given, settings
 from schemathesis.checks import not_a_server_error
 
+from tests.fakes.firecrawl import FakeFirecrawl
 from tests.support.databases import SettingsEnv
-from tests.support.firecrawl import Firecrawl
 from tests.support.stack import API_SECRET
 from tests.unit.api.conftest import Api
 
@@ -106,7 +106,7 @@ def test_the_paths_of_the_contract_are_there(document: dict[str, Any]) -> None:
 @pytest.mark.timeout(480)
 def test_no_input_makes_a_server_error(api: Api, settings_env: SettingsEnv) -> None:
     """Valid and invalid requests to every operation, with and without the secret."""
-    with Firecrawl().playing() as server:
+    with FakeFirecrawl().running() as server:
         settings_env(firecrawl_url=server.url)
         with requests.Session() as session:
             _probe_all(api, session)

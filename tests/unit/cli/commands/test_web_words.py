@@ -10,27 +10,27 @@ import actors.documents
 import actors.sources  # noqa: F401  the functions that drain() runs
 from app.jobs import testing as jobs
 from app.main import create_app
+from tests.fakes.changedetection import FakeChangeDetection
+from tests.fakes.site import FakeSite, site
 from tests.support.databases import SettingsEnv
 from tests.unit.api.conftest import Api, served
 from tests.unit.api.routes.web.test_crawls import html
 from tests.unit.api.routes.web.test_deliveries import SECRET, event, send
 from tests.unit.api.routes.web.test_deliveries import page as event_page
 from tests.unit.cli.commands.test_keys import Terminal
-from tests.unit.sources.changedetection_player import Player
-from tests.unit.sources.conftest import Site, site
 
 __all__ = ["site"]
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
 
 
 @pytest.fixture
-def there() -> Iterator[Player]:
-    with Player().playing() as player:
+def there() -> Iterator[FakeChangeDetection]:
+    with FakeChangeDetection().running() as player:
         yield player
 
 
 @pytest.fixture
-def api(sqlite_url: str, redis_url: str, settings_env: SettingsEnv, there: Player) -> Iterator[Api]:
+def api(sqlite_url: str, redis_url: str, settings_env: SettingsEnv, there: FakeChangeDetection) -> Iterator[Api]:
     settings_env(
         database_url=sqlite_url, redis_url=redis_url, fetch_private="true", fetch_host_delay_s=0,
         fetch_javascript="off", webhook_secret=SECRET, changedetection_url=there.url, changedetection_api_key="key",
@@ -40,7 +40,7 @@ def api(sqlite_url: str, redis_url: str, settings_env: SettingsEnv, there: Playe
         yield running
 
 
-def test_a_crawl_is_started_and_shown(api: Api, site: Site) -> None:
+def test_a_crawl_is_started_and_shown(api: Api, site: FakeSite) -> None:
     terminal = Terminal(api)
     site.pages["/"] = html("start", "/a", "/missing")
     site.pages["/a"] = html("heron")
@@ -60,7 +60,7 @@ def test_a_crawl_is_started_and_shown(api: Api, site: Site) -> None:
     assert terminal("crawl", "start", f"{site.url}/", "--engine", "firecrawl").code != 0
 
 
-def test_pages_are_watched_and_not(api: Api, site: Site, there: Player) -> None:
+def test_pages_are_watched_and_not(api: Api, site: FakeSite, there: FakeChangeDetection) -> None:
     terminal = Terminal(api)
     site.pages["/a"] = html("heron")
     url = f"{site.url}/a"

@@ -9,9 +9,9 @@ import pypdf
 import pytest
 
 from app.core.errors import InvalidInput
-from app.documents.accept import sniff
 from app.documents.extract import ocr
 from app.documents.extract.file import extract_file
+from app.documents.files import sniff
 from tests.support import made_documents, make_pdf
 from tests.support.made_documents import Made
 from tests.support.services import missing
@@ -105,7 +105,7 @@ def test_an_encrypted_pdf_wants_its_password(tmp_path: Path) -> None:
 
 
 def test_scans_and_pictures_are_read_by_tesseract(tmp_path: Path) -> None:
-    if not ocr.is_here():
+    if not ocr.is_installed():
         missing("tesseract", "apt-get install tesseract-ocr")
     drawn = made_documents.picture("The penstock is closed")
     scan = make_pdf.write(tmp_path / "scan.pdf", [make_pdf.of_lines(["This page has letters of its own."]), drawn])

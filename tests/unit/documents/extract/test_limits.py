@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from app.core.errors import InvalidInput
-from app.documents.accept import sniff
 from app.documents.extract import ocr
 from app.documents.extract.file import extract_file
 from app.documents.extract.limits import Limits
+from app.documents.files import sniff
 from tests.support import made_documents, make_pdf
 from tests.support.services import missing
 from tests.unit.documents.extract.test_file import code, read
@@ -132,7 +132,7 @@ def test_scans_that_were_not_read_are_named(tmp_path: Path) -> None:
     assert found["metadata"]["unread_pages"] == [2]
     assert found["metadata"]["truncated"] == [{"what": "scanned_pages", "limit": 0}]
     assert "heron" in found["text"]
-    if not ocr.is_here():
+    if not ocr.is_installed():
         missing("tesseract", "apt-get install tesseract-ocr")
     hurried = Limits(ocr_s=0.001)
     found = read(path, limits=hurried)
@@ -145,7 +145,7 @@ def test_scans_that_were_not_read_are_named(tmp_path: Path) -> None:
 
 
 def test_frames_beyond_the_limit_are_told(tmp_path: Path) -> None:
-    if not ocr.is_here():
+    if not ocr.is_installed():
         missing("tesseract", "apt-get install tesseract-ocr")
     frames = [made_documents.picture("SLUICE"), made_documents.picture("HERON")]
     path = tmp_path / "two.tiff"
@@ -157,7 +157,7 @@ def test_frames_beyond_the_limit_are_told(tmp_path: Path) -> None:
 
 def test_a_poster_is_scanned_within_bounds(tmp_path: Path) -> None:
     """The picture of a page has no more pixels than that, however large the page: here too few to be read."""
-    if not ocr.is_here():
+    if not ocr.is_installed():
         missing("tesseract", "apt-get install tesseract-ocr")
     path = make_pdf.write(tmp_path / "poster.pdf", [made_documents.picture("SLUICE")])
     assert "SLUICE" in read(path)["text"]

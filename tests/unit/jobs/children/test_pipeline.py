@@ -12,7 +12,7 @@ from app.core.errors import InvalidInput
 from app.jobs.children import children as families
 from app.jobs.children import pipeline
 from app.jobs.children.children import WaitForChildren
-from app.jobs.children.pipeline import Pipeline, Step
+from app.jobs.children.pipeline import Pipeline, PipelineStep
 from app.jobs.definition import Job
 from app.jobs.ledger import commands
 from app.jobs.worker.run import Run
@@ -83,6 +83,6 @@ async def test_a_failed_pipeline_tried_again_goes_on_with_the_step_that_failed(d
 
 
 def test_a_step_of_a_kind_that_is_gone_says_so() -> None:
-    broken = Pipeline(steps=[Step(kind="tests.gone", payload={}, payload_version=1)])
+    broken = Pipeline(steps=[PipelineStep(kind="tests.gone", payload={}, payload_version=1)])
     with pytest.raises(InvalidInput, match=r"tests\.gone"):
         broken.job(0, None)

@@ -15,7 +15,7 @@ from app.core.errors import InvalidInput
 from app.jobs.admission import push
 from app.jobs.definition import Job, definition, kinds
 from app.jobs.ledger.enqueue import MAX_PAYLOAD_BYTES, enqueue, enqueue_many
-from app.jobs.results import LARGEST_RESULT_BYTES, checked_result
+from app.jobs.results import MAX_RESULT_BYTES, check_result
 from tests.support.databases import SettingsEnv
 from tests.support.services import RedisServer
 from tests.support.waiting import wait_until
@@ -159,8 +159,8 @@ def test_a_kind_is_defined_once_and_with_known_options() -> None:
 @pytest.mark.parametrize(
     ("result", "code"),
     [
-        ({"text": "x" * LARGEST_RESULT_BYTES}, "result_size"),
-        ({"text": "ä" * (LARGEST_RESULT_BYTES // 2)}, "result_size"),
+        ({"text": "x" * MAX_RESULT_BYTES}, "result_size"),
+        ({"text": "ä" * (MAX_RESULT_BYTES // 2)}, "result_size"),
         (["a", "list"], "result"),
         ({"when": object()}, "result"),
         ({"number": float("nan")}, "result"),
@@ -168,14 +168,14 @@ def test_a_kind_is_defined_once_and_with_known_options() -> None:
 )
 def test_a_result_is_a_dictionary_of_json_with_a_limit(result: Any, code: str) -> None:
     with pytest.raises(InvalidInput) as refusal:
-        checked_result(result)
+        check_result(result)
     assert refusal.value.code == code
 
 
 def test_a_result_within_the_limit_passes(desks: Callable[..., Desk]) -> None:
-    most = {"text": "x" * (LARGEST_RESULT_BYTES - len('{"text": ""}'))}
-    assert checked_result(most) == most
-    assert checked_result(None) is None
+    most = {"text": "x" * (MAX_RESULT_BYTES - len('{"text": ""}'))}
+    assert check_result(most) == most
+    assert check_result(None) is None
     desk = desks()
     (job_id,) = desk.enqueue(Chore())
     (run,) = desk.take()

@@ -11,7 +11,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from app.core.errors import InvalidInput
-from app.jobs.schedules.cron import LONGEST_INTERVAL_S, Timing
+from app.jobs.schedules.cron import MAX_INTERVAL_S, TickTimes
 
 ANCHOR = datetime(2026, 1, 1, 10, 0, 7, tzinfo=UTC)
 
@@ -20,11 +20,11 @@ def at(text: str, zone: str = "UTC") -> datetime:
     return datetime.fromisoformat(text).replace(tzinfo=ZoneInfo(zone)).astimezone(UTC)
 
 
-def line(cron: str, zone: str = "UTC") -> Timing:
-    return Timing(cron, None, zone, ANCHOR)
+def line(cron: str, zone: str = "UTC") -> TickTimes:
+    return TickTimes(cron, None, zone, ANCHOR)
 
 
-def local(timing: Timing, moment: datetime, count: int) -> list[str]:
+def local(timing: TickTimes, moment: datetime, count: int) -> list[str]:
     zone = ZoneInfo(timing.timezone)
     return [f"{tick.astimezone(zone):%m-%d %H:%M %Z}" for tick in timing.following(moment, count)]
 
@@ -93,22 +93,22 @@ def test_any_text_is_a_line_or_refused(text: str) -> None:
     assert timing.after(ANCHOR) is not None
 
 
-@pytest.mark.parametrize("every_s", [0, -5, 59, LONGEST_INTERVAL_S + 1])
+@pytest.mark.parametrize("every_s", [0, -5, 59, MAX_INTERVAL_S + 1])
 def test_an_interval_has_limits(every_s: int) -> None:
     with pytest.raises(InvalidInput, match="every_s"):
-        Timing(None, every_s, "UTC", ANCHOR).check()
+        TickTimes(None, every_s, "UTC", ANCHOR).check()
 
 
 def test_it_is_either_a_line_or_an_interval() -> None:
     for cron, every_s in ((None, None), ("* * * * *", 60)):
         with pytest.raises(InvalidInput, match="either"):
-            Timing(cron, every_s, "UTC", ANCHOR).check()
+            TickTimes(cron, every_s, "UTC", ANCHOR).check()
 
 
 @given(st.integers(60, 100_000), st.integers(-(10**6), 10**8))
 def test_an_interval_is_counted_from_its_anchor_and_never_drifts(every_s: int, passed_s: int) -> None:
     moment = ANCHOR + timedelta(seconds=passed_s)
-    tick = Timing(None, every_s, "UTC", ANCHOR).after(moment)
+    tick = TickTimes(None, every_s, "UTC", ANCHOR).after(moment)
     assert tick is not None
     assert timedelta(0) < tick - moment <= timedelta(seconds=every_s)
     assert (tick - ANCHOR) % timedelta(seconds=every_s) == timedelta(0)
@@ -146,5 +146,5 @@ def test_a_silence_of_years_is_looked_through_at_once() -> None:
     due = line("* * * * *").due(at("2010-01-01 00:00"), at("2026-01-01 00:00"), 3)
     assert due.ticks == (at("2025-12-31 23:58"), at("2025-12-31 23:59"), at("2026-01-01 00:00"))
     assert due.more
-    interval = Timing(None, 60, "UTC", at("2010-01-01 00:00")).due(at("2010-01-01 00:01"), at("2026-01-01 00:00"), 2)
+    interval = TickTimes(None, 60, "UTC", at("2010-01-01 00:00")).due(at("2010-01-01 00:01"), at("2026-01-01 00:00"), 2)
     assert (interval.ticks, interval.more) == ((at("2025-12-31 23:59"), at("2026-01-01 00:00")), True)

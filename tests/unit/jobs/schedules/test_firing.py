@@ -255,7 +255,7 @@ def test_replace_ends_the_one_before_and_never_has_two(table: Timetable) -> None
 
 
 def test_a_queue_of_ticks_has_an_end(table: Timetable, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(firing, "MOST_WAITING", 2)
+    monkeypatch.setattr(firing, "MAX_WAITING", 2)
     schedule_id = table.make(overlap="queue")
     for _ in range(5):
         table.hand.on(MINUTE)

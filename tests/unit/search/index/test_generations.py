@@ -10,6 +10,7 @@ import sqlalchemy as sa
 
 from app.core.db import database
 from app.core.errors import Cancelled, Conflict, InvalidInput, NotFound, Stale, Unavailable
+from app.documents.fields import DocumentFields
 from app.documents.ingest import ingest
 from app.documents.ingest.draft import Draft
 from app.documents.ingest.ingest import cut
@@ -21,19 +22,19 @@ from app.jobs.worker.progress import Progress, Teller
 from app.search.index import chunk_vectors, generations, model_switch
 from app.search.jobs import BuildGeneration, CompareGenerations, DropGeneration, SwapGeneration
 from app.search.models import Chunk, ChunkVector
+from tests.fakes.embeddings import FakeEmbeddings
 from tests.support.databases import SettingsEnv
 from tests.support.desk import TENANT, Desk, on_a_loop
-from tests.support.embeddings_player import Player
 
 NEXT = "tei/m/2"
 FIRST = "wordllama/l2_supercat/256"
 
 
 @pytest.fixture
-def player(monkeypatch: pytest.MonkeyPatch, settings_env: SettingsEnv) -> Iterator[Player]:
+def player(monkeypatch: pytest.MonkeyPatch, settings_env: SettingsEnv) -> Iterator[FakeEmbeddings]:
     """The next model: its vectors tell how long a text is."""
     monkeypatch.setattr(generations, "BELIEF_S", 0.0)
-    with Player().playing() as server:
+    with FakeEmbeddings().running() as server:
         settings_env(
             next_embedder="tei", next_embedder_url=server.url, next_embedder_model="m", next_embedder_dimension=2
         )
@@ -82,7 +83,7 @@ def _near(desk: Desk, length: int) -> str:
     return str(desk.find("x" * length, mode="semantic")["results"][0]["text"])
 
 
-def test_a_whole_change_and_back(player: Player, desk: Desk) -> None:
+def test_a_whole_change_and_back(player: FakeEmbeddings, desk: Desk) -> None:
     """Searches answer by the first model until the swap, by the second until the way back, and words always."""
     desk.put("mill ponds", external_id="short")
     desk.put("the heron stands in the reed " * 4, external_id="long")
@@ -112,7 +113,7 @@ def test_a_whole_change_and_back(player: Player, desk: Desk) -> None:
     assert rest == {NEXT}
 
 
-def test_what_cannot_be_done_is_said(player: Player, desk: Desk, settings_env: SettingsEnv) -> None:
+def test_what_cannot_be_done_is_said(player: FakeEmbeddings, desk: Desk, settings_env: SettingsEnv) -> None:
     desk.put("mill", external_id="1")
     with pytest.raises(NotFound):
         _run(desk, SwapGeneration(name="nothing/1"))
@@ -133,7 +134,9 @@ def test_what_cannot_be_done_is_said(player: Player, desk: Desk, settings_env: S
         _run(desk, BuildGeneration())
 
 
-def test_a_build_that_was_interrupted_goes_on(player: Player, desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_build_that_was_interrupted_goes_on(
+    player: FakeEmbeddings, desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Killed after a batch: half of it is not swapped to, the next run makes the rest, a late twin writes nothing."""
     monkeypatch.setattr(model_switch, "CHUNKS_AT_ONCE", 2)
     for n in range(6):
@@ -155,7 +158,7 @@ def test_a_build_that_was_interrupted_goes_on(player: Player, desk: Desk, monkey
     assert on_a_loop(model_switch.build(again))["embedded"] == 0  # twice is once
 
 
-def test_a_cancelled_build_changes_nothing_that_is_searched(player: Player, desk: Desk) -> None:
+def test_a_cancelled_build_changes_nothing_that_is_searched(player: FakeEmbeddings, desk: Desk) -> None:
     desk.put("mill", external_id="1")
     progress = _ask(desk, BuildGeneration())
     desk.db.transaction(commands.cancel, TENANT, progress.claim.id)
@@ -164,7 +167,7 @@ def test_a_cancelled_build_changes_nothing_that_is_searched(player: Player, desk
     assert _searched(desk) == FIRST and _beside(desk) == 0
 
 
-def test_what_was_written_while_the_next_server_was_away_is_filled_in(player: Player, desk: Desk) -> None:
+def test_what_was_written_while_the_next_server_was_away_is_filled_in(player: FakeEmbeddings, desk: Desk) -> None:
     """Nothing that is indexed waits for a model that is not searched; the swap makes what is missing."""
     desk.put("mill ponds", external_id="1")
     _run(desk, BuildGeneration())
@@ -177,17 +180,22 @@ def test_what_was_written_while_the_next_server_was_away_is_filled_in(player: Pl
     assert desk.find("heron", mode="semantic")["total"] == 2
 
 
-def test_a_page_embedded_before_a_swap_is_not_written_without_the_searched_vector(player: Player, desk: Desk) -> None:
+def test_a_page_embedded_before_a_swap_is_not_written_without_the_searched_vector(
+    player: FakeEmbeddings, desk: Desk
+) -> None:
     """The next server was away when the page was embedded, and the swap came before it was written: once more."""
     desk.put("mill ponds", external_id="1")
     _run(desk, BuildGeneration())
     given = desk.give("a heron", external_id="2")
     progress = desk.claim(given.job.id)
     version = desk.db.read(lambda session: session.get_one(DocumentVersion, given.version_id))
-    draft = Draft(text="a heron", fields=dict(version.fields), language="en")
+    draft = Draft(text="a heron", fields=DocumentFields.load(version.fields))
+    draft.fields.language = "en"
     cut(draft)
     player.wrong = lambda texts: (500, b"away", {})
-    draft.made = on_a_loop(chunk_vectors.make([], {chunk.text_hash: chunk.searched for chunk in draft.chunks}))
+    draft.vectors = on_a_loop(
+        chunk_vectors.make_vectors([], {chunk.text_hash: chunk.searched for chunk in draft.chunks})
+    )
     player.wrong = lambda texts: None
     _run(desk, SwapGeneration(name=NEXT))
     with pytest.raises(Unavailable, match="model"):

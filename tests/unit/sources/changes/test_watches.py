@@ -20,22 +20,22 @@ from app.sources.changes import changes, watches
 from app.sources.changes.jobs import ReconcileChanges, SyncWatches
 from app.sources.models import ChangeEvent, PageWatch
 from app.sources.payloads.change_bodies import PageChange
+from tests.fakes.changedetection import FakeChangeDetection
 from tests.support.databases import SettingsEnv
 from tests.support.desk import TENANT, Desk
-from tests.unit.sources.changedetection_player import Player
 
 SECRET = "a-secret-of-tests-0123456789-abcdef"
 URL = "https://example.org/prices"
 
 
 @pytest.fixture
-def there() -> Iterator[Player]:
-    with Player().playing() as player:
+def there() -> Iterator[FakeChangeDetection]:
+    with FakeChangeDetection().running() as player:
         yield player
 
 
 @pytest.fixture
-def desk(database_url: str, settings_env: SettingsEnv, there: Player) -> Desk:
+def desk(database_url: str, settings_env: SettingsEnv, there: FakeChangeDetection) -> Desk:
     settings_env(
         database_url=database_url, webhook_secret=SECRET, changedetection_url=there.url, changedetection_api_key="key",
         auto_watch_per_minute=100_000, url="https://millrace.example", retry_delays="1,1,1",
@@ -57,7 +57,7 @@ def _events(db: Database) -> list[ChangeEvent]:
     return list(db.read(lambda session: session.scalars(sa.select(ChangeEvent).order_by(ChangeEvent.id)).all()))
 
 
-def test_each_page_gets_one_watch_that_tells_us(desk: Desk, there: Player) -> None:
+def test_each_page_gets_one_watch_that_tells_us(desk: Desk, there: FakeChangeDetection) -> None:
     """Only indexed pages of the sources that are watched by themselves; a second run has nothing to do."""
     desk.put("The heron.", url=URL, source="firecrawl")
     desk.put("The mill.", url="https://example.org/other", source="api")
@@ -71,12 +71,12 @@ def test_each_page_gets_one_watch_that_tells_us(desk: Desk, there: Player) -> No
     assert SECRET not in made["notification_urls"][0]
     row = _rows(desk.db)[URL]
     assert (row.state, row.watch_id, row.is_ours) == ("present", made["uuid"], True)
-    asked = len(there.asked)
+    asked = len(there.calls)
     assert _sync() == {"made": 0, "known": 0, "removed": 0, "failed": 0}
-    assert len(there.asked) == asked
+    assert len(there.calls) == asked
 
 
-def test_a_watch_that_is_there_is_taken_and_left(desk: Desk, there: Player) -> None:
+def test_a_watch_that_is_there_is_taken_and_left(desk: Desk, there: FakeChangeDetection) -> None:
     """Somebody's own watch of the page is used, and not removed with it; one of ours, made and not noted, is ours."""
     there.add(URL)
     there.tags["millrace"] = "22222222-2222-4222-8222-222222222222"
@@ -93,7 +93,7 @@ def test_a_watch_that_is_there_is_taken_and_left(desk: Desk, there: Player) -> N
     assert _rows(desk.db) == {}
 
 
-def test_what_a_person_says_wins(desk: Desk, there: Player) -> None:
+def test_what_a_person_says_wins(desk: Desk, there: FakeChangeDetection) -> None:
     """Watched on demand whatever its source; and once removed on demand, never made again by itself."""
     page = desk.put("The heron.", url=URL, source="api")["document_id"]
     desk.db.transaction(lambda session: watches.want(session, session.get_one(Document, int(page))))
@@ -110,7 +110,7 @@ def test_what_a_person_says_wins(desk: Desk, there: Player) -> None:
 
 
 @pytest.mark.parametrize("when", ["before", "after"])
-def test_a_worker_that_dies_makes_no_second_watch(desk: Desk, there: Player, when: str) -> None:
+def test_a_worker_that_dies_makes_no_second_watch(desk: Desk, there: FakeChangeDetection, when: str) -> None:
     """Killed before the watch was made, or after it and before it was noted: the next run ends with one."""
     desk.put("The heron.", url=URL, source="crawl")
     there.drops = when
@@ -128,7 +128,7 @@ def _enqueue(session: Any) -> str:
     return enqueue(session, SyncWatches(), tenant=TENANT).id
 
 
-def test_a_page_that_cannot_be_watched_fails_alone(desk: Desk, there: Player) -> None:
+def test_a_page_that_cannot_be_watched_fails_alone(desk: Desk, there: FakeChangeDetection) -> None:
     there.refuses = {"https://example.org/odd"}
     desk.put("Odd.", url="https://example.org/odd", source="crawl")
     desk.put("The heron.", url=URL, source="crawl")
@@ -138,7 +138,7 @@ def test_a_page_that_cannot_be_watched_fails_alone(desk: Desk, there: Player) ->
     assert _sync()["failed"] == 0  # not again at once
 
 
-def test_a_wrong_key_fails_the_job_and_keeps_what_is_wanted(desk: Desk, there: Player) -> None:
+def test_a_wrong_key_fails_the_job_and_keeps_what_is_wanted(desk: Desk, there: FakeChangeDetection) -> None:
     there.key = "another"
     desk.put("The heron.", url=URL, source="crawl")
     desk.db.transaction(_enqueue)
@@ -148,7 +148,7 @@ def test_a_wrong_key_fails_the_job_and_keeps_what_is_wanted(desk: Desk, there: P
     assert _sync()["made"] == 1
 
 
-def test_changes_that_nobody_told_of(desk: Desk, there: Player) -> None:
+def test_changes_that_nobody_told_of(desk: Desk, there: FakeChangeDetection) -> None:
     """The newest is read again, the ones before it are done with it; the first snapshot is no change."""
     desk.put("The heron.", url=URL, source="crawl")
     _sync()
@@ -169,7 +169,7 @@ def test_changes_that_nobody_told_of(desk: Desk, there: Player) -> None:
     assert kinds.count("sources.rescrape") == 1
 
 
-def test_a_watch_that_vanished_is_made_again(desk: Desk, there: Player) -> None:
+def test_a_watch_that_vanished_is_made_again(desk: Desk, there: FakeChangeDetection) -> None:
     desk.put("The heron.", url=URL, source="crawl")
     _sync()
     there.watches.clear()
@@ -177,17 +177,19 @@ def test_a_watch_that_vanished_is_made_again(desk: Desk, there: Player) -> None:
     assert _sync()["made"] == 1 and _rows(desk.db)[URL].state == "present"
 
 
-def test_a_page_removed_while_its_watch_is_made_keeps_none(desk: Desk, there: Player) -> None:
+def test_a_page_removed_while_its_watch_is_made_keeps_none(desk: Desk, there: FakeChangeDetection) -> None:
     page = int(desk.put("The heron.", url=URL, source="crawl")["document_id"])
-    there.meanwhile = lambda: desk.db.transaction(watches.unwant, TENANT, page)
+    there.on_create = lambda: desk.db.transaction(watches.unwant, TENANT, page)
     _sync()
-    there.meanwhile = lambda: None
+    there.on_create = lambda: None
     _sync()
     assert there.watches == {} and _rows(desk.db)[URL].state == "removed"
 
 
 @pytest.mark.parametrize("how", ["deleted", "unwanted"])
-def test_a_watch_that_was_made_and_not_noted_goes_with_its_page(desk: Desk, there: Player, how: str) -> None:
+def test_a_watch_that_was_made_and_not_noted_goes_with_its_page(
+    desk: Desk, there: FakeChangeDetection, how: str
+) -> None:
     """Its worker died in between, and before the next run the page is not wanted any more; another's watch stays."""
     page = int(desk.put("The heron.", url=URL, source="crawl")["document_id"])
     there.drops = "after"
@@ -204,7 +206,7 @@ def test_a_watch_that_was_made_and_not_noted_goes_with_its_page(desk: Desk, ther
     assert list(there.watches) == [others]
 
 
-def test_what_was_removed_is_forgotten_with_its_page(desk: Desk, there: Player) -> None:
+def test_what_was_removed_is_forgotten_with_its_page(desk: Desk, there: FakeChangeDetection) -> None:
     page = int(desk.put("The heron.", url=URL, source="crawl")["document_id"])
     _sync()
     desk.db.transaction(watches.unwant, TENANT, page)
@@ -214,7 +216,7 @@ def test_what_was_removed_is_forgotten_with_its_page(desk: Desk, there: Player) 
     assert _rows(desk.db) == {}
 
 
-def test_a_deleted_page_does_not_come_back_with_its_next_change(desk: Desk, there: Player) -> None:
+def test_a_deleted_page_does_not_come_back_with_its_next_change(desk: Desk, there: FakeChangeDetection) -> None:
     page = desk.put("The heron.", url=URL, source="crawl")["document_id"]
     _sync()
     [watch] = there.watches

@@ -25,9 +25,11 @@ from app.sources.fetching.page_text import NotModified, PageText, Validators, fe
 from app.sources.jobs import FetchPage
 from app.sources.pages import accept_page, fetch_and_ingest
 from app.tenants.models import Tenant
+from tests.fakes.server import Response
+from tests.fakes.site import FakeSite
+from tests.fakes.site import page as site_page
 from tests.support.databases import SettingsEnv
 from tests.support.desk import TENANT, Desk
-from tests.unit.sources.conftest import Answer, Site
 
 HTML = "<html><head><title>Mühlen</title></head><body><p>" + "Das Wasser treibt die Räder. " * 6 + "</p></body></html>"
 
@@ -41,37 +43,37 @@ def _fetch(url: str) -> PageText:
     return asyncio.run(fetch(url))
 
 
-def test_a_redirect_to_a_private_address_is_refused(settings_env: SettingsEnv, site: Site) -> None:
+def test_a_redirect_to_a_private_address_is_refused(settings_env: SettingsEnv, site: FakeSite) -> None:
     """Each hop is checked, the first too."""
     with pytest.raises(Rejected, match="not on the public internet"):
         _fetch(f"{site.url}/")
-    assert site.asked == []
+    assert site.visits == []
 
 
 @pytest.mark.usefixtures("private")
-def test_redirects_are_followed_and_counted(site: Site) -> None:
+def test_redirects_are_followed_and_counted(site: FakeSite) -> None:
     """Relative and absolute ones; the Host header is the name, not the address."""
-    site.pages["/a"] = Answer(status=302, headers={"location": "b"})
-    site.pages["/b"] = Answer(status=301, headers={"location": f"{site.url.replace('127.0.0.1', 'localhost')}/c"})
-    site.pages["/c"] = Answer(HTML.encode())
-    site.pages["/loop"] = Answer(status=302, headers={"location": "/loop"})
+    site.pages["/a"] = site_page(status=302, headers={"location": "b"})
+    site.pages["/b"] = site_page(status=301, headers={"location": f"{site.url.replace('127.0.0.1', 'localhost')}/c"})
+    site.pages["/c"] = site_page(HTML.encode())
+    site.pages["/loop"] = site_page(status=302, headers={"location": "/loop"})
     page = _fetch(f"{site.url}/a")
     assert (page.status_code, page.format, page.text) == (200, "html", HTML)
-    assert page.url.endswith("/c") and site.asked[-1][1].startswith("localhost:")
+    assert page.url.endswith("/c") and site.visits[-1][1].startswith("localhost:")
     with pytest.raises(Rejected, match="redirects"):
         _fetch(f"{site.url}/loop")
-    site.pages["/away"] = Answer(status=302, headers={"location": "file:///etc/passwd"})
+    site.pages["/away"] = site_page(status=302, headers={"location": "file:///etc/passwd"})
     with pytest.raises(InvalidInput):
         _fetch(f"{site.url}/away")
 
 
 @pytest.mark.usefixtures("private")
-def test_limits_and_answers(site: Site) -> None:
+def test_limits_and_answers(site: FakeSite) -> None:
     """Too large, of a wrong type, refused: final. Overloaded or silent: another try."""
-    site.pages["/large"] = Answer(b"x" * 10_000, times=10)
-    site.pages["/pdf"] = Answer(b"%PDF", headers={"content-type": "application/pdf"})
-    site.pages["/busy"] = Answer(status=429, headers={"retry-after": "7"})
-    site.pages["/broken"] = Answer(status=500)
+    site.pages["/large"] = site_page(b"x" * 10_000, repeat=10)
+    site.pages["/pdf"] = site_page(b"%PDF", headers={"content-type": "application/pdf"})
+    site.pages["/busy"] = site_page(status=429, headers={"retry-after": "7"})
+    site.pages["/broken"] = site_page(status=500)
     for path, reason in (("/large", "larger"), ("/pdf", "application/pdf"), ("/missing", "404")):
         with pytest.raises(Rejected, match=reason):
             _fetch(site.url + path)
@@ -95,33 +97,33 @@ def test_limits_and_answers(site: Site) -> None:
         ("Räder".encode("cp1252"), "text/markdown"),
     ],
 )
-def test_encodings(site: Site, body: bytes, media_type: str) -> None:
-    site.pages["/"] = Answer(body, headers={"content-type": media_type})
+def test_encodings(site: FakeSite, body: bytes, media_type: str) -> None:
+    site.pages["/"] = site_page(body, headers={"content-type": media_type})
     assert "Räder" in _fetch(f"{site.url}/").text
 
 
 @pytest.mark.usefixtures("private")
-def test_what_has_not_changed_is_not_sent_again(site: Site) -> None:
+def test_what_has_not_changed_is_not_sent_again(site: FakeSite) -> None:
     """By the words that its server gave it, which a page brings along."""
     dated = "Sat, 28 Nov 2026 10:00:00 GMT"
-    site.pages["/"] = Answer(
+    site.pages["/"] = site_page(
         HTML.encode(), headers={"content-type": "text/html", "etag": '"one"', "last-modified": dated}
     )
     page = _fetch(f"{site.url}/")
     assert (page.etag, page.last_modified) == ('"one"', dated)
-    again = asyncio.run(fetch(f"{site.url}/", seen=Validators(page.etag, page.last_modified)))
+    again = asyncio.run(fetch(f"{site.url}/", validators=Validators(page.etag, page.last_modified)))
     assert again == NotModified(f"{site.url}/")
     assert site.requests[-1].headers["if-modified-since"] == dated
-    changed = asyncio.run(fetch(f"{site.url}/", seen=Validators('"other"')))
+    changed = asyncio.run(fetch(f"{site.url}/", validators=Validators('"other"')))
     assert isinstance(changed, PageText) and changed.text == HTML
-    site.pages["/odd"] = Answer(status=304)
+    site.pages["/odd"] = site_page(status=304)
     with pytest.raises(Rejected, match="304"):
         _fetch(f"{site.url}/odd")
 
 
 @pytest.mark.usefixtures("private")
 @pytest.mark.parametrize("packing", ["gzip", "deflate", "raw", "members"])
-def test_packed_pages_are_unpacked_and_bombs_are_not(site: Site, packing: str) -> None:
+def test_packed_pages_are_unpacked_and_bombs_are_not(site: FakeSite, packing: str) -> None:
     """What counts is what comes out, and no more of it is ever held than the cap."""
     site.pages["/"] = _packed(HTML.encode(), packing)
     assert _fetch(f"{site.url}/").text == HTML
@@ -135,7 +137,7 @@ def test_packed_pages_are_unpacked_and_bombs_are_not(site: Site, packing: str) -
         tracemalloc.stop()
 
 
-def _packed(body: bytes, packing: str) -> Answer:
+def _packed(body: bytes, packing: str) -> Response:
     squeezed = {
         "gzip": lambda: gzip.compress(body),
         "deflate": lambda: zlib.compress(body),
@@ -143,54 +145,54 @@ def _packed(body: bytes, packing: str) -> Answer:
         "members": lambda: gzip.compress(body[:100]) + gzip.compress(body[100:]),
     }[packing]()
     named = "gzip" if packing in ("gzip", "members") else "deflate"
-    return Answer(squeezed, headers={"content-type": "text/html; charset=utf-8", "content-encoding": named})
+    return site_page(squeezed, headers={"content-type": "text/html; charset=utf-8", "content-encoding": named})
 
 
 @pytest.mark.usefixtures("private")
-def test_packings_that_nobody_asked_for(site: Site) -> None:
+def test_packings_that_nobody_asked_for(site: FakeSite) -> None:
     for named in ("br", "zstd", "gzip, gzip"):
-        site.pages["/"] = Answer(b"x", headers={"content-type": "text/html", "content-encoding": named})
+        site.pages["/"] = site_page(b"x", headers={"content-type": "text/html", "content-encoding": named})
         with pytest.raises(Rejected) as refused:
             _fetch(f"{site.url}/")
         assert refused.value.code == "content_encoding"
 
 
 @pytest.mark.usefixtures("private")
-def test_a_body_that_says_it_is_too_large_is_not_read(site: Site) -> None:
+def test_a_body_that_says_it_is_too_large_is_not_read(site: FakeSite) -> None:
     """The server would take ten seconds for it."""
-    site.pages["/"] = Answer(headers={"content-type": "text/html", "content-length": "50001"})
+    site.pages["/"] = site_page(headers={"content-type": "text/html", "content-length": "50001"})
     with pytest.raises(Rejected) as refused:
         _fetch(f"{site.url}/")
     assert refused.value.code == "too_large"
 
 
 @pytest.mark.usefixtures("private")
-def test_who_is_overloaded_says_until_when(site: Site) -> None:
+def test_who_is_overloaded_says_until_when(site: FakeSite) -> None:
     """In seconds or as a date."""
     due = (clock.now() + timedelta(seconds=90)).strftime("%a, %d %b %Y %H:%M:%S GMT")
     for said, least, most in ((due, 80.0, 90.0), ("7", 7.0, 7.0), ("999999", 3600.0, 3600.0)):
-        site.pages["/"] = Answer(status=503, headers={"retry-after": said})
+        site.pages["/"] = site_page(status=503, headers={"retry-after": said})
         with pytest.raises(Unavailable) as busy:
             _fetch(f"{site.url}/")
         assert busy.value.retry_after_s is not None and least <= busy.value.retry_after_s <= most
     for said in ("soon", "-1", "Sat, 99 Foo 2026"):
-        site.pages["/"] = Answer(status=503, headers={"retry-after": said})
+        site.pages["/"] = site_page(status=503, headers={"retry-after": said})
         with pytest.raises(Unavailable) as busy:
             _fetch(f"{site.url}/")
         assert busy.value.retry_after_s is None
 
 
-def test_a_slow_page_is_given_up(settings_env: SettingsEnv, site: Site) -> None:
+def test_a_slow_page_is_given_up(settings_env: SettingsEnv, site: FakeSite) -> None:
     settings_env(fetch_private="true", fetch_timeout_s=0.3)
-    site.pages["/"] = Answer(HTML.encode(), takes_s=1.0)
+    site.pages["/"] = site_page(HTML.encode(), delay_s=1.0)
     with pytest.raises(Unavailable):
         _fetch(f"{site.url}/")
 
 
-def test_we_say_who_we_are_and_nothing_else(settings_env: SettingsEnv, site: Site) -> None:
+def test_we_say_who_we_are_and_nothing_else(settings_env: SettingsEnv, site: FakeSite) -> None:
     """No name or password of a URL is sent, and no cookie comes back."""
     settings_env(fetch_private="true", fetch_user_agent="Gleaner/2 (+https://example.org/bot)")
-    site.pages["/"] = Answer(HTML.encode(), headers={"content-type": "text/html", "set-cookie": "who=you; Path=/"})
+    site.pages["/"] = site_page(HTML.encode(), headers={"content-type": "text/html", "set-cookie": "who=you; Path=/"})
     asyncio.run(_twice_over_kept(f"{site.url.replace('://', '://me:secret@')}/"))
     first, second = site.requests
     assert first.headers["user-agent"] == "Gleaner/2 (+https://example.org/bot)"
@@ -207,7 +209,7 @@ async def _twice_over_kept(url: str) -> None:
         await connections.close()
 
 
-def test_a_name_that_moves_to_a_private_address(settings_env: SettingsEnv, site: Site) -> None:
+def test_a_name_that_moves_to_a_private_address(settings_env: SettingsEnv, site: FakeSite) -> None:
     """Its server is called at what was checked. Who resolves anew for a new connection checks anew."""
     port = int(site.url.rpartition(":")[2])
     said = iter([["127.0.0.1"], ["127.0.0.1"], ["10.0.0.1"]])
@@ -220,9 +222,9 @@ def test_a_name_that_moves_to_a_private_address(settings_env: SettingsEnv, site:
             return int((await client.get(f"http://rebinding.example:{port}/")).status_code)
 
     settings_env(fetch_private="true")
-    site.pages["/"] = Answer(HTML.encode())
+    site.pages["/"] = site_page(HTML.encode())
     assert asyncio.run(ask()) == 200
-    assert site.asked[-1][1] == f"rebinding.example:{port}"
+    assert site.visits[-1][1] == f"rebinding.example:{port}"
     settings_env(fetch_private="false")
     for _ in range(2):
         with pytest.raises(Rejected, match="not on the public internet"):
@@ -237,9 +239,9 @@ def test_a_name_that_moves_to_a_private_address(settings_env: SettingsEnv, site:
         "http://100.64.0.1/", "http://8.8.8.8@10.0.0.1/", "//192.168.1.1/", "http://[fd00:ec2::254]/",
     ],
 )  # fmt: skip
-def test_a_public_page_does_not_lead_inside(settings_env: SettingsEnv, site: Site, there: str) -> None:
+def test_a_public_page_does_not_lead_inside(settings_env: SettingsEnv, site: FakeSite, there: str) -> None:
     """The site stands for a public one: its own address alone is let through, as a checked one would be."""
-    site.pages["/"] = Answer(status=302, headers={"location": there})
+    site.pages["/"] = site_page(status=302, headers={"location": there})
 
     async def ask() -> None:
         async def before(url: str) -> None:
@@ -252,12 +254,12 @@ def test_a_public_page_does_not_lead_inside(settings_env: SettingsEnv, site: Sit
     assert refused.value.code == "private_address" and len(site.requests) == 1
 
 
-def test_a_url_alone_becomes_a_document(db: Database, settings_env: SettingsEnv, site: Site) -> None:
+def test_a_url_alone_becomes_a_document(db: Database, settings_env: SettingsEnv, site: FakeSite) -> None:
     """Accepted at once, fetched and indexed by its job; a second time only what changed."""
     settings_env(fetch_private="true", database_url=db.engine.url.render_as_string(hide_password=False))
 
     desk = Desk(database())
-    site.pages["/page"] = Answer(HTML.encode())
+    site.pages["/page"] = site_page(HTML.encode())
     worker = uuid7()
     desk.db.transaction(workers.register, worker, ["fetch"], 1, None)
 
@@ -279,7 +281,7 @@ def test_a_url_alone_becomes_a_document(db: Database, settings_env: SettingsEnv,
 
 
 def test_a_page_that_its_server_says_is_unchanged(
-    db: Database, settings_env: SettingsEnv, redis_url: str, site: Site
+    db: Database, settings_env: SettingsEnv, redis_url: str, site: FakeSite
 ) -> None:
     """The job ends with one small answer; anything else that is new about the document is still taken in."""
     url = db.engine.url.render_as_string(hide_password=False)
@@ -296,7 +298,7 @@ def test_a_page_that_its_server_says_is_unchanged(
         result = asyncio.run(fetch_and_ingest(job, Progress(claim, Teller(lambda claim, snapshot: None))))
         return result, [len(asked.headers.get("if-none-match", "")) for asked in site.requests[before:]]
 
-    site.pages["/page"] = Answer(HTML.encode(), headers={"content-type": "text/html; charset=utf-8", "etag": '"1"'})
+    site.pages["/page"] = site_page(HTML.encode(), headers={"content-type": "text/html; charset=utf-8", "etag": '"1"'})
     first, asked = run()
     assert first["status"] == "indexed" and asked == [0, 0]
     fetched_at = desk.db.read(catalog.get, TENANT, first["document_id"]).fetched_at
@@ -314,7 +316,7 @@ def test_a_page_that_its_server_says_is_unchanged(
 
 
 def test_a_page_beyond_the_quota_fails_and_leaves_what_there_was(
-    db: Database, settings_env: SettingsEnv, site: Site
+    db: Database, settings_env: SettingsEnv, site: FakeSite
 ) -> None:
     settings_env(fetch_private="true", database_url=db.engine.url.render_as_string(hide_password=False))
     desk = Desk(database())
@@ -322,7 +324,7 @@ def test_a_page_beyond_the_quota_fails_and_leaves_what_there_was(
     desk.db.transaction(workers.register, worker, ["fetch"], 1, None)
 
     def run(body: str) -> dict[str, object]:
-        site.pages["/page"] = Answer(body.encode(), headers={"content-type": "text/plain"})
+        site.pages["/page"] = site_page(body.encode(), headers={"content-type": "text/plain"})
         row = desk.db.transaction(accept_page, About(url=f"{site.url}/page"), tenant=TENANT)
         claim = desk.db.transaction(claims.claim, [row.id], worker)[0]
         job = FetchPage.load(claim.payload, claim.payload_version)

@@ -7,12 +7,13 @@ import os
 
 import pytest
 
-from app.clients.browser import chromium
+from app.clients.browser import find_chromium
 from app.sources.fetching.page_text import PageText
 from app.sources.fetching.polite_fetch import fetch_politely
+from tests.fakes.site import FakeSite
+from tests.fakes.site import page as site_page
 from tests.support.databases import SettingsEnv
 from tests.support.services import missing
-from tests.unit.sources.conftest import Answer, Site
 
 MADE = "document.getElementById('app').textContent = 'made here'"
 EMPTY = f"<html><body><div id=app></div><script>{MADE}</script></body></html>"
@@ -21,14 +22,14 @@ TYPE = {"content-type": "text/html", "etag": '"1"'}
 
 
 @pytest.fixture
-def asking(settings_env: SettingsEnv, redis_url: str, site: Site) -> SettingsEnv:
-    if chromium() is None:
+def asking(settings_env: SettingsEnv, redis_url: str, site: FakeSite) -> SettingsEnv:
+    if find_chromium() is None:
         missing("chromium", "apt-get install chromium")
     sandbox = str(os.getuid() != 0).lower()
     settings_env(redis_url=redis_url, fetch_private="true", fetch_host_delay_s=0, chromium_sandbox=sandbox)
-    site.pages["/empty"] = Answer(EMPTY.encode(), headers=TYPE)
-    site.pages["/full"] = Answer(FULL.encode(), headers=TYPE)
-    site.pages["/short"] = Answer(b"<html><body>no scripts</body></html>", headers=TYPE)
+    site.pages["/empty"] = site_page(EMPTY.encode(), headers=TYPE)
+    site.pages["/full"] = site_page(FULL.encode(), headers=TYPE)
+    site.pages["/short"] = site_page(b"<html><body>no scripts</body></html>", headers=TYPE)
     return settings_env
 
 
@@ -36,7 +37,7 @@ def _visit(url: str) -> PageText:
     return asyncio.run(fetch_politely(url))
 
 
-def test_only_empty_pages_are_opened(asking: SettingsEnv, site: Site) -> None:
+def test_only_empty_pages_are_opened(asking: SettingsEnv, site: FakeSite) -> None:
     """What their server calls them says nothing of what their scripts fetch, so it is not kept."""
     page = _visit(f"{site.url}/empty")
     assert page.rendered and ">made here</div>" in page.text and page.etag is None
@@ -46,13 +47,13 @@ def test_only_empty_pages_are_opened(asking: SettingsEnv, site: Site) -> None:
 
 
 @pytest.mark.parametrize(("when", "empty", "full"), [("off", False, False), ("always", True, True)])
-def test_or_all_or_none(asking: SettingsEnv, site: Site, when: str, empty: bool, full: bool) -> None:
+def test_or_all_or_none(asking: SettingsEnv, site: FakeSite, when: str, empty: bool, full: bool) -> None:
     asking(fetch_javascript=when)
     assert (_visit(f"{site.url}/empty").rendered, _visit(f"{site.url}/full").rendered) == (empty, full)
 
 
 @pytest.mark.parametrize("program", ["/nowhere/chromium", "/bin/false"])
-def test_without_a_browser_the_page_is_taken_as_it_came(asking: SettingsEnv, site: Site, program: str) -> None:
+def test_without_a_browser_the_page_is_taken_as_it_came(asking: SettingsEnv, site: FakeSite, program: str) -> None:
     asking(chromium_path=program)
     page = _visit(f"{site.url}/empty")
     assert (page.rendered, page.text) == (False, EMPTY)

@@ -11,8 +11,9 @@ from app.core.errors import Rejected, Unavailable
 from app.sources.fetching import robots
 from app.sources.fetching.page_text import NotModified, PageText
 from app.sources.fetching.polite_fetch import fetch_politely
+from tests.fakes.site import FakeSite
+from tests.fakes.site import page as site_page
 from tests.support.databases import SettingsEnv
-from tests.unit.sources.conftest import Answer, Site
 
 ROBOTS = """\ufeff# ours
 User-agent: *
@@ -31,22 +32,22 @@ TEXT = {"content-type": "text/plain"}
 
 
 @pytest.fixture(params=["redis", "alone"])
-def asking(request: pytest.FixtureRequest, settings_env: SettingsEnv, site: Site) -> Site:
+def asking(request: pytest.FixtureRequest, settings_env: SettingsEnv, site: FakeSite) -> FakeSite:
     url = request.getfixturevalue("redis_url") if request.param == "redis" else "redis://127.0.0.1:1/0"
     settings_env(redis_url=url, fetch_private="true", fetch_host_delay_s=0, fetch_timeout_s=2)
     return site
 
 
 def _allowed(url: str) -> bool:
-    return asyncio.run(robots.allowed(url))
+    return asyncio.run(robots.allows(url))
 
 
-def _paths(site: Site) -> list[str]:
-    return [path for path, _ in site.asked]
+def _paths(site: FakeSite) -> list[str]:
+    return [path for path, _ in site.visits]
 
 
-def test_the_group_that_means_us_is_obeyed(asking: Site) -> None:
-    asking.pages["/robots.txt"] = Answer(ROBOTS.encode(), headers=TEXT)
+def test_the_group_that_means_us_is_obeyed(asking: FakeSite) -> None:
+    asking.pages["/robots.txt"] = site_page(ROBOTS.encode(), headers=TEXT)
     for path, wanted in (
         ("/", True), ("/private", True), ("/not-for-millrace/x", False), ("/a.cgi", False), ("/a.cgi?x", True),
         ("/robots.txt", True),
@@ -58,23 +59,23 @@ def test_the_group_that_means_us_is_obeyed(asking: Site) -> None:
     assert _paths(asking) == ["/robots.txt"], "asked once"
 
 
-def test_another_name_is_another_group(asking: Site, settings_env: SettingsEnv) -> None:
+def test_another_name_is_another_group(asking: FakeSite, settings_env: SettingsEnv) -> None:
     settings_env(fetch_user_agent="Mozilla/5.0 (compatible; Gleaner/1.0)")
-    asking.pages["/robots.txt"] = Answer(ROBOTS.encode(), headers=TEXT)
+    asking.pages["/robots.txt"] = site_page(ROBOTS.encode(), headers=TEXT)
     assert not _allowed(f"{asking.url}/private") and _allowed(f"{asking.url}/private/open")
     assert _allowed(f"{asking.url}/not-for-millrace")
 
 
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 410])
-def test_without_one_all_is_allowed(asking: Site, status: int) -> None:
-    asking.pages["/robots.txt"] = Answer(b"User-agent: *\nDisallow: /", status)
+def test_without_one_all_is_allowed(asking: FakeSite, status: int) -> None:
+    asking.pages["/robots.txt"] = site_page(b"User-agent: *\nDisallow: /", status)
     assert _allowed(f"{asking.url}/any")
 
 
 @pytest.mark.parametrize("status", [429, 500, 503])
-def test_while_it_cannot_be_had_nothing_is(asking: Site, status: int) -> None:
+def test_while_it_cannot_be_had_nothing_is(asking: FakeSite, status: int) -> None:
     """And it is not asked for at each page."""
-    asking.pages["/robots.txt"] = Answer(status=status)
+    asking.pages["/robots.txt"] = site_page(status=status)
     for _ in range(2):
         with pytest.raises(Unavailable) as wait:
             _allowed(f"{asking.url}/any")
@@ -82,37 +83,37 @@ def test_while_it_cannot_be_had_nothing_is(asking: Site, status: int) -> None:
     assert _paths(asking) == ["/robots.txt"]
 
 
-def test_nobody_there_is_no_answer(asking: Site) -> None:
+def test_nobody_there_is_no_answer(asking: FakeSite) -> None:
     with pytest.raises(Unavailable):
         _allowed("http://127.0.0.1:9/")
 
 
-def test_redirects_odd_bytes_and_great_length(asking: Site) -> None:
+def test_redirects_odd_bytes_and_great_length(asking: FakeSite) -> None:
     """What lies beyond 500 KiB is not read, and what cannot be decoded spoils only its line."""
     body = b"User-agent: *\nDisallow: /\xff\nDisallow: /no\n" + b"# filler\n" * 60_000 + b"Disallow: /far\n"
-    asking.pages["/robots.txt"] = Answer(status=301, headers={"location": "/there.txt"})
-    asking.pages["/there.txt"] = Answer(body, headers=TEXT)
+    asking.pages["/robots.txt"] = site_page(status=301, headers={"location": "/there.txt"})
+    asking.pages["/there.txt"] = site_page(body, headers=TEXT)
     assert not _allowed(f"{asking.url}/no") and _allowed(f"{asking.url}/far")
 
 
-def test_in_circles_is_nowhere(asking: Site) -> None:
-    asking.pages["/robots.txt"] = Answer(status=302, headers={"location": "/robots.txt"})
+def test_in_circles_is_nowhere(asking: FakeSite) -> None:
+    asking.pages["/robots.txt"] = site_page(status=302, headers={"location": "/robots.txt"})
     assert _allowed(f"{asking.url}/any")
 
 
-def test_what_is_kept_expires(redis_url: str, settings_env: SettingsEnv, site: Site) -> None:
+def test_what_is_kept_expires(redis_url: str, settings_env: SettingsEnv, site: FakeSite) -> None:
     settings_env(redis_url=redis_url, fetch_private="true")
-    asyncio.run(robots.allowed(f"{site.url}/"))
+    asyncio.run(robots.allows(f"{site.url}/"))
     with redis_py.Redis.from_url(redis_url) as client:
         (key,) = client.keys("mr:robots:*")
         assert 3500 < client.ttl(key) <= 3600
 
 
-def test_a_visit_obeys(asking: Site) -> None:
+def test_a_visit_obeys(asking: FakeSite) -> None:
     """Also where a redirect leads."""
-    asking.pages["/robots.txt"] = Answer(ROBOTS.encode(), headers=TEXT)
-    asking.pages["/open"] = Answer(b"open", headers={**TEXT, "etag": '"x"'})
-    asking.pages["/over"] = Answer(status=302, headers={"location": "/not-for-millrace"})
+    asking.pages["/robots.txt"] = site_page(ROBOTS.encode(), headers=TEXT)
+    asking.pages["/open"] = site_page(b"open", headers={**TEXT, "etag": '"x"'})
+    asking.pages["/over"] = site_page(status=302, headers={"location": "/not-for-millrace"})
     page = asyncio.run(fetch_politely(f"{asking.url}/open"))
     assert page.text == "open"
     for path in ("/not-for-millrace", "/over"):
@@ -120,23 +121,23 @@ def test_a_visit_obeys(asking: Site) -> None:
             asyncio.run(fetch_politely(asking.url + path))
         assert refused.value.code == "robots"
     assert "/not-for-millrace" not in _paths(asking)
-    assert asking.requests[1].begun - asking.requests[0].ended < 0.2, "robots.txt and page in one turn"
+    assert asking.requests[1].begun_at - asking.requests[0].ended_at < 0.2, "robots.txt and page in one turn"
 
 
-def test_a_visit_need_not(asking: Site, settings_env: SettingsEnv) -> None:
+def test_a_visit_need_not(asking: FakeSite, settings_env: SettingsEnv) -> None:
     settings_env(fetch_robots="off")
-    asking.pages["/robots.txt"] = Answer(b"User-agent: *\nDisallow: /", headers=TEXT)
-    asking.pages["/open"] = Answer(b"open", headers=TEXT)
+    asking.pages["/robots.txt"] = site_page(b"User-agent: *\nDisallow: /", headers=TEXT)
+    asking.pages["/open"] = site_page(b"open", headers=TEXT)
     page: PageText | NotModified = asyncio.run(fetch_politely(f"{asking.url}/open"))
     assert isinstance(page, PageText) and _paths(asking) == ["/open"]
 
 
-def test_who_asks_for_patience_is_left_alone(asking: Site) -> None:
+def test_who_asks_for_patience_is_left_alone(asking: FakeSite) -> None:
     """By the next job, too."""
-    asking.pages["/busy"] = Answer(status=429, headers={"retry-after": "1"})
-    asking.pages["/open"] = Answer(b"open", headers=TEXT)
+    asking.pages["/busy"] = site_page(status=429, headers={"retry-after": "1"})
+    asking.pages["/open"] = site_page(b"open", headers=TEXT)
     with pytest.raises(Unavailable):
         asyncio.run(fetch_politely(f"{asking.url}/busy"))
     asyncio.run(fetch_politely(f"{asking.url}/open"))
     before, after = asking.requests[-2:]
-    assert after.begun - before.ended > 0.9
+    assert after.begun_at - before.ended_at > 0.9

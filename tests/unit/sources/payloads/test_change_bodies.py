@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from app.core import clock
 from app.core.errors import InvalidInput
-from app.sources.payloads.change_bodies import SAME_FOR_S, PageChange, parse
+from app.sources.payloads.change_bodies import REPEAT_WINDOW_S, PageChange, parse
 
 URL = "https://example.org/prices"
 UUID = "9f0d40e2-48b3-429e-ac12-706728affa97"
@@ -90,7 +90,7 @@ def test_a_message_without_a_key_is_itself_for_some_minutes_only() -> None:
     before = first.key
     shift = clock.shifted()
     try:
-        clock.shift(shift + timedelta(seconds=SAME_FOR_S))
+        clock.shift(shift + timedelta(seconds=REPEAT_WINDOW_S))
         assert first.key == _parse(body.encode()).key != before
     finally:
         clock.shift(shift)

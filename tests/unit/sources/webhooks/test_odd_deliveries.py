@@ -60,6 +60,6 @@ def test_no_text_is_too_odd_to_be_kept(db: Database, sender: str, odd: str) -> N
         [row] = db.read(deliveries.list_deliveries, TENANT, source=sender, outcome=None, before_id=None, limit=1)
         assert JSONResponse(deliveries.describe(row)).body
         assert (
-            db.transaction(deliveries.replay, TENANT, row.id, given.told, HANDLERS[sender], None).status
+            db.transaction(deliveries.replay, TENANT, row.id, given.payload, HANDLERS[sender], None).status
             == answered.status
         )

@@ -8,7 +8,7 @@ from typing import Any
 import httpx
 
 from app.core.db import database
-from app.documents.accept.batch import index_batch
+from app.documents.ingest.batch import index_batch
 from app.documents.jobs import BatchDocuments
 from tests.support.desk import Desk, on_a_loop
 from tests.unit.api.conftest import Api

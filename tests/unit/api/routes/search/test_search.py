@@ -9,9 +9,9 @@ import pytest
 from app.core.db import database
 from app.main import create_app
 from app.search.jobs import VerifyIndex
+from tests.fakes.embeddings import FakeEmbeddings
 from tests.support.databases import SettingsEnv
 from tests.support.desk import Desk, open_job
-from tests.support.embeddings_player import Player
 from tests.support.waiting import wait_until
 from tests.unit.api.conftest import Api, served
 from tests.unit.api.http.test_shapes import assert_problem
@@ -99,7 +99,7 @@ def test_generations_are_listed_and_changed_by_jobs(lite_api: Api, desk: Desk) -
 
 def test_health_names_the_server_of_embeddings(sqlite_url: str, redis_url: str, settings_env: SettingsEnv) -> None:
     """It is not needed to be ready: words are searched without it."""
-    with Player().playing() as player:
+    with FakeEmbeddings().running() as player:
         settings_env(
             database_url=sqlite_url, redis_url=redis_url, embedder="openai", embedder_url=player.url,
             embedder_model="m", embedder_dimension=2,

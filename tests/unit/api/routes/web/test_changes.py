@@ -25,13 +25,15 @@ from app.jobs.models import JobRow
 from app.main import create_app
 from app.sources.models import ChangeEvent, Delivery, PageWatch
 from app.sources.payloads.change_bodies import webhook_token
+from tests.fakes.server import Response
+from tests.fakes.site import FakeSite, site
+from tests.fakes.site import page as site_page
 from tests.support.databases import SettingsEnv
 from tests.support.desk import Desk
 from tests.support.waiting import wait_until
 from tests.unit.api.conftest import Api, served
 from tests.unit.api.http.test_shapes import assert_problem
 from tests.unit.api.routes.web.test_deliveries import SECRET, _count
-from tests.unit.sources.conftest import Answer, Site, site
 
 __all__ = ["site"]
 PATH = "/api/webhook/changedetection"
@@ -52,9 +54,9 @@ def lite(sqlite_url: str, settings_env: SettingsEnv) -> Iterator[Api]:
         yield running
 
 
-def page(*lines: str) -> Answer:
+def page(*lines: str) -> Response:
     text = "".join(f"<p>{line} and it stands for long enough to be a text of its own.</p>" for line in lines)
-    return Answer(f"<html><head><title>Prices</title></head><body><main>{text}</main></body></html>".encode())
+    return site_page(f"<html><head><title>Prices</title></head><body><main>{text}</main></body></html>".encode())
 
 
 def change(url: str, key: int = 1795338646, **more: Any) -> dict[str, Any]:
@@ -75,7 +77,7 @@ def tell(api: Api, body: Any, token: str | None = None, path: str = PATH, **head
     return api.anyone.post(path, content=raw, headers=headers)
 
 
-def test_a_change_is_read_and_found_and_told(intake: Api, site: Site) -> None:
+def test_a_change_is_read_and_found_and_told(intake: Api, site: FakeSite) -> None:
     """First the page as it was, then another: search finds the new words, the trail and the diff say what changed."""
     url = f"{site.url}/prices"
     site.pages["/prices"] = page("The heron costs ten.")
@@ -109,7 +111,7 @@ def test_a_change_is_read_and_found_and_told(intake: Api, site: Site) -> None:
     assert_problem(intake.client.get(f"/api/documents/{document}/diff?from=99999"), 404, "version_not_found")
 
 
-def test_the_same_change_is_one_and_nothing_new_ends_early(intake: Api, site: Site) -> None:
+def test_the_same_change_is_one_and_nothing_new_ends_early(intake: Api, site: FakeSite) -> None:
     url = f"{site.url}/p"
     site.pages["/p"] = page("The heron stands.")
     first = tell(intake, change(url))
@@ -117,11 +119,11 @@ def test_the_same_change_is_one_and_nothing_new_ends_early(intake: Api, site: Si
     assert tell(intake, {"payload": json.dumps(change(url)), "title": "again"}).json() == first.json()
     assert _count(JobRow) == _count(ChangeEvent) == _count(Delivery) == 1
     assert [job.state for job in jobs.drain()] == ["succeeded"]
-    asked = len(site.asked)
+    asked = len(site.visits)
     again = tell(intake, change(url, 1795339999)).json()
     [job] = jobs.drain()
     assert job.id == again["job_id"] and job.result is not None and job.result["status"] == "unchanged"
-    assert job.result["embedded"] == 0 and len(site.asked) > asked
+    assert job.result["embedded"] == 0 and len(site.visits) > asked
     states = [one["state"] for one in intake.client.get("/api/changes").json()["data"]]
     assert states == ["unchanged", "indexed"]
     [delivery, _] = intake.client.get("/api/deliveries/in?source=changedetection").json()["data"]
@@ -132,7 +134,7 @@ def test_the_same_change_is_one_and_nothing_new_ends_early(intake: Api, site: Si
     assert intake.client.get(f"/api/changes/{again['change_event_id']}").json()["state"] == "unchanged"
 
 
-def test_a_page_that_is_gone_fails_its_event(intake: Api, site: Site) -> None:
+def test_a_page_that_is_gone_fails_its_event(intake: Api, site: FakeSite) -> None:
     """Its text stays searchable; the event says why."""
     url = f"{site.url}/gone"
     event = tell(intake, change(url)).json()["change_event_id"]
@@ -140,7 +142,7 @@ def test_a_page_that_is_gone_fails_its_event(intake: Api, site: Site) -> None:
     assert job.state == "failed"
     shown = intake.client.get(f"/api/changes/{event}").json()
     assert shown["state"] == "failed" and "404" in shown["error"]
-    site.pages["/gone"] = Answer(b"busy", 503)
+    site.pages["/gone"] = site_page(b"busy", 503)
     event = tell(intake, change(url, 1795339999)).json()["change_event_id"]
     jobs.drain()
     assert intake.client.get(f"/api/changes/{event}").json()["state"] == "in_progress"  # it will be tried again
@@ -149,10 +151,10 @@ def test_a_page_that_is_gone_fails_its_event(intake: Api, site: Site) -> None:
     assert intake.client.get(f"/api/changes/{event}").json()["state"] == "indexed"
 
 
-def test_an_older_job_does_not_open_its_event_again(intake: Api, app_env: SettingsEnv, site: Site) -> None:
+def test_an_older_job_does_not_open_its_event_again(intake: Api, app_env: SettingsEnv, site: FakeSite) -> None:
     """The page was away, somebody had the delivery done again meanwhile, and then the first job had its next try."""
     app_env(retry_delays="600,600")
-    site.pages["/p"] = Answer(b"busy", 503)
+    site.pages["/p"] = site_page(b"busy", 503)
     first = tell(intake, change(f"{site.url}/p")).json()
     jobs.drain()
     site.pages["/p"] = page("It is back.")
@@ -186,7 +188,7 @@ def test_asking_for_a_watch_waits_for_the_job_and_not_the_job_for_it(
         assert again.result(20).status_code == 202
 
 
-def test_a_cancelled_job_ends_its_event(intake: Api, site: Site) -> None:
+def test_a_cancelled_job_ends_its_event(intake: Api, site: FakeSite) -> None:
     said = tell(intake, change(f"{site.url}/p")).json()
     assert intake.client.post(f"/api/jobs/{said['job_id']}/cancel").status_code < 300
     assert intake.client.get(f"/api/changes/{said['change_event_id']}").json()["state"] == "cancelled"

@@ -10,7 +10,7 @@ import actors.sources  # noqa: F401  the functions that drain() runs
 from app.core import clock
 from app.jobs import testing as jobs
 from app.sources.crawls.jobs import CheckCrawls
-from tests.support.firecrawl import CRAWL, Firecrawl
+from tests.fakes.firecrawl import CRAWL, FakeFirecrawl
 from tests.unit.api.conftest import Api
 from tests.unit.api.routes.web.test_crawls import lite, remote
 from tests.unit.api.routes.web.test_crawls_by_firecrawl import with_remote
@@ -30,7 +30,7 @@ def _check(later_h: float = 1) -> dict[str, Any]:
     return row.result
 
 
-def test_a_crawl_that_went_quiet_is_asked_after(with_remote: Api, remote: Firecrawl) -> None:
+def test_a_crawl_that_went_quiet_is_asked_after(with_remote: Api, remote: FakeFirecrawl) -> None:
     """Its end and four of five pages were never told: they are fetched, once, and the crawl is closed."""
     send(with_remote, event("crawl.started", crawl=CRAWL))
     known = remote.pages[0]
@@ -43,13 +43,13 @@ def test_a_crawl_that_went_quiet_is_asked_after(with_remote: Api, remote: Firecr
     assert _check() == {"checked": 0, "pages": 0, "closed": 0}
 
 
-def test_pages_of_a_crawl_whose_end_was_told(with_remote: Api, remote: Firecrawl) -> None:
+def test_pages_of_a_crawl_whose_end_was_told(with_remote: Api, remote: FakeFirecrawl) -> None:
     send(with_remote, event("crawl.completed", crawl=CRAWL))
     assert _check() == {"checked": 1, "pages": 5, "closed": 0}
     assert _check() == {"checked": 0, "pages": 0, "closed": 0}
 
 
-def test_a_crawl_that_nobody_knows_any_more_fails_after_a_day(with_remote: Api, remote: Firecrawl) -> None:
+def test_a_crawl_that_nobody_knows_any_more_fails_after_a_day(with_remote: Api, remote: FakeFirecrawl) -> None:
     send(with_remote, event("crawl.started", crawl="gone"))
     assert _check(1) == {"checked": 1, "pages": 0, "closed": 0}
     assert _check(25) == {"checked": 1, "pages": 0, "closed": 1}

@@ -18,16 +18,18 @@ from app.main import create_app
 from app.sources.crawls import frontier
 from app.sources.crawls.rules import CrawlRules, as_expression
 from app.sources.models import CrawlPage
+from tests.fakes.firecrawl import FakeFirecrawl, document
+from tests.fakes.server import Response
+from tests.fakes.site import FakeSite, site
+from tests.fakes.site import page as site_page
 from tests.support.databases import SettingsEnv
 from tests.support.desk import Desk
-from tests.support.firecrawl import Firecrawl, document
 from tests.support.statements import counting
 from tests.unit.api.conftest import Api, served
 from tests.unit.api.http.test_shapes import assert_problem
 from tests.unit.api.routes.admin.test_keys import holder
 from tests.unit.api.routes.web.test_deliveries import SECRET, event, send
 from tests.unit.api.routes.web.test_deliveries import page as event_page
-from tests.unit.sources.conftest import Answer, Site, site
 
 __all__ = ["site"]
 
@@ -57,21 +59,21 @@ def lite(sqlite_url: str, redis_url: str, settings_env: SettingsEnv) -> Iterator
 
 
 @pytest.fixture
-def remote() -> Iterator[Firecrawl]:
-    server = Firecrawl()
-    with server.playing():
+def remote() -> Iterator[FakeFirecrawl]:
+    server = FakeFirecrawl()
+    with server.running():
         yield server
 
 
-def html(word: str, *links: str, head: str = "") -> Answer:
+def html(word: str, *links: str, head: str = "") -> Response:
     anchors = "".join(f'<a href="{link}">more</a> ' for link in links)
     text = f"<p>The {word} stands here for long enough to be a text of its own, which somebody may look for.</p>"
-    return Answer(
+    return site_page(
         f"<html><head><title>{word}</title>{head}</head><body><main>{text}{anchors}</main></body></html>".encode()
     )
 
 
-def put(site: Site) -> None:
+def put(site: FakeSite) -> None:
     """A start, two pages below, one further on; and what no crawl takes."""
     site.pages |= {
         "/": html(
@@ -81,7 +83,7 @@ def put(site: Site) -> None:
         "/b": html("mill", "/missing", "/secret"),
         "/deep": html("egret", "/deeper"),
         "/deeper": html("carp"),
-        "/robots.txt": Answer(b"User-agent: *\nDisallow: /secret\n", headers={"content-type": "text/plain"}),
+        "/robots.txt": site_page(b"User-agent: *\nDisallow: /secret\n", headers={"content-type": "text/plain"}),
         "/secret": html("secret"),
     }
 
@@ -111,7 +113,7 @@ def words() -> set[str]:
     return {hit["title"] for hit in Desk(database()).find("stands", mode="keyword", limit=50)["results"]}
 
 
-def test_a_site_is_found_and_indexed(api: Api, site: Site) -> None:
+def test_a_site_is_found_and_indexed(api: Api, site: FakeSite) -> None:
     """Every page once, however it is written; robots are obeyed, a missing one is told, numbers are true."""
     put(site)
     crawl = start(api, f"{site.url}/", tags=["mill"], max_depth=5)
@@ -127,7 +129,7 @@ def test_a_site_is_found_and_indexed(api: Api, site: Site) -> None:
     assert told["crawl_url"] == f"{site.url}/" and told["e2e_duration_ms"] >= told["duration_ms"]
     [failed] = [one for one in told["per_page_metrics"] if one["success"] is False]
     assert failed["url"] == f"{site.url}/missing" and "404" in failed["error_message"]
-    assert sorted(path for path, _ in site.asked if path != "/robots.txt") == [
+    assert sorted(path for path, _ in site.visits if path != "/robots.txt") == [
         "/",
         "/a",
         "/b",
@@ -153,16 +155,16 @@ def test_a_site_is_found_and_indexed(api: Api, site: Site) -> None:
         ({"sitemap": "include", "max_depth": 0}, {"start", "carp"}),
     ],
 )
-def test_rules(lite: Api, site: Site, given: dict[str, Any], found: set[str]) -> None:
+def test_rules(lite: Api, site: FakeSite, given: dict[str, Any], found: set[str]) -> None:
     put(site)
     there = f"<urlset><url><loc>{site.url}/deeper</loc></url><url><loc>https://elsewhere.example/</loc></url></urlset>"
-    site.pages["/sitemap.xml"] = Answer(there.encode(), headers={"content-type": "application/xml"})
+    site.pages["/sitemap.xml"] = site_page(there.encode(), headers={"content-type": "application/xml"})
     start(lite, f"{site.url}/", **given)
     jobs.drain()
     assert words() == found
 
 
-def test_a_page_that_wants_not_to_be_found(lite: Api, site: Site) -> None:
+def test_a_page_that_wants_not_to_be_found(lite: Api, site: FakeSite) -> None:
     site.pages["/"] = html("start", "/no", "/rel")
     site.pages["/no"] = html("hidden", head='<meta name="robots" content="noindex">')
     crawl = start(lite, f"{site.url}/")
@@ -170,26 +172,26 @@ def test_a_page_that_wants_not_to_be_found(lite: Api, site: Site) -> None:
     assert words() == {"start"} and rows(crawl)["no"].error_code == "noindex"
 
 
-def test_a_crawl_that_was_killed_goes_on_where_it_stood(api: Api, site: Site) -> None:
+def test_a_crawl_that_was_killed_goes_on_where_it_stood(api: Api, site: FakeSite) -> None:
     """Its worker dies after some pages: what was taken is not fetched again, nothing is indexed twice."""
     put(site)
     crawl = start(api, f"{site.url}/", max_depth=9)
     desk = Desk(database())
     progress = desk.claim(crawl["id"])
-    site.pages["/deep"] = Answer(b"busy", 503)  # so that the first run is in the midst of it
+    site.pages["/deep"] = site_page(b"busy", 503)  # so that the first run is in the midst of it
     database().transaction(ends.free, desk.worker_id, "gone")
     assert progress.claim.fence == 1
     site.pages["/deep"] = html("egret", "/deeper")
     jobs.drain()
     assert words() == {"start", "heron", "mill", "egret", "carp"}
-    asked = [path for path, _ in site.asked]
+    asked = [path for path, _ in site.visits]
     assert len(asked) == len(set(asked))
 
 
-def test_half_a_crawl_is_not_lost(lite: Api, site: Site) -> None:
+def test_half_a_crawl_is_not_lost(lite: Api, site: FakeSite) -> None:
     """A page that stays away fails alone and at last; the rest is there long before."""
     put(site)
-    site.pages["/a"] = Answer(b"busy", 503)
+    site.pages["/a"] = site_page(b"busy", 503)
     crawl = start(lite, f"{site.url}/", max_depth=1)
     jobs.drain(later=True)
     assert words() == {"start", "mill"}
@@ -198,7 +200,7 @@ def test_half_a_crawl_is_not_lost(lite: Api, site: Site) -> None:
 
 
 @pytest.mark.parametrize("when", ["waiting", "running"])
-def test_a_cancelled_crawl_keeps_what_it_has(lite: Api, site: Site, when: str) -> None:
+def test_a_cancelled_crawl_keeps_what_it_has(lite: Api, site: FakeSite, when: str) -> None:
     put(site)
     crawl = start(lite, f"{site.url}/")
     desk = Desk(database())
@@ -208,10 +210,10 @@ def test_a_cancelled_crawl_keeps_what_it_has(lite: Api, site: Site, when: str) -
     told = metrics(lite, crawl)
     assert told["status"] == ("cancelled" if when == "waiting" else "pending")
     jobs.drain()
-    assert site.asked == []
+    assert site.visits == []
 
 
-def test_a_crawl_that_was_cancelled_can_be_tried_again(lite: Api, site: Site) -> None:
+def test_a_crawl_that_was_cancelled_can_be_tried_again(lite: Api, site: FakeSite) -> None:
     """Its pages had come and waited to be indexed: now they are."""
     put(site)
     crawl = start(lite, f"{site.url}/")
@@ -229,7 +231,7 @@ def test_a_crawl_that_was_cancelled_can_be_tried_again(lite: Api, site: Site) ->
 
 @pytest.mark.parametrize("engine", ["builtin", "firecrawl"])
 def test_a_crawl_waits_for_room_in_the_quota(
-    lite: Api, site: Site, remote: Firecrawl, settings_env: SettingsEnv, engine: str
+    lite: Api, site: FakeSite, remote: FakeFirecrawl, settings_env: SettingsEnv, engine: str
 ) -> None:
     """More often than a job has tries: no page is lost for it, and none is read slower."""
     settings_env(firecrawl_url=remote.url)
@@ -255,7 +257,7 @@ def test_a_sitemap_may_name_more_pages_than_a_page_has_links(lite: Api) -> None:
     assert database().read(frontier.count, claim.id).found == 6000
 
 
-def test_a_list_of_crawls_says_of_each_what_it_says_alone(api: Api, site: Site) -> None:
+def test_a_list_of_crawls_says_of_each_what_it_says_alone(api: Api, site: FakeSite) -> None:
     """And asks no more of the database for many than for one."""
     put(site)
     first = start(api, f"{site.url}/")
@@ -306,7 +308,7 @@ def test_what_cannot_be_crawled(lite: Api) -> None:
 
 def test_rules_of_addresses() -> None:
     rules = CrawlRules("https://www.example.org/docs/")
-    assert rules.takes("https://example.org/x") and rules.takes("http://www.example.org/docs/a?b=c")
+    assert rules.allows("https://example.org/x") and rules.allows("http://www.example.org/docs/a?b=c")
     for url in (
         "https://example.com/",
         "https://sub.example.org/",
@@ -316,9 +318,9 @@ def test_rules_of_addresses() -> None:
         "https://[bad/",
         "https://example.org.evil.example/",
     ):
-        assert not rules.takes(url), url
-    assert CrawlRules("https://example.org/", subdomains=True).takes("https://a.b.example.org/")
-    assert not CrawlRules("https://example.org/", subdomains=True).takes("https://notexample.org/")
+        assert not rules.allows(url), url
+    assert CrawlRules("https://example.org/", subdomains=True).allows("https://a.b.example.org/")
+    assert not CrawlRules("https://example.org/", subdomains=True).allows("https://notexample.org/")
     assert as_expression("/docs/*.html") == r"docs/.*\.html"
     slow = CrawlRules("https://example.org/", exclude=["*a" * 40 + "b"])
-    assert slow.takes("https://example.org/" + "a" * 1500)  # answered at once
+    assert slow.allows("https://example.org/" + "a" * 1500)  # answered at once

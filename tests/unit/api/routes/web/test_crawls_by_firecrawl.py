@@ -15,8 +15,9 @@ from app.documents.models import DocumentVersion
 from app.jobs import testing as jobs
 from app.jobs.models import JobRow
 from app.main import create_app
+from tests.fakes.firecrawl import CRAWL, FakeFirecrawl, document, reply
+from tests.fakes.server import Request, Response
 from tests.support.databases import SettingsEnv
-from tests.support.firecrawl import CRAWL, Asked, Firecrawl, Reply, document
 from tests.unit.api.conftest import Api, served
 from tests.unit.api.http.test_shapes import assert_problem
 from tests.unit.api.routes.admin.test_keys import holder
@@ -28,7 +29,7 @@ __all__ = ["remote"]
 
 
 @pytest.fixture
-def with_remote(app_env: SettingsEnv, remote: Firecrawl) -> Iterator[Api]:
+def with_remote(app_env: SettingsEnv, remote: FakeFirecrawl) -> Iterator[Api]:
     app_env(webhook_secret=SECRET, retry_delays="1,1", firecrawl_url=remote.url)
     with served(create_app()) as running:
         yield running
@@ -39,11 +40,11 @@ def by_firecrawl(api: Api, **more: Any) -> dict[str, Any]:
     return crawl
 
 
-def test_firecrawl_does_it_where_it_is_set_up(with_remote: Api, remote: Firecrawl) -> None:
+def test_firecrawl_does_it_where_it_is_set_up(with_remote: Api, remote: FakeFirecrawl) -> None:
     """Started once with our rules, all its parts read, its failures told; its webhooks of this crawl add nothing."""
     crawl = by_firecrawl(with_remote, include=["/docs/*"], limit=7, tags=["t"])
     jobs.drain()
-    [asked] = [one for one in remote.asked if one.method == "POST"]
+    [asked] = [one for one in remote.requests if one.method == "POST"]
     assert asked.json["includePaths"] == ["docs/.*"] and asked.json["limit"] == 7
     assert asked.header("x-idempotency-key") == [crawl["id"]]
     job = with_remote.client.get(f"/api/jobs/{crawl['id']}").json()
@@ -55,11 +56,11 @@ def test_firecrawl_does_it_where_it_is_set_up(with_remote: Api, remote: Firecraw
     assert [one["crawl_id"] for one in with_remote.client.get("/api/metrics/crawls").json()["data"]] == [crawl["id"]]
 
 
-def test_firecrawl_goes_away_in_the_middle(with_remote: Api, remote: Firecrawl) -> None:
+def test_firecrawl_goes_away_in_the_middle(with_remote: Api, remote: FakeFirecrawl) -> None:
     """The job goes on where it was: no second crawl is started, no page is indexed twice."""
 
-    def wrong(asked: Asked) -> Reply | None:
-        return Reply(502, b"") if "skip=2" in asked.query else None
+    def wrong(asked: Request) -> Response | None:
+        return reply(502, b"") if "skip=2" in asked.query else None
 
     remote.wrong = wrong
     crawl = by_firecrawl(with_remote)
@@ -68,17 +69,17 @@ def test_firecrawl_goes_away_in_the_middle(with_remote: Api, remote: Firecrawl) 
     remote.wrong = lambda asked: None
     jobs.drain(later=True)
     assert with_remote.client.get(f"/api/jobs/{crawl['id']}").json()["result"]["indexed"] == 5
-    assert sum(one.method == "POST" for one in remote.asked) == 1
+    assert sum(one.method == "POST" for one in remote.requests) == 1
     versions = database().read(lambda session: session.scalar(sa.select(sa.func.count()).select_from(DocumentVersion)))
     assert versions == 5
 
 
-def test_a_start_whose_answer_was_lost_is_found_again(with_remote: Api, remote: Firecrawl) -> None:
-    def wrong(asked: Asked) -> Reply | None:
+def test_a_start_whose_answer_was_lost_is_found_again(with_remote: Api, remote: FakeFirecrawl) -> None:
+    def wrong(asked: Request) -> Response | None:
         if asked.method == "POST":
-            return Reply(409, {"success": False, "error": "Idempotency key already used"})
+            return reply(409, {"success": False, "error": "Idempotency key already used"})
         if asked.path.endswith("/active"):
-            return Reply(200, {"success": True, "crawls": [{"id": CRAWL, "url": "https://example.org/"}]})
+            return reply(200, {"success": True, "crawls": [{"id": CRAWL, "url": "https://example.org/"}]})
         return None
 
     remote.wrong = wrong
@@ -87,13 +88,13 @@ def test_a_start_whose_answer_was_lost_is_found_again(with_remote: Api, remote: 
     assert with_remote.client.get(f"/api/jobs/{crawl['id']}").json()["result"]["indexed"] == 5
 
 
-def test_firecrawl_says_that_it_failed(with_remote: Api, remote: Firecrawl) -> None:
+def test_firecrawl_says_that_it_failed(with_remote: Api, remote: FakeFirecrawl) -> None:
     """What it had is indexed; the crawl is closed with its reason."""
 
-    def wrong(asked: Asked) -> Reply | None:
+    def wrong(asked: Request) -> Response | None:
         if asked.method == "GET" and asked.path == f"/v2/crawl/{CRAWL}":
             data = [] if "skip=1" in asked.query else [document("https://example.org/1")]
-            return Reply(200, {"success": True, "status": "failed", "total": 9, "completed": 1, "data": data})
+            return reply(200, {"success": True, "status": "failed", "total": 9, "completed": 1, "data": data})
         return None
 
     remote.wrong = wrong
@@ -103,32 +104,32 @@ def test_firecrawl_says_that_it_failed(with_remote: Api, remote: Firecrawl) -> N
     assert (told["status"], told["pages_indexed"]) == ("failed", 1) and "failed" in told["error_message"]
 
 
-def test_a_cancelled_crawl_is_stopped_there(with_remote: Api, remote: Firecrawl) -> None:
-    remote.wrong = lambda asked: Reply(503, b"") if "skip" in asked.query else None
+def test_a_cancelled_crawl_is_stopped_there(with_remote: Api, remote: FakeFirecrawl) -> None:
+    remote.wrong = lambda asked: reply(503, b"") if "skip" in asked.query else None
     crawl = by_firecrawl(with_remote)
     jobs.drain()
     remote.wrong = lambda asked: None
     assert with_remote.client.post(f"/api/jobs/{crawl['id']}/cancel").status_code < 300
     jobs.drain()
-    assert [one.path for one in remote.asked if one.method == "DELETE"] == [f"/v2/crawl/{CRAWL}"]
+    assert [one.path for one in remote.requests if one.method == "DELETE"] == [f"/v2/crawl/{CRAWL}"]
     assert with_remote.client.get(f"/api/metrics/crawls/{crawl['id']}").json()["status"] == "cancelled"
 
 
-def test_a_crawl_that_was_stopped_there_is_begun_anew(with_remote: Api, remote: Firecrawl) -> None:
+def test_a_crawl_that_was_stopped_there_is_begun_anew(with_remote: Api, remote: FakeFirecrawl) -> None:
     """By another key, which Firecrawl would refuse else; the run that was stopped is not asked again."""
-    gone, runs = Reply(200, {"success": True, "status": "cancelled", "total": 9, "completed": 0, "data": []}), []
+    gone, runs = reply(200, {"success": True, "status": "cancelled", "total": 9, "completed": 0, "data": []}), []
 
-    def wrong(asked: Asked) -> Reply | None:
+    def wrong(asked: Request) -> Response | None:
         if asked.method == "POST" and asked.path == "/v2/crawl":
             runs.append(asked.header("x-idempotency-key")[0])
             run = CRAWL if len(runs) == 1 else CRAWL[:-1] + "9"
-            return Reply(200, {"success": True, "id": run, "url": "https://example.org/"})
+            return reply(200, {"success": True, "id": run, "url": "https://example.org/"})
         if asked.method == "GET" and asked.path == f"/v2/crawl/{CRAWL}":
-            return gone if any(one.method == "DELETE" for one in remote.asked) else Reply(503, b"")
+            return gone if any(one.method == "DELETE" for one in remote.requests) else reply(503, b"")
         if asked.path == f"/v2/crawl/{CRAWL[:-1]}9":
             data = [] if "skip=1" in asked.query else [document("https://example.org/1")]
-            return Reply(200, {"success": True, "status": "completed", "total": 1, "completed": 1, "data": data})
-        return Reply(200, {"success": True, "errors": []}) if asked.path.endswith("/errors") else None
+            return reply(200, {"success": True, "status": "completed", "total": 1, "completed": 1, "data": data})
+        return reply(200, {"success": True, "errors": []}) if asked.path.endswith("/errors") else None
 
     remote.wrong = wrong
     crawl = by_firecrawl(with_remote)
@@ -145,7 +146,7 @@ def test_a_crawl_that_was_stopped_there_is_begun_anew(with_remote: Api, remote: 
 @pytest.mark.parametrize(
     "host", ["127.0.0.1", "169.254.169.254", "[::1]", "127.1", "2130706433", "0x7f000001", "localhost", "qdrant:6333"]
 )
-def test_firecrawl_is_asked_for_no_private_address(lite_remote: Api, remote: Firecrawl, host: str) -> None:
+def test_firecrawl_is_asked_for_no_private_address(lite_remote: Api, remote: FakeFirecrawl, host: str) -> None:
     """It stands where our own services do: a page, a scrape, a batch and a crawl are refused here."""
     url = f"http://{host}/"
     client = lite_remote.client
@@ -156,17 +157,17 @@ def test_firecrawl_is_asked_for_no_private_address(lite_remote: Api, remote: Fir
         assert (ended["state"], ended["error"]["code"]) == ("failed", "private_address"), ended
     assert client.post("/api/v2/scrape", json={"url": url}).json()["error"]["code"] == "private_address"
     assert_problem(client.post("/api/v2/scrape", json={"urls": ["https://a.org/", url]}), 422, "private_address")
-    assert remote.asked == []
+    assert remote.requests == []
 
 
 @pytest.fixture
-def lite_remote(sqlite_url: str, redis_url: str, settings_env: SettingsEnv, remote: Firecrawl) -> Iterator[Api]:
+def lite_remote(sqlite_url: str, redis_url: str, settings_env: SettingsEnv, remote: FakeFirecrawl) -> Iterator[Api]:
     settings_env(database_url=sqlite_url, redis_url=redis_url, firecrawl_url=remote.url)
     with served(create_app()) as running:
         yield running
 
 
-def test_an_event_before_firecrawl_s_answer_leaves_no_crawl_open(with_remote: Api, remote: Firecrawl) -> None:
+def test_an_event_before_firecrawl_s_answer_leaves_no_crawl_open(with_remote: Api, remote: FakeFirecrawl) -> None:
     send(with_remote, event("crawl.started", crawl=CRAWL))
     by_firecrawl(with_remote)
     jobs.drain()
@@ -175,7 +176,7 @@ def test_an_event_before_firecrawl_s_answer_leaves_no_crawl_open(with_remote: Ap
     assert [one["status"] for one in listed] == ["completed", "completed"]
 
 
-def test_the_events_of_a_tenant_s_run_are_that_tenant_s(with_remote: Api, remote: Firecrawl) -> None:
+def test_the_events_of_a_tenant_s_run_are_that_tenant_s(with_remote: Api, remote: FakeFirecrawl) -> None:
     """Begun by way of /v2: its pages, and what is said of it, go to whoever began it."""
     with holder(with_remote, "read", "write", tenant="acme") as acme:
         assert acme.post("/v2/crawl", json={"url": "https://example.org/"}).json()["id"] == CRAWL
@@ -190,10 +191,10 @@ def test_the_events_of_a_tenant_s_run_are_that_tenant_s(with_remote: Api, remote
     assert with_remote.client.get("/api/metrics/crawls").json()["data"] == []
 
 
-def test_single_pages_come_by_firecrawl_too(with_remote: Api, remote: Firecrawl) -> None:
+def test_single_pages_come_by_firecrawl_too(with_remote: Api, remote: FakeFirecrawl) -> None:
     """And a page that is the same ends as unchanged, though each scrape has an id of its own."""
     remote.wrong = lambda asked: (
-        Reply(200, {"success": True, "data": document(asked.json["url"], scrapeId=str(len(remote.asked)))})
+        reply(200, {"success": True, "data": document(asked.json["url"], scrapeId=str(len(remote.requests)))})
         if asked.path == "/v2/scrape"
         else None
     )

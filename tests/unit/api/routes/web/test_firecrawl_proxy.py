@@ -15,8 +15,9 @@ import sqlalchemy as sa
 from app.core.db import database
 from app.main import create_app
 from app.sources.models import CrawlSession
+from tests.fakes.firecrawl import BATCH, CRAWL, KEY, FakeFirecrawl, reply
+from tests.fakes.server import Request
 from tests.support.databases import SettingsEnv
-from tests.support.firecrawl import BATCH, CRAWL, KEY, Asked, Firecrawl, Reply
 from tests.support.stack import API_SECRET
 from tests.unit.api.conftest import Api, served
 from tests.unit.api.http.test_shapes import assert_problem
@@ -27,13 +28,13 @@ URL = "https://example.org/docs"
 
 
 @pytest.fixture
-def server() -> Iterator[Firecrawl]:
-    with Firecrawl().playing() as playing:
+def server() -> Iterator[FakeFirecrawl]:
+    with FakeFirecrawl().running() as playing:
         yield playing
 
 
 @pytest.fixture
-def passing(app_env: SettingsEnv, server: Firecrawl) -> Iterator[Api]:
+def passing(app_env: SettingsEnv, server: FakeFirecrawl) -> Iterator[Api]:
     """An api with a Firecrawl; on both databases."""
     app_env(firecrawl_url=f"{server.url}/v2", firecrawl_api_key=KEY, webhook_secret=SECRET)
     with served(create_app()) as running:
@@ -41,7 +42,7 @@ def passing(app_env: SettingsEnv, server: Firecrawl) -> Iterator[Api]:
 
 
 @pytest.fixture
-def lite(sqlite_url: str, settings_env: SettingsEnv, server: Firecrawl) -> Iterator[Api]:
+def lite(sqlite_url: str, settings_env: SettingsEnv, server: FakeFirecrawl) -> Iterator[Api]:
     """The same on SQLite, and without a Redis."""
     settings_env(
         database_url=sqlite_url, redis_url="redis://127.0.0.1:9/0", firecrawl_url=server.url, firecrawl_api_key=KEY
@@ -68,7 +69,7 @@ def _session(crawl: str) -> CrawlSession:
     ],
 )
 def test_a_start_is_recorded(
-    passing: Api, server: Firecrawl, path: str, body: Any, operation: str, run: str, base: str | None
+    passing: Api, server: FakeFirecrawl, path: str, body: Any, operation: str, run: str, base: str | None
 ) -> None:
     answer = passing.client.post(path, json=body)
     assert answer.status_code == 200
@@ -79,10 +80,10 @@ def test_a_start_is_recorded(
     assert (row.operation, row.state, row.base_url) == (operation, state, base)
     assert passing.client.get(f"/api/metrics/crawls/{run}").json()["status"] == state
     assert passing.client.post(path, json=body).json()["_webhook_meta"] == meta
-    assert server.asked[0].json == body
+    assert server.requests[0].json == body
 
 
-def test_events_move_a_pending_crawl_on(passing: Api, server: Firecrawl) -> None:
+def test_events_move_a_pending_crawl_on(passing: Api, server: FakeFirecrawl) -> None:
     """Started, a page, cancelled: the session is the one that the start made."""
     passing.client.post("/v2/crawl", json={"url": URL})
     begun = _session(CRAWL)
@@ -106,36 +107,36 @@ def test_an_event_may_come_before_the_answer(passing: Api) -> None:
     assert (row.state, row.base_url) == ("in_progress", URL)
 
 
-def test_a_refused_cancel_leaves_the_crawl(passing: Api, server: Firecrawl) -> None:
+def test_a_refused_cancel_leaves_the_crawl(passing: Api, server: FakeFirecrawl) -> None:
     passing.client.post("/v2/crawl", json={"url": URL})
-    server.wrong = lambda asked: Reply(409, {"success": False, "error": "Crawl is already completed"})
+    server.wrong = lambda asked: reply(409, {"success": False, "error": "Crawl is already completed"})
     assert passing.client.delete(f"/v2/crawl/{CRAWL}").status_code == 409
-    server.wrong = lambda asked: Reply(200, b"<html>")
+    server.wrong = lambda asked: reply(200, b"<html>")
     assert passing.client.delete(f"/v2/crawl/{CRAWL}").content == b"<html>"
     assert _session(CRAWL).state == "pending"
     server.wrong = lambda asked: None
     assert passing.client.delete(f"/v2/batch/scrape/{BATCH}").json()["success"]  # one that is not known
 
 
-def test_what_is_not_recorded_passes_unchanged(lite: Api, server: Firecrawl) -> None:
+def test_what_is_not_recorded_passes_unchanged(lite: Api, server: FakeFirecrawl) -> None:
     bodies: list[Any] = [
         {"success": True, "data": {"markdown": "x"}}, b"<html>", [1], {"id": 7}, {"id": ""}, {"id": "x" * 300},
         b'{"id": "a\\u0000b"}', b"\xff\xfe", b"",
     ]  # fmt: skip
     for body in bodies:
-        server.wrong = lambda asked, body=body: Reply(200, body)  # type: ignore[misc]
+        server.wrong = lambda asked, body=body: reply(200, body)  # type: ignore[misc]
         answer = lite.client.post("/v2/scrape", json={"url": URL})
-        assert answer.content == Reply(200, body).data()
+        assert answer.content == reply(200, body).data()
         assert answer.headers["content-length"] == str(len(answer.content))
-    server.wrong = lambda asked: Reply(402, {"success": False, "id": "x"})
+    server.wrong = lambda asked: reply(402, {"success": False, "id": "x"})
     assert lite.client.post("/v2/crawl", json={}).json() == {"success": False, "id": "x"}
     count = sa.select(sa.func.count()).select_from(CrawlSession)
     assert database().read(lambda session: session.scalar(count)) == 0
 
 
-def test_an_answer_keeps_what_firecrawl_wrote(lite: Api, server: Firecrawl) -> None:
+def test_an_answer_keeps_what_firecrawl_wrote(lite: Api, server: FakeFirecrawl) -> None:
     """Numbers, order and blanks are not rewritten, and the length is that of what is sent."""
-    server.wrong = lambda asked: Reply(200, b'{ "jobId": "j-1", "n": 1.10, "big": 12345678901234567890123 }\n')
+    server.wrong = lambda asked: reply(200, b'{ "jobId": "j-1", "n": 1.10, "big": 12345678901234567890123 }\n')
     answer = lite.client.post("/v2/crawl", json={"url": URL})
     assert answer.text.startswith('{ "jobId": "j-1", "n": 1.10, "big": 12345678901234567890123 ,"_webhook_meta":')
     assert int(answer.headers["content-length"]) == len(answer.content)
@@ -150,7 +151,7 @@ def test_sql_may_be_away(lite: Api, settings_env: SettingsEnv) -> None:
     assert lite.client.delete(f"/v2/crawl/{CRAWL}").json() == {"status": "cancelled"}
 
 
-def test_query_body_and_headers_travel(lite: Api, server: Firecrawl) -> None:
+def test_query_body_and_headers_travel(lite: Api, server: FakeFirecrawl) -> None:
     """As they are, but for credentials, cookies and what holds between neighbours."""
     sent = {
         "x-idempotency-key": "k", "x-payment": "p", "content-type": "application/json; charset=utf-8", "cookie": "a=b",
@@ -159,7 +160,7 @@ def test_query_body_and_headers_travel(lite: Api, server: Firecrawl) -> None:
     }  # fmt: skip
     body = b'{"url":  "https://a.org/\xc3\xbc", "n": 1.10}'
     assert lite.client.post("/v2/map?a=1&b=%2F&a=2&c=%C3%BC", content=body, headers=sent).status_code == 200
-    (asked,) = server.asked
+    (asked,) = server.requests
     assert (asked.path, asked.query, asked.body) == ("/v2/map", "a=1&b=%2F&a=2&c=%C3%BC", body)
     assert asked.header("authorization") == [f"Bearer {KEY}"]
     assert [asked.header(name) for name in ("x-idempotency-key", "x-payment", "content-type")] == [
@@ -171,13 +172,13 @@ def test_query_body_and_headers_travel(lite: Api, server: Firecrawl) -> None:
     assert API_SECRET not in str(asked.headers)
     odd = httpx.Headers([(b"x-note", "é".encode("latin-1"))])
     assert lite.client.get("/v2/team/queue-status", headers=odd).status_code == 200
-    assert server.asked[-1].header("x-note") == ["é"]
+    assert server.requests[-1].header("x-note") == ["é"]
 
 
-def test_pages_of_a_crawl_pass(lite: Api, server: Firecrawl) -> None:
+def test_pages_of_a_crawl_pass(lite: Api, server: FakeFirecrawl) -> None:
     answer = lite.client.get(f"/v2/crawl/{CRAWL}?skip=2&limit=5")
-    assert answer.json() == server.part(server.asked[0], CRAWL, "/v2/crawl").body
-    assert server.asked[0].query == "skip=2&limit=5"
+    assert answer.json() == server.part(server.requests[0], CRAWL, "/v2/crawl").body
+    assert server.requests[0].query == "skip=2&limit=5"
     assert lite.client.get(f"/v2/crawl/{CRAWL}/errors").json()["robotsBlocked"]
     assert lite.client.get("/v2/crawl/active").json()["crawls"] == []
     assert lite.client.get(f"/v2/batch/scrape/{BATCH}").json()["total"] == 5
@@ -186,10 +187,10 @@ def test_pages_of_a_crawl_pass(lite: Api, server: Firecrawl) -> None:
 
 @pytest.mark.parametrize("gzipped", [False, True])
 @pytest.mark.parametrize("size", [10, 3_000_000])
-def test_lengths_and_encodings_are_true(lite: Api, server: Firecrawl, gzipped: bool, size: int) -> None:
+def test_lengths_and_encodings_are_true(lite: Api, server: FakeFirecrawl, gzipped: bool, size: int) -> None:
     body = {"data": "".join(str(number) for number in range(size // 6))}
     headers = {"etag": '"x"', "set-cookie": "a=b", "x-request-id": "theirs", "access-control-allow-origin": "*"}
-    server.wrong = lambda asked: Reply(200, body, headers, gzipped=gzipped)
+    server.wrong = lambda asked: reply(200, body, headers, gzipped=gzipped)
     answer = lite.client.get(f"/v2/crawl/{CRAWL}")
     assert answer.json() == body
     assert "content-encoding" not in answer.headers
@@ -202,19 +203,19 @@ def test_lengths_and_encodings_are_true(lite: Api, server: Firecrawl, gzipped: b
     assert posted.json() == body and int(posted.headers["content-length"]) == len(posted.content)
 
 
-def test_what_breaks_off_breaks_off(lite: Api, server: Firecrawl, settings_env: SettingsEnv) -> None:
+def test_what_breaks_off_breaks_off(lite: Api, server: FakeFirecrawl, settings_env: SettingsEnv) -> None:
     """A short answer that is cut is a 502; a long one, of which a part has gone out, ends without its end."""
-    server.wrong = lambda asked: Reply(200, {"a": "b"}, cut=3)
+    server.wrong = lambda asked: reply(200, {"a": "b"}, withheld_bytes=3)
     assert_problem(lite.client.get("/v2/crawl/active"), 502, "firecrawl_unavailable")
     assert_problem(lite.client.post("/v2/crawl", json={}), 502, "firecrawl_unavailable")
-    server.wrong = lambda asked: Reply(200, {"a": "b" * 3_000_000}, cut=3)
+    server.wrong = lambda asked: reply(200, {"a": "b" * 3_000_000}, withheld_bytes=3)
     with pytest.raises(httpx.RemoteProtocolError):
         lite.client.get("/v2/crawl/active")
-    server.wrong = lambda asked: Reply(200, {"a": "b" * 3_000_000}, gzipped=True)
+    server.wrong = lambda asked: reply(200, {"a": "b" * 3_000_000}, gzipped=True)
     settings_env(firecrawl_max_bytes=2_000_000)
     assert_problem(lite.client.get("/v2/crawl/active"), 502, "firecrawl_answer")
     assert_problem(lite.client.post("/v2/crawl", json={}), 502, "firecrawl_answer")
-    server.wrong = lambda asked: Reply(200, {"a": "b" * 3_000_000})
+    server.wrong = lambda asked: reply(200, {"a": "b" * 3_000_000})
     with pytest.raises(httpx.RemoteProtocolError):
         lite.client.get("/v2/crawl/active")
     server.wrong = lambda asked: None
@@ -222,17 +223,17 @@ def test_what_breaks_off_breaks_off(lite: Api, server: Firecrawl, settings_env: 
 
 
 @pytest.mark.parametrize("status", [204, 301, 400, 401, 404, 418, 429, 500, 503])
-def test_any_status_passes(lite: Api, server: Firecrawl, status: int) -> None:
+def test_any_status_passes(lite: Api, server: FakeFirecrawl, status: int) -> None:
     body = b"" if status == 204 else b'{"success": false, "error": "no"}'
-    server.wrong = lambda asked: Reply(status, body, {"retry-after": "7", "location": "http://127.0.0.1:9/"})
+    server.wrong = lambda asked: reply(status, body, {"retry-after": "7", "location": "http://127.0.0.1:9/"})
     answer = lite.client.post("/v2/map", json={})
     assert (answer.status_code, answer.content, answer.headers["retry-after"]) == (status, body, "7")
     assert lite.client.get("/v2/concurrency-check").status_code == status
 
 
-def test_slow_away_and_not_there(lite: Api, server: Firecrawl, settings_env: SettingsEnv) -> None:
+def test_slow_away_and_not_there(lite: Api, server: FakeFirecrawl, settings_env: SettingsEnv) -> None:
     settings_env(firecrawl_proxy_timeout_s=0.3)
-    server.wrong = lambda asked: Reply(200, {}, slow_s=30)
+    server.wrong = lambda asked: reply(200, {}, delay_s=30)
     for answer in (lite.client.post("/v2/scrape", json={}), lite.client.get("/v2/crawl/active")):
         assert_problem(answer, 504, "firecrawl_timeout")
         assert answer.json()["error"] == "Firecrawl API timeout"
@@ -246,7 +247,7 @@ def test_slow_away_and_not_there(lite: Api, server: Firecrawl, settings_env: Set
     assert "MILLRACE_FIRECRAWL_URL" in answer.json()["detail"]
 
 
-def test_who_may_pass(passing: Api, server: Firecrawl, settings_env: SettingsEnv) -> None:
+def test_who_may_pass(passing: Api, server: FakeFirecrawl, settings_env: SettingsEnv) -> None:
     assert_problem(passing.anyone.post("/v2/crawl", json={}), 401, "unauthenticated")
     with holder(passing, "read", tenant="acme") as reader:
         assert reader.get("/v2/crawl/active").status_code == 200
@@ -254,13 +255,13 @@ def test_who_may_pass(passing: Api, server: Firecrawl, settings_env: SettingsEnv
     with holder(passing, "write", tenant="acme") as writer:
         assert writer.post("/v2/crawl", json={"url": URL}).status_code == 200
     assert _session(CRAWL).tenant == "acme"
-    assert {value for asked in server.asked for value in asked.header("authorization")} == {f"Bearer {KEY}"}
+    assert {value for asked in server.requests for value in asked.header("authorization")} == {f"Bearer {KEY}"}
     settings_env(firecrawl_proxy_auth="off", rate_limits="on")
     anyone = passing.anyone
     assert anyone.post("/v2/batch/scrape", json={"urls": [URL]}).status_code == 200
     assert _session(BATCH).tenant == "default"
     assert anyone.get("/v2/crawl/active", headers={"authorization": "Bearer fc-theirs"}).status_code == 200
-    assert server.asked[-1].header("authorization") == [f"Bearer {KEY}"]
+    assert server.requests[-1].header("authorization") == [f"Bearer {KEY}"]
     answers = [anyone.get("/v2/team/queue-status") for _ in range(101)]
     assert {answer.status_code for answer in answers[:100]} == {200}
     assert_problem(answers[-1], 429, "rate_limited")
@@ -270,13 +271,13 @@ def test_who_may_pass(passing: Api, server: Firecrawl, settings_env: SettingsEnv
 @pytest.mark.parametrize(
     "path", ["/v2", "/v2/", "/v2/none", "/v2/crawl/a/b", "/v2/crawl/..%2f..%2fadmin", "/v2/team/../admin", "/v1/scrape"]
 )
-def test_other_paths_are_not_there(lite: Api, server: Firecrawl, path: str) -> None:
+def test_other_paths_are_not_there(lite: Api, server: FakeFirecrawl, path: str) -> None:
     assert lite.client.get(path).status_code == 404
     assert lite.client.get("/v2/crawl/%2e%2e").status_code in (404, 422)
-    assert server.asked == []
+    assert server.requests == []
 
 
-def test_no_body_breaks_it(lite: Api, server: Firecrawl) -> None:
+def test_no_body_breaks_it(lite: Api, server: FakeFirecrawl) -> None:
     for body in (
         b"",
         b"{",
@@ -289,12 +290,12 @@ def test_no_body_breaks_it(lite: Api, server: Firecrawl) -> None:
         b"[" * 100_000,
     ):
         assert lite.client.post("/v2/crawl", content=body).status_code == 200, body
-    assert server.asked[-1].body == b"[" * 100_000
+    assert server.requests[-1].body == b"[" * 100_000
 
 
-def test_all_routes_of_the_contract_are_there(lite: Api, server: Firecrawl) -> None:
-    seen: list[Asked] = server.asked
-    server.wrong = lambda asked: Reply(200, {"path": asked.path})
+def test_all_routes_of_the_contract_are_there(lite: Api, server: FakeFirecrawl) -> None:
+    seen: list[Request] = server.requests
+    server.wrong = lambda asked: reply(200, {"path": asked.path})
     operations = {
         (method.upper(), path.format(run_id="r-1"))
         for path, there in lite.anyone.get("/openapi.json").json()["paths"].items()

@@ -18,12 +18,13 @@ from app.core.db import database
 from app.main import create_app
 from app.retention.sweep import delete_before
 from app.sources.models import ScrapedPage
+from tests.fakes.firecrawl import BATCH, EXPIRES, KEY, FakeFirecrawl, document, reply
+from tests.fakes.site import FakeSite, site
+from tests.fakes.site import page as site_page
 from tests.support.databases import SettingsEnv
-from tests.support.firecrawl import BATCH, EXPIRES, KEY, Firecrawl, Reply, document
 from tests.unit.api.conftest import Api, served
 from tests.unit.api.http.test_shapes import assert_problem
 from tests.unit.api.routes.admin.test_keys import holder
-from tests.unit.sources.conftest import Answer, Site, site
 
 __all__ = ["site"]
 
@@ -32,13 +33,13 @@ URL = "https://example.org/docs"
 
 
 @pytest.fixture
-def server() -> Iterator[Firecrawl]:
-    with Firecrawl().playing() as playing:
+def server() -> Iterator[FakeFirecrawl]:
+    with FakeFirecrawl().running() as playing:
         yield playing
 
 
 @pytest.fixture
-def api(app_env: SettingsEnv, server: Firecrawl) -> Iterator[Api]:
+def api(app_env: SettingsEnv, server: FakeFirecrawl) -> Iterator[Api]:
     """With a Firecrawl; on both databases."""
     app_env(firecrawl_url=server.url, firecrawl_api_key=KEY)
     with served(create_app()) as running:
@@ -46,7 +47,7 @@ def api(app_env: SettingsEnv, server: Firecrawl) -> Iterator[Api]:
 
 
 @pytest.fixture
-def lite(sqlite_url: str, settings_env: SettingsEnv, server: Firecrawl) -> Iterator[Api]:
+def lite(sqlite_url: str, settings_env: SettingsEnv, server: FakeFirecrawl) -> Iterator[Api]:
     """The same on SQLite, and without a Redis."""
     settings_env(database_url=sqlite_url, redis_url="redis://127.0.0.1:9/0", firecrawl_url=server.url)
     with served(create_app()) as running:
@@ -79,7 +80,7 @@ def _rows() -> list[ScrapedPage]:
     return database().read(lambda session: list(session.scalars(sa.select(ScrapedPage).order_by(ScrapedPage.id))))
 
 
-def test_a_page_and_then_from_the_cache(api: Api, server: Firecrawl) -> None:
+def test_a_page_and_then_from_the_cache(api: Api, server: FakeFirecrawl) -> None:
     first = got(api)
     at = first["timestamp"]
     assert first == {
@@ -89,17 +90,17 @@ def test_a_page_and_then_from_the_cache(api: Api, server: Firecrawl) -> None:
         "metadata": {"rawLength": len(f"<h1>Docs of {URL}</h1>"), "cleanedLength": len(f"# Docs of {URL}"), "extractedLength": None, "wasTruncated": False},
         "message": None,
     }  # fmt: skip
-    assert server.asked[0].json == {"url": URL, "formats": ["markdown", "html"], "timeout": 60000, "maxAge": 0}
+    assert server.requests[0].json == {"url": URL, "formats": ["markdown", "html"], "timeout": 60000, "maxAge": 0}
     second = got(api)
     assert second["cached"] is True and second["cacheAge"] >= 0
     assert second | {"cached": False, "cacheAge": None} == first
-    assert len(server.asked) == 1
+    assert len(server.requests) == 1
     (row,) = _rows()
     assert (row.access_count, row.last_accessed_at is not None) == (1, True)
     assert row.expires_at - row.scraped_at == timedelta(days=2)
 
 
-def test_the_readers_age_counts(api: Api, server: Firecrawl) -> None:
+def test_the_readers_age_counts(api: Api, server: FakeFirecrawl) -> None:
     """However long its writer wanted to keep it; a forced scrape replaces it, and there stays one row."""
     got(api, maxAge=1000)
     clock.shift(timedelta(hours=3))
@@ -112,12 +113,12 @@ def test_the_readers_age_counts(api: Api, server: Firecrawl) -> None:
         assert got(api, maxAge=10**30)["cached"] is True
     finally:
         clock.shift(timedelta(0))
-    assert len(server.asked) == 4
+    assert len(server.requests) == 4
     (row,) = _rows()
     assert row.access_count == 3
 
 
-def test_what_makes_another_page(api: Api, server: Firecrawl) -> None:
+def test_what_makes_another_page(api: Api, server: FakeFirecrawl) -> None:
     """The order of lists does not; how long it may take, and how much is shown of it, neither."""
     got(api, formats=["markdown", "html"], includeTags=["a", "b"])
     for same in ({"timeout": 1000}, {"maxChars": 100}, {"startIndex": 7}, {"resultHandling": "returnOnly"}):
@@ -136,7 +137,7 @@ def test_what_makes_another_page(api: Api, server: Firecrawl) -> None:
         assert stranger.post(PATH, json={"url": URL}).json()["data"]["cached"] is True
 
 
-def test_all_wishes_reach_firecrawl(lite: Api, server: Firecrawl) -> None:
+def test_all_wishes_reach_firecrawl(lite: Api, server: FakeFirecrawl) -> None:
     wishes: dict[str, Any] = {
         "onlyMainContent": False, "waitFor": 500, "includeTags": ["main"], "excludeTags": ["nav"], "blockAds": False,
         "headers": {"Cookie": "a=b"}, "actions": [{"type": "wait", "milliseconds": 5}], "proxy": "stealth",
@@ -148,13 +149,13 @@ def test_all_wishes_reach_firecrawl(lite: Api, server: Firecrawl) -> None:
         formats=["markdown", "screenshot@fullPage", "markdown"],
         parsers=[{"type": "pdf"}],
     )
-    assert server.asked[0].json == {
+    assert server.requests[0].json == {
         "url": URL, **wishes, "timeout": 30000, "maxAge": 0, "parsers": [{"type": "pdf", "maxPages": 100}],
         "formats": ["markdown", {"type": "screenshot", "fullPage": True}],
     }  # fmt: skip
 
 
-def test_the_three_ways_to_have_it(lite: Api, server: Firecrawl) -> None:
+def test_the_three_ways_to_have_it(lite: Api, server: FakeFirecrawl) -> None:
     only = got(lite, resultHandling="returnOnly")
     assert only["savedUris"] is None and only["content"] and _rows() == []
     saved = got(lite, resultHandling="saveOnly")
@@ -165,7 +166,7 @@ def test_the_three_ways_to_have_it(lite: Api, server: Firecrawl) -> None:
     assert got(lite, resultHandling="returnOnly")["cached"] is True
 
 
-def test_tiers_and_pictures(lite: Api, server: Firecrawl) -> None:
+def test_tiers_and_pictures(lite: Api, server: FakeFirecrawl) -> None:
     raw = got(lite, cleanScrape=False)
     assert (raw["content"], raw["contentType"]) == (f"<h1>Docs of {URL}</h1>", "text/html")
     assert raw["savedUris"]["cleaned"] is None and raw["metadata"]["cleanedLength"] is None
@@ -179,7 +180,7 @@ def test_tiers_and_pictures(lite: Api, server: Firecrawl) -> None:
         ({"markdown": "a\0b\ud800c"}, {"content": "ab?c"}),
     ]  # fmt: skip
     for page, shown in pages:
-        server.wrong = lambda asked, page=page: Reply(200, {"success": True, "data": page})  # type: ignore[misc]
+        server.wrong = lambda asked, page=page: reply(200, {"success": True, "data": page})  # type: ignore[misc]
         for cached in (False, True):
             data = got(lite, formats=["markdown", "links", "screenshot"], forceRescrape=not cached)
             assert data["cached"] is cached and data.items() >= shown.items(), page
@@ -225,8 +226,8 @@ def _no(code: str | None = None) -> dict[str, Any]:
         (200, {"success": True, "data": {"markdown": " ", "metadata": {}}}, "no_content"),
     ],
 )
-def test_a_pages_own_fault_is_200(lite: Api, server: Firecrawl, status: int, body: Any, code: str) -> None:
-    server.wrong = lambda asked: Reply(status, body)
+def test_a_pages_own_fault_is_200(lite: Api, server: FakeFirecrawl, status: int, body: Any, code: str) -> None:
+    server.wrong = lambda asked: reply(status, body)
     answer = ask(lite, url=URL)
     said = answer.json()
     assert (answer.status_code, said["success"], said["command"], said["data"]) == (200, False, "start", None)
@@ -249,9 +250,9 @@ def test_a_pages_own_fault_is_200(lite: Api, server: Firecrawl, status: int, bod
     ],
 )
 def test_a_fault_of_the_system_is_said_as_one(
-    lite: Api, server: Firecrawl, status: int, body: Any, ours: int, code: str
+    lite: Api, server: FakeFirecrawl, status: int, body: Any, ours: int, code: str
 ) -> None:
-    server.wrong = lambda asked: Reply(status, body, {"retry-after": "9"})
+    server.wrong = lambda asked: reply(status, body, {"retry-after": "9"})
     answer = ask(lite, url=URL)
     assert_problem(answer, ours, code)
     assert answer.json()["detail"]
@@ -281,14 +282,14 @@ def test_firecrawl_or_sql_away(lite: Api, settings_env: SettingsEnv, sqlite_url:
         ]),
     ],
 )  # fmt: skip
-def test_what_is_malformed_is_refused_first(lite: Api, server: Firecrawl, body: dict[str, Any]) -> None:
+def test_what_is_malformed_is_refused_first(lite: Api, server: FakeFirecrawl, body: dict[str, Any]) -> None:
     answer = ask(lite, **body)
     assert_problem(answer, 422, "invalid_input")
     assert isinstance(answer.json()["detail"], list)
-    assert server.asked == []
+    assert server.requests == []
 
 
-def test_bounds_and_other_refusals(lite: Api, server: Firecrawl) -> None:
+def test_bounds_and_other_refusals(lite: Api, server: FakeFirecrawl) -> None:
     allowed: dict[str, list[Any]] = {
         "timeout": [1000, 300_000], "maxChars": [100, 1_000_000], "startIndex": [0, 10**9], "maxAge": [0, 10**40],
         "waitFor": [0, 60_000], "proxy": ["basic", "stealth"], "unknown": [7], "max_age": ["nonsense"],
@@ -296,31 +297,31 @@ def test_bounds_and_other_refusals(lite: Api, server: Firecrawl) -> None:
     for name, values in allowed.items():
         for value in values:
             got(lite, **{name: value})
-    server.asked.clear()
+    server.requests.clear()
     assert_problem(ask(lite, url=URL, extract="the price"), 400, "extract_deprecated")
     assert ask(lite, url=URL, extract={}).json()["detail"] == "extract is deprecated, use /v2/extract"
     assert_problem(lite.anyone.post(PATH, json={"url": URL}), 401, "unauthenticated")
-    assert server.asked == []
+    assert server.requests == []
 
 
-def test_a_batch_from_its_start_to_its_end(lite: Api, server: Firecrawl) -> None:
+def test_a_batch_from_its_start_to_its_end(lite: Api, server: FakeFirecrawl) -> None:
     urls = [URL, "https://example.org/b"]
     begun = got(lite, url=None, urls=urls, formats=["markdown"], onlyMainContent=False)
     message = "Batch scrape started for 2 URLs; ask for its status with this jobId"
     assert begun == {"jobId": BATCH, "status": "scraping", "total": 2, "completed": 0, "creditsUsed": None, "expiresAt": None, "urls": 2, "message": message}  # fmt: skip
     wanted = {"urls": urls, "formats": ["markdown"], "timeout": 60000, "maxAge": 0, "onlyMainContent": False}
-    assert server.asked[0].json == wanted
+    assert server.requests[0].json == wanted
     status = got(lite, url=None, command="status", jobId=BATCH)
     message = "Batch scrape progress: 5/5 URLs completed (100%)"
     assert status == {"jobId": BATCH, "status": "completed", "total": 5, "completed": 5, "creditsUsed": 5, "expiresAt": EXPIRES, "urls": None, "message": message}  # fmt: skip
-    assert server.asked[-1].query == "limit=1"
+    assert server.requests[-1].query == "limit=1"
     failed = got(lite, url=None, command="errors", jobId=BATCH)
     error = {"url": "https://a.org/x", "error": "timeout", "timestamp": "2026-08-01T10:00:00.000Z"}
     assert failed == {"jobId": BATCH, "errors": [error], "message": "Found 1 errors in batch scrape"}
     cancelled = got(lite, url=None, command="cancel", jobId=BATCH)
     assert (cancelled["status"], cancelled["message"]) == ("cancelled", "Batch scrape cancelled")
     assert_problem(ask(lite, command="status", jobId="none"), 404, "firecrawl_job_not_found")
-    server.wrong = lambda asked: Reply(409, _no())
+    server.wrong = lambda asked: reply(409, _no())
     assert_problem(ask(lite, command="cancel", jobId=BATCH), 409, "firecrawl_conflict")
 
 
@@ -331,8 +332,8 @@ HTML = (
 )
 
 
-def test_without_firecrawl_pages_are_fetched_here(alone: Api, site: Site) -> None:
-    site.pages["/mill"] = Answer(HTML.encode())
+def test_without_firecrawl_pages_are_fetched_here(alone: Api, site: FakeSite) -> None:
+    site.pages["/mill"] = site_page(HTML.encode())
     data = got(alone, url=f"{site.url}/mill")
     assert (data["source"], data["contentType"], data["cached"]) == ("builtin", "text/markdown", False)
     assert "treibt die Räder" in data["content"] and "<p>" not in data["content"]
@@ -340,15 +341,15 @@ def test_without_firecrawl_pages_are_fetched_here(alone: Api, site: Site) -> Non
     assert got(alone, url=f"{site.url}/mill")["cached"] is True
     raw = got(alone, url=f"{site.url}/mill", cleanScrape=False)
     assert (raw["content"], raw["contentType"]) == (HTML, "text/html")
-    site.pages["/plain"] = Answer(b"Only words.", headers={"content-type": "text/plain"})
+    site.pages["/plain"] = site_page(b"Only words.", headers={"content-type": "text/plain"})
     plain = got(alone, url=f"{site.url}/plain")
     assert (plain["content"], plain["contentType"]) == ("Only words.", "text/plain")
 
 
-def test_without_firecrawl_a_pages_fault_is_its_own(alone: Api, site: Site, settings_env: SettingsEnv) -> None:
-    site.pages["/away"] = Answer(status=503)
-    site.pages["/picture"] = Answer(b"x", headers={"content-type": "image/png"})
-    site.pages["/empty"] = Answer(b"  ")
+def test_without_firecrawl_a_pages_fault_is_its_own(alone: Api, site: FakeSite, settings_env: SettingsEnv) -> None:
+    site.pages["/away"] = site_page(status=503)
+    site.pages["/picture"] = site_page(b"x", headers={"content-type": "image/png"})
+    site.pages["/empty"] = site_page(b"  ")
     for path, code in {
         "/none": "http_status",
         "/away": "unavailable",
@@ -366,7 +367,7 @@ def test_without_firecrawl_a_pages_fault_is_its_own(alone: Api, site: Site, sett
 
 
 def test_a_page_that_takes_too_long_is_408(alone: Api, settings_env: SettingsEnv) -> None:
-    with Firecrawl().playing() as slow:
-        slow.wrong = lambda asked: Reply(200, b"x", slow_s=30)
+    with FakeFirecrawl().running() as slow:
+        slow.wrong = lambda asked: reply(200, b"x", delay_s=30)
         answer = ask(alone, url=f"{slow.url}/page", timeout=1000)
     assert_problem(answer, 408, "scrape_timeout")
