@@ -7,7 +7,7 @@ from typing import Annotated
 from fastapi import Depends, Request, WebSocket
 from starlette.requests import HTTPConnection
 
-from app.jobs.events.hub import Hub
+from app.jobs.events.hub import EventHub
 from app.tenants.keyring import Keyring
 
 
@@ -16,8 +16,8 @@ def keyring_of(connection: HTTPConnection) -> Keyring:
     return keyring
 
 
-def hub_of(connection: HTTPConnection) -> Hub:
-    hub: Hub = connection.app.state.hub
+def hub_of(connection: HTTPConnection) -> EventHub:
+    hub: EventHub = connection.app.state.hub
     return hub
 
 
@@ -25,14 +25,14 @@ async def _keyring(request: Request) -> Keyring:
     return keyring_of(request)
 
 
-async def _hub(request: Request) -> Hub:
+async def _hub(request: Request) -> EventHub:
     return hub_of(request)
 
 
-async def _hub_of_socket(websocket: WebSocket) -> Hub:
+async def _hub_of_socket(websocket: WebSocket) -> EventHub:
     return hub_of(websocket)
 
 
 Keys = Annotated[Keyring, Depends(_keyring)]
-Events = Annotated[Hub, Depends(_hub)]
-SocketEvents = Annotated[Hub, Depends(_hub_of_socket)]
+Events = Annotated[EventHub, Depends(_hub)]
+SocketEvents = Annotated[EventHub, Depends(_hub_of_socket)]

@@ -11,8 +11,8 @@ from sqlalchemy.orm import Session
 
 from app.api.http.app_state import hub_of
 from app.core.db import read
-from app.jobs.events.hub import Hub
-from app.jobs.events.subscribers import Watcher
+from app.jobs.events.hub import EventHub
+from app.jobs.events.subscribers import JobSubscriber
 from app.jobs.ledger import views
 
 MAX_WAIT_S = 60.0
@@ -42,12 +42,12 @@ def _detail(session: Session, tenant: str, job_id: str) -> dict[str, Any]:
     return views.job_detail(session, views.get(session, tenant, job_id))
 
 
-class EndWaiter(Watcher):
+class EndWaiter(JobSubscriber):
     """Waits for the end of a job, or of the process."""
 
     __slots__ = ("_over",)
 
-    def __init__(self, hub: Hub, job_id: str) -> None:
+    def __init__(self, hub: EventHub, job_id: str) -> None:
         super().__init__(hub, job_id)
         self._over = asyncio.Event()
 

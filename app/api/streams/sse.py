@@ -13,10 +13,11 @@ from fastapi import Response
 from starlette.types import Receive, Scope, Send
 
 from app.api.http.middleware import STREAM
-from app.api.streams.connection import END, EventConnection
-from app.jobs.events.hub import Hub
-from app.jobs.events.subscribers import Told, Watcher
-from app.jobs.events.tenant_events import TenantStreams, TenantWatcher, Wanted
+from app.api.streams.connection import CONNECTION_SLOTS, END, EventConnection
+from app.jobs.events.hub import EventHub
+from app.jobs.events.subscribers import JobSubscriber, WireEvent
+from app.jobs.events.tenant_events import TenantStreams
+from app.jobs.events.tenant_subscriber import EventFilter, TenantSubscriber
 
 # Browsers reconnect after this time. It is random, so that not all of them reconnect at once after a restart.
 RETRY_MS = (1000, 4000)
@@ -28,7 +29,7 @@ HEADERS = [
 ]
 
 
-def render(event: Told) -> bytes:
+def render(event: WireEvent) -> bytes:
     """Return the event on the wire; rendered once for all followers."""
     if not event.wire:
         place = f"id: {event.id}\n" if event.id else ""
@@ -49,7 +50,7 @@ class SseConnection(EventConnection):
         await send({"type": "http.response.start", "status": 200, "headers": list(HEADERS)})
         await send({"type": "http.response.body", "body": _retry(), "more_body": True})
 
-    async def put(self, send: Send, events: Sequence[Told], more: bool) -> None:
+    async def put(self, send: Send, events: Sequence[WireEvent], more: bool) -> None:
         body = b"".join(map(render, events))
         if not more and not (events and events[-1].name == END):
             body += _retry()
@@ -59,28 +60,28 @@ class SseConnection(EventConnection):
         return KEEP_ALIVE
 
 
-class JobSseConnection(SseConnection, Watcher):
+class JobSseConnection(SseConnection, JobSubscriber):
     """The events of one job."""
 
-    __slots__ = ()
+    __slots__ = CONNECTION_SLOTS
 
-    def __init__(self, hub: Hub, job_id: str) -> None:
+    def __init__(self, hub: EventHub, job_id: str) -> None:
         super().__init__(hub, job_id)
         self.reset()
 
 
-class TenantSseConnection(SseConnection, TenantWatcher):
+class TenantSseConnection(SseConnection, TenantSubscriber):
     """The events of a tenant."""
 
-    __slots__ = ()
+    __slots__ = CONNECTION_SLOTS
 
-    def __init__(self, streams: TenantStreams, tenant: str, wanted: Wanted, last_event_id: str | None) -> None:
+    def __init__(self, streams: TenantStreams, tenant: str, wanted: EventFilter, last_event_id: str | None) -> None:
         super().__init__(streams, tenant, wanted, last_event_id)
         self.reset()
 
     def keep_alive_frame(self) -> bytes:
         """Send the position, which browsers remember: a client whose filter matched no event keeps its place."""
-        return f"id: {self.place}\n\n".encode() if self.place else KEEP_ALIVE
+        return f"id: {self.position}\n\n".encode() if self.position else KEEP_ALIVE
 
 
 class EventStream(Response):

@@ -23,12 +23,6 @@ class DocumentRequest(BaseModel):
         }
     )
 
-    model_config = ConfigDict(
-        json_schema_extra={
-            "examples": [{"url": "https://example.org/prices", "markdown": "# Prices", "tags": ["shop"]}]
-        }
-    )
-
     url: str | None = None
     external_id: Annotated[str, Field(max_length=512)] | None = None
     markdown: str | None = None

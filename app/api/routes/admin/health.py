@@ -220,7 +220,7 @@ async def get_health(request: Request) -> dict[str, Any]:
         "version": __version__,
         "threads": threading.active_count(),
         "loop_lag_ms": round(_probe(request).lag_s * 1000, 2),
-        "streams": hub_of(request).watchers,
+        "streams": hub_of(request).subscriber_count,
     }
 
 

@@ -13,7 +13,7 @@ from app.api.streams.resume import LastEventId
 from app.api.streams.sse import EventStream, TenantSseConnection
 from app.api.streams.websocket import JobSocket, TenantSocket
 from app.core.errors import InvalidInput
-from app.jobs.events.tenant_events import Wanted
+from app.jobs.events.tenant_subscriber import EventFilter
 from app.jobs.queues import QUEUES
 from app.jobs.states import STATES
 
@@ -29,9 +29,9 @@ async def _event_filter(
     queue: Several = None,
     event: Annotated[list[str] | None, Query(description="progress, state, end; comma separated.")] = None,
     document_id: Annotated[int | None, Query(ge=0, le=MAX_ID, description="Only jobs of this document.")] = None,
-) -> Wanted:
+) -> EventFilter:
     """Return the filter. Raises InvalidInput for a state, queue or event that does not exist."""
-    return Wanted(
+    return EventFilter(
         kinds=_split(kind),
         states=_check("state", _split(state), STATES),
         queues=_check("queue", _split(queue), QUEUES),
@@ -51,7 +51,7 @@ def _check(field: str, names: tuple[str, ...] | None, known: tuple[str, ...]) ->
     return names
 
 
-EventFilter = Annotated[Wanted, Depends(_event_filter)]
+FilterQuery = Annotated[EventFilter, Depends(_event_filter)]
 
 
 @router.get(
@@ -62,7 +62,7 @@ EventFilter = Annotated[Wanted, Depends(_event_filter)]
     responses={200: {"description": "`open`, then events; the stream ends when the server stops."}},
 )
 async def follow_all_jobs(
-    caller: KindCaller, hub: Events, event_filter: EventFilter, last_event_id: LastEventId
+    caller: KindCaller, hub: Events, event_filter: FilterQuery, last_event_id: LastEventId
 ) -> Response:
     """`open` first, then `progress`, `state` and `end` events of all jobs, each with `kind`, `queue` and `document_id`.
 
@@ -79,7 +79,7 @@ async def follow_all_jobs_over_websocket(
     websocket: WebSocket,
     caller: SocketKindCaller,
     hub: SocketEvents,
-    event_filter: EventFilter,
+    event_filter: FilterQuery,
     last_event_id: LastEventId,
 ) -> None:
     """The same events as JSON texts; `last_event_id` takes the `id` of an event."""

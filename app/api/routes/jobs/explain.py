@@ -63,7 +63,7 @@ class JobPatch(BaseModel):
     responses={200: documented(JobExplanation)},
 )
 async def explain_job(caller: Caller, job_id: str) -> dict[str, Any]:
-    around = await asyncio.to_thread(reason.look_around)
+    around = await asyncio.to_thread(reason.check_services)
     return await read(explain.explain, caller.tenant, job_id, around)
 
 
@@ -88,7 +88,7 @@ def _page_of_lines(
 ) -> dict[str, Any]:
     row = views.get(session, tenant, job_id)
     after = paging.after_number()
-    rows = job_log.lines_of(session, row.id, limit=paging.limit + 1, level=level, attempt=attempt, after=after)
+    rows = job_log.read_lines(session, row.id, limit=paging.limit + 1, level=level, attempt=attempt, after=after)
     return paging.cut(rows, job_log.line_view, lambda line: [line.id])
 
 

@@ -22,7 +22,7 @@ from app.api.models.base import documented
 from app.api.models.jobs import AcceptedJob, KindPage, StartedJobs
 from app.core import clock
 from app.core.errors import InvalidInput
-from app.deliveries.webhooks import checked_url
+from app.deliveries.webhooks import check_url
 from app.jobs.definition import MAX_PRIORITY, Debounce, Job, Throttle, definition, kinds
 from app.jobs.enqueued import EnqueuedJob
 from app.jobs.ledger import views
@@ -68,7 +68,7 @@ class StartRequest(BaseModel):
     def options(self) -> Options:
         """Return the options of enqueue. Raises InvalidInput for impossible times and a forbidden webhook address."""
         if self.webhook_url is not None:
-            checked_url(self.webhook_url)
+            check_url(self.webhook_url)
         expires_at = utc(self.expires_at, "expires_at")
         if expires_at is not None and expires_at <= clock.now():
             raise InvalidInput("expires_at is in the past", code="expires_at")

@@ -9,7 +9,7 @@ from fastapi import APIRouter
 from app.api.http.auth import Admin
 from app.api.models.base import documented
 from app.api.models.tenants import WebhookSecret
-from app.deliveries.signing import secrets_of, shown
+from app.deliveries.signing import encode_secret, secrets_of
 
 router = APIRouter(prefix="/api", tags=["webhooks"])
 
@@ -19,5 +19,5 @@ router = APIRouter(prefix="/api", tags=["webhooks"])
 )
 async def get_webhook_secret(caller: Admin) -> dict[str, Any]:
     """`secret` is the newest. During a change of secrets each delivery is also signed with the `former` ones."""
-    newest, *former = (shown(secret) for secret in secrets_of(caller.tenant))
+    newest, *former = (encode_secret(secret) for secret in secrets_of(caller.tenant))
     return {"secret": newest, "former": former}

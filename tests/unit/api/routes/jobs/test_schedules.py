@@ -9,17 +9,17 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from app.cli.exit_codes import Quit
+from app.cli.exit_codes import CliExit
 from app.cli.main import app
 from app.core import clock
 from app.core.db import database
 from app.jobs.definition import Job
 from app.jobs.schedules import firing, store
 from app.jobs.schedules.store import Schedule
+from tests.support.api_keys import holder
 from tests.support.databases import SettingsEnv
+from tests.support.problems import assert_problem
 from tests.unit.api.conftest import Api, Errand
-from tests.unit.api.http.test_shapes import assert_problem
-from tests.unit.api.routes.admin.test_keys import holder
 
 
 class Report(Job, kind="tests.unit.api.report", open_to="write"):
@@ -177,7 +177,7 @@ def test_the_command_line_does_it_all(lite_api: Api, settings_env: SettingsEnv) 
     assert millrace("delete", made["id"]) == {"deleted": made["id"]}
     shown = CliRunner().invoke(app, ["schedules", "list"])
     assert "every 3600 s" in shown.stdout
-    with pytest.raises(Quit, match="no JSON"):
+    with pytest.raises(CliExit, match="not JSON"):
         CliRunner().invoke(app, ["schedules", "create", "x", Report.kind, "{"], catch_exceptions=False)
 
 
