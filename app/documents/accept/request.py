@@ -19,12 +19,6 @@ class DocumentRequest(BaseModel):
 
     model_config = ConfigDict(
         json_schema_extra={
-            "examples": [{"url": "https://example.org/faq", "title": "FAQ", "markdown": "# FAQ", "tags": ["help"]}]
-        }
-    )
-
-    model_config = ConfigDict(
-        json_schema_extra={
             "examples": [{"url": "https://example.org/prices", "markdown": "# Prices", "tags": ["shop"]}]
         }
     )
