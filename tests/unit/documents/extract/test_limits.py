@@ -18,8 +18,8 @@ from app.documents.extract.file import extract_file
 from app.documents.extract.limits import Limits
 from app.documents.files import sniff
 from tests.support import made_documents, make_pdf
+from tests.support.extraction import code, read
 from tests.support.services import missing
-from tests.unit.documents.extract.test_file import code, read
 
 
 def test_a_table_that_was_cut_says_so(tmp_path: Path) -> None:

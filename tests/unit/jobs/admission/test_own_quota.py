@@ -17,9 +17,9 @@ from app.jobs.schedules import store
 from app.jobs.schedules.store import Schedule
 from app.tenants.models import DEFAULT_TENANT, Tenant
 from tests.support.databases import SettingsEnv
+from tests.support.timetable import MINUTE, Clock, Timetable, hand, table
 from tests.unit.jobs.children.family import Desk, Family
 from tests.unit.jobs.conftest import Chore
-from tests.unit.jobs.schedules.test_firing import MINUTE, Clock, Timetable, hand, table
 
 __all__ = ["hand", "table"]
 
