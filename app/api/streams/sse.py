@@ -1,4 +1,4 @@
-"""Events as Server-Sent Events: one bare ASGI response a client, which rests in a single frame.
+"""Events as Server-Sent Events: one plain ASGI response a client, which needs a single frame while idle.
 
 Measured: `fastapi.sse` holds 53 KB a client, StreamingResponse 29, this one 13 (tests/bench/sse_clients.py).
 """
@@ -13,12 +13,12 @@ from fastapi import Response
 from starlette.types import Receive, Scope, Send
 
 from app.api.http.middleware import STREAM
-from app.api.streams.connection import END, Door
+from app.api.streams.connection import END, EventConnection
 from app.jobs.events.hub import Hub
 from app.jobs.events.subscribers import Told, Watcher
 from app.jobs.events.tenant_events import TenantStreams, TenantWatcher, Wanted
 
-# Browsers come back after so many milliseconds; spread, so that a restart does not bring all of them at once.
+# Browsers reconnect after this time. It is random, so that not all of them reconnect at once after a restart.
 RETRY_MS = (1000, 4000)
 KEEP_ALIVE = b": \n\n"
 HEADERS = [
@@ -29,7 +29,7 @@ HEADERS = [
 
 
 def render(event: Told) -> bytes:
-    """The event on the wire; made once, however many follow."""
+    """Return the event on the wire; rendered once for all followers."""
     if not event.wire:
         place = f"id: {event.id}\n" if event.id else ""
         event.wire = f"{place}event: {event.name}\ndata: {event.text}\n\n".encode()
@@ -40,8 +40,8 @@ def _retry() -> bytes:
     return b"retry: %d\n\n" % random.randint(*RETRY_MS)
 
 
-class SseDoor(Door):
-    """A response that goes on."""
+class SseConnection(EventConnection):
+    """A response that stays open."""
 
     __slots__ = ()
 
@@ -53,48 +53,48 @@ class SseDoor(Door):
         body = b"".join(map(render, events))
         if not more and not (events and events[-1].name == END):
             body += _retry()
-        await send({"type": "http.response.body", "body": body or self.sign_of_life(), "more_body": more})
+        await send({"type": "http.response.body", "body": body or self.keep_alive_frame(), "more_body": more})
 
-    def sign_of_life(self) -> bytes:
+    def keep_alive_frame(self) -> bytes:
         return KEEP_ALIVE
 
 
-class Client(SseDoor, Watcher):
-    """A follower of one job."""
+class JobSseConnection(SseConnection, Watcher):
+    """The events of one job."""
 
     __slots__ = ()
 
     def __init__(self, hub: Hub, job_id: str) -> None:
         super().__init__(hub, job_id)
-        self.shut()
+        self.reset()
 
 
-class TenantClient(SseDoor, TenantWatcher):
-    """A follower of a tenant."""
+class TenantSseConnection(SseConnection, TenantWatcher):
+    """The events of a tenant."""
 
     __slots__ = ()
 
     def __init__(self, streams: TenantStreams, tenant: str, wanted: Wanted, last_event_id: str | None) -> None:
         super().__init__(streams, tenant, wanted, last_event_id)
-        self.shut()
+        self.reset()
 
-    def sign_of_life(self) -> bytes:
-        """Browsers remember the id: who wanted none of the last ten thousand events has not lost its place."""
+    def keep_alive_frame(self) -> bytes:
+        """Send the position, which browsers remember: a client whose filter matched no event keeps its place."""
         return f"id: {self.place}\n\n".encode() if self.place else KEEP_ALIVE
 
 
 class EventStream(Response):
-    """Leaves the client to the outermost layer, so that nothing of routing stays alive beside an open stream."""
+    """Hands the connection to the outermost layer, so that no frame of routing stays alive with an open stream."""
 
-    # FastAPI looks at these; the stream sends its own.
+    # FastAPI reads these; the stream sends its own headers.
     body = b""
     background = None
     status_code = 200
     media_type = "text/event-stream"
 
-    def __init__(self, client: SseDoor) -> None:
-        self.client = client
+    def __init__(self, connection: SseConnection) -> None:
+        self.connection = connection
         self.raw_headers = []
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        scope[STREAM] = partial(self.client.run, receive, send)
+        scope[STREAM] = partial(self.connection.run, receive, send)

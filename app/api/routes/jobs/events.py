@@ -10,8 +10,8 @@ from app.api.http.app_state import Events, SocketEvents
 from app.api.http.auth import KindCaller, SocketCaller, SocketKindCaller
 from app.api.http.paging import MAX_ID
 from app.api.streams.resume import LastEventId
-from app.api.streams.sse import EventStream, TenantClient
-from app.api.streams.websocket import SocketClient, TenantSocket
+from app.api.streams.sse import EventStream, TenantSseConnection
+from app.api.streams.websocket import JobSocket, TenantSocket
 from app.core.errors import InvalidInput
 from app.jobs.events.tenant_events import Wanted
 from app.jobs.queues import QUEUES
@@ -69,9 +69,9 @@ async def follow_all_jobs(
     `Last-Event-ID` continues an interrupted stream, on any api process. After a `reset` event some events are lost, so
     the client should read the jobs again. The last 10,000 events are kept for a day.
     """
-    client = TenantClient(hub.tenants, caller.tenant, event_filter.of(caller.kinds("read")), last_event_id)
-    await hub.tenants.open(client)
-    return EventStream(client)
+    connection = TenantSseConnection(hub.tenants, caller.tenant, event_filter.of(caller.kinds("read")), last_event_id)
+    await hub.tenants.open(connection)
+    return EventStream(connection)
 
 
 @router.websocket("/events/ws")
@@ -84,9 +84,9 @@ async def follow_all_jobs_over_websocket(
 ) -> None:
     """The same events as JSON texts; `last_event_id` takes the `id` of an event."""
     streams = hub.tenants
-    client = TenantSocket(websocket, streams, caller.tenant, event_filter.of(caller.kinds("read")), last_event_id)
-    await streams.open(client)
-    await client.run(websocket.receive, websocket.send)
+    connection = TenantSocket(websocket, streams, caller.tenant, event_filter.of(caller.kinds("read")), last_event_id)
+    await streams.open(connection)
+    await connection.run(websocket.receive, websocket.send)
 
 
 @router.websocket("/jobs/{job_id}/ws")
@@ -94,8 +94,8 @@ async def follow_job_over_websocket(
     websocket: WebSocket, caller: SocketCaller, hub: SocketEvents, job_id: str, last_event_id: LastEventId
 ) -> None:
     """A job's events as JSON texts, closed with 1000 after `end`; `last_event_id` takes the `seq` of an event."""
-    client = SocketClient(websocket, hub, job_id)
-    if await hub.open(client, caller.tenant, last_event_id):
-        await client.run(websocket.receive, websocket.send)
+    connection = JobSocket(websocket, hub, job_id)
+    if await hub.open(connection, caller.tenant, last_event_id):
+        await connection.run(websocket.receive, websocket.send)
     else:
-        await client.close_as_ended(websocket.send)
+        await connection.close_as_ended(websocket.send)

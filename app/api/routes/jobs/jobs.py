@@ -18,7 +18,7 @@ from app.api.http.waiting import MAX_WAIT_S, wait_for_end
 from app.api.models.base import documented
 from app.api.models.jobs import JOB_ACCEPTED, JobDetail, JobPage, JobSummary
 from app.api.streams.resume import LastEventId, LastEventIdHeader
-from app.api.streams.sse import Client, EventStream
+from app.api.streams.sse import EventStream, JobSseConnection
 from app.core.db import in_transaction, read
 from app.core.errors import Conflict, InvalidInput, NotFound
 from app.core.ids import is_uuid
@@ -149,8 +149,8 @@ async def follow_job(caller: Caller, hub: Events, job_id: str, last_event_id: La
 
 
 async def _stream(hub: Hub, tenant: str, job_id: str, last_event_id: str | None) -> Response:
-    client = Client(hub, job_id)
-    return EventStream(client) if await hub.open(client, tenant, last_event_id) else Response(status_code=204)
+    connection = JobSseConnection(hub, job_id)
+    return EventStream(connection) if await hub.open(connection, tenant, last_event_id) else Response(status_code=204)
 
 
 @router.get(
