@@ -43,7 +43,7 @@ class Contract:
             return
         content = documented.get("content", {})
         assert media_type in content or "*/*" in content, f"{name}: {media_type} is not documented, only {[*content]}"
-        if media_type.endswith("json"):
+        if media_type == "application/json" or media_type.endswith("+json"):
             response.read()
             self._check_body(name, content.get(media_type) or content["*/*"], response.json())
 
