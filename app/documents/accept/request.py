@@ -19,11 +19,7 @@ class DocumentRequest(BaseModel):
 
     model_config = ConfigDict(
         json_schema_extra={
-<<<<<<< HEAD
-            "examples": [{"url": "https://example.org/faq", "title": "FAQ", "markdown": "# FAQ", "tags": ["help"]}]
-=======
             "examples": [{"url": "https://example.org/prices", "markdown": "# Prices", "tags": ["shop"]}]
->>>>>>> api-a
         }
     )
 
