@@ -23,13 +23,13 @@ from tests.unit.api.conftest import Api, Errand
 
 
 class Report(Job, kind="tests.unit.api.report", open_to="write"):
-    """What callers may start."""
+    """A kind that callers may start."""
 
     days: int = 1
 
 
 class Purge(Job, kind="tests.unit.api.purge", open_to="admin"):
-    """What administrators may start."""
+    """A kind that administrators may start."""
 
 
 def _make(api: Api, name: str = "nightly", **more: Any) -> dict[str, Any]:
@@ -144,8 +144,8 @@ def test_a_key_starts_only_what_is_open_to_it(api: Api) -> None:
 
 
 def test_what_the_program_declares_is_its_own(api: Api) -> None:
-    one = Schedule("tests api", Errand(note="x"), cron="0 4 * * *")
-    database().transaction(store.declare, [one])
+    schedule = Schedule("tests api", Errand(note="x"), cron="0 4 * * *")
+    database().transaction(store.declare, [schedule])
     (listed,) = api.client.get("/api/schedules").json()["data"]
     path = f"/api/schedules/{listed['id']}"
     assert (listed["source"], listed["kind"]) == ("code", Errand.kind)
