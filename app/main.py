@@ -36,6 +36,7 @@ from app.core.settings import get_settings
 from app.jobs import functions
 from app.jobs.events.hub import EventHub
 from app.jobs.sandbox import process_pool
+from app.metrics.requests import RequestRecorder
 from app.search.embedders import close_embedder
 from app.search.engine import engine
 from app.tenants.keyring import Keyring

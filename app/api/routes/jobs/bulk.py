@@ -16,7 +16,7 @@ from app.core import clock
 from app.core.db import read
 from app.jobs.idempotency import Answer
 from app.jobs.inspect import bulk
-from app.jobs.inspect.bulk import Action, Bulk, Wanted
+from app.jobs.inspect.bulk import Action, Bulk, BulkFilter
 from app.jobs.ledger.enqueue import enqueue
 
 router = APIRouter(prefix="/api", tags=["jobs"])
@@ -26,13 +26,13 @@ class BulkRequest(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     action: Action
-    filter: Wanted
+    filter: BulkFilter
     dry_run: bool = Field(False, description="Say what would be touched, and touch nothing.")
 
     def job(self) -> Bulk:
         """Raises InvalidInput for a filter that means nothing or everything."""
         times = {name: utc(getattr(self.filter, name), name) for name in ("created_after", "created_before")}
-        wanted = bulk.checked(self.action, self.filter.model_copy(update=times))
+        wanted = bulk.check_filter(self.action, self.filter.model_copy(update=times))
         return Bulk(action=self.action, wanted=wanted, asked_at=clock.now())
 
 

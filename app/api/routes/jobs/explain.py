@@ -122,7 +122,8 @@ async def list_dead_letters(
 
 
 def _page_of_groups(session: Session, tenant: str, paging: Page, kind: str | None, queue: str | None) -> dict[str, Any]:
-    found = dead_letters.groups(session, tenant, limit=paging.limit + 1, kind=kind, queue=queue, after=_after(paging))
+    after = _after(paging)
+    found = dead_letters.list_groups(session, tenant, limit=paging.limit + 1, kind=kind, queue=queue, after=after)
     return paging.cut(found, lambda group: group, lambda group: [group["last_seen"], group["fingerprint"]])
 
 

@@ -63,7 +63,7 @@ Why = Annotated[Pause | None, Body()]
 
 @router.get("/queues", summary="The queues: depth, age, who serves them, whether paused")
 async def list_queues(caller: Operator) -> dict[str, Any]:
-    return {"data": await read(queue_stats.queue_views)}
+    return {"data": await read(queue_stats.read_queue_stats)}
 
 
 @router.post("/queues/{queue}/pause", summary="Start no more jobs of a queue")
@@ -152,7 +152,7 @@ def _note(session: Session, caller: Identity, gate: Limit, act: str, **details: 
 
 def _view(session: Session, gate: Limit) -> dict[str, Any]:
     """The gate, with what runs behind it."""
-    shown = queue_stats.gate_view(gate) | {"running": gates.count_running(session, gate.scope, gate.name)}
+    shown = queue_stats.limit_view(gate) | {"running": gates.count_running(session, gate.scope, gate.name)}
     return shown | ({"weight": gate.weight} if gate.scope == "tenant" else {})
 
 

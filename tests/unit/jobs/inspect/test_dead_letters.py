@@ -25,7 +25,7 @@ def fail(ledger: Ledger, fingerprint: str | None, minutes: int, **values: Any) -
 
 
 def groups(ledger: Ledger, **wanted: Any) -> list[dict[str, Any]]:
-    return ledger.db.read(dead_letters.groups, "default", **{"limit": 10, **wanted})
+    return ledger.db.read(dead_letters.list_groups, "default", **{"limit": 10, **wanted})
 
 
 def test_failures_of_one_fault_are_one_group(ledger_of: Ledger) -> None:
