@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator
 from contextlib import closing
 from typing import Any
 
-import httpx
 import pytest
 import sqlalchemy as sa
 from fastapi import Body
@@ -22,23 +21,12 @@ from app.core.db import database, in_transaction
 from app.jobs.models import JobRow
 from app.main import create_app
 from tests.support.databases import SettingsEnv
+from tests.support.problems import assert_problem
 from tests.support.stack import API_SECRET
 from tests.support.waiting import wait_until
 from tests.unit.api.conftest import Api, served
 
 Make = Callable[..., JobRow]
-MEMBERS = {"type", "title", "status", "detail", "code", "request_id", "errors"}
-
-
-def assert_problem(answer: httpx.Response, status: int, code: str) -> None:
-    body = answer.json()
-    assert (answer.status_code, body["status"], body["code"]) == (status, status, code)
-    assert answer.headers["content-type"] == "application/problem+json"
-    assert body.keys() >= MEMBERS
-    assert body["request_id"] == answer.headers["x-request-id"]
-    assert float(answer.headers["x-process-time"]) >= 0
-
-
 RAISED: dict[str, tuple[Callable[[], Exception], int, str]] = {
     "InvalidInput": (lambda: errors.InvalidInput("odd", code="odd", errors=[{"field": "x"}]), 422, "odd"),
     "NotFound": (lambda: errors.NotFound("gone"), 404, "not_found"),

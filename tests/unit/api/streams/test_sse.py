@@ -16,8 +16,8 @@ from app.jobs.events.subscribers import MAX_WAITING_EVENTS
 from app.jobs.events.tenant_subscriber import MAX_WAITING_TENANT_EVENTS, EventFilter
 from app.jobs.models import JobRow
 from tests.support.databases import SettingsEnv
+from tests.support.job_events import set_job
 from tests.support.waiting import wait_until_async
-from tests.unit.api.streams.test_events import move
 from tests.unit.jobs.events.test_hub import event
 
 Make = Callable[..., JobRow]
@@ -103,7 +103,7 @@ async def test_a_client_that_missed_too_much_gets_a_fresh_snapshot(errand: Make)
     for seq in range(1, 3 * MAX_WAITING_EVENTS):
         client.offer(event(seq, "state", "retrying" if seq % 2 else "queued", seq))
         await asyncio.sleep(0)
-    move(job, state="running", progress={"percent": 77, "seq": 900})
+    set_job(job, state="running", progress={"percent": 77, "seq": 900})
     connection.open.set()
     await wait_until_async(_says(connection, '"reset": true'), what="the reset")
     assert '"percent": 77' in connection.text

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import pypdf
 import pytest
@@ -13,22 +12,9 @@ from app.documents.extract import ocr
 from app.documents.extract.file import extract_file
 from app.documents.files import sniff
 from tests.support import made_documents, make_pdf
+from tests.support.extraction import code, read
 from tests.support.made_documents import Made
 from tests.support.services import missing
-
-
-def read(path: Path, **more: Any) -> dict[str, Any]:
-    """What extract_file says, and the text."""
-    kind = sniff.sniff(path, path.name)
-    assert kind is not None
-    found = extract_file(path, name=path.name, media_type=kind, **more)
-    return found | {"text": path.with_suffix(".md").read_text("utf-8")}
-
-
-def code(path: Path, **more: Any) -> str:
-    with pytest.raises(InvalidInput) as caught:
-        read(path, **more)
-    return caught.value.code
 
 
 @pytest.mark.parametrize("ending", made_documents.kinds())

@@ -115,10 +115,10 @@ def test_a_kind_that_is_not_known_is_parked_until_a_worker_comes_that_knows_it(
     assert (row.state, row.fence, row.admitted_at) == ("queued", 0, None)
     assert timedelta(0) < row.due_at - clock.now() <= PARKED_FOR
     relay.tick()
-    assert old.listed() == []
+    assert old.window() == []
     moved_clock(PARKED_FOR)
     relay.tick()
-    assert len(old.listed()) == 1
+    assert len(old.window()) == 1
     assert [run.claim.id for run in desks(Chore.kind, Strange.kind).take()] == [strange]
 
 
@@ -160,7 +160,7 @@ def test_a_job_pushed_thrice_runs_once(desk: Desk) -> None:
     desk.end(run)
     desk.until(job_id, "succeeded")
     desk.until_acked()
-    assert desk.listed() == []
+    assert desk.window() == []
     assert [attempt.fence for attempt in desk.ledger.attempts(job_id)] == [1]
 
 
@@ -288,5 +288,5 @@ def test_what_was_fetched_and_not_claimed_is_given_back_at_the_stop(desk: Desk) 
     desk.redis.sadd(f"mr:q:__acks__.{desk.process.id}.default", taken)
     desk.process.stop_fetching()
     desk.process.fetcher.give_back()
-    assert desk.listed() == [f"{job_id}:0"]
+    assert desk.window() == [f"{job_id}:0"]
     assert desk.unacked() == []

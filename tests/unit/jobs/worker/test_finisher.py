@@ -118,7 +118,7 @@ def test_an_on_end_that_fails_is_an_end_refused_and_blocks_nobody(desks: Desks) 
 
     def again() -> bool:
         relay.tick()
-        return desk.state(refused) == "queued" and bool(desk.listed())
+        return desk.state(refused) == "queued" and bool(desk.window())
 
     wait_until(again, what="the second try")
     (run,) = desk.take()
@@ -186,7 +186,7 @@ def test_with_a_thousand_ends_waiting_for_sql_nothing_more_is_claimed(desks: Des
         late = uuid7()
         desk.push([late])
         assert desk.process.fetcher.fetch() == []
-        assert desk.listed() == [f"{late}:0"]
+        assert desk.window() == [f"{late}:0"]
     for job_id in (ids[0], ids[-1]):
         desk.until(job_id, "succeeded")
     wait_until(lambda: not desk.process.finisher.is_full, what="the ends to be written")

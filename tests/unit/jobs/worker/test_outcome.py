@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import Any
 
 import pytest
 
-from app.core import clock
 from app.core.errors import (
     AppError,
     Cancelled,
@@ -27,42 +25,14 @@ from app.core.errors import (
 )
 from app.core.ids import uuid7
 from app.jobs.definition import Job
-from app.jobs.ledger.claims import Claim
 from app.jobs.sandbox.protocol import SandboxFailed
 from app.jobs.worker.outcome import JITTER, MAX_MESSAGE_CHARS, MAX_TRACEBACK_CHARS, due_after, judge
+from tests.support.claims import claim_of
 from tests.support.databases import SettingsEnv
-
-
-class Plain(Job, kind="tests.outcome.plain"):
-    """Takes its delays from the settings."""
 
 
 class Hasty(Job, kind="tests.outcome.hasty", retry_delays=(5.0, 50.0)):
     """Has delays of its own."""
-
-
-def claim_of(kind: str = Plain.kind, *, tries: int = 0, max_tries: int = 4, **more: Any) -> Claim:
-    now = clock.now()
-    known: dict[str, Any] = {
-        "id": uuid7(),
-        "fence": 1,
-        "tenant": "default",
-        "kind": kind,
-        "queue": "default",
-        "payload": {},
-        "payload_version": 1,
-        "crashes": 0,
-        "due_at": now,
-        "claimed_at": now,
-        "worker_id": uuid7(),
-        "document_id": None,
-        "request_id": None,
-        "progress": None,
-        "traceparent": None,
-        "parent_id": None,
-        "family_rule": None,
-    }
-    return Claim(**(known | {"tries": tries, "max_tries": max_tries} | more))
 
 
 def raised(error: BaseException) -> BaseException:

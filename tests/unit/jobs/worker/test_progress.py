@@ -22,9 +22,9 @@ from app.jobs.events.publish import JobEvent
 from app.jobs.worker.outcome import Verdict
 from app.jobs.worker.progress import Progress, ProgressPublisher
 from app.jobs.worker.run import Run
+from tests.support.claims import claim_of
 from tests.support.waiting import wait_until
 from tests.unit.jobs.conftest import Chore, Desk
-from tests.unit.jobs.worker.test_outcome import claim_of
 
 on_sqlite = pytest.mark.parametrize("spine_env", ["sqlite"], indirect=True)
 

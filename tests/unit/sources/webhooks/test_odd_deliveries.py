@@ -13,9 +13,9 @@ from app.core.db import Database
 from app.core.errors import InvalidInput
 from app.sources.webhooks import deliveries
 from app.sources.webhooks.handlers import HANDLERS
+from tests.support.changes import change
 from tests.support.desk import TENANT
-from tests.unit.api.routes.web.test_changes import change
-from tests.unit.api.routes.web.test_deliveries import event, page
+from tests.support.firecrawl_events import event, page
 
 # What PostgreSQL refuses, and what UTF-8 does.
 ODD = ["a\0b", "a\ud800b"]
