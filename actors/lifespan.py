@@ -87,8 +87,8 @@ class Lifespan(Middleware):
             sys.exit(0)
         try:
             self._waits_for()  # permanent errors are reported before any thread starts
-            wanted = worker.consumer_whitelist or set(QUEUES)
-            queues = [queue for queue in QUEUES if queue in wanted]
+            requested = worker.consumer_whitelist or set(QUEUES)
+            queues = [queue for queue in QUEUES if queue in requested]
             if not queues:
                 _fail(f"no queue of that name; the queues are {', '.join(QUEUES)}")
             process.fetcher.wait_to_begin()

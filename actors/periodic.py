@@ -25,7 +25,7 @@ from app.core.settings import get_settings
 from app.jobs import functions
 from app.jobs.schedules import firing, store
 
-# Whose definitions a schedule may name, beside those of MILLRACE_MODULES. Nothing heavy: no actor, no model.
+# Modules whose definitions a schedule may name, next to those of MILLRACE_MODULES. No actor, no model: they load fast.
 DEFINITIONS = (
     "app.documents.jobs", "app.jobs.children.pipeline", "app.retention.jobs", "app.search.jobs", "app.search.schedules",
     "app.sources.changes.jobs", "app.sources.crawls.jobs", "app.sources.jobs", "app.sources.schedules",

@@ -93,7 +93,7 @@ def test_one_that_cannot_be_moved_is_refused_and_keeps_nobody(book: Ledger) -> N
 
 
 def test_a_second_run_goes_on_behind_the_first_ones_last_batch(book: Ledger) -> None:
-    """A worker dies in the midst: what it did is on record, and is neither done again nor counted twice."""
+    """A worker dies in the midst: its changes are on record, and is neither done again nor counted twice."""
     ids = failed(book, 3 * BATCH)
     job = asked("retry", fingerprint="ab")
     first = claim(book, job)
