@@ -145,7 +145,7 @@ def opening_events(
 
 
 def _missed_events(tail: StreamTail | None, after: int, ledger_seq: int) -> list[StreamEvent] | None:
-    """Return the events since `after` without a gap, None if the stream cannot prove that there is none."""
+    """Return the events since `after` without a gap, None if the stream may have one."""
     events = [event for text in (tail.events if tail else []) if (event := StreamEvent.parse(text))]
     if not events:
         return [] if after == ledger_seq else None

@@ -17,7 +17,7 @@ from app.api.models.jobs import AcceptedJob, BulkPreview
 from app.core import clock
 from app.core.db import read
 from app.jobs.inspect import bulk
-from app.jobs.inspect.bulk import Action, Bulk, Wanted
+from app.jobs.inspect.bulk import Action, Bulk, BulkFilter
 from app.jobs.ledger.enqueue import enqueue
 
 router = APIRouter(prefix="/api", tags=["jobs"])
@@ -32,13 +32,13 @@ class BulkRequest(BaseModel):
     )
 
     action: Action
-    filter: Wanted
+    filter: BulkFilter
     dry_run: bool = Field(False, description="Only return the jobs that would change.")
 
     def job(self) -> Bulk:
         """Return the job that does it. Raises InvalidInput for a filter without conditions or with wrong states."""
         times = {name: utc(getattr(self.filter, name), name) for name in ("created_after", "created_before")}
-        job_filter = bulk.checked(self.action, self.filter.model_copy(update=times))
+        job_filter = bulk.check_filter(self.action, self.filter.model_copy(update=times))
         return Bulk(action=self.action, wanted=job_filter, asked_at=clock.now())
 
 

@@ -136,7 +136,7 @@ async def list_dead_letters(
 def _page_of_groups(
     session: Session, tenant: str, paging: ListQuery, kind: str | None, queue: str | None
 ) -> dict[str, Any]:
-    groups = dead_letters.groups(
+    groups = dead_letters.list_groups(
         session, tenant, limit=paging.limit + 1, kind=kind, queue=queue, after=_group_after(paging)
     )
     return paging.cut(groups, lambda group: group, lambda group: [group["last_seen"], group["fingerprint"]])

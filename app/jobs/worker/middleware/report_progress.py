@@ -11,7 +11,7 @@ from app.jobs.worker.progress import Progress
 from app.jobs.worker.run import Run
 
 
-class ReportProgress(Middleware):
+class TrackProgress(Middleware):
     """Makes the Progress. `WorkerProcess.end` closes it, so that the last report is published before the end."""
 
     def __init__(self, process: WorkerProcess) -> None:
