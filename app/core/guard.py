@@ -19,8 +19,8 @@ _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
 _GLOBAL_UNICAST = ipaddress.IPv6Network("2000::/3")
 # Public by number but reserved; Python's tables contain some of them, depending on its version.
 _NEVER = tuple(
-    ipaddress.ip_network(said)
-    for said in (
+    ipaddress.ip_network(network)
+    for network in (
         "192.0.0.0/24",  # reserved for protocols; Oracle Cloud's metadata service
         "192.88.99.0/24",  # relays of 6to4
         "168.63.129.16/32",  # Azure's metadata service

@@ -10,7 +10,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
@@ -41,10 +41,22 @@ class SecretFiles(PydanticBaseSettingsSource):
         return {name: value for name, value in values.items() if value is not None}
 
 
+def _with_old_name(name: str, old_name: str) -> AliasChoices:
+    """Read the variable under either name; the new one wins."""
+    return AliasChoices(f"{PREFIX}{name}", f"{PREFIX}{old_name}")
+
+
 class _Read(BaseSettings):
     """Sources of values; the first source with a value applies."""
 
-    model_config = SettingsConfigDict(env_prefix=PREFIX, env_file=".env", extra="ignore", frozen=True)
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX,
+        env_file=".env",
+        extra="ignore",
+        frozen=True,
+        validate_by_name=True,
+        validate_by_alias=True,
+    )
 
     @classmethod
     def settings_customise_sources(
@@ -133,10 +145,19 @@ class Settings(_Read):
     )
     beat_s: float = Field(3.0, gt=0, description="Seconds between a worker's heartbeats.")
 
-    lanes: int = Field(
-        0, ge=0, le=64, description="Sandbox processes of a worker for computing jobs; 0 = one per core."
+    sandboxes: int = Field(
+        0,
+        ge=0,
+        le=64,
+        validation_alias=_with_old_name("SANDBOXES", "LANES"),
+        description="Sandbox processes of a worker for computing jobs; 0 = one per core.",
     )
-    lane_memory_mb: int = Field(1024, ge=64, description="Memory a computing job may take, MiB.")
+    sandbox_memory_mb: int = Field(
+        1024,
+        ge=64,
+        validation_alias=_with_old_name("SANDBOX_MEMORY_MB", "LANE_MEMORY_MB"),
+        description="Memory a computing job may take, MiB.",
+    )
 
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Lowest level logged.")
     log_format: Literal["auto", "json", "console"] = Field("auto", description="'auto': JSON unless on a terminal.")
@@ -320,8 +341,8 @@ class Settings(_Read):
         return self.url or f"http://{self.host}:{self.port}"
 
     @property
-    def lane_count(self) -> int:
-        return self.lanes or max(2, os.cpu_count() or 2)
+    def sandbox_count(self) -> int:
+        return self.sandboxes or max(2, os.cpu_count() or 2)
 
     def check_secrets(self) -> None:
         """Raises ConfigError with every weak or missing secret; an api refuses to start with one."""
@@ -361,7 +382,10 @@ def get_settings() -> Settings:
         # wins.
         return Settings(_env_file=(_Location().data_dir / ".env", ".env"))
     except ValidationError as error:
-        faults = [f"{PREFIX}{str(e['loc'][0]).upper()}: {e['msg']}" if e["loc"] else e["msg"] for e in error.errors()]
+        faults = [
+            f"{PREFIX}{str(e['loc'][0]).upper().removeprefix(PREFIX)}: {e['msg']}" if e["loc"] else e["msg"]
+            for e in error.errors()
+        ]
         raise ConfigError("; ".join(faults)) from error
 
 

@@ -23,7 +23,7 @@ from app.jobs.ledger.claims import Claim
 from app.jobs.ledger.ends import End
 from app.jobs.ledger.enqueue import enqueue
 from app.jobs.models import JobRow
-from app.jobs.worker.progress import Progress, Teller
+from app.jobs.worker.progress import Progress, ProgressPublisher
 from app.search.embedders import Vectors, close_embedder, embedder
 from app.search.engine import engine
 from app.search.index.generations import followed
@@ -49,7 +49,7 @@ class Desk:
 
     def claim(self, job_id: str) -> Progress:
         claims = self.db.transaction(ledger.claim, [job_id], self.worker_id)
-        return Progress(claims[0], Teller(lambda claim, snapshot: None))
+        return Progress(claims[0], ProgressPublisher(lambda claim, snapshot: None))
 
     def run(self, progress: Progress) -> dict[str, Any]:
         job = IngestDocument.model_validate(progress.claim.payload)

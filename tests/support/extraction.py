@@ -1,4 +1,4 @@
-"""Run the extraction of a file in this process."""
+"""Extract a file in the test's own process."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from typing import Any
 import pytest
 
 from app.core.errors import InvalidInput
-from app.documents.accept import sniff
 from app.documents.extract.file import extract_file
+from app.documents.files import sniff
 
 
 def read(path: Path, **more: Any) -> dict[str, Any]:
-    """What extract_file says, and the text."""
+    """Return the result of extract_file with the text."""
     kind = sniff.sniff(path, path.name)
     assert kind is not None
-    found = extract_file(path, name=path.name, media_type=kind, **more)
-    return found | {"text": path.with_suffix(".md").read_text("utf-8")}
+    result = extract_file(path, name=path.name, media_type=kind, **more)
+    return result | {"text": path.with_suffix(".md").read_text("utf-8")}
 
 
 def code(path: Path, **more: Any) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 from app.core.db import database
 from app.jobs.enqueued import EnqueuedJob
 from app.jobs.events import publish
-from app.jobs.events.publish import Event
+from app.jobs.events.publish import JobEvent
 from app.jobs.models import JobRow
 from app.jobs.states import ENDED
 
@@ -22,7 +22,7 @@ def publish_event(
 ) -> int:
     """Publish one event of the job as a worker does, without a change of its row; return its number."""
     progress = {"percent": percent, "stage": "go", "done": percent, "total": 100, "unit": "%", "message": None}
-    event = Event(job.id, job.tenant, name, state, 1, progress, seed)  # type: ignore[arg-type]
+    event = JobEvent(job.id, job.tenant, name, state, 1, progress, seed)  # type: ignore[arg-type]
     return publish.publish([event])[0]
 
 

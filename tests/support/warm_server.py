@@ -137,13 +137,13 @@ def run_program(program: str, command: list[str]) -> NoReturn:
     from dramatiq import cli
 
     sys.argv = [program, *command[1:]]
-    sys.exit(cli.main())
+    sys.exit(cli.main())  # type: ignore[no-untyped-call]
 
 
 def main() -> None:
     warm_up()
     become(Forks(socket.socket(fileno=int(sys.argv[1]))).serve())
-    os.execv = run_program
+    os.execv = run_program  # type: ignore[assignment]
     import app.__main__
 
     app.__main__.main()

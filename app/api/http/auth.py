@@ -23,7 +23,7 @@ from app.core.db import read
 from app.core.errors import InvalidInput, NotAllowed, NotFound
 from app.core.settings import get_settings
 from app.documents import collections
-from app.jobs.events.hub import Hub
+from app.jobs.events.hub import EventHub
 from app.jobs.ledger import views
 from app.tenants import audit, keys, scopes
 from app.tenants.keyring import KeyLease, Keyring
@@ -196,22 +196,22 @@ def keyring_of(connection: HTTPConnection) -> Keyring:
     return keyring
 
 
-def hub_of(request: Request) -> Hub:
-    hub: Hub = request.app.state.hub
+def hub_of(request: Request) -> EventHub:
+    hub: EventHub = request.app.state.hub
     return hub
 
 
-async def _hub(request: Request) -> Hub:
+async def _hub(request: Request) -> EventHub:
     return hub_of(request)
 
 
-async def _hub_of_socket(websocket: WebSocket) -> Hub:
-    hub: Hub = websocket.app.state.hub
+async def _hub_of_socket(websocket: WebSocket) -> EventHub:
+    hub: EventHub = websocket.app.state.hub
     return hub
 
 
-Events = Annotated[Hub, Depends(_hub)]
-SocketEvents = Annotated[Hub, Depends(_hub_of_socket)]
+Events = Annotated[EventHub, Depends(_hub)]
+SocketEvents = Annotated[EventHub, Depends(_hub_of_socket)]
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from lxml import etree
 from app.core.errors import InvalidInput
 from app.documents.extract import archives
 from app.documents.extract.html_parser import to_markdown
-from app.documents.extract.limits import USUAL, Limits
+from app.documents.extract.limits import USUAL, ExtractLimits
 from app.documents.extract.pages import Pages
 from app.documents.extract.plain import decode
 from app.documents.extract.xml_parser import parse_xml
@@ -24,7 +24,7 @@ _NS = {
 }
 
 
-def extract(blob: Path, limits: Limits = USUAL) -> Pages:
+def extract(blob: Path, limits: ExtractLimits = USUAL) -> Pages:
     with archives.open_archive(blob) as archive:
         if archives.read_member(archive, "META-INF/encryption.xml") and archives.read_member(
             archive, "META-INF/rights.xml"

@@ -9,11 +9,11 @@ from typing import Any
 
 from app.core.errors import InvalidInput
 from app.documents.extract import epub_parser, html_parser, mail, ocr, odf_parser, office_parser, pdf_parser, plain
-from app.documents.extract.limits import USUAL, Limits
+from app.documents.extract.limits import USUAL, ExtractLimits
 from app.documents.extract.pages import Pages
 from app.documents.files import sniff
 
-_READERS: dict[str, Callable[[Path, Limits], Pages]] = {
+_READERS: dict[str, Callable[[Path, ExtractLimits], Pages]] = {
     sniff.DOCX: partial(office_parser.extract, kind="docx"),
     sniff.PPTX: partial(office_parser.extract, kind="pptx"),
     sniff.XLSX: partial(office_parser.extract, kind="xlsx"),
@@ -34,7 +34,7 @@ def extract_file(
     media_type: str,
     password: str | None = None,
     progress: Any = None,
-    limits: Limits = USUAL,
+    limits: ExtractLimits = USUAL,
 ) -> dict[str, Any]:
     """Return {title, description, language, metadata, pages [{number, start, end}], attachments [{name, media_type,
     path}], ocr}.
@@ -55,7 +55,7 @@ def extract_file(
     return pages.about()
 
 
-def _read(blob: Path, name: str, media_type: str, password: str | None, progress: Any, limits: Limits) -> Pages:
+def _read(blob: Path, name: str, media_type: str, password: str | None, progress: Any, limits: ExtractLimits) -> Pages:
     if media_type == sniff.PDF:
         return pdf_parser.extract(blob, limits, password=password, progress=progress)
     if media_type in sniff.IMAGES:

@@ -10,7 +10,7 @@ import trafilatura
 from lxml.etree import LxmlError
 from selectolax.lexbor import LexborHTMLParser, LexborNode
 
-from app.documents.extract.limits import USUAL, Limits
+from app.documents.extract.limits import USUAL, ExtractLimits
 from app.documents.extract.pages import Pages
 from app.documents.extract.plain import read
 
@@ -40,7 +40,7 @@ def extract_html(blob: Path, url: str | None = None) -> dict[str, Any]:
     return about
 
 
-def extract(blob: Path, limits: Limits = USUAL) -> Pages:
+def extract(blob: Path, limits: ExtractLimits = USUAL) -> Pages:
     """Extract a file of HTML; its encoding is declared or detected."""
     about, text = _extract(read(blob), None)
     pages = Pages(limits)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class ExtractLimits:
     characters: int = 50_000_000
     text_bytes: int = 100 * 1024 * 1024
     rows: int = 200_000
@@ -24,4 +24,4 @@ class Limits:
     ocr_s: float = 120.0
 
 
-USUAL = Limits()
+USUAL = ExtractLimits()

@@ -10,14 +10,14 @@ from pathlib import Path
 
 from app.core.errors import InvalidInput
 from app.documents.extract.html_parser import to_markdown
-from app.documents.extract.limits import USUAL, Limits
+from app.documents.extract.limits import USUAL, ExtractLimits
 from app.documents.extract.pages import Pages
 from app.documents.extract.plain import decode
 
 _BROKEN = (MessageError, AssertionError, AttributeError, LookupError, TypeError, ValueError)
 
 
-def extract(blob: Path, limits: Limits = USUAL) -> Pages:
+def extract(blob: Path, limits: ExtractLimits = USUAL) -> Pages:
     pages = Pages(limits)
     try:
         message = email.message_from_bytes(blob.read_bytes(), policy=email.policy.default)

@@ -17,7 +17,7 @@ from typing import Any
 from PIL import Image, UnidentifiedImageError
 
 from app.core.errors import InvalidInput
-from app.documents.extract.limits import USUAL, Limits
+from app.documents.extract.limits import USUAL, ExtractLimits
 from app.documents.extract.pages import Pages
 
 # Errors that Pillow raises on inconsistent pictures.
@@ -52,7 +52,7 @@ def _ignore_warnings() -> Iterator[None]:
         yield
 
 
-def extract(blob: Path, limits: Limits = USUAL, *, progress: Any = None) -> Pages:
+def extract(blob: Path, limits: ExtractLimits = USUAL, *, progress: Any = None) -> Pages:
     """Extract the text of a picture, its frames as pages. Raises InvalidInput, also if tesseract is not installed."""
     if not is_installed():
         raise InvalidInput("reading pictures needs tesseract, which is not installed", code="ocr_missing")

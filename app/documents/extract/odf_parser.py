@@ -9,7 +9,7 @@ from lxml import etree
 
 from app.core.errors import InvalidInput
 from app.documents.extract import archives
-from app.documents.extract.limits import USUAL, Limits
+from app.documents.extract.limits import USUAL, ExtractLimits
 from app.documents.extract.pages import Pages
 from app.documents.extract.xml_parser import parse_xml
 
@@ -26,7 +26,7 @@ _TEXT, _TABLE, _DRAW = (f"{{{_NS[name]}}}" for name in ("text", "table", "draw")
 MAX_REPEATED = 100
 
 
-def extract(blob: Path, limits: Limits = USUAL) -> Pages:
+def extract(blob: Path, limits: ExtractLimits = USUAL) -> Pages:
     with archives.open_archive(blob) as archive:
         content, meta = archives.read_member(archive, "content.xml"), archives.read_member(archive, "meta.xml")
     if content is None:

@@ -16,14 +16,14 @@ from lxml.etree import LxmlError
 
 from app.core.errors import InvalidInput
 from app.documents.extract import archives
-from app.documents.extract.limits import USUAL, Limits
+from app.documents.extract.limits import USUAL, ExtractLimits
 from app.documents.extract.pages import Pages
 
 # Errors that these libraries raise on inconsistent files.
 _BROKEN = (LxmlError, ArithmeticError, AttributeError, LookupError, OSError, RecursionError, TypeError, ValueError)
 
 
-def extract(blob: Path, limits: Limits = USUAL, *, kind: str) -> Pages:
+def extract(blob: Path, limits: ExtractLimits = USUAL, *, kind: str) -> Pages:
     """Extract a file; `kind` is docx, pptx or xlsx. Raises InvalidInput."""
     _check(blob)
     try:
@@ -57,7 +57,7 @@ def _properties(pages: Pages, properties: Any) -> None:
     pages.metadata |= {name: getattr(properties, name, None) or None for name in ("subject", "keywords")}
 
 
-def _docx(blob: Path, limits: Limits) -> Pages:
+def _docx(blob: Path, limits: ExtractLimits) -> Pages:
     document = docx.Document(str(blob))
     pages = Pages(limits)
     _properties(pages, document.core_properties)
@@ -89,7 +89,7 @@ def _table(pages: Pages, table: Table) -> str:
     return pages.table([cell.text for cell in row.cells] for row in table.rows)
 
 
-def _pptx(blob: Path, limits: Limits) -> Pages:
+def _pptx(blob: Path, limits: ExtractLimits) -> Pages:
     deck = pptx.Presentation(str(blob))
     pages = Pages(limits)
     _properties(pages, deck.core_properties)
@@ -114,7 +114,7 @@ def _shape(pages: Pages, shape: Any, title: Any) -> Iterator[str]:
         yield pages.table([cell.text for cell in row.cells] for row in shape.table.rows)
 
 
-def _xlsx(blob: Path, limits: Limits) -> Pages:
+def _xlsx(blob: Path, limits: ExtractLimits) -> Pages:
     with blob.open("rb") as file:  # given a path, openpyxl decides by the ending of the name
         book = openpyxl.load_workbook(file, read_only=True, data_only=True)
         pages = Pages(limits)

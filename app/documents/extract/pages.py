@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from app.core.errors import InvalidInput
-from app.documents.extract.limits import USUAL, Limits
+from app.documents.extract.limits import USUAL, ExtractLimits
 from app.documents.text import clean, clean_line
 
 # Tables are cut into parts of this many rows, each with the header, so that every chunk names its columns.
@@ -16,7 +16,7 @@ ROWS_A_TABLE = 40
 class Pages:
     """Collects pages; `text` joins them with blank lines."""
 
-    def __init__(self, limits: Limits = USUAL) -> None:
+    def __init__(self, limits: ExtractLimits = USUAL) -> None:
         self.limits = limits
         self._parts: list[str] = []
         self._length = 0

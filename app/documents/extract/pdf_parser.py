@@ -12,7 +12,7 @@ import pypdfium2.raw as raw
 
 from app.core.errors import InvalidInput
 from app.documents.extract import ocr
-from app.documents.extract.limits import USUAL, Limits
+from app.documents.extract.limits import USUAL, ExtractLimits
 from app.documents.extract.pages import Pages
 
 # A page with an image and less text than this was scanned.
@@ -25,7 +25,7 @@ MAX_HEADING_CHARACTERS = 120
 NARROW_GAP, WIDE_GAP = 0.12, 1.5
 
 
-def extract(blob: Path, limits: Limits = USUAL, *, password: str | None = None, progress: Any = None) -> Pages:
+def extract(blob: Path, limits: ExtractLimits = USUAL, *, password: str | None = None, progress: Any = None) -> Pages:
     document = _open(blob, password)
     try:
         if len(document) > limits.pdf_pages:
@@ -53,7 +53,7 @@ def extract(blob: Path, limits: Limits = USUAL, *, password: str | None = None, 
 class _Scans:
     """Reads scanned pages up to the limit, if tesseract is installed, and records the pages left unread."""
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, limits: ExtractLimits) -> None:
         self._limits = limits
         self.done = 0
         self.unread: list[int] = []
@@ -167,7 +167,7 @@ def _markdown(lines: list[dict[str, Any]]) -> str:
     return "\n".join(written)
 
 
-def _read_scan(document: Any, number: int, limits: Limits) -> str:
+def _read_scan(document: Any, number: int, limits: ExtractLimits) -> str:
     page = document[number - 1]
     try:
         area = page.get_width() * page.get_height()

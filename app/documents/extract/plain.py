@@ -10,7 +10,7 @@ import charset_normalizer
 from striprtf.striprtf import rtf_to_text
 
 from app.core.errors import InvalidInput
-from app.documents.extract.limits import USUAL, Limits
+from app.documents.extract.limits import USUAL, ExtractLimits
 from app.documents.extract.pages import Pages
 from app.documents.files.sniff import unmarked_utf16
 
@@ -39,24 +39,24 @@ def decode(data: bytes) -> str:
         return data.decode(best.encoding if best is not None else "cp1252", "replace")
 
 
-def read(blob: Path, limits: Limits = USUAL) -> str:
+def read(blob: Path, limits: ExtractLimits = USUAL) -> str:
     return decode(_bytes(blob, limits))
 
 
-def _bytes(blob: Path, limits: Limits) -> bytes:
+def _bytes(blob: Path, limits: ExtractLimits) -> bytes:
     size = blob.stat().st_size
     if size > limits.text_bytes:
         raise InvalidInput(f"the text has {size:,} bytes; at most {limits.text_bytes:,} are read", code="document_size")
     return blob.read_bytes()
 
 
-def text(blob: Path, limits: Limits = USUAL) -> Pages:
+def text(blob: Path, limits: ExtractLimits = USUAL) -> Pages:
     pages = Pages(limits)
     pages.add(read(blob, limits))
     return pages
 
 
-def separated(blob: Path, limits: Limits = USUAL) -> Pages:
+def separated(blob: Path, limits: ExtractLimits = USUAL) -> Pages:
     content = read(blob, limits)
     try:
         dialect: type[csv.Dialect] | csv.Dialect = csv.Sniffer().sniff(content[:16_384], delimiters=",;\t|")
@@ -71,7 +71,7 @@ def separated(blob: Path, limits: Limits = USUAL) -> Pages:
     return pages
 
 
-def rtf(blob: Path, limits: Limits = USUAL) -> Pages:
+def rtf(blob: Path, limits: ExtractLimits = USUAL) -> Pages:
     content = _bytes(blob, limits).decode("latin-1")
     pages = Pages(limits)
     try:

@@ -59,7 +59,7 @@ class Model:
 
 
 @dataclass(frozen=True, slots=True)
-class SearchRequest:
+class EngineRequest:
     """A request to an engine. `after` is the last hit of the previous page as (score, document id) and overrides the
     offset.
 
@@ -153,10 +153,10 @@ class Engine(Protocol):
 
     name: str
 
-    async def search(self, ask: SearchRequest, then: Callable[[Session, SearchResult], T]) -> T:
+    async def search(self, ask: EngineRequest, then: Callable[[Session, SearchResult], T]) -> T:
         """Return the result of `then`, which reads the texts from the same state of SQL where the engine has one."""
 
-    async def matching(self, ask: SearchRequest, most: int) -> list[int]:
+    async def matching(self, ask: EngineRequest, most: int) -> list[int]:
         """Return ids of the documents that match the request's filters and words, best keyword score first."""
 
     async def known(self, tenant: str, model: Model, hashes: Sequence[int]) -> dict[int, int]:

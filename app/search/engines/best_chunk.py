@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from app.search.embedders import Vectors
-from app.search.engines.base import SearchRequest
+from app.search.engines.base import EngineRequest
 from app.search.models import Chunk, vector_of
 
 K1 = 1.5
@@ -71,7 +71,7 @@ class BestChunk:
 
 
 def ranked_chunks(
-    session: Session, ask: SearchRequest, terms: Sequence[int], document_ids: Sequence[int]
+    session: Session, ask: EngineRequest, terms: Sequence[int], document_ids: Sequence[int]
 ) -> dict[int, list[tuple[int, float]]]:
     """Return the chunks (id, merit) of each document, best first, as stored in SQL now."""
     if not document_ids:

@@ -19,7 +19,7 @@ log = get_logger(__name__)
 
 @dataclass(slots=True)
 class ChunkVectors:
-    """Vectors by text hash: of `generation`, which is searched, and `beside` of other generations, where available."""
+    """Vectors by text hash: of the searched `generation`; `beside` has those of other generations."""
 
     generation: str = ""
     own: dict[str, bytes] = field(default_factory=dict)

@@ -21,7 +21,7 @@ from app.jobs.ledger.claims import Claim
 from app.jobs.worker.progress import Progress
 from app.search.embedders import next_embedder
 from app.search.engine import engine
-from app.search.engines.base import Model, SearchRequest, SearchResult
+from app.search.engines.base import EngineRequest, Model, SearchResult
 from app.search.index import generations
 from app.search.index.write import NewChunk, pack_vectors, touch_document
 from app.search.jobs import CompareGenerations, SwapGeneration
@@ -67,7 +67,7 @@ async def compare(job: CompareGenerations, progress: Progress) -> dict[str, Any]
         for place, model in enumerate(models):
             began = clock.monotonic()
             vector = await generations.embedder_of(model).embed_query(text)
-            ask = SearchRequest(tenant, text, vector, model, mode="semantic", limit=job.limit)
+            ask = EngineRequest(tenant, text, vector, model, mode="semantic", limit=job.limit)
             document_ids.append(await engine().search(ask, _ids))
             took[place] += clock.monotonic() - began
         most = max(len(ids) for ids in document_ids)

@@ -8,7 +8,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from app.search.engines.base import SearchRequest
+from app.search.engines.base import EngineRequest
 from app.search.engines.best_chunk import ranked_chunks
 from app.search.models import Chunk
 from app.search.text.snippets import snippet
@@ -17,7 +17,7 @@ from app.search.text.snippets import snippet
 MAX_CHUNKS = 20
 
 
-def add_chunks(session: Session, ask: SearchRequest, terms: Sequence[int], results: Sequence[dict[str, Any]]) -> None:
+def add_chunks(session: Session, ask: EngineRequest, terms: Sequence[int], results: Sequence[dict[str, Any]]) -> None:
     """Add `chunks` to each result: [{id, ordinal, start, end, page, headings, text, snippet, snippet_start, highlights,
     score}].
 

@@ -16,7 +16,7 @@ from app.core.logging import get_logger
 from app.core.settings import get_settings
 from app.search.embedders import Vectors
 from app.search.engine import engine
-from app.search.engines.base import Filters, Mode, Model, SearchRequest, SearchResult, Size
+from app.search.engines.base import EngineRequest, Filters, Mode, Model, SearchResult, Size
 from app.search.index.generations import active, embedder_of
 from app.search.query import operators
 from app.search.query.all_chunks import add_chunks
@@ -69,7 +69,7 @@ async def similar(
     if vector is None:
         return []
     filters = Filters(not_ids=(document_id,), collection_ids=within)
-    ask = SearchRequest(tenant, "", vector, model, mode="semantic", filters=filters, limit=limit)
+    ask = EngineRequest(tenant, "", vector, model, mode="semantic", filters=filters, limit=limit)
     answer, _, _ = await engine().search(ask, partial(_shape, ask, Question("", mode="semantic", limit=limit)))
     results: list[dict[str, Any]] = answer["results"]
     return results
@@ -93,7 +93,7 @@ async def _answer(tenant: str, question: Question, asked: ParsedQuery) -> tuple[
 
 
 def _shape(
-    ask: SearchRequest, question: Question, session: Session, result: SearchResult
+    ask: EngineRequest, question: Question, session: Session, result: SearchResult
 ) -> tuple[dict[str, Any], int, bool]:
     """Return the answer, the number of exact matches, and True if the texts of all hits existed.
 
@@ -126,7 +126,7 @@ def _shape(
 
 async def make_request(
     tenant: str, question: Question, asked: ParsedQuery | None = None, model: Model | None = None
-) -> SearchRequest:
+) -> EngineRequest:
     """Return the engine's request for a question: with vector and phrases. `model` defaults to the searched one."""
     asked = asked or operators.parse(question.query)
     after, offset = read_cursor(question)
@@ -137,7 +137,7 @@ async def make_request(
         filters = replace(filters, language=asked.language)
     model = model or await active()
     vector, degraded = await _meaning(model, question.mode, asked.text, filters.language)
-    ask = SearchRequest(
+    ask = EngineRequest(
         tenant=tenant,
         query=asked.text,
         vector=vector,
@@ -163,7 +163,7 @@ async def make_request(
     return ask
 
 
-async def _with_phrases(ask: SearchRequest, phrases: Sequence[str]) -> list[int]:
+async def _with_phrases(ask: EngineRequest, phrases: Sequence[str]) -> list[int]:
     ids = await engine().matching(replace(ask, query=" ".join(phrases), required=phrases), MAX_CANDIDATES)
     return await read(filter_by_phrases, ask.tenant, ids, phrases)
 

@@ -95,7 +95,7 @@ class Plant:
         wait_until(lambda: self.row(job_id).started_at, timeout_s=20, what="the job to begin")
 
     def living(self) -> dict[int, str]:
-        """Pids and programs of every process that was started for this test, masters, workers and lanes."""
+        """Pids and programs of every process that was started for this test, masters, workers and sandboxes."""
         mark = f"{MARK}={self.env[MARK]}".encode()
         sessions = {process.pid for process in self.stack.processes}
         commands = {}

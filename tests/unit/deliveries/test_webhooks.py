@@ -13,7 +13,7 @@ from app.core.db import database
 from app.core.errors import InvalidInput, Rejected, Unavailable
 from app.core.ids import uuid7
 from app.deliveries.signing import secrets_of, signature
-from app.deliveries.webhooks import checked_url, deliver
+from app.deliveries.webhooks import check_url, deliver
 from app.jobs.ledger.claims import Claim
 from app.jobs.ledger.end_webhooks import DeliverWebhook
 from app.jobs.worker.outcome import judge
@@ -144,9 +144,9 @@ def test_private_addresses_are_refused_for_good(ledger: Ledger, settings_env: Se
 )  # fmt: skip
 def test_an_address_that_is_none_is_refused(settings_env: SettingsEnv, wrong: str) -> None:
     with pytest.raises(InvalidInput, match="webhook_url"):
-        checked_url(wrong)
+        check_url(wrong)
 
 
 def test_plain_http_is_for_private_networks(settings_env: SettingsEnv) -> None:
     settings_env(webhook_private=True)
-    assert checked_url("http://shop.internal/hook").hostname == "shop.internal"
+    assert check_url("http://shop.internal/hook").hostname == "shop.internal"

@@ -224,7 +224,7 @@ class Desk:
         runs: list[Run] = []
 
         def taken() -> bool:
-            runs.extend(self.process.intake.next())
+            runs.extend(self.process.fetcher.fetch())
             return len(runs) >= count
 
         wait_until(taken, what=f"{count} runs; there are {runs}")
@@ -237,7 +237,7 @@ class Desk:
 
     def begin(self, run: Run) -> None:
         assert run.begin()
-        run.progress = Progress(run.claim, self.process.teller)
+        run.progress = Progress(run.claim, self.process.progress_publisher)
 
     def end(self, run: Run, error: BaseException | None = None) -> None:
         self.process.end(run, judge(run.claim, error))
@@ -262,8 +262,8 @@ class Desk:
         wait_until(lambda: not self.unacked(), what=f"acks of {self.unacked()}")
 
     def close(self) -> None:
-        self.process.intake.stop()
-        self.process.teller.stop()
+        self.process.fetcher.stop()
+        self.process.progress_publisher.stop()
         self.process.finisher.stop()
         self.process.loop.stop()
 

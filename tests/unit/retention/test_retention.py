@@ -27,7 +27,7 @@ from app.jobs.models import (
 )
 from app.jobs.schedules import store
 from app.jobs.schedules.store import Plan
-from app.jobs.worker.progress import Progress, Teller
+from app.jobs.worker.progress import Progress, ProgressPublisher
 from app.metrics import operations, requests
 from app.metrics.models import OperationMetric, RequestMetric
 from app.metrics.operations import OperationStep
@@ -62,7 +62,7 @@ def _empty(session: Session) -> None:
 def _claim_job(ledger: Ledger) -> Progress:
     """Return the progress of a running job."""
     (claim,) = ledger.db.transaction(claims.claim, [ledger.put()], WORKER)
-    return Progress(claim, Teller(lambda claim, snapshot: None))
+    return Progress(claim, ProgressPublisher(lambda claim, snapshot: None))
 
 
 def _put_ended(ledger: Ledger, days: float, state: str = "succeeded", **more: Any) -> str:

@@ -17,7 +17,7 @@ from app.core import clock
 from app.core.db import read
 from app.core.logging import get_logger
 from app.jobs.worker.progress import Progress
-from app.search.engines.base import IndexedState, Lag, Model, SearchRequest, SearchResult, Size
+from app.search.engines.base import EngineRequest, IndexedState, Lag, Model, SearchResult, Size
 from app.search.engines.memory.tenant_index import MemoryIndex
 from app.search.engines.source import changed, counter, documents
 
@@ -29,7 +29,7 @@ DEAD_ALLOWED = 5_000
 log = get_logger(__name__)
 
 
-class Follower:
+class TenantFollower:
     """The index of one tenant and generation, and the last change it has read."""
 
     def __init__(self, tenant: str, model: Model) -> None:
@@ -74,12 +74,12 @@ class EmbeddedEngine:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._followers: dict[tuple[str, Model], Follower] = {}
+        self._followers: dict[tuple[str, Model], TenantFollower] = {}
 
-    async def search(self, ask: SearchRequest, then: Callable[[Session, SearchResult], T]) -> T:
+    async def search(self, ask: EngineRequest, then: Callable[[Session, SearchResult], T]) -> T:
         return await read(lambda session: then(session, self.search_now(session, ask)))
 
-    async def matching(self, ask: SearchRequest, most: int) -> list[int]:
+    async def matching(self, ask: EngineRequest, most: int) -> list[int]:
         def find(session: Session) -> list[int]:
             with self._follow_tenant(session, ask.tenant, ask.model) as follower:
                 return follower.index.matching(ask, most)
@@ -130,16 +130,16 @@ class EmbeddedEngine:
     async def close(self) -> None:
         """Do nothing: no connection is open."""
 
-    def search_now(self, session: Session, ask: SearchRequest) -> SearchResult:
+    def search_now(self, session: Session, ask: EngineRequest) -> SearchResult:
         """Search in the session's own state of SQL."""
         with self._follow_tenant(session, ask.tenant, ask.model) as follower:
             return follower.index.search(ask, as_of=follower.at)
 
     @contextmanager
-    def _follow_tenant(self, session: Session, tenant: str, model: Model) -> Iterator[Follower]:
+    def _follow_tenant(self, session: Session, tenant: str, model: Model) -> Iterator[TenantFollower]:
         """Yield the follower, locked and up to date for the length of the block."""
         with self._lock:
-            follower = self._followers.setdefault((tenant, model), Follower(tenant, model))
+            follower = self._followers.setdefault((tenant, model), TenantFollower(tenant, model))
         with follower.lock:
             follower.follow(session)
             yield follower

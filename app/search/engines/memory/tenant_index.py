@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from app.search.embedders import Vectors
-from app.search.engines.base import MAX_LANGUAGES, Filters, Hit, IndexedState, SearchRequest, SearchResult
+from app.search.engines.base import MAX_LANGUAGES, EngineRequest, Filters, Hit, IndexedState, SearchResult
 from app.search.engines.best_chunk import BestChunk
 from app.search.engines.memory.bm25 import Bm25
 from app.search.engines.memory.columns import NO_DATE, CodedColumn, Facets
@@ -79,7 +79,7 @@ class MemoryIndex:
         if language:
             self.languages[language] -= 1
 
-    def search(self, ask: SearchRequest, *, as_of: int = 0) -> SearchResult:
+    def search(self, ask: EngineRequest, *, as_of: int = 0) -> SearchResult:
         """Return the requested page of hits; `as_of` is the last change the index has read."""
         terms = [] if ask.mode == "semantic" else self.terms_of(ask.query, ask.filters)
         allowed = self._allowed(ask)
@@ -97,7 +97,7 @@ class MemoryIndex:
         exact = int(rankings["keyword"].matched.sum()) if "keyword" in rankings else 0
         return SearchResult(self._hits(page, rankings, best), order.total, terms, offset, exact, as_of, facets)
 
-    def matching(self, ask: SearchRequest, most: int) -> list[int]:
+    def matching(self, ask: EngineRequest, most: int) -> list[int]:
         """Return ids of the documents that match filters and words, best keyword score first."""
         scores, _ = self.bm25.match(self.terms_of(ask.query, ask.filters))
         slots, _ = Ranking(scores, self._allowed(ask), self._ids.view).best(most)
@@ -157,7 +157,7 @@ class MemoryIndex:
         starts = self._first_chunk.view
         return int(starts[slot]), int(starts[slot + 1]) if slot + 1 < len(starts) else len(self._chunk_ids)
 
-    def _allowed(self, ask: SearchRequest) -> Bools:
+    def _allowed(self, ask: EngineRequest) -> Bools:
         allowed: Bools = self.bm25.alive.copy()
         self._narrow(allowed, ask.filters)
         if ask.required or ask.excluded:

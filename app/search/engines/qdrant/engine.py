@@ -20,7 +20,7 @@ from app.clients.qdrant import close_qdrant
 from app.core.db import read
 from app.core.errors import InvalidInput, NotFound, Unavailable
 from app.jobs.worker.progress import Progress
-from app.search.engines.base import MAX_LANGUAGES, Hit, IndexedState, Lag, Model, SearchRequest, SearchResult, Size
+from app.search.engines.base import MAX_LANGUAGES, EngineRequest, Hit, IndexedState, Lag, Model, SearchResult, Size
 from app.search.engines.best_chunk import ranked_chunks
 from app.search.engines.qdrant import points as shape
 from app.search.engines.qdrant.follower import follow
@@ -46,11 +46,11 @@ class QdrantEngine:
 
     name = "qdrant"
 
-    async def search(self, ask: SearchRequest, then: Callable[[Session, SearchResult], T]) -> T:
+    async def search(self, ask: EngineRequest, then: Callable[[Session, SearchResult], T]) -> T:
         result = await _built(_search(ask), SearchResult([], 0, []))
         return await read(lambda session: then(session, _with_best_chunks(session, ask, result)))
 
-    async def matching(self, ask: SearchRequest, most: int) -> list[int]:
+    async def matching(self, ask: EngineRequest, most: int) -> list[int]:
         return await _built(_matching(ask, most), [])
 
     async def known(self, tenant: str, model: Model, hashes: Sequence[int]) -> dict[int, int]:
@@ -108,7 +108,7 @@ class _Terms:
     excluded: Conditions
 
 
-async def _terms(place: QdrantReader, ask: SearchRequest) -> _Terms:
+async def _terms(place: QdrantReader, ask: EngineRequest) -> _Terms:
     if ask.mode == "semantic" and not ask.excluded and not ask.required:
         return _Terms([], [], [])
     language = ask.filters.language
@@ -124,7 +124,7 @@ async def _terms(place: QdrantReader, ask: SearchRequest) -> _Terms:
     )
 
 
-async def _matching(ask: SearchRequest, most: int) -> list[int]:
+async def _matching(ask: EngineRequest, most: int) -> list[int]:
     place = QdrantReader(name_of(ask.model))
     terms = await _terms(place, replace(ask, mode="keyword"))
     heads = _heads(ask, terms)
@@ -133,7 +133,7 @@ async def _matching(ask: SearchRequest, most: int) -> list[int]:
     return list(dict.fromkeys([*scores, *rest]))[:most]
 
 
-async def _search(ask: SearchRequest) -> SearchResult:
+async def _search(ask: EngineRequest) -> SearchResult:
     if ask.filters.document_ids is not None and not ask.filters.document_ids:
         return SearchResult([], 0, [])
     place = QdrantReader(name_of(ask.model))
@@ -157,12 +157,12 @@ async def _search(ask: SearchRequest) -> SearchResult:
     return SearchResult(hits, total, terms.scored, offset, exact, at, facets)
 
 
-def _depth(ask: SearchRequest) -> int:
+def _depth(ask: EngineRequest) -> int:
     needed = ask.offset + ask.limit * (2 if ask.after else 1)
     return next((depth for depth in DEPTHS if SPARE * needed <= depth), DEPTHS[-1])
 
 
-def _heads(ask: SearchRequest, terms: _Terms) -> models.Filter:
+def _heads(ask: EngineRequest, terms: _Terms) -> models.Filter:
     """Return a filter for the head points of the documents that may match."""
     must, must_not = shape.narrowed(ask)
     return models.Filter(must=[*must, shape.has("head", True), *terms.required], must_not=[*must_not, *terms.excluded])
@@ -176,13 +176,13 @@ def _matched(heads: models.Filter, terms: Sequence[int], near: bool) -> models.F
     return models.Filter(must=heads.must, must_not=heads.must_not, should=either)
 
 
-async def _by_words(place: QdrantReader, ask: SearchRequest, terms: _Terms, heads: models.Filter, most: int) -> Scores:
+async def _by_words(place: QdrantReader, ask: EngineRequest, terms: _Terms, heads: models.Filter, most: int) -> Scores:
     return await place.by_words(ask.tenant, terms.scored, heads, most) if terms.scored and most else {}
 
 
 async def _by_meaning(
     place: QdrantReader,
-    ask: SearchRequest,
+    ask: EngineRequest,
     heads: models.Filter,
     terms: _Terms,
     most: int,
@@ -206,7 +206,7 @@ async def _by_meaning(
 
 async def _complete(
     place: QdrantReader,
-    ask: SearchRequest,
+    ask: EngineRequest,
     heads: models.Filter,
     terms: _Terms,
     rankings: dict[str, Scores],
@@ -233,7 +233,7 @@ def _as_list(conditions: Any) -> Conditions:
     return list(conditions or [])
 
 
-def _page(ask: SearchRequest, rankings: dict[str, Scores]) -> tuple[list[Hit], int]:
+def _page(ask: EngineRequest, rankings: dict[str, Scores]) -> tuple[list[Hit], int]:
     """Return the hits of the page and its offset; the chunk of each hit is chosen later."""
     ids = np.array(sorted(set().union(*rankings.values())), np.int64)
     ranked = {name: _ranking(scores, ids) for name, scores in rankings.items()}
@@ -256,7 +256,7 @@ def _ranking(scores: Scores, ids: np.ndarray[Any, np.dtype[np.int64]]) -> Rankin
     return Ranking(values, matched, ids)
 
 
-def _with_best_chunks(session: Session, ask: SearchRequest, result: SearchResult) -> SearchResult:
+def _with_best_chunks(session: Session, ask: EngineRequest, result: SearchResult) -> SearchResult:
     """Set the chunk to show of each hit, from SQL; a deleted document gets none."""
     best = ranked_chunks(session, ask, result.terms, [hit.document_id for hit in result.hits])
     first = {document_id: chunks[0][0] for document_id, chunks in best.items()}

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from qdrant_client import models
 
-from app.search.engines.base import Facet, Filters, SearchRequest
+from app.search.engines.base import EngineRequest, Facet, Filters
 from app.search.engines.source import IndexedDocument
 from app.search.text.analyzer import region_free, unpack
 
@@ -111,7 +111,7 @@ def has_any(key: str, values: Sequence[Any]) -> models.FieldCondition:
     return models.FieldCondition(key=key, match=models.MatchAny(any=list(values)))
 
 
-def narrowed(ask: SearchRequest) -> tuple[list[Any], list[Any]]:
+def narrowed(ask: EngineRequest) -> tuple[list[Any], list[Any]]:
     """Return the conditions that a point must and must not meet by the filters, its tenant first."""
     filters = ask.filters
     must: list[Any] = [has("tenant", ask.tenant), *_equal(filters)]

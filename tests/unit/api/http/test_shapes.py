@@ -265,7 +265,7 @@ def test_health_and_metrics_tell_of_this_process(lite_api: Api, errand: Make) ->
     assert body["loop_lag_ms"] >= 0
     assert body["streams"] == 1
     assert {"timestamp", "version", "role"} <= body.keys()
-    wait_until(lambda: lite_api.hub.watchers == 0, what="the stream to have ended")
+    wait_until(lambda: lite_api.hub.subscriber_count == 0, what="the stream to have ended")
     text = lite_api.anyone.get("/metrics").text
     assert 'millrace_http_request_duration_seconds_count{method="GET",route="/health",status="200"}' in text
     assert "millrace_event_streams" in text

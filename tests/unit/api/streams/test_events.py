@@ -21,7 +21,7 @@ Make = Callable[..., JobRow]
 
 
 def watched(api: Api, job: JobRow) -> None:
-    wait_until(lambda: api.hub.watchers > 0, what=f"job {job.id} to be followed")
+    wait_until(lambda: api.hub.subscriber_count > 0, what=f"job {job.id} to be followed")
 
 
 def test_a_snapshot_comes_first_then_live_events_and_the_end_closes_the_stream(api: Api, errand: Make) -> None:
@@ -37,7 +37,7 @@ def test_a_snapshot_comes_first_then_live_events_and_the_end_closes_the_stream(a
         publish_event(job, 100, state="succeeded", name="end")
         rest = list(stream)
     assert [(e.name, e.data["state"], e.data["percent"]) for e in rest] == [("end", "succeeded", 100)]
-    wait_until(lambda: api.hub.watchers == 0, what="the follower to be forgotten")
+    wait_until(lambda: api.hub.subscriber_count == 0, what="the follower to be forgotten")
 
 
 def test_a_new_follower_gets_the_newest_event_beyond_the_ledgers_snapshot(api: Api, errand: Make) -> None:
@@ -214,7 +214,7 @@ def test_many_followers_share_two_connections_to_redis(lite_api: Api, redis_url:
         names = [client["name"] for client in redis.client_list()]
         assert names.count("millrace-events") == 2
         assert dict(redis.pubsub_numsub(f"mr:e:{job.id}")) == {f"mr:e:{job.id}".encode(): 1}
-    wait_until(lambda: lite_api.hub.watchers == 0, what="all followers to be forgotten")
+    wait_until(lambda: lite_api.hub.subscriber_count == 0, what="all followers to be forgotten")
 
 
 def test_stopping_the_server_ends_streams_with_a_hint_when_to_come_back(lite_api: Api, errand: Make) -> None:

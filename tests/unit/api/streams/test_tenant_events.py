@@ -14,7 +14,7 @@ from redis import Redis
 
 from app.core.db import database
 from app.jobs.events import publish
-from app.jobs.events.publish import Event
+from app.jobs.events.publish import JobEvent
 from app.jobs.models import JobRow
 from app.main import create_app
 from tests.support.api_keys import holder
@@ -80,7 +80,7 @@ def test_events_of_all_jobs_come_with_their_kind(api: Api, errand: Make) -> None
     _, data = told[2]
     assert (data["kind"], data["queue"], data["document_id"]) == ("tests.unit.api.errand", "default", "7")
     assert data["id"] == stream.last_id
-    wait_until(lambda: api.hub.watchers == 0, what="the follower to be forgotten")
+    wait_until(lambda: api.hub.subscriber_count == 0, what="the follower to be forgotten")
 
 
 def test_a_follower_goes_on_where_it_left_off(api: Api, errand: Make) -> None:
@@ -103,7 +103,7 @@ def test_a_long_absence_is_read_page_by_page(lite_api: Api, errand: Make) -> Non
     publish_event(job, 0)
     with follow(lite_api.client) as stream:
         stream.next()
-    publish.publish([Event(job.id, job.tenant, "progress", "running", 1, {"percent": n}) for n in range(1, 1301)])
+    publish.publish([JobEvent(job.id, job.tenant, "progress", "running", 1, {"percent": n}) for n in range(1, 1301)])
     with follow(lite_api.client, stream.last_id) as again:
         assert again.next()[0] == "open"
         assert again.percents(1300) == list(range(1, 1301))

@@ -59,7 +59,7 @@ def test_a_snapshot_then_events_then_the_end_closes(api: Api, errand: Make) -> N
         [end] = heard(socket)
         assert (end["event"], end["seq"]) == ("end", progress["seq"] + 1)
         assert closing(socket) == 1000
-    wait_until(lambda: api.hub.watchers == 0, what="the follower to be forgotten")
+    wait_until(lambda: api.hub.subscriber_count == 0, what="the follower to be forgotten")
 
 
 def test_a_follower_resumes_and_who_has_heard_all_is_sent_away(lite_api: Api, errand: Make) -> None:

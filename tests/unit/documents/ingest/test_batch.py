@@ -19,7 +19,7 @@ from app.documents.models import Batch, BatchLine, Document
 from app.jobs.ledger import commands
 from app.jobs.ledger.ends import free
 from app.jobs.ledger.enqueue import enqueue
-from app.jobs.worker.progress import Progress, Teller
+from app.jobs.worker.progress import Progress, ProgressPublisher
 from app.search.models import Chunk, IndexChange
 from app.tenants import directory
 from tests.support.desk import TENANT, Desk
@@ -130,7 +130,7 @@ def test_a_batch_that_was_interrupted_goes_on_where_it_stood(desk: Desk, monkeyp
         asyncio.run(batch.index_batch(job, progress))
     assert _count(desk, Document) == _count(desk, BatchLine) == 20
     desk.db.transaction(free, desk.worker_id, "gone")
-    late = Progress(progress.claim, Teller(lambda claim, snapshot: None))
+    late = Progress(progress.claim, ProgressPublisher(lambda claim, snapshot: None))
     with pytest.raises(Stale):
         asyncio.run(batch.index_batch(job, late))
     assert _run(desk, job_id) == {"lines": 35, "indexed": 35, "unchanged": 0, "failed": 0}
@@ -155,7 +155,7 @@ def test_what_a_quota_has_no_room_for_fails_alone(desk: Desk) -> None:
     ]  # fmt: skip
 
 
-def test_a_page_that_brings_its_lane_down_fails_alone(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_page_that_brings_its_sandbox_down_fails_alone(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ingest, "EXTRACT_LIMIT_S", 0.2)
     job_id = _asked(desk, _lines({"html": "<p>the mill " * 100_000}, {"text": "the heron"}))
     assert _run(desk, job_id) == {"lines": 2, "indexed": 1, "unchanged": 0, "failed": 1}

@@ -152,7 +152,7 @@ def test_a_deleted_document_is_gone_at_once(desk: Desk) -> None:
 
 
 def test_html_is_reduced_to_its_content(desk: Desk) -> None:
-    """In a lane; title and language come from the page."""
+    """In a sandbox; title and language come from the page."""
     html = f"""<html lang="de-AT"><head><title>Mühlen</title><meta name="description" content="Über Mühlen"></head>
     <body><nav>Startseite Kontakt</nav><main><h1>Mühlen</h1><p>{"Das Wasser treibt die Mühlräder am Bach. " * 5}</p>
     </main><footer>Impressum</footer></body></html>"""

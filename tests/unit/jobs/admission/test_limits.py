@@ -57,7 +57,7 @@ def test_nothing_starts_during_a_pause_and_everything_after(desk: Desk, scope: S
     Relay().tick()
     assert desk.ledger.row(after).admitted_at is None
     desk.push([before, after])
-    assert desk.process.intake.next() == []
+    assert desk.process.fetcher.fetch() == []
     desk.until_acked()
     assert (desk.state(before), desk.state(after)) == ("queued", "queued")
 

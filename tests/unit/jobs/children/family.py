@@ -47,7 +47,7 @@ class Desk(OneDesk):
     def take(self, count: int = 1) -> list[Run]:
         def has_enough() -> bool:
             if len(self.spare) < count:
-                self.spare += self.process.intake.next()
+                self.spare += self.process.fetcher.fetch()
             if not self.spare:
                 Relay().tick()  # only a relay admits a new job while others wait
             return len(self.spare) >= count

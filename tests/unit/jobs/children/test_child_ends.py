@@ -188,11 +188,11 @@ def test_ended_children_move_the_progress_of_the_parent(desk: Desk) -> None:
     family.end(2)
     run = family.take_parent()
     assert run.progress is not None
-    assert run.progress.now()["percent"] == 90
+    assert run.progress.state()["percent"] == 90
     run.progress.report(0, 2, stage="merge")
-    assert run.progress.now()["percent"] == 90
+    assert run.progress.state()["percent"] == 90
     run.progress.report(1, 2)
-    assert run.progress.now()["percent"] == 95
+    assert run.progress.state()["percent"] == 95
     states = [e["state"] for e in _events(desk, family.id) if e["event"] == "state"]
     assert states[-2:] == ["waiting", "queued"]
 

@@ -11,7 +11,7 @@ from app.core import redis
 from app.core.errors import Cancelled, Conflict, InvalidInput, NotFound
 from app.core.ids import uuid7
 from app.jobs.ledger import commands
-from app.jobs.worker.middleware.cancellation import cancel as cancel_run
+from app.jobs.worker.middleware.cancellation import cancel_run as cancel_run
 from tests.support.databases import SettingsEnv
 from tests.support.services import RedisServer
 from tests.support.waiting import wait_until
@@ -29,7 +29,7 @@ def test_cancel_ends_a_waiting_job_at_once(desk: Desk) -> None:
     desk.ledger.db.transaction(commands.cancel, "default", job_id)
     row = desk.ledger.row(job_id)
     assert (row.state, row.finished_at is not None) == ("cancelled", True)
-    assert desk.process.intake.next() == []
+    assert desk.process.fetcher.fetch() == []
     assert _events(desk, job_id) == [("end", "cancelled")]
 
 

@@ -64,17 +64,17 @@ def test_paused_worker_hands_back_jobs_that_have_not_started(desk: Desk) -> None
     desk.begin(first)
     desk.ledger.db.transaction(workers.order, desk.process.id, "pause")
     state, _ = database().read(workers.read_orders, desk.process.id)
-    desk.process.obey(state)
+    desk.process.apply_order(state)
     desk.until(waiting, "queued")
     assert (desk.state(begun), desk.process.health()["status"]) == ("running", "paused")
     (late,) = desk.enqueue(Chore())
     Relay().tick()
-    assert desk.process.intake.next() == []
+    assert desk.process.fetcher.fetch() == []
     assert desk.unacked() == [first.redis_id]
     desk.end(first)
     desk.until(begun, "succeeded")
     desk.ledger.db.transaction(workers.order, desk.process.id, "resume")
-    desk.process.obey("running")
+    desk.process.apply_order("running")
     assert {run.claim.id for run in desk.take(2)} == {waiting, late}
     assert second.ended
 
@@ -82,11 +82,11 @@ def test_paused_worker_hands_back_jobs_that_have_not_started(desk: Desk) -> None
 @pytest.mark.parametrize("state", ["dead", "stopped", None])
 def test_state_that_is_no_order_changes_nothing(desk: Desk, state: str | None) -> None:
     """A worker marked dead by mistake works again and is not paused forever."""
-    desk.process.obey(state)
-    assert not desk.process.intake.is_paused
-    desk.process.obey("paused")
-    desk.process.obey(state)
-    assert desk.process.intake.is_paused
+    desk.process.apply_order(state)
+    assert not desk.process.fetcher.is_paused
+    desk.process.apply_order("paused")
+    desk.process.apply_order(state)
+    assert desk.process.fetcher.is_paused
 
 
 def test_order_is_published_to_its_worker(desk: Desk) -> None:

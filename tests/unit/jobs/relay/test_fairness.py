@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 from app.core import clock, redis
 from app.core.db import database
 from app.jobs.admission import limits
-from app.jobs.admission.push import DEFAULT_WINDOW, LUA, QueuedRef
+from app.jobs.admission.push import DEFAULT_WINDOW, QueuedRef
 from app.jobs.ledger import limit_commands
 from app.jobs.ledger.enqueue import enqueue, enqueue_many
+from app.jobs.lua import LUA
 from app.jobs.relay import fairness
 from app.jobs.relay.fairness import MAX_TENANTS, _distribute
 from app.jobs.relay.relay import Relay
@@ -225,7 +226,7 @@ def test_the_others_do_not_wait_for_ever_behind_those_who_come_early(desk: Desk)
 
 def test_the_next_slots_go_half_to_a_second_tenant_with_slow_jobs(desk: Desk) -> None:
     """Four slots, a hundred jobs of the first tenant, then twenty of a second."""
-    desk.process.intake.depth.learn("default", 60.0)
+    desk.process.fetcher.prefetch.learn("default", 60.0)
     relay = Relay()
     relay.tick()
     desk.enqueue(*[Chore(number=number) for number in range(100)])
@@ -251,9 +252,9 @@ def _next(desk: Desk, relay: Relay) -> list[Run]:
     runs: list[Run] = []
 
     def taken() -> bool:
-        desk.process.intake.depth.learn("default", 60.0)  # slow jobs, so nothing is claimed ahead of the slots
+        desk.process.fetcher.prefetch.learn("default", 60.0)  # slow jobs, so nothing is claimed ahead of the slots
         relay.tick()
-        runs.extend(desk.process.intake.next())
+        runs.extend(desk.process.fetcher.fetch())
         return bool(runs)
 
     wait_until(taken, what="the next run")

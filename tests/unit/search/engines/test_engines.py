@@ -17,8 +17,8 @@ from sqlalchemy.orm import Session
 from app.core import clock
 from app.core.errors import InvalidInput
 from app.documents import catalog
-from app.search.engines.base import Filters, Model, SearchRequest
-from app.search.engines.memory.engine import EmbeddedEngine, Follower
+from app.search.engines.base import EngineRequest, Filters, Model
+from app.search.engines.memory.engine import EmbeddedEngine, TenantFollower
 from app.search.engines.source import counter
 from app.search.index.write import prune_changes, touch_document
 from app.search.models import IndexChange
@@ -39,11 +39,11 @@ def _fill(desk: Desk, count: int, **about: Any) -> None:
         desk.put(_text(seed), url=f"https://example.com/{seed}", **about)
 
 
-def _ask(text: str, **options: Any) -> SearchRequest:
-    return SearchRequest(TENANT, text, encode([text])[0], MODEL, **options)
+def _ask(text: str, **options: Any) -> EngineRequest:
+    return EngineRequest(TENANT, text, encode([text])[0], MODEL, **options)
 
 
-def _hits(session: Session, engine: EmbeddedEngine, ask: SearchRequest) -> list[tuple[int, float]]:
+def _hits(session: Session, engine: EmbeddedEngine, ask: EngineRequest) -> list[tuple[int, float]]:
     return [(hit.document_id, round(hit.score, 5)) for hit in engine.search_now(session, ask).hits]
 
 
@@ -66,7 +66,7 @@ def test_following_equals_building_anew(desk: Desk) -> None:
 
 def test_an_index_older_than_the_pruning_is_built_anew(desk: Desk) -> None:
     """What it has missed cannot be read any more, and it knows."""
-    follower = Follower(TENANT, MODEL)
+    follower = TenantFollower(TENANT, MODEL)
     desk.put("the heron", url="https://example.com/1")
     desk.db.read(follower.follow)
     desk.put("the sluice", url="https://example.com/1")

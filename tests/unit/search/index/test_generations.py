@@ -18,7 +18,7 @@ from app.documents.models import DocumentVersion
 from app.jobs.definition import Job
 from app.jobs.ledger import commands, ends
 from app.jobs.ledger.enqueue import enqueue
-from app.jobs.worker.progress import Progress, Teller
+from app.jobs.worker.progress import Progress, ProgressPublisher
 from app.search.index import chunk_vectors, generations, model_switch
 from app.search.jobs import BuildGeneration, CompareGenerations, DropGeneration, SwapGeneration
 from app.search.models import Chunk, ChunkVector
@@ -151,7 +151,7 @@ def test_a_build_that_was_interrupted_goes_on(
         _run(desk, SwapGeneration(name=NEXT))
     desk.db.transaction(ends.free, desk.worker_id, "gone")
     with pytest.raises(Stale):
-        on_a_loop(model_switch.build(Progress(progress.claim, Teller(lambda claim, snapshot: None))))
+        on_a_loop(model_switch.build(Progress(progress.claim, ProgressPublisher(lambda claim, snapshot: None))))
     again = desk.claim(progress.claim.id)
     assert on_a_loop(model_switch.build(again))["embedded"] == 4
     assert _beside(desk) == 6

@@ -160,10 +160,10 @@ def test_a_stream_ends_when_its_key_does(api: Api, errand: Make, close: Callable
         with api.client.stream("GET", f"/api/jobs/{ours.id}/events") as other, acme.stream("GET", path) as stream:
             lines, others = stream.iter_lines(), other.iter_lines()
             assert "retry:" in next(lines) and "retry:" in next(others)
-            wait_until(lambda: api.hub.watchers == 2, what="both streams to be open")
+            wait_until(lambda: api.hub.subscriber_count == 2, what="both streams to be open")
             close(api, acme.headers["X-Key"])
             assert "event: end" not in list(lines)
-            wait_until(lambda: api.hub.watchers == 1, what="only the other stream to be left")
+            wait_until(lambda: api.hub.subscriber_count == 1, what="only the other stream to be left")
         assert_problem(acme.get(path), 401, "unauthenticated")
 
 
@@ -201,7 +201,7 @@ def test_a_revoked_keys_websocket_is_closed(api: Api, errand: Make) -> None:
             with pytest.raises(ConnectionClosed) as closed:
                 socket.recv(timeout=20)
             assert closed.value.rcvd is not None and closed.value.rcvd.code == 1008
-        wait_until(lambda: api.hub.watchers == 0, what="the follower to be dropped")
+        wait_until(lambda: api.hub.subscriber_count == 0, what="the follower to be dropped")
 
 
 @pytest.fixture

@@ -117,7 +117,7 @@ def test_waiting_for_an_ended_job_takes_no_time_and_waiting_in_vain_shows_the_jo
     set_job(ended, state="failed")
     assert lite_api.client.get(f"/api/jobs/{ended.id}?wait=30").elapsed.total_seconds() < 2
     assert lite_api.client.get(f"/api/jobs/{open_.id}?wait=0.2").json()["state"] == "queued"
-    assert lite_api.hub.watchers == 0
+    assert lite_api.hub.subscriber_count == 0
 
 
 @pytest.mark.parametrize("wrong", ["61", "-1", "x", "nan", "inf"])

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from app.cli.exit_codes import Quit
+from app.cli.exit_codes import CliExit
 from app.cli.main import app
 from app.core import clock
 from app.core.db import database
@@ -177,7 +177,7 @@ def test_the_command_line_does_it_all(lite_api: Api, settings_env: SettingsEnv) 
     assert millrace("delete", made["id"]) == {"deleted": made["id"]}
     shown = CliRunner().invoke(app, ["schedules", "list"])
     assert "every 3600 s" in shown.stdout
-    with pytest.raises(Quit, match="no JSON"):
+    with pytest.raises(CliExit, match="not JSON"):
         CliRunner().invoke(app, ["schedules", "create", "x", Report.kind, "{"], catch_exceptions=False)
 
 

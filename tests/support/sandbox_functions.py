@@ -1,0 +1,205 @@
+"""What the tests of sandboxes run inside one: good, slow, greedy, lying and dying functions.
+
+Only light imports: every test that starts sandboxes anew preloads this module.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import stat
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+from app.core.errors import AppError, InvalidInput, LimitReached, Rejected, Snooze, Unavailable
+from app.jobs.sandbox.child_progress import SandboxProgress
+from tests.support.waiting import wait_until
+
+MIB = 1024 * 1024
+_kept: list[bytes] = []
+
+
+class Malformed(InvalidInput):
+    """A room's own error, of a class that the spine does not know."""
+
+
+class Nameless(Exception):
+    def __str__(self) -> str:
+        raise RuntimeError("no words")
+
+
+ERRORS: dict[str, BaseException] = {
+    "invalid": InvalidInput("no such page: 7", code="page", errors=[{"field": "page"}]),
+    "malformed": Malformed("not a PDF"),
+    "limit": LimitReached("too fast", 12.5),
+    "later": Snooze(12.5, "not yet"),
+    "unavailable": Unavailable("down", retry_after_s=3),
+    "unavailable-plain": Unavailable("down"),
+    "rejected": Rejected("no"),
+    "foreign": ZeroDivisionError("by nought"),
+    "exit": SystemExit("bye"),
+    "nameless": Nameless(),
+}
+
+
+def add(left: int, right: int) -> int:
+    return left + right
+
+
+def echo(value: Any) -> Any:
+    return value
+
+
+def read(blob: Path) -> str:
+    return blob.read_text()
+
+
+def fail(error: str) -> None:
+    raise ERRORS[error]
+
+
+def count(to: int, progress: SandboxProgress) -> int:
+    progress.report(stage="count", unit="numbers", total=to)
+    for number in range(to):
+        progress.report(number + 1)
+    return to
+
+
+def report_and_wait(until: str, progress: SandboxProgress) -> None:
+    progress.report(1, 2)
+    progress.report(2, 2)
+    wait_until(Path(until).exists, what="the host's sign that it has heard the second report")
+
+
+def segfault() -> None:
+    ctypes.string_at(0)
+
+
+def leave(status: int) -> None:
+    os._exit(status)
+
+
+def kill_self() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _channel() -> int:
+    return next(fd for fd in range(3, 64) if _is_socket(fd))
+
+
+def _is_socket(fd: int) -> bool:
+    try:
+        return stat.S_ISSOCK(os.fstat(fd).st_mode)
+    except OSError:
+        return False
+
+
+def close_channel() -> None:
+    os.close(_channel())
+    threading.Event().wait()
+
+
+def say(text: str) -> None:
+    """Straight into the channel, as only a liar or a stray write would."""
+    os.write(_channel(), text.encode())
+    threading.Event().wait()
+
+
+def allocate(mib: int) -> int:
+    return len(bytearray(mib * MIB))
+
+
+def keep(mib: int) -> int:
+    _kept.append(b"x" * (mib * MIB))
+    return os.getpid()
+
+
+def leave_thread() -> int:
+    threading.Thread(target=threading.Event().wait, daemon=True).start()
+    return os.getpid()
+
+
+def leave_child() -> int:
+    subprocess.Popen(["sleep", "600"])
+    return os.getpid()
+
+
+def spin() -> None:
+    while True:
+        pass
+
+
+def tidy_up(note: str) -> None:
+    """Blocks, and does its duty when the soft limit tells it to end."""
+    try:
+        threading.Event().wait()
+    finally:
+        Path(note).write_text("tidy")
+
+
+def stubborn() -> None:
+    while True:
+        try:
+            threading.Event().wait()
+        except AppError:
+            continue
+
+
+def sit(note: str) -> None:
+    """Blocks for ever, having started a child in the group and one that has left it; their pids are in `note`."""
+    child = subprocess.Popen(["sleep", "600"])
+    daemon = (
+        "import os, sys, time\n"
+        "if os.fork(): os._exit(0)\n"
+        "os.setsid()\n"
+        "open(sys.argv[1], 'w').write(str(os.getpid())); os.rename(sys.argv[1], sys.argv[2])\n"
+        "time.sleep(600)"
+    )
+    subprocess.run([sys.executable, "-c", daemon, f"{note}.part", f"{note}.daemon"], check=True)
+    wait_until(Path(f"{note}.daemon").exists, what="the daemon's pid")
+    text = f"{os.getpid()} {child.pid} {Path(f'{note}.daemon').read_text()}"
+    Path(f"{note}.part").write_text(text)
+    os.rename(f"{note}.part", note)
+    child.wait()
+
+
+def meet(mine: str, other: str) -> bool:
+    """True once both of a pair run at the same time."""
+    Path(mine).touch()
+    wait_until(Path(other).exists, what="the other call")
+    return True
+
+
+def make_noise() -> str:
+    print('{"result": "printed"}')
+    os.write(1, b'{"result": "written to fd 1"}\n')
+    libc = ctypes.CDLL(None)
+    libc.puts(b'{"result": "said by C"}')
+    libc.fflush(None)
+    return "the truth"
+
+
+def environment() -> dict[str, str]:
+    return dict(os.environ)
+
+
+def raw_environment() -> str:
+    return Path("/proc/self/environ").read_bytes().decode(errors="replace")
+
+
+def descriptors() -> list[int]:
+    """Those open beyond stdio, but the one that lists them."""
+    return [fd for fd in map(int, os.listdir("/proc/self/fd")) if fd > 2 and os.path.exists(f"/proc/self/fd/{fd}")]
+
+
+def group() -> list[int]:
+    return [os.getpid(), os.getpgid(0)]
+
+
+def interrupted_by(number: int) -> str:
+    os.kill(os.getpid(), number)
+    return "still here"

@@ -1,0 +1,11 @@
+"""What tests let a sandbox do; light, since every sandbox imports it anew."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+
+def nap(seconds: float) -> dict[str, Any]:
+    time.sleep(seconds)
+    return {"slept_s": seconds}
