@@ -1,4 +1,4 @@
-"""Timings of requests wait for SQL in a bounded place, the oldest make room, and all that fits is written once."""
+"""Request timings wait for SQL in a bounded queue, drop the oldest, and are written once."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ async def test_batches_are_written_in_their_order(db: Database) -> None:
 
 
 async def test_what_is_dropped_during_a_write_is_not_taken_off_twice(sqlite_db: Database) -> None:
-    """New ones come in while a batch is written, and push its head out."""
+    """New timings arrive during the write of a batch and push its head out."""
     recorder = RequestRecorder(max_held=20, interval_s=0.001)
     for number in range(20):
         recorder.add(_timing(number))
