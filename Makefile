@@ -74,6 +74,5 @@ chaos: setup ## Kill, cut and freeze for ROUNDS rounds; nothing may be lost
 	@$(BIN)/python -m tests.chaos --rounds $(ROUNDS) $(ARGS)
 	@MILLRACE_LONG=1 $(BIN)/pytest -m chaos tests/journeys
 
-verify: check setup changedetection ## What CI runs: the checks, the whole suite, and both layouts where an engine is at hand
-	@JOBS=$(JOBS) scripts/suite.sh
+verify: check changedetection test ## What CI runs: the checks, the whole suite, and both layouts where an engine is at hand
 	@BASE=$(BASE) IMAGE=$(IMAGE) scripts/smoke.sh

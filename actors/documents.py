@@ -6,7 +6,7 @@ from typing import Any
 
 from actors.runtime import job_actor
 from app.documents import bulk
-from app.documents.accept import batch
+from app.documents.ingest import batch
 from app.documents.ingest.ingest import ingest
 from app.documents.jobs import BatchDocuments, DeleteDocuments, IngestDocument, ReprocessDocument
 from app.jobs.worker.progress import Progress
@@ -19,7 +19,7 @@ async def ingest_document(job: IngestDocument, progress: Progress) -> dict[str, 
 
 @job_actor(ReprocessDocument)
 async def reprocess_document(job: ReprocessDocument, progress: Progress) -> dict[str, Any]:
-    return await ingest(job.document_id, job.version_id, progress, anew=True)
+    return await ingest(job.document_id, job.version_id, progress, force=True)
 
 
 @job_actor(BatchDocuments)

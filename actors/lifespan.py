@@ -29,10 +29,10 @@ from app.jobs.admission import push
 from app.jobs.definition import caps
 from app.jobs.ledger import limit_commands, worker_host, workers
 from app.jobs.queues import QUEUES
-from app.jobs.sandbox import call
+from app.jobs.sandbox import process_pool
 from app.jobs.sandbox.child import prctl
 from app.jobs.sandbox.job_log import JobLog
-from app.jobs.worker.middleware.cancellation import cancel
+from app.jobs.worker.middleware.cancellation import cancel_run
 from app.jobs.worker.process import EXIT_SOFTWARE, WorkerProcess
 from app.sources.fetching import connections
 
@@ -90,10 +90,10 @@ class Lifespan(Middleware):
             queues = [queue for queue in QUEUES if queue in wanted]
             if not queues:
                 _fail(f"no queue of that name; the queues are {', '.join(QUEUES)}")
-            process.intake.wait_to_begin()
+            process.fetcher.wait_to_begin()
             process.start(queues, worker.worker_threads)
-            broker.awaiting.limit = worker.worker_threads
-            call.start_pool()
+            broker.async_runner.limit = worker.worker_threads
+            process_pool.start_pool()
             process.loop.submit(connections.share())
             self._job_log.start()
             self._health = HealthServer(process.health)
@@ -108,7 +108,7 @@ class Lifespan(Middleware):
     def before_worker_shutdown(self, broker: Any, worker: Any) -> None:
         """However it came to it: threads that end from now on have not died."""
         if self.process is not None:
-            self.process.stop_intake()
+            self.process.stop_fetching()
 
     def after_worker_shutdown(self, broker: Any, worker: Any) -> None:
         """Dramatiq's threads have ended: the last ends go on record, then the process may."""
@@ -154,11 +154,11 @@ class Lifespan(Middleware):
         process = self.process
         assert process is not None
         log.info("worker_draining", running=len(process.runs))
-        process.stop_intake()
+        process.stop_fetching()
         if os.getppid() != self._parent and self._health is not None:
             self._health.stop()  # whoever is started in our dead master's place wants the port
         self._quietly(lambda: database().transaction(workers.set_state, process.id, "draining"))
-        self._quietly(process.intake.give_back)
+        self._quietly(process.fetcher.give_back)
         push.wake_relay()
         if not process.runs.wait_below(1, get_settings().grace_s):
             self._stop_now()
@@ -176,7 +176,7 @@ class Lifespan(Middleware):
     def _stop_now(self) -> None:
         process = self.process
         assert process is not None
-        process.stop_intake()
+        process.stop_fetching()
         process.interrupt_all()
         if not process.runs.wait_below(1, STUBBORN_S):
             log.warning("jobs_would_not_stop", jobs=[run.claim.id for run in process.runs.all()])
@@ -191,15 +191,15 @@ class Lifespan(Middleware):
             return
         process.runs.wait_below(1, get_settings().grace_s + STUBBORN_S)  # those on the loop; _drain presses them
         process.finisher.drain(STUBBORN_S)
-        process.teller.stop()
+        process.progress_publisher.stop()
         process.finisher.stop()
         self._job_log.stop()
         self._left.set()
         process.nudged.set()
-        self._quietly(process.intake.give_back)
+        self._quietly(process.fetcher.give_back)
         self._quietly(lambda: database().transaction(workers.set_state, process.id, "stopped"))
         push.wake_relay()
-        call.stop_pool()
+        process_pool.stop_pool()
         if self._health is not None:
             self._health.stop()
         log.info("worker_stopped")
@@ -239,8 +239,8 @@ class Lifespan(Middleware):
                 reason = self._ready()
                 if reason is None:
                     self._register()
-                    process.intake.begin()
-                    log.info("worker_started", worker_id=process.id, queues=process.intake.queues)
+                    process.fetcher.begin()
+                    log.info("worker_started", worker_id=process.id, queues=process.fetcher.queues)
                     return self._beat()
                 if reason != told:
                     log.warning("worker_waits", reason=reason)
@@ -259,8 +259,8 @@ class Lifespan(Middleware):
                 for gone in database().read(workers.list_alive):
                     if worker_host.has_exited(gone.host, gone.pid, gone.pid_birth):
                         database().transaction(workers.mark_dead, gone.id, f"process {gone.pid} ended")
-                place = (process.id, process.intake.queues, process.threads, url)
-                database().transaction(workers.register, *place, paused=process.intake.is_paused)
+                place = (process.id, process.fetcher.queues, process.threads, url)
+                database().transaction(workers.register, *place, paused=process.fetcher.is_paused)
                 database().transaction(limit_commands.declare, caps())
                 return
             except Unavailable as error:
@@ -286,8 +286,8 @@ class Lifespan(Middleware):
                         self._register()
                 state, cancelled = database().read(workers.read_orders, process.id)
                 for job_id in cancelled:
-                    cancel(process, job_id)
-                process.obey(state)
+                    cancel_run(process, job_id)
+                process.apply_order(state)
                 wait_s = TICK_S if state == "draining" else get_settings().beat_s
                 if state == "draining" and not self._signalled and not len(process.runs):
                     log.info("worker_drained", worker_id=process.id)
@@ -311,7 +311,7 @@ class Lifespan(Middleware):
             threads = [begin, *worker.consumers.values(), *worker.workers]
             if process.stopping.is_set():
                 continue
-            if not process.serves or not all(thread.is_alive() for thread in threads):
+            if not process.is_serving or not all(thread.is_alive() for thread in threads):
                 log.critical("thread_died", threads=[t.name for t in threads if not t.is_alive()])
                 os._exit(EXIT_SOFTWARE)
 

@@ -1,4 +1,4 @@
-"""Actors that keep the house."""
+"""Actors of retention."""
 
 from __future__ import annotations
 

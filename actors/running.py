@@ -1,4 +1,4 @@
-"""How a worker runs the function of a kind: on the loop where it awaits, in a lane where it computes."""
+"""How a worker runs the function of a kind: on the loop where it awaits, in a sandbox where it computes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from app.jobs.definition import Job
 from app.jobs.functions import DeclaredFunction
 from app.jobs.queues import QUEUES
 from app.jobs.results import check_result
-from app.jobs.sandbox.call import LaneCall
+from app.jobs.sandbox.call import SandboxCall
 from app.jobs.worker import call_rates
 from app.jobs.worker.async_runner import AWAITS
 from app.jobs.worker.broker import LedgerBroker
@@ -35,7 +35,7 @@ def add_actor(broker: LedgerBroker, declared: DeclaredFunction) -> None:
     def receive(job_id: str) -> None:
         run = process.runs.get(job_id)
         if run is not None:  # else it was handed back a moment ago
-            run.result = check_result(_run_in_lane(process, run, definition, function))
+            run.result = check_result(_run_in_sandbox(process, run, definition, function))
 
     async def awaits(run: Run) -> None:
         run.result = check_result(await _stoppable(process, run, definition, function))
@@ -65,7 +65,7 @@ async def _stoppable(process: WorkerProcess, run: Run, definition: type[Job], fu
     try:
         if run.claim.must_mark_start:
             await asyncio.to_thread(process.mark_start_now, run)
-        line = call_rates.start_of(job)
+        line = call_rates.start_rate_of(job)
         if line is not None:
             await call_rates.take(*line)
         return await function(job, run.progress)
@@ -91,28 +91,28 @@ def _nothing(_: AppError) -> None:
     """There is no code to stop any more."""
 
 
-def _run_in_lane(process: WorkerProcess, run: Run, definition: type[Job], function: Callable[..., Any]) -> Any:
+def _run_in_sandbox(process: WorkerProcess, run: Run, definition: type[Job], function: Callable[..., Any]) -> Any:
     job = _loaded(definition, run)
     progress = run.progress
     assert progress is not None
     if run.claim.must_mark_start:
         process.mark_start_now(run)
-    line = call_rates.start_of(job)
+    line = call_rates.start_rate_of(job)
     if line is not None:
-        threading.Event().wait(call_rates.reserve(*line, call_rates.LONGEST_DEAF_WAIT_S))
+        threading.Event().wait(call_rates.reserve(*line, call_rates.MAX_THREAD_WAIT_S))
 
     def report(said: dict[str, Any]) -> None:
         progress.report(**said)
 
-    call = LaneCall.of_job(
+    call = SandboxCall.of_job(
         f"{definition.__module__}:{definition.__qualname__}",
         job.model_dump(mode="json"),
         function,
         on_progress=report,
         time_limit_s=definition.time_limit_s,
         grace_s=definition.grace_s,
-        memory_mb=definition.memory_mb or get_settings().lane_memory_mb,
+        memory_mb=definition.memory_mb or get_settings().sandbox_memory_mb,
     )
-    run.disarm()  # the lane keeps the limits, counted from when it has the call
+    run.disarm()  # the sandbox keeps the limits, counted from when it has the call
     run.attach(call.stop)
     return call.run()

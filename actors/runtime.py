@@ -4,8 +4,8 @@
     async def ingest_document(job: IngestDocument, progress: Progress) -> None:
         await ingest(job.document_id, progress)
 
-An `async def` waits on the worker's loop; a plain `def` computes, in a lane. One module may hold definition and actor:
-this only notes the function, and a worker takes it from there.
+An `async def` waits on the worker's loop; a plain `def` computes in a sandbox. One module may hold definition and
+actor: the decorator only registers the function, and a worker makes the actor of it.
 """
 
 from __future__ import annotations

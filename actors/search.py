@@ -22,11 +22,11 @@ from app.search.jobs import (
 
 @job_actor(FollowIndex)
 async def follow_index(job: FollowIndex, progress: Progress) -> dict[str, Any]:
-    opened = await asyncio.to_thread(engine)  # it may have to be imported
-    said: dict[str, Any] = {}
-    for model in await read(generations.followed):  # the one that is searched comes first
-        said[model.generation] = await opened.follow(model, progress)
-    return said
+    opened = await asyncio.to_thread(engine)  # may have to import the engine
+    results: dict[str, Any] = {}
+    for model in await read(generations.followed):  # the searched one comes first
+        results[model.generation] = await opened.follow(model, progress)
+    return results
 
 
 @job_actor(VerifyIndex)

@@ -34,8 +34,8 @@ from app.core.db import close_database, database
 from app.core.errors import ConfigError, NotFound, Unavailable
 from app.core.settings import get_settings
 from app.jobs import functions
-from app.jobs.events.hub import Hub
-from app.jobs.sandbox import call
+from app.jobs.events.hub import EventHub
+from app.jobs.sandbox import process_pool
 from app.metrics.requests import RequestRecorder
 from app.search.embedders import close_embedder
 from app.search.engine import engine
@@ -148,7 +148,7 @@ async def _no_such_socket(websocket: WebSocket) -> None:
 
 @asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
-    app.state.hub, app.state.pulse = Hub(), health.Pulse()
+    app.state.hub, app.state.pulse = EventHub(), health.Pulse()
     app.state.keyring, app.state.counter = Keyring(), Counter()
     app.state.hub.on_notice = app.state.keyring.hear
     app.state.hub.start()
@@ -169,7 +169,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         await close_embedder()
         await close_changedetection()
         await close_firecrawl()
-        await asyncio.to_thread(call.stop_pool)
+        await asyncio.to_thread(process_pool.stop_pool)
         await asyncio.to_thread(close_database)
 
 

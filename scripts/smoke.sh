@@ -1,7 +1,6 @@
 #!/bin/sh
 # Build the image and run both layouts where a container engine is at hand; elsewhere say so and end well. A base image
-# comes from a registry or, where none can be reached, from this machine's package mirror. What failed once is run once
-# more: a fault fails again, a machine that was too busy for a moment does not.
+# comes from a registry or, where none can be reached, from this machine's package mirror.
 set -eu
 cd "$(dirname "$0")/.."
 . scripts/lib.sh
@@ -30,7 +29,4 @@ if [ "$BASE" = "$OWN_BASE" ] && qdrant=$(.venv/bin/python -m tests.support.share
     docker build -q --build-arg BASE="$BASE" -t "$STANDIN-qdrant" -f deploy/standins/qdrant.Dockerfile "$folder"
     rm -r "$folder"
 fi
-.venv/bin/python -m tests.smoke --image "$IMAGE" "$@" || {
-    say "smoke: failed once, now again"
-    .venv/bin/python -m tests.smoke --image "$IMAGE" "$@"
-}
+exec .venv/bin/python -m tests.smoke --image "$IMAGE" "$@"

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import ast
 import importlib.metadata
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 from app import __version__
@@ -36,7 +38,7 @@ def test_the_api_loads_no_actor() -> None:
     assert ran.stdout.split() == []
 
 
-def test_a_worker_loads_neither_what_migrates_nor_what_lanes_compute_with() -> None:
+def test_a_worker_loads_neither_what_migrates_nor_what_sandboxes_compute_with() -> None:
     heavy = "{'alembic', 'mako', 'trafilatura', 'lxml', 'wordllama'}"
     code = f"import actors.main, sys; print(*[name for name in sys.modules if name.split('.')[0] in {heavy}])"
     ran = _run(sys.executable, "-c", code)
@@ -88,3 +90,35 @@ def test_the_version_is_written_in_one_place() -> None:
         places += [path for path in (REPOSITORY / folder).rglob("*") if path.suffix in (".py", ".sh", ".yaml")]
     assert [path.name for path in places if version.search(path.read_text())] == ["__init__.py"]
     assert importlib.metadata.version("millrace") == __version__
+
+
+def _imports(path: Path) -> Iterator[str]:
+    """Return the dotted names that a file imports, the names of its `from` imports included."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield from (f"{'.' * node.level}{node.module or ''}.{alias.name}" for alias in node.names)
+
+
+def _is_test_module(name: str) -> bool:
+    return name.rpartition(".")[2].startswith("test_") and (REPOSITORY / f"{name.replace('.', '/')}.py").is_file()
+
+
+def test_no_module_imports_from_a_test_module() -> None:
+    """What several tests share is in tests/support, tests/fakes, a conftest or a module without the prefix."""
+    wrong = [
+        f"{path.relative_to(REPOSITORY)}: {name}"
+        for path in sorted((REPOSITORY / "tests").rglob("*.py"))
+        for name in _imports(path)
+        if any(part.startswith("test_") for part in name.split(".")[:-1]) or _is_test_module(name)
+    ]
+    assert wrong == []
+
+
+def test_the_unit_tests_mirror_the_packages() -> None:
+    """Each folder of tests/unit that holds tests has a package of the same path in app, or is actors or scripts."""
+    unit = REPOSITORY / "tests" / "unit"
+    folders = {path.parent.relative_to(unit) for path in unit.rglob("test_*.py")} - {Path()}
+    homes = {folder: folder if str(folder) in ("actors", "scripts") else "app" / folder for folder in folders}
+    assert [str(folder) for folder, home in homes.items() if not (REPOSITORY / home / "__init__.py").is_file()] == []

@@ -1,8 +1,8 @@
-"""A copy of everything that is kept, taken while the system runs, and its way back.
+"""Backup of the database, taken while the system runs, and its restore.
 
-SQL is all there is to keep: a search engine follows it and Redis is only a window on it. A backup is a folder with the
-database (`database.sqlite` or PostgreSQL's `database.dump`) and `manifest.json`, which is written last: a folder
-without it is no backup.
+All durable state is in SQL and blobs: a search engine follows SQL and Redis is only a window on it. A backup is a
+folder with the database (`database.sqlite` or PostgreSQL's `database.dump`) and `manifest.json`, which is written last:
+a folder without it is not a backup.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ BLOCK = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """What a backup is: which database, at which schema, and the digest that its file must have."""
+    """Description of a backup: database, schema, and the digest of its file."""
 
     dialect: str
     schema: str
@@ -44,13 +44,13 @@ class Manifest:
 def back_up(database: Database, folder: Path) -> Manifest:
     """Write a backup into a folder that is new or empty.
 
-    Raises Conflict where the folder holds something, Unavailable where the database cannot be read or copied.
+    Raises Conflict if the folder is not empty, Unavailable if the database cannot be read or copied.
     """
     schema = current(database)
     if schema is None:
         raise Conflict("the database is empty: there is nothing to back up")
     if folder.exists() and any(folder.iterdir()):
-        raise Conflict(f"{folder} is not empty: a backup wants a folder of its own")
+        raise Conflict(f"{folder} is not empty: a backup needs an empty folder")
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     copy = folder / FILES[database.dialect]
     made_at = clock.now().isoformat()
@@ -66,22 +66,22 @@ def back_up(database: Database, folder: Path) -> Manifest:
 
 
 def read_manifest(folder: Path) -> Manifest:
-    """What lies in the folder, its file compared with its digest. Raises InvalidInput for what is no whole backup."""
+    """Return the folder's manifest after checking its file's digest. Raises InvalidInput for an incomplete backup."""
     try:
         manifest = Manifest(**json.loads((folder / MANIFEST).read_text()))
     except (OSError, ValueError, TypeError) as error:
-        raise InvalidInput(f"{folder} holds no whole backup: {MANIFEST} cannot be read") from error
+        raise InvalidInput(f"{folder} is not a complete backup: {MANIFEST} cannot be read") from error
     copy = folder / FILES.get(manifest.dialect, "")
     if not copy.is_file() or _digest(copy) != manifest.sha256:
-        raise InvalidInput(f"{copy} is not what the backup wrote: it is damaged or missing")
+        raise InvalidInput(f"{copy} is damaged or missing: its digest differs from {MANIFEST}")
     return manifest
 
 
 def restore(database: Database, folder: Path, *, replace: bool) -> Manifest:
-    """Put the backup in the place of the database, which must be empty unless `replace` says otherwise.
+    """Replace the database by the backup; the database must be empty unless `replace` is true.
 
-    Nothing may run on it meanwhile. What was there stays as it was when anything fails. Raises InvalidInput, Conflict
-    or Unavailable.
+    No process may use it during the restore. On failure the database stays unchanged. Raises InvalidInput, Conflict or
+    Unavailable.
     """
     manifest = check(database, folder, replace=replace)
     copy = folder / manifest.file
@@ -93,7 +93,7 @@ def restore(database: Database, folder: Path, *, replace: bool) -> Manifest:
 
 
 def check(database: Database, folder: Path, *, replace: bool) -> Manifest:
-    """What would be restored. Raises as restore() does, and changes nothing."""
+    """Return the manifest of the backup to restore. Raises like restore(), and changes nothing."""
     manifest = read_manifest(folder)
     if manifest.dialect != database.dialect:
         raise InvalidInput(f"the backup is of {manifest.dialect}, the settings name {database.dialect}")
@@ -105,17 +105,17 @@ def check(database: Database, folder: Path, *, replace: bool) -> Manifest:
 
 
 def _copy_sqlite(database: Database, copy: Path) -> None:
-    """SQLite's own online copy: one moment, while others write."""
+    """Copy by SQLite's online backup: a consistent state, while others write."""
     try:
         with closing(sqlite3.connect(_sqlite_path(database))) as source, closing(sqlite3.connect(copy)) as target:
             source.backup(target)
-            # A file that needs no other beside it.
+            # A single file without a write-ahead log.
             target.execute("PRAGMA journal_mode=DELETE")
-            found = target.execute("PRAGMA quick_check").fetchone()[0]
+            status = target.execute("PRAGMA quick_check").fetchone()[0]
     except sqlite3.Error as error:
         raise Unavailable(f"the database cannot be copied: {error}") from error
-    if found != "ok":
-        raise Unavailable(f"the database is damaged: {found}")
+    if status != "ok":
+        raise Unavailable(f"the database is damaged: {status}")
     _sync(copy)
 
 
@@ -126,54 +126,56 @@ def _restore_sqlite(database: Database, copy: Path) -> None:
     shutil.copyfile(copy, fresh)
     _sync(fresh)
     database.engine.dispose()
-    # The log of the file that was there must not be read into the one that comes.
+    # The write-ahead log of the old file must not be applied to the new one.
     for beside in ("-wal", "-shm"):
         place.with_name(place.name + beside).unlink(missing_ok=True)
     fresh.replace(place)
 
 
 def _restore_postgres(database: Database, copy: Path) -> None:
-    """All in one transaction: a fresh schema `public`, then what the backup holds."""
-    # A file between the two programs, no pipe: at a pipe's end psql would commit, also when the other broke off.
-    script, wanted = copy.with_name("restore.sql"), copy.with_name("restore.list")
+    """Restore in one transaction: a new schema `public`, then the contents of the backup."""
+    # A file instead of a pipe: at the end of a pipe psql would commit, even if pg_restore failed.
+    script, listing = copy.with_name("restore.sql"), copy.with_name("restore.list")
     environment = _client_environment(database)
     try:
         contents = _run(["pg_restore", "--list", str(copy)], environment).splitlines()
-        wanted.write_text("\n".join(line for line in contents if " SCHEMA - public " not in line))
-        options = ["--no-owner", "--no-privileges", "--use-list", str(wanted), "--file", str(script)]
+        listing.write_text("\n".join(line for line in contents if " SCHEMA - public " not in line))
+        options = ["--no-owner", "--no-privileges", "--use-list", str(listing), "--file", str(script)]
         _run(["pg_restore", *options, str(copy)], environment)
         command = ["psql", "--no-psqlrc", "--quiet", "--single-transaction", "--set", "ON_ERROR_STOP=1"]
         command += ["--command", "DROP SCHEMA IF EXISTS public CASCADE; CREATE SCHEMA public", "--file", str(script)]
         _run(command, environment)
     finally:
         script.unlink(missing_ok=True)
-        wanted.unlink(missing_ok=True)
+        listing.unlink(missing_ok=True)
     database.engine.dispose()
 
 
 def _sqlite_path(database: Database) -> str:
     path = database.engine.url.database
     if not path or path == ":memory:":
-        raise InvalidInput("a database in memory can be neither copied nor brought back")
+        raise InvalidInput("a database in memory cannot be backed up or restored")
     return path
 
 
 def _client_environment(database: Database) -> dict[str, str]:
-    """Where PostgreSQL's programs find the server; no password on a command line, which everybody may read."""
+    """Return the environment for PostgreSQL's programs; other users could read a password on a command line."""
     url: sa.URL = database.engine.url
-    given = {
+    variables = {
         "PGHOST": url.host,
         "PGPORT": str(url.port) if url.port else None,
         "PGUSER": url.username,
         "PGPASSWORD": str(url.password) if url.password else None,
         "PGDATABASE": url.database,
     }
-    given |= {f"PG{name.upper()}": str(value) for name, value in url.query.items() if name.startswith(("ssl", "host"))}
-    return {**os.environ, **{name: value for name, value in given.items() if value}}
+    variables |= {
+        f"PG{name.upper()}": str(value) for name, value in url.query.items() if name.startswith(("ssl", "host"))
+    }
+    return {**os.environ, **{name: value for name, value in variables.items() if value}}
 
 
 def _run(command: list[str], environment: dict[str, str]) -> str:
-    """What a program of PostgreSQL's printed. Raises Unavailable with its own words."""
+    """Run a program of PostgreSQL and return its output. Raises Unavailable with its error message."""
     program = shutil.which(command[0])
     if program is None:
         raise Unavailable(f"{command[0]} is missing; install PostgreSQL's client (apt-get install postgresql-client)")
@@ -199,7 +201,7 @@ def _sync(path: Path) -> None:
 
 
 def _write(path: Path, text: str) -> None:
-    """In one step, safe on the disk."""
+    """Write the file atomically and durably."""
     fresh = path.with_name(path.name + ".new")
     fresh.write_text(text)
     _sync(fresh)

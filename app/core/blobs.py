@@ -1,7 +1,7 @@
-"""Originals and other large bodies, by the SHA-256 of what is in them: a folder, or a bucket that all hosts share.
+"""Originals and other large bodies, by the SHA-256 of their content: in a folder, or in a bucket shared by all hosts.
 
-A blob is written before the row that names it, and swept a day after nothing does. The store is obstore's, which writes
-each object whole or not at all.
+A blob is written before the row that names it, and deleted a day after no row names it. obstore writes each object
+completely or not at all.
 """
 
 from __future__ import annotations
@@ -37,82 +37,82 @@ _REFUSED = (
 
 @dataclass(frozen=True, slots=True)
 class Blob:
-    """`key` is the SHA-256 of the content in hex."""
+    """A stored body; `key` is the SHA-256 of the content in hex."""
 
     key: str
     size_bytes: int
 
 
 class Blobs:
-    """Raises Unavailable where the store cannot be reached, ConfigError where it refuses us."""
+    """The store of blobs. Raises Unavailable if it cannot be reached, ConfigError if it refuses access."""
 
     def __init__(self, store: LocalStore | S3Store) -> None:
         self._store = store
 
     async def put(self, data: bytes) -> Blob:
-        """Written anew even where it is there: a sweep then knows that somebody wants it."""
+        """Store the data, even if it exists: its new date keeps a sweep from deleting it."""
         blob = Blob(hashlib.sha256(data).hexdigest(), len(data))
-        await self._asked(self._store.put_async(_place(blob.key), data))
+        await self._call(self._store.put_async(_place(blob.key), data))
         return blob
 
     async def put_file(self, path: Path) -> Blob:
-        """The file's content; it is read twice and never held."""
+        """Store the file's content; the file is read twice and not held in memory."""
         key, size = await asyncio.to_thread(_digest, path)
-        await self._asked(self._store.put_async(_place(key), path))
+        await self._call(self._store.put_async(_place(key), path))
         return Blob(key, size)
 
     async def stream(self, key: str) -> AsyncIterator[bytes]:
-        """The content in parts. Raises NotFound."""
-        found = await self._asked(self._store.get_async(_place(key)))
+        """Yield the content in parts. Raises NotFound."""
+        response = await self._call(self._store.get_async(_place(key)))
         try:
-            async for part in found.stream(min_chunk_size=PART_BYTES):
+            async for part in response.stream(min_chunk_size=PART_BYTES):
                 yield bytes(part)
         except exceptions.BaseError as error:
-            raise _translated(error) from error
+            raise _translate(error) from error
 
     async def fetch(self, key: str, to: Path) -> None:
-        """The content as a file. Raises NotFound."""
+        """Write the content to a file. Raises NotFound."""
         with to.open("wb") as file:
             async for part in self.stream(key):
                 await asyncio.to_thread(file.write, part)
 
     async def written_at(self, key: str) -> datetime:
-        """When it was written last. Raises NotFound."""
-        moment: datetime = (await self._asked(self._store.head_async(_place(key))))["last_modified"]
+        """Return the time of the last write. Raises NotFound."""
+        moment: datetime = (await self._call(self._store.head_async(_place(key))))["last_modified"]
         return moment
 
     async def delete(self, key: str) -> None:
-        await self._asked(self._store.delete_async(_place(key)))
+        await self._call(self._store.delete_async(_place(key)))
 
     async def written(self) -> AsyncIterator[tuple[str, datetime]]:
-        """Every blob's key and when it was written, in no order."""
+        """Yield every blob's key and time of writing, in no order."""
         try:
             async for page in self._store.list():
-                for one in page:
-                    name = str(one["path"]).rpartition("/")[2]
+                for entry in page:
+                    name = str(entry["path"]).rpartition("/")[2]
                     if len(name) == 64:
-                        yield name, one["last_modified"]
+                        yield name, entry["last_modified"]
         except exceptions.BaseError as error:
-            raise _translated(error) from error
+            raise _translate(error) from error
 
     async def ping(self) -> None:
-        """Whether the store answers."""
+        """Raises Unavailable or ConfigError if the store does not answer."""
         with contextlib.suppress(NotFound):
             await self.written_at("0" * 64)
 
-    async def _asked(self, asking: Awaitable[T]) -> T:
+    async def _call(self, asking: Awaitable[T]) -> T:
         try:
             return await asking
         except (exceptions.BaseError, OSError) as error:
-            raise _translated(error) from error
+            raise _translate(error) from error
 
 
-def _translated(error: Exception) -> Exception:
+def _translate(error: Exception) -> Exception:
     text = str(error).splitlines()[0][:300] if str(error) else type(error).__name__
     if isinstance(error, (exceptions.NotFoundError, FileNotFoundError)):
-        return NotFound("there is no such blob (any more)", code="blob_not_found")
+        return NotFound("the blob does not exist", code="blob_not_found")
     if isinstance(error, _REFUSED):
-        return ConfigError(f"MILLRACE_BLOB_URL: the store refuses us: {text}", code="blobs_config")
+        return ConfigError(f"MILLRACE_BLOB_URL: the store refuses access: {text}", code="blobs_config")
     return Unavailable(f"the store of originals cannot be used now: {text}", code="blobs_unavailable", retry_after_s=5)
 
 
@@ -127,9 +127,9 @@ def _digest(path: Path) -> tuple[str, int]:
 
 
 def blobs() -> Blobs:
-    """The store of the settings. Raises ConfigError for a URL that names none."""
+    """Return the store that the settings name. Raises ConfigError for an invalid URL."""
     settings = get_settings()
-    return _opened(
+    return _open(
         settings.blob_url or f"file:{(settings.data_dir / 'blobs').resolve()}",
         settings.s3_endpoint,
         settings.s3_region,
@@ -139,7 +139,7 @@ def blobs() -> Blobs:
 
 
 @lru_cache(maxsize=4)
-def _opened(url: str, endpoint: str, region: str, key_id: str, secret: str) -> Blobs:
+def _open(url: str, endpoint: str, region: str, key_id: str, secret: str) -> Blobs:
     parts = urlsplit(url)
     if parts.scheme == "file" and parts.path:
         folder = Path(unquote(parts.path))
@@ -149,7 +149,7 @@ def _opened(url: str, endpoint: str, region: str, key_id: str, secret: str) -> B
         except OSError as error:
             raise ConfigError(f"MILLRACE_BLOB_URL: {folder}: {error.strerror}") from error
     if parts.scheme != "s3" or not parts.netloc:
-        raise ConfigError("MILLRACE_BLOB_URL is file:/path or s3://bucket/prefix")
+        raise ConfigError("MILLRACE_BLOB_URL must be file:/path or s3://bucket/prefix")
     options: dict[str, Any] = {"region": region}
     if endpoint:
         options |= {"endpoint": endpoint, "virtual_hosted_style_request": False}

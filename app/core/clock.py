@@ -1,4 +1,4 @@
-"""The only source of time: UTC for what is written down, a monotonic count for what is measured."""
+"""The only source of time: UTC for timestamps, a monotonic clock for durations."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ def now() -> datetime:
 
 
 def monotonic() -> float:
-    """Seconds that never jump, whatever happens to the wall clock."""
+    """Return seconds that never jump when the wall clock is changed."""
     return time.monotonic()
 
 
 def shift(offset: timedelta) -> None:
-    """Move the wall clock of this process; monotonic() is untouched. Zero sets it right again."""
+    """Move the wall clock of this process; monotonic() is unaffected. Zero resets it."""
     global _offset
     _offset = offset
 
 
 def shifted() -> timedelta:
-    """How far the wall clock of this process has been moved."""
+    """Return the offset of this process's wall clock."""
     return _offset

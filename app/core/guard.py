@@ -1,4 +1,4 @@
-"""Addresses that are never called for a caller: whatever is not out on the public internet."""
+"""Guard against requests to addresses outside of the public internet."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from app.core.errors import Rejected, Unavailable, UnknownHost
 from app.core.settings import get_settings
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
-# What a name server says of a host and port; raises as getaddrinfo does.
+# A resolver of host and port; raises like getaddrinfo.
 Resolver = Callable[[str, int], Awaitable[list[str]]]
 
 _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
 _GLOBAL_UNICAST = ipaddress.IPv6Network("2000::/3")
-# Public by number and not in use: Python's tables know some of them, depending on its version.
+# Public by number but reserved; Python's tables contain some of them, depending on its version.
 _NEVER = tuple(
-    ipaddress.ip_network(said)
-    for said in (
-        "192.0.0.0/24",  # protocols' own, and what Oracle's machines find their host at
+    ipaddress.ip_network(network)
+    for network in (
+        "192.0.0.0/24",  # reserved for protocols; Oracle Cloud's metadata service
         "192.88.99.0/24",  # relays of 6to4
-        "168.63.129.16/32",  # what Azure's machines find their host at
+        "168.63.129.16/32",  # Azure's metadata service
         "2002::/16",  # 6to4, which hides an IPv4 address
-        "2001::/23",  # Teredo, which hides two, and other protocols' own
+        "2001::/23",  # Teredo, which hides two, and other protocols' addresses
         "2001:db8::/32",
         "3fff::/20",
     )
@@ -33,7 +33,8 @@ _NEVER = tuple(
 
 
 def is_public(address: Address) -> bool:
-    """Whether the address is neither private, loopback, link-local, shared, multicast, reserved, nor hides one."""
+    """Return True if the address is neither private, loopback, link-local, shared, multicast nor reserved, and hides
+    none."""
     if isinstance(address, ipaddress.IPv6Address):
         if address.ipv4_mapped is not None:
             return is_public(address.ipv4_mapped)
@@ -47,17 +48,17 @@ def is_public(address: Address) -> bool:
 
 
 def is_private_by_name(url: str) -> bool:
-    """Whether the URL names a host that is not out on the public internet, told without a look-up: an address in
-    whatever spelling, or a name without a dot. For pages that another service fetches, which looks names up itself.
+    """Return True if the URL names a private host, decided without a look-up: an address in any spelling, or a name
+    without a dot.
 
-    Never where MILLRACE_FETCH_PRIVATE is set.
+    For pages that another service fetches and resolves. Always False with MILLRACE_FETCH_PRIVATE.
     """
     if get_settings().fetch_private:
         return False
     try:
         host = (urlsplit(url).hostname or "").rstrip(".")
     except ValueError:
-        return False  # no address at all, which others say better
+        return False  # not an address at all; other checks report that better
     try:
         return not is_public(ipaddress.ip_address(host.partition("%")[0]))
     except ValueError:
@@ -69,17 +70,17 @@ def is_private_by_name(url: str) -> bool:
 
 
 async def look_up(host: str, port: int) -> list[str]:
-    """The addresses that this machine knows the host by. Raises socket.gaierror, UnicodeError."""
-    found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    return [str(entry[4][0]) for entry in found]
+    """Return the addresses of the host by this machine's resolver. Raises socket.gaierror, UnicodeError."""
+    results = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    return [str(entry[4][0]) for entry in results]
 
 
 async def resolve(host: str, port: int, *, private: bool | None = None) -> str:
-    """One checked address of the host, to be connected to as it is: a second look-up could say something else.
+    """Return one checked address of the host; connect to it directly, since a second look-up could differ.
 
-    With `private` it may be anywhere; None leaves that to MILLRACE_FETCH_PRIVATE.
+    With `private` any address is allowed; None uses MILLRACE_FETCH_PRIVATE.
 
-    Raises Rejected where the host is unknown or any of its addresses is not public, Unavailable where nobody knows now.
+    Raises Rejected if the host is unknown or one of its addresses is not public, Unavailable if the resolver fails.
     """
     return (await addresses(host, port, private=private))[0]
 
@@ -87,20 +88,20 @@ async def resolve(host: str, port: int, *, private: bool | None = None) -> str:
 async def addresses(
     host: str, port: int, *, private: bool | None = None, resolver: Resolver | None = None
 ) -> list[str]:
-    """All of them, in the resolver's order, each once. Raises as resolve() does."""
+    """Return all addresses in the resolver's order, each once. Raises like resolve()."""
     try:
-        said = await (resolver or look_up)(host, port)
-        found = [ipaddress.ip_address(one.partition("%")[0]) for one in dict.fromkeys(said)]
+        texts = await (resolver or look_up)(host, port)
+        result = [ipaddress.ip_address(text.partition("%")[0]) for text in dict.fromkeys(texts)]
     except socket.gaierror as error:
         if error.errno == socket.EAI_AGAIN:
             raise Unavailable(f"the name {host} cannot be resolved now") from error
-        raise UnknownHost(f"there is no host {host}") from error
+        raise UnknownHost(f"host {host} does not exist") from error
     except ValueError as error:
-        raise UnknownHost(f"{host!r} is no name of a host") from error
-    if not found:
-        raise UnknownHost(f"there is no host {host}")
+        raise UnknownHost(f"{host!r} is not a valid host name") from error
+    if not result:
+        raise UnknownHost(f"host {host} does not exist")
     if not (get_settings().fetch_private if private is None else private):
-        for address in found:
+        for address in result:
             if not is_public(address):
                 raise Rejected(f"{host} is at {address}, which is not on the public internet", code="private_address")
-    return [str(address) for address in found]
+    return [str(address) for address in result]

@@ -1,4 +1,4 @@
-"""The health port of a process that is no web server: the one thing it serves over HTTP."""
+"""Health port of a process that is not a web server."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ State = Callable[[], dict[str, Any]]
 
 
 class HealthServer:
-    """Serves /livez, /readyz, /health and /metrics in a thread of its own.
+    """Serves /livez, /readyz, /health and /metrics in a separate thread.
 
-    `state` gives the body of /health; its `status` is "healthy" or what is wrong, and then /readyz is 503.
-    Raises ConfigError where the port is taken.
+    `state` returns the body of /health; its `status` is "healthy" or a fault, and then /readyz is 503.
+    Raises ConfigError if the port is taken.
     """
 
     def __init__(self, state: State) -> None:
@@ -35,7 +35,7 @@ class HealthServer:
                 self.wfile.write(body)
 
             def log_message(self, format: str, *args: Any) -> None:
-                """Probes are not worth a line."""
+                """Log nothing: probes are frequent."""
 
         try:
             self._server = ThreadingHTTPServer((settings.health_host, settings.health_port), Handler)

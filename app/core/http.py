@@ -1,4 +1,4 @@
-"""The one module that knows httpx, so that a successor can replace it in an hour."""
+"""The only module that imports httpx, so that it can be replaced easily."""
 
 from __future__ import annotations
 
@@ -25,33 +25,33 @@ TimeoutException = httpx.TimeoutException
 
 
 def timeout(seconds: float, *, connect: float) -> httpx.Timeout:
-    """Of one call: so long for everything, but less for being let in."""
+    """Return the timeouts of one call: this many seconds in total, fewer to connect."""
     return httpx.Timeout(seconds, connect=connect)
 
 
 USER_AGENT = "Millrace/0.1"
-# The addresses of a host and port that may be connected to, the best first; it raises where there are none.
+# Resolves a host and port to the addresses that may be connected to, best first; raises if there are none.
 AddressesOf = Callable[[str, int], Awaitable[list[str]]]
-MOST_CONNECTIONS = 200
-MOST_IDLE = 40
+MAX_CONNECTIONS = 200
+MAX_IDLE_CONNECTIONS = 40
 IDLE_S = 15.0
 
 
 def client(timeout_s: float = 10.0, **options: Any) -> httpx.Client:
-    """A client for threads; no environment proxies, redirects only where asked for; calls go on with the trace."""
-    given = {"headers": _headers(options), "verify": _authorities(), **_traced(options, _trace)}
-    return httpx.Client(timeout=timeout_s, trust_env=False, **given)
+    """Return a client for threads: no environment proxies, no redirects by default; calls continue the trace."""
+    defaults = {"headers": _headers(options), "verify": _authorities(), **_traced(options, _trace)}
+    return httpx.Client(timeout=timeout_s, trust_env=False, **defaults)
 
 
 def async_client(timeout_s: float | httpx.Timeout = 10.0, **options: Any) -> httpx.AsyncClient:
-    """The same for the loop."""
-    given = {"headers": _headers(options), "verify": _authorities(), **_traced(options, _trace_async)}
-    return httpx.AsyncClient(timeout=timeout_s, trust_env=False, **given)
+    """Return a client for the event loop, like client()."""
+    defaults = {"headers": _headers(options), "verify": _authorities(), **_traced(options, _trace_async)}
+    return httpx.AsyncClient(timeout=timeout_s, trust_env=False, **defaults)
 
 
 @cache
 def _authorities() -> ssl.SSLContext:
-    """Whose certificates are believed. Read once: it takes 25 ms, which each client would spend for itself."""
+    """Return the trusted certificates. Loaded once: it takes 25 ms, which each client would spend again."""
     return httpx.create_ssl_context(trust_env=False)
 
 
@@ -75,7 +75,7 @@ async def _trace_async(request: httpx.Request) -> None:
 
 
 def pinned(url: str, address: str) -> tuple[str, dict[str, str], dict[str, Any]]:
-    """How to ask an address that was checked for a URL: the URL to call, its Host header and request extensions."""
+    """Return how to call a checked address for a URL: the URL to call, its Host header and request extensions."""
     parts = urlsplit(url)
     literal = f"[{address}]" if ":" in address else address
     port = parts.port or {"http": 80, "https": 443}[parts.scheme]
@@ -84,10 +84,11 @@ def pinned(url: str, address: str) -> tuple[str, dict[str, str], dict[str, Any]]
 
 
 def guarded_client(addresses_of: AddressesOf, timeouts: httpx.Timeout, **options: Any) -> httpx.AsyncClient:
-    """A client for strangers' servers: each connection goes to an address that `addresses_of` has checked.
+    """Return a client for untrusted servers: each connection goes to an address that `addresses_of` has checked.
 
-    Connections are kept by name, so certificates are checked against it. Cookies are not: they would tell one tenant's
-    pages from another's.
+    Connections are pooled by name, so certificates are checked against the name. Cookies are not stored: they would
+    link
+    the requests of different tenants.
     """
     cookies = CookieJar(policy=DefaultCookiePolicy(allowed_domains=[]))
     transport = _GuardedTransport(addresses_of)
@@ -95,7 +96,7 @@ def guarded_client(addresses_of: AddressesOf, timeouts: httpx.Timeout, **options
 
 
 class _GuardedBackend(httpcore.AnyIOBackend):
-    """Opens connections; names are looked up by nobody else."""
+    """Opens connections; no other code resolves names."""
 
     def __init__(self, addresses_of: AddressesOf) -> None:
         self._addresses_of = addresses_of
@@ -118,13 +119,13 @@ class _GuardedBackend(httpcore.AnyIOBackend):
 
 
 class _GuardedTransport(httpx.AsyncBaseTransport):
-    """httpx's own transport has no place for a backend; this is its few lines, around a pool with ours."""
+    """httpx's own transport does not accept a backend; this one repeats its few lines around a pool with ours."""
 
     def __init__(self, addresses_of: AddressesOf) -> None:
         self._pool = httpcore.AsyncConnectionPool(
             ssl_context=_authorities(),
-            max_connections=MOST_CONNECTIONS,
-            max_keepalive_connections=MOST_IDLE,
+            max_connections=MAX_CONNECTIONS,
+            max_keepalive_connections=MAX_IDLE_CONNECTIONS,
             keepalive_expiry=IDLE_S,
             network_backend=_GuardedBackend(addresses_of),
         )

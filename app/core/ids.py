@@ -1,4 +1,4 @@
-"""Identifiers: UUIDv7, so that rows sort by their time of making (RFC 9562, section 5.7)."""
+"""Identifiers: UUIDv7, so that rows sort by creation time (RFC 9562, section 5.7)."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from datetime import datetime
 _lock = threading.Lock()
 _last = 0
 _random = b""
-# One system call for many ids: it costs more than all the rest of one.
+# One system call for many ids: the call costs more than the rest of an id.
 _POOL_BYTES = 4096
 
 _UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}", re.ASCII)
 
 
 def uuid7() -> str:
-    """Rises strictly within a process: 48 bits of milliseconds, 12 of their fraction, 62 random."""
+    """Return an id that ascends strictly within a process: 48 bits of milliseconds, 12 of their fraction, 62 random."""
     global _last, _random
     with _lock:
         if len(_random) < 8:
@@ -34,13 +34,13 @@ def uuid7() -> str:
 
 
 def first_uuid7(moment: datetime) -> str:
-    """The least id that uuid7() may give at that time: all that were made before it are less."""
+    """Return the lowest id that uuid7() may return at that time; all ids made earlier are lower."""
     digits = f"{(int(moment.timestamp() * 1000) << 80) | (0x7 << 76) | (0b10 << 62):032x}"
     return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
 
 
 def is_uuid(text: str) -> bool:
-    """Whether the text is a UUID in its canonical lower-case form, as all our ids are."""
+    """Return True if the text is a UUID in its canonical lower-case form, like all our ids."""
     return _UUID.fullmatch(text) is not None
 
 
@@ -49,5 +49,5 @@ def _forget() -> None:
     _random = b""
 
 
-# Two children of one process must not draw the same.
+# After a fork, two children must not use the same random bytes.
 os.register_at_fork(after_in_child=_forget)

@@ -15,7 +15,7 @@ from structlog.typing import EventDict, WrappedLogger
 
 from app.core.settings import get_settings
 
-# One variable for all: structlog's own, one a name, cost a job more than its claim.
+# One variable for all names: structlog's own, one per name, cost a job more than its claim.
 _standing: dict[str, Any] = {}  # on every line of this process
 _bound: ContextVar[dict[str, Any]] = ContextVar("bound", default={})  # noqa: B039  replaced, never changed
 
@@ -24,7 +24,7 @@ _SECRET_TEXT = re.compile(r"(Bearer\s+)\S+|(://[^/\s:@]*:)[^@\s/]+(@)|(mr_[A-Za-
 
 
 def mask(text: str) -> str:
-    """The text without bearer tokens, API keys and passwords in URLs."""
+    """Return the text without bearer tokens, API keys and passwords in URLs."""
     return _SECRET_TEXT.sub(lambda m: f"{m[1] or m[2] or m[4] or ''}***{m[3] or ''}", text)
 
 
@@ -38,23 +38,25 @@ def _masked(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
 
 
 def line_of(record: logging.LogRecord) -> dict[str, Any]:
-    """A record as plain values, masked: `at` (seconds since 1970), `level`, `logger`, `event`, and `fields` with all
-    else that was said. What is bound to all lines of the task is left out; `exception` is a traceback's text."""
-    said = dict(record.msg) if isinstance(record.msg, dict) else {"event": record.getMessage()}
-    error: Any = said.pop("exc_info", None) or record.exc_info
+    """Return a record as plain masked values: `at` (seconds since 1970), `level`, `logger`, `event` and `fields`.
+
+    `fields` has all other values except those bound to the task; its `exception` is the text of a traceback.
+    """
+    values = dict(record.msg) if isinstance(record.msg, dict) else {"event": record.getMessage()}
+    error: Any = values.pop("exc_info", None) or record.exc_info
     if error is True:
         error = sys.exc_info()
     raised = error[1] if isinstance(error, tuple) else error
     if isinstance(raised, BaseException):
-        said["exception"] = "".join(traceback.format_exception(raised))
-    event = _masked(None, "", said).pop("event", "")
+        values["exception"] = "".join(traceback.format_exception(raised))
+    event = _masked(None, "", values).pop("event", "")
     own = {"role", "level", "logger", "timestamp", *_bound.get()}
     return {
         "at": record.created,
         "level": record.levelname.lower(),
         "logger": record.name,
         "event": str(event),
-        "fields": {str(name): value for name, value in said.items() if name not in own},
+        "fields": {str(name): value for name, value in values.items() if name not in own},
     }
 
 
@@ -74,7 +76,7 @@ def setup(role: str) -> None:
         structlog.stdlib.add_logger_name,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
-    # Plain: the default prints the locals of every frame, bodies and secrets among them, and takes a second for it.
+    # Plain tracebacks: the default prints the locals of every frame, with bodies and secrets, and takes a second.
     plain = structlog.dev.plain_traceback
     renderer: list[Any] = [structlog.dev.ConsoleRenderer(exception_formatter=plain)]
     if not console:
@@ -105,7 +107,7 @@ def setup(role: str) -> None:
 
 
 class _Lines(logging.Handler):
-    """Hands every line to whoever collects them."""
+    """Passes every line to a collector."""
 
     def __init__(self, take: Callable[[dict[str, Any]], None]) -> None:
         super().__init__()
@@ -116,12 +118,12 @@ class _Lines(logging.Handler):
             return
         try:
             self._take(line_of(record))
-        except Exception:  # noqa: BLE001  a line that cannot be kept must not cost its job anything
+        except Exception:  # noqa: BLE001  a line that cannot be stored must not fail its job
             self.handleError(record)
 
 
 def send_lines(take: Callable[[dict[str, Any]], None] | None) -> None:
-    """Hand every line that a job's code logs to `take` as well, in the thread that logs it; None hands them to nobody.
+    """Pass every line that a job's code logs also to `take`, in the logging thread; None stops it.
 
     A second call replaces the first.
     """
@@ -137,7 +139,7 @@ def get_logger(name: str) -> structlog.stdlib.BoundLogger:
 
 
 def bind(**values: Any) -> None:
-    """Put values on every line that this thread or task logs from now on."""
+    """Bind values to every line that this thread or task logs from now on."""
     _bound.set(_bound.get() | values)
 
 
@@ -146,5 +148,5 @@ def unbind(*names: str) -> None:
 
 
 def bound() -> dict[str, Any]:
-    """What is on this thread's or task's lines."""
+    """Return the values bound to this thread's or task's lines."""
     return _bound.get()

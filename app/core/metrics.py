@@ -44,10 +44,10 @@ SEARCH_CHANGES_BEHIND = Gauge(
 )
 SEARCH_SECONDS_BEHIND = Gauge("millrace_search_seconds_behind", "Age of the first of those changes.", registry=REGISTRY)
 SEARCH_UP = Gauge("millrace_search_up", "Whether the index outside of SQL answers.", registry=REGISTRY)
-SEARCH_UP.set(1)  # until an api finds otherwise: where there is no such index, none is down
+SEARCH_UP.set(1)  # until an api finds otherwise; without such an index none is down
 STREAMS = Gauge("millrace_event_streams", "Clients that follow events.", registry=REGISTRY)
 
 
 def render() -> bytes:
-    """All metrics in Prometheus' text format."""
+    """Return all metrics in Prometheus' text format."""
     return generate_latest(REGISTRY)

@@ -1,4 +1,4 @@
-"""Bring the schema to the newest version, whoever asks first; all others wait."""
+"""Migrate the schema to the newest version; one process does it, all others wait."""
 # ruff: noqa: E402  alembic is to be quiet while it is imported
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from contextlib import contextmanager
 
 import sqlalchemy as sa
 
-logging.getLogger("alembic").setLevel(logging.WARNING)  # else each start tells of its plugins as they are imported
+logging.getLogger("alembic").setLevel(logging.WARNING)  # else each start logs the plugins that alembic imports
 
 from alembic import command
 from alembic.config import Config
@@ -22,7 +22,7 @@ LOCK = 52100  # PostgreSQL advisory lock: two containers that start at once migr
 
 
 def upgrade(database: Database) -> str:
-    """Migrate to head; the revision reached."""
+    """Migrate to head; return the revision reached."""
     config = _config()
     with _one_at_a_time(database), database.engine.connect() as connection:
         config.attributes["connection"] = connection
@@ -33,9 +33,9 @@ def upgrade(database: Database) -> str:
 
 @contextmanager
 def _one_at_a_time(database: Database) -> Iterator[None]:
-    """On PostgreSQL, by a lock that a transaction of its own holds.
+    """On PostgreSQL, hold a lock in a separate transaction.
 
-    Behind a pooler a session's lock may be taken on one server and given back on another, which keeps it for ever.
+    A session lock behind a pooler may be taken on one server and released on another, which then keeps it.
     """
     if database.dialect != "postgresql":
         yield
@@ -53,7 +53,7 @@ def _config() -> Config:
 
 
 def revision(message: str) -> None:
-    """Write a migration that brings the schema of the settings' database to the models."""
+    """Write a migration that changes the schema of the settings' database to match the models."""
     with database().engine.connect() as connection:
         config = _config()
         config.attributes["connection"] = connection

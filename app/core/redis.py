@@ -1,6 +1,6 @@
 """Redis: three kinds of client and no more, and the list of every key.
 
-Keys that live: mr:q:*, Dramatiq's own layout (list, bodies, ack sets) and beside each list what came early
+Keys that live: mr:q:*, Dramatiq's own layout (list, bodies, ack sets) and next to each list the messages fetched early
 (.early, .turn). All others expire:
 
 mr:wake:{queue}   list    one element a push, read by BLPOP; wakes an idle worker        60 s
@@ -14,7 +14,7 @@ mr:rl:{bucket}    string  requests of a key at a route in a window              
 mr:rate:{key}     string  when the next call to an outside service is due                   until then
 mr:host:{host}    hash    whose turn it is at a host, and the line behind                until its last turn and 1 s
 mr:robots:{origin} string a site's robots.txt                                             1 h
-mr:quarantine     list    messages nobody could decode                                   7 days
+mr:quarantine     list    messages that cannot be decoded                                   7 days
 
 Channels: mr:e:{job} (its events), mr:e:t:{tenant} (all of its jobs', each after its place in the stream), mr:cancel
 (ids of jobs to stop), mr:orders (ids of workers to look at their row).
@@ -62,12 +62,12 @@ ORDERS_CHANNEL = "mr:orders"
 CONNECT_TIMEOUT_S = 0.05
 ANSWER_TIMEOUT_S = 2.0
 CIRCUIT_OPEN_S = 1.0
-# A blocking read may take its own timeout and this much more before the connection counts as lost.
+# A blocking read may take its own timeout plus this long before the connection counts as lost.
 BLOCK_MARGIN_S = 2.0
 
 
 class Push:
-    """Short commands without retries; after a failure nothing is tried for a second, so that no caller queues up.
+    """Short commands without retries; after a failure no command is sent for a second, so that callers do not queue up.
 
     redis-py's own defaults cost 4 s on a refused connection (measured).
     """
@@ -82,24 +82,24 @@ class Push:
 
     @property
     def is_open(self) -> bool:
-        """Whether Redis failed less than a second ago."""
+        """Return True if Redis failed less than a second ago."""
         return clock.monotonic() < self._open_until
 
     def give_up(self) -> None:
-        """Try nothing any more: this process has no Redis, and what waits in SQL waits there."""
+        """Stop sending commands: this process has no Redis, and work stays in SQL."""
         self._open_until = float("inf")
 
     def call(self, command: Callable[[redis.Redis], T]) -> T:
-        """What the command returns. Raises Unavailable at once while the circuit is open."""
+        """Return the command's result. Raises Unavailable at once while the circuit is open."""
         if self.is_open:
-            raise RedisUnavailable("Redis did not answer a moment ago", retry_after_s=1)
+            raise RedisUnavailable("Redis failed less than a second ago", retry_after_s=1)
         try:
             return command(self.client)
         except (AuthenticationError, AuthorizationError, NoPermissionError) as error:
-            raise ConfigError(f"MILLRACE_REDIS_URL: Redis refuses us: {error}") from error
+            raise ConfigError(f"MILLRACE_REDIS_URL: Redis refuses access: {error}") from error
         except RedisError as error:
             if str(error).startswith(("NOAUTH", "WRONGPASS")) or "CERTIFICATE_VERIFY_FAILED" in str(error):
-                raise ConfigError(f"MILLRACE_REDIS_URL: Redis refuses us: {error}") from error
+                raise ConfigError(f"MILLRACE_REDIS_URL: Redis refuses access: {error}") from error
             self._open_until = clock.monotonic() + CIRCUIT_OPEN_S
             raise RedisUnavailable(f"Redis: {error}", retry_after_s=1) from error
 
@@ -118,35 +118,35 @@ def push() -> Push:
 
 
 def blocking(timeout_s: float) -> redis.Redis:
-    """A client for blocking reads of up to timeout_s."""
+    """Return a client for blocking reads of up to timeout_s."""
     url = get_settings().redis_url.get_secret_value()
     return _from_url(url, socket_connect_timeout=1.0, socket_timeout=timeout_s + BLOCK_MARGIN_S)
 
 
 def subscription() -> redis.client.PubSub:
-    """One subscription for a thread; its owner reconnects."""
+    """Return a subscription for one thread; its owner reconnects."""
     url = get_settings().redis_url.get_secret_value()
     client = _from_url(url, socket_connect_timeout=1.0, socket_timeout=None, health_check_interval=10)
     return redis.client.PubSub(client.connection_pool, ignore_subscribe_messages=True)
 
 
 def async_client() -> redis.asyncio.Redis:
-    """The same for the loop."""
+    """Return a client for the event loop."""
     return _async_from_url("millrace-events", socket_connect_timeout=1.0, socket_timeout=None)
 
 
 def async_push() -> redis.asyncio.Redis:
-    """For short commands on the loop, which go on without an answer when it takes long."""
+    """Return a client for short commands on the event loop; callers continue without an answer if it takes long."""
     return _async_from_url("millrace-limits", socket_connect_timeout=CONNECT_TIMEOUT_S, socket_timeout=ANSWER_TIMEOUT_S)
 
 
 def ping() -> None:
-    """Raises Unavailable while Redis does not answer, ConfigError where it never will with these settings."""
+    """Raises Unavailable if Redis does not answer, ConfigError if these settings can never work."""
     push().call(lambda client: client.ping())
 
 
 def _from_url(url: str, **options: Any) -> redis.Redis:
-    # Bytes that are no text come and go unchanged: one broken message must not make a whole answer unreadable.
+    # Bytes that are not text pass unchanged: one broken message must not make a whole answer unreadable.
     text = {"decode_responses": True, "encoding_errors": "surrogateescape"}
     return redis_url.client(url, retry=Retry(NoBackoff(), 0), **text, **options)
 

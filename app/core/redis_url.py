@@ -1,4 +1,4 @@
-"""Where Redis is: one server by its URL, plain or with TLS, or whichever master its sentinels name.
+"""The address of Redis: one server by its URL, plain or with TLS, or the master that its sentinels name.
 
 redis://[user:password@]host:port/db        rediss://… with TLS
 redis+sentinel://[user:password@]host:port,host:port/service[/db]        rediss+sentinel://… with TLS to all of them
@@ -23,9 +23,9 @@ from app.core.errors import ConfigError
 
 EXAMPLE = "redis://127.0.0.1:6379/0"
 SENTINEL_PORT = 26379
-# A handshake is two or three trips more than a connect.
+# A TLS handshake takes two or three round trips more than a connect.
 TLS_CONNECT_TIMEOUT_S = 0.5
-# A sentinel that is gone must not keep the others from being asked.
+# An unreachable sentinel must not delay asking the others.
 SENTINEL_TIMEOUTS = {"socket_connect_timeout": 0.2, "socket_timeout": 0.5}
 _FILES = ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile")
 _TLS_OPTIONS = (*_FILES, "ssl_cert_reqs", "ssl_check_hostname")
@@ -34,7 +34,7 @@ _SENTINEL_OPTIONS = ("sentinel_username", "sentinel_password")
 
 @dataclass(frozen=True, slots=True)
 class Sentinels:
-    """The sentinels of one service, and what its master and they are asked with."""
+    """The sentinels of one service, with the options for them and for the master."""
 
     hosts: list[tuple[str, int]]
     service: str
@@ -43,29 +43,29 @@ class Sentinels:
 
 
 def client(url: str, **options: Any) -> redis.Redis:
-    """A client for threads. Raises ConfigError for what is no such URL."""
+    """Return a client for threads. Raises ConfigError for an invalid URL."""
     options = _patient(url, options)
-    found = sentinels(url)
-    if found is None:
+    sentinels_ = sentinels(url)
+    if sentinels_ is None:
         made: redis.Redis = _of_url(redis.Redis, url, options)
         return made
-    master: redis.Redis = _master(redis.sentinel.Sentinel, found, options)
+    master: redis.Redis = _master(redis.sentinel.Sentinel, sentinels_, options)
     return master
 
 
 def async_client(url: str, **options: Any) -> redis.asyncio.Redis:
-    """The same for the loop."""
+    """Return a client for the event loop, like client()."""
     options = _patient(url, options)
-    found = sentinels(url)
-    if found is None:
+    sentinels_ = sentinels(url)
+    if sentinels_ is None:
         made: redis.asyncio.Redis = _of_url(redis.asyncio.Redis, url, options)
         return made
-    master: redis.asyncio.Redis = _master(redis.asyncio.sentinel.Sentinel, found, options)
+    master: redis.asyncio.Redis = _master(redis.asyncio.sentinel.Sentinel, sentinels_, options)
     return master
 
 
 def sentinels(url: str) -> Sentinels | None:
-    """What the URL says of sentinels; None where it names a server itself. Raises ConfigError for what is no URL."""
+    """Return the sentinels in the URL; None if it names a server. Raises ConfigError for an invalid URL."""
     try:
         parts = urlsplit(url)
     except ValueError as error:
@@ -89,18 +89,18 @@ def sentinels(url: str) -> Sentinels | None:
     user, _, password = names.partition(":")
     try:
         master = {"db": int(rest[0]) if rest else 0, "username": unquote(user) or None, **tls}
-        found = [_address(host) for host in hosts.split(",")]
+        addresses = [_address(host) for host in hosts.split(",")]
     except ValueError as error:
         raise _no_url() from error
     master["password"] = unquote(password) or None
     asked = {name.removeprefix("sentinel_"): query[name] for name in _SENTINEL_OPTIONS if name in query}
-    return Sentinels(found, unquote(service), master, asked | tls)
+    return Sentinels(addresses, unquote(service), master, asked | tls)
 
 
-def _master(kind: Any, found: Sentinels, options: dict[str, Any]) -> Any:
-    """A client that asks the sentinels for the master at each new connection."""
-    known = kind(found.hosts, sentinel_kwargs=found.sentinel | SENTINEL_TIMEOUTS)
-    return known.master_for(found.service, **(options | found.master))
+def _master(kind: Any, service: Sentinels, options: dict[str, Any]) -> Any:
+    """Return a client that asks the sentinels for the master at each new connection."""
+    known = kind(service.hosts, sentinel_kwargs=service.sentinel | SENTINEL_TIMEOUTS)
+    return known.master_for(service.service, **(options | service.master))
 
 
 def _address(text: str) -> tuple[str, int]:
@@ -118,7 +118,7 @@ def _of_url(kind: Any, url: str, options: dict[str, Any]) -> Any:
 
 
 def _patient(url: str, options: dict[str, Any]) -> dict[str, Any]:
-    """With time for a handshake where there is one."""
+    """Add time for a TLS handshake where there is one."""
     if not url.startswith("rediss") or options.get("socket_connect_timeout") is None:
         return options
     return options | {"socket_connect_timeout": max(options["socket_connect_timeout"], TLS_CONNECT_TIMEOUT_S)}
@@ -127,7 +127,7 @@ def _patient(url: str, options: dict[str, Any]) -> dict[str, Any]:
 def _check_files(query: dict[str, str]) -> None:
     for name in _FILES:
         if name in query and not Path(query[name]).is_file():
-            raise ConfigError(f"MILLRACE_REDIS_URL: {name}: there is no file {query[name]}")
+            raise ConfigError(f"MILLRACE_REDIS_URL: {name}: file {query[name]} does not exist")
 
 
 def _no_url() -> ConfigError:

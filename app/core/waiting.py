@@ -1,4 +1,4 @@
-"""Waiting for what must not be left half done."""
+"""Waiting for work that must complete."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 
 async def settled(future: asyncio.Future[Any]) -> None:
-    """Returns when it has ended, however often we are cancelled meanwhile; its outcome is of no interest."""
+    """Return when the future is done, even if cancelled in between; its outcome is ignored."""
     while not future.done():
         try:
             await asyncio.wait([future])

@@ -13,25 +13,25 @@ PREFIX = "whsec_"
 
 
 def secrets_of(tenant: str) -> list[bytes]:
-    """The tenant's secrets, the newest first: made of the settings' own, so that no tenant can sign as another.
+    """Return the tenant's secrets, newest first, derived from the settings' secrets: no tenant can sign as another.
 
-    Raises Rejected where there is nothing to make them of.
+    Raises Rejected if the settings have no secret.
     """
     settings = get_settings()
     masters = settings.webhook_secrets.get_secret_value().split() or [settings.api_secret.get_secret_value()]
-    made = [hmac.digest(master.encode(), f"webhook:{tenant}".encode(), "sha256") for master in masters if master]
-    if not made:
-        raise Rejected("there is no secret to sign webhooks with: set MILLRACE_WEBHOOK_SECRETS", code="webhook_secret")
-    return made
+    secrets = [hmac.digest(master.encode(), f"webhook:{tenant}".encode(), "sha256") for master in masters if master]
+    if not secrets:
+        raise Rejected("no secret is set to sign webhooks with: set MILLRACE_WEBHOOK_SECRETS", code="webhook_secret")
+    return secrets
 
 
-def shown(secret: bytes) -> str:
-    """The secret as receivers are given it."""
+def encode_secret(secret: bytes) -> str:
+    """Return the secret in the form that receivers use."""
     return PREFIX + base64.b64encode(secret).decode("ascii")
 
 
 def signature(secrets: list[bytes], message_id: str, timestamp: int, body: bytes) -> str:
-    """The header: one signature a secret, so that receivers may still hold the former one."""
+    """Return the signature header: one signature per secret, so that receivers may still use the previous one."""
     content = f"{message_id}.{timestamp}.".encode() + body
     digests = [hmac.new(secret, content, hashlib.sha256).digest() for secret in secrets]
     return " ".join(f"v1,{base64.b64encode(digest).decode('ascii')}" for digest in digests)

@@ -1,6 +1,6 @@
-"""Many documents at once: deleted, or taken out of their collection, by a filter, in batches, as a job of its own.
+"""Delete many documents by a filter, or take them out of their collection, in batches, as a job.
 
-Only what was there when it was asked for is touched; run again after a crash, it goes on with what is left.
+Only documents that existed when the job was requested are changed. A job that runs again continues with the rest.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from app.core.db import in_transaction, read
 from app.core.errors import InvalidInput
 from app.documents import catalog
 from app.documents.catalog import DocumentFilter
-from app.documents.jobs import DeleteDocuments, WantedDocuments
+from app.documents.jobs import DeleteDocuments, DocumentSelection
 from app.documents.models import Collection, Document
 from app.jobs.ledger import child_counts, claims
 from app.jobs.ledger.claims import Claim
@@ -26,22 +26,22 @@ BATCH = 50
 SAMPLE = 10
 
 
-def checked(wanted: WantedDocuments) -> WantedDocuments:
-    """The same. Raises InvalidInput for one that names nothing."""
-    if not wanted.model_dump(exclude_defaults=True):
+def check_selection(selection: DocumentSelection) -> DocumentSelection:
+    """Return the selection. Raises InvalidInput if it names no condition."""
+    if not selection.model_dump(exclude_defaults=True):
         raise InvalidInput("filter: name at least one condition", code="filter")
-    return wanted
+    return selection
 
 
 def preview(session: Session, tenant: str, job: DeleteDocuments) -> dict[str, Any]:
-    """How many it would touch, and some of them."""
-    found = _matching(session, tenant, job)
-    some = session.scalars(sa.select(Document).where(*found).order_by(Document.id).limit(SAMPLE))
-    return {"matched": _left(session, found), "sample": [catalog.document_view(row) for row in some]}
+    """Count the documents that the job would change, and show a sample of them."""
+    conditions = _matching(session, tenant, job)
+    some = session.scalars(sa.select(Document).where(*conditions).order_by(Document.id).limit(SAMPLE))
+    return {"matched": _left(session, conditions), "sample": [catalog.document_view(row) for row in some]}
 
 
 async def delete_documents(job: DeleteDocuments, progress: Progress) -> dict[str, Any]:
-    """{deleted} or {kept}: how many documents there were."""
+    """Return {deleted} or {kept}: the number of documents."""
     done, left = await read(_so_far, progress.claim, job)
     total = done + left
     progress.report(done, total, unit="documents")
@@ -53,12 +53,12 @@ async def delete_documents(job: DeleteDocuments, progress: Progress) -> dict[str
 
 
 def _matching(session: Session, tenant: str, job: DeleteDocuments) -> list[sa.ColumnElement[bool]]:
-    wanted = DocumentFilter(**job.wanted.model_dump())
-    return [*catalog.conditions(session, tenant, wanted), Document.created_at <= job.asked_at]
+    filter_ = DocumentFilter(**job.wanted.model_dump())
+    return [*catalog.conditions(session, tenant, filter_), Document.created_at <= job.asked_at]
 
 
-def _left(session: Session, found: list[sa.ColumnElement[bool]]) -> int:
-    return session.scalar(sa.select(sa.func.count()).select_from(Document).where(*found)) or 0
+def _left(session: Session, conditions: list[sa.ColumnElement[bool]]) -> int:
+    return session.scalar(sa.select(sa.func.count()).select_from(Document).where(*conditions)) or 0
 
 
 def _so_far(session: Session, claim: Claim, job: DeleteDocuments) -> tuple[int, int]:
@@ -67,13 +67,13 @@ def _so_far(session: Session, claim: Claim, job: DeleteDocuments) -> tuple[int, 
 
 
 def _step(session: Session, claim: Claim, job: DeleteDocuments) -> tuple[int, bool]:
-    """One batch and the count with it, in one transaction; whether there may be more."""
+    """Process one batch and its count in one transaction; return the total, and True if there may be more."""
     query = sa.select(Document.id).where(*_matching(session, claim.tenant, job)).order_by(Document.id).limit(BATCH)
     ids = list(session.scalars(query))
     open_jobs = sa.select(JobRow.id).where(
         JobRow.tenant == claim.tenant, JobRow.document_id.in_(ids), JobRow.state.in_(OPEN)
     )
-    # In the order of their ids, this job's own among them, as everybody locks.
+    # In the order of their ids, this job's id included: all code that locks jobs uses this order.
     child_counts.lock(session, sorted([*session.scalars(open_jobs), claim.id]))
     claims.hold(session, claim)
     row = session.get(BulkRow, claim.id)
@@ -94,7 +94,7 @@ def _step(session: Session, claim: Claim, job: DeleteDocuments) -> tuple[int, bo
 
 
 def _drop_collection(session: Session, tenant: str, collection_id: int) -> None:
-    """Forget it, unless somebody has put a document there since it was asked for."""
+    """Delete the collection, unless documents were added to it after the request."""
     held = sa.exists().where(Document.tenant == tenant, Document.collection_id == collection_id)
     mine = (Collection.tenant == tenant, Collection.id == collection_id)
     session.execute(sa.delete(Collection).where(*mine, ~held))

@@ -1,4 +1,4 @@
-"""The documents there are: lists, one with its versions, and its end."""
+"""Documents: lists, details with versions, and deletion."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from app.jobs.states import OPEN
 from app.search.index.write import drop_document, touch_document
 
 VERSIONS_SHOWN = 50
-LARGEST_ID = 2**63 - 1
+MAX_ID = 2**63 - 1
 
 
 @dataclass(frozen=True, slots=True)
 class DocumentFilter:
-    """Which documents to list; None means all. `before_id` is the last id of the page before."""
+    """Conditions of a list of documents; None matches all. `before_id` is the last id of the previous page."""
 
     domain: str | None = None
     language: str | None = None
@@ -41,32 +41,32 @@ class DocumentFilter:
     before_id: int | None = None
 
 
-def list_documents(session: Session, tenant: str, wanted: DocumentFilter, limit: int) -> list[Document]:
-    """The newest first, at most `limit`."""
-    query = sa.select(Document).where(*conditions(session, tenant, wanted))
+def list_documents(session: Session, tenant: str, filter_: DocumentFilter, limit: int) -> list[Document]:
+    """List at most `limit` documents, newest first."""
+    query = sa.select(Document).where(*conditions(session, tenant, filter_))
     return list(session.scalars(query.order_by(Document.id.desc()).limit(limit)))
 
 
-def conditions(session: Session, tenant: str, wanted: DocumentFilter) -> list[sa.ColumnElement[bool]]:
-    """What a tenant's documents must be to be wanted; all of it."""
-    equal = {name: getattr(wanted, name) for name in ("domain", "language", "country", "source", "url", "external_id")}
-    found = [Document.tenant == tenant]
-    found += [getattr(Document, name) == value for name, value in equal.items() if value is not None]
-    if wanted.created_after is not None:
-        found.append(Document.created_at >= wanted.created_after)
-    if wanted.created_before is not None:
-        found.append(Document.created_at < wanted.created_before)
-    if wanted.before_id is not None:
-        found.append(Document.id < wanted.before_id)
-    if wanted.collection_ids is not None:
-        found.append(Document.collection_id.in_(wanted.collection_ids))
-    if wanted.indexed is not None:
-        found.append(Document.version_id.is_not(None) if wanted.indexed else Document.version_id.is_(None))
-    return [*found, *(_has_tag(session, tag) for tag in wanted.tags)]
+def conditions(session: Session, tenant: str, filter_: DocumentFilter) -> list[sa.ColumnElement[bool]]:
+    """Return the SQL conditions, all of which a document must meet."""
+    equal = {name: getattr(filter_, name) for name in ("domain", "language", "country", "source", "url", "external_id")}
+    result = [Document.tenant == tenant]
+    result += [getattr(Document, name) == value for name, value in equal.items() if value is not None]
+    if filter_.created_after is not None:
+        result.append(Document.created_at >= filter_.created_after)
+    if filter_.created_before is not None:
+        result.append(Document.created_at < filter_.created_before)
+    if filter_.before_id is not None:
+        result.append(Document.id < filter_.before_id)
+    if filter_.collection_ids is not None:
+        result.append(Document.collection_id.in_(filter_.collection_ids))
+    if filter_.indexed is not None:
+        result.append(Document.version_id.is_not(None) if filter_.indexed else Document.version_id.is_(None))
+    return [*result, *(_has_tag(session, tag) for tag in filter_.tags)]
 
 
 def _has_tag(session: Session, tag: str) -> sa.ColumnElement[bool]:
-    """Whether the list of tags, which is stored as JSON, holds this one."""
+    """Return a condition: the JSON list of tags contains this tag."""
     if sql.is_postgres(session):
         return sa.cast(Document.tags, JSONB).contains([tag])
     each = sa.func.json_each(Document.tags).table_valued("value")
@@ -74,18 +74,18 @@ def _has_tag(session: Session, tag: str) -> sa.ColumnElement[bool]:
 
 
 def stored_bytes(session: Session, tenant: str) -> int:
-    """What was received and is kept, of all versions of all documents."""
+    """Return the size of everything received, over all versions of all documents."""
     total = sa.select(sa.func.sum(DocumentVersion.size_bytes)).where(DocumentVersion.tenant == tenant)
     return int(session.scalar(total) or 0)
 
 
 def count(session: Session, tenant: str) -> int:
-    """All documents, also those that are not indexed yet."""
+    """Count all documents, also those not indexed yet."""
     return session.scalar(sa.select(sa.func.count()).where(Document.tenant == tenant)) or 0
 
 
 def document_view(document: Document) -> dict[str, Any]:
-    """A document in lists. `content_id` names the content that is searched; None until there is any."""
+    """Return a document as lists show it. `content_id` is the searched version; None until one is indexed."""
     return {
         "id": str(document.id),
         "external_id": document.external_id,
@@ -113,9 +113,10 @@ def document_view(document: Document) -> dict[str, Any]:
 def get(
     session: Session, tenant: str, document_id: str, *, lock: bool = False, reach: Collection[int] | None = None
 ) -> Document:
-    """Raises NotFound, also for another tenant's, for what is no id, and outside of the collections in `reach`."""
+    """Raises NotFound for an unknown or invalid id, another tenant's document, or one outside the collections in
+    `reach`."""
     number = int(document_id) if document_id.isascii() and document_id.isdecimal() and len(document_id) < 20 else 0
-    query = sa.select(Document).where(Document.tenant == tenant, Document.id == min(number, LARGEST_ID))
+    query = sa.select(Document).where(Document.tenant == tenant, Document.id == min(number, MAX_ID))
     document = session.scalars(query.with_for_update() if lock else query).one_or_none()
     if document is None or (reach is not None and document.collection_id not in reach):
         raise NotFound(f"Document {document_id} not found", code="document_not_found")
@@ -125,7 +126,7 @@ def get(
 def document_detail(
     session: Session, tenant: str, document_id: str, reach: Collection[int] | None = None
 ) -> dict[str, Any]:
-    """A document alone: with its text, its latest versions and the last job about it."""
+    """Return one document with its text, its latest versions and its last job."""
     document = get(session, tenant, document_id, reach=reach)
     current = session.get(DocumentVersion, document.version_id) if document.version_id is not None else None
     columns = (
@@ -151,12 +152,13 @@ def document_detail(
     }
 
 
-# How far the newest content has come, by the stage its job is in.
+# State of the newest content by the stage of its job.
 _REACHED = {"extract": "received", "chunk": "extracted", "embed": "chunked", "index": "embedded"}
 
 
 def _state(version: str | None, job: dict[str, Any] | None) -> str:
-    """received, extracted, chunked, embedded, indexed; or failed. `last_job` has the counts of its stage, or why."""
+    """Return received, extracted, chunked, embedded, indexed or failed. `last_job` has the counts of the stage, or the
+    reason."""
     if version != "received":
         return "indexed"
     if job is None or job["state"] in ("failed", "cancelled"):
@@ -165,7 +167,7 @@ def _state(version: str | None, job: dict[str, Any] | None) -> str:
 
 
 def move(session: Session, document: Document, collection_id: int | None) -> None:
-    """Put the document into this collection, or into none; searches see it there from the commit on."""
+    """Put the document into this collection, or into none; searches see the change from the commit on."""
     if document.collection_id != collection_id:
         document.collection_id, document.updated_at = collection_id, clock.now()
         if document.version_id is not None:
@@ -173,7 +175,7 @@ def move(session: Session, document: Document, collection_id: int | None) -> Non
 
 
 def delete(session: Session, tenant: str, document_id: str, reach: Collection[int] | None = None) -> None:
-    """Stop its jobs and forget the document with all its versions; searches do not find it from the commit on."""
+    """Cancel its jobs and delete the document with all versions; searches no longer find it from the commit on."""
     document = get(session, tenant, document_id, reach=reach)
     jobs = sa.select(JobRow.id).where(
         JobRow.tenant == tenant, JobRow.document_id == document.id, JobRow.state.in_(OPEN)
@@ -182,7 +184,7 @@ def delete(session: Session, tenant: str, document_id: str, reach: Collection[in
         commands.cancel(session, tenant, job_id)
     document = get(session, tenant, document_id, lock=True)
     for child in session.scalars(sa.select(Document.id).where(Document.parent_id == document.id)).all():
-        delete(session, tenant, str(child))  # what came inside of it
+        delete(session, tenant, str(child))  # its attachments
     session.execute(sa.delete(DocumentVersion).where(DocumentVersion.document_id == document.id))
     session.execute(sa.delete(Document).where(Document.id == document.id))
     drop_document(session, tenant=tenant, document_id=document.id)

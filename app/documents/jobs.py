@@ -6,21 +6,21 @@ from datetime import datetime
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from app.documents.ingest.operations import note_end
+from app.documents.operations import note_end
 from app.jobs.definition import Job
 
 STAGES = {"extract": 10, "chunk": 10, "embed": 60, "index": 20}
 
 
 class IngestDocument(Job, kind="documents.ingest", time_limit_s=3600, stages=STAGES, on_end=note_end):
-    """Make a received version the one that is searched."""
+    """Make a received version the searched one."""
 
     document_id: int
     version_id: int
 
 
 class ReprocessDocument(Job, kind="documents.reprocess", time_limit_s=3600, stages=STAGES, on_end=note_end):
-    """The same, also where the version says nothing new: what is known is read again."""
+    """Like IngestDocument, but also reads a version that changes nothing: the stored content is extracted again."""
 
     document_id: int
     version_id: int
@@ -29,9 +29,9 @@ class ReprocessDocument(Job, kind="documents.reprocess", time_limit_s=3600, stag
 class BatchDocuments(
     Job, kind="documents.batch", queue="bulk", time_limit_s=24 * 3600, retry_delays=(5.0, 30.0, 120.0)
 ):
-    """Index the lines of a body, each a document; `lines` is how many it has.
+    """Index the lines of a body, each a document; `lines` is their number.
 
-    `collection`: for lines that name none. `reach`: the collections that may be written to; None is all.
+    `collection` applies to lines that name none. `reach` limits the collections that may be written to; None means all.
     """
 
     blob_key: str
@@ -40,8 +40,8 @@ class BatchDocuments(
     reach: tuple[int, ...] | None = None
 
 
-class WantedDocuments(BaseModel):
-    """Which documents are meant: all that is named must hold, and something must be named."""
+class DocumentSelection(BaseModel):
+    """Conditions that documents must meet, all of them; at least one condition is required."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -59,12 +59,12 @@ class WantedDocuments(BaseModel):
 class DeleteDocuments(
     Job, kind="documents.delete", queue="bulk", time_limit_s=6 * 3600, retry_delays=(5.0, 30.0, 120.0)
 ):
-    """Delete the documents that were `wanted` at `asked_at`, or take them out of their collection (`keep`).
+    """Delete the documents that matched `wanted` at `asked_at`, or take them out of their collection (`keep`).
 
-    `collection_id` is the collection that ends with them.
+    `collection_id` is a collection to delete with them.
     """
 
-    wanted: WantedDocuments
+    wanted: DocumentSelection
     asked_at: datetime
     keep: bool = False
     collection_id: int | None = None

@@ -1,4 +1,4 @@
-"""Tables of documents: what a document is now, and each content it was given."""
+"""Tables of documents: the current state of a document, and each content it received."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from app.jobs.models import JobId
 
 _CHILD = sa.text("parent_id IS NOT NULL")
 _BLOB = sa.text("blob_key IS NOT NULL")
-LONGEST_URL = 2_048  # bytes; an index entry of PostgreSQL holds 2,704
+MAX_URL_BYTES = 2_048  # an index entry of PostgreSQL holds 2,704
 
 
 class Collection(Base):
@@ -32,7 +32,7 @@ class Collection(Base):
 
 
 class Document(Base):
-    """A page, file or text, as its current version says; found by url, by a key of the caller's, or by id alone."""
+    """A page, file or text with the fields of its current version; identified by URL, by the caller's key, or by id."""
 
     __tablename__ = "document"
     __table_args__ = (
@@ -48,7 +48,7 @@ class Document(Base):
     id: Mapped[int] = mapped_column(BigId, primary_key=True)
     tenant: Mapped[str] = mapped_column(sa.String(64))
     collection_id: Mapped[int | None] = mapped_column(BigId)
-    # The document that this one came inside of: an e-mail of its attachment.
+    # The document that this one was attached to, such as an e-mail.
     parent_id: Mapped[int | None] = mapped_column(BigId)
     external_id: Mapped[str | None] = mapped_column(sa.String(512))
     url: Mapped[str | None] = mapped_column(sa.Text)
@@ -62,7 +62,7 @@ class Document(Base):
     tags: Mapped[list[str]] = mapped_column(JsonColumn, default=list)
     meta: Mapped[dict[str, Any]] = mapped_column("metadata", JsonColumn, default=dict)
     source: Mapped[str] = mapped_column(sa.String(64), default="api")
-    # The version that is searched; None until the first is indexed.
+    # The version that is searched; None until the first one is indexed.
     version_id: Mapped[int | None] = mapped_column(BigId)
     chunk_count: Mapped[int] = mapped_column(default=0)
     fetched_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
@@ -76,7 +76,7 @@ class Document(Base):
 
 
 class Batch(Base):
-    """Many documents that came as one body: where it lies until its job has ended."""
+    """The blob of documents sent as one body; it is stored until its job ends."""
 
     __tablename__ = "document_batch"
 
@@ -85,7 +85,7 @@ class Batch(Base):
 
 
 class BatchLine(Base):
-    """What became of one line of a batch: written with the document itself, so it is never said twice."""
+    """The outcome of one line of a batch, written in the transaction of its document, so each line has exactly one."""
 
     __tablename__ = "document_batch_line"
 
@@ -101,10 +101,10 @@ class BatchLine(Base):
 class DocumentVersion(Base):
     """One content of a document: received, then current while it is searched, then superseded.
 
-    What comes from another system is `adopted` until all of it is here: see app/documents/ingest/import_versions.py.
+    Content from another system is `adopted` until its import is complete: see app/documents/ingest/import_versions.py.
 
-    `fields` are title, tags and the like as they came with it; they become the document's when it becomes current.
-    `body` is what was received where that is no HTML; `text` is the clean Markdown that all offsets count in.
+    `fields` holds title, tags and the like as they were sent; the document gets them when the version becomes current.
+    `body` is the received content unless it is HTML; `text` is the clean Markdown that all offsets count in.
     """
 
     __tablename__ = "document_version"
@@ -130,17 +130,17 @@ class DocumentVersion(Base):
     body: Mapped[str | None] = mapped_column(sa.Text)
     html: Mapped[str | None] = mapped_column(sa.Text)
     text: Mapped[str | None] = mapped_column(sa.Text)
-    # Of a file: the original in the store of blobs, what it is, how it was called, and how many pages were read.
+    # For a file: the blob of the original, its media type, its name, and the number of pages read.
     blob_key: Mapped[str | None] = mapped_column(sa.String(64))
     media_type: Mapped[str | None] = mapped_column(sa.String(127))
     file_name: Mapped[str | None] = mapped_column(sa.String(255))
     page_count: Mapped[int | None]
-    # Of a locked file, until it has been read or turned out to be wrong. No answer shows it, and no payload holds it.
+    # For an encrypted file, until it was read or the password proved wrong. No answer and no payload contains it.
     password: Mapped[str | None] = mapped_column(sa.String(255))
-    # What was received: body and html, or the file.
+    # Size of the received content: body and html, or the file.
     size_bytes: Mapped[int] = mapped_column(BigId, default=0, server_default="0")
     language: Mapped[str | None] = mapped_column(sa.String(35))
-    # What the page's server called this content, to be asked whether it is still so.
+    # Validators that the page's server sent, used to ask whether the content changed.
     etag: Mapped[str | None] = mapped_column(sa.String(255))
     last_modified: Mapped[str | None] = mapped_column(sa.String(255))
     fetched_at: Mapped[datetime] = mapped_column(UtcDateTime)

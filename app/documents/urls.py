@@ -1,11 +1,11 @@
-"""Addresses of pages: which are one page, and whose."""
+"""URLs of pages: which URLs name the same page, and its domain."""
 
 from __future__ import annotations
 
 from urllib.parse import SplitResult, urlsplit, urlunsplit
 
 from app.core.errors import InvalidInput
-from app.documents.models import LONGEST_URL
+from app.documents.models import MAX_URL_BYTES
 from app.documents.text import clean_line
 
 TRACKING = frozenset(
@@ -16,29 +16,29 @@ TRACKING = frozenset(
 )  # fmt: skip
 
 
-def checked(url: str) -> str:
-    """The URL without blanks around it. Raises InvalidInput for what can be none."""
-    cleaned = clean_line(url, LONGEST_URL + 1)
+def check_url(url: str) -> str:
+    """Return the URL without surrounding blanks. Raises InvalidInput for an invalid URL."""
+    cleaned = clean_line(url, MAX_URL_BYTES + 1)
     if cleaned is None:
         raise InvalidInput("url: it is empty", errors=[{"field": "url", "message": "it is empty"}])
-    if len(cleaned.encode()) > LONGEST_URL:
+    if len(cleaned.encode()) > MAX_URL_BYTES:
         raise InvalidInput(
-            f"url: at most {LONGEST_URL} bytes", errors=[{"field": "url", "message": f"over {LONGEST_URL} bytes"}]
+            f"url: at most {MAX_URL_BYTES} bytes", errors=[{"field": "url", "message": f"over {MAX_URL_BYTES} bytes"}]
         )
     _split(cleaned)
     return cleaned
 
 
 def canonical(url: str) -> str:
-    """The same for every way to write the page: host in lower case, no fragment, no tracking parameters."""
+    """Return the form shared by every spelling of the URL: host in lower case, no fragment, no tracking parameters."""
     parts = _split(url)
-    kept = [pair for pair in parts.query.split("&") if pair.split("=", 1)[0].lower() not in TRACKING]
+    pairs = [pair for pair in parts.query.split("&") if pair.split("=", 1)[0].lower() not in TRACKING]
     user, at, host = parts.netloc.rpartition("@")
-    return urlunsplit((parts.scheme, f"{user}{at}{host.lower()}", parts.path, "&".join(kept), ""))
+    return urlunsplit((parts.scheme, f"{user}{at}{host.lower()}", parts.path, "&".join(pairs), ""))
 
 
 def domain(url: str) -> str | None:
-    """Host and port as written."""
+    """Return host and port as written."""
     return _split(url).netloc.rpartition("@")[2][:300] or None
 
 

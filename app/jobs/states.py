@@ -48,3 +48,11 @@ MOVES: frozenset[tuple[State, State]] = frozenset(
 CRASHES_BEFORE_ALONE = 2
 
 Outcome = Literal["succeeded", "failed", "cancelled", "retrying", "snoozed", "handed_back", "died", "waiting"]
+
+# The fields of a job's progress that events and the API show.
+PROGRESS_FIELDS = ("percent", "stage", "done", "total", "unit", "message")
+
+
+def attempt_number(state: str, tries: int, max_tries: int) -> int:
+    """Return the number of the current or next try, from 1; for a failed job, of its last one."""
+    return max(1, min(tries if state == "failed" else tries + 1, max_tries))

@@ -53,7 +53,7 @@ from app.jobs.queues import QUEUES
 from app.jobs.results import check_result
 from app.jobs.states import ENDED
 from app.jobs.worker.outcome import end_of, judge
-from app.jobs.worker.progress import Progress, Teller
+from app.jobs.worker.progress import Progress, ProgressPublisher
 
 # Jobs that start each other without end are stopped after this many.
 MAX_RUNS = 1000
@@ -170,7 +170,7 @@ def _next(session: Session, later: bool) -> str | None:
 def _run(job_id: str) -> tuple[JobRow, BaseException | None]:
     """Run a queued job once, as a worker would."""
     claim = database().transaction(_claim, job_id)
-    progress = Progress(claim, Teller(lambda claim, snapshot: None))
+    progress = Progress(claim, ProgressPublisher(lambda claim, snapshot: None))
     started_at, result, error = clock.now(), None, None
     trace.enter(claim.traceparent)
     try:

@@ -1,4 +1,4 @@
-"""What ages out, and after how many days."""
+"""Retention policy: the age at which each kind of data is deleted."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from datetime import datetime, timedelta
 
 from app.core.settings import get_settings
 
-# An engine that has not followed for longer rebuilds itself from the documents.
+# An engine that has not followed for longer is rebuilt from the documents.
 KEEP_CHANGES = timedelta(days=7)
-# As long as a repeated request gets the answer of its first.
+# As long as a repeated request gets the answer of the first one.
 KEEP_ANSWERS = timedelta(days=1)
 
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """Up to when each thing goes; None keeps it for ever. The names are those of the sweep's result."""
+    """The time before which each kind of data is deleted; None keeps it for ever. Names as in the sweep's result."""
 
     jobs: datetime | None
     failed_jobs: datetime | None
@@ -33,7 +33,7 @@ class Policy:
 
     @classmethod
     def at(cls, now: datetime) -> Policy:
-        """As the settings have it, at this time."""
+        """Return the policy of the settings at this time."""
         settings = get_settings()
         return cls(
             jobs=_before(now, settings.job_days),

@@ -1,4 +1,4 @@
-"""Delete what has aged out, in batches: each a short transaction that holds the job, so that nothing waits long."""
+"""Delete old data in batches: each is a short transaction that holds the job, so that other writers wait briefly."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ BATCH = 500
 
 
 async def sweep(progress: Progress, policy: Policy | None = None) -> dict[str, Any]:
-    """How many rows of each thing are gone."""
+    """Delete old data; return the number of deleted rows of each kind."""
     policy = policy or Policy.at(clock.now())
     deleted = {"jobs": await _sweep_jobs(progress, policy)}
     steps: dict[str, tuple[datetime | None, Callable[[Session, datetime], int]]] = {
@@ -49,7 +49,7 @@ async def sweep(progress: Progress, policy: Policy | None = None) -> dict[str, A
     for name, (before, delete) in steps.items():
         deleted[name] = 0
         while before is not None:
-            gone = await in_transaction(_held, progress.claim, delete, before)
+            gone = await in_transaction(_delete_batch, progress.claim, delete, before)
             deleted[name] += gone
             progress.report(sum(deleted.values()), unit="rows", message=name)
             if gone < BATCH or name == "changes":
@@ -59,7 +59,7 @@ async def sweep(progress: Progress, policy: Policy | None = None) -> dict[str, A
     return {"deleted": deleted}
 
 
-def _held(session: Session, claim: Claim, delete: Callable[[Session, datetime], int], before: datetime) -> int:
+def _delete_batch(session: Session, claim: Claim, delete: Callable[[Session, datetime], int], before: datetime) -> int:
     claims.hold(session, claim)
     return delete(session, before)
 
@@ -67,7 +67,7 @@ def _held(session: Session, claim: Claim, delete: Callable[[Session, datetime], 
 async def _sweep_jobs(progress: Progress, policy: Policy) -> int:
     deleted, after = 0, ""
     while True:
-        ids = await in_transaction(_jobs_held, progress.claim, policy, after)
+        ids = await in_transaction(_delete_job_batch, progress.claim, policy, after)
         deleted += len(ids)
         progress.report(deleted, unit="rows", message="jobs")
         if len(ids) < BATCH:
@@ -75,18 +75,18 @@ async def _sweep_jobs(progress: Progress, policy: Policy) -> int:
         after = ids[-1]
 
 
-def _jobs_held(session: Session, claim: Claim, policy: Policy, after: str) -> list[str]:
+def _delete_job_batch(session: Session, claim: Claim, policy: Policy, after: str) -> list[str]:
     claims.hold(session, claim)
     return removal.delete_jobs(session, policy.jobs, policy.failed_jobs, after=after, limit=BATCH)
 
 
 def delete_before(session: Session, before: datetime, *, column: Any, keep: Any = None, limit: int = BATCH) -> int:
-    """Delete the oldest rows whose column lies before then, about `limit` of them, but none of `keep`; how many."""
+    """Delete about `limit` of the oldest rows with a column before then, except `keep`; return their number."""
     old = column < before if keep is None else sa.and_(column < before, ~keep)
     last = session.scalar(sa.select(column).where(old).order_by(column).offset(limit - 1).limit(1))
     return sql.row_count(session, sa.delete(column.class_).where(old if last is None else sa.and_(old, column <= last)))
 
 
 def delete_ticks(session: Session, before: datetime) -> int:
-    """Those that wait for an earlier job stay."""
+    """Delete old ticks, except those that wait for an earlier job."""
     return delete_before(session, before, column=ScheduleTickRow.written_at, keep=ScheduleTickRow.outcome == "waiting")

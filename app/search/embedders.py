@@ -1,4 +1,4 @@
-"""Text to vectors: one face, the embedder that needs neither server nor download, and those that do.
+"""Embedders, which turn text into vectors: a built-in one without server or download, and others.
 
 Vectors are float32 rows of length one, so that a dot product is their cosine; one without a known token is zero.
 """
@@ -35,8 +35,8 @@ ANY_NAME = "millrace/local"
 
 
 @dataclass(frozen=True)
-class Chosen:
-    """What the settings say of one embedder."""
+class EmbedderSettings:
+    """The settings of one embedder."""
 
     kind: str
     url: str
@@ -48,16 +48,16 @@ class Chosen:
     tokenizer: Path | None
 
     @classmethod
-    def of(cls, settings: Settings, which: str) -> Chosen:
-        """`which`: embedder or next_embedder."""
-        told = {one.name: getattr(settings, f"{which}_{one.name}") for one in fields(cls) if one.name != "kind"}
-        return cls(kind=getattr(settings, which), **told)
+    def load(cls, settings: Settings, which: str) -> EmbedderSettings:
+        """Return the settings of `which`: embedder or next_embedder."""
+        values = {item.name: getattr(settings, f"{which}_{item.name}") for item in fields(cls) if item.name != "kind"}
+        return cls(kind=getattr(settings, which), **values)
 
 
 class Embedder(Protocol):
-    """`name` says model and dimension: vectors of two names are never compared.
+    """An embedding model. `name` identifies model and dimension: vectors of two names are never compared.
 
-    A bag of words does not read sentences: words without meaning of their own only blur a query.
+    A bag of words averages token vectors, so stop words only blur a query.
     """
 
     name: str
@@ -70,14 +70,14 @@ class Embedder(Protocol):
     async def embed_query(self, text: str) -> Vectors: ...
 
     async def ping(self) -> None:
-        """Raises Unavailable or Rejected where it cannot be used now."""
+        """Raises Unavailable or Rejected if it cannot be used now."""
 
     async def close(self) -> None:
-        """Give back what the running loop holds open."""
+        """Close the connections of the running loop."""
 
 
 class _Local(ABC):
-    """An embedder that computes here: `encode` blocks, so it runs beside the loop."""
+    """An embedder in this process: `encode` blocks, so it runs in a thread."""
 
     dimension: int
 
@@ -108,7 +108,7 @@ class WordLlamaEmbedder(_Local):
     def __init__(self) -> None:
         wordllama = _quiet_import("wordllama")
         folder = Path(wordllama.__file__ or "").parent
-        # 0.4.0.post1 looks for its tokenizer in the wrong folder and would go to the network without these two.
+        # 0.4.0.post1 searches for its tokenizer in the wrong folder and would use the network without these two.
         self._model = wordllama.WordLlama.load(MODEL, cache_dir=folder, dim=DIMENSION, disable_download=True)
         # The model pads and never cuts; counting tokens needs a tokenizer that does neither.
         self.tokenizer = _plain(Tokenizer.from_str(self._model.tokenizer.to_str()))
@@ -121,11 +121,11 @@ class WordLlamaEmbedder(_Local):
 
 class FastEmbedder(_Local):
     """A transformer on this machine's processor, by the extra `fastembed`: a folder with an ONNX model and its
-    tokenizer.json, or a model that `millrace models fetch` brought. Nothing is downloaded here."""
+    tokenizer.json, or a model stored by `millrace models fetch`. Nothing is downloaded here."""
 
     bag_of_words = False
 
-    def __init__(self, chosen: Chosen) -> None:
+    def __init__(self, chosen: EmbedderSettings) -> None:
         try:
             fastembed = _quiet_import("fastembed")
         except ImportError as error:
@@ -136,10 +136,10 @@ class FastEmbedder(_Local):
             folder = fetched
         if not folder.is_dir():
             fix = f"millrace models fetch {chosen.model}"
-            raise ConfigError(f"MILLRACE_EMBEDDER_MODEL: {chosen.model} is no folder here; {fix}")
+            raise ConfigError(f"MILLRACE_EMBEDDER_MODEL: {chosen.model} is not a folder; run: {fix}")
         graph = next((path for name in ("model.onnx", "onnx/model.onnx") if (path := folder / name).exists()), None)
         if graph is None or not (folder / "tokenizer.json").exists():
-            raise ConfigError(f"MILLRACE_EMBEDDER_MODEL: {folder} holds no model.onnx and tokenizer.json")
+            raise ConfigError(f"MILLRACE_EMBEDDER_MODEL: {folder} needs model.onnx and tokenizer.json")
         self.tokenizer = _plain(Tokenizer.from_file(str(folder / "tokenizer.json")))
         self._model = _onnx_model(fastembed, folder, graph)
         self.dimension = chosen.dimension or len(self.encode(["one"])[0])
@@ -159,17 +159,17 @@ class FastEmbedder(_Local):
         return await super().embed_query(self._prompts[0] + text)
 
     def _one_at_a_time(self, texts: list[str]) -> Vectors:
-        # Each call takes all processors there are; two at once would only wait for each other.
+        # Each call uses all processors; two at once would only wait for each other.
         with self._computing:
             return self.encode(texts)
 
 
 class RemoteEmbedder:
-    """A server's model, named by the settings alone, so that words can be searched while it is away."""
+    """A server's model, named by the settings, so that keyword search works while it is unavailable."""
 
     bag_of_words = False
 
-    def __init__(self, chosen: Chosen) -> None:
+    def __init__(self, chosen: EmbedderSettings) -> None:
         kind = chosen.kind
         assert chosen.dimension is not None
         dialect: Dialect = "tei" if kind == "tei" else "openai"
@@ -178,10 +178,10 @@ class RemoteEmbedder:
         self._server = EmbeddingServer(dialect, chosen.url, chosen.model, self.dimension, key)
         self.name = f"{kind}/{chosen.model}/{self.dimension}"
         self._prompts = chosen.query_prompt, chosen.document_prompt
-        # Without the model's own tokenizer tokens are counted by the built-in model's, which counts alike.
+        # Without the model's own tokenizer, the built-in model's counts tokens; the counts are similar.
         path = chosen.tokenizer
         self.tokenizer = WordLlamaEmbedder().tokenizer if path is None else _plain(Tokenizer.from_file(str(path)))
-        # A connection belongs to the loop it was made in.
+        # A connection belongs to the loop that opened it.
         self._opened: WeakKeyDictionary[asyncio.AbstractEventLoop, Embeddings] = WeakKeyDictionary()
 
     async def embed_documents(self, texts: list[str]) -> Vectors:
@@ -206,20 +206,20 @@ class RemoteEmbedder:
 
 
 def models_folder(settings: Settings) -> Path:
-    """Where fetched models lie."""
+    """Return the folder of fetched models."""
     return settings.data_dir / "models"
 
 
 def _onnx_model(fastembed: ModuleType, folder: Path, graph: Path) -> Any:
-    """fastembed's own way to a model it does not know: which numbers of the graph's output are the text's."""
+    """Load a model that fastembed does not know, with the pooling that its files declare."""
     description = importlib.import_module("fastembed.common.model_description")
     runtime = importlib.import_module("onnxruntime")
     pooled = len(runtime.InferenceSession(str(graph), providers=["CPUExecutionProvider"]).get_outputs()[0].shape) == 2
-    said = folder / "1_Pooling" / "config.json"
-    first = not pooled and said.exists() and json.loads(said.read_text()).get("pooling_mode_cls_token")
+    config = folder / "1_Pooling" / "config.json"
+    first = not pooled and config.exists() and json.loads(config.read_text()).get("pooling_mode_cls_token")
     pooling = description.PoolingType.DISABLED if pooled else description.PoolingType.CLS if first else None
     name = f"{ANY_NAME}/{folder.name}"
-    known = {one["model"] for one in fastembed.TextEmbedding.list_supported_models()}
+    known = {model["model"] for model in fastembed.TextEmbedding.list_supported_models()}
     if name not in known:
         fastembed.TextEmbedding.add_custom_model(
             model=name,
@@ -245,7 +245,7 @@ def _normal(vectors: Vectors) -> Vectors:
 
 
 def _quiet_import(name: str) -> ModuleType:
-    """Imported where it is used: it takes a second, and sets up the whole program's logging, which is undone here."""
+    """Import a module at its first use: it takes a second, and changes the program's logging, which is restored."""
     root = logging.getLogger()
     handlers, level = root.handlers[:], root.level
     module = importlib.import_module(name)
@@ -258,7 +258,7 @@ _loading = threading.Lock()
 
 
 def embedder() -> Embedder:
-    """The embedder of the settings, loaded at first use (about a second) and kept."""
+    """Return the embedder of the settings, loaded at first use (about a second) and cached."""
     with _loading:
         return _load("embedder")
 
@@ -268,24 +268,24 @@ def _built_in() -> WordLlamaEmbedder:
     return WordLlamaEmbedder()
 
 
-# By which of the two it is; kept while its settings stay the same.
-_others: dict[str, tuple[Chosen, Embedder]] = {}
+# By the name of the setting; reused while the settings stay the same.
+_others: dict[str, tuple[EmbedderSettings, Embedder]] = {}
 
 
 def next_embedder() -> Embedder | None:
-    """The one that the next index generation is built with, where the settings name one."""
+    """Return the embedder of the next index generation, None if the settings name none."""
     with _loading:
         return _load("next_embedder") if get_settings().next_embedder else None
 
 
 async def close_embedder() -> None:
-    """Give back what the running loop holds open of those that were loaded."""
-    for _, one in list(_others.values()):
-        await one.close()
+    """Close the connections of the running loop in all loaded embedders."""
+    for _, embedder_ in list(_others.values()):
+        await embedder_.close()
 
 
 def _load(which: str) -> Embedder:
-    chosen = Chosen.of(get_settings(), which)
+    chosen = EmbedderSettings.load(get_settings(), which)
     if chosen.kind == "wordllama":
         return _built_in()
     known = _others.get(which)

@@ -1,4 +1,4 @@
-"""This process's engine, as the settings say which."""
+"""Engine factory: the search engine that the settings select."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from app.core.settings import get_settings
 from app.search.engines.base import Engine
 from app.search.engines.memory.engine import EmbeddedEngine
 
-# By database: one process may look into several.
+# By database: one process may use several.
 _opened: WeakKeyDictionary[sa.Engine, EmbeddedEngine] = WeakKeyDictionary()
 _opening = threading.Lock()
 
 
 def engine() -> Engine:
-    """The engine for this process's database."""
+    """Return the engine for this process's database."""
     if get_settings().search_engine == "qdrant":
-        # Its client takes a second and 60 MiB to import, which a process without Qdrant does not pay.
+        # Imported only when selected: its client takes a second and 60 MiB.
         opened: Engine = importlib.import_module("app.search.engines.qdrant.engine").QdrantEngine()
         return opened
     with _opening:

@@ -14,18 +14,18 @@ class FollowIndex(
     unique=Debounce(0.0, 0.0),
     stages={"build": 90, "follow": 10},
 ):
-    """Bring the index outside of SQL up to date; asked for while it runs, it runs once more."""
+    """Update the index outside of SQL; a request during a run starts one more run."""
 
 
 class BuildGeneration(
     Job, kind="search.build_generation", queue="bulk", time_limit_s=7 * 86_400, retry_delays=(5.0, 60.0, 300.0),
     open_to="operator", unique_key=lambda job: "generation", stages={"embed": 90, "build": 5, "follow": 5},
 ):  # fmt: skip
-    """Make the vectors of MILLRACE_NEXT_EMBEDDER for all chunks, beside those that are searched."""
+    """Make the vectors of MILLRACE_NEXT_EMBEDDER for all chunks, next to the searched ones."""
 
 
 class CompareGenerations(Job, kind="search.compare_generations", queue="bulk", time_limit_s=3600, open_to="operator"):
-    """How alike the answers of two generations are; without queries, titles of documents are asked."""
+    """Compare the answers of two generations; without queries, titles of documents are used."""
 
     first: str
     second: str
@@ -38,7 +38,7 @@ class SwapGeneration(
     open_to="operator", running_cap=1,
     unique_key=lambda job: job.name or "-", stages={"embed": 90, "build": 5, "follow": 5},
 ):  # fmt: skip
-    """Search this generation from now on, and keep the one before; without a name, go back to that one."""
+    """Search this generation from now on and keep the previous one; without a name, go back to the previous one."""
 
     name: str | None = None
 
@@ -61,6 +61,6 @@ class VerifyIndex(
     open_to="operator",
     unique_key=lambda job: "verify",
 ):
-    """Prove that rows, vectors and postings are the same; `repair` mends what is not."""
+    """Verify that rows, vectors and postings agree; `repair` writes again what does not."""
 
     repair: bool = False

@@ -11,10 +11,12 @@ from app.core.db import Base, BigId, JsonColumn, UtcDateTime
 
 
 class Chunk(Base):
-    """A piece of a version's text with all that an engine needs: packed terms and vector.
+    """A piece of a version's text with its packed terms and vector.
 
-    `document_terms` are those of the whole document, on its first chunk: neighbours overlap, so sums would count twice.
-    `text` is characters span_start to span_end of the version's. `generation` names the model of the vector; vectors
+    `document_terms` are the terms of the whole document, on its first chunk: neighbours overlap, so sums would count
+    twice.
+    `text` is characters span_start to span_end of the version's text. `generation` names the model of the vector;
+    vectors
     of two generations are never compared.
     """
 
@@ -43,7 +45,7 @@ class Chunk(Base):
 
 
 class ChunkVector(Base):
-    """A chunk's vector of another generation than the one in its own row."""
+    """A chunk's vector of a generation other than the one in its row."""
 
     __tablename__ = "chunk_vector"
 
@@ -53,7 +55,7 @@ class ChunkVector(Base):
 
 
 def vector_of(generation: str) -> sa.ColumnElement[bytes | None]:
-    """A chunk's vector of this generation, from its own row or beside it; null where it has none."""
+    """Return SQL for a chunk's vector of this generation, from its own row or chunk_vector; null if it has none."""
     beside = (
         sa.select(ChunkVector.vector)
         .where(ChunkVector.chunk_id == Chunk.id, ChunkVector.generation == generation)
@@ -64,7 +66,7 @@ def vector_of(generation: str) -> sa.ColumnElement[bytes | None]:
 
 
 class IndexGeneration(Base):
-    """The vectors of one model over all chunks; `after_chunk` is how far its building has come."""
+    """The vectors of one model over all chunks; `after_chunk` is the progress of its build."""
 
     __tablename__ = "index_generation"
 
@@ -76,8 +78,8 @@ class IndexGeneration(Base):
     changed_at: Mapped[datetime] = mapped_column(UtcDateTime)
 
 
-class Change(Base):
-    """Document `document_id` was put or dropped. Numbers are taken from the one counter, so they commit in order."""
+class IndexChange(Base):
+    """One document was put or dropped. All numbers come from one counter, so changes commit in order."""
 
     __tablename__ = "change"
     __table_args__ = (sa.Index("ix_change_tenant", "tenant", "seq"), sa.Index("ix_change_at", "at"))
@@ -90,7 +92,7 @@ class Change(Base):
 
 
 class ChangeCounter(Base):
-    """The one row: the last number given out, and up to which changes have been pruned."""
+    """The single row with the last number used, and the number up to which changes are pruned."""
 
     __tablename__ = "change_counter"
 
@@ -99,7 +101,7 @@ class ChangeCounter(Base):
     pruned: Mapped[int] = mapped_column(sa.BigInteger, default=0)
 
 
-# What search reads of the documents above it: rooms know each other's tables by column name.
+# Columns that search reads of the documents room above it: rooms know each other's tables by column name.
 document = sa.table(
     "document",
     sa.column("id", BigId),

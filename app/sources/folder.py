@@ -21,8 +21,8 @@ from app.core.logging import get_logger
 from app.core.settings import get_settings
 from app.documents.accept.accept import About
 from app.documents.accept.quota import within
-from app.documents.accept.sniff import sniff
 from app.documents.accept.uploads import Original, accept_file, safe_name
+from app.documents.files.sniff import sniff
 from app.documents.models import Document, DocumentVersion
 from app.jobs.ledger import claims
 from app.jobs.ledger.claims import Claim

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from app.documents.accept.accept import About
-from app.documents.ingest.operations import note_end
 from app.documents.jobs import STAGES
+from app.documents.operations import note_end
 from app.jobs.definition import Job
 
 

@@ -13,7 +13,7 @@ from app.documents import catalog, urls
 from app.documents.accept import quota
 from app.documents.accept.accept import About, Reach, find_or_make, receive
 from app.documents.ingest.ingest import ingest
-from app.documents.ingest.unchanged import searchable, still_so
+from app.documents.ingest.unchanged import confirm_unchanged, has_all_vectors
 from app.documents.models import DocumentVersion
 from app.jobs.enqueued import EnqueuedJob
 from app.jobs.ledger import claims
@@ -29,10 +29,10 @@ def accept_page(
     session: Session, about: About, *, tenant: str, request_id: str | None = None, reach: Reach = None
 ) -> EnqueuedJob:
     """Enqueue the job that fetches the page. Raises InvalidInput for a URL that cannot be fetched."""
-    url = urls.checked(about.url or "")
+    url = urls.check_url(about.url or "")
     split_url(url)
     document_id = find_or_make(session, about, tenant=tenant, reach=reach)
-    fields = about.fields()
+    fields = about.fields().view()
     job = FetchPage(document_id=document_id, url=url, **fields)
     return enqueue(session, job, tenant=tenant, request_id=request_id, document_id=document_id)
 
@@ -77,9 +77,9 @@ def _find_known(session: Session, tenant: str, job: FetchPage) -> _Known | None:
     """Return the current version, or None if the page must be indexed even when it has not changed."""
     document = catalog.get(session, tenant, str(job.document_id))
     current = session.get(DocumentVersion, document.version_id) if document.version_id else None
-    if current is None or current.url != urls.checked(job.url) or current.fields != job.about().fields():
+    if current is None or current.url != urls.check_url(job.url) or current.fields != job.about().fields().view():
         return None
-    if not (current.etag or current.last_modified) or not searchable(session, document.id):
+    if not (current.etag or current.last_modified) or not has_all_vectors(session, document.id):
         return None
     return _Known(current.id, Validators(current.etag, current.last_modified))
 
@@ -90,7 +90,7 @@ def _record_unchanged(session: Session, claim: Claim, job: FetchPage, known: _Kn
     document = catalog.get(session, claim.tenant, str(job.document_id), lock=True)
     if known is None or document.version_id != known.version_id:
         return None
-    return still_so(document, session.get_one(DocumentVersion, known.version_id), clock.now())
+    return confirm_unchanged(document, session.get_one(DocumentVersion, known.version_id), clock.now())
 
 
 def _store(session: Session, claim: Claim, job: FetchPage, page: FetchedPage) -> int:

@@ -1,4 +1,4 @@
-"""What administrators did: a line for each act, in the transaction of the act, so neither is without the other."""
+"""Audit log of administrators: one entry per action, written in the action's transaction."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 from app.core import clock, sql
 from app.tenants.models import AuditEntry
 
-SECRET = "secret"  # the actor that came with MILLRACE_API_SECRET
+SECRET = "secret"  # the actor that authenticated with MILLRACE_API_SECRET
 
 
 def record(
@@ -23,7 +23,7 @@ def record(
     request_id: str | None = None,
     **details: Any,
 ) -> None:
-    """Note that `actor` (a key's id, or `secret`) did `action` to `subject`; `tenant` is whom it concerns."""
+    """Record that `actor` (a key's id, or `secret`) did `action` to `subject`; `tenant` is the tenant concerned."""
     session.add(
         AuditEntry(
             at=clock.now(),
@@ -46,7 +46,7 @@ def entries(
     before_id: int | None = None,
     limit: int,
 ) -> list[AuditEntry]:
-    """The newest first; tenant None means those of all."""
+    """List entries, newest first; tenant None means all tenants."""
     conditions = [
         getattr(AuditEntry, name) == value
         for name, value in (("tenant", tenant), ("action", action), ("actor", actor))

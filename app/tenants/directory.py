@@ -1,4 +1,4 @@
-"""The tenants there are."""
+"""Tenants: create, look up, change, list."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ QUOTAS = ("max_open_jobs", "max_documents", "max_bytes")
 
 
 def create(session: Session, tenant_id: str, title: str, quotas: dict[str, int | None]) -> Tenant:
-    """Raises InvalidInput for what is no name, Conflict for one that is taken."""
+    """Create a tenant. Raises InvalidInput for an invalid id, Conflict for one that is taken."""
     if not _ID.fullmatch(tenant_id):
         raise InvalidInput("id: 1 to 64 of a-z, 0-9, dot, dash, underscore; first a letter or digit", code="tenant_id")
     tenant = Tenant(id=tenant_id, title=title, created_at=clock.now(), **quotas)
@@ -26,7 +26,7 @@ def create(session: Session, tenant_id: str, title: str, quotas: dict[str, int |
         with session.begin_nested():
             session.add(tenant)
     except IntegrityError:
-        raise Conflict(f"Tenant {tenant_id} is there already", code="tenant_exists") from None
+        raise Conflict(f"Tenant {tenant_id} exists already", code="tenant_exists") from None
     return tenant
 
 
@@ -39,7 +39,7 @@ def get(session: Session, tenant_id: str, *, lock: bool = False) -> Tenant:
 
 
 def change(session: Session, tenant_id: str, changes: dict[str, Any]) -> Tenant:
-    """The tenant with another title, other quotas, `disabled` or not. Raises NotFound, Conflict for the operator's."""
+    """Change the tenant's title, quotas or `disabled`. Raises NotFound, or Conflict for the operator's own tenant."""
     tenant = get(session, tenant_id, lock=True)
     disabled = changes.pop("disabled", None)
     if disabled and tenant_id == DEFAULT_TENANT:
@@ -52,6 +52,6 @@ def change(session: Session, tenant_id: str, changes: dict[str, Any]) -> Tenant:
 
 
 def list_tenants(session: Session, *, after_id: str | None, limit: int) -> list[Tenant]:
-    """By name."""
+    """List tenants by id."""
     query = sa.select(Tenant).order_by(Tenant.id).limit(limit)
     return list(session.scalars(query if after_id is None else query.where(Tenant.id > after_id)))

@@ -1,4 +1,4 @@
-"""The keys that a process has seen lately, looked up every five seconds; what one holds open is closed with it."""
+"""Keys that this process has seen recently, checked every five seconds; revoking a key closes its open streams."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ from app.tenants.keys import Key
 log = get_logger(__name__)
 
 FRESH_S = 5.0
-# Unknown ids are remembered too, so that guessing costs one query each; the oldest go first.
-MOST_REMEMBERED = 10_000
-# When a key was last used is written this often.
+# Unknown ids are remembered too, so that guessing an id costs one query; the oldest are dropped first.
+MAX_REMEMBERED_KEYS = 10_000
+# The time of a key's last use is written this often.
 NOTE_S = 15.0
-# The words of a notice: `key ID`, or `key *`.
+# The content of a notice: `key ID`, or `key *`.
 NOTICE, EVERY = "key", "*"
-# No key: what is compared where an id is unknown, so that this takes no less time.
+# A dummy key, compared when an id is unknown, so that the comparison takes the same time.
 _NOBODY = Key("", "", frozenset(), {}, bytes(32), None, None, None, True)
 
 
-class Hold:
-    """Ties the running task to a key: it is cancelled when the key, or the secret it came with, stops counting."""
+class KeyLease:
+    """Ties the running task to a key: cancels the task when the key, or the secret it used, is no longer valid."""
 
     __slots__ = ("_digest", "_key_id", "_keyring")
 
@@ -45,19 +45,19 @@ class Hold:
         self._keyring.hold(self._key_id, self._digest)
 
     def end(self) -> bool:
-        """Whether the task was cancelled for its key; then that cancellation is taken back. Harmless when repeated."""
+        """Return True if the task was cancelled for its key, and undo that cancellation. Repeatable."""
         return self._keyring.release(self._key_id)
 
 
 class Keyring:
-    """Lives on one loop; `start()` and `close()` are called there."""
+    """Cache of keys; lives on one event loop, where `start()` and `close()` are called."""
 
     def __init__(self, *, fresh_s: float = FRESH_S) -> None:
         self._fresh_s = fresh_s
         self._seen: OrderedDict[str, tuple[float, Key | None]] = OrderedDict()
         self._asking: dict[str, asyncio.Task[Key | None]] = {}
         self._used: dict[str, datetime] = {}
-        # What each key holds open: the task, and the digest of the secret that opened it.
+        # The open tasks of each key, with the digest of the secret that opened them.
         self._open: dict[str, dict[asyncio.Task[object], bytes]] = {}
         self._ended: set[asyncio.Task[object]] = set()
         self._heard: set[asyncio.Task[None]] = set()
@@ -74,7 +74,7 @@ class Keyring:
         await self._note_use()
 
     async def find(self, token: bytes) -> Key | None:
-        """The key with this token, None where there is none that counts. Raises Unavailable without SQL."""
+        """Return the valid key with this token, or None. Raises Unavailable without SQL."""
         parts = keys.split(token)
         if parts is None:
             return None
@@ -92,7 +92,7 @@ class Keyring:
         asking = self._asking.get(key_id)
         if asking is None:
             asking = self._asking[key_id] = asyncio.create_task(self._ask(key_id), name="keyring-ask")
-        # Others wait for the same answer: one of them that leaves must not take it along.
+        # Other callers await the same answer, so cancelling one of them must not cancel it.
         return await asyncio.shield(asking)
 
     async def _ask(self, key_id: str) -> Key | None:
@@ -107,10 +107,10 @@ class Keyring:
     def _remember(self, key_id: str, at: float, key: Key | None) -> None:
         self._seen[key_id] = (at, key)
         self._seen.move_to_end(key_id)
-        if len(self._seen) > MOST_REMEMBERED:
+        if len(self._seen) > MAX_REMEMBERED_KEYS:
             self._seen.popitem(last=False)
 
-    # What stays open: event streams.
+    # Open event streams.
 
     def hold(self, key_id: str, digest: bytes) -> None:
         task = asyncio.current_task()
@@ -132,44 +132,44 @@ class Keyring:
         return True
 
     async def changed(self, key_id: str | None) -> None:
-        """A key (None: some, a whole tenant's perhaps) has changed: every process looks it up anew. Never raises."""
-        await self._look_anew(key_id)
+        """Notify every process that a key has changed, None for several keys; each checks it again. Never raises."""
+        await self._look_again(key_id)
         try:
             await asyncio.to_thread(redis.push().call, partial(_tell, key_id))
         except (Unavailable, ConfigError) as error:
-            log.info("key_change_not_told", reason=error.message)  # the others ask again within FRESH_S
+            log.info("key_change_not_told", reason=error.message)  # the others check again within FRESH_S
 
     def hear(self, notice: str) -> None:
-        """What another process has told with `changed`."""
+        """Handle a notice that another process sent with `changed`."""
         word, _, key_id = notice.partition(" ")
         if word == NOTICE:
-            task = asyncio.create_task(self._look_anew(None if key_id == EVERY else key_id), name="keyring-heard")
+            task = asyncio.create_task(self._look_again(None if key_id == EVERY else key_id), name="keyring-heard")
             self._heard.add(task)
             task.add_done_callback(self._heard.discard)
 
-    async def _look_anew(self, key_id: str | None) -> None:
+    async def _look_again(self, key_id: str | None) -> None:
         if key_id is None:
             self._seen.clear()
-        await self._recheck_quietly(None if key_id is None else [key_id])
+        await self._recheck_or_log(None if key_id is None else [key_id])
 
     async def recheck(self, key_ids: Iterable[str] | None = None) -> None:
-        """Look these keys up again (all that hold something open); what a useless one holds is closed."""
-        wanted = set(self._open) if key_ids is None else set(key_ids)
-        for key_id in wanted:
+        """Check these keys again, or all with open tasks; the tasks of an invalid key are cancelled."""
+        ids = set(self._open) if key_ids is None else set(key_ids)
+        for key_id in ids:
             self._seen.pop(key_id, None)
-        held = wanted & self._open.keys()
+        held = ids & self._open.keys()
         if not held:
             return
         asked_at = clock.monotonic()
-        found = await read(keys.look_up, held)
+        by_id = await read(keys.look_up, held)
         now = clock.now()
         for key_id in held:
-            key = found.get(key_id)
+            key = by_id.get(key_id)
             self._remember(key_id, asked_at, key)
             held_open = self._open.get(key_id, {}).items()
             self._end(key_id, {task for task, digest in held_open if key is None or not key.takes(digest, now)})
 
-    async def _recheck_quietly(self, key_ids: Iterable[str] | None = None) -> None:
+    async def _recheck_or_log(self, key_ids: Iterable[str] | None = None) -> None:
         try:
             await self.recheck(key_ids)
         except (Unavailable, ConfigError, SQLAlchemyError) as error:
@@ -187,7 +187,7 @@ class Keyring:
         noted = clock.monotonic()
         while True:
             await asyncio.sleep(self._fresh_s)
-            await self._recheck_quietly()
+            await self._recheck_or_log()
             if clock.monotonic() - noted >= NOTE_S:
                 noted = clock.monotonic()
                 await self._note_use()

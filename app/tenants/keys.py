@@ -1,4 +1,4 @@
-"""API keys: `mr_<id>_<secret>`, shown once, kept as SHA-256."""
+"""API keys: `mr_<id>_<secret>`, shown once, stored as SHA-256."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from app.core.errors import Conflict, InvalidInput, NotFound
 from app.tenants import scopes as grants
 from app.tenants.models import ApiKey, Tenant
 
-LONGEST_OVERLAP = timedelta(days=7)
+MAX_OVERLAP = timedelta(days=7)
 _TOKEN = re.compile(rb"mr_([0-9a-f]{16})_([A-Za-z0-9_-]{43})")
 
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """A key as those who check it need it."""
+    """A key with the fields needed to check it."""
 
     id: str
     tenant: str
@@ -37,29 +37,29 @@ class Key:
     closed: bool
 
     def usable(self, now: datetime) -> bool:
-        """Neither revoked nor expired, its tenant not disabled."""
+        """Return True if the key is neither revoked nor expired and its tenant is not disabled."""
         return not self.closed and (self.expires_at is None or now < self.expires_at)
 
     def opens(self, secret: bytes, now: datetime) -> bool:
-        """Whether this is its secret (or the one before, while that still counts); takes the same time for any."""
+        """Return True for the current secret, or the previous one during its overlap. Takes constant time."""
         return self.takes(hashlib.sha256(secret).digest(), now)
 
-    def takes(self, given: bytes, now: datetime) -> bool:
-        """The same of a secret's SHA-256."""
-        fits = hmac.compare_digest(given, self.secret_hash)
+    def takes(self, hashed: bytes, now: datetime) -> bool:
+        """Like opens(), for a secret's SHA-256."""
+        fits = hmac.compare_digest(hashed, self.secret_hash)
         if self.previous_hash is not None and self.previous_until is not None and now < self.previous_until:
-            fits |= hmac.compare_digest(given, self.previous_hash)
+            fits |= hmac.compare_digest(hashed, self.previous_hash)
         return fits and self.usable(now)
 
 
 def split(token: bytes) -> tuple[str, bytes] | None:
-    """(id, secret) of what looks like a key."""
-    found = _TOKEN.fullmatch(token)
-    return (found[1].decode("ascii"), found[2]) if found else None
+    """Return (id, secret) of a well-formed token, else None."""
+    match = _TOKEN.fullmatch(token)
+    return (match[1].decode("ascii"), match[2]) if match else None
 
 
 def digest(token: bytes) -> bytes:
-    """The SHA-256 of a token's secret; of nothing where it is no token."""
+    """Return the SHA-256 of a token's secret; of the empty string for a malformed token."""
     parts = split(token)
     return hashlib.sha256(parts[1] if parts else b"").digest()
 
@@ -74,20 +74,20 @@ def issue(
     rate_limits: Mapping[str, str] | None = None,
     expires_at: datetime | None = None,
 ) -> tuple[ApiKey, str]:
-    """A new key and its token, which nobody can read again. Raises NotFound for an unknown tenant."""
+    """Return a new key and its token, which cannot be read again later. Raises NotFound for an unknown tenant."""
     now = clock.now()
     if session.get(Tenant, tenant) is None:
         raise NotFound(f"Tenant {tenant} not found", code="tenant_not_found")
     if expires_at is not None and expires_at <= now:
-        raise InvalidInput("expires_at: must lie in the future", code="expires_at")
-    # Ids rise, so that a list has the newest first.
+        raise InvalidInput("expires_at is in the past", code="expires_at")
+    # Ids ascend, so that a list starts with the newest.
     key_id = f"{int(now.timestamp()) & 0xFFFFFFFF:08x}{secrets.token_hex(4)}"
     secret = secrets.token_urlsafe(32)
     key = ApiKey(
         id=key_id,
         tenant=tenant,
         name=name,
-        scopes=grants.checked(scopes),
+        scopes=grants.check_scopes(scopes),
         rate_limits=dict(rate_limits or {}),
         secret_hash=_hash(secret),
         created_by=created_by,
@@ -100,12 +100,12 @@ def issue(
 
 
 def rotate(session: Session, tenant: str | None, key_id: str, overlap: timedelta) -> tuple[ApiKey, str]:
-    """The key with a new secret; the one before works on for `overlap`. Raises NotFound, Conflict when revoked."""
+    """Give the key a new secret; the previous one works during `overlap`. Raises NotFound, or Conflict if revoked."""
     key = get(session, tenant, key_id, lock=True)
     if key.revoked_at is not None:
         raise Conflict(f"Key {key_id} is revoked", code="key_revoked")
-    if not timedelta(0) <= overlap <= LONGEST_OVERLAP:
-        raise InvalidInput(f"overlap_s: 0 to {LONGEST_OVERLAP.total_seconds():g}", code="overlap")
+    if not timedelta(0) <= overlap <= MAX_OVERLAP:
+        raise InvalidInput(f"overlap_s: 0 to {MAX_OVERLAP.total_seconds():g}", code="overlap")
     secret = secrets.token_urlsafe(32)
     key.previous_hash, key.previous_until = (key.secret_hash, clock.now() + overlap) if overlap else (None, None)
     key.secret_hash = _hash(secret)
@@ -113,14 +113,14 @@ def rotate(session: Session, tenant: str | None, key_id: str, overlap: timedelta
 
 
 def revoke(session: Session, tenant: str | None, key_id: str) -> ApiKey:
-    """The key, which opens nothing from the commit on; revoked twice is revoked once. Raises NotFound."""
+    """Revoke the key from the commit on; repeatable. Raises NotFound."""
     key = get(session, tenant, key_id, lock=True)
     key.revoked_at = key.revoked_at or clock.now()
     return key
 
 
 def get(session: Session, tenant: str | None, key_id: str, *, lock: bool = False) -> ApiKey:
-    """Raises NotFound, also for another tenant's; tenant None may have any."""
+    """Return the key. Raises NotFound, also for another tenant's key; tenant None allows any."""
     key = session.get(ApiKey, key_id, with_for_update=lock) if len(key_id) <= 16 else None
     if key is None or tenant not in (None, key.tenant):
         raise NotFound(f"Key {key_id} not found", code="key_not_found")
@@ -128,7 +128,7 @@ def get(session: Session, tenant: str | None, key_id: str, *, lock: bool = False
 
 
 def list_keys(session: Session, tenant: str | None, *, before_id: str | None, limit: int) -> list[ApiKey]:
-    """The newest first, also revoked ones; tenant None means those of all."""
+    """List keys, newest first, including revoked ones; tenant None means all tenants."""
     query = sa.select(ApiKey).order_by(ApiKey.id.desc()).limit(limit)
     if tenant is not None:
         query = query.where(ApiKey.tenant == tenant)
@@ -136,7 +136,7 @@ def list_keys(session: Session, tenant: str | None, *, before_id: str | None, li
 
 
 def look_up(session: Session, ids: Collection[str]) -> dict[str, Key]:
-    """Those of the keys that exist."""
+    """Return the keys that exist, by id."""
     query = sa.select(ApiKey, Tenant.disabled_at).join(Tenant, Tenant.id == ApiKey.tenant).where(ApiKey.id.in_(ids))
     return {
         row.id: Key(
@@ -155,7 +155,7 @@ def look_up(session: Session, ids: Collection[str]) -> dict[str, Key]:
 
 
 def note_use(session: Session, used: Mapping[str, datetime]) -> None:
-    """Keep when each key was last used; several processes say it, the latest counts."""
+    """Store the time of last use of each key; of several processes the latest time counts."""
     for key_id, at in sorted(used.items()):
         older = sa.or_(ApiKey.last_used_at.is_(None), ApiKey.last_used_at < at)
         session.execute(sa.update(ApiKey).where(ApiKey.id == key_id, older).values(last_used_at=at))

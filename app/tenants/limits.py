@@ -1,4 +1,4 @@
-"""How often a key may ask: fixed windows, counted in Redis for all processes, and here alone while Redis is away."""
+"""Rate limits of keys: fixed windows, counted in Redis for all processes, or per process without Redis."""
 
 from __future__ import annotations
 
@@ -17,30 +17,30 @@ log = get_logger(__name__)
 
 UNITS = {"second": 1, "minute": 60, "hour": 3600, "day": 86400}
 UNLIMITED = "unlimited"
-# Redis has this long to answer; then, and for a second after, this process counts alone.
+# Redis has this long to answer; after a failure, and for a second more, this process counts alone.
 PATIENCE_S = 0.1
 ALONE_S = 1.0
-# So many requests before its limit a key is asked about before each answer, so that the limit is exact.
+# Within this many requests of its limit, a key waits for Redis before each answer, so that the limit is exact.
 MARGIN = 50
-MOST_COUNTED = 100_000
-MOST_ENTRIES = 100
+MAX_BUCKETS = 100_000
+MAX_ENTRIES = 100
 _RATE = re.compile(r"([1-9][0-9]{0,8})/(second|minute|hour|day)", re.ASCII)
 _ROUTE = re.compile(r"\*|(GET|HEAD|POST|PUT|PATCH|DELETE) /[!-~]{1,200}", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
-class Rate:
-    """`limit` requests in each window of `window_s` seconds."""
+class RateLimit:
+    """At most `limit` requests in each window of `window_s` seconds."""
 
     limit: int
     window_s: int
 
     @classmethod
-    def parse(cls, text: str) -> Rate | None:
-        """`50/minute`; None for `unlimited`. Raises InvalidInput."""
-        found = _RATE.fullmatch(text)
-        if found:
-            return cls(int(found[1]), UNITS[found[2]])
+    def parse(cls, text: str) -> RateLimit | None:
+        """Parse `50/minute`; None for `unlimited`. Raises InvalidInput."""
+        match = _RATE.fullmatch(text)
+        if match:
+            return cls(int(match[1]), UNITS[match[2]])
         if text == UNLIMITED:
             return None
         raise InvalidInput(
@@ -54,27 +54,29 @@ class Rate:
 
 @dataclass(frozen=True, slots=True)
 class Count:
-    """What one request made of its window: `left` is below 0 where it was one too many."""
+    """The result of counting one request; `left` is below 0 if it exceeds the limit."""
 
     left: int
     reset_s: float
 
 
-def checked(limits: Mapping[str, str]) -> dict[str, str]:
-    """Limits of a key: route (`POST /api/search`, or `*` for all others) → rate. Raises InvalidInput."""
-    if len(limits) > MOST_ENTRIES:
-        raise InvalidInput(f"rate_limits: at most {MOST_ENTRIES}", code="rate")
+def check_limits(limits: Mapping[str, str]) -> dict[str, str]:
+    """Return the limits of a key: route (`POST /api/search`, or `*` for all others) → rate. Raises InvalidInput."""
+    if len(limits) > MAX_ENTRIES:
+        raise InvalidInput(f"rate_limits: at most {MAX_ENTRIES}", code="rate")
     for route, rate in limits.items():
         if not _ROUTE.fullmatch(route):
-            raise InvalidInput(f"rate_limits: {route!r} is no route; say POST /api/search, or *", code="rate_route")
-        Rate.parse(rate)
+            raise InvalidInput(
+                f"rate_limits: {route!r} is not a route; expected for example POST /api/search, or *", code="rate_route"
+            )
+        RateLimit.parse(rate)
     return dict(limits)
 
 
-def of_key(limits: Mapping[str, str], route: str, default: Rate | None) -> Rate | None:
-    """The rate of this route for a key with these limits; None where it is unlimited."""
-    given = limits.get(route, limits.get("*"))
-    return default if given is None else Rate.parse(given)
+def of_key(limits: Mapping[str, str], route: str, default: RateLimit | None) -> RateLimit | None:
+    """Return the rate of this route for a key with these limits; None if unlimited."""
+    text = limits.get(route, limits.get("*"))
+    return default if text is None else RateLimit.parse(text)
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,19 +92,19 @@ class _Question:
 
 
 class Counter:
-    """Counts requests. Lives on one loop; `close()` is called there."""
+    """Counts requests. Lives on one event loop, where `close()` is called."""
 
     def __init__(self, *, patience_s: float = PATIENCE_S) -> None:
         self._client = redis.async_push()
         self._patience_s = patience_s
         self._alone_until = 0.0
-        # bucket → (window, count): what counts while Redis is away, and what needs no question, being full already.
+        # bucket → (window, count): used while Redis is unavailable, and for buckets known to be full.
         self._here: dict[str, tuple[int, int]] = {}
         self._questions: list[_Question] = []
         self._asking: asyncio.Task[None] | None = None
 
     async def settle(self) -> None:
-        """Until Redis has answered what it was asked."""
+        """Wait until Redis has answered the pending requests."""
         if self._asking is not None:
             await asyncio.gather(self._asking, return_exceptions=True)
 
@@ -112,10 +114,10 @@ class Counter:
             await asyncio.gather(self._asking, return_exceptions=True)
         await self._client.aclose()
 
-    async def hit(self, bucket: str, rate: Rate) -> Count:
+    async def hit(self, bucket: str, rate: RateLimit) -> Count:
         """Count one request of this bucket. Never raises.
 
-        Far from the limit nobody waits for Redis: its answer counts for the next request.
+        Far from the limit requests do not wait for Redis: its answer counts for the next request.
         """
         now = clock.now().timestamp()
         window = int(now // rate.window_s)
@@ -133,12 +135,12 @@ class Counter:
         return known[1] if known and known[0] == window else 0
 
     def _set(self, bucket: str, window: int, count: int) -> None:
-        if len(self._here) >= MOST_COUNTED and bucket not in self._here:
+        if len(self._here) >= MAX_BUCKETS and bucket not in self._here:
             self._here.clear()
         self._here[bucket] = (window, count)
 
     def _ask(self, bucket: str, window: int, window_s: int) -> asyncio.Future[int]:
-        """How many the bucket had with this one, in all processes; 0 where Redis does not say."""
+        """Return a future of the bucket's count in all processes, this request included; 0 if Redis does not answer."""
         future: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         self._questions.append(_Question(bucket, window, window_s, future))
         if self._asking is None or self._asking.done():
@@ -146,7 +148,7 @@ class Counter:
         return future
 
     async def _ask_all(self) -> None:
-        """One round trip for all that came meanwhile."""
+        """Send all pending requests in one round trip."""
         while self._questions:
             questions, self._questions = self._questions, []
             counts = [0] * len(questions)
@@ -161,7 +163,7 @@ class Counter:
                 self._alone_until = clock.monotonic() + ALONE_S
             for question, count in zip(questions, counts, strict=True):
                 known = self._here.get(question.bucket, (question.window, 0))
-                if known[0] == question.window and count > known[1]:  # nobody needs to know of a window that is over
+                if known[0] == question.window and count > known[1]:  # a past window no longer matters
                     self._set(question.bucket, question.window, count)
                 if not question.future.done():
                     question.future.set_result(count)

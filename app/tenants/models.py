@@ -1,4 +1,4 @@
-"""Tables of who may ask: tenants, their keys, and what administrators did."""
+"""Tables of tenants, their keys, and the audit log."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from sqlalchemy.orm import Mapped, mapped_column
 
 from app.core.db import Base, BigId, JsonColumn, UtcDateTime
 
-DEFAULT_TENANT = "default"  # made with the schema; MILLRACE_API_SECRET is its operator's
+DEFAULT_TENANT = "default"  # created with the schema; MILLRACE_API_SECRET acts as its operator
 
 
 class Tenant(Base):
-    """Whose work it is. A limit that is None is none; a disabled tenant's keys open nothing."""
+    """An owner of jobs and documents. A quota of None is no limit; a disabled tenant's keys are invalid."""
 
     __tablename__ = "tenant"
 
@@ -28,7 +28,7 @@ class Tenant(Base):
 
 
 class ApiKey(Base):
-    """A key; of its secret only the SHA-256. After a rotation the secret before may work on for a while."""
+    """A key with the SHA-256 of its secret. After a rotation the previous secret may stay valid for a while."""
 
     __tablename__ = "api_key"
     __table_args__ = (sa.Index("ix_api_key_tenant", "tenant", "id"),)
@@ -50,7 +50,7 @@ class ApiKey(Base):
 
 
 class AuditEntry(Base):
-    """One act of an administrator, written in its transaction."""
+    """One action of an administrator, written in its transaction."""
 
     __tablename__ = "audit_log"
     __table_args__ = (

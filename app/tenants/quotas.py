@@ -1,4 +1,4 @@
-"""How much a tenant may hold at once. What it holds now others count: this room knows neither jobs nor documents."""
+"""Quotas of a tenant. Callers count the current use: this package knows neither jobs nor documents."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from app.core.errors import JobQuotaReached, QuotaReached
 from app.tenants.models import Tenant
 
 TENANT = cast(sa.Table, Tenant.__table__)
-# Asked of each request that makes something: built once.
+# Runs for each request that adds something: built once.
 _QUOTA = sa.select(TENANT.c.max_open_jobs, TENANT.c.max_documents, TENANT.c.max_bytes).where(
     TENANT.c.id == sa.bindparam("of")
 )
-# Jobs end by themselves: it is worth while to ask again so soon.
+# Jobs end without the caller, so a retry soon makes sense.
 JOBS_RETRY_S = 5.0
 
 
 @dataclass(frozen=True, slots=True)
 class Amounts:
-    """Of a quota: None is no limit. Of a use: None was not counted."""
+    """Amounts of a quota, where None is no limit; or of a use, where None was not counted."""
 
     open_jobs: int | None = None
     documents: int | None = None
@@ -33,7 +33,7 @@ class Amounts:
 
 
 def of(session: Session, tenant_id: str, *, lock: bool = False) -> Amounts | None:
-    """The tenant's quotas, None where it has none; with `lock` its requests pass one by one from here to the commit."""
+    """Return the tenant's quotas, None if it has none; `lock` serialises its requests until the commit."""
     quota = _asked(session, tenant_id, _QUOTA)
     return _asked(session, tenant_id, _QUOTA.with_for_update()) if quota is not None and lock else quota
 
@@ -44,9 +44,9 @@ def _asked(session: Session, tenant_id: str, query: sa.Select[Any]) -> Amounts |
 
 
 def check(quota: Amounts, before: Amounts, after: Amounts) -> None:
-    """Raises LimitReached for jobs, which end by themselves, Conflict for documents and bytes, which do not.
+    """Raises JobQuotaReached for jobs, which end by themselves, QuotaReached for documents and bytes, which do not.
 
-    Only what a request adds is refused: who is over a quota that was lowered may still replace and delete.
+    Only an increase is refused: a tenant above a lowered quota may still replace and delete.
     """
     if _over(quota.open_jobs, before.open_jobs, after.open_jobs):
         message = f"the tenant may have {quota.open_jobs} open jobs at once"

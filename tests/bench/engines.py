@@ -24,7 +24,7 @@ import numpy as np
 from rank_bm25 import BM25Okapi
 
 from app.core.settings import overridden
-from app.search.engines.base import Ask, Filters, Model
+from app.search.engines.base import EngineRequest, Filters, Model
 from app.search.engines.memory.tenant_index import MemoryIndex
 from tests.bench.query_latency import CHUNKS_IN_DOCUMENT, DIMENSION, WORDS_IN_CHUNK, Corpus, timed
 from tests.bench.table import Row
@@ -57,8 +57,8 @@ def measure(sizes: Sequence[int] = SIZES) -> list[Line]:
         noise = corpus.rng.standard_normal((QUERIES, DIMENSION)).astype(np.float32)
         vectors = noise / np.linalg.norm(noise, axis=1, keepdims=True)
 
-        def ask(n: int, country: str | None, texts: list[str] = texts, vectors: Any = vectors) -> Ask:
-            return Ask("", texts[n], vectors[n], MODEL, filters=Filters(country=country))
+        def ask(n: int, country: str | None, texts: list[str] = texts, vectors: Any = vectors) -> EngineRequest:
+            return EngineRequest("", texts[n], vectors[n], MODEL, filters=Filters(country=country))
 
         lines.append(_embedded(corpus, ask))
         if size <= MOST_FOR_SLOW:
@@ -69,7 +69,7 @@ def measure(sizes: Sequence[int] = SIZES) -> list[Line]:
     return lines
 
 
-def _embedded(corpus: Corpus, ask: Callable[[int, str | None], Ask]) -> Line:
+def _embedded(corpus: Corpus, ask: Callable[[int, str | None], EngineRequest]) -> Line:
     gc.collect()
     before, began = _rss_mb(), time.perf_counter()
     index = MemoryIndex(DIMENSION)
@@ -84,15 +84,15 @@ def _embedded(corpus: Corpus, ask: Callable[[int, str | None], Ask]) -> Line:
     return Line(len(corpus.words), "millrace embedded, hybrid", built, memory, add, plain, filtered)
 
 
-def _qdrant(corpus: Corpus, ask: Callable[[int, str | None], Ask]) -> list[Line]:
+def _qdrant(corpus: Corpus, ask: Callable[[int, str | None], EngineRequest]) -> list[Line]:
     if look_for("qdrant") is None:
         return []
     from app.search.engines.qdrant import engine
-    from app.search.engines.qdrant.writer import Building
+    from app.search.engines.qdrant.writer import QdrantWriter
     from tests.support.qdrant import QdrantServer
 
     async def run() -> Line:
-        building = await Building.begin(MODEL, change=1)
+        building = await QdrantWriter.begin(MODEL, change=1)
         began, batch = time.perf_counter(), []
         for document in corpus.documents():
             batch.append(document)

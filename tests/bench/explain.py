@@ -14,7 +14,7 @@ from app.core import clock
 from app.core.db import database
 from app.core.ids import uuid7
 from app.jobs.inspect.explain import explain
-from app.jobs.inspect.reason import Around
+from app.jobs.inspect.reason import Services
 from app.jobs.ledger import claims as ledger
 from app.jobs.ledger import workers
 from app.jobs.ledger.ends import End, finish
@@ -78,7 +78,7 @@ def _insert(session: Session, part: list[dict[str, Any]]) -> None:
 
 def _ask(job_id: str) -> float:
     began = time.perf_counter()
-    database().read(explain, "default", job_id, Around())
+    database().read(explain, "default", job_id, Services())
     return time.perf_counter() - began
 
 

@@ -25,7 +25,7 @@ from tests.support.waiting import wait_until
 
 CHILDREN = 10_000
 MODULES = {"MILLRACE_MODULES": "tests.support.kinds,tests.bench.family_kinds", "MILLRACE_WORKER_THREADS": "8"}
-# Workers that have just started also warm their lanes.
+# Workers that have just started also warm their sandboxes.
 WARM_S = 5
 
 

@@ -24,7 +24,7 @@ from app.core.blobs import blobs
 from app.core.db import close_database, database
 from app.core.migrate import upgrade
 from app.core.settings import overridden
-from app.documents.accept import batch
+from app.documents.ingest import batch
 from app.documents.jobs import BatchDocuments
 from app.jobs.ledger.enqueue import enqueue
 from app.search.embedders import embedder

@@ -25,6 +25,7 @@ import numpy as np
 from rank_bm25 import BM25Okapi
 
 from app.core.settings import overridden
+from app.documents.fields import DocumentFields
 from app.documents.ingest.draft import Draft
 from app.documents.ingest.ingest import cut
 from app.search.embedders import embedder
@@ -33,7 +34,7 @@ from app.search.engines.memory.tenant_index import MemoryIndex
 from app.search.engines.source import IndexedChunk, IndexedDocument
 from app.search.index.write import pack_vectors
 from app.search.query.question import Question
-from app.search.query.search import ask_of
+from app.search.query.search import make_request
 from tests.bench.table import Row
 from tests.support.desk import encode
 from tests.support.shared import BESIDE
@@ -101,7 +102,8 @@ def index_of(collection: Collection) -> MemoryIndex:
 def _documents(collection: Collection) -> Iterable[IndexedDocument]:
     chunk_id = 0
     for number, document in enumerate(collection.documents, start=1):
-        draft = Draft(text=document["text"].strip(), fields={"title": document["title"] or None}, language="en")
+        fields = DocumentFields(title=document["title"] or None, language="en")
+        draft = Draft(text=document["text"].strip(), fields=fields)
         if not draft.text:
             continue
         cut(draft)
@@ -116,7 +118,7 @@ def _documents(collection: Collection) -> Iterable[IndexedDocument]:
 def ours(collection: Collection, index: MemoryIndex, mode: Mode, fusion: Fusion) -> Score:
     def rank(text: str) -> list[str]:
         question = Question(text, mode=mode, limit=RECALL_DEPTH, fusion=fusion)
-        ask = asyncio.run(ask_of("bench", question, model=Model(embedder().name, embedder().dimension)))
+        ask = asyncio.run(make_request("bench", question, model=Model(embedder().name, embedder().dimension)))
         return [collection.documents[hit.document_id - 1]["id"] for hit in index.search(ask).hits]
 
     return collection.score(rank)

@@ -16,7 +16,7 @@ from functools import partial
 import numpy as np
 from rank_bm25 import BM25Okapi
 
-from app.search.engines.base import Ask, Filters, Mode, Model
+from app.search.engines.base import EngineRequest, Filters, Mode, Model
 from app.search.engines.memory.tenant_index import MemoryIndex
 from app.search.engines.source import IndexedChunk, IndexedDocument
 from app.search.text.analyzer import pack, term_hash
@@ -85,7 +85,7 @@ def measure(chunks: int = CHUNKS) -> dict[str, tuple[float, float]]:
 
     def ask(mode: Mode, filters: Filters, n: int) -> object:
         text = " ".join(corpus.names[word] for word in queries[n])
-        return index.search(Ask("bench", text, vectors[n], model, mode=mode, filters=filters))
+        return index.search(EngineRequest("bench", text, vectors[n], model, mode=mode, filters=filters))
 
     found: dict[str, tuple[float, float]] = {}
     for label, filters in (("", Filters()), (", filter (a quarter)", Filters(country="AT"))):

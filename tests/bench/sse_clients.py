@@ -16,7 +16,7 @@ import httpx
 from app.core.db import database
 from app.jobs.enqueued import EnqueuedJob
 from app.jobs.events import publish
-from app.jobs.events.publish import Event
+from app.jobs.events.publish import JobEvent
 from app.jobs.ledger.enqueue import enqueue_many
 from tests.bench.rig import Rig, rig
 from tests.bench.table import Row, markdown, quantile
@@ -107,7 +107,7 @@ async def tell_all(jobs: list[EnqueuedJob], browsers: list[Browser]) -> list[flo
     for start in range(0, len(jobs), 100):
         progress = {"percent": 1.0}
         some = jobs[start : start + 100]
-        batch = [Event(job.id, job.tenant, "progress", "queued", 1, progress) for job in some]
+        batch = [JobEvent(job.id, job.tenant, "progress", "queued", 1, progress) for job in some]
         began += [time.perf_counter()] * len(batch)
         await asyncio.to_thread(publish.publish, batch)
     told = await asyncio.wait_for(asyncio.gather(*(browser.told for browser in browsers)), 60)

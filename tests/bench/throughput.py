@@ -30,7 +30,7 @@ DRAINED = 16_000
 PICK_UPS = 40
 # What of stock's rate is to be reached: one a call, a thousand a call.
 ENQUEUE_TARGETS = {"sqlite": (0.45, 12), "postgresql": (0.22, 7)}
-# Workers that have just started also warm their lanes, which is no part of a drain.
+# Workers that have just started also warm their sandboxes, which is no part of a drain.
 WARM_S = 5
 
 

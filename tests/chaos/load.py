@@ -19,7 +19,7 @@ from app.jobs.definition import Job
 from app.jobs.ledger import commands
 from app.jobs.ledger.enqueue import enqueue, enqueue_many
 from tests.chaos.clockwork import Clockwork
-from tests.support.chaos_kinds import Broken, Chain, Endless, Family, Flaky, InLane, Latest, Plain, Quick, Steps
+from tests.support.chaos_kinds import Broken, Chain, Endless, Family, Flaky, InSandbox, Latest, Plain, Quick, Steps
 
 TENANT = "chaos"
 CANCEL_AFTER_S = (0.0, 0.6)
@@ -118,7 +118,7 @@ class Load:
             return [Broken()], 0.0
         if dice < 0.96:
             return [Endless()], 0.0
-        return [InLane() if rng.random() < 0.6 else Plain()], 0.0
+        return [InSandbox() if rng.random() < 0.6 else Plain()], 0.0
 
     def _family(self) -> Job:
         """One that succeeds, some of whose children fail, one to be cancelled whole, or one in a row."""

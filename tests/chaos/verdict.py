@@ -26,7 +26,7 @@ from tests.support.chaos_kinds import EFFECT, Broken, Endless, Family, Latest
 from tests.support.waiting import wait_until
 
 LONGEST_QUIET_S = 60.0
-# Drains, lanes and the watchers of dead masters need a moment.
+# Drains, sandboxes and the watchers of dead masters need a moment.
 LONGEST_DYING_S = 15.0
 EXPECTED = {Broken.kind: "failed", Endless.kind: "cancelled"}
 

@@ -22,6 +22,7 @@ WORDS = "The wheel turns in the water of the mill. " * 8
 GAP_S = 0.3
 
 
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)  # turns are kept in Redis
 def test_a_site_is_asked_one_thing_at_a_time(stack: Stack, site: FakeSite) -> None:
     """By two workers at once: robots.txt once, a pause after each page, and what is forbidden not at all."""
     stack.env["MILLRACE_FETCH_HOST_DELAY_S"] = str(GAP_S)
@@ -40,6 +41,7 @@ def test_a_site_is_asked_one_thing_at_a_time(stack: Stack, site: FakeSite) -> No
     assert min(after[0] - before[1] for before, after in pairwise(pages)) > 0.8 * GAP_S
 
 
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)  # the subject is Chromium
 def test_a_page_is_as_its_scripts_make_it(stack: Stack, site: FakeSite) -> None:
     """Fetched, opened in Chromium, indexed, found."""
     if find_chromium() is None:

@@ -10,7 +10,7 @@ import pytest
 import sqlalchemy as sa
 
 from app.core.db import database
-from app.search.models import Change, Chunk
+from app.search.models import Chunk, IndexChange
 from tests.journeys.conftest import Ledger
 from tests.support.kinds import Sleep
 from tests.support.stack import Stack
@@ -59,7 +59,7 @@ def _counts(document_id: int) -> tuple[int, int, int]:
     chunks = sa.select(sa.func.count(), sa.func.count(sa.distinct(Chunk.ordinal))).where(
         Chunk.document_id == document_id
     )
-    changes = sa.select(sa.func.count()).where(Change.document_id == document_id)
+    changes = sa.select(sa.func.count()).where(IndexChange.document_id == document_id)
     return database().read(lambda session: (*session.execute(chunks).one(), session.scalar(changes) or 0))
 
 

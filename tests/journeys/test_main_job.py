@@ -55,6 +55,7 @@ def test_a_page_goes_in_and_a_search_finds_it(stack: Stack) -> None:
     assert stack.post("/api/search", {"query": "maul", "mode": "keyword"}).json()["total"] == 0
 
 
+@pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)  # its lines are written as single documents are
 def test_a_file_of_lines_is_indexed_as_one_job(stack: Stack, tmp_path: Path) -> None:
     """`millrace index dump.ndjson`: a worker is killed on the way, each line is there once, a bad one is told."""
     lines = [json.dumps({"external_id": str(n), "text": f"The mill number{n}."}) for n in range(400)]

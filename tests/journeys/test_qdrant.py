@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
-from typing import Any
-
 import pytest
 
 from app.core.http import Response
 from tests.journeys.conftest import Ledger
 from tests.support.qdrant import QdrantServer
-from tests.support.stack import REPOSITORY, Stack
+from tests.support.stack import Stack, verify_index
 from tests.support.waiting import wait_until
 
 pytestmark = [pytest.mark.journey, pytest.mark.timeout(240)]
@@ -27,16 +22,7 @@ def _total(stack: Stack, text: str) -> int:
     return int(answer.json()["total"]) if answer.status_code == 200 else -1
 
 
-def verified(stack: Stack) -> dict[str, Any]:
-    """What `millrace index verify` says of it."""
-    env = {**stack.env, "MILLRACE_API_SECRET": stack.secret}
-    command = [sys.executable, "-m", "app", "index", "verify", "--json"]
-    ran = subprocess.run(command, env=env, cwd=REPOSITORY, capture_output=True, text=True, timeout=120)
-    assert ran.returncode == 0, ran.stdout + ran.stderr
-    said: dict[str, Any] = json.loads(ran.stdout)
-    return said
-
-
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)  # test_writers.py has Qdrant with PostgreSQL
 def test_qdrant_and_a_worker_killed_under_writes(stack: Stack, ledger: Ledger, qdrant_server: QdrantServer) -> None:
     """What comes in while it is away is found later; search and /readyz say so; afterwards all is as in SQL."""
     stack.env |= {"MILLRACE_SEARCH_ENGINE": "qdrant", "MILLRACE_QDRANT_URL": qdrant_server.url}
@@ -65,7 +51,7 @@ def test_qdrant_and_a_worker_killed_under_writes(stack: Stack, ledger: Ledger, q
     wait_until(lambda: _total(stack, "common") == 40, timeout_s=60, what="all documents to be found")
     for n in (0, 4, 19, 20, 39):
         assert _total(stack, f"number{n}") == 1
-    said = verified(stack)
+    said = verify_index(stack)
     assert (said["engine"], said["documents"], said["chunks"], said["vectors"]) == ("qdrant", 40, 40, 40)
     wait_until(
         lambda: stack.client.get("/health").json()["search"]["behind"] == {"changes": 0, "seconds": 0.0},

@@ -13,6 +13,7 @@ from tests.support.stack import Stack
 pytestmark = [pytest.mark.journey, pytest.mark.timeout(120)]
 
 
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)  # the subject is the stream
 def test_a_stream_ends_with_its_key_and_the_job_goes_on(stack: Stack, ledger: Ledger) -> None:
     """Made and revoked from a terminal; the stream ends, coming back is refused, and the job does not notice."""
     stack.start()

@@ -13,6 +13,7 @@ from tests.support.waiting import wait_until
 pytestmark = [pytest.mark.journey, pytest.mark.timeout(180)]
 
 
+@pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)  # the subject is Redis
 def test_a_failover_under_load_loses_nothing(stack: Stack, ledger: Ledger, watched: Watched) -> None:
     stack.env["MILLRACE_REDIS_URL"] = watched.url
     stack.start()

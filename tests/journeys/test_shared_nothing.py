@@ -35,6 +35,7 @@ def found(stack: Stack, word: str) -> list[dict[str, Any]]:
     return results
 
 
+@pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)  # hosts that share no disk share no SQLite
 def test_thirty_files_reach_workers_by_a_bucket(stack: Stack, ledger: Ledger, s3: S3Server, tmp_path: Path) -> None:
     """A worker is killed on the way; a sentence of each file is found, the hostile one fails alone."""
     stack.env |= {f"MILLRACE_{name.upper()}": value for name, value in s3.settings.items()}

@@ -12,9 +12,9 @@ from app.sources.changes.jobs import ReconcileChanges
 from tests.fakes.site import FakeSite, site
 from tests.journeys.conftest import Ledger
 from tests.support.changedetection import ChangeDetectionServer
+from tests.support.changes import page
 from tests.support.stack import Stack
 from tests.support.waiting import wait_until
-from tests.unit.api.routes.web.test_changes import page
 
 __all__ = ["site"]
 pytestmark = [pytest.mark.journey, pytest.mark.timeout(180)]
@@ -46,6 +46,7 @@ def _found(stack: Stack, word: str) -> list[dict[str, Any]]:
     return results
 
 
+@pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)  # the subject is changedetection.io
 def test_a_change_becomes_searchable_once(
     watched: Stack, site: FakeSite, changedetection_server: ChangeDetectionServer, ledger: Ledger
 ) -> None:

@@ -9,8 +9,7 @@ from collections import Counter
 import pytest
 
 from tests.journeys.conftest import Ledger
-from tests.journeys.test_qdrant import verified
-from tests.support.stack import Stack
+from tests.support.stack import Stack, verify_index
 from tests.support.waiting import wait_until
 
 pytestmark = [pytest.mark.journey, pytest.mark.slow, pytest.mark.timeout(300)]
@@ -19,7 +18,11 @@ DOCUMENTS = 120
 KILLS = 5
 
 
-@pytest.mark.parametrize("engine", ["embedded", "qdrant"])
+@pytest.mark.parametrize(
+    ("database_url", "engine"),
+    [("sqlite", "embedded"), ("postgresql", "embedded"), ("postgresql", "qdrant")],
+    indirect=["database_url"],
+)
 def test_rows_vectors_and_postings_are_the_same(
     stack: Stack, ledger: Ledger, engine: str, request: pytest.FixtureRequest
 ) -> None:
@@ -61,7 +64,7 @@ def test_rows_vectors_and_postings_are_the_same(
     assert set(answers) <= {200, 503}
     # An index outside of SQL may still be built for the first time when the last document is in.
     assert answers[200] > 0 or engine == "qdrant"
-    said = verified(stack)
+    said = verify_index(stack)
     assert said["documents"] == DOCUMENTS and said["chunks"] == said["vectors"] > DOCUMENTS
 
     def found(n: int) -> int:

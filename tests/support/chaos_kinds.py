@@ -27,7 +27,7 @@ from app.jobs.ledger.claims import Claim
 from app.jobs.models import JOB
 from app.jobs.sandbox import call
 from app.jobs.worker.progress import Progress
-from tests.support.lane_steps import nap
+from tests.support.sandbox_steps import nap
 
 DELAYS = (0.1, 0.2, 0.3, 0.3, 0.3, 0.3)
 
@@ -122,21 +122,21 @@ async def endless(job: Endless, progress: Progress) -> None:
     await _effects(progress, 1, 0, first=1)
 
 
-class InLane(Job, kind="chaos.in_lane", queue="bulk", retry_delays=DELAYS):
-    """A step in a lane, then its effect."""
+class InSandbox(Job, kind="chaos.in_sandbox", queue="bulk", retry_delays=DELAYS):
+    """A step in a sandbox, then its effect."""
 
     effects: int = 1
     seconds: float = 0.05
 
 
-@job_actor(InLane)
-async def in_lane(job: InLane, progress: Progress) -> None:
+@job_actor(InSandbox)
+async def in_sandbox(job: InSandbox, progress: Progress) -> None:
     await call.run(nap, {"seconds": job.seconds}, time_limit_s=30, memory_mb=None)
     await _effects(progress, 1, 0)
 
 
 class Plain(Job, kind="chaos.plain", queue="bulk", retry_delays=DELAYS):
-    """A plain function: all of it in a lane, where no effect can be written."""
+    """A plain function: all of it in a sandbox, where no effect can be written."""
 
     effects: int = 0
     seconds: float = 0.05

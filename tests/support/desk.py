@@ -23,7 +23,7 @@ from app.jobs.ledger.claims import Claim
 from app.jobs.ledger.ends import End
 from app.jobs.ledger.enqueue import enqueue
 from app.jobs.models import JobRow
-from app.jobs.worker.progress import Progress, Teller
+from app.jobs.worker.progress import Progress, ProgressPublisher
 from app.search.embedders import Vectors, close_embedder, embedder
 from app.search.engine import engine
 from app.search.index.generations import followed
@@ -49,12 +49,12 @@ class Desk:
 
     def claim(self, job_id: str) -> Progress:
         claims = self.db.transaction(ledger.claim, [job_id], self.worker_id)
-        return Progress(claims[0], Teller(lambda claim, snapshot: None))
+        return Progress(claims[0], ProgressPublisher(lambda claim, snapshot: None))
 
     def run(self, progress: Progress) -> dict[str, Any]:
         job = IngestDocument.model_validate(progress.claim.payload)
-        anew = progress.claim.kind == ReprocessDocument.kind
-        return asyncio.run(ingest(job.document_id, job.version_id, progress, anew=anew))
+        force = progress.claim.kind == ReprocessDocument.kind
+        return asyncio.run(ingest(job.document_id, job.version_id, progress, force=force))
 
     def work(self, job_id: str) -> dict[str, Any]:
         """Run the job, and write how it ended; its error is raised."""

@@ -87,7 +87,7 @@ async def paced(job: Paced, progress: Progress) -> None:
 
 
 class PacedCompute(Job, kind="tests.paced_compute", start_rate=Rate(1, 3600), start_rate_key=lambda job: job.key):
-    """One an hour for each key, in a lane."""
+    """One an hour for each key, in a sandbox."""
 
     key: str
 
@@ -177,20 +177,20 @@ async def talk(job: Talk, progress: Progress) -> None:
         log.exception("caught")
 
 
-class TalkInLane(Job, kind="tests.talk_in_lane"):
+class TalkInSandbox(Job, kind="tests.talk_in_sandbox"):
     """The same from a child process."""
 
     lines: int = 1
 
 
-@job_actor(TalkInLane)
-def talk_in_lane(job: TalkInLane, progress: Progress) -> None:
+@job_actor(TalkInSandbox)
+def talk_in_sandbox(job: TalkInSandbox, progress: Progress) -> None:
     for number in range(job.lines):
-        log.info("in a lane", number=number)
+        log.info("in a sandbox", number=number)
 
 
 class Compute(Job, kind="tests.compute", retry_delays=(0.1, 0.1, 0.1)):
-    """A plain function: runs in a lane."""
+    """A plain function: runs in a sandbox."""
 
     seconds: float = 0.0
     crash: bool = False

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -162,3 +164,13 @@ class Stack:
             process.term()
         for process in reversed(self.processes):
             process.stop(timeout_s=15)
+
+
+def verify_index(stack: Stack) -> dict[str, Any]:
+    """Run `millrace index verify` and return its report."""
+    env = {**stack.env, "MILLRACE_API_SECRET": stack.secret}
+    command = [sys.executable, "-m", "app", "index", "verify", "--json"]
+    ran = subprocess.run(command, env=env, cwd=REPOSITORY, capture_output=True, text=True, timeout=120)
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    report: dict[str, Any] = json.loads(ran.stdout)
+    return report

@@ -15,10 +15,17 @@ import signal
 import socket
 import sys
 import time
-from typing import Any
+from os import execv
+from pathlib import Path
+from typing import Any, NoReturn
 
 PR_SET_PDEATHSIG = 1
-MORE = ("app.main", "app.jobs.relay.relay", "uvicorn", "uvicorn.protocols.http.httptools_impl", "uvicorn.lifespan.on")
+MORE = (
+    "app.main", "app.jobs.relay.relay", "uvicorn", "uvicorn.protocols.http.httptools_impl", "uvicorn.lifespan.on",
+    # A worker's program but for the modules of actors: these declare jobs, which an api does not.
+    "dramatiq.cli", "uvloop", "app.jobs.worker.broker", "app.jobs.worker.process", "app.jobs.children.pipeline",
+    "app.retention.sweep", "app.retention.ledger_check", "app.search.index.verify", "app.sources.crawls.run",
+)  # fmt: skip
 
 
 def warm_up() -> None:
@@ -123,10 +130,20 @@ def become(what: dict[str, Any]) -> None:
     sys.argv = [str(program.__file__), *what["words"]]
 
 
+def run_program(program: str, command: list[str]) -> NoReturn:
+    """In place of `os.execv`: run Dramatiq's command line here, where its worker is imported; replace others."""
+    if Path(program).name != "dramatiq":
+        execv(program, command)
+    from dramatiq import cli
+
+    sys.argv = [program, *command[1:]]
+    sys.exit(cli.main())  # type: ignore[no-untyped-call]
+
+
 def main() -> None:
     warm_up()
-    wanted = Forks(socket.socket(fileno=int(sys.argv[1]))).serve()
-    become(wanted)
+    become(Forks(socket.socket(fileno=int(sys.argv[1]))).serve())
+    os.execv = run_program  # type: ignore[assignment]
     import app.__main__
 
     app.__main__.main()

@@ -23,10 +23,10 @@ from app.core.db import read
 from app.core.errors import InvalidInput, NotAllowed, NotFound
 from app.core.settings import get_settings
 from app.documents import collections
-from app.jobs.events.hub import Hub
+from app.jobs.events.hub import EventHub
 from app.jobs.ledger import views
 from app.tenants import audit, keys, scopes
-from app.tenants.keyring import Hold, Keyring
+from app.tenants.keyring import KeyLease, Keyring
 from app.tenants.models import DEFAULT_TENANT
 
 T = TypeVar("T")
@@ -90,7 +90,8 @@ async def identify(connection: HTTPConnection, given: bytes | None = None) -> Id
         return Identity(DEFAULT_TENANT, request_id)
     key = await keyring_of(connection).find(token)
     if key is not None:
-        hold = connection.scope.setdefault("state", {})[HOLD] = Hold(keyring_of(connection), key.id, keys.digest(token))
+        hold = KeyLease(keyring_of(connection), key.id, keys.digest(token))
+        connection.scope.setdefault("state", {})[HOLD] = hold
         if connection.scope["type"] == "websocket":
             hold.begin()
         return Identity(key.tenant, request_id, key.scopes, key.id, key.rate_limits)
@@ -195,22 +196,22 @@ def keyring_of(connection: HTTPConnection) -> Keyring:
     return keyring
 
 
-def hub_of(request: Request) -> Hub:
-    hub: Hub = request.app.state.hub
+def hub_of(request: Request) -> EventHub:
+    hub: EventHub = request.app.state.hub
     return hub
 
 
-async def _hub(request: Request) -> Hub:
+async def _hub(request: Request) -> EventHub:
     return hub_of(request)
 
 
-async def _hub_of_socket(websocket: WebSocket) -> Hub:
-    hub: Hub = websocket.app.state.hub
+async def _hub_of_socket(websocket: WebSocket) -> EventHub:
+    hub: EventHub = websocket.app.state.hub
     return hub
 
 
-Events = Annotated[Hub, Depends(_hub)]
-SocketEvents = Annotated[Hub, Depends(_hub_of_socket)]
+Events = Annotated[EventHub, Depends(_hub)]
+SocketEvents = Annotated[EventHub, Depends(_hub_of_socket)]
 
 
 @dataclass(frozen=True, slots=True)

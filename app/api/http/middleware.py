@@ -18,7 +18,7 @@ from app.core import clock, trace
 from app.core.logging import bind, get_logger
 from app.core.metrics import REQUEST_SECONDS
 from app.metrics.requests import RequestTiming
-from app.tenants.keyring import Hold
+from app.tenants.keyring import KeyLease
 
 log = get_logger("app.access")
 
@@ -164,7 +164,7 @@ class Exchange:
             self._complete = True
         await self._send(message)
 
-    async def under(self, hold: Hold, stream: Callable[[], Awaitable[None]]) -> None:
+    async def under(self, hold: KeyLease, stream: Callable[[], Awaitable[None]]) -> None:
         """The stream, which ends when its key stops counting."""
         hold.begin()
         try:

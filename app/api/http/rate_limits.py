@@ -10,20 +10,20 @@ from app.api.http.errors import OLD_ROUTES, RateLimited
 from app.api.http.middleware import EXTRA_HEADERS
 from app.core.settings import get_settings
 from app.tenants import limits
-from app.tenants.limits import Counter, Rate
+from app.tenants.limits import Counter, RateLimit
 
 MINUTE_S = 60
 # The old service's own limits: its clients know them.
 OLD = {
-    "POST /api/search": Rate(50, MINUTE_S),
-    "POST /api/index": Rate(1000, MINUTE_S),
-    "POST /api/test-index": Rate(5, MINUTE_S),
+    "POST /api/search": RateLimit(50, MINUTE_S),
+    "POST /api/index": RateLimit(1000, MINUTE_S),
+    "POST /api/test-index": RateLimit(5, MINUTE_S),
 }
-OLD_OTHERS = Rate(100, MINUTE_S)
-NEW = Rate(6000, MINUTE_S)
+OLD_OTHERS = RateLimit(100, MINUTE_S)
+NEW = RateLimit(6000, MINUTE_S)
 
 
-def default(route: str) -> Rate:
+def default(route: str) -> RateLimit:
     """The rate of a route for a key that says nothing of it: `POST /api/search`."""
     return OLD.get(route) or (OLD_OTHERS if route.partition(" ")[2].startswith(OLD_ROUTES) else NEW)
 

@@ -8,15 +8,18 @@ from collections.abc import Sequence
 
 from starlette.types import Receive, Send
 
-from app.jobs.events.subscribers import Follower, Told
+from app.jobs.events.subscribers import Subscriber, WireEvent
 
 END = "end"
+# Attributes of a connection. Each concrete class declares them as slots: two bases with slots cannot be combined.
+CONNECTION_SLOTS = ("_protocol", "_pulse", "_send", "_writing")
+_NO_SLOTS: tuple[str, ...] = ()
 
 
-class Door(Follower):
+class Door(Subscriber):
     """One connection; how events look on it, and how it begins and ends, is its subclasses'."""
 
-    __slots__ = ()
+    __slots__ = _NO_SLOTS
 
     _pulse: bool
     _send: Send | None
@@ -69,5 +72,5 @@ class Door(Follower):
         """Open the exchange."""
 
     @abstractmethod
-    async def put(self, send: Send, events: Sequence[Told], more: bool) -> None:
+    async def put(self, send: Send, events: Sequence[WireEvent], more: bool) -> None:
         """Write the events, or a sign of life where there are none, and unless `more` follows the end of it all."""

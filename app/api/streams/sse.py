@@ -14,10 +14,11 @@ from fastapi import Response
 from starlette.types import Receive, Scope, Send
 
 from app.api.http.middleware import STREAM
-from app.api.streams.connection import END, Door
-from app.jobs.events.hub import Hub
-from app.jobs.events.subscribers import Told, Watcher
-from app.jobs.events.tenant_events import TenantStreams, TenantWatcher, Wanted
+from app.api.streams.connection import CONNECTION_SLOTS, END, Door
+from app.jobs.events.hub import EventHub
+from app.jobs.events.subscribers import JobSubscriber, WireEvent
+from app.jobs.events.tenant_events import TenantStreams
+from app.jobs.events.tenant_subscriber import EventFilter, TenantSubscriber
 
 # Browsers come back after so many milliseconds; spread, so that a restart does not bring all of them at once.
 RETRY_MS = (1000, 4000)
@@ -29,7 +30,7 @@ HEADERS = [
 ]
 
 
-def render(event: Told) -> bytes:
+def render(event: WireEvent) -> bytes:
     """The event on the wire; made once, however many follow."""
     if not event.wire:
         place = f"id: {event.id}\n" if event.id else ""
@@ -50,7 +51,7 @@ class SseDoor(Door):
         await send({"type": "http.response.start", "status": 200, "headers": list(HEADERS)})
         await send({"type": "http.response.body", "body": _retry(), "more_body": True})
 
-    async def put(self, send: Send, events: Sequence[Told], more: bool) -> None:
+    async def put(self, send: Send, events: Sequence[WireEvent], more: bool) -> None:
         body = b"".join(map(render, events))
         if not more and not (events and events[-1].name == END):
             body += _retry()
@@ -60,28 +61,28 @@ class SseDoor(Door):
         return KEEP_ALIVE
 
 
-class Client(SseDoor, Watcher):
+class Client(SseDoor, JobSubscriber):
     """A follower of one job."""
 
-    __slots__ = ()
+    __slots__ = CONNECTION_SLOTS
 
-    def __init__(self, hub: Hub, job_id: str) -> None:
+    def __init__(self, hub: EventHub, job_id: str) -> None:
         super().__init__(hub, job_id)
         self.shut()
 
 
-class TenantClient(SseDoor, TenantWatcher):
+class TenantClient(SseDoor, TenantSubscriber):
     """A follower of a tenant."""
 
-    __slots__ = ()
+    __slots__ = CONNECTION_SLOTS
 
-    def __init__(self, streams: TenantStreams, tenant: str, wanted: Wanted, last_event_id: str | None) -> None:
+    def __init__(self, streams: TenantStreams, tenant: str, wanted: EventFilter, last_event_id: str | None) -> None:
         super().__init__(streams, tenant, wanted, last_event_id)
         self.shut()
 
     def sign_of_life(self) -> bytes:
         """Browsers remember the id: who wanted none of the last ten thousand events has not lost its place."""
-        return f"id: {self.place}\n\n".encode() if self.place else KEEP_ALIVE
+        return f"id: {self.position}\n\n".encode() if self.position else KEEP_ALIVE
 
 
 class EventStream(Response):
@@ -101,12 +102,12 @@ class EventStream(Response):
         scope[STREAM] = partial(self.client.run, receive, send)
 
 
-class EndWaiter(Watcher):
+class EndWaiter(JobSubscriber):
     """Waits for the end of a job, or of the process."""
 
     __slots__ = ("_over",)
 
-    def __init__(self, hub: Hub, job_id: str) -> None:
+    def __init__(self, hub: EventHub, job_id: str) -> None:
         super().__init__(hub, job_id)
         self._over = asyncio.Event()
 

@@ -10,10 +10,11 @@ from collections.abc import Sequence
 from starlette.types import Send
 from starlette.websockets import WebSocket
 
-from app.api.streams.connection import END, Door
-from app.jobs.events.hub import Hub
-from app.jobs.events.subscribers import Told, Watcher
-from app.jobs.events.tenant_events import TenantStreams, TenantWatcher, Wanted
+from app.api.streams.connection import CONNECTION_SLOTS, END, Door
+from app.jobs.events.hub import EventHub
+from app.jobs.events.subscribers import JobSubscriber, WireEvent
+from app.jobs.events.tenant_events import TenantStreams
+from app.jobs.events.tenant_subscriber import EventFilter, TenantSubscriber
 
 PROTOCOL = "millrace"
 # Browsers cannot set headers here, so a key may come as a subprotocol: new WebSocket(url, ["millrace", "bearer.KEY"]).
@@ -39,7 +40,7 @@ class SocketDoor(Door):
     async def start(self, send: Send) -> None:
         await send({"type": "websocket.accept", "subprotocol": self._protocol, "headers": []})
 
-    async def put(self, send: Send, events: Sequence[Told], more: bool) -> None:
+    async def put(self, send: Send, events: Sequence[WireEvent], more: bool) -> None:
         for event in events:
             await send({"type": "websocket.send", "text": event.text})
         if not more:
@@ -56,24 +57,24 @@ class SocketDoor(Door):
         """The server's pings do."""
 
 
-class SocketClient(SocketDoor, Watcher):
+class SocketClient(SocketDoor, JobSubscriber):
     """A follower of one job."""
 
-    __slots__ = ()
+    __slots__ = CONNECTION_SLOTS
 
-    def __init__(self, websocket: WebSocket, hub: Hub, job_id: str) -> None:
+    def __init__(self, websocket: WebSocket, hub: EventHub, job_id: str) -> None:
         super().__init__(hub, job_id)
         self.shut()
         self.offered(websocket)
 
 
-class TenantSocket(SocketDoor, TenantWatcher):
+class TenantSocket(SocketDoor, TenantSubscriber):
     """A follower of a tenant."""
 
-    __slots__ = ()
+    __slots__ = CONNECTION_SLOTS
 
     def __init__(
-        self, websocket: WebSocket, streams: TenantStreams, tenant: str, wanted: Wanted, last_event_id: str | None
+        self, websocket: WebSocket, streams: TenantStreams, tenant: str, wanted: EventFilter, last_event_id: str | None
     ) -> None:
         super().__init__(streams, tenant, wanted, last_event_id)
         self.shut()

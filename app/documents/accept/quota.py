@@ -1,4 +1,4 @@
-"""What makes something for a tenant, held to its quotas: in its own transaction, so exactly."""
+"""Enforce a tenant's quotas in the transaction that adds something, so that they hold exactly."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from app.tenants.quotas import Amounts
 
 P = ParamSpec("P")
 T = TypeVar("T")
-# More than one transaction makes; beyond the quota nobody needs the exact number.
+# More than one transaction adds; above the quota the exact number does not matter.
 MARGIN = 2000
 
 
 def within(
     session: Session, owner: str, f: Callable[Concatenate[Session, P], T], /, *args: P.args, **kwargs: P.kwargs
 ) -> T:
-    """What f returns. Raises LimitReached (429) or Conflict (409) where it would take the owner over a quota; what f
-    wrote is undone then."""
+    """Return the result of f. Raises LimitReached (429) or Conflict (409) if f exceeds a quota; its writes are rolled
+    back."""
     quota = quotas.of(session, owner, lock=True)
     if quota is None:
         return f(session, *args, **kwargs)
@@ -35,7 +35,7 @@ def within(
 
 
 def used(session: Session, tenant: str, quota: Amounts) -> Amounts:
-    """What the tenant holds, of each thing that has a quota."""
+    """Return the tenant's use of each thing that has a quota."""
     most = None if quota.open_jobs is None else quota.open_jobs + MARGIN
     return Amounts(
         open_jobs=None if most is None else counts.open_jobs(session, tenant, up_to=most),
@@ -45,7 +45,7 @@ def used(session: Session, tenant: str, quota: Amounts) -> Amounts:
 
 
 def usage(session: Session, tenant: str) -> dict[str, dict[str, int | None]]:
-    """Quotas and use, for people."""
+    """Return quotas and use as the API shows them."""
     quota = quotas.of(session, tenant) or Amounts()
     everything = Amounts(
         counts.open_jobs(session, tenant), catalog.count(session, tenant), catalog.stored_bytes(session, tenant)

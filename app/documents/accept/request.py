@@ -1,4 +1,4 @@
-"""A document as a caller gives it in JSON, alone or as one line of many."""
+"""A document as a caller sends it in JSON, alone or as one line of a batch."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from app.core.errors import InvalidInput
 from app.documents.accept.accept import About, Content
 from app.documents.text import scrub
 
-LARGEST_METADATA_BYTES = 64 * 1024
+MAX_METADATA_BYTES = 64 * 1024
 
 
-class GivenDocument(BaseModel):
-    """One of markdown, text and html; or a url alone, which is fetched. `external_id` is a key of the caller's own."""
+class DocumentRequest(BaseModel):
+    """One of markdown, text and html; or a url alone, which is fetched. `external_id` is a key of the caller."""
 
     url: str | None = None
     external_id: Annotated[str, Field(max_length=512)] | None = None
@@ -33,9 +33,9 @@ class GivenDocument(BaseModel):
     collection: Annotated[str, Field(max_length=100)] | None = None
 
     def about(self) -> About:
-        metadata = scrub(self.metadata)  # says no to deep nesting before anything else walks down there
-        if len(json.dumps(metadata)) > LARGEST_METADATA_BYTES:
-            raise InvalidInput(f"metadata: at most {LARGEST_METADATA_BYTES} bytes", code="metadata_size")
+        metadata = scrub(self.metadata)  # rejects deep nesting before other code recurses into it
+        if len(json.dumps(metadata)) > MAX_METADATA_BYTES:
+            raise InvalidInput(f"metadata: at most {MAX_METADATA_BYTES} bytes", code="metadata_size")
         return About(
             url=self.url,
             external_id=self.external_id,
@@ -51,12 +51,13 @@ class GivenDocument(BaseModel):
         )
 
     def content(self) -> Content | None:
-        """None where the page must be fetched. Raises InvalidInput for more than one body, or nothing at all."""
+        """Return the content; None if the page must be fetched. Raises InvalidInput for several bodies, or neither body
+        nor URL."""
         bodies = [
             Content(name, body) for name in ("markdown", "text", "html") if (body := getattr(self, name)) is not None
         ]
         if len(bodies) > 1:
-            raise InvalidInput("give one of markdown, text and html", code="more_than_one_body")
+            raise InvalidInput("send only one of markdown, text and html", code="more_than_one_body")
         if not bodies and self.url is None:
-            raise InvalidInput("give markdown, text or html, or the url of a page to fetch", code="empty_document")
+            raise InvalidInput("send markdown, text or html, or the url of a page to fetch", code="empty_document")
         return bodies[0] if bodies else None

@@ -1,4 +1,4 @@
-"""A file to a document: its original is kept as it came, and a job reads it."""
+"""Accept a file as a document: its original is stored unchanged, and a job reads it."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ from app.jobs.states import OPEN
 
 Duplicates = Literal["allow", "link", "reject"]
 
-LONGEST_NAME = 255
+MAX_NAME_CHARACTERS = 255
 
 
 @dataclass(frozen=True, slots=True)
 class Original:
-    """A file that lies in the store of blobs."""
+    """A file in the store of blobs."""
 
     blob_key: str
     size_bytes: int
@@ -38,17 +38,17 @@ class Original:
 
 
 @dataclass(frozen=True, slots=True)
-class Taken:
-    """The document, and the job that reads it; None where the same file was there already."""
+class AcceptedFile:
+    """The document and the job that reads it; no job if the same file exists already."""
 
     document_id: int
     job: EnqueuedJob | None
 
 
 def safe_name(name: str | None) -> str:
-    """The last part of a name as somebody gave it, fit to be shown and to be a header."""
+    """Return the last part of a file name, safe to show and to send as a header."""
     last = PurePath((name or "").replace("\\", "/")).name
-    return (clean_line(last, LONGEST_NAME) or "file").strip(". ") or "file"
+    return (clean_line(last, MAX_NAME_CHARACTERS) or "file").strip(". ") or "file"
 
 
 def accept_file(
@@ -62,11 +62,11 @@ def accept_file(
     duplicates: Duplicates = "allow",
     parent_id: int | None = None,
     password: str | None = None,
-) -> Taken:
-    """The document with this file as its newest version, and the job for it.
+) -> AcceptedFile:
+    """Store the file as the newest version of its document and queue the job that reads it.
 
-    A file whose bytes another document of the tenant has already is a document of its own (`allow`), that document
-    (`link`), or refused (`reject`, Conflict); one with a key or URL of its own is always that document's. Raises as
+    If another document of the tenant has the same bytes: `allow` makes a new document, `link` returns that document,
+    `reject` raises Conflict. A file with a key or URL always belongs to the document with that key or URL. Raises as
     accept() does.
     """
     if about.url is None and about.external_id is None and duplicates != "allow":
@@ -74,18 +74,18 @@ def accept_file(
         if known is not None and duplicates == "reject":
             raise Conflict(f"document {known} has the same content", code="duplicate")
         if known is not None:
-            return Taken(known, None)
+            return AcceptedFile(known, None)
     document_id = find_or_make(session, about, tenant=tenant, reach=reach)
     if parent_id is not None:
         session.get_one(Document, document_id).parent_id = parent_id
     version_id = receive_file(session, document_id, about, original, tenant=tenant, password=password)
     job = IngestDocument(document_id=document_id, version_id=version_id)
     row = enqueue(session, job, tenant=tenant, request_id=request_id, document_id=document_id)
-    return Taken(document_id, row)
+    return AcceptedFile(document_id, row)
 
 
 def _with_these_bytes(session: Session, tenant: str, blob_key: str, reach: Reach) -> int | None:
-    # Searched, or about to be: one that could not be read is worth another try.
+    # Searched, or about to be; a file that could not be read may be sent again.
     coming = sa.exists().where(JobRow.document_id == Document.id, JobRow.state.in_(OPEN))
     query = (
         sa.select(Document.id)
@@ -107,12 +107,12 @@ def receive_file(
     tenant: str,
     password: str | None = None,
 ) -> int:
-    """The id of the version that names this file; the same again, while the first still waits, is the first."""
-    fields = about.fields()
+    """Store a version that names this file; return its id. The same file again returns the version that still waits."""
+    fields = about.fields().view()
     query = sa.select(DocumentVersion).where(DocumentVersion.document_id == document_id)
     latest = session.scalars(query.order_by(DocumentVersion.id.desc()).limit(1)).one_or_none()
-    said = None if latest is None else (latest.state, latest.content_hash, latest.fields)
-    if latest is not None and said == ("received", original.blob_key, fields):
+    identity = None if latest is None else (latest.state, latest.content_hash, latest.fields)
+    if latest is not None and identity == ("received", original.blob_key, fields):
         latest.password = password or latest.password
         return latest.id
     now = clock.now()
@@ -140,39 +140,40 @@ def receive_file(
 def accept_attachments(
     session: Session, document: Document, about: About, originals: Sequence[Original], *, request_id: str | None
 ) -> None:
-    """What came inside a document, as documents of their own; the same again are new versions of them."""
+    """Accept each attachment as a document; the same attachment again becomes a new version of it."""
     for number, original in enumerate(originals):
         key = f"{document.id}/{number}/{original.file_name}"
-        one = replace(about, external_id=key[:LONGEST_NAME], url=None, title=original.file_name, description=None)
-        accept_file(session, one, original, tenant=document.tenant, request_id=request_id, parent_id=document.id)
+        key = key[:MAX_NAME_CHARACTERS]
+        attachment = replace(about, external_id=key, url=None, title=original.file_name, description=None)
+        accept_file(session, attachment, original, tenant=document.tenant, request_id=request_id, parent_id=document.id)
 
 
 def reprocess(
     session: Session, document: Document, *, request_id: str | None, password: str | None = None
 ) -> EnqueuedJob:
-    """The job that reads the document's newest content again, from the original where there is one.
+    """Queue a job that reads the document's newest content again, from the original if there is one.
 
-    Raises Conflict where nothing is kept to read.
+    Raises Conflict if no content is stored.
     """
     query = sa.select(DocumentVersion).where(DocumentVersion.document_id == document.id)
-    # By its time first: what was adopted from another system has its id from there.
+    # By time first: imported versions have their ids from another system.
     newest = (DocumentVersion.fetched_at.desc(), DocumentVersion.id.desc())
     latest = session.scalars(query.order_by(*newest).limit(1)).one_or_none()
     if latest is None or not (latest.blob_key or latest.body or latest.html or latest.text):
-        raise Conflict("nothing of this document is kept that could be read again", code="nothing_kept")
+        raise Conflict("no content of this document is stored that could be read again", code="nothing_kept")
     if latest.state != "received":
-        latest = _again(session, latest)
+        latest = _copy_version(session, latest)
     latest.password = password or latest.password
     job = ReprocessDocument(document_id=document.id, version_id=latest.id)
     return enqueue(session, job, tenant=document.tenant, request_id=request_id, document_id=document.id)
 
 
-def _again(session: Session, version: DocumentVersion) -> DocumentVersion:
-    """A version with the same content, to be read anew."""
-    kept = ("blob_key", "media_type", "file_name", "url", "resolved_url", "status_code", "crawl_session", "html")
-    same = {name: getattr(version, name) for name in (*kept, "tenant", "document_id", "content_hash", "size_bytes")}
+def _copy_version(session: Session, version: DocumentVersion) -> DocumentVersion:
+    """Store a new version with the same content, to be read again."""
+    names = ("blob_key", "media_type", "file_name", "url", "resolved_url", "status_code", "crawl_session", "html")
+    same = {name: getattr(version, name) for name in (*names, "tenant", "document_id", "content_hash", "size_bytes")}
     body = None if version.blob_key or version.html else version.text or version.body
-    again = DocumentVersion(
+    copy = DocumentVersion(
         **same,
         format=version.format,
         state="received",
@@ -181,13 +182,13 @@ def _again(session: Session, version: DocumentVersion) -> DocumentVersion:
         fetched_at=version.fetched_at,
         created_at=clock.now(),
     )
-    session.add(again)
+    session.add(copy)
     session.flush()
-    return again
+    return copy
 
 
-def original_of(session: Session, tenant: str, document_id: str, reach: Reach = None) -> Original:
-    """The newest file of a document. Raises NotFound where it has none."""
+def find_original(session: Session, tenant: str, document_id: str, reach: Reach = None) -> Original:
+    """Return the newest file of a document. Raises NotFound if it has none."""
     document = catalog.get(session, tenant, document_id, reach=reach)
     query = sa.select(DocumentVersion).where(
         DocumentVersion.document_id == document.id, DocumentVersion.blob_key.is_not(None)

@@ -1,4 +1,4 @@
-"""A file of any kind that can be read, to Markdown and its pages; runs in a lane."""
+"""Turn a readable file of any kind into Markdown and its pages. Runs in the sandbox."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from pathlib import Path
 from typing import Any
 
 from app.core.errors import InvalidInput
-from app.documents.accept import sniff
-from app.documents.extract import epub, html_parser, mail, ocr, odf, office, pdf, plain
-from app.documents.extract.limits import USUAL, Limits
+from app.documents.extract import epub_parser, html_parser, mail, ocr, odf_parser, office_parser, pdf_parser, plain
+from app.documents.extract.limits import USUAL, ExtractLimits
 from app.documents.extract.pages import Pages
+from app.documents.files import sniff
 
-_READERS: dict[str, Callable[[Path, Limits], Pages]] = {
-    sniff.DOCX: partial(office.extract, kind="docx"),
-    sniff.PPTX: partial(office.extract, kind="pptx"),
-    sniff.XLSX: partial(office.extract, kind="xlsx"),
-    sniff.EPUB: epub.extract,
+_READERS: dict[str, Callable[[Path, ExtractLimits], Pages]] = {
+    sniff.DOCX: partial(office_parser.extract, kind="docx"),
+    sniff.PPTX: partial(office_parser.extract, kind="pptx"),
+    sniff.XLSX: partial(office_parser.extract, kind="xlsx"),
+    sniff.EPUB: epub_parser.extract,
     sniff.EML: mail.extract,
     sniff.RTF: plain.rtf,
     sniff.HTML: html_parser.extract,
@@ -34,10 +34,12 @@ def extract_file(
     media_type: str,
     password: str | None = None,
     progress: Any = None,
-    limits: Limits = USUAL,
+    limits: ExtractLimits = USUAL,
 ) -> dict[str, Any]:
-    """{title, description, language, metadata, pages [{number, start, end}], attachments [{name, media_type, path}],
-    ocr}; the text goes into the file beside it, `.md`, and is what the offsets count in.
+    """Return {title, description, language, metadata, pages [{number, start, end}], attachments [{name, media_type,
+    path}], ocr}.
+
+    The text is written to the file's path with the ending `.md`; offsets count in it.
 
     Raises InvalidInput: encrypted_document, wrong_password, broken_document, empty_document, archive_bomb,
     document_size, too_many_pages, unsupported_type, ocr_missing, ocr_failed.
@@ -47,22 +49,22 @@ def extract_file(
     pages = _read(blob, name, media_type, password, progress, limits)
     text = pages.text
     if not text.strip():
-        why = "" if pages.ocr or media_type != sniff.PDF else "; it may be scanned, and no tesseract read it"
+        why = "" if pages.ocr or media_type != sniff.PDF else "; it may be scanned, and tesseract is not installed"
         raise InvalidInput(f"{name} has no text{why}", code="empty_document")
     blob.with_suffix(".md").write_text(text, "utf-8", "replace")
     return pages.about()
 
 
-def _read(blob: Path, name: str, media_type: str, password: str | None, progress: Any, limits: Limits) -> Pages:
+def _read(blob: Path, name: str, media_type: str, password: str | None, progress: Any, limits: ExtractLimits) -> Pages:
     if media_type == sniff.PDF:
-        return pdf.extract(blob, limits, password=password, progress=progress)
+        return pdf_parser.extract(blob, limits, password=password, progress=progress)
     if media_type in sniff.IMAGES:
         return ocr.extract(blob, limits, progress=progress)
     if media_type == sniff.LOCKED_OFFICE:
-        raise InvalidInput(f"{name} is encrypted; give a copy without a password", code="encrypted_document")
+        raise InvalidInput(f"{name} is encrypted; send a copy without a password", code="encrypted_document")
     if media_type.startswith(sniff.ODF):
-        return odf.extract(blob, limits)
+        return odf_parser.extract(blob, limits)
     reader = _READERS.get(media_type)
     if reader is None:
-        raise InvalidInput(f"{name} is {media_type}, which cannot be read", code="unsupported_type")
+        raise InvalidInput(f"{name} has the unsupported type {media_type}", code="unsupported_type")
     return reader(blob, limits)

@@ -1,4 +1,4 @@
-"""A page's HTML to the Markdown of its main content; foreign bytes in C code, so it runs in a lane."""
+"""Turn a page's HTML into the Markdown of its main content. Foreign bytes in C code, so it runs in the sandbox."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ import trafilatura
 from lxml.etree import LxmlError
 from selectolax.lexbor import LexborHTMLParser, LexborNode
 
-from app.documents.extract.limits import USUAL, Limits
+from app.documents.extract.limits import USUAL, ExtractLimits
 from app.documents.extract.pages import Pages
 from app.documents.extract.plain import read
 
-LEAST_CHARACTERS = 40
+MIN_CHARACTERS = 40
 _TITLES = 'meta[property="og:title"]'
 _DESCRIPTIONS = 'meta[name="description"], meta[property="og:description"]'
-# What the tree code of lxml and trafilatura raises on mark-up that nobody foresaw.
+# Errors that the tree code of lxml and trafilatura raises on unexpected mark-up.
 _TRIPPED = (
     LxmlError, ArithmeticError, AssertionError, AttributeError, LookupError, RecursionError, TypeError, ValueError
 )  # fmt: skip
@@ -29,43 +29,43 @@ _BLOCK = re.compile(
 
 
 def extract_html(blob: Path, url: str | None = None) -> dict[str, Any]:
-    """{title, description, language} of the page in the file (UTF-8), None where it does not say.
+    """Return {title, description, language} of the page in the file (UTF-8); None for what it does not state.
 
-    Its text goes into the file beside it, `.md`: the main content by trafilatura; where that finds next to none, all
-    that is not navigation.
+    The text is written to the file's path with the ending `.md`: the main content by trafilatura; if that finds almost
+    none, everything except navigation.
     """
     html = blob.read_text("utf-8", "replace")
-    found, text = _extracted(html, url)
+    about, text = _extract(html, url)
     blob.with_suffix(".md").write_text(text, "utf-8", "replace")
-    return found
+    return about
 
 
-def extract(blob: Path, limits: Limits = USUAL) -> Pages:
-    """A file of HTML, in whatever encoding it says or looks like."""
-    found, text = _extracted(read(blob), None)
+def extract(blob: Path, limits: ExtractLimits = USUAL) -> Pages:
+    """Extract a file of HTML; its encoding is declared or detected."""
+    about, text = _extract(read(blob), None)
     pages = Pages(limits)
-    pages.title, pages.language = found["title"], found["language"]
-    pages.description = found["description"]
+    pages.title, pages.language = about["title"], about["language"]
+    pages.description = about["description"]
     pages.add(text)
     return pages
 
 
-def markdown_of(html: str) -> str:
-    """All text of a piece of HTML that has no menus around it, such as a chapter or a letter."""
+def to_markdown(html: str) -> str:
+    """Return all text of HTML without navigation, such as a chapter or a letter."""
     return _all_text(LexborHTMLParser(html))
 
 
-def _extracted(html: str, url: str | None) -> tuple[dict[str, Any], str]:
+def _extract(html: str, url: str | None) -> tuple[dict[str, Any], str]:
     page = LexborHTMLParser(html)
-    found = {
+    about = {
         "title": _content(page, _TITLES) or _text(page, "title") or _text(page, "h1"),
         "description": _content(page, _DESCRIPTIONS),
         "language": _attribute(page.css_first("html"), "lang"),
     }
     text = _main_content(html, url)
-    if len(text) < LEAST_CHARACTERS:
+    if len(text) < MIN_CHARACTERS:
         text = max(text, _all_text(page), key=len)
-    return found, text
+    return about, text
 
 
 def _main_content(html: str, url: str | None) -> str:
@@ -79,7 +79,7 @@ def _main_content(html: str, url: str | None) -> str:
             include_tables=True,
         )
     except _TRIPPED:
-        return ""  # odd mark-up that its tree code trips over; the other parser takes it
+        return ""  # odd mark-up breaks trafilatura's tree code; the other parser reads it
     return "" if document is None or isinstance(document, dict) else document.text or ""
 
 

@@ -1,4 +1,4 @@
-"""E-mails (.eml): what was written, who to whom and when, and attachments as files of their own."""
+"""Extract an e-mail (.eml): its text, sender, recipients and date; attachments become files."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from email.message import EmailMessage, Message, MIMEPart
 from pathlib import Path
 
 from app.core.errors import InvalidInput
-from app.documents.extract.html_parser import markdown_of
-from app.documents.extract.limits import USUAL, Limits
+from app.documents.extract.html_parser import to_markdown
+from app.documents.extract.limits import USUAL, ExtractLimits
 from app.documents.extract.pages import Pages
-from app.documents.extract.plain import decoded
+from app.documents.extract.plain import decode
 
 _BROKEN = (MessageError, AssertionError, AttributeError, LookupError, TypeError, ValueError)
 
 
-def extract(blob: Path, limits: Limits = USUAL) -> Pages:
+def extract(blob: Path, limits: ExtractLimits = USUAL) -> Pages:
     pages = Pages(limits)
     try:
         message = email.message_from_bytes(blob.read_bytes(), policy=email.policy.default)
@@ -38,15 +38,15 @@ def _body(message: EmailMessage) -> str:
     if part is None:
         return ""
     content = _content(part)
-    return markdown_of(content) if part.get_content_type() == "text/html" else content
+    return to_markdown(content) if part.get_content_type() == "text/html" else content
 
 
 def _content(part: MIMEPart) -> str:
     try:
         return str(part.get_content())
-    except (LookupError, ValueError):  # a charset that nobody knows
+    except (LookupError, ValueError):  # an unknown charset
         data = part.get_payload(decode=True)
-        return decoded(data) if isinstance(data, bytes) else ""
+        return decode(data) if isinstance(data, bytes) else ""
 
 
 def _attach(pages: Pages, message: EmailMessage, blob: Path) -> None:

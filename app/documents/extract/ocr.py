@@ -1,4 +1,4 @@
-"""Pictures of text by tesseract, where that program is installed."""
+"""OCR of pictures by tesseract, if that program is installed."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from typing import Any
 from PIL import Image, UnidentifiedImageError
 
 from app.core.errors import InvalidInput
-from app.documents.extract.limits import USUAL, Limits
+from app.documents.extract.limits import USUAL, ExtractLimits
 from app.documents.extract.pages import Pages
 
-# What Pillow raises on pictures whose parts contradict each other.
+# Errors that Pillow raises on inconsistent pictures.
 _BROKEN = (
     UnidentifiedImageError, ArithmeticError, AttributeError, LookupError, OSError, EOFError, SyntaxError, TypeError,
     ValueError, struct.error, Image.DecompressionBombError,
@@ -32,35 +32,35 @@ def _program() -> str | None:
     return shutil.which("tesseract")
 
 
-def is_here() -> bool:
+def is_installed() -> bool:
     return _program() is not None
 
 
 @lru_cache(maxsize=1)
 def _languages() -> str:
-    """All that are installed, English first."""
-    said = subprocess.run([str(_program()), "--list-langs"], capture_output=True, text=True, check=False, timeout=20)
-    found = [line for line in said.stdout.splitlines()[1:] if line.strip() and line != "osd"]
-    return "+".join(sorted(found, key=lambda name: name != "eng")[:6]) or "eng"
+    """Return all installed languages, English first."""
+    listing = subprocess.run([str(_program()), "--list-langs"], capture_output=True, text=True, check=False, timeout=20)
+    names = [line for line in listing.stdout.splitlines()[1:] if line.strip() and line != "osd"]
+    return "+".join(sorted(names, key=lambda name: name != "eng")[:6]) or "eng"
 
 
 @contextmanager
-def _quietly() -> Iterator[None]:
-    """Without Pillow's warnings of tags that it leaves out; what matters is raised."""
+def _ignore_warnings() -> Iterator[None]:
+    """Suppress Pillow's warnings of unknown tags; real faults are raised."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
 
 
-def extract(blob: Path, limits: Limits = USUAL, *, progress: Any = None) -> Pages:
-    """The text of a picture, its frames as pages. Raises InvalidInput, also where no tesseract is installed."""
-    if not is_here():
-        raise InvalidInput("pictures are read by tesseract, which is not installed here", code="ocr_missing")
+def extract(blob: Path, limits: ExtractLimits = USUAL, *, progress: Any = None) -> Pages:
+    """Extract the text of a picture, its frames as pages. Raises InvalidInput, also if tesseract is not installed."""
+    if not is_installed():
+        raise InvalidInput("reading pictures needs tesseract, which is not installed", code="ocr_missing")
     pages = Pages(limits)
     pages.ocr = True
     Image.MAX_IMAGE_PIXELS = limits.picture_pixels
     try:
-        with _quietly(), Image.open(blob) as picture:
+        with _ignore_warnings(), Image.open(blob) as picture:
             if picture.width * picture.height > limits.picture_pixels:
                 raise InvalidInput(f"{picture.width} x {picture.height} pixels are too many", code="document_size")
             frames = getattr(picture, "n_frames", 1)
@@ -77,12 +77,13 @@ def extract(blob: Path, limits: Limits = USUAL, *, progress: Any = None) -> Page
 
 
 def read(picture: Image.Image, limit_s: float) -> str:
-    """The text of one picture; blank where none is found. Raises InvalidInput where tesseract fails or takes long."""
+    """Return the text of one picture; blank if there is none. Raises InvalidInput if tesseract fails or exceeds its
+    time."""
     data = io.BytesIO()
     picture.save(data, "PNG")
     command = [str(_program()), "stdin", "stdout", "-l", _languages()]
     try:
-        said = subprocess.run(
+        process = subprocess.run(
             command,
             input=data.getvalue(),
             capture_output=True,
@@ -92,7 +93,7 @@ def read(picture: Image.Image, limit_s: float) -> str:
         )
     except subprocess.TimeoutExpired as error:
         raise InvalidInput(f"tesseract took longer than {limit_s:g} s for one page", code="ocr_failed") from error
-    if said.returncode != 0:
-        why = said.stderr.decode("utf-8", "replace").strip()[-300:] or f"it ended with {said.returncode}"
+    if process.returncode != 0:
+        why = process.stderr.decode("utf-8", "replace").strip()[-300:] or f"exit code {process.returncode}"
         raise InvalidInput(f"tesseract could not read the picture: {why}", code="ocr_failed")
-    return said.stdout.decode("utf-8", "replace")
+    return process.stdout.decode("utf-8", "replace")

@@ -1,4 +1,4 @@
-"""What every format becomes: one text in Markdown, and where its pages lie in it."""
+"""The result of every extraction: one Markdown text, and the positions of its pages."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from app.core.errors import InvalidInput
-from app.documents.extract.limits import USUAL, Limits
+from app.documents.extract.limits import USUAL, ExtractLimits
 from app.documents.text import clean, clean_line
 
-# Tables are cut into pieces of so many rows, each with the header again: a chunk then still says what its columns are.
+# Tables are cut into parts of this many rows, each with the header, so that every chunk names its columns.
 ROWS_A_TABLE = 40
 
 
 class Pages:
-    """Collects pages; `text` is them all, joined by blank lines."""
+    """Collects pages; `text` joins them with blank lines."""
 
-    def __init__(self, limits: Limits = USUAL) -> None:
+    def __init__(self, limits: ExtractLimits = USUAL) -> None:
         self.limits = limits
         self._parts: list[str] = []
         self._length = 0
@@ -30,32 +30,32 @@ class Pages:
         self.ocr = False
 
     def cut(self, what: str, limit: int) -> None:
-        """Note that of something only so many were read, so that nobody takes the text for all of it."""
+        """Note that only `limit` items of this kind were read, so that callers know that the text is incomplete."""
         self._truncated[what] = limit
 
     def table(self, rows: Iterable[Sequence[Any]]) -> str:
-        """Rows as Markdown tables, the first as their header; blank rows are left out.
+        """Return rows as Markdown tables, the first row as header; blank rows are left out.
 
-        Raises InvalidInput for more text than anybody reads.
+        Raises InvalidInput for a text above the limit.
         """
-        most = self.limits
+        limits = self.limits
         lines: list[list[str]] = []
         for row in rows:
-            line = [_cell(value) for value in row[: most.columns]]
+            line = [_cell(value) for value in row[: limits.columns]]
             while line and not line[-1]:
                 line.pop()
-            if len(row) > most.columns and any(_cell(value) for value in row[most.columns :]):
-                self.cut("columns", most.columns)
+            if len(row) > limits.columns and any(_cell(value) for value in row[limits.columns :]):
+                self.cut("columns", limits.columns)
             if not line:
                 continue
-            if len(lines) == most.rows:
-                self.cut("rows", most.rows)
+            if len(lines) == limits.rows:
+                self.cut("rows", limits.rows)
                 break
             lines.append(line)
-        return _tables(lines, most.characters)
+        return _tables(lines, limits.characters)
 
     def add(self, text: str, number: int | None = None) -> None:
-        """A page; `number` is its own, else the next. Raises InvalidInput for more text than anybody reads."""
+        """Add a page; `number` defaults to the next one. Raises InvalidInput for a text above the limit."""
         cleaned = clean(text)
         if self._length + len(cleaned) > self.limits.characters:
             raise _too_long(self.limits.characters)
@@ -72,7 +72,7 @@ class Pages:
         return "".join(self._parts)
 
     def about(self) -> dict[str, Any]:
-        """What extract_file returns, without the text."""
+        """Return the result of extract_file, without the text."""
         cut = [{"what": what, "limit": limit} for what, limit in self._truncated.items()]
         return {
             "title": clean_line(self.title),
@@ -87,8 +87,8 @@ class Pages:
         }
 
 
-def _tables(lines: Sequence[Sequence[str]], most_characters: int) -> str:
-    """Pieces of so many rows, each below the header; a row may end before it, as Markdown allows."""
+def _tables(lines: Sequence[Sequence[str]], max_characters: int) -> str:
+    """Return tables of at most ROWS_A_TABLE rows, each below the header; a row may be shorter, as Markdown allows."""
     if not lines:
         return ""
     header, body = lines[0], lines[1:]
@@ -97,8 +97,8 @@ def _tables(lines: Sequence[Sequence[str]], most_characters: int) -> str:
     for at in range(0, max(1, len(body)), ROWS_A_TABLE):
         parts.append("\n".join([head, *(_row(line) for line in body[at : at + ROWS_A_TABLE])]))
         length += len(parts[-1])
-        if length > most_characters:
-            raise _too_long(most_characters)
+        if length > max_characters:
+            raise _too_long(max_characters)
     return "\n\n".join(parts)
 
 
@@ -106,8 +106,8 @@ def _row(cells: Sequence[str]) -> str:
     return "| " + " | ".join(cells) + " |"
 
 
-def _too_long(most: int) -> InvalidInput:
-    return InvalidInput(f"the document has more than {most:,} characters", code="document_size")
+def _too_long(limit: int) -> InvalidInput:
+    return InvalidInput(f"the document has more than {limit:,} characters", code="document_size")
 
 
 def _cell(value: Any) -> str:

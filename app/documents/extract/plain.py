@@ -1,4 +1,4 @@
-"""Text in whatever encoding it came, tables of separated values, and RTF."""
+"""Text in any encoding, tables of separated values, and RTF."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ import charset_normalizer
 from striprtf.striprtf import rtf_to_text
 
 from app.core.errors import InvalidInput
-from app.documents.accept.sniff import unmarked_utf16
-from app.documents.extract.limits import USUAL, Limits
+from app.documents.extract.limits import USUAL, ExtractLimits
 from app.documents.extract.pages import Pages
+from app.documents.files.sniff import unmarked_utf16
 
 SAMPLE_BYTES = 256 * 1024
 _MARKS = {
@@ -24,8 +24,8 @@ _MARKS = {
 }
 
 
-def decoded(data: bytes) -> str:
-    """By byte order mark, else UTF-8, else by what its letters look like, else Windows-1252."""
+def decode(data: bytes) -> str:
+    """Decode by byte order mark, else as UTF-8, else by detection, else as Windows-1252."""
     for mark, codec in _MARKS.items():
         if data.startswith(mark):
             return data.decode(codec, "replace")
@@ -39,24 +39,24 @@ def decoded(data: bytes) -> str:
         return data.decode(best.encoding if best is not None else "cp1252", "replace")
 
 
-def read(blob: Path, limits: Limits = USUAL) -> str:
-    return decoded(_bytes(blob, limits))
+def read(blob: Path, limits: ExtractLimits = USUAL) -> str:
+    return decode(_bytes(blob, limits))
 
 
-def _bytes(blob: Path, limits: Limits) -> bytes:
+def _bytes(blob: Path, limits: ExtractLimits) -> bytes:
     size = blob.stat().st_size
     if size > limits.text_bytes:
-        raise InvalidInput(f"{size:,} bytes of text: at most {limits.text_bytes:,} are read", code="document_size")
+        raise InvalidInput(f"the text has {size:,} bytes; at most {limits.text_bytes:,} are read", code="document_size")
     return blob.read_bytes()
 
 
-def text(blob: Path, limits: Limits = USUAL) -> Pages:
+def text(blob: Path, limits: ExtractLimits = USUAL) -> Pages:
     pages = Pages(limits)
     pages.add(read(blob, limits))
     return pages
 
 
-def separated(blob: Path, limits: Limits = USUAL) -> Pages:
+def separated(blob: Path, limits: ExtractLimits = USUAL) -> Pages:
     content = read(blob, limits)
     try:
         dialect: type[csv.Dialect] | csv.Dialect = csv.Sniffer().sniff(content[:16_384], delimiters=",;\t|")
@@ -71,7 +71,7 @@ def separated(blob: Path, limits: Limits = USUAL) -> Pages:
     return pages
 
 
-def rtf(blob: Path, limits: Limits = USUAL) -> Pages:
+def rtf(blob: Path, limits: ExtractLimits = USUAL) -> Pages:
     content = _bytes(blob, limits).decode("latin-1")
     pages = Pages(limits)
     try:

@@ -1,4 +1,4 @@
-"""The originals as a whole: swept when nothing names them, copied into a backup and back."""
+"""All originals: deleted when no row names them, copied to a backup and back."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from app.core.errors import InvalidInput, NotFound
 from app.documents.models import Batch, DocumentVersion
 from app.jobs.models import JobRow
 
-# So long a blob that no row names stays: its row may be about to come.
+# A blob that no row names is kept this long: its row may still be written.
 SWEPT_AFTER = timedelta(days=1)
 Named = Callable[[Session, list[str]], set[str]]
 LOOKED_UP_AT_ONCE = 500
@@ -24,8 +24,10 @@ FOLDER = "originals"
 
 
 async def sweep_blobs(store: Blobs, *named: Named) -> int:
-    """Delete blobs that no row has named for a day; how many there were. `named`: which of these keys rows of other
-    rooms name."""
+    """Delete blobs that no row has named for a day; return their number.
+
+    Each of `named` returns the subset of keys that rows of another package name.
+    """
     before, batch, gone = clock.now() - SWEPT_AFTER, [], 0
     async for key, written_at in store.written():
         if written_at < before:
@@ -38,10 +40,10 @@ async def sweep_blobs(store: Blobs, *named: Named) -> int:
 
 async def _delete_unnamed(store: Blobs, keys: list[str], named: Sequence[Named]) -> int:
     gone = 0
-    kept = set().union(*[await read(one, keys) for one in (_named, *named)])
-    for key in set(keys) - kept:
+    named_keys = set().union(*[await read(find_named, keys) for find_named in (_named, *named)])
+    for key in set(keys) - named_keys:
         try:
-            if await store.written_at(key) < clock.now() - SWEPT_AFTER:  # else somebody has just brought it again
+            if await store.written_at(key) < clock.now() - SWEPT_AFTER:  # else it has just been stored again
                 await store.delete(key)
                 gone += 1
         except NotFound:
@@ -51,7 +53,7 @@ async def _delete_unnamed(store: Blobs, keys: list[str], named: Sequence[Named])
 
 def _named(session: Session, keys: list[str]) -> set[str]:
     query = sa.select(DocumentVersion.blob_key).where(DocumentVersion.blob_key.in_(keys))
-    # A batch is read by its job alone; a person may still try one again that has failed.
+    # Only the batch's job reads its blob; a failed job may be retried.
     waiting = (
         sa.select(Batch.blob_key)
         .join(JobRow, JobRow.id == Batch.job_id)
@@ -61,15 +63,15 @@ def _named(session: Session, keys: list[str]) -> set[str]:
 
 
 def names(session: Session, after: str, limit: int) -> list[str]:
-    """The keys of the originals that documents name, in order, behind `after`."""
+    """List the keys of originals that documents name, in order, after `after`."""
     query = sa.select(DocumentVersion.blob_key).where(DocumentVersion.blob_key > after).distinct()
     return [key for key in session.scalars(query.order_by(DocumentVersion.blob_key).limit(limit)) if key is not None]
 
 
 async def back_up(store: Blobs, folder: Path) -> int:
-    """Copy every original that a document names below the folder; how many.
+    """Copy every original that a document names below the folder; return their number.
 
-    After the database: what that names is there, since nothing named is ever swept.
+    Run after the database backup: blobs that it names exist, since named blobs are never swept.
     """
     after, count = "", 0
     while keys := await read(names, after, LOOKED_UP_AT_ONCE):
@@ -79,16 +81,16 @@ async def back_up(store: Blobs, folder: Path) -> int:
             try:
                 await store.fetch(key, path)
                 count += 1
-            except NotFound:  # its document was deleted, and swept, since
+            except NotFound:  # its document was deleted and swept since
                 path.unlink(missing_ok=True)
         after = keys[-1]
     return count
 
 
 async def restore(store: Blobs, folder: Path) -> int:
-    """Put the originals of a backup into the store; how many. Raises InvalidInput for one that is damaged.
+    """Put the originals of a backup into the store; return their number. Raises InvalidInput for a damaged one.
 
-    Before the database, which names them; again, it does no harm.
+    Run before restoring the database, which names them. Repeatable.
     """
     count = 0
     for path in _files(folder):

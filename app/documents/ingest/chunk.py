@@ -1,4 +1,4 @@
-"""Stored text to chunks: pieces that fit the embedding model, each with its place in the text and its headings."""
+"""Split stored text into chunks that fit the embedding model, each with its position and headings."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from itertools import zip_longest
 from semantic_text_splitter import MarkdownSplitter
 from tokenizers import Tokenizer
 
-# The splitter's time grows with the square of what has no break, so it gets the text in sections.
+# The splitter's time grows with the square of unbroken text, so it receives the text in sections.
 SECTION_CHARACTERS = 10_000
 
 _HEADING = re.compile(r"^(#{1,6})[ \t]+(.+?)[ \t]*#*[ \t]*$")
@@ -21,7 +21,7 @@ _FENCE = re.compile(r"^ {0,3}(`{3,}|~{3,})")
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """`text` is `stored[start:end]`; `headings` lead to it, outermost first."""
+    """`text` is `stored[start:end]`; `headings` is the path to it, outermost first."""
 
     ordinal: int
     text: str
@@ -31,7 +31,7 @@ class Piece:
 
 
 class Chunker:
-    """Cuts Markdown at its own borders into pieces of at most `tokens`; neighbours share `overlap` of them."""
+    """Cuts Markdown at its own borders into pieces of at most `tokens`; neighbours share `overlap` tokens."""
 
     def __init__(self, tokenizer: Tokenizer, tokens: int, overlap: int) -> None:
         overlap = min(overlap, tokens - 1)
@@ -39,33 +39,33 @@ class Chunker:
 
     def chunk(self, text: str) -> list[Piece]:
         offsets, paths = _outline(text)
-        found: list[Piece] = []
+        pieces: list[Piece] = []
         for base, section in _sections(text):
             for offset, cut in self._splitter.chunk_indices(section):
                 start = base + offset
                 body = _body_start(text, start, start + len(cut))
                 path = paths[bisect_right(offsets, start if body is None else body)]
-                found.append(Piece(len(found), cut, start, start + len(cut), path))
-        kept = [piece for piece, after in zip_longest(found, found[1:]) if not _is_title(piece, after)]
-        return [replace(piece, ordinal=ordinal) for ordinal, piece in enumerate(kept)]
+                pieces.append(Piece(len(pieces), cut, start, start + len(cut), path))
+        body_pieces = [piece for piece, after in zip_longest(pieces, pieces[1:]) if not _is_title(piece, after)]
+        return [replace(piece, ordinal=ordinal) for ordinal, piece in enumerate(body_pieces)]
 
 
 @lru_cache(maxsize=4)
 def chunker(tokenizer: Tokenizer, tokens: int, overlap: int) -> Chunker:
-    """Making one copies the tokenizer, so it is kept."""
+    """Return the chunker; cached, since making one copies the tokenizer."""
     return Chunker(tokenizer, tokens, overlap)
 
 
 def _sections(text: str) -> Iterator[tuple[int, str]]:
-    """The text in consecutive parts, cut before a heading, else a paragraph, a line, a word."""
+    """Yield the text in consecutive parts, cut before a heading, else a paragraph, a line, a word."""
     start = 0
     while len(text) - start > SECTION_CHARACTERS:
         end = start + SECTION_CHARACTERS
         least = start + SECTION_CHARACTERS // 2
         for border in ("\n#", "\n\n", "\n", " "):
-            found = text.rfind(border, least, end)
-            if found > 0:
-                end = found + 1
+            position = text.rfind(border, least, end)
+            if position > 0:
+                end = position + 1
                 break
         yield start, text[start:end]
         start = end
@@ -73,7 +73,7 @@ def _sections(text: str) -> Iterator[tuple[int, str]]:
 
 
 def _headings(text: str) -> Iterator[tuple[int, int, str]]:
-    """(offset, level, title) of each heading outside of code."""
+    """Yield (offset, level, title) of each heading outside of code."""
     at, fence = 0, ""
     for line in text.split("\n"):
         mark = _FENCE.match(line)
@@ -81,13 +81,13 @@ def _headings(text: str) -> Iterator[tuple[int, int, str]]:
             fence = mark.group(1)
         elif mark and mark.group(1).startswith(fence):
             fence = ""
-        elif not fence and (found := _HEADING.match(line)):
-            yield at, len(found.group(1)), found.group(2)
+        elif not fence and (heading := _HEADING.match(line)):
+            yield at, len(heading.group(1)), heading.group(2)
         at += len(line) + 1
 
 
 def _outline(text: str) -> tuple[list[int], list[tuple[str, ...]]]:
-    """The headings' offsets, and the path after none, one, two … of them."""
+    """Return the offsets of the headings, and the heading path after the first 0, 1, 2 … of them."""
     offsets: list[int] = []
     paths: list[tuple[str, ...]] = [()]
     stack: list[tuple[int, str]] = []
@@ -101,7 +101,7 @@ def _outline(text: str) -> tuple[list[int], list[tuple[str, ...]]]:
 
 
 def _body_start(text: str, start: int, end: int) -> int | None:
-    """Where the piece's own text begins, after the headings it opens with; None where it is all headings."""
+    """Return the start of the piece's own text after its opening headings; None if it is all headings."""
     while start < end:
         line_end = text.find("\n", start, end)
         line_end = end if line_end < 0 else line_end
@@ -113,7 +113,7 @@ def _body_start(text: str, start: int, end: int) -> int | None:
 
 
 def _is_title(piece: Piece, after: Piece | None) -> bool:
-    """Whether the piece is nothing but headings that lead to the next one, and so stand in its path."""
+    """Return True if the piece consists only of headings that also are in the path of the next piece."""
     if after is None or _body_start(piece.text, 0, len(piece.text)) is not None:
         return False
     return all(title in after.headings for _, _, title in _headings(piece.text))

@@ -1,4 +1,4 @@
-"""A version on its way into the index."""
+"""A version while it is being indexed."""
 
 from __future__ import annotations
 
@@ -9,36 +9,37 @@ from typing import Any
 
 from app.core import clock
 from app.documents.accept.uploads import Original
-from app.search.index.chunk_vectors import Made
+from app.documents.fields import DocumentFields
+from app.search.index.chunk_vectors import ChunkVectors
 from app.search.index.write import NewChunk
 
 
 @dataclass(slots=True)
 class Draft:
-    """The version on its way, and how long each step took."""
+    """Text, fields, chunks and vectors of a version, and the duration of each step."""
 
     text: str = ""
-    fields: dict[str, Any] = field(default_factory=dict)
-    language: str | None = None
-    pages: list[tuple[int, int]] = field(default_factory=list)  # where each begins, and its number
+    fields: DocumentFields = field(default_factory=DocumentFields)
+    pages: list[tuple[int, int]] = field(default_factory=list)  # the start of each page, and its number
     attachments: list[Original] = field(default_factory=list)
     chunks: list[NewChunk] = field(default_factory=list)
     terms: list[bytes] = field(default_factory=list)
     document_terms: bytes = b""
-    made: Made = field(default_factory=Made)
+    vectors: ChunkVectors = field(default_factory=ChunkVectors)
     tokens: int = 0
     embedded: int = 0
     timings_ms: dict[str, float] = field(default_factory=dict)
 
     @contextmanager
     def timed(self, stage: str) -> Iterator[None]:
+        """Record the duration of a stage."""
         started = clock.monotonic()
         yield
         self.timings_ms[stage] = round(1000 * (clock.monotonic() - started), 2)
 
 
 def result_of(status: str, document_id: int, version_id: int, draft: Draft) -> dict[str, Any]:
-    """What a job that indexes returns."""
+    """Return the result of an indexing job."""
     return {
         "status": status,
         "document_id": str(document_id),

@@ -1,7 +1,7 @@
-"""Contents that another system has kept, under the ids that its callers hold: first all are taken, then the newest of
-each document is indexed, so that none is embedded only to be replaced.
+"""Import of contents that another system stored, under the ids that its callers know.
 
-Both steps can be repeated: a version knows the id it had there, and is `adopted` until the second step has seen it.
+All versions are imported first, then only the newest of each document is indexed, so none is embedded twice.
+Both steps are repeatable: a version stores its original id and is `adopted` until the second step processes it.
 """
 
 from __future__ import annotations
@@ -16,20 +16,20 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from app.core import sql
-from app.documents.accept.accept import About, Content, find_or_make, known_id, version_of
+from app.documents.accept.accept import About, Content, find_or_make, known_id, make_version
 from app.documents.jobs import IngestDocument
-from app.documents.models import LONGEST_URL, Document, DocumentVersion
+from app.documents.models import MAX_URL_BYTES, Document, DocumentVersion
 from app.documents.text import clean_line
 from app.jobs.ledger.enqueue import enqueue
 
-ADOPTED = "adopted"
-# How many versions settle() looks at in one transaction.
+IMPORTED_STATE = "adopted"
+# Versions that settle() processes in one transaction.
 AT_ONCE = 100
-# Ids that stay free for what the other system still receives, until it is switched off and the rest is taken.
+# Ids left free for content that the other system still receives until the final import.
 ROOM = 1_000_000
-# Callers that read ids as JavaScript's numbers lose digits beyond.
-LARGEST_ID = 2**53 - 1 - ROOM
-# Of two jobs on a queue today's page goes first.
+# Callers that parse ids as JavaScript numbers lose digits beyond 2**53.
+MAX_ID = 2**53 - 1 - ROOM
+# Jobs for current pages come before imported ones on the same queue.
 PRIORITY = -10
 _MARK = "older_id"
 _LOOK = sa.select(
@@ -39,8 +39,8 @@ _LOOK = sa.select(
 
 
 @dataclass(frozen=True, slots=True)
-class Older:
-    """One content as the other system kept it; `extra` stays beside the fields of its version."""
+class ImportedVersion:
+    """One content as the other system stored it; `extra` is merged into the fields of its version."""
 
     id: int
     about: About
@@ -50,8 +50,8 @@ class Older:
 
 
 @dataclass(frozen=True, slots=True)
-class Adopted:
-    """What became of one; `version_id` is None where nothing was written and the id is not free."""
+class ImportResult:
+    """The outcome for one content; `version_id` is None if nothing was written and the id is not free."""
 
     older_id: int
     was_here: bool
@@ -60,74 +60,74 @@ class Adopted:
 
 @dataclass(frozen=True, slots=True)
 class _Free:
-    """The id that a content may have; None is whichever comes next."""
+    """The id that an imported version gets; None means the next free one."""
 
     id: int | None
 
 
 def reserve_ids(session: Session, largest: int) -> None:
-    """No version will be given an id up to `largest` by itself, whoever makes one."""
+    """Keep the database from assigning version ids up to `largest` automatically."""
     if sql.is_postgres(session):
         sequence = session.scalar(sa.text("SELECT pg_get_serial_sequence('document_version', 'id')"))
-        given = session.scalar(sa.text("SELECT nextval(CAST(:name AS regclass))"), {"name": sequence})
-        if given is not None and given <= largest:
+        last_id = session.scalar(sa.text("SELECT nextval(CAST(:name AS regclass))"), {"name": sequence})
+        if last_id is not None and last_id <= largest:
             session.execute(
                 sa.text("SELECT setval(CAST(:name AS regclass), :value)"), {"name": sequence, "value": largest + ROOM}
             )
         return
     named = {"name": DocumentVersion.__tablename__}
-    given = session.scalar(sa.text("SELECT seq FROM sqlite_sequence WHERE name = :name"), named)
-    if given is None:
+    last_id = session.scalar(sa.text("SELECT seq FROM sqlite_sequence WHERE name = :name"), named)
+    if last_id is None:
         session.execute(sa.text("INSERT INTO sqlite_sequence (name, seq) VALUES (:name, 0)"), named)
-    if given is None or given <= largest:
+    if last_id is None or last_id <= largest:
         raised = named | {"value": largest + ROOM}
         session.execute(sa.text("UPDATE sqlite_sequence SET seq = :value WHERE name = :name"), raised)
 
 
-def judge(session: Session, olders: Sequence[Older], *, tenant: str) -> list[Adopted]:
-    """What adopt() would do."""
+def plan_import(session: Session, olders: Sequence[ImportedVersion], *, tenant: str) -> list[ImportResult]:
+    """Return the results that import_versions() would have, without writing."""
     places = _places(session, olders, tenant)
     return [
-        Adopted(older.id, isinstance(place, int), place.id if isinstance(place, _Free) else place)
+        ImportResult(older.id, isinstance(place, int), place.id if isinstance(place, _Free) else place)
         for older, place in zip(olders, places, strict=True)
     ]
 
 
-def adopt(session: Session, olders: Sequence[Older], *, tenant: str) -> list[Adopted]:
-    """Each as a version of its document, under its own id where that is free; what is here already stays as it is."""
-    found: list[int | DocumentVersion] = []
+def import_versions(session: Session, olders: Sequence[ImportedVersion], *, tenant: str) -> list[ImportResult]:
+    """Store each content as a version of its document, under its old id if that is free; existing versions stay."""
+    results: list[int | DocumentVersion] = []
     for older, place in zip(olders, _places(session, olders, tenant), strict=True):
         if isinstance(place, int):
-            found.append(place)
+            results.append(place)
             continue
         document_id = find_or_make(session, older.about, tenant=tenant)
-        version = version_of(document_id, older.about, older.content, tenant=tenant)
-        version.state = ADOPTED
+        version = make_version(document_id, older.about, older.content, tenant=tenant)
+        version.state = IMPORTED_STATE
         version.fields = version.fields | dict(older.extra) | {_MARK: older.id}
         version.created_at = older.created_at or version.created_at
         if place.id is not None:
             version.id = place.id
-        found.append(version)
-    session.add_all([one for one in found if isinstance(one, DocumentVersion)])
+        results.append(version)
+    session.add_all([result for result in results if isinstance(result, DocumentVersion)])
     session.flush()
     return [
-        Adopted(older.id, isinstance(one, int), one if isinstance(one, int) else one.id)
-        for older, one in zip(olders, found, strict=True)
+        ImportResult(older.id, isinstance(result, int), result if isinstance(result, int) else result.id)
+        for older, result in zip(olders, results, strict=True)
     ]
 
 
 def settle(session: Session, after_id: int, *, tenant: str) -> tuple[int | None, int]:
-    """The next documents that have something adopted: their newest content is to be indexed, all else is history.
+    """Queue indexing for the newest imported version of the next documents; older ones become history.
 
-    The last id looked at, None at the end, and how many jobs were made.
+    Returns the last id processed, None at the end, and the number of jobs queued.
     """
-    waiting = (DocumentVersion.tenant == tenant, DocumentVersion.state == ADOPTED)
+    waiting = (DocumentVersion.tenant == tenant, DocumentVersion.state == IMPORTED_STATE)
     query = sa.select(DocumentVersion.id, DocumentVersion.document_id).where(*waiting, DocumentVersion.id > after_id)
     rows = session.execute(query.order_by(DocumentVersion.id).limit(AT_ONCE)).all()
     if not rows:
         return None, 0
     documents = sorted({row.document_id for row in rows})
-    # In one order, as everybody locks.
+    # In id order, like every other code that locks documents.
     lock = sa.select(Document.id).where(Document.id.in_(documents)).order_by(Document.id).with_for_update()
     newest = _newest(session, list(session.scalars(lock)))
     change = sa.update(DocumentVersion)
@@ -140,7 +140,7 @@ def settle(session: Session, after_id: int, *, tenant: str) -> tuple[int | None,
 
 
 def _newest(session: Session, documents: Sequence[int]) -> dict[int, int]:
-    """By document the adopted version to be indexed, where the newest is one and says something new."""
+    """Map each document to the imported version to index, if the newest version is imported and changes something."""
     columns = (
         DocumentVersion.id, DocumentVersion.document_id, DocumentVersion.state, DocumentVersion.fetched_at,
         DocumentVersion.content_hash,
@@ -148,37 +148,37 @@ def _newest(session: Session, documents: Sequence[int]) -> dict[int, int]:
     versions: dict[int, list[Any]] = defaultdict(list)
     for row in session.execute(sa.select(*columns).where(DocumentVersion.document_id.in_(documents))):
         versions[row.document_id].append(row)
-    found = {}
+    result = {}
     for document_id, rows in versions.items():
         newest = max(rows, key=lambda row: (row.fetched_at, row.id))
         searched = {row.content_hash for row in rows if row.state in ("current", "received")}
-        if newest.state == ADOPTED and newest.content_hash not in searched:
-            found[document_id] = newest.id
-    return found
+        if newest.state == IMPORTED_STATE and newest.content_hash not in searched:
+            result[document_id] = newest.id
+    return result
 
 
-def _places(session: Session, olders: Sequence[Older], tenant: str) -> list[int | _Free]:
-    """For each the id of the version that it is, or the id that it may have."""
-    ids = [older.id for older in olders if 0 < older.id <= LARGEST_ID]
+def _places(session: Session, olders: Sequence[ImportedVersion], tenant: str) -> list[int | _Free]:
+    """Return for each content the id of its existing version, or the id it may use."""
+    ids = [older.id for older in olders if 0 < older.id <= MAX_ID]
     held = {row.id: row for row in session.execute(_LOOK.where(DocumentVersion.id.in_(ids)))}
     return [_place(session, older, held.get(older.id), tenant) for older in olders]
 
 
-def _place(session: Session, older: Older, held: Any, tenant: str) -> int | _Free:
-    if held is None and 0 < older.id <= LARGEST_ID:
+def _place(session: Session, older: ImportedVersion, held: Any, tenant: str) -> int | _Free:
+    if held is None and 0 < older.id <= MAX_ID:
         return _Free(older.id)
-    if held is not None and held.tenant == tenant and _is_it(held, older):
+    if held is not None and held.tenant == tenant and _is_same(held, older):
         return older.id
     document_id = known_id(session, older.about, tenant=tenant)
     versions = _LOOK.where(DocumentVersion.document_id == document_id).order_by(DocumentVersion.id)
-    return next((int(row.id) for row in session.execute(versions) if _is_it(row, older)), _Free(None))
+    return next((int(row.id) for row in session.execute(versions) if _is_same(row, older)), _Free(None))
 
 
-def _is_it(row: Any, older: Older) -> bool:
-    """The body is not compared: the other system may have written it anew."""
-    said = (row.fields.get(_MARK), row.url, row.crawl_session)
-    return said == (
+def _is_same(row: Any, older: ImportedVersion) -> bool:
+    """Compare identity without the body, which the other system may have rewritten."""
+    identity = (row.fields.get(_MARK), row.url, row.crawl_session)
+    return identity == (
         older.id,
-        clean_line(older.about.url, LONGEST_URL),
+        clean_line(older.about.url, MAX_URL_BYTES),
         clean_line(older.content.crawl_session, 255),
     )

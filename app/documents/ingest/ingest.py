@@ -1,7 +1,7 @@
-"""A received version to the searched one: extract, chunk, embed, index. Each step can be repeated.
+"""Turn a received version into the searched one: extract, chunk, embed, index. Each step is repeatable.
 
-The first three read and compute; the last is one transaction. A chunk whose text has not changed keeps its vector, and
-a version that changes nothing ends at once.
+The first three steps read and compute; the last is one transaction. A chunk with unchanged text keeps its vector, and
+a version that changes nothing ends early.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import tempfile
 from bisect import bisect_right
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +22,12 @@ from app.core.db import in_transaction
 from app.core.errors import InvalidInput, NotFound
 from app.core.settings import get_settings
 from app.documents.accept.accept import About, describe
-from app.documents.accept.sniff import sniff
 from app.documents.accept.uploads import Original, accept_attachments, safe_name
+from app.documents.fields import ContentFields, DocumentFields
+from app.documents.files.sniff import sniff
 from app.documents.ingest.chunk import chunker
 from app.documents.ingest.draft import Draft, result_of
-from app.documents.ingest.unchanged import confirmed_since, end_unchanged, lasting, says_the_same
+from app.documents.ingest.unchanged import drop_fleeting, end_unchanged, has_same_text, is_outdated
 from app.documents.models import Document, DocumentVersion
 from app.documents.text import clean, clean_line, detect_language, first_heading, scrub
 from app.jobs.ledger import claims
@@ -34,30 +36,31 @@ from app.jobs.sandbox import call
 from app.jobs.worker.progress import Progress
 from app.search.embedders import embedder
 from app.search.index import generations
-from app.search.index.chunk_vectors import make
+from app.search.index.chunk_vectors import make_vectors
 from app.search.index.write import NewChunk, pack_terms, replace_document
 from app.search.text.analyzer import packed_terms
 
 EXTRACT_LIMIT_S = 60.0
 EXTRACT_FILE = "app.documents.extract.file:extract_file"
-# A scanned book takes its time.
+# OCR of a scanned book takes long.
 EXTRACT_FILE_LIMIT_S = 3000.0
-EXTRACT_HTML = "app.documents.extract.html_parser:extract_html"  # by name: its libraries are loaded in the lanes alone
+EXTRACT_HTML = "app.documents.extract.html_parser:extract_html"  # by name: its libraries are loaded in the sandbox only
 
 
-async def ingest(document_id: int, version_id: int, progress: Progress, *, anew: bool = False) -> dict[str, Any]:
-    """{status, document_id, version_id, chunks, embedded, tokens, timings_ms}.
+async def ingest(document_id: int, version_id: int, progress: Progress, *, force: bool = False) -> dict[str, Any]:
+    """Return {status, document_id, version_id, chunks, embedded, tokens, timings_ms}.
 
-    status: indexed; unchanged (the document says this already); superseded (a newer version was faster). Raises
-    NotFound where the document was deleted, InvalidInput where nothing is left to index. `anew` reads what is known.
+    status: indexed; unchanged (the document has this content already); superseded (a newer version was indexed first).
+    Raises NotFound if the document was deleted, InvalidInput if no text is left to index. `force` also reads unchanged
+    content.
     """
     claim = progress.claim
     progress.report(stage="extract")
-    await asyncio.to_thread(embedder)  # loaded now and not inside a transaction
-    version, ended = await in_transaction(_begin, claim, document_id, version_id, anew)
+    await asyncio.to_thread(embedder)  # loaded here, outside of any transaction
+    version, ended = await in_transaction(_begin, claim, document_id, version_id, force)
     if ended is not None:
         return ended
-    draft = Draft(fields=dict(version.fields))
+    draft = Draft(fields=DocumentFields.load(version.fields))
     with draft.timed("extract"):
         try:
             await (_extract_file(version, draft, progress) if version.blob_key else extract_body(version, draft))
@@ -65,8 +68,8 @@ async def ingest(document_id: int, version_id: int, progress: Progress, *, anew:
             if version.password is not None:
                 await in_transaction(_forget_password, claim, version_id)
             raise
-    if not (anew or version.blob_key):
-        ended = await in_transaction(_as_before, claim, document_id, version_id, draft)
+    if not (force or version.blob_key):
+        ended = await in_transaction(_end_same_text, claim, document_id, version_id, draft)
         if ended is not None:
             return ended
     progress.report(stage="chunk")
@@ -82,41 +85,41 @@ async def ingest(document_id: int, version_id: int, progress: Progress, *, anew:
 
 
 def _begin(
-    session: Session, claim: Claim, document_id: int, version_id: int, anew: bool
+    session: Session, claim: Claim, document_id: int, version_id: int, force: bool
 ) -> tuple[DocumentVersion, dict[str, Any] | None]:
-    """The version, and the result if there is nothing left to do."""
+    """Return the version, and the result if there is nothing left to do."""
     claims.hold(session, claim)
-    document, version = _locked(session, claim.tenant, document_id, version_id)
+    document, version = _lock(session, claim.tenant, document_id, version_id)
     if version.state != "received":  # a second run of the job
         status = "indexed" if version.state == "current" else version.state
         return version, result_of(status, document_id, version_id, Draft())
     current = session.get(DocumentVersion, document.version_id) if document.version_id else None
-    if anew or current is None or current.content_hash != version.content_hash:
+    if force or current is None or current.content_hash != version.content_hash:
         return version, None
-    if lasting(current.fields) != lasting(version.fields):
+    if drop_fleeting(current.fields) != drop_fleeting(version.fields):
         return version, None
     return version, end_unchanged(session, document, version, current, Draft())
 
 
-def _as_before(
+def _end_same_text(
     session: Session, claim: Claim, document_id: int, version_id: int, draft: Draft
 ) -> dict[str, Any] | None:
-    """The result, where the page says in other mark-up what it said before."""
+    """Return the result if only the mark-up changed and the text did not."""
     claims.hold(session, claim)
-    document, version = _locked(session, claim.tenant, document_id, version_id)
+    document, version = _lock(session, claim.tenant, document_id, version_id)
     current = session.get(DocumentVersion, document.version_id) if document.version_id else None
-    if current is None or current.id > version_id or not says_the_same(document, current, draft):
+    if current is None or current.id > version_id or not has_same_text(document, current, draft):
         return None
     return end_unchanged(session, document, version, current, draft)
 
 
 def _forget_password(session: Session, claim: Claim, version_id: int) -> None:
-    """It did not open the file, and is of no use to the next try."""
+    """Delete a password that did not open the file; it would not help the next attempt."""
     claims.hold(session, claim)
     session.execute(sa.update(DocumentVersion).where(DocumentVersion.id == version_id).values(password=None))
 
 
-def _locked(session: Session, tenant: str, document_id: int, version_id: int) -> tuple[Document, DocumentVersion]:
+def _lock(session: Session, tenant: str, document_id: int, version_id: int) -> tuple[Document, DocumentVersion]:
     query = sa.select(Document).where(Document.id == document_id, Document.tenant == tenant)
     document = session.scalars(query.with_for_update()).one_or_none()
     version = session.get(DocumentVersion, version_id)
@@ -126,62 +129,73 @@ def _locked(session: Session, tenant: str, document_id: int, version_id: int) ->
 
 
 async def extract_body(version: DocumentVersion, draft: Draft) -> None:
-    """Fill the draft's text, title and language from the body as it was received."""
-    html_language = None
+    """Fill the draft's text and fields from the received body."""
+    page: dict[str, Any] = {}
     if version.body and version.body.strip():
         draft.text = await asyncio.to_thread(clean, version.body)
     if not draft.text and version.html:
         page, markdown = await extract_html(version.html, version.resolved_url or version.url)
         draft.text = await asyncio.to_thread(clean, markdown)
-        html_language = clean_line(page["language"], 35)
-        draft.fields["title"] = draft.fields["title"] or clean_line(page["title"])
-        draft.fields["description"] = draft.fields["description"] or clean_line(page["description"], 4000)
     if not draft.text:
-        raise InvalidInput("nothing is left to index after cleaning: the document has no text", code="empty_document")
-    draft.language = draft.fields["language"] or html_language or await asyncio.to_thread(detect_language, draft.text)
-    draft.fields["language"] = draft.language
-    draft.fields["title"] = draft.fields["title"] or (
-        first_heading(draft.text) if version.format != "text" else clean_line(draft.text.split("\n", 1)[0], 120)
+        raise InvalidInput("no text is left to index after cleaning", code="empty_document")
+    text = draft.text
+    title = first_heading(text) if version.format != "text" else clean_line(text.split("\n", 1)[0], 120)
+    content = ContentFields(
+        title=clean_line(page.get("title")),
+        description=clean_line(page.get("description"), 4000),
+        language=clean_line(page.get("language"), 35),
+        derived_title=title,
     )
+    await _complete(draft, content)
 
 
 async def extract_html(html: str, url: str | None) -> tuple[dict[str, Any], str]:
-    """What extract_html says, and its text. In a lane: an attacker's bytes in C code may take it down, not us."""
+    """Run extract_html in the sandbox, where hostile bytes crash only a child; return its result and the Markdown."""
     with tempfile.TemporaryDirectory(prefix="millrace-") as folder:
         blob = Path(folder) / "page.html"
         await asyncio.to_thread(blob.write_text, html, "utf-8", "replace")
-        found: dict[str, Any] = await call.run(EXTRACT_HTML, {"url": url}, blob=blob, time_limit_s=EXTRACT_LIMIT_S)
-        return found, await asyncio.to_thread(blob.with_suffix(".md").read_text, "utf-8")
+        page: dict[str, Any] = await call.run(EXTRACT_HTML, {"url": url}, blob=blob, time_limit_s=EXTRACT_LIMIT_S)
+        return page, await asyncio.to_thread(blob.with_suffix(".md").read_text, "utf-8")
 
 
 async def _extract_file(version: DocumentVersion, draft: Draft, progress: Progress) -> None:
-    """The same from the original; what came inside it is put beside it, to be accepted with the index."""
+    """Like extract_body, from the original file; attachments are stored, and accepted together with the index."""
     assert version.blob_key is not None
     name = version.file_name or "file"
     with tempfile.TemporaryDirectory(prefix="millrace-") as folder:
         blob = Path(folder) / "original"
         await blobs().fetch(version.blob_key, blob)
-        found: dict[str, Any] = await call.run(
+        result: dict[str, Any] = await call.run(
             EXTRACT_FILE,
             {"name": name, "media_type": version.media_type or "", "password": version.password},
             blob=blob,
             time_limit_s=EXTRACT_FILE_LIMIT_S,
-            on_progress=lambda said: progress.report(**said),
+            on_progress=lambda report: progress.report(**report),
         )
         draft.text = await asyncio.to_thread(blob.with_suffix(".md").read_text, "utf-8")
-        draft.attachments = [one for said in found["attachments"] if (one := await _kept(said)) is not None]
-    draft.pages = [(page["start"], page["number"]) for page in found["pages"]]
-    fields = draft.fields
-    fields["metadata"] = {**scrub(found["metadata"]), **fields["metadata"]}
-    draft.language = fields["language"] or found["language"] or await asyncio.to_thread(detect_language, draft.text)
-    fields["language"] = draft.language
-    fields["description"] = fields["description"] or found["description"]
-    fields["title"] = fields["title"] or found["title"] or first_heading(draft.text) or Path(name).stem
+        stored = [await _store_attachment(attachment) for attachment in result["attachments"]]
+        draft.attachments = [original for original in stored if original is not None]
+    draft.pages = [(page["start"], page["number"]) for page in result["pages"]]
+    content = ContentFields(
+        title=result["title"],
+        description=result["description"],
+        language=result["language"],
+        metadata=scrub(result["metadata"]),
+        derived_title=first_heading(draft.text) or Path(name).stem,
+    )
+    await _complete(draft, content)
 
 
-async def _kept(said: dict[str, str]) -> Original | None:
-    """An attachment in the store; None for what cannot be read."""
-    path, name = Path(said["path"]), safe_name(said["name"])
+async def _complete(draft: Draft, content: ContentFields) -> None:
+    """Complete the draft's fields; the language is detected only if neither caller nor content states one."""
+    if not (draft.fields.language or content.language):
+        content = replace(content, derived_language=await asyncio.to_thread(detect_language, draft.text))
+    draft.fields.complete(content)
+
+
+async def _store_attachment(attachment: dict[str, str]) -> Original | None:
+    """Store an attachment; None if its type cannot be read."""
+    path, name = Path(attachment["path"]), safe_name(attachment["name"])
     kind = await asyncio.to_thread(sniff, path, name)
     if kind is None:
         return None
@@ -190,40 +204,42 @@ async def _kept(said: dict[str, str]) -> Original | None:
 
 
 def cut(draft: Draft) -> None:
+    """Cut the text into chunks and analyse them. Raises InvalidInput if no chunk has text."""
     settings, model = get_settings(), embedder()
     cutter = chunker(model.tokenizer, settings.chunk_tokens, settings.chunk_overlap_tokens)
-    title = draft.fields["title"]
+    title, language = draft.fields.title, draft.fields.language
     for piece in cutter.chunk(draft.text):
         page = _page_at(draft.pages, piece.start)
         draft.chunks.append(NewChunk.within(piece.text, piece.start, piece.end, piece.headings, title, page))
     if not draft.chunks:
-        raise InvalidInput("nothing is left to index after cleaning: the document has no text", code="empty_document")
-    draft.terms = pack_terms(draft.chunks, draft.language)
-    draft.document_terms = packed_terms(f"{title}\n{draft.text}" if title else draft.text, draft.language)
-    draft.tokens = sum(len(found.ids) for found in model.tokenizer.encode_batch([c.text for c in draft.chunks]))
+        raise InvalidInput("no text is left to index after cleaning", code="empty_document")
+    draft.terms = pack_terms(draft.chunks, language)
+    draft.document_terms = packed_terms(f"{title}\n{draft.text}" if title else draft.text, language)
+    encodings = model.tokenizer.encode_batch([chunk.text for chunk in draft.chunks])
+    draft.tokens = sum(len(encoding.ids) for encoding in encodings)
 
 
 def _page_at(pages: list[tuple[int, int]], at: int) -> int | None:
-    """The number of the page that the character stands on; None where there are none, or but one."""
+    """Return the number of the page at this offset; None for fewer than two pages."""
     if len(pages) < 2:
         return None
     return pages[max(0, bisect_right(pages, at, key=lambda page: page[0]) - 1)][1]
 
 
 async def _embed(document_id: int, draft: Draft, progress: Progress) -> None:
-    """A vector for each chunk; those that the document's chunks have already are not made again."""
-    wanted = {chunk.text_hash: chunk.searched for chunk in draft.chunks}
-    progress.report(0, len(wanted), stage="embed", unit="chunks")
-    draft.made = await make([document_id], wanted, progress.report)
-    draft.embedded = draft.made.embedded
+    """Set a vector for each chunk; vectors that the document already has are reused."""
+    text_by_hash = {chunk.text_hash: chunk.searched for chunk in draft.chunks}
+    progress.report(0, len(text_by_hash), stage="embed", unit="chunks")
+    draft.vectors = await make_vectors([document_id], text_by_hash, progress.report)
+    draft.embedded = draft.vectors.embedded
 
 
 def _index(session: Session, claim: Claim, document_id: int, version_id: int, draft: Draft) -> str:
-    """Make the version current; 'superseded' where a newer one is, or was found to say what is searched already."""
+    """Make the version current, unless a newer version is current or was found unchanged; then it is 'superseded'."""
     claims.hold(session, claim)
-    document, version = _locked(session, claim.tenant, document_id, version_id)
-    if (document.version_id or 0) > version_id or confirmed_since(session, version):
-        version.text, version.language, version.body = draft.text, draft.language, None
+    document, version = _lock(session, claim.tenant, document_id, version_id)
+    if (document.version_id or 0) > version_id or is_outdated(session, version):
+        version.text, version.language, version.body = draft.text, draft.fields.language, None
         version.state = "superseded"
         return version.state
     if draft.attachments:
@@ -234,9 +250,10 @@ def _index(session: Session, claim: Claim, document_id: int, version_id: int, dr
 
 
 def make_current(session: Session, document: Document, version: DocumentVersion, draft: Draft) -> None:
-    """The version is what is searched from now on. Takes the number of a change: see replace_document."""
+    """Make this version the searched one. Takes the number of a change: see replace_document."""
     now = clock.now()
-    version.text, version.language, version.body, version.password = draft.text, draft.language, None, None
+    version.text, version.language = draft.text, draft.fields.language
+    version.body, version.password = None, None
     if document.version_id is not None and document.version_id != version.id:
         session.execute(
             sa.update(DocumentVersion).where(DocumentVersion.id == document.version_id).values(state="superseded")
@@ -247,17 +264,17 @@ def make_current(session: Session, document: Document, version: DocumentVersion,
     document.version_id, document.chunk_count = version.id, len(draft.chunks)
     document.fetched_at, document.indexed_at, document.updated_at = version.fetched_at, now, now
     hashes = [chunk.text_hash for chunk in draft.chunks]
-    draft.made.check(generations.hold_searched(session), hashes)
+    draft.vectors.check(generations.hold_searched(session), hashes)
     replace_document(
         session,
         tenant=document.tenant,
         document_id=document.id,
         version_id=version.id,
-        generation=draft.made.generation,
-        language=draft.language,
+        generation=draft.vectors.generation,
+        language=draft.fields.language,
         chunks=draft.chunks,
         terms=draft.terms,
         document_terms=draft.document_terms,
-        vectors=draft.made.of(hashes),
-        beside=draft.made.others(hashes),
+        vectors=draft.vectors.of(hashes),
+        beside=draft.vectors.others(hashes),
     )

@@ -6,7 +6,6 @@ import json
 import threading
 from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal, NamedTuple, Protocol
 
 from sqlalchemy.orm import Session
@@ -15,9 +14,9 @@ from app.core import clock, redis
 from app.core.db import after_commit
 from app.core.errors import ConfigError, Unavailable
 from app.core.logging import get_logger
+from app.jobs.lua import LUA
 from app.jobs.states import CRASHES_BEFORE_ALONE
 
-LUA = Path(__file__).parents[1] / "lua"
 # An admission on a cached older than this asks Redis first, by pushing.
 MAX_CACHE_AGE_S = 0.25
 # The window of a queue no relay has spoken of yet.

@@ -1,4 +1,4 @@
-"""What happens to a job, told to whoever follows it: numbered in Redis, kept for a while, and published."""
+"""Events of jobs: numbered, kept for a while and published by Redis."""
 
 from __future__ import annotations
 
@@ -10,18 +10,17 @@ from typing import Any, Literal, NamedTuple
 from app.core import clock, redis
 from app.core.errors import ConfigError, Unavailable
 from app.core.logging import get_logger
-from app.jobs.admission.push import LUA
-from app.jobs.states import ENDED
+from app.jobs.lua import LUA
+from app.jobs.states import ENDED, PROGRESS_FIELDS, attempt_number
 from app.jobs.transition import Moved
 
 EventName = Literal["progress", "state", "end"]
-FIELDS = ("percent", "stage", "done", "total", "unit", "message")
 
 log = get_logger(__name__)
 
 
-class Event(NamedTuple):
-    """`seed` is the number of the job's last event as the ledger knows it; Redis may know a later one."""
+class JobEvent(NamedTuple):
+    """An event to publish. `seed` is the number of the job's last event in the ledger; Redis may know a later one."""
 
     job_id: str
     tenant: str
@@ -33,10 +32,10 @@ class Event(NamedTuple):
     reason: str | None = None
 
 
-def of_move(move: Moved, reason: str | None = None) -> Event:
-    """The event of a job that went to another state; `reason` says why, for example `interrupted`."""
+def event_of_move(move: Moved, reason: str | None = None) -> JobEvent:
+    """Return the event of a job that changed its state; `reason` is the cause, for example `interrupted`."""
     progress = move.progress or {}
-    return Event(
+    return JobEvent(
         job_id=move.id,
         tenant=move.tenant,
         event="end" if move.state in ENDED else "state",
@@ -48,13 +47,11 @@ def of_move(move: Moved, reason: str | None = None) -> Event:
     )
 
 
-def attempt_number(state: str, tries: int, max_tries: int) -> int:
-    """Which try is meant, from 1: the next or present one, or for a failed job its last."""
-    return max(1, min(tries if state == "failed" else tries + 1, max_tries))
+def publish(events: Sequence[JobEvent]) -> list[int]:
+    """Publish the events and return the numbers they got.
 
-
-def publish(events: Sequence[Event]) -> list[int]:
-    """The numbers the events got. Raises Unavailable: nobody heard of them then, and the ledger is asked instead."""
+    Raises Unavailable. No event was published then; subscribers read the change from the ledger.
+    """
     if not events:
         return []
     args: list[Any] = [redis.SEQUENCE, redis.EVENTS, redis.CHANNEL, redis.TENANT_EVENTS]
@@ -64,21 +61,21 @@ def publish(events: Sequence[Event]) -> list[int]:
 
 
 def announce(moves: Iterable[Moved], reason: str | None = None) -> None:
-    """Tell of moves that are committed; without Redis nobody hears, and who follows asks the ledger."""
+    """Publish committed moves. Without Redis nothing is published, and subscribers read the ledger."""
     try:
-        publish([of_move(move, reason) for move in moves])
+        publish([event_of_move(move, reason) for move in moves])
     except (Unavailable, ConfigError) as error:
         log.info("events_not_published", reason=error.message)
 
 
-def _body(event: Event) -> str:
+def _body(event: JobEvent) -> str:
     body: dict[str, Any] = {
         "event": event.event,
         "job_id": event.job_id,
         "attempt": event.attempt,
         "state": event.state,
     }
-    body |= {name: event.progress.get(name) for name in FIELDS}
+    body |= {name: event.progress.get(name) for name in PROGRESS_FIELDS}
     if event.reason is not None:
         body["reason"] = event.reason
     body["at"] = clock.now().isoformat().replace("+00:00", "Z")

@@ -1,22 +1,19 @@
-"""Who follows events, seen from the hub: what waits for each, bounded, whatever carries it to them."""
+"""Subscribers of events as the hub sees them: a bounded queue each, whatever connection carries it to the client."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
-from app.jobs.events.snapshot import Event
+from app.jobs.events.snapshot import StreamEvent
 
-if TYPE_CHECKING:
-    from app.jobs.events.hub import Hub
-
-# Progress within a stage is replaced while it waits, so this many are changes: that reader does not read.
-MOST_WAITING = 64
+# Progress within a stage is merged while it waits, so this many are changes: the client does not read.
+MAX_WAITING_EVENTS = 64
 
 
-class Told(Protocol):
-    """An event as doors see it: `wire` is theirs to fill, once for all who get it."""
+class WireEvent(Protocol):
+    """An event as connections see it. They fill `wire` once for all subscribers that get the event."""
 
     name: str
     text: str
@@ -26,56 +23,66 @@ class Told(Protocol):
     def id(self) -> str: ...
 
 
-class Follower(ABC):
-    """Whoever follows events over a connection; its door overrides `wake`.
+class Subscriber(ABC):
+    """A client that follows events; its connection implements `wake`."""
 
-    The slots with a line in front are the door's: they cannot come from two bases.
-    """
+    __slots__ = ("hung_up",)
 
-    __slots__ = ("_protocol", "_pulse", "_send", "_writing", "hung_up")
+    def __init__(self) -> None:
+        self.hung_up = False
 
     @property
     @abstractmethod
     def is_due(self) -> bool:
-        """Whether there is something to be written."""
+        """True if there is something to write."""
 
     @abstractmethod
     def leave(self) -> None:
-        """Nothing is to be collected any more; harmless when repeated."""
+        """Stop collecting events; may be repeated."""
 
     @abstractmethod
-    async def next(self) -> tuple[Sequence[Told], bool]:
-        """What is to be written now, and whether anything can follow it."""
+    async def next(self) -> tuple[Sequence[WireEvent], bool]:
+        """Return the events to write now, and False if none can follow them."""
 
     def hang_up(self) -> None:
-        """The process stops, or what was followed is gone: nothing more will come."""
+        """End the subscription: the process stops, or the job is gone."""
         self.hung_up = True
         self.wake()
 
-    def keep_alive(self) -> None:  # noqa: B027  only some doors have something to say
+    def keep_alive(self) -> None:  # noqa: B027  only some connections send a sign of life
         """Called every 15 s."""
 
     @abstractmethod
     def wake(self) -> None:
-        """Something waits; must not block."""
+        """Write what waits, soon; must not block."""
 
 
-class Watcher(Follower):
-    """One follower of one job: what waits for it, bounded."""
+class JobHub(Protocol):
+    """The part of the hub that a job's subscribers call."""
+
+    async def open(self, subscriber: JobSubscriber, tenant: str, last_event_id: str | None = None) -> bool: ...
+
+    def drop(self, subscriber: JobSubscriber) -> None: ...
+
+    async def snapshot(self, job_id: str) -> StreamEvent | None: ...
+
+
+class JobSubscriber(Subscriber):
+    """One subscriber of one job, with a bounded queue."""
 
     __slots__ = ("_begun", "_opening", "hub", "job_id", "overflowed", "waiting")
 
-    def __init__(self, hub: Hub, job_id: str) -> None:
+    def __init__(self, hub: JobHub, job_id: str) -> None:
+        super().__init__()
         self.hub = hub
         self.job_id = job_id
-        self.waiting: list[Event] | None = None
+        self.waiting: list[StreamEvent] | None = None
         self.overflowed = False
-        self.hung_up = False
         self._begun = False
-        self._opening: Event | None = None
+        self._opening: StreamEvent | None = None
 
-    def begin(self, first: list[Event]) -> None:
-        """The opening goes first; of what came live meanwhile, only what it does not hold."""
+    def begin(self, first: list[StreamEvent]) -> None:
+        """Queue the opening, and behind it the live events that came while it was read and that it does not hold."""
         opening = first[:1]
         for event in first[1:]:
             if not event.falls_behind(opening[-1]):
@@ -85,7 +92,8 @@ class Watcher(Follower):
         self.waiting = opening + live if last.name != "end" else opening
         self._begun = True
 
-    def offer(self, event: Event) -> None:
+    def offer(self, event: StreamEvent) -> None:
+        """Queue a live event; progress replaces progress of the same stage."""
         if self._opening is not None and event.falls_behind(self._opening):
             return
         if self.waiting is None:
@@ -95,14 +103,15 @@ class Watcher(Follower):
             self.waiting[-1] = event
         else:
             self.waiting.append(event)
-        if len(self.waiting) > MOST_WAITING and event.name != "end":
+        if len(self.waiting) > MAX_WAITING_EVENTS and event.name != "end":
             self.waiting, self.overflowed = None, True
         if self._begun:
             self.wake()
 
-    def take(self) -> list[Event]:
-        taken, self.waiting = self.waiting or [], None
-        return taken
+    def take(self) -> list[StreamEvent]:
+        """Return the queued events and empty the queue."""
+        events, self.waiting = self.waiting or [], None
+        return events
 
     @property
     def is_due(self) -> bool:
@@ -111,11 +120,11 @@ class Watcher(Follower):
     def leave(self) -> None:
         self.hub.drop(self)
 
-    async def next(self) -> tuple[Sequence[Event], bool]:
+    async def next(self) -> tuple[Sequence[StreamEvent], bool]:
         if self.overflowed:
             self.overflowed = False
             self.waiting = None
-            now = await self.hub.snapshot(self.job_id)
-            return ([], False) if now is None else ([now], now.name != "end")
+            snapshot = await self.hub.snapshot(self.job_id)
+            return ([], False) if snapshot is None else ([snapshot], snapshot.name != "end")
         events = self.take()
         return events, not self.hung_up and not (events and events[-1].name == "end")

@@ -1,4 +1,4 @@
-"""Why a queued job does not run yet: the first obstacle on its way, or how many stand before it."""
+"""The reason a queued job does not run yet: the first obstacle, or the number of jobs ahead of it."""
 
 from __future__ import annotations
 
@@ -11,106 +11,112 @@ from sqlalchemy.orm import Session
 from app.core import clock
 from app.core.settings import get_settings
 from app.jobs.admission import limits
-from app.jobs.inspect.reason import Around, Reason, span
+from app.jobs.inspect.reason import Reason, Services, span
 from app.jobs.ledger.workers import ALIVE
 from app.jobs.models import JobId, JobRow, WorkerRow
 from app.jobs.states import CRASHES_BEFORE_ALONE
 
-# Counting further costs more than the difference tells.
-MOST_COUNTED = 1000
+# A higher count costs time and tells a person nothing more.
+MAX_COUNTED_JOBS = 1000
 
 
-def explain_queued(session: Session, row: JobRow, around: Around) -> Reason:
-    now, held, serving = clock.now(), limits.blocking(session, row), serving_workers(session, row.queue)
+def explain_queued(session: Session, row: JobRow, services: Services) -> Reason:
+    """Return the first obstacle of a queued job."""
+    now, blocking, serving = clock.now(), limits.blocking(session, row), serving_workers(session, row.queue)
     return (
-        _expired(row, now, around)
+        _expired(row, now, services)
         or _unknown_kind(row, now)
-        or _paused(held)
-        or _nobody_serves(serving, row, now)
-        or _redis_away(around)
-        or _no_relay(row, around)
-        or _capped(held, row)
+        or _paused(blocking)
+        or _no_worker(serving, row, now)
+        or _no_redis(services)
+        or _no_relay(row, services)
+        or _at_limit(blocking, row)
         or _behind(session, serving, row)
     )
 
 
-def _expired(row: JobRow, now: datetime, around: Around) -> Reason | None:
+def _expired(row: JobRow, now: datetime, services: Services) -> Reason | None:
     if row.expires_at is None or row.expires_at > now:
         return None
     fix = "Start it again without expires_at, or with a later one."
-    if not around.relay:
-        fix += " No relay runs that would end it: start one with `millrace relay`."
-    return Reason("expired", "It may not be started any more; a relay is about to fail it.", fix, row.expires_at)
+    if not services.relay:
+        fix += " No relay runs to end it: start one with `millrace relay`."
+    return Reason("expired", "Its expires_at has passed; a relay is about to fail it.", fix, row.expires_at)
 
 
 def _unknown_kind(row: JobRow, now: datetime) -> Reason | None:
-    """A worker that does not know a kind sets the job aside for some seconds by its due_at."""
+    """A worker that does not know a kind moves the job's due_at some seconds ahead."""
     if row.due_at <= now:
         return None
-    message = f"A worker took it and does not know the kind {row.kind}; it is offered again at {_clock(row.due_at)}."
-    fix = "Start workers with the module of that kind in MILLRACE_MODULES, or cancel the job."
+    message = (
+        f"A worker that fetched it does not know the kind {row.kind}; the next try is at {_time_of_day(row.due_at)}."
+    )
+    fix = "Start workers with the kind's module in MILLRACE_MODULES, or cancel the job."
     return Reason("kind_unknown", message, fix, facts={"kind": row.kind})
 
 
-def _paused(held: Sequence[limits.BlockingLimit]) -> Reason | None:
-    gate = next((hold.limit for hold in held if hold.limit.paused), None)
-    if gate is None:
+def _paused(blocking: Sequence[limits.BlockingLimit]) -> Reason | None:
+    limit = next((block.limit for block in blocking if block.limit.paused), None)
+    if limit is None:
         return None
-    by = f" by {gate.paused_by}" if gate.paused_by else ""
-    why = f": {gate.reason}" if gate.reason else "."
-    option = "" if gate.scope == "queue" else f" --{gate.scope}"
-    fix = f"Resume it: `millrace queues resume {gate.name}{option}`."
-    message = f"The {gate.scope} {gate.name} was paused{by}{why}"
-    return Reason("paused", message, fix, gate.paused_at, {"scope": gate.scope, "name": gate.name})
+    by = f" by {limit.paused_by}" if limit.paused_by else ""
+    cause = f": {limit.reason}" if limit.reason else "."
+    option = "" if limit.scope == "queue" else f" --{limit.scope}"
+    fix = f"To resume it, run `millrace queues resume {limit.name}{option}`."
+    message = f"{limit.scope.capitalize()} {limit.name} was paused{by}{cause}"
+    return Reason("paused", message, fix, limit.paused_at, {"scope": limit.scope, "name": limit.name})
 
 
-def _capped(held: Sequence[limits.BlockingLimit], row: JobRow) -> Reason | None:
-    hold = next((hold for hold in held if hold.running is not None), None)
-    if hold is None:
+def _at_limit(blocking: Sequence[limits.BlockingLimit], row: JobRow) -> Reason | None:
+    block = next((block for block in blocking if block.running is not None), None)
+    if block is None:
         return None
-    gate = hold.limit
-    message = f"At most {gate.cap} jobs of the {gate.scope} {gate.name} may run at once, and {hold.running} do."
-    facts = {"scope": gate.scope, "name": gate.name, "cap": gate.cap, "running": hold.running}
-    fix = f"Wait, or raise the limit of that {gate.scope}."
+    limit = block.limit
+    message = (
+        f"{limit.scope.capitalize()} {limit.name} has a limit of {limit.cap} running jobs, and {block.running} are "
+        "running."
+    )
+    facts = {"scope": limit.scope, "name": limit.name, "cap": limit.cap, "running": block.running}
+    fix = f"Wait, or raise the limit of the {limit.scope}."
     return Reason("capped", message, fix, row.created_at, facts)
 
 
-def _nobody_serves(serving: Sequence[WorkerRow], row: JobRow, now: datetime) -> Reason | None:
+def _no_worker(serving: Sequence[WorkerRow], row: JobRow, now: datetime) -> Reason | None:
     silent_s = 2 * get_settings().worker_dead_s
-    heard = [w for w in serving if w.beat_at is None or (now - w.beat_at).total_seconds() < silent_s]
-    if any(worker.state == "running" for worker in heard):
+    live = [w for w in serving if w.beat_at is None or (now - w.beat_at).total_seconds() < silent_s]
+    if any(worker.state == "running" for worker in live):
         return None
     facts = {"queue": row.queue, "workers": [{"id": w.id, "state": w.state} for w in serving]}
-    if any(worker.state == "paused" for worker in heard):
-        message = f"Every worker of the queue {row.queue} is paused."
-        fix = "Resume one: `millrace workers resume ID`, or start another."
+    if any(worker.state == "paused" for worker in live):
+        message = f"Every worker of queue {row.queue} is paused."
+        fix = "Resume a worker with `millrace workers resume ID`, or start another one."
         return Reason("workers_paused", message, fix, facts=facts)
-    if heard:
-        message = f"Every worker of the queue {row.queue} is draining and takes nothing more."
+    if live:
+        message = f"Every worker of queue {row.queue} is draining and claims no more jobs."
     elif serving:
-        message = f"The workers of the queue {row.queue} have given no sign of life for {span(silent_s)} or longer."
+        message = f"The workers of queue {row.queue} have sent no heartbeat for {span(silent_s)} or longer."
     else:
-        message = f"No live worker serves the queue {row.queue}."
-    return Reason("no_worker", message, "Start one: `millrace worker`.", row.created_at, facts)
+        message = f"No worker serves queue {row.queue}."
+    return Reason("no_worker", message, "Start a worker: `millrace worker`.", row.created_at, facts)
 
 
 def serving_workers(session: Session, queue: str) -> list[WorkerRow]:
-    """Workers of the queue that have neither stopped nor died, as far as anybody knows."""
+    """Return the queue's workers whose rows say that they live."""
     rows = session.scalars(sa.select(WorkerRow).where(WorkerRow.state.in_(ALIVE)).order_by(WorkerRow.id))
     return [row for row in rows if queue in row.queues]
 
 
-def _redis_away(around: Around) -> Reason | None:
-    if around.redis:
+def _no_redis(services: Services) -> Reason | None:
+    if services.redis:
         return None
-    message = "Redis does not answer, and it is what carries jobs to workers. Nothing is lost: the row is the truth."
-    return Reason("redis_down", message, "Bring Redis back (MILLRACE_REDIS_URL); the job then starts by itself.")
+    message = "Redis does not answer, so workers get no jobs. No job is lost: the database holds them."
+    return Reason("redis_down", message, "Start Redis again (MILLRACE_REDIS_URL); the job then starts automatically.")
 
 
-def _no_relay(row: JobRow, around: Around) -> Reason | None:
-    if around.relay or row.admitted_at is not None:
+def _no_relay(row: JobRow, services: Services) -> Reason | None:
+    if services.relay or row.admitted_at is not None:
         return None
-    message = "It waits outside its queue's window, and no relay runs that would let it in."
+    message = "The job waits outside its queue's window, and no relay runs to admit it."
     return Reason("no_relay", message, "Start a relay: `millrace relay`.")
 
 
@@ -118,28 +124,28 @@ def _behind(session: Session, alive: Sequence[WorkerRow], row: JobRow) -> Reason
     serving = [worker for worker in alive if worker.state == "running"]
     slots = sum(worker.threads for worker in serving)
     ids = [worker.id for worker in serving]
-    running = JobRow.state == sa.literal_column("'running'")  # as the index of running jobs has it
+    running = JobRow.state == sa.literal_column("'running'")  # literal, like the condition of the index
     holding = sa.select(sa.func.count()).where(running, JobRow.worker_id.in_(ids))
     busy = session.scalar(holding) or 0
-    before = jobs_before(session, row)
-    many = f"{before} or more" if before >= MOST_COUNTED else str(before)
+    before = count_jobs_ahead(session, row)
+    ahead = f"{before} or more" if before >= MAX_COUNTED_JOBS else str(before)
     facts = {"queue": row.queue, "jobs_before": before, "slots": slots, "busy": busy}
     if row.crashes >= CRASHES_BEFORE_ALONE:
-        message = f"Its process died {row.crashes} times, so it waits until a worker has nothing else to run."
-        fix = "See its attempts; cancel it if it is what kills workers."
+        message = f"Its process died {row.crashes} times, so the job waits until a worker has no other job."
+        fix = "Read its attempts; cancel the job if it crashes workers."
         return Reason("runs_alone", message, fix, facts=facts | {"crashes": row.crashes})
     if busy >= slots:
-        message = f"All {slots} slots of the queue's workers are busy; {many} jobs of the queue stand before it."
+        message = f"All {slots} slots of the queue's workers are busy; {ahead} jobs of the queue are ahead of it."
         return Reason("workers_busy", message, "Wait, or start more workers.", row.created_at, facts)
     if before:
-        message = f"{many} jobs of the queue {row.queue} stand before it; {busy} of {slots} slots are busy."
+        message = f"{ahead} jobs of queue {row.queue} are ahead of it; {busy} of {slots} slots are busy."
         fix = "Wait, start more workers, or give it a higher priority."
         return Reason("behind_others", message, fix, row.created_at, facts)
-    return Reason("about_to_start", "It is next; a worker takes it any moment.", "Nothing to do.", facts=facts)
+    return Reason("about_to_start", "The job is next; a worker is about to claim it.", "Nothing to do.", facts=facts)
 
 
-# Three ranges of indexes, and the first that has enough ends the count. The state is written out, since a plan made for
-# any state cannot use an index of the queued ones; one text, since it costs less to send than to build.
+# Three index ranges; the count ends with the first that has enough. The state is a literal, since a plan for any state
+# cannot use an index of queued jobs. A text costs less than building the statement each time.
 _QUEUED = "SELECT id FROM job WHERE state = 'queued' AND queue = :queue AND admitted_at"
 _BEFORE = sa.text(
     f"""
@@ -147,14 +153,14 @@ _BEFORE = sa.text(
         {_QUEUED} IS NULL AND priority > :priority
         UNION ALL {_QUEUED} IS NULL AND priority = :priority AND id < :id
         UNION ALL {_QUEUED} IS NOT NULL AND (priority > :priority OR (priority = :priority AND id < :id))
-        LIMIT {MOST_COUNTED}) AS before"""
+        LIMIT {MAX_COUNTED_JOBS}) AS before"""
 ).bindparams(sa.bindparam("id", type_=JobId))
 
 
-def jobs_before(session: Session, row: JobRow) -> int:
-    """How many queued jobs of its queue are older or of higher priority, counted no further than MOST_COUNTED."""
+def count_jobs_ahead(session: Session, row: JobRow) -> int:
+    """Count the older or higher-priority queued jobs of its queue, up to MAX_COUNTED_JOBS."""
     return session.scalar(_BEFORE, {"queue": row.queue, "priority": row.priority, "id": row.id}) or 0
 
 
-def _clock(moment: datetime) -> str:
+def _time_of_day(moment: datetime) -> str:
     return f"{moment:%H:%M:%S} UTC"

@@ -1,4 +1,4 @@
-"""A reason: why a job is where it is, as a stable word, a sentence and what to do about it."""
+"""The reason for a job's state: a stable code, a sentence and a fix."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from typing import Any
 from app.core import redis
 from app.core.errors import ConfigError, Unavailable
 
-# A relay tells of the windows each second, in a key that lives for a minute.
-WINDOW_LIVES_S = 60
-RELAY_SILENT_S = 10
+# A relay writes the windows each second, to a key that expires after a minute.
+WINDOW_TTL_S = 60
+MAX_RELAY_SILENCE_S = 10
 
 
 @dataclass(frozen=True, slots=True)
 class Reason:
-    """`code` is for programs, `fix` what a person can do; `since` when it became so, where that is known."""
+    """`code` is for programs, `fix` tells a person what to do, `since` is the time of the change, if known."""
 
     code: str
     message: str
@@ -26,25 +26,25 @@ class Reason:
 
 
 @dataclass(frozen=True, slots=True)
-class Around:
-    """What SQL cannot say: whether Redis answers, and whether a relay has spoken in the last seconds."""
+class Services:
+    """State of services that SQL does not show: Redis answers; a relay wrote the windows in the last seconds."""
 
     redis: bool = True
     relay: bool = True
 
 
-def look_around() -> Around:
-    """Asks Redis; never raises. Not to be called inside a transaction."""
+def check_services() -> Services:
+    """Ask Redis; never raises. Do not call it inside a transaction."""
     try:
-        lives_s = int(redis.push().call(lambda client: client.ttl(redis.WINDOW)))
+        ttl_s = int(redis.push().call(lambda client: client.ttl(redis.WINDOW)))
     except (Unavailable, ConfigError):
-        return Around(redis=False)
-    return Around(relay=lives_s > WINDOW_LIVES_S - RELAY_SILENT_S)
+        return Services(redis=False)
+    return Services(relay=ttl_s > WINDOW_TTL_S - MAX_RELAY_SILENCE_S)
 
 
 def span(seconds: float) -> str:
-    """A length of time for a sentence: `42 s`, `5 min`, `3 h`, `2 days`."""
-    for unit, size, largest in (("s", 1, 120), ("min", 60, 120), ("h", 3600, 48)):
-        if seconds < size * largest:
+    """Format a duration for a sentence: `42 s`, `5 min`, `3 h`, `2 days`."""
+    for unit, size, maximum in (("s", 1, 120), ("min", 60, 120), ("h", 3600, 48)):
+        if seconds < size * maximum:
             return f"{seconds / size:.0f} {unit}"
     return f"{seconds / 86400:.0f} days"

@@ -11,7 +11,7 @@ from app.core.db import after_commit
 from app.core.errors import ConfigError, Unavailable
 from app.core.logging import get_logger
 from app.jobs.events import publish
-from app.jobs.events.publish import Event
+from app.jobs.events.publish import JobEvent
 from app.jobs.transition import Moved
 
 MIN_GAP_S = 0.1
@@ -58,8 +58,8 @@ class ParentProgress:
             log.info("progress_not_published", reason=error.message)
 
 
-def _event(parent: Moved) -> Event:
-    return publish.of_move(parent)._replace(event="progress")
+def _event(parent: Moved) -> JobEvent:
+    return publish.event_of_move(parent)._replace(event="progress")
 
 
 parent_progress = ParentProgress()

@@ -13,8 +13,8 @@ from sqlalchemy.orm import Session
 from app.core.errors import NotFound
 from app.core.ids import is_uuid
 from app.jobs.enqueued import EnqueuedJob
-from app.jobs.events.publish import FIELDS, attempt_number
 from app.jobs.models import AttemptRow, JobRow, WorkerRow
+from app.jobs.states import PROGRESS_FIELDS, attempt_number
 
 # The fingerprint of failures that have none.
 NAMELESS = "none"
@@ -77,7 +77,7 @@ def _row_view(row: Any) -> dict[str, Any]:
         "state": row.state,
         "attempt": attempt_number(row.state, row.tries, row.max_tries),
         "max_attempts": row.max_tries,
-        "progress": {name: progress.get(name) for name in FIELDS} | {"seq": progress.get("seq", 0)},
+        "progress": {name: progress.get(name) for name in PROGRESS_FIELDS} | {"seq": progress.get("seq", 0)},
         "document_id": None if row.document_id is None else str(row.document_id),
         "parent_id": row.parent_id,
         "created_at": moment(row.created_at),

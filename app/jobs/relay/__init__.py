@@ -1,0 +1,1 @@
+"""The relay process: feeds Redis from SQL and frees the jobs of dead workers."""

@@ -1,0 +1,1 @@
+"""Sandboxes: child processes that run computing and foreign code within limits."""

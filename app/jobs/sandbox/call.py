@@ -1,62 +1,55 @@
-"""Lanes: computing and foreign code in child processes that can be killed, bounded in memory, CPU and wall clock.
+"""Calls into sandboxes: child processes that can be killed, bounded in memory, CPU and wall-clock time.
 
-    call = LaneCall("app.documents.extract.file:extract_file", {"name": "a.pdf"}, blob=path, time_limit_s=60)
+    call = SandboxCall("app.documents.extract.file:extract_file", {"name": "a.pdf"}, blob=path, time_limit_s=60)
     pages = call.run()                      # blocks; another thread may call.stop(Cancelled("..."))
 
     pages = await run(extract, {"kind": "pdf"}, blob=path, time_limit_s=60)      # a step of an async job
 
-The function is named (`module:qualname`), imported inside and called with JSON arguments, `blob` (a Path) where one is
-given and `progress` where it has such a parameter; JSON comes back, or its error: one of our own tree as the same
-class, a foreign one as LaneFailed. A lane has no secrets, no SQL and no Redis, and dies with this process.
+The function is named (`module:qualname`), imported in the sandbox and called with JSON arguments, with `blob` (a Path)
+if the call has one, and with `progress` if it has such a parameter. It returns JSON, or raises: an error of our tree
+arrives as the same class, a foreign one as SandboxFailed. A sandbox has no secrets, no SQL and no Redis, and dies with
+this process.
 
-Time counts from the moment the lane has the call, not while it waits in line for one. At `time_limit_s`
-TimeLimitExceeded is raised inside, at `grace_s` later the lane's group is killed. Death without an answer is
-SandboxCrashed, CPU over `cpu_s` TimeLimitExceeded, memory over `memory_mb` SandboxOutOfMemory where the code notices
-(C code that dies of a refused allocation has crashed).
+The time limit counts from the moment the sandbox has the call, not from the wait for a free one. At `time_limit_s`
+TimeLimitExceeded is raised inside; `grace_s` later the process group is killed. Death without an answer is
+SandboxCrashed. CPU over `cpu_s` is TimeLimitExceeded. Memory over `memory_mb` is SandboxOutOfMemory if the code
+notices; C code that dies of a refused allocation has crashed.
 """
 
 from __future__ import annotations
 
 import asyncio
-import atexit
 import contextvars
 import json
-import math
-import os
 import select
 import signal
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import CancelledError, Future
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from app.core.clock import monotonic
 from app.core.errors import AppError, Cancelled, Interrupted, InvalidInput, SandboxCrashed, TimeLimitExceeded
 from app.core.logging import bound
 from app.core.settings import get_settings
 from app.core.waiting import settled
 from app.jobs.sandbox import job_log
-from app.jobs.sandbox.child import MAX_REQUEST_BYTES, SOFT_LIMIT_SIGNAL
-from app.jobs.sandbox.pool import Lane, Pool
-from app.jobs.sandbox.protocol import Frames, LaneFailed, garbage, rebuilt
-
-__all__ = ["GRACE_S", "JSON", "PRELOAD", "LaneCall", "LaneFailed", "run", "server_pid", "start_pool", "stop_pool"]
+from app.jobs.sandbox.call_limits import CallLimits
+from app.jobs.sandbox.child import MAX_REQUEST_BYTES
+from app.jobs.sandbox.pool import Sandbox, SandboxPool
+from app.jobs.sandbox.process_pool import running_pool
+from app.jobs.sandbox.protocol import FrameReader, garbage, rebuild_error
 
 JSON: TypeAlias = Any
-GRACE_S = 2.0
-PRELOAD = ("app.core.logging", "app.jobs.definition")
+DEFAULT_GRACE_S = 2.0
 
 _CHUNK_BYTES = 256 * 1024
-_ATTEMPTS_TO_START = 3
-_DYING_S = 0.5
-
-_pool: Pool | None = None
-_pool_lock = threading.Lock()
+_MAX_STARTS = 3
+_MAX_DYING_S = 0.5
 
 
-class LaneCall:
-    """One run in a lane; made first, so that another thread can stop it."""
+class SandboxCall:
+    """One run in a sandbox. It is made before it runs, so that another thread can stop it."""
 
     def __init__(
         self,
@@ -66,15 +59,15 @@ class LaneCall:
         blob: Path | None = None,
         on_progress: Callable[[dict[str, Any]], None] | None = None,
         time_limit_s: float | None,
-        grace_s: float = GRACE_S,
+        grace_s: float = DEFAULT_GRACE_S,
         memory_mb: int | None,
         cpu_s: float | None = None,
     ) -> None:
-        """Raises InvalidInput where the arguments are over 1 MiB: give those by `blob`.
+        """Raises InvalidInput if the arguments are over 1 MiB: pass such data by `blob`.
 
-        `on_progress` gets {done, total, unit, stage, message}, those that were said, in the thread of run().
+        `on_progress` gets the reported fields of {done, total, unit, stage, message}, in the thread of run().
         """
-        self.function = function if isinstance(function, str) else _name(function)
+        self.function = function if isinstance(function, str) else _qualified_name(function)
         self._request = _request(
             function=self.function,
             arguments=arguments,
@@ -88,104 +81,107 @@ class LaneCall:
         self._time_limit_s = time_limit_s
         self._grace_s = grace_s
         self._lock = threading.Lock()
-        self._ticket: Future[Lane] = Future()
-        self._pool: Pool | None = None
-        self._lane: Lane | None = None
+        self._reservation: Future[Sandbox] = Future()
+        self._pool: SandboxPool | None = None
+        self._sandbox: Sandbox | None = None
         self._reason: AppError | None = None
 
     @classmethod
     def of_job(
         cls, definition: str, payload: dict[str, Any], function: str | Callable[..., Any], **options: Any
-    ) -> LaneCall:
-        """A plain `def function(job, progress)`: inside, the payload becomes `definition`'s object again."""
-        name = function if isinstance(function, str) else _name(function)
+    ) -> SandboxCall:
+        """Return a call of a plain `def function(job, progress)`; the payload is loaded by `definition` inside."""
+        name = function if isinstance(function, str) else _qualified_name(function)
         arguments = {"definition": definition, "payload": payload, "function": name}
         return cls("app.jobs.sandbox.child:call_job", arguments, **options)
 
     def stop(self, reason: AppError) -> None:
-        """From any thread: kill the lane's group, or leave the line; run() raises `reason`. The first reason stays."""
+        """Kill the sandbox's group, or leave the queue for one; run() raises `reason`. The first reason stays.
+
+        May be called from any thread.
+        """
         with self._lock:
             if self._reason is None:
                 self._reason = reason
-            if self._lane is not None:
-                self._lane.kill()
-            pool, ticket = self._pool, self._ticket
+            if self._sandbox is not None:
+                self._sandbox.kill()
+            pool, reservation = self._pool, self._reservation
         if pool is not None:
-            pool.give_up(ticket)
+            pool.give_up(reservation)
 
     def run(self) -> JSON:
-        """The result. Blocks; where it raises, nothing of the call runs any more."""
-        pool = _running_pool()
+        """Block and return the result. When it raises, no code of the call runs any more."""
+        pool = running_pool()
         with self._lock:
             if self._reason is not None:
                 raise self._reason
             self._pool = pool
-        lane = self._take(pool)
-        fit = False
+        sandbox = self._take(pool)
+        reusable = False
         try:
-            result, fit = self._converse(lane, pool)
+            result, reusable = self._converse(sandbox, pool)
         finally:
             with self._lock:
-                self._lane = None
-            if not fit:
-                lane.kill()
-            pool.give_back(lane, fit=fit)
+                self._sandbox = None
+            if not reusable:
+                sandbox.kill()
+            pool.give_back(sandbox, reusable=reusable)
         return result
 
-    def _take(self, pool: Pool) -> Lane:
-        for _ in range(_ATTEMPTS_TO_START):
+    def _take(self, pool: SandboxPool) -> Sandbox:
+        for _ in range(_MAX_STARTS):
             try:
-                lane = pool.take(self._ticket)
+                sandbox = pool.take(self._reservation)
             except CancelledError:
-                raise self._reason or Interrupted("the call was given up") from None
+                raise self._reason or Interrupted("the call was stopped") from None
             with self._lock:
                 stopped = self._reason
-                self._lane = lane if stopped is None else None
+                self._sandbox = sandbox if stopped is None else None
             if stopped is not None:
-                pool.give_back(lane, fit=True)
+                pool.give_back(sandbox, reusable=True)
                 raise stopped
-            if lane.is_ready():
-                return lane
+            if sandbox.is_ready():
+                return sandbox
             with self._lock:
-                stopped, self._lane, self._ticket = self._reason, None, Future()
-            pool.give_back(lane, fit=False)
+                stopped, self._sandbox, self._reservation = self._reason, None, Future()
+            pool.give_back(sandbox, reusable=False)
             if stopped is not None:
                 raise stopped
-        raise SandboxCrashed("no lane could be started; the reason is in this process's stderr")
+        raise SandboxCrashed("no sandbox could be started; this process's stderr has the reason")
 
-    def _converse(self, lane: Lane, pool: Pool) -> tuple[JSON, bool]:
-        """The result, and whether the lane may be used again."""
+    def _converse(self, sandbox: Sandbox, pool: SandboxPool) -> tuple[JSON, bool]:
+        """Return the result, and True if the sandbox may be used again."""
         outgoing = memoryview(self._request)
-        frames = Frames()
-        limit = _Limit(self._time_limit_s, self._grace_s)
-        channel, leash = lane.channel.fileno(), lane.leash.fileno()
+        frames = FrameReader()
+        limits = CallLimits(self._time_limit_s, self._grace_s)
+        channel, leash = sandbox.channel.fileno(), sandbox.leash.fileno()
         poll = select.poll()
         poll.register(channel, select.POLLIN | select.POLLOUT)
         poll.register(leash, select.POLLIN)
         while True:
-            ready = dict(poll.poll(limit.wait_ms()))
+            ready = dict(poll.poll(limits.wait_ms()))
             events = ready.get(channel, 0)
             try:
                 if events & select.POLLOUT:
-                    outgoing = outgoing[lane.channel.send(outgoing[:_CHUNK_BYTES]) :]
+                    outgoing = outgoing[sandbox.channel.send(outgoing[:_CHUNK_BYTES]) :]
                     if not outgoing:
                         poll.modify(channel, select.POLLIN)
                 if events & ~select.POLLOUT:
-                    chunk = lane.channel.recv(_CHUNK_BYTES)
+                    chunk = sandbox.channel.recv(_CHUNK_BYTES)
                     if not chunk:
-                        raise self._death(lane, pool)
+                        raise self._death(sandbox, pool)
                     for frame in frames.feed(chunk):
                         if "progress" in frame:
                             self._report(frame["progress"])
                         elif "log" in frame:
-                            job_log.keep(frame["log"])
+                            job_log.record_sandbox_line(frame["log"])
                         else:
                             return self._end(frame, clean=frames.empty)
             except (BrokenPipeError, ConnectionResetError):
-                raise self._death(lane, pool) from None
+                raise self._death(sandbox, pool) from None
             if not events and leash in ready:
-                raise self._death(lane, pool)
-            limit.pass_on(lane)
+                raise self._death(sandbox, pool)
+            limits.enforce(sandbox)
 
     def _report(self, report: Any) -> None:
         if not isinstance(report, dict):
@@ -199,57 +195,30 @@ class LaneCall:
         if "result" in frame:
             return frame["result"], clean and frame.get("worn") is False
         try:
-            failure = rebuilt(frame["error"])
+            failure = rebuild_error(frame["error"])
         except (KeyError, TypeError, ValueError):
             raise garbage(frame) from None
         raise failure
 
-    def _death(self, lane: Lane, pool: Pool) -> AppError:
-        """Why the lane is dead, once it is."""
-        code = lane.exit_code(_DYING_S)
-        lane.kill()
-        mute = code is None and lane.exit_code() is not None
+    def _death(self, sandbox: Sandbox, pool: SandboxPool) -> AppError:
+        """Wait for the death of the sandbox and return its cause as an error."""
+        code = sandbox.wait_exit_code(_MAX_DYING_S)
+        sandbox.kill()
+        closed_channel = code is None and sandbox.wait_exit_code() is not None
         if self._reason is not None:
             return self._reason
         if pool.stopped:
-            return Interrupted("the lanes are being closed")
-        if mute:
-            return SandboxCrashed(f"lane closed its channel in {self.function}, without an answer")
+            return Interrupted("the sandboxes are being closed")
+        if closed_channel:
+            return SandboxCrashed(f"sandbox closed its channel in {self.function} without an answer")
         if code is None:
-            return SandboxCrashed(f"lane lost in {self.function}: the fork server has ended")
+            return SandboxCrashed(f"sandbox lost in {self.function}: the fork server has ended")
         if code >= 0:
-            return SandboxCrashed(f"lane exited with status {code} in {self.function}, without an answer")
+            return SandboxCrashed(f"sandbox exited with status {code} in {self.function} without an answer")
         if code == -signal.SIGXCPU:
             return TimeLimitExceeded(f"{self.function} used more than its CPU time", code="cpu_limit")
-        hint = " (by the kernel for want of memory, or by hand)" if code == -signal.SIGKILL else ""
-        return SandboxCrashed(f"lane killed by {_signal_name(-code)} in {self.function}{hint}")
-
-
-class _Limit:
-    """The two wall clock limits of one call."""
-
-    def __init__(self, soft_s: float | None, grace_s: float) -> None:
-        self.soft_s = soft_s
-        self.grace_s = grace_s
-        self.asked = False
-        self.at = math.inf if soft_s is None else monotonic() + soft_s
-
-    def wait_ms(self) -> int | None:
-        """How long to listen before pass_on(); None: for ever."""
-        return None if self.at == math.inf else max(0, math.ceil((self.at - monotonic()) * 1000))
-
-    def pass_on(self, lane: Lane) -> None:
-        """Ask the lane to end when the soft limit is over, kill it when the hard one is."""
-        if monotonic() < self.at:
-            return
-        if not self.asked:
-            self.asked = True
-            self.at = monotonic() + self.grace_s
-            lane.signal(SOFT_LIMIT_SIGNAL)
-            return
-        lane.kill()
-        lane.exit_code()
-        raise TimeLimitExceeded(f"killed {self.grace_s:g} s after its time limit of {self.soft_s:g} s")
+        hint = " (by the kernel when memory ran out, or by a person)" if code == -signal.SIGKILL else ""
+        return SandboxCrashed(f"sandbox killed by {_signal_name(-code)} in {self.function}{hint}")
 
 
 def _signal_name(number: int) -> str:
@@ -259,11 +228,11 @@ def _signal_name(number: int) -> str:
         return f"signal {number}"
 
 
-def _name(function: Callable[..., Any]) -> str:
+def _qualified_name(function: Callable[..., Any]) -> str:
     function = getattr(function, "fn", function)
     name = f"{function.__module__}:{function.__qualname__}"
     if "<" in name or function.__module__ == "__main__":
-        raise ValueError(f"{name} cannot be called in a lane: it must have a name in a module that can be imported")
+        raise ValueError(f"{name} cannot be called in a sandbox: it must be importable by its name")
     return name
 
 
@@ -271,8 +240,8 @@ def _request(**call: Any) -> bytes:
     encoded = json.dumps(call).encode() + b"\n"
     if len(encoded) > MAX_REQUEST_BYTES:
         raise InvalidInput(
-            f"{call['function']}: arguments of {len(encoded):,} bytes, a lane takes up to {MAX_REQUEST_BYTES:,}; "
-            "put them into a file and give it as blob"
+            f"{call['function']}: arguments have {len(encoded):,} bytes, at most {MAX_REQUEST_BYTES:,} are allowed; "
+            "pass a file as blob"
         )
     return encoded
 
@@ -284,79 +253,29 @@ async def run(
     blob: Path | None = None,
     on_progress: Callable[[dict[str, Any]], None] | None = None,
     time_limit_s: float | None = None,
-    grace_s: float = GRACE_S,
+    grace_s: float = DEFAULT_GRACE_S,
     memory_mb: int | None = None,
     cpu_s: float | None = None,
 ) -> JSON:
-    """A LaneCall awaited, in a thread of the lanes' own; `memory_mb` is by default the setting's.
+    """Await a SandboxCall in a thread of the pool; `memory_mb` is by default the setting's.
 
-    Cancelled, it kills the lane and raises once that is dead. `on_progress` is called in the other thread.
+    A cancel kills the sandbox, and is raised once that is dead. `on_progress` is called in the other thread.
     """
-    call = LaneCall(
+    call = SandboxCall(
         function,
         arguments,
         blob=blob,
         on_progress=on_progress,
         time_limit_s=time_limit_s,
         grace_s=grace_s,
-        memory_mb=get_settings().lane_memory_mb if memory_mb is None else memory_mb,
+        memory_mb=get_settings().sandbox_memory_mb if memory_mb is None else memory_mb,
         cpu_s=cpu_s,
     )
     context = contextvars.copy_context()
-    future = asyncio.wrap_future(_running_pool().callers.submit(context.run, call.run))
+    future = asyncio.wrap_future(running_pool().callers.submit(context.run, call.run))
     try:
         return await asyncio.shield(future)
     except asyncio.CancelledError:
-        call.stop(Cancelled("cancelled while in a lane"))
+        call.stop(Cancelled("cancelled while in a sandbox"))
         await settled(future)
         raise
-
-
-def start_pool(size: int | None = None, preload: Sequence[str] = PRELOAD) -> None:
-    """Warm the process's lanes before the first call; by default as many as the setting says.
-
-    `preload` names modules the fork server imports once, for all lanes together; none may start threads when it is
-    imported. Lanes that are there already stay as they are.
-    """
-    global _pool
-    with _pool_lock:
-        if _pool is None:
-            _pool = Pool(size or get_settings().lane_count, preload)
-        _pool.warm()
-
-
-def stop_pool() -> None:
-    """Kill all lanes; calls under way raise Interrupted. A later call starts new ones."""
-    global _pool
-    with _pool_lock:
-        pool, _pool = _pool, None
-    if pool is not None:
-        pool.stop()
-
-
-def server_pid() -> int | None:
-    """The process that forks the lanes, for health pages; None while there are none."""
-    pool = _pool
-    return pool.server_pid if pool is not None else None
-
-
-def _running_pool() -> Pool:
-    pool = _pool
-    if pool is None:
-        start_pool()
-        pool = _pool
-    if pool is None:
-        raise Interrupted("the lanes are being closed")
-    return pool
-
-
-def _forget_pool() -> None:
-    global _pool, _pool_lock
-    _pool_lock = threading.Lock()
-    if _pool is not None:
-        _pool.abandon()
-        _pool = None
-
-
-os.register_at_fork(after_in_child=_forget_pool)
-atexit.register(stop_pool)

@@ -1,13 +1,13 @@
-"""What runs inside a lane: a call comes in as a line of JSON, its progress and its end go out as lines of JSON.
+"""The child process of a sandbox: calls come in as lines of JSON, progress and results go out as lines of JSON.
 
 One call at a time, on the main thread. In: `{"function", "arguments", "blob", "memory_mb", "cpu_s", "time_limit_s",
-"log_context"}`, the last being what the host's log lines carry: those of the lane carry it as well.
+"log_context"}`. The log context is that of the host; the log lines of the sandbox carry it, too.
 Out, any number of `{"progress": {...}}` and `{"log": {...}}`, then one `{"result": ..., "worn": bool}` or one
-`{"error": {...}}`. They go over a socket of their own: what the function or foreign code prints to fd 1 or 2 lands
-in the host's stderr.
+`{"error": {...}}`. They go over a separate socket: output of the function or of foreign code to fd 1 or 2 goes to the
+host's stderr.
 
 SIGUSR1 is the soft time limit: it raises TimeLimitExceeded inside the function. The memory limit is RLIMIT_AS above
-what the lane already has (Linux only), the CPU limit RLIMIT_CPU above what it has used; both end with the call.
+the present size (Linux only), the CPU limit RLIMIT_CPU above the CPU time used so far; both end with the call.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from typing import Any
 
 from app.core import errors
 from app.core.errors import AppError, SandboxOutOfMemory
-from app.jobs.sandbox.child_progress import LaneProgress, SoftLimit
+from app.jobs.sandbox.child_progress import SandboxProgress, SoftLimit
 
 MAX_REQUEST_BYTES = 1024 * 1024
 MAX_RESULT_BYTES = 16 * 1024 * 1024
@@ -43,29 +43,29 @@ MAX_CALLS = 50
 MAX_GROWTH_BYTES = 128 * 1024 * 1024
 SOFT_LIMIT_SIGNAL = signal.SIGUSR1
 
-_LONGEST_TRACEBACK = 64 * 1024
-_LONGEST_MESSAGE = 8 * 1024
+_MAX_TRACEBACK_CHARS = 64 * 1024
+_MAX_MESSAGE_CHARS = 8 * 1024
 _PR_SET_PDEATHSIG, _PR_SET_NAME, _PR_SET_CHILD_SUBREAPER = 1, 15, 36
 
 
 class UnfitResult(Exception):
-    """What the function returned cannot leave the lane; trying again would not help."""
+    """The result cannot leave the sandbox; trying again would not help."""
 
 
 def prctl(option: int, value: int | bytes) -> bool:
-    """Ask the Linux kernel for something about this process; False elsewhere and where it refuses."""
+    """Call prctl(2) for this process; return False if it failed, or outside Linux."""
     if sys.platform != "linux":
         return False
     return bool(ctypes.CDLL(None, use_errno=True).prctl(option, value, 0, 0, 0) == 0)
 
 
 def die_with_parent(signum: signal.Signals) -> bool:
-    """Have the kernel send `signum` to this process when its parent dies; the caller must look at getppid() after."""
+    """Have the kernel send `signum` to this process when its parent dies; check getppid() afterwards."""
     return prctl(_PR_SET_PDEATHSIG, signum)
 
 
 def adopt_orphans() -> bool:
-    """Become the parent of all descendants whose own parent dies, so that none can slip away."""
+    """Become the parent of all descendants whose parent dies, so that none can escape."""
     return prctl(_PR_SET_CHILD_SUBREAPER, 1)
 
 
@@ -73,15 +73,15 @@ def name_process(name: str) -> None:
     prctl(_PR_SET_NAME, name.encode()[:15])
 
 
-def named(name: str) -> Any:
-    """The object that `module:qualname` names; of an actor, the function it was made of."""
+def load_named(name: str) -> Any:
+    """Return the object that `module:qualname` names; for an actor, its function."""
     module, _, qualname = name.partition(":")
-    found = reduce(getattr, qualname.split("."), importlib.import_module(module))
-    return getattr(found, "fn", found)
+    target = reduce(getattr, qualname.split("."), importlib.import_module(module))
+    return getattr(target, "fn", target)
 
 
 def set_up_logging() -> ModuleType | None:
-    """Log as the host does, where anything has loaded the module for it; it is too large to be loaded in vain."""
+    """Log like the host if some code has loaded the logging module; it is too large to load for nothing."""
     logs = sys.modules.get("app.core.logging")
     if logs is not None:
         logs.setup("lane")
@@ -89,17 +89,17 @@ def set_up_logging() -> ModuleType | None:
 
 
 def call_job(
-    definition: str, payload: dict[str, Any], function: str, progress: LaneProgress, version: int | None = None
+    definition: str, payload: dict[str, Any], function: str, progress: SandboxProgress, version: int | None = None
 ) -> Any:
-    """Run the plain function of a job: payload → its definition's object → `function(job, progress)`."""
-    kind = named(definition)
+    """Run the plain function of a job: payload → job of its definition → `function(job, progress)`."""
+    kind = load_named(definition)
     job = kind.load(payload, kind.payload_version if version is None else version)
-    return named(function)(job, progress)
+    return load_named(function)(job, progress)
 
 
 @contextmanager
-def limited(memory_mb: int | None, cpu_s: float | None) -> Iterator[None]:
-    """Bound what is taken from here on, not what the lane already holds."""
+def limit_resources(memory_mb: int | None, cpu_s: float | None) -> Iterator[None]:
+    """Limit further memory and CPU time; what the sandbox already uses does not count."""
     space, cpu = resource.getrlimit(resource.RLIMIT_AS), resource.getrlimit(resource.RLIMIT_CPU)
     try:
         if memory_mb is not None and sys.platform == "linux":
@@ -114,7 +114,7 @@ def limited(memory_mb: int | None, cpu_s: float | None) -> Iterator[None]:
 
 
 def _memory_bytes() -> tuple[int, int]:
-    """Address space and resident memory of this process; zeros where /proc is missing."""
+    """Return address space and resident memory of this process in bytes; zeros without /proc."""
     try:
         with open("/proc/self/statm", "rb") as statm:
             pages = statm.read().split()
@@ -123,8 +123,8 @@ def _memory_bytes() -> tuple[int, int]:
     return int(pages[0]) * resource.getpagesize(), int(pages[1]) * resource.getpagesize()
 
 
-class _Lane:
-    """The calls of one lane, one after the other."""
+class _CallServer:
+    """Answers the calls of one sandbox, one after the other."""
 
     def __init__(self, channel: socket.socket) -> None:
         self._channel = channel
@@ -135,12 +135,12 @@ class _Lane:
         self._bound: list[str] = []
 
     def answer(self, request: dict[str, Any]) -> None:
-        """Run one call and send what came of it."""
+        """Run one call and send its result or error."""
         self._calls += 1
-        progress = LaneProgress(self._send, self._limit)
+        progress = SandboxProgress(self._send, self._limit)
         try:
             encoded = self._result(self._perform(request, progress))
-        # A lane stands between foreign code and the host: whatever ends the function, even SystemExit, is an answer.
+        # Foreign code must not end the sandbox: every exception, even SystemExit, is an answer.
         except BaseException as error:  # noqa: BLE001
             self._limit.running = False
             encoded = json.dumps({"error": describe(error)}, default=str).encode()
@@ -148,11 +148,11 @@ class _Lane:
         sys.stdout.flush()
         self._channel.sendall(encoded + b"\n")
 
-    def _perform(self, request: dict[str, Any], progress: LaneProgress) -> Any:
+    def _perform(self, request: dict[str, Any], progress: SandboxProgress) -> Any:
         self._limit.limit_s = request["time_limit_s"]
         self._limit.late = False
         signal.signal(SOFT_LIMIT_SIGNAL, self._limit.on_signal)
-        function = named(request["function"])
+        function = load_named(request["function"])
         self._bind(request["log_context"], progress)
         arguments = dict(request["arguments"])
         if request["blob"] is not None:
@@ -161,7 +161,7 @@ class _Lane:
             arguments["progress"] = progress
         memory_mb = request["memory_mb"]
         try:
-            with limited(memory_mb, request["cpu_s"]):
+            with limit_resources(memory_mb, request["cpu_s"]):
                 self._limit.running = True
                 try:
                     return function(**arguments)
@@ -170,13 +170,13 @@ class _Lane:
         except (MemoryError, OSError) as error:
             if isinstance(error, OSError) and error.errno != ENOMEM:
                 raise
-            bound = "there is" if memory_mb is None else f"its limit of {memory_mb} MiB"
-            raise SandboxOutOfMemory(f"needed more memory than {bound}") from error
+            limit = "the machine has" if memory_mb is None else f"its limit of {memory_mb} MiB"
+            raise SandboxOutOfMemory(f"needed more memory than {limit}") from error
 
-    def _bind(self, context: dict[str, Any], progress: LaneProgress) -> None:
+    def _bind(self, context: dict[str, Any], progress: SandboxProgress) -> None:
         self._logs = self._logs or set_up_logging()
         if self._logs is not None:
-            self._logs.send_lines(progress.say)
+            self._logs.send_lines(progress.send_line)
             self._logs.unbind(*self._bound)
             self._logs.bind(**context)
             self._bound = list(context)
@@ -188,12 +188,12 @@ class _Lane:
             raise UnfitResult(f"the result is not JSON: {error}") from error
         if len(encoded) > MAX_RESULT_BYTES:
             raise UnfitResult(
-                f"the result has {len(encoded):,} bytes, a lane returns up to {MAX_RESULT_BYTES:,}: write it to a file"
+                f"the result has {len(encoded):,} bytes, at most {MAX_RESULT_BYTES:,} are allowed: write it to a file"
             )
         return encoded
 
     def _is_worn(self) -> bool:
-        """Whether the next call should find a fresh lane: old, grown, or left with threads or processes."""
+        """Return True after many calls or grown memory, and if threads or processes are left over."""
         if self._calls >= MAX_CALLS or _memory_bytes()[1] - self._resident > MAX_GROWTH_BYTES:
             return True
         return _has_children() or any(
@@ -215,18 +215,18 @@ def _has_children() -> bool:
 
 
 def describe(error: BaseException) -> dict[str, Any]:
-    """The error as JSON: `base` names the class of our own tree it belongs to, None for a foreign one."""
+    """Return the error as JSON; `base` names its class in our error tree, None for a foreign error."""
     kinds = [kind.__name__ for kind in type(error).__mro__ if kind.__module__ == errors.__name__]
     try:
         message = str(error)
-    except Exception:  # noqa: BLE001 - a foreign class may fail even at naming itself
-        message = "<an error that cannot be printed>"
+    except Exception:  # noqa: BLE001 - the __str__ of a foreign class may fail
+        message = "<the error has no printable message>"
     return {
         "type": type(error).__name__,
         "module": type(error).__module__,
         "base": kinds[0] if isinstance(error, AppError) else None,
-        "message": message[:_LONGEST_MESSAGE],
-        "traceback": "".join(traceback.format_exception(error))[-_LONGEST_TRACEBACK:],
+        "message": message[:_MAX_MESSAGE_CHARS],
+        "traceback": "".join(traceback.format_exception(error))[-_MAX_TRACEBACK_CHARS:],
         "code": getattr(error, "code", None) if isinstance(error, AppError) else None,
         "errors": error.errors if isinstance(error, AppError) else [],
         "retry_after_s": getattr(error, "retry_after_s", None),
@@ -235,14 +235,14 @@ def describe(error: BaseException) -> dict[str, Any]:
 
 
 def _settle() -> None:
-    """Make this freshly forked process a lane: own group, dies with its server, first in the kernel's line."""
-    with suppress(PermissionError):  # the server was faster and has made the group
+    """Make this forked process a sandbox: own group, dies with its server, first victim of the OOM killer."""
+    with suppress(PermissionError):  # the server has already made the group
         os.setpgid(0, 0)
     server = os.getppid()
     if die_with_parent(signal.SIGKILL) and os.getppid() != server:
         os._exit(1)
     adopt_orphans()
-    name_process("millrace-lane")
+    name_process("mr-sandbox")
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     with suppress(OSError), open("/proc/self/oom_score_adj", "w") as score:
         score.write("500")
@@ -252,17 +252,17 @@ def _settle() -> None:
 
 
 def _watch(server: int) -> None:
-    """The parent's death where the kernel does not tell it: looked for each second."""
+    """Kill the group when the parent has died, on systems where the kernel sends no signal."""
     never = threading.Event()
     while os.getppid() == server:
         never.wait(1.0)
     os.killpg(0, signal.SIGKILL)
 
 
-def live(channel: socket.socket) -> None:
+def serve_calls(channel: socket.socket) -> None:
     """Serve calls until the host closes its end."""
     _settle()
-    lane = _Lane(channel)
+    server = _CallServer(channel)
     with channel.makefile("rb") as requests:
         while (line := requests.readline(MAX_REQUEST_BYTES + 1)).endswith(b"\n"):
-            lane.answer(json.loads(line))
+            server.answer(json.loads(line))

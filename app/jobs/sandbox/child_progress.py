@@ -1,4 +1,4 @@
-"""What a function in a lane sees of its host: whom it reports to, and the soft limit that interrupts it."""
+"""Progress reports from a sandbox to its host, and the soft limit that interrupts the function."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from typing import Any
 from app.core.clock import monotonic
 from app.core.errors import TimeLimitExceeded
 
-REPORT_EVERY_S = 0.05
-# One more than the host keeps of a run, so that it can say that there were more.
-MOST_LINES = 1001
+MIN_REPORT_GAP_S = 0.05
+# One more than the host keeps of a run, so that it can log that there were more.
+MAX_LINES_PER_CALL = 1001
 
 
 class SoftLimit:
-    """Turns the signal into an exception, but only while the function runs and never in the midst of a frame."""
+    """Turns the signal into an exception, but only while the function runs and never while a frame is sent."""
 
     def __init__(self) -> None:
         self.limit_s: float | None = None
@@ -37,8 +37,8 @@ class SoftLimit:
         raise TimeLimitExceeded(f"ran longer than its time limit of {self.limit_s or 0:g} s")
 
 
-class LaneProgress:
-    """Reports to the host, at most 20 a second: a stage's first and the very last are never dropped."""
+class SandboxProgress:
+    """Reports to the host, at most 20 a second; the first report of a stage and the last of all are never dropped."""
 
     def __init__(self, send: Callable[[dict[str, Any]], None], limit: SoftLimit) -> None:
         self._send = send
@@ -60,31 +60,31 @@ class LaneProgress:
         stage: str | None = None,
         message: str | None = None,
     ) -> None:
-        """From any thread of the lane; after the call's end it does nothing."""
-        said = {"done": done, "total": total, "unit": unit, "stage": stage, "message": message}
-        self._guarded(self._take, {name: value for name, value in said.items() if value is not None})
+        """Send a report, from any thread of the sandbox; ignored after the call's end."""
+        fields = {"done": done, "total": total, "unit": unit, "stage": stage, "message": message}
+        self._run_guarded(self._take, {name: value for name, value in fields.items() if value is not None})
 
-    def say(self, line: dict[str, Any]) -> None:
-        """A line for the job's log, which its host keeps; the first MOST_LINES of a call."""
-        self._guarded(self._say, line)
+    def send_line(self, line: dict[str, Any]) -> None:
+        """Send a line of the job's log to the host; only the first MAX_LINES_PER_CALL of a call."""
+        self._run_guarded(self._send_line, line)
 
-    def _guarded(self, step: Callable[[dict[str, Any]], None], what: dict[str, Any]) -> None:
-        """A soft limit waits for the frame that is being sent."""
+    def _run_guarded(self, step: Callable[[dict[str, Any]], None], data: dict[str, Any]) -> None:
+        """Run the step; a soft limit waits until its frame is sent."""
         on_main = threading.current_thread() is threading.main_thread()
         if on_main:
             self._limit.guarded = True
         try:
             with self._lock:
-                step(what)
+                step(data)
         finally:
             if on_main:
                 self._limit.guarded = False
         if on_main and self._limit.late:
             self._limit.expire()
 
-    def _say(self, line: dict[str, Any]) -> None:
+    def _send_line(self, line: dict[str, Any]) -> None:
         self._lines += 1
-        if not self._closed and self._lines <= MOST_LINES:
+        if not self._closed and self._lines <= MAX_LINES_PER_CALL:
             self._send({"log": line})
 
     def _take(self, report: dict[str, Any]) -> None:
@@ -95,10 +95,10 @@ class LaneProgress:
             self._flush()
             self._stage = report["stage"]
         self._pending.update(report)
-        if new_stage or monotonic() - self._sent_at >= REPORT_EVERY_S:
+        if new_stage or monotonic() - self._sent_at >= MIN_REPORT_GAP_S:
             self._flush()
         elif self._timer is None:
-            self._timer = threading.Timer(REPORT_EVERY_S, self._on_timer)
+            self._timer = threading.Timer(MIN_REPORT_GAP_S, self._on_timer)
             self._timer.daemon = True
             with suppress(RuntimeError):  # no memory for a thread: the next report or the end sends it
                 self._timer.start()
@@ -110,7 +110,7 @@ class LaneProgress:
             self._sent_at = monotonic()
 
     def _on_timer(self) -> None:
-        with self._lock, suppress(OSError):  # the host has let go: this process is about to be killed
+        with self._lock, suppress(OSError):  # the host has closed its end: this process is about to be killed
             self._timer = None
             if not self._closed:
                 self._flush()

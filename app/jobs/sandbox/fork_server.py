@@ -1,11 +1,11 @@
-"""The fork server of the lanes: one thread, warm modules, a new lane for every pair of descriptors it is sent.
+"""Fork server of the sandboxes: one thread, warm modules, a new sandbox for each pair of descriptors it receives.
 
-The host sends one byte with two descriptors: the lane's channel, and a leash that the server keeps. Over the leash the
-host hears the lane's pid and, when it is dead, its exit code (negative: the signal), both as eight bytes. The host
-lets go of the leash (or dies) when it wants the lane gone: the server then kills its group and reaps it, not before,
-so the pid that the host knows never becomes another's. Descendants that left the group are adopted and killed, too.
+The host sends one byte with two descriptors: the sandbox's channel, and a leash that the server keeps. Over the leash
+the server sends the sandbox's pid and, after its death, its exit code (negative: the signal), both as eight bytes. The
+host closes the leash (or dies) to end the sandbox. Only then does the server kill its group and reap it, so the pid
+that the host knows is not reused before. Descendants that left the group are adopted and killed, too.
 
-EOF on the control socket, or another parent than the host, ends the server and every lane.
+EOF on the control socket, or another parent than the host, ends the server and every sandbox.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
-from app.jobs.sandbox.child import adopt_orphans, die_with_parent, live, name_process, set_up_logging
+from app.jobs.sandbox.child import adopt_orphans, die_with_parent, name_process, serve_calls, set_up_logging
 
 NUMBER = struct.Struct("!q")
 
@@ -35,7 +35,9 @@ class _Child:
     exit_code: int | None = None
 
 
-class LaneServer:
+class ForkServer:
+    """The server's loop: orders from the host, and deaths of sandboxes."""
+
     def __init__(self, control: socket.socket, host: int) -> None:
         self._control = control
         self._host = host
@@ -49,20 +51,20 @@ class LaneServer:
         self._poll.register(self._woken, select.POLLIN)
 
     def serve(self) -> None:
-        """Until the host is gone; afterwards no lane lives."""
+        """Serve until the host is gone; afterwards no sandbox lives."""
         signal.set_wakeup_fd(self._wake.fileno(), warn_on_full_buffer=False)
         for number in (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-            # A handler, not SIG_IGN: that one would be passed on to whatever a lane starts.
+            # A handler, not SIG_IGN: programs that a sandbox starts would inherit that.
             signal.signal(number, lambda *_: None)
-        told_by_kernel = die_with_parent(signal.SIGTERM)
+        has_death_signal = die_with_parent(signal.SIGTERM)
         adopt_orphans()
         try:
-            while os.getppid() == self._host and self._turn(None if told_by_kernel else 1000):
+            while os.getppid() == self._host and self._run_turn(None if has_death_signal else 1000):
                 pass
         finally:
             self._end_all()
 
-    def _turn(self, timeout_ms: int | None) -> bool:
+    def _run_turn(self, timeout_ms: int | None) -> bool:
         for descriptor, _ in self._poll.poll(timeout_ms):
             if descriptor == self._control.fileno():
                 if not self._take_order():
@@ -71,9 +73,9 @@ class LaneServer:
                 with suppress(BlockingIOError):
                     while self._woken.recv(512):
                         pass
-                self._look_for_the_dead()
+                self._reap()
             else:
-                self._let_go(self._by_leash.pop(descriptor))
+                self._release(self._by_leash.pop(descriptor))
         return True
 
     def _take_order(self) -> bool:
@@ -82,7 +84,7 @@ class LaneServer:
             return False
         if len(descriptors) == 2:
             self._fork(*descriptors)
-        else:  # our own table is full: the host sees the leash break
+        else:  # the descriptor table is full: the host sees the leash close
             for descriptor in descriptors:
                 os.close(descriptor)
         return True
@@ -92,23 +94,23 @@ class LaneServer:
         try:
             pid = os.fork()
         except OSError as error:
-            sys.stderr.write(f"millrace: no lane could be forked: {error}\n")
+            sys.stderr.write(f"millrace: no sandbox could be forked: {error}\n")
             os.close(channel)
             leash.close()
             return
         if pid == 0:
             leash.close()
-            self._become_lane(socket.socket(fileno=channel))
-        with suppress(OSError):  # the child was faster
+            self._become_sandbox(socket.socket(fileno=channel))
+        with suppress(OSError):  # the child has already made the group
             os.setpgid(pid, pid)
         os.close(channel)
         leash.setblocking(False)
         self._children[pid] = _Child(leash)
         self._by_leash[leash.fileno()] = pid
         self._poll.register(leash, select.POLLIN)
-        _tell(leash, pid)
+        _send_number(leash, pid)
 
-    def _become_lane(self, channel: socket.socket) -> NoReturn:
+    def _become_sandbox(self, channel: socket.socket) -> NoReturn:
         exit_code = 1
         try:
             signal.set_wakeup_fd(-1)
@@ -118,14 +120,14 @@ class LaneServer:
                     child.leash.close()
             for end in (self._control, self._wake, self._woken):
                 end.close()
-            live(channel)
+            serve_calls(channel)
             exit_code = 0
-        except BaseException:  # noqa: BLE001 - nothing may unwind into the server's loop, in a second process
+        except BaseException:  # noqa: BLE001 - an exception must not continue the server's loop in a second process
             traceback.print_exc()
         finally:
             os._exit(exit_code)
 
-    def _let_go(self, pid: int) -> None:
+    def _release(self, pid: int) -> None:
         child = self._children[pid]
         assert child.leash is not None
         self._poll.unregister(child.leash)
@@ -133,9 +135,9 @@ class LaneServer:
         child.leash = None
         _kill_group(pid)
         if child.exit_code is not None:
-            self._bury(pid)
+            self._forget(pid)
 
-    def _look_for_the_dead(self) -> None:
+    def _reap(self) -> None:
         dead = []
         for pid, child in self._children.items():
             if child.exit_code is None:
@@ -150,17 +152,17 @@ class LaneServer:
         for pid in dead:
             child = self._children[pid]
             if child.leash is None:
-                self._bury(pid)
+                self._forget(pid)
             else:
-                _tell(child.leash, child.exit_code or 0)
+                _send_number(child.leash, child.exit_code or 0)
 
-    def _bury(self, pid: int) -> None:
+    def _forget(self, pid: int) -> None:
         del self._children[pid]
         with suppress(ChildProcessError):
             os.waitpid(pid, 0)
 
     def _end_all(self) -> None:
-        """Wait for each death: only then are the dead one's descendants ours, to be killed in their turn."""
+        """Kill all sandboxes and wait for each death; descendants of the dead become ours, and are killed next."""
         dying = list(self._children)
         for pid in dying:
             _kill_group(pid)
@@ -173,7 +175,7 @@ class LaneServer:
             dying = list(self._orphans())
 
     def _orphans(self) -> Iterator[int]:
-        """Our children that are no lanes: only a dead lane's descendants can be, since live lanes adopt their own."""
+        """Yield our children that are no sandboxes: descendants of dead ones, since live sandboxes adopt theirs."""
         own = os.getpid()
         for name in os.listdir("/proc") if sys.platform == "linux" else ():
             if not name.isdigit():
@@ -185,7 +187,7 @@ class LaneServer:
 
 
 def _exit_code(pid: int) -> int | None:
-    """How the child ended, None while it lives. It stays a zombie (not on macOS), so its pid stays its own."""
+    """Return the child's exit code, None while it lives. It stays a zombie (not on macOS), so its pid is not reused."""
     if not hasattr(os, "waitid"):
         ended, status = os.waitpid(pid, os.WNOHANG)
         return os.waitstatus_to_exitcode(status) if ended else None
@@ -195,13 +197,13 @@ def _exit_code(pid: int) -> int | None:
     return result.si_status if result.si_code == os.CLD_EXITED else -result.si_status
 
 
-def _tell(leash: socket.socket, number: int) -> None:
-    with suppress(OSError):  # the host has let go already
+def _send_number(leash: socket.socket, number: int) -> None:
+    with suppress(OSError):  # the host has closed the leash
         leash.send(NUMBER.pack(number))
 
 
 def _kill_group(pid: int) -> None:
-    with suppress(ProcessLookupError, PermissionError):  # macOS forbids to signal a group of zombies
+    with suppress(ProcessLookupError, PermissionError):  # macOS refuses to signal a group of zombies
         os.killpg(pid, signal.SIGKILL)
 
 
@@ -214,8 +216,8 @@ def _preload(modules: Sequence[str]) -> None:
     for module in modules:
         try:
             importlib.import_module(module)
-        except ImportError as error:  # the call that needs it says it better
-            sys.stderr.write(f"millrace: lanes could not preload {module}: {error}\n")
+        except ImportError as error:  # the call that needs it raises the same error
+            sys.stderr.write(f"millrace: sandboxes could not preload {module}: {error}\n")
     set_up_logging()
     gc.collect()
     gc.freeze()
@@ -224,6 +226,6 @@ def _preload(modules: Sequence[str]) -> None:
 def main(boot: dict[str, Any]) -> None:
     """`boot`: control (a descriptor), host (its pid), preload (module names)."""
     os.dup2(2, 1)
-    name_process("millrace-lanes")
+    name_process("mr-sandboxes")
     _preload(boot["preload"])
-    LaneServer(socket.socket(fileno=boot["control"]), boot["host"]).serve()
+    ForkServer(socket.socket(fileno=boot["control"]), boot["host"]).serve()

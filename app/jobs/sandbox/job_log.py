@@ -1,6 +1,6 @@
-"""The log lines of jobs, kept beside them: collected in the worker, written in batches nobody waits for, bounded.
+"""Log lines of jobs, stored with the job: collected in the worker and written in bounded batches in the background.
 
-A job that logs nothing costs nothing. What cannot be kept is dropped with a word about it, never waited for.
+A job that logs nothing costs nothing. Lines that cannot be stored are dropped and the drop is logged; no job waits.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ from app.core.errors import AppError
 from app.jobs.models import JobLogRow
 
 LEVELS = ("debug", "info", "warning", "error", "critical")
-# Of one run; the run's next line says that there were more.
-MOST_LINES = 1000
-LONGEST_TEXT = 4000
-LARGEST_FIELDS_BYTES = 16 * 1024
-# While SQL is away; then the newest are dropped.
-MOST_HELD = 10_000
+# The next line of such a run says that there were more.
+MAX_LINES_PER_RUN = 1000
+MAX_TEXT_CHARS = 4000
+MAX_FIELDS_BYTES = 16 * 1024
+# While SQL is away; further lines are dropped.
+MAX_HELD_LINES = 10_000
 BATCH = 500
 LINGER_S = 0.5
 RETRY_S = 1.0
-# Runs whose lines are counted at once; the one longest silent is forgotten first.
-MOST_RUNS = 4096
+# Runs whose lines are counted at the same time; the run that has been silent longest is forgotten first.
+MAX_COUNTED_RUNS = 4096
 MORE = "more lines of this run are not kept"
 
 _COLUMNS = {
@@ -52,7 +52,7 @@ log = logging.get_logger(__name__)
 
 
 class JobLog:
-    """One a worker process, with a thread that writes."""
+    """The job log of a worker process, with a thread that writes."""
 
     def __init__(self) -> None:
         self._lines: list[dict[str, Any]] = []
@@ -62,14 +62,14 @@ class JobLog:
         self._thread = threading.Thread(target=self._run, name="job-log", daemon=True)
 
     def start(self) -> None:
-        """From here on every line that a job's code logs in this process, or in its lanes, is kept."""
+        """Record from now on every line that a job's code logs in this process or in its sandboxes."""
         global _current
         _current = self
         logging.send_lines(self.take)
         self._thread.start()
 
     def stop(self, timeout_s: float = 2.0) -> None:
-        """Keep nothing more, and write what there is if that can be done in time."""
+        """Record no more lines, and write the waiting ones if that is possible in time."""
         global _current
         logging.send_lines(None)
         _current = None
@@ -79,16 +79,18 @@ class JobLog:
         self._thread.join(timeout_s)
 
     def take(self, line: Mapping[str, Any]) -> None:
-        """A line of the run that is bound to this thread or task; never blocks for long."""
+        """Record a line of the run that is bound to this thread or task; never blocks for long."""
         bound = logging.bound()
         job_id, fence = str(bound["job_id"]), int(bound["fence"])
         with self._changed:
             count = self._counts[job_id, fence] = self._counts.pop((job_id, fence), 0) + 1
-            if len(self._counts) > MOST_RUNS:
+            if len(self._counts) > MAX_COUNTED_RUNS:
                 self._counts.popitem(last=False)
-            if count > MOST_LINES + 1 or len(self._lines) >= MOST_HELD:
+            if count > MAX_LINES_PER_RUN + 1 or len(self._lines) >= MAX_HELD_LINES:
                 return
-            row = _row(line) if count <= MOST_LINES else _row({**line, "level": "warning", "event": MORE, "fields": {}})
+            if count > MAX_LINES_PER_RUN:
+                line = {**line, "level": "warning", "event": MORE, "fields": {}}
+            row = _row(line)
             self._lines.append(row | {"key_id": job_id, "fence": fence, "attempt": int(bound["attempt"])})
             if len(self._lines) in (1, BATCH):
                 self._changed.notify_all()
@@ -107,11 +109,11 @@ class JobLog:
                 if self._stopping:
                     return
                 with self._changed:
-                    self._lines[:0] = lines[: max(0, MOST_HELD - len(self._lines))]
+                    self._lines[:0] = lines[: max(0, MAX_HELD_LINES - len(self._lines))]
                 threading.Event().wait(RETRY_S)
 
     def _write(self, lines: list[dict[str, Any]]) -> bool:
-        """Whether they are done with; False while SQL is away."""
+        """Write the lines; return False while SQL is away."""
         try:
             database().transaction(write, lines)
         except AppError as error:
@@ -125,37 +127,37 @@ class JobLog:
 _current: JobLog | None = None
 
 
-def keep(line: Any) -> None:
-    """A line from a lane, for the log of the job that is bound here; what is none is passed over."""
+def record_sandbox_line(line: Any) -> None:
+    """Record a line from a sandbox for the job that is bound here; malformed lines are ignored."""
     current = _current
     if current is not None and isinstance(line, dict) and "job_id" in logging.bound():
         current.take(line)
 
 
 def _row(line: Mapping[str, Any]) -> dict[str, Any]:
-    """The columns that the line itself fills; foreign frames may lack any of them."""
+    """Return the columns that the line fills; frames of foreign code may lack any of them."""
     at, level = line.get("at"), line.get("level")
     return {
         "at": datetime.fromtimestamp(at, UTC) if isinstance(at, float) else clock.now(),
         "level": level if level in LEVELS else "info",
         "logger": str(line.get("logger", ""))[:100],
-        "event": str(line.get("event", ""))[:LONGEST_TEXT],
+        "event": str(line.get("event", ""))[:MAX_TEXT_CHARS],
         "fields": _fields(line.get("fields")),
     }
 
 
-def _fields(given: Any) -> dict[str, Any]:
-    """As JSON holds them, long texts cut at their beginning (a traceback says most at its end)."""
-    kept: dict[str, Any] = {}
+def _fields(fields: Any) -> dict[str, Any]:
+    """Return the fields as JSON values; of long texts the end is kept, where a traceback has most."""
+    values: dict[str, Any] = {}
     size = 0
-    for name, value in given.items() if isinstance(given, dict) else ():
+    for name, value in fields.items() if isinstance(fields, dict) else ():
         plain = value if value is None or isinstance(value, (bool, int, str)) else json.loads(_json(value))
-        plain = plain[-LONGEST_TEXT:] if isinstance(plain, str) else plain
+        plain = plain[-MAX_TEXT_CHARS:] if isinstance(plain, str) else plain
         size += len(_json(plain)) + len(name)
-        if size > LARGEST_FIELDS_BYTES:
-            return kept | {"more_fields": "not kept"}
-        kept[str(name)[:100]] = plain
-    return kept
+        if size > MAX_FIELDS_BYTES:
+            return values | {"more_fields": "not kept"}
+        values[str(name)[:100]] = plain
+    return values
 
 
 def _json(value: Any) -> str:
@@ -169,7 +171,7 @@ def _json(value: Any) -> str:
 def _write_sql(dialect: str) -> sa.TextClause:
     names = "fence, attempt, at, level, logger, event, fields"
     picked = ", ".join(f"v.{name}" for name in names.split(", "))
-    # A job that was deleted meanwhile has no log to write to.
+    # A job that was deleted since then has no log.
     return sa.text(
         f"INSERT INTO job_log (job_id, {names}) SELECT job.id, {picked} "
         f"FROM {sql.rows(dialect, _COLUMNS)} JOIN job ON job.id = v.key_id WHERE true ORDER BY v.number"
@@ -177,13 +179,13 @@ def _write_sql(dialect: str) -> sa.TextClause:
 
 
 def write(session: Session, lines: Sequence[Mapping[str, Any]]) -> None:
-    """Keep these lines in their order; those of jobs that are gone are dropped."""
+    """Store these lines in their order; lines of deleted jobs are dropped."""
     dialect = sql.dialect_of(session)
     numbered = [{**line, "number": number} for number, line in enumerate(lines)]
     session.execute(_write_sql(dialect), {"rows": sql.encode_rows(dialect, numbered)})
 
 
-def lines_of(
+def read_lines(
     session: Session,
     job_id: str,
     *,
@@ -192,7 +194,7 @@ def lines_of(
     attempt: int | None = None,
     after: int | None = None,
 ) -> list[JobLogRow]:
-    """The oldest first, from `level` up; `after` is the last id of the page before."""
+    """Return lines from `level` up, oldest first; `after` is the last id of the previous page."""
     query = sa.select(JobLogRow).where(JobLogRow.job_id == job_id).order_by(JobLogRow.id).limit(limit)
     if level is not None:
         query = query.where(JobLogRow.level.in_(LEVELS[LEVELS.index(level) :]))
@@ -204,7 +206,7 @@ def lines_of(
 
 
 def line_view(row: JobLogRow) -> dict[str, Any]:
-    """A line as the API shows it."""
+    """Return a line as the API shows it."""
     return {
         "id": str(row.id),
         "at": row.at.isoformat().replace("+00:00", "Z"),
@@ -218,7 +220,7 @@ def line_view(row: JobLogRow) -> dict[str, Any]:
 
 
 def prune(session: Session, before: datetime, limit: int) -> int:
-    """Forget up to `limit` lines that are older; how many there were."""
+    """Delete up to `limit` lines older than `before`; return their number."""
     old = sa.select(JobLogRow.id).where(JobLogRow.at < before).order_by(JobLogRow.at).limit(limit).cte("old")
-    done = session.execute(sa.delete(JobLogRow).where(JobLogRow.id.in_(sa.select(old.c.id))).returning(JobLogRow.id))
-    return len(done.all())
+    deleted = session.execute(sa.delete(JobLogRow).where(JobLogRow.id.in_(sa.select(old.c.id))).returning(JobLogRow.id))
+    return len(deleted.all())

@@ -1,7 +1,7 @@
-"""The lanes of this process: as many as may run at once, all warm, each lent to one call at a time.
+"""The pool of sandboxes: as many as may run at once, all warm, each lent to one call at a time.
 
-The host itself never forks: it asks the fork server (`lane_server`), a small program of one thread that was started
-fresh, with an environment without secrets. A lane that is worn, failed or dead is replaced in the background.
+The host never forks. It asks the fork server (`fork_server`), a small program with one thread that was started as a new
+process, with an environment without secrets. A worn, failed or dead sandbox is replaced in the background.
 """
 
 from __future__ import annotations
@@ -34,56 +34,56 @@ _BOOT = (
     "import json, sys; boot = json.loads(sys.argv[1]); sys.path[:] = boot['path']; "
     "from app.jobs.sandbox.fork_server import main; main(boot)"
 )
-# A lane is one core's worth of work: libraries that would start a thread a core for it only disturb its neighbours.
+# A sandbox has one core's worth of work: libraries that start a thread per core would disturb other sandboxes.
 _ONE_CORE = {
     "OMP_NUM_THREADS": "1",
     "OPENBLAS_NUM_THREADS": "1",
     "MKL_NUM_THREADS": "1",
     "RAYON_NUM_THREADS": "1",
     "TOKENIZERS_PARALLELISM": "false",
-    "MALLOC_ARENA_MAX": "1",  # an arena a thread would count 64 MiB each against the memory limit
+    "MALLOC_ARENA_MAX": "1",  # an arena per thread counts 64 MiB each against the memory limit
 }
 
 
-def lane_environment(host: Mapping[str, str]) -> dict[str, str]:
-    """The host's environment without secrets, by name or by a password in a URL, and with the lane's role."""
-    kept = {
+def sandbox_environment(host: Mapping[str, str]) -> dict[str, str]:
+    """Return the host's environment with the sandbox's role and without secrets (by name, or a password in a URL)."""
+    variables = {
         name: value for name, value in host.items() if not _SECRET_NAME.search(name) and not _SECRET_VALUE.search(value)
     }
-    return {**_ONE_CORE, **kept, "MILLRACE_ROLE": "lane"}
+    return {**_ONE_CORE, **variables, "MILLRACE_ROLE": "lane"}
 
 
-class Lane:
-    """One child: its channel carries calls and answers, over its leash the server tells its pid and its end."""
+class Sandbox:
+    """One child. Its channel carries calls and answers; over its leash the server sends its pid and exit code."""
 
     def __init__(self, control: socket.socket) -> None:
         self.pid: int | None = None
         self._lock = threading.Lock()
         self._closed = False
-        self.channel, theirs = socket.socketpair()
+        self.channel, tsuccessors = socket.socketpair()
         self.leash, leash_end = socket.socketpair()
         try:
-            socket.send_fds(control, [b"f"], [theirs.fileno(), leash_end.fileno()])
+            socket.send_fds(control, [b"f"], [tsuccessors.fileno(), leash_end.fileno()])
         except OSError:
             self.close()
             raise
         finally:
-            theirs.close()
+            tsuccessors.close()
             leash_end.close()
         self.channel.setblocking(False)
 
     def is_ready(self, timeout_s: float = START_TIMEOUT_S) -> bool:
-        """Whether it lives; waits until it does where it was only just ordered."""
+        """Return True if it lives; wait for one that was just ordered."""
         if self.pid is None:
-            self.pid = self._hear(timeout_s)
-        # The server may not have told of its death yet; an idle lane has nothing to say on the channel.
+            self.pid = self._receive_number(timeout_s)
+        # The server may not have reported its death yet; an idle sandbox sends nothing on the channel.
         return self.pid is not None and not _readable(self.leash, 0) and not _readable(self.channel, 0)
 
-    def exit_code(self, timeout_s: float = DEATH_TIMEOUT_S) -> int | None:
-        """How it ended (negative: the signal) once it has; None where the server cannot tell."""
-        return self._hear(timeout_s)
+    def wait_exit_code(self, timeout_s: float = DEATH_TIMEOUT_S) -> int | None:
+        """Wait for its end and return the exit code (negative: the signal); None if the server did not send it."""
+        return self._receive_number(timeout_s)
 
-    def _hear(self, timeout_s: float) -> int | None:
+    def _receive_number(self, timeout_s: float) -> int | None:
         if not _readable(self.leash, timeout_s):
             return None
         with suppress(OSError):
@@ -93,13 +93,13 @@ class Lane:
         return None
 
     def signal(self, number: signal.Signals) -> None:
-        """To the lane alone. Until close() its pid is its own, even after its death: the server keeps the zombie."""
+        """Signal the sandbox alone. Until close() its pid is not reused: the server keeps the zombie."""
         with self._lock, suppress(ProcessLookupError):
             if not self._closed and self.pid is not None:
                 os.kill(self.pid, number)
 
     def kill(self) -> None:
-        """End it and what it started, from any thread."""
+        """Kill it and the processes it started, from any thread."""
         with self._lock, suppress(ProcessLookupError, PermissionError):
             if self._closed:
                 return
@@ -109,7 +109,7 @@ class Lane:
                 os.killpg(self.pid, signal.SIGKILL)
 
     def close(self) -> None:
-        """Let go: the server kills what is left of it and reaps it."""
+        """Close the channel and the leash: the server kills its group and reaps it."""
         with self._lock:
             self._closed = True
             self.leash.close()
@@ -122,18 +122,18 @@ def _readable(sock: socket.socket, timeout_s: float) -> bool:
     return bool(poll.poll(timeout_s * 1000))
 
 
-class Pool:
-    """`size` lanes; who finds none free waits in line, first come, first served."""
+class SandboxPool:
+    """`size` sandboxes; calls that find none free wait in a queue, first in, first out."""
 
     def __init__(self, size: int, preload: Sequence[str]) -> None:
         self.size = size
         self.preload = list(preload)
         self.stopped = False
-        self.callers = ThreadPoolExecutor(size, thread_name_prefix="lane-caller")
+        self.callers = ThreadPoolExecutor(size, thread_name_prefix="sandbox-caller")
         self._lock = threading.Lock()
-        self._idle: list[Lane] = []
-        self._lent: set[Lane] = set()
-        self._waiting: deque[Future[Lane]] = deque()
+        self._idle: list[Sandbox] = []
+        self._lent: set[Sandbox] = set()
+        self._waiting: deque[Future[Sandbox]] = deque()
         self._server: subprocess.Popen[bytes] | None = None
         self._control: socket.socket | None = None
 
@@ -143,56 +143,56 @@ class Pool:
         return server.pid if server is not None else None
 
     def warm(self) -> None:
-        """Order all lanes now, not at the first call. Raises SandboxCrashed where no server can be started."""
+        """Order all sandboxes now, not at the first call. Raises SandboxCrashed if no server can be started."""
         with self._lock:
             self._fill()
 
-    def take(self, ticket: Future[Lane]) -> Lane:
-        """A lane, waited for. A ticket that was given up raises concurrent.futures.CancelledError."""
+    def take(self, reservation: Future[Sandbox]) -> Sandbox:
+        """Wait for a sandbox. A reservation that was given up raises concurrent.futures.CancelledError."""
         with self._lock:
             self._fill()
-            if self._idle and not ticket.cancelled():
-                ticket.set_result(self._idle.pop())
-                self._lent.add(ticket.result())
-            elif not ticket.cancelled():
-                self._waiting.append(ticket)
-        return ticket.result()
+            if self._idle and not reservation.cancelled():
+                reservation.set_result(self._idle.pop())
+                self._lent.add(reservation.result())
+            elif not reservation.cancelled():
+                self._waiting.append(reservation)
+        return reservation.result()
 
-    def give_up(self, ticket: Future[Lane]) -> None:
-        """Leave the line, or never join it. Without effect on a ticket that has its lane."""
+    def give_up(self, reservation: Future[Sandbox]) -> None:
+        """Leave the queue, or never join it. Without effect on a reservation that has its sandbox."""
         with self._lock:
             with suppress(ValueError):
-                self._waiting.remove(ticket)
-            ticket.cancel()
+                self._waiting.remove(reservation)
+            reservation.cancel()
 
-    def give_back(self, lane: Lane, *, fit: bool) -> None:
-        """The next in line gets it, or its successor where it is not fit."""
+    def give_back(self, sandbox: Sandbox, *, reusable: bool) -> None:
+        """Pass the sandbox, or a new one if it is not reusable, to the next call in the queue."""
         with self._lock:
-            self._lent.discard(lane)
-            if fit and not self.stopped:
-                self._idle.append(lane)
+            self._lent.discard(sandbox)
+            if reusable and not self.stopped:
+                self._idle.append(sandbox)
             else:
-                lane.close()
+                sandbox.close()
             try:
                 self._fill()
             except AppError as error:
                 while self._waiting and not self._idle:
                     self._waiting.popleft().set_exception(error)
             while self._waiting and self._idle:
-                heir = self._idle.pop()
-                self._lent.add(heir)
-                self._waiting.popleft().set_result(heir)
+                successor = self._idle.pop()
+                self._lent.add(successor)
+                self._waiting.popleft().set_result(successor)
 
     def stop(self) -> None:
-        """End the server and all lanes; calls under way and in line raise Interrupted."""
+        """End the server and all sandboxes; running and queued calls raise Interrupted."""
         with self._lock:
             self.stopped = True
             while self._waiting:
-                self._waiting.popleft().set_exception(Interrupted("the lanes are being closed"))
-            for lane in self._lent:
-                lane.kill()
-            for lane in self._idle:
-                lane.close()
+                self._waiting.popleft().set_exception(Interrupted("the sandboxes are being closed"))
+            for sandbox in self._lent:
+                sandbox.kill()
+            for sandbox in self._idle:
+                sandbox.close()
             self._idle.clear()
             if self._control is not None:
                 self._control.close()
@@ -201,47 +201,47 @@ class Pool:
         self.callers.shutdown(wait=False, cancel_futures=True)
 
     def abandon(self) -> None:
-        """In a forked child of the host: drop the parent's descriptors, touch nothing else of it."""
-        for lane in (*self._idle, *self._lent):
-            lane.leash.close()
-            lane.channel.close()
+        """Close the parent's descriptors in a forked child of the host, and touch nothing else."""
+        for sandbox in (*self._idle, *self._lent):
+            sandbox.leash.close()
+            sandbox.channel.close()
         if self._control is not None:
             self._control.close()
         if self._server is not None:
-            self._server.returncode = 0  # not our child: it must be neither waited for nor warned about
+            self._server.returncode = 0  # not a child of this process: no wait, no warning
 
     def _fill(self) -> None:
         if self.stopped:
-            raise Interrupted("the lanes are being closed")
+            raise Interrupted("the sandboxes are being closed")
         while len(self._idle) + len(self._lent) < self.size:
             try:
-                self._idle.insert(0, Lane(self._running_server()))
+                self._idle.insert(0, Sandbox(self._running_server()))
             except (BrokenPipeError, ConnectionResetError):
                 self._drop_server()
             except OSError as error:
-                raise SandboxCrashed(f"no lane could be started: {error}") from error
+                raise SandboxCrashed(f"no sandbox could be started: {error}") from error
 
     def _running_server(self) -> socket.socket:
         if self._server is not None and self._server.poll() is not None:
             self._drop_server()
         if self._control is None:
-            self._control, theirs = socket.socketpair()
-            boot = {"path": sys.path, "control": theirs.fileno(), "host": os.getpid(), "preload": self.preload}
-            with theirs:
+            self._control, tsuccessors = socket.socketpair()
+            boot = {"path": sys.path, "control": tsuccessors.fileno(), "host": os.getpid(), "preload": self.preload}
+            with tsuccessors:
                 self._server = subprocess.Popen(
                     [sys.executable, "-c", _BOOT, json.dumps(boot)],
                     stdin=subprocess.DEVNULL,
                     stdout=2,
-                    env=lane_environment(os.environ),  # what is handed on, not a setting that is read
-                    pass_fds=[theirs.fileno()],
+                    env=sandbox_environment(os.environ),  # passed on, not read as a setting
+                    pass_fds=[tsuccessors.fileno()],
                     start_new_session=True,
                 )
         return self._control
 
     def _drop_server(self) -> None:
-        """After its death, which was also that of all its lanes: idle ones go, lent ones find out by themselves."""
-        for lane in self._idle:
-            lane.close()
+        """Forget a server that has died with all its sandboxes; calls on lent ones see their channels close."""
+        for sandbox in self._idle:
+            sandbox.close()
         self._idle.clear()
         if self._control is not None:
             self._control.close()

@@ -1,4 +1,4 @@
-"""What comes out of a lane, read with distrust: a line is a JSON object or the lane has crashed."""
+"""Frames from a sandbox, read with distrust: a line is a JSON object, or the sandbox counts as crashed."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from app.jobs.sandbox.child import MAX_RESULT_BYTES
 _MAX_FRAME_BYTES = MAX_RESULT_BYTES + 256 * 1024
 
 
-class LaneFailed(Exception):
-    """The function raised an error that is not of our own tree: its type's name, message and traceback, as text.
+class SandboxFailed(Exception):
+    """An error of the function that is not of our error tree, as text: type name, message and traceback.
 
-    permanent: the same call would fail the same way (a result that is too large, or no JSON).
+    permanent: the same call would fail the same way (its result is too large, or not JSON).
     """
 
     def __init__(self, type_name: str, message: str, traceback: str, *, permanent: bool = False) -> None:
@@ -30,33 +30,33 @@ class LaneFailed(Exception):
         return f"{self.type_name}: {self.message}" if self.message else self.type_name
 
 
-class LaneTraceback(Exception):
-    """The cause of an error of our own tree that was raised in a lane: the traceback there, as text."""
+class SandboxTraceback(Exception):
+    """Cause of an error of our tree that was raised in a sandbox: the traceback there, as text."""
 
     def __str__(self) -> str:
         return f"\n{self.args[0]}"
 
 
-class Frames:
-    """Bytes in, JSON objects out. Raises SandboxCrashed at what is none, or is too large."""
+class FrameReader:
+    """Turns bytes into JSON objects. Raises SandboxCrashed for other lines, and for lines that are too long."""
 
     def __init__(self) -> None:
-        self._held = bytearray()
+        self._buffer = bytearray()
 
     @property
     def empty(self) -> bool:
-        return not self._held
+        return not self._buffer
 
     def feed(self, chunk: bytes) -> Iterator[dict[str, Any]]:
-        seen = len(self._held)
-        self._held += chunk
-        while (end := self._held.find(b"\n", seen)) >= 0:
-            line = bytes(self._held[:end])
-            del self._held[: end + 1]
+        seen = len(self._buffer)
+        self._buffer += chunk
+        while (end := self._buffer.find(b"\n", seen)) >= 0:
+            line = bytes(self._buffer[:end])
+            del self._buffer[: end + 1]
             seen = 0
             yield _decoded(line)
-        if len(self._held) > _MAX_FRAME_BYTES:
-            raise SandboxCrashed(f"lane answered with a line of more than {_MAX_FRAME_BYTES:,} bytes")
+        if len(self._buffer) > _MAX_FRAME_BYTES:
+            raise SandboxCrashed(f"sandbox answered with a line of more than {_MAX_FRAME_BYTES:,} bytes")
 
 
 def _decoded(line: bytes) -> dict[str, Any]:
@@ -69,20 +69,20 @@ def _decoded(line: bytes) -> dict[str, Any]:
     return frame
 
 
-def garbage(said: object) -> SandboxCrashed:
-    """The error for an answer that nobody can read."""
-    return SandboxCrashed(f"lane answered with what is no frame: {str(said)[:80]!r}")
+def garbage(frame: object) -> SandboxCrashed:
+    """Return the error for an unreadable answer."""
+    return SandboxCrashed(f"sandbox answered with an unreadable frame: {str(frame)[:80]!r}")
 
 
-def rebuilt(error: dict[str, Any]) -> Exception:
-    """The error as the lane described it; ours again where its class is known here.
+def rebuild_error(error: dict[str, Any]) -> Exception:
+    """Return the error that the sandbox described, as the same class if that belongs to our tree.
 
-    Raises KeyError, TypeError or ValueError where it is no description.
+    Raises KeyError, TypeError or ValueError if the description is malformed.
     """
     message, trace, base, code = str(error["message"]), str(error["traceback"]), error["base"], error["code"]
     kind = getattr(errors, base, None) if isinstance(base, str) else None
     if not (isinstance(kind, type) and issubclass(kind, AppError)):
-        return LaneFailed(str(error["type"]), message, trace, permanent=error["permanent"] is True)
+        return SandboxFailed(str(error["type"]), message, trace, permanent=error["permanent"] is True)
     after_s = error["retry_after_s"]
     failure: AppError
     if issubclass(kind, LimitReached):
@@ -93,5 +93,5 @@ def rebuilt(error: dict[str, Any]) -> Exception:
         failure = kind(message, retry_after_s=None if after_s is None else float(after_s), code=code)
     else:
         failure = kind(message, code=code, errors=list(error["errors"]))
-    failure.__cause__ = LaneTraceback(trace)
+    failure.__cause__ = SandboxTraceback(trace)
     return failure

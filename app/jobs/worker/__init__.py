@@ -1,0 +1,1 @@
+"""A worker process: fetches, claims and runs jobs, and writes their ends."""

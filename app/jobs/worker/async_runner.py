@@ -1,7 +1,7 @@
-"""Runs that await: on the loop itself, without a thread each.
+"""Runs of `async def` actors: on the event loop, without a thread each.
 
-A thread that waits for a coroutine on another thread costs two switches a job, more than all else of a short one. So
-runs of `async def` actors go to the loop in batches; they pass the same middleware as those in Dramatiq's threads.
+A thread that waits for a coroutine on another thread costs two switches a job, more than the rest of a short job. So
+these runs go to the loop in batches; they pass the same middleware as runs in Dramatiq's threads.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from dramatiq.middleware import SkipMessage
 from app.jobs.worker.loop import JobLoop
 from app.jobs.worker.run import Run
 
-# The name of the actor option that holds how to await a run of it.
+# The actor option that holds the coroutine function of a run.
 AWAITS = "awaits"
 Awaits = Callable[[Run], Awaitable[None]]
 
 
-class AwaitingRuns:
-    """As many at once as the worker has threads; the others wait in the order they came."""
+class AsyncRunner:
+    """Runs as many at once as the worker has threads; the others wait in their order."""
 
     def __init__(self, broker: Broker, loop: JobLoop) -> None:
         self._broker = broker
@@ -32,8 +32,8 @@ class AwaitingRuns:
         self._tasks: set[asyncio.Task[None]] = set()
         self.limit = 1
 
-    def take(self, messages: Sequence[Any]) -> None:
-        """From any thread."""
+    def submit(self, messages: Sequence[Any]) -> None:
+        """Run these messages; may be called from any thread."""
         self._loop.loop.call_soon_threadsafe(self._begin, messages)
 
     def _begin(self, messages: Sequence[Any]) -> None:
@@ -53,14 +53,14 @@ class AwaitingRuns:
         self._fill()
 
     async def _process(self, message: Any) -> None:
-        """What Dramatiq's worker thread does with a message."""
+        """Process a message as Dramatiq's worker thread does."""
         broker = self._broker
         try:
             broker.emit_before("process_message", message)
             await broker.actors[message.actor_name].options[AWAITS](message.options["run"])
         except SkipMessage:
             broker.emit_after("skip_message", message)
-        except BaseException as error:  # noqa: BLE001  as Dramatiq's own: the middleware judges it
+        except BaseException as error:  # noqa: BLE001  like Dramatiq: the middleware judges it
             broker.emit_after("process_message", message, exception=error)
         else:
             broker.emit_after("process_message", message, result=None)

@@ -1,4 +1,4 @@
-"""Dramatiq's Redis broker as our transport: it hands out runs that the intake has claimed, and acks nothing itself."""
+"""Dramatiq's Redis broker as the transport: it hands out runs that the fetcher has claimed, and acks no message."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from dramatiq.middleware import MiddlewareError
 
 from app.core import redis
 from app.jobs.queues import QUEUES
-from app.jobs.worker.async_runner import AWAITS, AwaitingRuns
+from app.jobs.worker.async_runner import AWAITS, AsyncRunner
 from app.jobs.worker.middleware.cancellation import Cancellation
 from app.jobs.worker.middleware.finish import Finish
 from app.jobs.worker.middleware.log_context import LogContext
@@ -30,18 +30,18 @@ Hook = Callable[..., None]
 
 
 class LedgerBroker(RedisBroker):
-    """Speaks stock Dramatiq's keys; nothing is enqueued through it, since a job begins as a row."""
+    """Uses stock Dramatiq's keys; no job is enqueued through it, since a job begins as a row."""
 
     def __init__(self, middleware: Iterable[Middleware] = ()) -> None:
         super().__init__(  # type: ignore[no-untyped-call]
             client=redis.push().client, middleware=[], namespace=redis.NAMESPACE
         )
         self.process = process = WorkerProcess(self.actors)
-        self.awaiting = AwaitingRuns(self, process.loop)
-        self.turn = threading.Lock()
+        self.async_runner = AsyncRunner(self, process.loop)
+        self.fetch_lock = threading.Lock()
         self._hooks: dict[str, list[Hook]] = {}
-        # Before-hooks run in this order, after-hooks in its reverse: the limits are disarmed first, then the verdict
-        # is made, then what hangs on it; the finisher has it before the line is logged and counted.
+        # Before-hooks run in this order, after-hooks in reverse: limits are disarmed first, then the verdict is made,
+        # then its users run; the finisher has it before it is logged and counted.
         order = [
             *middleware,
             Metrics(process),
@@ -52,20 +52,20 @@ class LedgerBroker(RedisBroker):
             Retries(),
             TimeLimits(process),
         ]
-        for one in order:
-            self.add_middleware(one)
+        for item in order:
+            self.add_middleware(item)
         for queue in QUEUES:
             self.declare_queue(queue)
 
     def declare_queue(self, queue_name: str) -> None:
-        """Without Dramatiq's delay queue: what is due later waits in SQL."""
+        """Declare the queue without Dramatiq's delay queue: jobs that are due later wait in SQL."""
         if queue_name not in self.queues:
             self.emit_before("declare_queue", queue_name)
             self.queues.add(queue_name)
             self.emit_after("declare_queue", queue_name)
 
     def emit_before(self, signal: str, *args: Any, **kwargs: Any) -> None:
-        """As Dramatiq's, but only those hooks are called that a middleware has."""
+        """Like Dramatiq's, but calls only hooks that a middleware overrides."""
         for hook in self._hooks_of(f"before_{signal}"):
             try:
                 hook(self, *args, **kwargs)
@@ -83,8 +83,10 @@ class LedgerBroker(RedisBroker):
 
     def _hooks_of(self, name: str) -> list[Hook]:
         if name not in self._hooks:
-            having = [one for one in self.middleware if getattr(type(one), name) is not getattr(Middleware, name)]
-            self._hooks[name] = [getattr(one, name) for one in having]
+            overriding = [
+                item for item in self.middleware if getattr(type(item), name) is not getattr(Middleware, name)
+            ]
+            self._hooks[name] = [getattr(item, name) for item in overriding]
         return self._hooks[name]
 
     def add_middleware(self, middleware: Middleware, **place: Any) -> None:
@@ -92,7 +94,7 @@ class LedgerBroker(RedisBroker):
         self.__dict__.get("_hooks", {}).clear()
 
     def sort(self, runs: Iterable[Run]) -> list[MessageProxy]:
-        """Messages for Dramatiq's threads; what awaits goes to the loop at once."""
+        """Return messages for Dramatiq's threads, and send those of `async def` actors to the loop."""
         computing, awaiting = [], []
         for run in runs:
             message = _message(run)
@@ -101,7 +103,7 @@ class LedgerBroker(RedisBroker):
             else:
                 computing.append(MessageProxy(message))
         if awaiting:
-            self.awaiting.take(awaiting)
+            self.async_runner.submit(awaiting)
         return computing
 
     def enqueue(self, message: Any, *, delay: int | None = None) -> Any:
@@ -112,7 +114,7 @@ class LedgerBroker(RedisBroker):
 
 
 class RunConsumer(Consumer):
-    """The consumer of every queue: whichever thread has the turn fetches for all of them, in their order."""
+    """The consumer of every queue: the thread that holds the lock fetches for all queues, in their order."""
 
     def __init__(self, broker: LedgerBroker, timeout_s: float) -> None:
         self._broker = broker
@@ -122,22 +124,22 @@ class RunConsumer(Consumer):
     def __next__(self) -> MessageProxy | None:
         if self._ready:
             return self._ready.popleft()
-        if not self._broker.turn.acquire(timeout=self._timeout_s):
+        if not self._broker.fetch_lock.acquire(timeout=self._timeout_s):
             return None
         try:
-            self._ready.extend(self._broker.sort(self._broker.process.intake.next()))
+            self._ready.extend(self._broker.sort(self._broker.process.fetcher.fetch()))
         finally:
-            self._broker.turn.release()
+            self._broker.fetch_lock.release()
         return self._ready.popleft() if self._ready else None
 
     def ack(self, message: Any) -> None:
         """The finisher acks, after the end is written."""
 
     def nack(self, message: Any) -> None:
-        """As ack: a failed run has its end, too."""
+        """Like ack: a failed run has its end, too."""
 
     def requeue(self, messages: Iterable[Any]) -> None:
-        """What has not begun is handed back by the process when it stops."""
+        """The process hands back runs that have not begun when it stops."""
 
 
 def _message(run: Run) -> dramatiq.Message[Any]:
@@ -154,7 +156,7 @@ def _message(run: Run) -> dramatiq.Message[Any]:
 
 
 def install(middleware: Iterable[Middleware] = ()) -> LedgerBroker:
-    """Make the process's one broker and name it to Dramatiq; a second call returns the first."""
+    """Make the process's broker and register it with Dramatiq; a second call returns the same one."""
     global _installed
     if _installed is None:
         _installed = LedgerBroker(middleware)

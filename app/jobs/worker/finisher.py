@@ -1,4 +1,4 @@
-"""What happened to this process's runs, written to SQL in batches nobody waits for; then the messages are acked."""
+"""Ends of this process's runs, written to SQL in batches in the background; then the messages are acked."""
 
 from __future__ import annotations
 
@@ -12,49 +12,49 @@ from app.core.db import database
 from app.core.errors import AppError, ConfigError, Unavailable
 from app.core.logging import get_logger
 from app.jobs.admission import push
-from app.jobs.admission.push import LUA
 from app.jobs.events import publish as events
-from app.jobs.events.publish import Event
+from app.jobs.events.publish import JobEvent
 from app.jobs.ledger import claims
 from app.jobs.ledger.claims import Claim
 from app.jobs.ledger.ends import End, finish
+from app.jobs.lua import LUA
 from app.jobs.transition import Moved
 from app.jobs.worker.outcome import due_after, judge
 
-# With so many ends waiting for SQL nothing more is claimed.
-MOST_WAITING = 1000
+# With so many ends waiting for SQL no more jobs are claimed.
+MAX_WAITING_ENDS = 1000
 BATCH = 500
 RETRY_S = 0.1
-# While so many end at once, a wait that nobody notices makes the next batch bigger: a transaction costs a job's worth
-# of work or ten, whatever is in it.
-MANY = 8
+# After a batch of this size a short wait makes the next one bigger: the cost of a transaction hardly depends on the
+# number of its ends.
+LINGER_ENDS = 8
 LINGER_S = 0.008
 IDLE_S = 5.0
-# Acks that Redis did not take are repeated; more than this are left to whoever finds the worker gone.
-MOST_UNACKED = 10_000
-# A start is put on record when the run still goes on by then; most runs have ended, and their end says it all.
+# Acks that Redis did not accept are repeated; more than this are left to the relay that finds the worker gone.
+MAX_UNACKED = 10_000
+# A start is recorded if the run is still going after this time; most runs have ended, and their end holds the start.
 MARK_AFTER_S = 0.05
 
 log = get_logger(__name__)
 
 
-class Done(NamedTuple):
-    """An end and what goes with it: the message to forget, the events to tell before it."""
+class EndedRun(NamedTuple):
+    """An end with its message to ack, and the events to publish before it."""
 
     end: End
     claim: Claim
     message: tuple[str, str]
-    events: Sequence[Event] = ()
+    events: Sequence[JobEvent] = ()
 
 
 class Finisher:
-    """One thread a process. Write, then ack: a crash between redelivers, and the claim makes twice harmless."""
+    """One thread a process. It writes, then acks: a crash in between redelivers, and the claim makes that harmless."""
 
     def __init__(self, worker_id: Callable[[], str]) -> None:
         self._worker_id = worker_id
-        # Called before ends are told; see Teller.settle.
+        # Called before ends are published; see ProgressPublisher.settle.
         self.before_ends: Callable[[], None] | None = None
-        self._done: list[Done] = []
+        self._done: list[EndedRun] = []
         self._marks: dict[str, tuple[Claim, datetime]] = {}
         self._marks_due = 0.0
         self._snapshots: dict[str, tuple[Claim, dict[str, Any]]] = {}
@@ -75,9 +75,9 @@ class Finisher:
 
     @property
     def is_full(self) -> bool:
-        return len(self._done) + self._in_hand >= MOST_WAITING
+        return len(self._done) + self._in_hand >= MAX_WAITING_ENDS
 
-    def submit(self, done: Done) -> None:
+    def submit(self, done: EndedRun) -> None:
         with self._lock:
             self._marks.pop(done.end.id, None)
             self._snapshots.pop(done.end.id, None)
@@ -97,13 +97,13 @@ class Finisher:
             self._changed.notify()
 
     def forget(self, messages: list[tuple[str, str]]) -> None:
-        """Ack messages that stand for nothing: claimed by another, unreadable, gone."""
+        """Ack messages without a claim here: claimed by another worker, unreadable, deleted."""
         with self._lock:
             self._unacked.extend(messages)
             self._changed.notify()
 
     def drain(self, timeout_s: float) -> bool:
-        """Wait until everything submitted is written; whether it was."""
+        """Wait until all submitted ends are written; return False after the timeout."""
         with self._changed:
             return self._changed.wait_for(lambda: not (self._done or self._busy), timeout_s)
 
@@ -134,12 +134,12 @@ class Finisher:
                 self._changed.notify_all()
             if written is None:
                 if self._stopping:
-                    return  # whoever finds this worker gone has the jobs run again
+                    return  # the relay that finds this worker gone frees the jobs
                 self._pause(RETRY_S)
                 continue
             self._ack([item.message for item in done])
-            self._tell(done, written, marks)
-            if len(done) >= MANY:
+            self._publish(done, written, marks)
+            if len(done) >= LINGER_ENDS:
                 self._pause(LINGER_S)
 
     def _has_work(self) -> bool:
@@ -152,11 +152,11 @@ class Finisher:
 
     def _write(
         self,
-        done: list[Done],
+        done: list[EndedRun],
         marks: list[tuple[Claim, datetime]],
         snapshots: list[tuple[Claim, dict[str, Any]]],
     ) -> list[Moved] | None:
-        """The moves made; None while SQL cannot be written."""
+        """Write and return the moves; None while SQL cannot be written."""
         if not (done or marks or snapshots):
             return []
         ends = [item.end for item in done]
@@ -174,11 +174,11 @@ class Finisher:
             if _sql_is_away(error):
                 log.warning("ends_wait_for_sql", ends=len(ends), reason=str(error))
                 return None
-            # One end, or its on_end (anybody's code), cannot be written: all others must not wait for it.
+            # One end, or its on_end, which may be foreign code, cannot be written: the others must not wait for it.
             log.exception("batch_of_ends_refused", ends=len(ends))
             return self._one_by_one(done)
 
-    def _one_by_one(self, done: list[Done]) -> list[Moved] | None:
+    def _one_by_one(self, done: list[EndedRun]) -> list[Moved] | None:
         moved: list[Moved] = []
         for item in done:
             ends = [item.end, *_fallbacks(item)]
@@ -194,7 +194,7 @@ class Finisher:
 
     def _ack(self, messages: list[tuple[str, str]]) -> None:
         with self._changed:
-            waiting, self._unacked = [*self._unacked, *messages][-MOST_UNACKED:], []
+            waiting, self._unacked = [*self._unacked, *messages][-MAX_UNACKED:], []
         args = [part for message in waiting for part in message]
         if not args:
             return
@@ -205,27 +205,27 @@ class Finisher:
                 self._unacked[:0] = waiting
             self._pause(RETRY_S)
 
-    def _tell(self, done: list[Done], moved: list[Moved], marks: list[tuple[Claim, datetime]]) -> None:
+    def _publish(self, done: list[EndedRun], moved: list[Moved], marks: list[tuple[Claim, datetime]]) -> None:
         if done and self.before_ends is not None:
             self.before_ends()
-        where = {move.id: move for move in moved}
-        told = [
-            Event(claim.id, claim.tenant, "state", "running", claim.tries + 1, claim.progress or {}, _seed(claim))
+        by_id = {move.id: move for move in moved}
+        to_publish = [
+            JobEvent(claim.id, claim.tenant, "state", "running", claim.tries + 1, claim.progress or {}, _seed(claim))
             for claim, _ in marks
         ]
         for item in done:
-            if item.end.id in where:
-                told += [*item.events, events.of_move(where[item.end.id])]
+            if item.end.id in by_id:
+                to_publish += [*item.events, events.event_of_move(by_id[item.end.id])]
         try:
-            events.publish(told)
+            events.publish(to_publish)
         except (Unavailable, ConfigError) as error:
-            log.info("events_not_published", events=len(told), reason=error.message)
+            log.info("events_not_published", events=len(to_publish), reason=error.message)
         if any(move.state == "queued" for move in moved) or any(item.claim.capped for item in done):
             push.wake_relay()
 
 
 def _sql_is_away(error: Exception) -> bool:
-    """Whether waiting will help; what an on_end says of other services is no reason to hold up everybody's ends."""
+    """Return True if SQL is unavailable. An on_end that fails because of another service must not delay other ends."""
     return isinstance(error, (Unavailable, ConfigError)) and error.code.startswith("database")
 
 
@@ -233,9 +233,9 @@ def _seed(claim: Claim) -> int:
     return int((claim.progress or {}).get("seq", 0))
 
 
-def _fallbacks(item: Done) -> list[End]:
-    """What to write where the end itself is refused: the refusal as a failed try, then as a plain failure."""
-    refusal = AppError("the end of this run could not be written; the worker's log has the reason", code="end_refused")
+def _fallbacks(item: EndedRun) -> list[End]:
+    """Return ends to write if the end itself is refused: the refusal as a failed try, then as a plain failure."""
+    refusal = AppError("the end of this run could not be written; see the worker's log", code="end_refused")
     verdict = judge(item.claim, refusal)
     plain = item.end._replace(
         state=verdict.state or "failed",

@@ -1,4 +1,4 @@
-"""The event loop on which a worker's jobs wait: one thread, watched, and never in the way of the process' end."""
+"""The event loop of a worker's `async def` jobs: one watched daemon thread."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ log = get_logger(__name__)
 
 
 class JobLoop:
-    """Dramatiq's own loop thread is no daemon and keeps a stopped worker alive; this one is."""
+    """A loop in a daemon thread; Dramatiq's own loop thread is none and keeps a stopped worker alive."""
 
     def __init__(self) -> None:
         self.loop: asyncio.AbstractEventLoop = _new_loop()
@@ -47,11 +47,11 @@ class JobLoop:
 
     @property
     def stalled_s(self) -> float:
-        """Seconds since the loop last turned, beyond its usual rest."""
+        """Seconds since the loop's last turn, beyond the usual interval."""
         return max(0.0, clock.monotonic() - self.last_turn - TURN_S)
 
     def stack(self) -> str:
-        """Where the loop's thread is now."""
+        """Return the stack of the loop's thread."""
         frame = sys._current_frames().get(self._thread.ident or 0)
         return "".join(traceback.format_stack(frame)) if frame else ""
 

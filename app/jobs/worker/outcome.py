@@ -1,4 +1,4 @@
-"""What happens after an error: one table of class → next state, asked once an attempt."""
+"""The outcome table: error class → next state, asked once an attempt."""
 
 from __future__ import annotations
 
@@ -32,22 +32,22 @@ from app.jobs.child_rules import Wait, WaitForChildren
 from app.jobs.definition import definition
 from app.jobs.ledger.claims import Claim
 from app.jobs.ledger.ends import End
-from app.jobs.sandbox.protocol import LaneFailed
+from app.jobs.sandbox.protocol import SandboxFailed
 from app.jobs.states import Outcome, State
 
 # Another try would end the same way.
 PERMANENT = (InvalidInput, NotFound, Conflict, NotAllowed, Rejected, SandboxOutOfMemory)
-# Expected now and then: counted, tried again, told without a traceback.
+# Expected errors: counted, tried again, recorded without a traceback.
 RETRYABLE = (LimitReached, Unavailable, TimeLimitExceeded, SandboxCrashed)
 JITTER = 0.1
-LONGEST_MESSAGE = 4000
-LONGEST_TRACEBACK = 20_000
-# What differs between two occurrences of one fault: ids, hashes, numbers.
+MAX_MESSAGE_CHARS = 4000
+MAX_TRACEBACK_CHARS = 20_000
+# Parts that differ between two occurrences of the same fault: ids, hashes, numbers.
 _VARYING = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}|[0-9a-f]{8,}|\d+")
 
 
 class Verdict(NamedTuple):
-    """The state an attempt ends in; None for one that was lost to another worker: nothing is written."""
+    """The state an attempt ends in; None for an attempt that another worker took over: nothing is written."""
 
     state: State | None
     outcome: Outcome
@@ -62,7 +62,7 @@ class Verdict(NamedTuple):
 
 
 def judge(claim: Claim, error: BaseException | None) -> Verdict:
-    """What becomes of the claim after its code returned (None) or raised."""
+    """Return the verdict for a claim whose code returned (None) or raised."""
     if error is None:
         return Verdict("succeeded", "succeeded", claim.tries)
     if isinstance(error, Stale):
@@ -74,36 +74,37 @@ def judge(claim: Claim, error: BaseException | None) -> Verdict:
     if isinstance(error, WaitForChildren):
         return Verdict("waiting", "waiting", claim.tries, wait=error.wait)
     if isinstance(error, Cancelled):
-        return _told(claim, error, "cancelled", "cancelled", claim.tries)
+        return _with_error(claim, error, "cancelled", "cancelled", claim.tries)
     tries = claim.tries + 1
-    if isinstance(error, PERMANENT) or (isinstance(error, LaneFailed) and error.permanent) or tries >= claim.max_tries:
-        return _told(claim, error, "failed", "failed", tries)
-    return _told(claim, error, "retrying", "retrying", tries, delay_s=_delay(claim, error, tries))
+    is_permanent = isinstance(error, PERMANENT) or (isinstance(error, SandboxFailed) and error.permanent)
+    if is_permanent or tries >= claim.max_tries:
+        return _with_error(claim, error, "failed", "failed", tries)
+    return _with_error(claim, error, "retrying", "retrying", tries, delay_s=_delay(claim, error, tries))
 
 
 def _delay(claim: Claim, error: BaseException, tries: int) -> float:
-    """Seconds until the next try: what the other side asked for, else the kind's own list with some jitter."""
-    asked = getattr(error, "retry_after_s", None)
-    if asked is not None:
-        return float(asked)
+    """Return the seconds until the next try: the requested time, else the kind's delays with jitter."""
+    requested_s = getattr(error, "retry_after_s", None)
+    if requested_s is not None:
+        return float(requested_s)
     kind = definition(claim.kind)
     delays = (kind.retry_delays if kind else None) or get_settings().retry_delays or [60.0]
     delay = delays[min(tries, len(delays)) - 1]
     return delay * random.uniform(1 - JITTER, 1 + JITTER)
 
 
-def _told(
+def _with_error(
     claim: Claim, error: BaseException, state: State, outcome: Outcome, tries: int, *, delay_s: float | None = None
 ) -> Verdict:
     code = error.code if isinstance(error, AppError) else "unexpected"
-    # Not str(): an error that cannot even say what it is must not cost its job the end.
+    # Not str(): an error whose __str__ fails must not cost its job the end.
     foreign = "".join(traceback.format_exception_only(error)).strip().partition(": ")[2]
-    said = error.message if isinstance(error, (AppError, LaneFailed)) else foreign
-    name = error.type_name if isinstance(error, LaneFailed) else type(error).__name__
-    message = said[:LONGEST_MESSAGE].replace("\x00", "") or name
-    text = None
+    text = error.message if isinstance(error, (AppError, SandboxFailed)) else foreign
+    name = error.type_name if isinstance(error, SandboxFailed) else type(error).__name__
+    message = text[:MAX_MESSAGE_CHARS].replace("\x00", "") or name
+    trace = None
     if not isinstance(error, (*PERMANENT, *RETRYABLE, Cancelled)):
-        text = error.traceback if isinstance(error, LaneFailed) else "".join(traceback.format_exception(error))
+        trace = error.traceback if isinstance(error, SandboxFailed) else "".join(traceback.format_exception(error))
     shape = _VARYING.sub("#", f"{claim.kind} {name} {message}")
     return Verdict(
         state,
@@ -114,7 +115,7 @@ def _told(
         error_code=code[:100],
         error_message=message,
         fingerprint=hashlib.sha256(shape.encode("utf-8", "replace")).hexdigest()[:32],
-        traceback=text[-LONGEST_TRACEBACK:].replace("\x00", "") if text else None,
+        traceback=trace[-MAX_TRACEBACK_CHARS:].replace("\x00", "") if trace else None,
     )
 
 
@@ -130,7 +131,7 @@ def end_of(
     result: dict[str, Any] | None,
     progress: dict[str, Any] | None,
 ) -> End:
-    """The verdict as the ledger writes it, now; there must be a state to write."""
+    """Return the verdict as the ledger writes it, ended now; the verdict must have a state."""
     assert verdict.state is not None
     now = clock.now()
     return End(

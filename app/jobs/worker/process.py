@@ -1,4 +1,4 @@
-"""What one worker process holds: its identity, its runs, and the threads that serve them."""
+"""One worker process: its identity, its runs, and the threads that serve them."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from app.core.ids import uuid7
 from app.core.logging import get_logger
 from app.core.settings import get_settings
 from app.jobs.ledger import claims
-from app.jobs.worker.fetcher import Intake
-from app.jobs.worker.finisher import Done, Finisher
+from app.jobs.worker.fetcher import Fetcher
+from app.jobs.worker.finisher import EndedRun, Finisher
 from app.jobs.worker.loop import JobLoop
 from app.jobs.worker.outcome import Verdict, end_of
-from app.jobs.worker.progress import Teller
+from app.jobs.worker.progress import ProgressPublisher
 from app.jobs.worker.run import Run, Runs
 
-# How long a claimed job may wait for a thread before another worker gets it.
-LONGEST_WAIT_S = 1.0
+# A claimed job that waits longer for a thread goes to another worker.
+MAX_THREAD_WAIT_S = 1.0
 STALLED_S = 5.0
 SQL_RETRY_S = 0.5
 EXIT_SOFTWARE = 70  # sysexits.h: internal software error
@@ -31,7 +31,7 @@ log = get_logger(__name__)
 
 
 class WorkerProcess:
-    """Made when the broker is built; started when Dramatiq's worker boots."""
+    """The process; made with the broker, started when Dramatiq's worker boots."""
 
     def __init__(self, known_kinds: Container[str]) -> None:
         self.id = uuid7()
@@ -42,16 +42,16 @@ class WorkerProcess:
         self.runs = Runs()
         self.loop = JobLoop()
         self.finisher = Finisher(lambda: self.id)
-        self.teller = Teller(self.finisher.snapshot)
-        self.finisher.before_ends = self.teller.settle
-        self.intake = Intake(lambda: self.id, known_kinds, self.runs, self.finisher)
+        self.progress_publisher = ProgressPublisher(self.finisher.snapshot)
+        self.finisher.before_ends = self.progress_publisher.settle
+        self.fetcher = Fetcher(lambda: self.id, known_kinds, self.runs, self.finisher)
 
     def start(self, queues: list[str], threads: int) -> None:
         self.threads = threads
-        self.intake.set_up(queues, threads)
+        self.fetcher.set_up(queues, threads)
         self.loop.start()
         self.finisher.start()
-        self.teller.start()
+        self.progress_publisher.start()
 
     def end(self, run: Run, verdict: Verdict) -> None:
         """Hand the run's end to the finisher and free its slot; once a run."""
@@ -59,7 +59,7 @@ class WorkerProcess:
             self._submit(run, verdict)
 
     def mark_start_now(self, run: Run) -> None:
-        """Put the start on record before the code runs; blocks while SQL is away. Raises Interrupted at the stop."""
+        """Record the start before the code runs; block while SQL is away. Raises Interrupted when the worker stops."""
         assert run.started_at is not None
         while True:
             try:
@@ -79,16 +79,16 @@ class WorkerProcess:
         return True
 
     def hand_back_waiting(self) -> None:
-        """Give back what has waited a second for a thread; its queue is not so fast after all."""
+        """Hand back runs that have waited a second for a thread, and lower their queue's prefetch."""
         now = clock.monotonic()
         for run in self.runs.all():
-            if run.began is None and now - run.taken_at > LONGEST_WAIT_S and self.hand_back(run):
-                self.intake.depth.learn(run.queue, LONGEST_WAIT_S)
+            if run.began is None and now - run.taken_at > MAX_THREAD_WAIT_S and self.hand_back(run):
+                self.fetcher.prefetch.learn(run.queue, MAX_THREAD_WAIT_S)
 
-    def stop_intake(self) -> None:
-        """Claim nothing more and give back at once what has not begun."""
+    def stop_fetching(self) -> None:
+        """Claim no more jobs and hand back at once those that have not begun."""
         self.stopping.set()
-        self.intake.stop()
+        self.fetcher.stop()
         for run in self.runs.all():
             self.hand_back(run)
 
@@ -97,55 +97,55 @@ class WorkerProcess:
             run.interrupt(Interrupted("the worker is stopping"))
 
     def abandon(self) -> None:
-        """Hand back what would not stop, so that its end is on record before the process dies."""
+        """Hand back runs that did not stop, so that their end is recorded before the process exits."""
         for run in self.runs.all():
             self.end(run, Verdict("queued", "handed_back", run.claim.tries))
 
     def nudge(self, worker_id: str) -> None:
-        """An order for this worker may stand in its row: look now instead of at the next beat."""
+        """Read this worker's row now, not at the next heartbeat: it may hold an order."""
         if worker_id == self.id:
             self.nudged.set()
 
-    def obey(self, state: str | None) -> None:
-        """Do what the state of this worker's row asks for."""
+    def apply_order(self, state: str | None) -> None:
+        """Apply the state of this worker's row."""
         if state == "running" and not self.stopping.is_set():
-            self.intake.resume()
-        # One that was declared dead a moment ago is no order: its next beat finds out and takes another name.
+            self.fetcher.resume()
+        # `dead` is not an order: the next heartbeat finds it and takes another identity.
         if state not in ("paused", "draining") or self.stopping.is_set():
             return
-        if not self.intake.is_paused:
+        if not self.fetcher.is_paused:
             log.info("worker_obeys", worker_id=self.id, state=state, running=len(self.runs))
-        self.intake.pause()
+        self.fetcher.pause()
         for run in self.runs.all():
             self.hand_back(run)
 
     def end_soon(self, reason: str) -> None:
-        """Drain and end this process with an error: something in it cannot be stopped otherwise."""
+        """Drain and exit with an error: a job cannot be stopped in another way."""
         log.error("worker_ends", reason=reason)
         self.on_end_soon(EXIT_SOFTWARE)
 
     def rename(self) -> None:
-        """A new identity, after the old one was declared dead; its runs are somebody else's now."""
+        """Take a new identity after the old one was declared dead; its runs now belong to other workers."""
         self.id = uuid7()
         for run in self.runs.all():
             run.interrupt(Stale("this worker was declared dead"))
 
     @property
-    def serves(self) -> bool:
-        """Whether the threads live without which runs would never end."""
-        return self.finisher.is_alive and self.teller.is_alive
+    def is_serving(self) -> bool:
+        """True if the threads live without which runs would never end."""
+        return self.finisher.is_alive and self.progress_publisher.is_alive
 
     def health(self) -> dict[str, Any]:
-        """What /health says of this process."""
+        """Return the answer of /health."""
         lag_s, draining = self.loop.stalled_s, self.stopping.is_set()
-        working = "stalled" if lag_s > STALLED_S else self.intake.problem or "healthy"
-        if self.intake.is_paused and working == "healthy":
+        working = "stalled" if lag_s > STALLED_S else self.fetcher.problem or "healthy"
+        if self.fetcher.is_paused and working == "healthy":
             working = "paused"
         return {
             "status": "draining" if draining else working,
             "role": "worker",
             "worker_id": self.id,
-            "queues": self.intake.queues,
+            "queues": self.fetcher.queues,
             "worker_threads": self.threads,
             "held": len(self.runs),
             "loop_lag_s": round(lag_s, 3),
@@ -155,10 +155,10 @@ class WorkerProcess:
         claim = run.claim
         progress, events = run.progress.close(succeeded=verdict.state == "succeeded") if run.progress else (None, [])
         if run.began is not None:
-            self.intake.depth.learn(run.queue, clock.monotonic() - run.began)
+            self.fetcher.prefetch.learn(run.queue, clock.monotonic() - run.began)
         self.runs.remove(run)
-        if verdict.state is None:  # somebody else's by now: nothing is written
+        if verdict.state is None:  # taken over by another worker: nothing is written
             self.finisher.forget([(run.queue, run.redis_id)])
             return
         end = end_of(claim, verdict, started_at=run.started_at, result=run.result, progress=progress)
-        self.finisher.submit(Done(end, claim, (run.queue, run.redis_id), events))
+        self.finisher.submit(EndedRun(end, claim, (run.queue, run.redis_id), events))

@@ -1,6 +1,6 @@
-"""How far a job is: reported by its code, told at most ten times a second, kept in the ledger every two.
+"""Progress of a job: reported by its code, published at most ten times a second, stored every two seconds.
 
-A bar never falls within a try: percent is made of the weights of the stages, in their order.
+Percent never falls within a try: it is computed from the weights of the stages, in their order.
 """
 
 from __future__ import annotations
@@ -14,28 +14,28 @@ from app.core import clock
 from app.core.errors import ConfigError, Unavailable
 from app.core.logging import get_logger
 from app.jobs.definition import definition
-from app.jobs.events.publish import Event, publish
+from app.jobs.events.publish import JobEvent, publish
 from app.jobs.ledger.claims import Claim
 
-EVENT_GAP_S = 0.1
-SNAPSHOT_GAP_S = 2.0
+MIN_EVENT_GAP_S = 0.1
+MIN_SNAPSHOT_GAP_S = 2.0
 IDLE_S = 1.0
-LONGEST_TEXT = 1000
-# Redis answers or is given up within 2 s.
-SETTLE_S = 2.5
+MAX_TEXT_CHARS = 1000
+# Redis answers within 2 s, or the publication fails.
+MAX_SETTLE_S = 2.5
 
 log = get_logger(__name__)
-Snapshot = Callable[[Claim, dict[str, Any]], None]
+StoreSnapshot = Callable[[Claim, dict[str, Any]], None]
 
 
 class Progress:
-    """What the code of a job reports to; `claim` says which job and fence it runs for."""
+    """The object to which a job's code reports; `claim` holds the job and its fence."""
 
-    def __init__(self, claim: Claim, teller: Teller) -> None:
+    def __init__(self, claim: Claim, publisher: ProgressPublisher) -> None:
         self.claim = claim
         self.closed = False
         self.next_event = self.next_snapshot = 0.0
-        self._teller = teller
+        self._publisher = publisher
         self._lock = threading.Lock()
         kind = definition(claim.kind)
         self._weights = dict(kind.stages) if kind else {}
@@ -43,11 +43,11 @@ class Progress:
         self.seq = int(last.get("seq", 0))
         self._now: dict[str, Any] = {"percent": 0.0, "stage": None, "done": None, "total": None}
         self._now |= {"unit": None, "message": None}
-        if claim.continues:  # the try goes on, and its bar must not fall
+        if claim.continues:  # the try goes on, and its percent must not fall
             self._now |= {
                 name: value for name, value in last.items() if name not in ("seq", "message") and value is not None
             }
-        self._untold: list[dict[str, Any]] = []
+        self._unpublished: list[dict[str, Any]] = []
 
     def report(
         self,
@@ -58,8 +58,10 @@ class Progress:
         stage: str | None = None,
         message: str | None = None,
     ) -> None:
-        """Say how far the job is. Never blocks, from any thread; what is left out stays as it was, but a new stage
-        begins with nothing done."""
+        """Report the job's progress; never blocks, may be called from any thread.
+
+        Fields that are left out keep their values, but a new stage begins with nothing done.
+        """
         with self._lock:
             if self.closed:
                 return
@@ -67,17 +69,17 @@ class Progress:
             stage, unit, message = _text(stage), _text(unit), _text(message)
             new_stage = stage is not None and stage != before["stage"]
             now = {"stage": stage, "done": None, "total": None, "unit": None, "message": None} if new_stage else {}
-            given = {"done": _number(done), "total": _number(total), "unit": unit, "message": message}
-            now = before | now | {name: value for name, value in given.items() if value is not None}
+            fields = {"done": _number(done), "total": _number(total), "unit": unit, "message": message}
+            now = before | now | {name: value for name, value in fields.items() if value is not None}
             now["percent"] = max(before["percent"], self._percent(now))
-            if new_stage or not self._untold:
-                self._untold.append(now)
+            if new_stage or not self._unpublished:
+                self._unpublished.append(now)
                 if new_stage:
                     self.next_event = self.next_snapshot = 0.0
             else:
-                self._untold[-1] = now
+                self._unpublished[-1] = now
             self._now = now
-        self._teller.wake(self)
+        self._publisher.wake(self)
 
     def _percent(self, now: dict[str, Any]) -> float:
         done, total = now["done"], now["total"]
@@ -90,32 +92,34 @@ class Progress:
         return round(100 * (before + self._weights[now["stage"]] * part) / everything, 1)
 
     def take(self) -> list[dict[str, Any]]:
-        """What has not been told yet; it counts as told from now on."""
+        """Return the unpublished states; they count as published from now on."""
         with self._lock:
-            untold, self._untold = self._untold, []
-            return untold
+            unpublished, self._unpublished = self._unpublished, []
+            return unpublished
 
-    def now(self) -> dict[str, Any]:
-        """The state to keep in the ledger."""
+    def state(self) -> dict[str, Any]:
+        """Return the state to store in the ledger."""
         return self._now | {"seq": self.seq}
 
-    def close(self, *, succeeded: bool) -> tuple[dict[str, Any] | None, list[Event]]:
-        """The last word: the state to keep (None if nothing was ever reported) and the events still to tell."""
+    def close(self, *, succeeded: bool) -> tuple[dict[str, Any] | None, list[JobEvent]]:
+        """Return the final state to store (None if no progress was reported) and the events still to publish."""
         with self._lock:
             self.closed = True
             if succeeded and self._now["stage"] is not None:
                 self._now = self._now | {"percent": 100.0}
-            untold, self._untold = self._untold, []
-            told = self.seq > 0 or bool(untold) or self._now["stage"] is not None or self._now["done"] is not None
-        return (self.now() if told else None), [self.event(state) for state in untold]
+            unpublished, self._unpublished = self._unpublished, []
+            has_reported = (
+                self.seq > 0 or bool(unpublished) or self._now["stage"] is not None or self._now["done"] is not None
+            )
+        return (self.state() if has_reported else None), [self.event(state) for state in unpublished]
 
-    def event(self, state: dict[str, Any]) -> Event:
+    def event(self, state: dict[str, Any]) -> JobEvent:
         claim = self.claim
-        return Event(claim.id, claim.tenant, "progress", "running", claim.tries + 1, state, self.seq)
+        return JobEvent(claim.id, claim.tenant, "progress", "running", claim.tries + 1, state, self.seq)
 
 
 def _number(value: float | None) -> float | None:
-    """The number as JSON has it; None for what is none: a bar is not worth a job."""
+    """Return the number, or None if JSON cannot hold it: a wrong number must not fail the job."""
     if value is None or type(value) is int:
         return value
     number = float(value)
@@ -123,20 +127,20 @@ def _number(value: float | None) -> float | None:
 
 
 def _text(value: str | None) -> str | None:
-    """The text as JSON has it, whatever was given: an error as the message, a member of an enum as the stage."""
-    return None if value is None else str(value)[:LONGEST_TEXT]
+    """Return the text of any value, such as an error as the message or an enum member as the stage."""
+    return None if value is None else str(value)[:MAX_TEXT_CHARS]
 
 
-class Teller:
-    """One thread a process that tells of all its jobs' progress."""
+class ProgressPublisher:
+    """One thread a process that publishes the progress of all its jobs."""
 
-    def __init__(self, snapshot: Snapshot) -> None:
+    def __init__(self, snapshot: StoreSnapshot) -> None:
         self._snapshot = snapshot
         self._dirty: dict[str, Progress] = {}
         self._changed = threading.Condition()
-        self._told = threading.Condition()
-        self._telling = False
-        self._tells = 0
+        self._published = threading.Condition()
+        self._publishing = False
+        self._rounds = 0
         self._stopping = False
         self._thread = threading.Thread(target=self._run, name="progress", daemon=True)
 
@@ -172,33 +176,33 @@ class Teller:
                     continue
                 for progress in due:
                     del self._dirty[progress.claim.id]
-                    progress.next_event = now + EVENT_GAP_S
-                self._telling = True
-            self._tell(due)
-            with self._told:
-                self._telling = False
-                self._tells += 1
-                self._told.notify_all()
+                    progress.next_event = now + MIN_EVENT_GAP_S
+                self._publishing = True
+            self._publish(due)
+            with self._published:
+                self._publishing = False
+                self._rounds += 1
+                self._published.notify_all()
 
     def settle(self) -> None:
-        """Wait for what is being told just now: the end of a job is to be told after it."""
-        with self._told:
-            tells = self._tells
-            self._told.wait_for(lambda: not self._telling or self._tells != tells, SETTLE_S)
+        """Wait for the publication under way: the end of a job must be published after it."""
+        with self._published:
+            rounds = self._rounds
+            self._published.wait_for(lambda: not self._publishing or self._rounds != rounds, MAX_SETTLE_S)
 
-    def _tell(self, due: list[Progress]) -> None:
-        told = [
+    def _publish(self, due: list[Progress]) -> None:
+        events = [
             (progress, progress.event(state)) for progress in due if not progress.closed for state in progress.take()
         ]
         try:
-            numbers = publish([event for _, event in told])
+            numbers = publish([event for _, event in events])
         except (Unavailable, ConfigError) as error:
             log.info("progress_not_published", reason=error.message)
-            numbers = [progress.seq for progress, _ in told]
-        for (progress, _), number in zip(told, numbers, strict=True):
+            numbers = [progress.seq for progress, _ in events]
+        for (progress, _), number in zip(events, numbers, strict=True):
             progress.seq = max(progress.seq, number)
         now = clock.monotonic()
         for progress in due:
             if not progress.closed and progress.next_snapshot <= now:
-                progress.next_snapshot = now + SNAPSHOT_GAP_S
-                self._snapshot(progress.claim, progress.now())
+                progress.next_snapshot = now + MIN_SNAPSHOT_GAP_S
+                self._snapshot(progress.claim, progress.state())

@@ -18,12 +18,12 @@ from app.jobs.worker.progress import Progress
 Stop = Callable[[AppError], None]
 
 
-# One for all runs: held for an assignment or two, and a lock a run costs each of them more than it ever waits.
+# One lock for all runs: it is held for an assignment or two, and a lock per run would cost more than any wait.
 _lock = threading.Lock()
 
 
 class Run:
-    """What the process knows of a claim between taking it and writing its end."""
+    """State of a claim between the claim and the write of its end."""
 
     __slots__ = (
         "_stop", "began", "claim", "ended", "hard_deadline", "progress", "queue", "reason", "redis_id", "result",
@@ -44,7 +44,7 @@ class Run:
         self.verdict: Verdict | None = None
         self.reason: AppError | None = None
         self.ended = False
-        # The task that awaits it, where one does.
+        # The task of an `async def` run.
         self.task: asyncio.Task[None] | None = None
         self._stop: Stop | None = None
 
@@ -77,14 +77,14 @@ class Run:
             return True
 
     def attach(self, stop: Stop) -> None:
-        """How to stop the code that runs now; called at once if a reason to stop came first."""
+        """Set the function that stops the running code; it is called at once if a reason to stop came first."""
         with _lock:
             self._stop, reason = stop, self.reason
         if reason is not None:
             stop(reason)
 
     def interrupt(self, reason: AppError) -> None:
-        """Stop the code for this reason; the first reason stands, and is pressed again at each call."""
+        """Stop the code for this reason; the first reason stays, and each call repeats the stop."""
         with _lock:
             self.reason = self.reason or reason
             stop, reason = self._stop, self.reason
@@ -100,7 +100,7 @@ class Run:
 
 
 class Runs:
-    """The runs this process holds, by job; `slots` of them may be held at once."""
+    """The runs this process holds, by job."""
 
     def __init__(self) -> None:
         self._runs: dict[str, Run] = {}
@@ -121,7 +121,7 @@ class Runs:
             self._changed.notify_all()
 
     def wait_below(self, count: int, timeout_s: float) -> bool:
-        """Wait until fewer than `count` runs are held; whether that came."""
+        """Wait until fewer than `count` runs are held; return False after the timeout."""
         with self._changed:
             return self._changed.wait_for(lambda: len(self._runs) < count, timeout_s)
 

@@ -1,4 +1,4 @@
-"""What every engine answers: the documents that fit a question best, one chunk of each."""
+"""The interface of every engine: find the documents that match a request best, each with one chunk."""
 
 from __future__ import annotations
 
@@ -17,21 +17,22 @@ Fusion = Literal["relative", "rrf"]
 Facet = Literal["source", "domain", "language", "tags", "collection"]
 T = TypeVar("T")
 
-# By the quality table: above reciprocal ranks on both of its collections.
+# From the quality table: above reciprocal ranks on both of its collections.
 DEFAULT_FUSION: Fusion = "relative"
 
-# A word of a query is stemmed by so many languages at most.
-MOST_LANGUAGES = 16
+# Upper bound of languages that a word of a query is stemmed by.
+MAX_LANGUAGES = 16
 
-# Values that a facet shows at most, the commonest first.
+# Upper bound of values that a facet shows, the commonest first.
 FACET_VALUES = 50
 
 
 @dataclass(frozen=True, slots=True)
 class Filters:
-    """Only documents that are all of this; None asks for nothing. Tags: it has each of them.
+    """Conditions that a document must meet, all of them; None is no condition. A document must have each of the tags.
 
-    `site` is a domain or one below it. `language` may leave the region out: 'de' is 'de-AT' too. Those of
+    `site` is a domain or one below it. `language` without a region matches every region: 'de' matches 'de-AT'.
+    Documents in
     `not_ids` are left out.
     """
 
@@ -51,18 +52,19 @@ class Filters:
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """Which vectors an index holds: its generation, and how long they are."""
+    """The generation of an index's vectors and their dimension."""
 
     generation: str
     dimension: int
 
 
 @dataclass(frozen=True, slots=True)
-class Ask:
-    """One question. `after` is the last hit of the page before as (score, document id); it wins over the offset.
+class EngineRequest:
+    """A request to an engine. `after` is the last hit of the previous page as (score, document id) and overrides the
+    offset.
 
-    A document has each word of `required`, and none of `excluded`. `degraded` says why something of the question is
-    left out. `semantic_weight` is what meaning counts beside words, where shares are joined.
+    A document has each word of `required`, and no word of `excluded`. `degraded` is the reason why part of the query is
+    ignored. `semantic_weight` is the weight of meaning relative to words when shares are fused.
     """
 
     tenant: str
@@ -83,13 +85,13 @@ class Ask:
     degraded: str | None = None
 
     def weights(self, names: Sequence[str]) -> list[float]:
-        """What each of these rankings counts."""
+        """Return the weight of each of these rankings."""
         return [self.semantic_weight if name == "semantic" else 1.0 for name in names]
 
 
 @dataclass(frozen=True, slots=True)
 class Hit:
-    """A document, its best chunk, its score in this mode and the parts that made it; ranks count from 1."""
+    """A document, its best chunk, its score in this mode and the parts of that score; ranks start at 1."""
 
     document_id: int
     chunk_id: int
@@ -101,11 +103,12 @@ class Hit:
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
-    """A page of hits, how many documents match in all, the terms looked for (hashes), and where the page began.
+class SearchResult:
+    """A page of hits, the number of matching documents, the hashes of the terms, and the offset of the page.
 
-    `exact` is at least 1 where any has one of the terms. `as_of` is the change the engine had read. A facet is how many
-    of all matching documents have each value.
+    `exact` is at least 1 if a document has one of the terms. `as_of` is the last change the engine has read. A facet
+    counts
+    all matching documents by value.
     """
 
     hits: list[Hit]
@@ -119,7 +122,7 @@ class Found:
 
 @dataclass(frozen=True, slots=True)
 class Size:
-    """What an engine holds of a tenant. `chunks` and `vectors` differ where some text has no known token."""
+    """Size of a tenant's index. `chunks` and `vectors` differ if some text has no known token."""
 
     engine: str
     documents: int
@@ -130,15 +133,15 @@ class Size:
 
 @dataclass(frozen=True, slots=True)
 class Lag:
-    """How far an engine is behind: changes it has not read, and the age of the first of them in seconds."""
+    """The changes that an engine has not read, and the age of the first of them in seconds."""
 
     changes: int
     seconds: float
 
 
 @dataclass(frozen=True, slots=True)
-class Held:
-    """One document in an engine: its chunks, those of them with a vector, and how many different terms it has."""
+class IndexedState:
+    """The state of one document in an engine: its chunks, those with a vector, and its number of different terms."""
 
     chunks: frozenset[int]
     vectors: frozenset[int]
@@ -146,34 +149,34 @@ class Held:
 
 
 class Engine(Protocol):
-    """A follower of SQL's changes. Raises Unavailable with the reason where it cannot answer now."""
+    """An index that follows SQL's changes. Raises Unavailable with the reason if it cannot answer now."""
 
     name: str
 
-    async def search(self, ask: Ask, then: Callable[[Session, Found], T]) -> T:
-        """What `then` makes of the answer; it reads the texts, from the same state of SQL where the engine has one."""
+    async def search(self, ask: EngineRequest, then: Callable[[Session, SearchResult], T]) -> T:
+        """Return the result of `then`, which reads the texts from the same state of SQL where the engine has one."""
 
-    async def matching(self, ask: Ask, most: int) -> list[int]:
-        """Ids of the documents that the ask's filters and words allow, best keyword score first."""
+    async def matching(self, ask: EngineRequest, most: int) -> list[int]:
+        """Return ids of the documents that match the request's filters and words, best keyword score first."""
 
     async def known(self, tenant: str, model: Model, hashes: Sequence[int]) -> dict[int, int]:
-        """How many documents have each of these terms; those of none are left out. A sample where there are many."""
+        """Count the documents with each of these terms; unknown terms are left out. A large index is sampled."""
 
     async def languages(self, tenant: str, model: Model) -> list[str]:
-        """The languages of the tenant's documents, the commonest first."""
+        """Return the languages of the tenant's documents, the commonest first."""
 
     async def size(self, tenant: str, model: Model) -> Size: ...
 
     async def lag(self, model: Model) -> Lag: ...
 
-    async def held(self, tenant: str, model: Model, first: int, last: int) -> dict[int, Held]:
-        """The documents of the tenant with ids from `first` to `last`, as the engine has them."""
+    async def held(self, tenant: str, model: Model, first: int, last: int) -> dict[int, IndexedState]:
+        """Return the engine's state of the tenant's documents with ids from `first` to `last`."""
 
     async def follow(self, model: Model, progress: Progress) -> dict[str, Any]:
-        """Read all that has changed: {documents, built, change}. What follows by itself says {}."""
+        """Read all changes: {documents, built, change}. An engine that follows on each search returns {}."""
 
     async def forget(self, model: Model) -> None:
-        """Delete the index of a model that is searched no more."""
+        """Delete the index of a model that is no longer searched."""
 
     async def close(self) -> None:
-        """Give back what the running loop holds open."""
+        """Close the connections of the running loop."""

@@ -1,4 +1,4 @@
-"""Which chunk of a found document to show."""
+"""Choose the chunk of a matching document to show."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from app.search.embedders import Vectors
-from app.search.engines.base import Ask
+from app.search.engines.base import EngineRequest
 from app.search.models import Chunk, vector_of
 
 K1 = 1.5
@@ -19,9 +19,9 @@ Floats = npt.NDArray[np.float64]
 
 
 class BestChunk:
-    """For one question: the chunk with the largest share of its words' weight, and the nearest in meaning.
+    """Chooses for one query by the chunk's share of the query's word weight, plus its similarity in meaning.
 
-    `weight` says what a term counts; by default each the same.
+    `weight` returns the weight of a term; by default all terms weigh the same.
     """
 
     def __init__(
@@ -32,7 +32,8 @@ class BestChunk:
         self._vector = vector
 
     def choose(self, spans: Sequence[tuple[int, int]], terms: Sequence[bytes], vectors: Vectors) -> list[int]:
-        """The row of each document's best chunk; a span is the rows of its chunks. All at once: it is each query's."""
+        """Return the row of each document's best chunk; a span is the rows of its chunks. One pass: it runs in each
+        query."""
         chosen = [first for first, _ in spans]
         several = [place for place, (first, last) in enumerate(spans) if last - first > 1]
         if not several:
@@ -47,14 +48,14 @@ class BestChunk:
         return chosen
 
     def merit(self, terms: Sequence[bytes], vectors: Vectors) -> Floats:
-        """How well each chunk fits; of no meaning beyond this question."""
+        """Return how well each chunk fits; comparable only within this query."""
         merit = self._keyword_share(terms)
         if self._vector is not None:
             merit += np.vecdot(vectors, self._vector)
         return merit
 
     def _keyword_share(self, chunks: Sequence[bytes]) -> Floats:
-        """From 0 to 1 for each chunk."""
+        """Return a share from 0 to 1 for each chunk."""
         if not len(self._wanted):
             return np.zeros(len(chunks))
         sizes = [len(chunk) // 6 for chunk in chunks]
@@ -70,9 +71,9 @@ class BestChunk:
 
 
 def ranked_chunks(
-    session: Session, ask: Ask, terms: Sequence[int], document_ids: Sequence[int]
+    session: Session, ask: EngineRequest, terms: Sequence[int], document_ids: Sequence[int]
 ) -> dict[int, list[tuple[int, float]]]:
-    """Of each document the chunks (id, merit), best first, as SQL has them now."""
+    """Return the chunks (id, merit) of each document, best first, as stored in SQL now."""
     if not document_ids:
         return {}
     vector = vector_of(ask.model.generation).label("its_vector")

@@ -1,4 +1,4 @@
-"""What an engine reads of SQL: documents as they are now, and which have changed."""
+"""SQL that engines read: documents in their current state, and the documents changed."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 
 from app.core import clock
 from app.search.engines.base import Lag
-from app.search.models import Change, ChangeCounter, Chunk, document, vector_of
+from app.search.models import ChangeCounter, Chunk, IndexChange, document, vector_of
 
 ROWS_AT_ONCE = 2_000
 
@@ -22,7 +22,7 @@ _FIELDS = ("tenant", "domain", "language", "country", "is_mobile", "source", "ta
 
 @dataclass(frozen=True, slots=True)
 class IndexedChunk:
-    """`vector` is None where it is of another generation."""
+    """A chunk with its terms; `vector` is None if the stored one belongs to another generation."""
 
     id: int
     terms: bytes
@@ -32,7 +32,7 @@ class IndexedChunk:
 
 @dataclass(frozen=True, slots=True)
 class IndexedDocument:
-    """`terms` are the whole document's."""
+    """A document with its fields, chunks and the `terms` of its whole text."""
 
     id: int
     chunks: Sequence[IndexedChunk]
@@ -55,7 +55,7 @@ def documents(
     tenant: str | None = None,
     ids: Sequence[int] | None = None,
 ) -> Iterator[IndexedDocument]:
-    """Documents that have chunks, in the order of their ids: all, a tenant's, or these."""
+    """Yield documents that have chunks, in id order: all, a tenant's, or these."""
     about = sa.select(document.c.id, *(document.c[name] for name in _FIELDS))
     pieces = sa.select(
         Chunk.document_id, Chunk.id, Chunk.terms, vector_of(generation), Chunk.language, Chunk.document_terms
@@ -76,7 +76,7 @@ def documents(
 
 
 def counter(session: Session) -> tuple[int, int]:
-    """The last change's number, and the last that has been pruned."""
+    """Return the number of the last change, and of the last pruned one."""
     row = session.execute(sa.select(ChangeCounter.value, ChangeCounter.pruned)).one_or_none()
     return (0, 0) if row is None else (row.value, row.pruned)
 
@@ -84,17 +84,22 @@ def counter(session: Session) -> tuple[int, int]:
 def changed(
     session: Session, after: int, *, tenant: str | None = None, most: int | None = None
 ) -> tuple[list[int], int]:
-    """The documents of the changes after that number, each once, and the number of the last of them."""
-    query = sa.select(Change.seq, Change.document_id).where(Change.seq > after).order_by(Change.seq).limit(most)
+    """Return the documents changed after that number, each once, and the number of the last of these changes."""
+    query = (
+        sa.select(IndexChange.seq, IndexChange.document_id)
+        .where(IndexChange.seq > after)
+        .order_by(IndexChange.seq)
+        .limit(most)
+    )
     if tenant is not None:
-        query = query.where(Change.tenant == tenant)
+        query = query.where(IndexChange.tenant == tenant)
     rows = session.execute(query).all()
     return list(dict.fromkeys(row.document_id for row in rows)), rows[-1].seq if rows else after
 
 
 def lag(session: Session, at: int) -> Lag:
-    """How far one who has read up to `at` is behind."""
+    """Return the lag of an engine that has read up to change `at`."""
     value, _ = counter(session)
-    first = session.scalar(sa.select(Change.at).where(Change.seq > at).order_by(Change.seq).limit(1))
+    first = session.scalar(sa.select(IndexChange.at).where(IndexChange.seq > at).order_by(IndexChange.seq).limit(1))
     seconds = max(0.0, (clock.now() - first).total_seconds()) if first is not None else 0.0
     return Lag(max(0, value - at), seconds)

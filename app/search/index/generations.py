@@ -1,7 +1,7 @@
-"""Index generations: the vectors of one model over all chunks. One is searched; others are built beside it, or kept.
+"""Index generations: the vectors of one model over all chunks. One is searched; others are being built or kept.
 
-What is written while there are several gets the vectors of each. The one searched when a chunk was written lies in the
-chunk's own row, the others beside it.
+Documents written while several exist get vectors of each. The chunk's own row holds the vector of the generation
+searched when it was written; chunk_vector holds the others.
 """
 
 from __future__ import annotations
@@ -20,70 +20,70 @@ from app.search.embedders import Embedder, embedder, next_embedder
 from app.search.engines.base import Model
 from app.search.models import ChunkVector, IndexGeneration
 
-# building: some chunks have no vector of it yet; ready: all have; active: it is searched; kept: it was.
+# building: some chunks lack vectors; ready: all have them; active: searched; kept: searched before.
 State = Literal["building", "ready", "active", "kept"]
-# A process may go by what it read so long ago: both generations are whole while one takes over.
-BELIEF_S = 1.0
+# Maximum age of a process's cached generations: both are complete while one takes over.
+MAX_CACHE_AGE_S = 1.0
 
-_believed: WeakKeyDictionary[sa.Engine, tuple[float, list[Model]]] = WeakKeyDictionary()
+_cached: WeakKeyDictionary[sa.Engine, tuple[float, list[Model]]] = WeakKeyDictionary()
 _reading = threading.Lock()
 
 
 def rows(session: Session, *, lock: bool = False) -> list[IndexGeneration]:
-    """All there are, the oldest first; none where there has only ever been the settings' own."""
+    """Return all generations, oldest first; empty if only the settings' own has ever existed."""
     query = sa.select(IndexGeneration).order_by(IndexGeneration.created_at, IndexGeneration.name)
     return list(session.scalars(query.with_for_update() if lock else query))
 
 
 def live(session: Session) -> list[Model]:
-    """The models whose vectors are kept, the one that is searched first."""
-    found = rows(session)
-    active = [row for row in found if row.state == "active"]
+    """Return the models whose vectors are stored, the searched one first."""
+    generations = rows(session)
+    active = [row for row in generations if row.state == "active"]
     if not active:
-        return [_own(), *(Model(row.name, row.dimension) for row in found if row.name != embedder().name)]
-    return [Model(row.name, row.dimension) for row in (*active, *(row for row in found if row.state != "active"))]
+        return [_own(), *(Model(row.name, row.dimension) for row in generations if row.name != embedder().name)]
+    return [Model(row.name, row.dimension) for row in (*active, *(row for row in generations if row.state != "active"))]
 
 
 def followed(session: Session) -> list[Model]:
-    """Those that an index outside of SQL is kept for: whole ones."""
+    """Return the complete models, for which an index outside of SQL is maintained."""
     building = {row.name for row in rows(session) if row.state == "building"}
     return [model for model in live(session) if model.generation not in building]
 
 
-async def believed() -> list[Model]:
-    """The same, up to a second old."""
+async def cached() -> list[Model]:
+    """Return the live models from a cache of at most a second."""
     engine = database().engine
-    found = _believed.get(engine)
-    if found is None or clock.monotonic() - found[0] > BELIEF_S:
-        found = _believed[engine] = clock.monotonic(), await read(live)
-    return found[1]
+    cached_models = _cached.get(engine)
+    if cached_models is None or clock.monotonic() - cached_models[0] > MAX_CACHE_AGE_S:
+        cached_models = _cached[engine] = clock.monotonic(), await read(live)
+    return cached_models[1]
 
 
 async def active() -> Model:
-    """Which vectors are searched."""
-    return (await believed())[0]
+    """Return the model that is searched."""
+    return (await cached())[0]
 
 
 def embedder_of(model: Model) -> Embedder:
-    """The settings' embedder that makes this generation's vectors. Raises NotFound where neither does."""
-    for one in (embedder(), next_embedder()):
-        if one is not None and one.name == model.generation:
-            return one
+    """Return the settings' embedder that makes this generation's vectors. Raises NotFound if none does."""
+    for candidate in (embedder(), next_embedder()):
+        if candidate is not None and candidate.name == model.generation:
+            return candidate
     raise NotFound(f"no embedder of the settings makes {model.generation}", code="generation_embedder")
 
 
-def begin(session: Session, wanted: Model) -> IndexGeneration:
-    """The row of a generation to be built; the one in use gets its own with it. Raises Conflict for that one."""
-    found = {row.name: row for row in rows(session, lock=True)}
-    if not any(row.state == "active" for row in found.values()):
+def begin(session: Session, model: Model) -> IndexGeneration:
+    """Return the row of a generation to build; also creates the active one's row. Raises Conflict if it is active."""
+    existing = {row.name: row for row in rows(session, lock=True)}
+    if not any(row.state == "active" for row in existing.values()):
         _insert(session, _own(), "active")
-    here = found.get(wanted.generation)
-    if here is None and wanted.generation == _own().generation and not found:
-        raise Conflict(f"{wanted.generation} is what is searched", code="generation_active")
+    here = existing.get(model.generation)
+    if here is None and model.generation == _own().generation and not existing:
+        raise Conflict(f"{model.generation} is the searched generation", code="generation_active")
     if here is None:
-        here = _insert(session, wanted, "building")
+        here = _insert(session, model, "building")
     elif here.state == "active":
-        raise Conflict(f"{wanted.generation} is what is searched", code="generation_active")
+        raise Conflict(f"{model.generation} is the searched generation", code="generation_active")
     forget_after_commit(session)
     return here
 
@@ -92,14 +92,14 @@ def get(session: Session, name: str, *, lock: bool = False) -> IndexGeneration:
     """Raises NotFound."""
     row = session.get(IndexGeneration, name, with_for_update=lock)
     if row is None:
-        raise NotFound(f"There is no generation {name}", code="generation_not_found")
+        raise NotFound(f"Generation {name} not found", code="generation_not_found")
     return row
 
 
 def swap(session: Session, name: str) -> IndexGeneration:
-    """Have this generation be searched, and the one before kept. Raises Conflict where it is not whole."""
+    """Make this generation the searched one and keep the previous one. Raises Conflict if it is incomplete."""
     rows(session, lock=True)
-    swappable(session, name)
+    check_swappable(session, name)
     row = get(session, name)
     for other in rows(session):
         if other.state == "active" and other.name != name:
@@ -111,43 +111,43 @@ def swap(session: Session, name: str) -> IndexGeneration:
 
 
 def hold_searched(session: Session) -> str:
-    """The name of the generation that is searched, which stays so until this transaction ends."""
+    """Return the name of the searched generation, locked until this transaction ends."""
     query = sa.select(IndexGeneration.name).where(IndexGeneration.state == "active")
     return session.scalar(query.with_for_update(read=True)) or _own().generation
 
 
-def swappable(session: Session, name: str) -> None:
-    """Raises NotFound, or Conflict where it is not built yet."""
+def check_swappable(session: Session, name: str) -> None:
+    """Raises NotFound, or Conflict if it is not built yet."""
     if get(session, name).state == "building":
         raise Conflict(f"{name} is not built yet", code="generation_building")
 
 
 def last_kept(session: Session) -> str:
-    """The one that was searched before. Raises NotFound."""
-    kept = sorted((row for row in rows(session) if row.state == "kept"), key=lambda row: row.changed_at)
-    if not kept:
+    """Return the generation searched before. Raises NotFound."""
+    rows_kept = sorted((row for row in rows(session) if row.state == "kept"), key=lambda row: row.changed_at)
+    if not rows_kept:
         raise NotFound("no generation was searched before this one", code="generation_not_found")
-    return kept[-1].name
+    return rows_kept[-1].name
 
 
-def droppable(session: Session, name: str) -> IndexGeneration:
-    """Raises NotFound, or Conflict for the one that is searched."""
+def get_droppable(session: Session, name: str) -> IndexGeneration:
+    """Return the generation. Raises NotFound, or Conflict if it is the searched one."""
     row = get(session, name, lock=True)
     if row.state == "active":
-        raise Conflict(f"{name} is what is searched; swap to another one first", code="generation_active")
+        raise Conflict(f"{name} is the searched generation; swap to another one first", code="generation_active")
     return row
 
 
-def counted(session: Session, name: str) -> int:
-    """How many vectors lie beside the chunks' own."""
+def count_vectors(session: Session, name: str) -> int:
+    """Count the generation's vectors in chunk_vector."""
     return session.scalar(sa.select(sa.func.count()).where(ChunkVector.generation == name)) or 0
 
 
 def forget_after_commit(session: Session) -> None:
-    after_commit(session, "generations", lambda: _believed.clear)
+    after_commit(session, "generations", lambda: _cached.clear)
 
 
-def ready(row: IndexGeneration) -> None:
+def set_ready(row: IndexGeneration) -> None:
     _move(row, "ready")
 
 

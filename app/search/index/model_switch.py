@@ -1,6 +1,6 @@
-"""From one model to the next while everything is searched: built beside, compared, swapped in, swapped back, dropped.
+"""Switch from one embedding model to the next while search runs: build, compare, swap, swap back, drop.
 
-Each is a job that can be killed and run again at any step: what it has done stands in rows.
+Each step is a job that can be killed and repeated: its progress is stored in rows.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from app.jobs.ledger.claims import Claim
 from app.jobs.worker.progress import Progress
 from app.search.embedders import next_embedder
 from app.search.engine import engine
-from app.search.engines.base import Ask, Found, Model
+from app.search.engines.base import EngineRequest, Model, SearchResult
 from app.search.index import generations
 from app.search.index.write import NewChunk, pack_vectors, touch_document
 from app.search.jobs import CompareGenerations, SwapGeneration
@@ -34,62 +34,63 @@ TENANT_QUERIES = 200
 
 
 async def build(progress: Progress) -> dict[str, Any]:
-    """{generation, vectors, embedded}: the next embedder's vectors for all chunks, and an index of them.
+    """Make the next embedder's vectors for all chunks, and an index of them: {generation, vectors, embedded}.
 
-    Raises InvalidInput where the settings name no next embedder, Conflict where it is the one that is searched.
+    Raises InvalidInput if the settings name no next embedder, Conflict if it is the searched one.
     """
     made = await asyncio.to_thread(next_embedder)
     if made is None:
-        raise InvalidInput("MILLRACE_NEXT_EMBEDDER names no embedder", code="no_next_embedder")
+        raise InvalidInput("MILLRACE_NEXT_EMBEDDER is not set", code="no_next_embedder")
     model = Model(made.name, made.dimension)
     await in_transaction(_begin, progress.claim, model)
     embedded = await _fill(model, progress)
-    # What an earlier try may have left is not told of what has been filled in since.
+    # An index left by an earlier attempt misses the vectors filled in since.
     await (await asyncio.to_thread(engine)).forget(model)
     await _follow(model, progress)
     await in_transaction(_ready, progress.claim, model.generation)
-    vectors = await read(generations.counted, model.generation)
+    vectors = await read(generations.count_vectors, model.generation)
     return {"generation": model.generation, "vectors": vectors, "embedded": embedded}
 
 
 async def compare(job: CompareGenerations, progress: Progress) -> dict[str, Any]:
-    """{queries, limit, overlap, same_first, seconds {first, second}} of semantic searches in both.
+    """Compare semantic searches in both: {queries, limit, overlap, same_first, seconds {first, second}}.
 
-    overlap: the mean share of documents that both show; same_first: of queries whose best document is the same.
-    Raises NotFound for a generation that is not there, or that no embedder of the settings makes.
+    overlap: the mean share of documents that both show; same_first: the share of queries with the same best document.
+    Raises NotFound for an unknown generation, or one that no embedder of the settings makes.
     """
     models = [await read(_model, name) for name in (job.first, job.second)]
     tenant = progress.claim.tenant
     queries = list(job.queries) or await read(_titles, tenant)
     shared, same, took = 0.0, 0, [0.0, 0.0]
     for number, text in enumerate(queries, start=1):
-        found: list[list[int]] = []
+        document_ids: list[list[int]] = []
         for place, model in enumerate(models):
             began = clock.monotonic()
             vector = await generations.embedder_of(model).embed_query(text)
-            ask = Ask(tenant, text, vector, model, mode="semantic", limit=job.limit)
-            found.append(await engine().search(ask, _ids))
+            ask = EngineRequest(tenant, text, vector, model, mode="semantic", limit=job.limit)
+            document_ids.append(await engine().search(ask, _ids))
             took[place] += clock.monotonic() - began
-        most = max(len(ids) for ids in found)
-        shared += len(set(found[0]) & set(found[1])) / most if most else 1.0
-        same += found[0][:1] == found[1][:1]
+        most = max(len(ids) for ids in document_ids)
+        shared += len(set(document_ids[0]) & set(document_ids[1])) / most if most else 1.0
+        same += document_ids[0][:1] == document_ids[1][:1]
         progress.report(number, len(queries), unit="queries")
     count = len(queries) or 1
     seconds = {"first": round(took[0] / count, 4), "second": round(took[1] / count, 4)}
-    told = {"overlap": round(shared / count, 4), "same_first": round(same / count, 4), "seconds": seconds}
-    return {"queries": len(queries), "limit": job.limit, **told}
+    agreement = {"overlap": round(shared / count, 4), "same_first": round(same / count, 4), "seconds": seconds}
+    return {"queries": len(queries), "limit": job.limit, **agreement}
 
 
 async def swap(job: SwapGeneration, progress: Progress) -> dict[str, Any]:
-    """{searched, kept}: which generation is searched from now on, and which was.
+    """Return {searched, kept}: the generation searched from now on, and the previous one.
 
-    What was written while its embedder was away is filled in first. Raises NotFound, Conflict for one not built yet.
+    Vectors missing because the embedder was unavailable are filled in first. Raises NotFound, or Conflict if not built
+    yet.
     """
     before = (await read(generations.live))[0].generation
     name = job.name if job.name is not None else await read(generations.last_kept)
     model = await read(_model, name)
     if name != before:
-        await read(generations.swappable, name)
+        await read(generations.check_swappable, name)
         while True:
             await _fill(model, progress)
             await _follow(model, progress)
@@ -99,8 +100,8 @@ async def swap(job: SwapGeneration, progress: Progress) -> dict[str, Any]:
 
 
 async def drop(name: str, progress: Progress) -> dict[str, Any]:
-    """{dropped, vectors}: how many vectors are gone. Raises NotFound, Conflict for the one that is searched."""
-    await in_transaction(_held, progress.claim, generations.droppable, name)
+    """Return {dropped, vectors}: the number of deleted vectors. Raises NotFound, or Conflict for the searched one."""
+    await in_transaction(_held, progress.claim, generations.get_droppable, name)
     searched = (await read(generations.live))[0].generation
     gone = 0
     for step in (partial(_move_home, searched=searched), _delete_some):
@@ -114,8 +115,10 @@ async def drop(name: str, progress: Progress) -> dict[str, Any]:
 
 
 async def _fill(model: Model, progress: Progress) -> int:
-    """Make the vectors that chunks have not; how many. The last look is at all of them: ids may be committed out of
-    their order."""
+    """Make the missing vectors of chunks; return their number.
+
+    The last pass looks at all chunks: ids may be committed out of order.
+    """
     makes, made, after = await asyncio.to_thread(generations.embedder_of, model), 0, 0
     row = await read(generations.get, model.generation)
     after = row.after_chunk if row.state == "building" else 0
@@ -137,7 +140,7 @@ async def _fill(model: Model, progress: Progress) -> int:
 
 
 async def _follow(model: Model, progress: Progress) -> None:
-    """Have an index outside of SQL ready for it."""
+    """Prepare an index outside of SQL for the model."""
     await (await asyncio.to_thread(engine)).follow(model, progress)
 
 
@@ -150,11 +153,11 @@ def _ready(session: Session, claim: Claim, name: str) -> None:
     claims.hold(session, claim)
     row = generations.get(session, name, lock=True)
     if row.state == "building":
-        generations.ready(row)
+        generations.set_ready(row)
 
 
 def _swap(session: Session, claim: Claim, name: str) -> bool:
-    """False where something was written meanwhile that has no vector of it; from here on nothing is."""
+    """Return False if a chunk without a vector was written since; otherwise no such chunk can be written any more."""
     claims.hold(session, claim)
     generations.rows(session, lock=True)
     if _without(session, name, 0):
@@ -172,11 +175,11 @@ def _model(session: Session, name: str) -> Model:
     for model in generations.live(session):
         if model.generation == name:
             return model
-    raise NotFound(f"There is no generation {name}", code="generation_not_found")
+    raise NotFound(f"Generation {name} not found", code="generation_not_found")
 
 
-def _ids(session: Session, found: Found) -> list[int]:
-    return [hit.document_id for hit in found.hits]
+def _ids(session: Session, result: SearchResult) -> list[int]:
+    return [hit.document_id for hit in result.hits]
 
 
 def _titles(session: Session, tenant: str) -> list[str]:
@@ -190,7 +193,7 @@ def _count(session: Session) -> int:
 
 
 def _without(session: Session, name: str, after: int) -> list[tuple[int, str]]:
-    """Chunks behind that id that have no vector of the generation, and what of them is embedded."""
+    """Return chunks after that id without a vector of the generation, and their embedded text."""
     beside = sa.exists().where(ChunkVector.chunk_id == Chunk.id, ChunkVector.generation == name)
     query = (
         sa.select(Chunk.id, Chunk.text, Chunk.span_start, Chunk.span_end, Chunk.headings, document.c.title)
@@ -206,9 +209,9 @@ def _without(session: Session, name: str, after: int) -> list[tuple[int, str]]:
 
 
 def _put(session: Session, claim: Claim, name: str, packed: Mapping[int, bytes], after: int) -> None:
-    """Write the vectors of those chunks that are still there, and how far it is."""
+    """Write the vectors of the chunks that still exist, and the progress."""
     claims.hold(session, claim)
-    row = generations.get(session, name, lock=True)  # before the chunks, as writers of documents have it
+    row = generations.get(session, name, lock=True)  # before the chunks, the lock order of writers of documents
     there = (
         sa.select(Chunk.id).where(Chunk.id.in_(packed)).order_by(Chunk.id).with_for_update(key_share=True, read=True)
     )
@@ -222,15 +225,15 @@ def _put(session: Session, claim: Claim, name: str, packed: Mapping[int, bytes],
     if rows:
         session.execute(sa.insert(ChunkVector), rows)
     row.after_chunk = max(row.after_chunk, after)
-    if row.state != "building":  # an index of it may be followed already
-        ids = [one["chunk_id"] for one in rows]
+    if row.state != "building":  # an index of it may already be maintained
+        ids = [added["chunk_id"] for added in rows]
         query = sa.select(Chunk.tenant, Chunk.document_id).where(Chunk.id.in_(ids)).distinct()
         for tenant, document_id in session.execute(query.order_by(Chunk.document_id)).all():
             touch_document(session, tenant=tenant, document_id=document_id)
 
 
 def _move_home(session: Session, name: str, *, searched: str) -> int:
-    """Put the vectors that are searched into the rows of chunks that still have those of the dropped one."""
+    """Move the searched vectors into the rows of chunks that still have vectors of the dropped generation."""
     query = sa.select(Chunk.id, ChunkVector.vector).join(
         ChunkVector, sa.and_(ChunkVector.chunk_id == Chunk.id, ChunkVector.generation == searched), isouter=True
     )

@@ -1,4 +1,4 @@
-"""The write side: a document's chunks replaced or dropped in one transaction that ends with a numbered change."""
+"""Write side of search: replace or drop a document's chunks in one transaction that ends with a numbered change."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from app.jobs.ledger.enqueue import enqueue
 from app.jobs.schedules.store import DEFAULT_TENANT
 from app.search.embedders import Vectors
 from app.search.jobs import FollowIndex
-from app.search.models import Change, ChangeCounter, Chunk, ChunkVector, vector_of
+from app.search.models import ChangeCounter, Chunk, ChunkVector, IndexChange, vector_of
 from app.search.text.analyzer import packed_terms, primary
 
 COUNTER = 1
@@ -26,7 +26,7 @@ ROWS_AT_ONCE = 500
 
 @dataclass(frozen=True, slots=True)
 class NewChunk:
-    """A chunk to be indexed. `context` is the title and the headings that lead to it: searched with it, not shown."""
+    """A chunk to index. `context` is the title and the headings above it: searched with the chunk, but not shown."""
 
     text: str
     start: int
@@ -39,24 +39,23 @@ class NewChunk:
     def within(
         cls, text: str, start: int, end: int, headings: tuple[str, ...], title: str | None, page: int | None = None
     ) -> NewChunk:
-        """A chunk of a document with this title. A heading that it shows itself, or that repeats the title, is not
-        said twice."""
+        """Return a chunk with its context; a heading in its text, or equal to the title, is not repeated."""
         above = [name for name in headings if name != title and name not in text[: len(name) + 8]]
         return cls(text, start, end, headings, "\n".join([title, *above] if title else above), page)
 
     @property
     def searched(self) -> str:
-        """What is analysed and embedded."""
+        """Return the text that is analysed and embedded."""
         return f"{self.context}\n{self.text}" if self.context else self.text
 
     @property
     def text_hash(self) -> str:
-        """Two chunks with the same hash have the same vector."""
+        """Return the hash of the searched text; equal hashes mean equal vectors."""
         return hashlib.blake2b(self.searched.encode(), digest_size=16).hexdigest()
 
 
-def kept_vectors(session: Session, document_ids: Sequence[int], generation: str) -> dict[str, bytes]:
-    """The vectors that the documents' chunks have now, by text hash."""
+def load_vectors(session: Session, document_ids: Sequence[int], generation: str) -> dict[str, bytes]:
+    """Return the current vectors of the documents' chunks by text hash."""
     query = sa.select(Chunk.text_hash, vector_of(generation)).where(Chunk.document_id.in_(document_ids))
     return {text_hash: vector for text_hash, vector in session.execute(query) if vector is not None}
 
@@ -66,7 +65,7 @@ def pack_vectors(vectors: Vectors) -> list[bytes]:
 
 
 def pack_terms(chunks: Sequence[NewChunk], language: str | None) -> list[bytes]:
-    """The packed terms of each chunk; this takes a millisecond for four of them, so it is done outside of SQL."""
+    """Return the packed terms of each chunk. Takes 1 ms for four chunks: call it outside of transactions."""
     return [packed_terms(chunk.searched, language) for chunk in chunks]
 
 
@@ -84,9 +83,10 @@ def replace_document(
     vectors: Sequence[bytes],
     beside: Mapping[str, Sequence[bytes]] | None = None,
 ) -> int:
-    """The number of the change. The last statement of its transaction: the counter stays locked until the commit.
+    """Replace a document's chunks; return the number of the change.
 
-    `beside`: the vectors of other generations, by name.
+    Must be the last statement of its transaction: the counter stays locked until the commit. `beside` maps other
+    generations to their vectors.
     """
     session.execute(sa.delete(Chunk).where(Chunk.document_id == document_id))
     rows = [
@@ -130,18 +130,18 @@ def _put_beside(session: Session, document_id: int, beside: Mapping[str, Sequenc
 
 
 def touch_document(session: Session, *, tenant: str, document_id: int) -> int:
-    """Tell engines that the document's fields have changed, its chunks not. The last statement, as above."""
+    """Record a change of the document's fields without its chunks. Last statement, like replace_document()."""
     return _change(session, tenant, document_id, "put")
 
 
 def drop_document(session: Session, *, tenant: str, document_id: int) -> int:
-    """Take a document out of search; the last statement, as above. The change is the tombstone."""
+    """Remove a document from search; the change is the tombstone. Last statement, like replace_document()."""
     session.execute(sa.delete(Chunk).where(Chunk.document_id == document_id))
     return _change(session, tenant, document_id, "drop")
 
 
 def force_rebuild(session: Session) -> int:
-    """Have every engine think that it has missed something, which builds it anew; the number of this change."""
+    """Force every engine to rebuild, by pruning all changes; return the number of this change."""
     _insert_counter(session)
     return session.scalars(
         sa.update(ChangeCounter)
@@ -153,17 +153,17 @@ def force_rebuild(session: Session) -> int:
 
 
 def prune_changes(session: Session, older_than: datetime) -> int:
-    """Forget changes made before then, and remember how far; an engine that has not read so far is built anew."""
-    last = session.scalar(sa.select(sa.func.max(Change.seq)).where(Change.at < older_than))
+    """Delete changes made before then and record up to which; an engine that has not read them is rebuilt."""
+    last = session.scalar(sa.select(sa.func.max(IndexChange.seq)).where(IndexChange.at < older_than))
     if last is None:
         return 0
     behind = (ChangeCounter.id == COUNTER, ChangeCounter.pruned < last)
     session.execute(sa.update(ChangeCounter).where(*behind).values(pruned=last))
-    return session.execute(sa.delete(Change).where(Change.seq <= last)).rowcount  # type: ignore[attr-defined, no-any-return]
+    return session.execute(sa.delete(IndexChange).where(IndexChange.seq <= last)).rowcount  # type: ignore[attr-defined, no-any-return]
 
 
 def ask_to_follow(session: Session) -> None:
-    """Have a job bring the engine up to date, where it is one outside of the searching process."""
+    """Queue a job that updates the engine, if it runs outside of the searching process."""
     if get_settings().search_engine != "embedded":
         enqueue(session, FollowIndex(), tenant=DEFAULT_TENANT)
 
@@ -179,11 +179,11 @@ def _change(session: Session, tenant: str, document_id: int, op: str) -> int:
         .execution_options(synchronize_session=False)
     )
     seq = session.scalar(take)
-    if seq is None:  # the first change of all, where the migration did not insert the row
+    if seq is None:  # the first change ever, if the migration did not insert the row
         _insert_counter(session)
         seq = session.scalars(take).one()
     row = {"seq": seq, "tenant": tenant, "document_id": document_id, "op": op, "at": clock.now()}
-    session.execute(sa.insert(Change), row)
+    session.execute(sa.insert(IndexChange), row)
     return seq
 
 

@@ -1,4 +1,4 @@
-"""Every chunk of a found document that fits the question, where somebody wants more than the best one."""
+"""Every chunk of a document that fits the query, for callers that need more than the best one."""
 
 from __future__ import annotations
 
@@ -8,20 +8,23 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from app.search.engines.base import Ask
+from app.search.engines.base import EngineRequest
 from app.search.engines.best_chunk import ranked_chunks
 from app.search.models import Chunk
 from app.search.text.snippets import snippet
 
-# Of one document.
-MOST_CHUNKS = 20
+# Per document.
+MAX_CHUNKS = 20
 
 
-def add_chunks(session: Session, ask: Ask, terms: Sequence[int], results: Sequence[dict[str, Any]]) -> None:
-    """Give each result `chunks`: [{id, ordinal, start, end, page, headings, text, snippet, snippet_start, highlights,
-    score}], best first. A score is how well the chunk fits, comparable within this answer alone."""
+def add_chunks(session: Session, ask: EngineRequest, terms: Sequence[int], results: Sequence[dict[str, Any]]) -> None:
+    """Add `chunks` to each result: [{id, ordinal, start, end, page, headings, text, snippet, snippet_start, highlights,
+    score}].
+
+    Best first. Scores are comparable only within one answer.
+    """
     ranked = ranked_chunks(session, ask, terms, [int(result["document_id"]) for result in results])
-    shown = {key: [one for one in chunks if one[1] > 0][:MOST_CHUNKS] for key, chunks in ranked.items()}
+    shown = {key: [chunk for chunk in chunks if chunk[1] > 0][:MAX_CHUNKS] for key, chunks in ranked.items()}
     ids = [chunk_id for chunks in shown.values() for chunk_id, _ in chunks]
     columns = (
         Chunk.id, Chunk.ordinal, Chunk.span_start, Chunk.span_end, Chunk.page, Chunk.headings, Chunk.text,
@@ -34,7 +37,7 @@ def add_chunks(session: Session, ask: Ask, terms: Sequence[int], results: Sequen
 
 
 def place_of(chunk_id: int, row: Mapping[str, Any]) -> dict[str, Any]:
-    """{id, ordinal, start, end, page, headings}; start and end are characters of the version's stored text."""
+    """Return {id, ordinal, start, end, page, headings}; start and end are characters of the version's stored text."""
     return {
         "id": str(chunk_id),
         "ordinal": row["ordinal"],

@@ -1,4 +1,4 @@
-"""What a query says beside its words: "exact words", -without, site:example.com, lang:de."""
+"""Operators in a query: "exact words", -without, site:example.com, lang:de."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ _PART = re.compile(
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
-    """`text` is what is scored, the words of phrases among it."""
+class ParsedQuery:
+    """A parsed query; `text` is the scored part, including the words of phrases."""
 
     text: str
     phrases: tuple[str, ...] = ()
@@ -25,27 +25,27 @@ class Asked:
     language: str | None = None
 
 
-def parse(query: str) -> Asked:
-    """The query taken apart; what is no operator is text. Of two sites or languages the last holds."""
-    found: dict[str, list[str]] = {"phrase": [], "-phrase": [], "site": [], "language": [], "without": []}
+def parse(query: str) -> ParsedQuery:
+    """Parse the query; everything that is no operator is text. Of several sites or languages the last one applies."""
+    operators: dict[str, list[str]] = {"phrase": [], "-phrase": [], "site": [], "language": [], "without": []}
 
     def take(match: re.Match[str]) -> str:
         name = match.lastgroup or ""
         value = match[name].strip()
-        found[f"-{name}" if match["minus"] else name].append(value)
+        operators[f"-{name}" if match["minus"] else name].append(value)
         return f" {value} " if name == "phrase" and not match["minus"] else " "
 
     text = " ".join(_PART.sub(take, query).split()) if _PART.search(query) else query
-    return Asked(
+    return ParsedQuery(
         text=text,
-        phrases=tuple(found["phrase"]),
-        without=tuple(found["without"]),
-        without_phrases=tuple(found["-phrase"]),
-        site=_site(found["site"][-1]) if found["site"] else None,
-        language=found["language"][-1] if found["language"] else None,
+        phrases=tuple(operators["phrase"]),
+        without=tuple(operators["without"]),
+        without_phrases=tuple(operators["-phrase"]),
+        site=_site(operators["site"][-1]) if operators["site"] else None,
+        language=operators["language"][-1] if operators["language"] else None,
     )
 
 
 def _site(value: str) -> str:
-    """The domain of what somebody typed or copied: without scheme, path and a leading '*.'."""
+    """Return the domain of a typed or copied address: without scheme, path and a leading '*.'."""
     return re.sub(r"^[a-z]+://", "", value, flags=re.IGNORECASE).split("/", 1)[0].removeprefix("*.").strip(".")

@@ -1,4 +1,4 @@
-"""A question as it is asked, and the cursor that goes on behind a page of its answer."""
+"""A question of a caller, and the cursor to the next page of its answer."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from dataclasses import asdict, dataclass, field
 from app.core.errors import InvalidInput
 from app.search.engines.base import DEFAULT_FUSION, Facet, Filters, Fusion, Hit, Mode
 
-LONGEST_QUERY = 4096
-LARGEST_PAGE = 100
+MAX_QUERY_CHARACTERS = 4096
+MAX_PAGE_HITS = 100
 
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """What a caller asks; `cursor` is the one of the page before and wins over the offset.
+    """A caller's question; `cursor` comes from the previous page and overrides the offset.
 
-    `query` may hold operators. `all_chunks` shows of each document all that fit and not only the best one.
+    `query` may contain operators. `all_chunks` shows every matching chunk of a document instead of the best one.
     """
 
     query: str
@@ -34,15 +34,15 @@ class Question:
     all_chunks: bool = False
 
 
-def checked(question: Question) -> None:
-    """Raises InvalidInput for a query, page or cursor that cannot be."""
-    if len(question.query) > LONGEST_QUERY:
-        raise InvalidInput(f"query: at most {LONGEST_QUERY} characters, this has {len(question.query)}")
-    if not 1 <= question.limit <= LARGEST_PAGE:
-        raise InvalidInput(f"limit: from 1 to {LARGEST_PAGE}, not {question.limit}")
+def check_question(question: Question) -> None:
+    """Raises InvalidInput for an invalid query, page or cursor."""
+    if len(question.query) > MAX_QUERY_CHARACTERS:
+        raise InvalidInput(f"query: at most {MAX_QUERY_CHARACTERS} characters, this has {len(question.query)}")
+    if not 1 <= question.limit <= MAX_PAGE_HITS:
+        raise InvalidInput(f"limit: from 1 to {MAX_PAGE_HITS}, not {question.limit}")
     if question.offset < 0:
         raise InvalidInput(f"offset: 0 or more, not {question.offset}")
-    opened(question)
+    read_cursor(question)
 
 
 def _digest(question: Question) -> str:
@@ -55,8 +55,8 @@ def cursor(question: Question, offset: int, last: Hit) -> str:
     return base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
 
 
-def opened(question: Question) -> tuple[tuple[float, int] | None, int]:
-    """The hit to go on behind, if any, and the offset."""
+def read_cursor(question: Question) -> tuple[tuple[float, int] | None, int]:
+    """Return the hit to continue after, if any, and the offset."""
     if question.cursor is None:
         return None, question.offset
     try:
@@ -65,7 +65,7 @@ def opened(question: Question) -> tuple[tuple[float, int] | None, int]:
         after = float(score), int(document_id)
         offset = int(offset)
     except (binascii.Error, ValueError, TypeError) as error:
-        raise InvalidInput("cursor: it is none of ours") from error
+        raise InvalidInput("cursor: not a cursor of this API") from error
     if digest != _digest(question) or offset < 0:
-        raise InvalidInput("cursor: it belongs to another query")
+        raise InvalidInput("cursor: it belongs to a different query")
     return after, offset

@@ -1,4 +1,4 @@
-"""Hits as a caller reads them: texts, snippets, scores, and what is known of their documents."""
+"""Hits as the API shows them: texts, snippets, scores, and fields of their documents."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from app.search.engines.base import Found, Hit
+from app.search.engines.base import Hit, SearchResult
 from app.search.models import Chunk, document
 from app.search.query.all_chunks import place_of
 from app.search.text.snippets import snippet
@@ -19,18 +19,18 @@ _DOCUMENT = (
 )  # fmt: skip
 
 
-def results(session: Session, tenant: str, found: Found) -> list[dict[str, Any]]:
-    """In the hits' order; one is missing where its document was replaced between the engine's read and this one."""
-    rows = _rows(session, tenant, [hit.chunk_id for hit in found.hits])
+def results(session: Session, tenant: str, result: SearchResult) -> list[dict[str, Any]]:
+    """Return results in the hits' order; a hit is left out if its document was replaced after the engine's read."""
+    rows = _rows(session, tenant, [hit.chunk_id for hit in result.hits])
     return [
-        _result(hit, row, found.terms)
-        for hit in found.hits
+        _result(hit, row, result.terms)
+        for hit in result.hits
         if (row := rows.get(hit.chunk_id)) and row["document_id"] == hit.document_id
     ]
 
 
 def _rows(session: Session, tenant: str, chunk_ids: Sequence[int]) -> dict[int, Mapping[str, Any]]:
-    """By the chunk's id."""
+    """Return rows by chunk id."""
     if not chunk_ids:
         return {}
     query = (
@@ -78,7 +78,7 @@ def _result(hit: Hit, row: Mapping[str, Any], terms: Sequence[int]) -> dict[str,
 
 
 def _metadata(row: Mapping[str, Any]) -> dict[str, Any]:
-    """The caller's own metadata, and over it what clients of the old service read there."""
+    """Return the caller's own metadata, overlaid with the keys that clients of the old service read."""
     shown = ("url", "canonical_url", "title", "description", "domain", "language", "country")
     return {
         **(row["metadata"] or {}),

@@ -1,4 +1,4 @@
-"""The read side: a question to an answer with texts, snippets, scores and a cursor."""
+"""Read side of search: from a question to an answer with texts, snippets, scores and a cursor."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from app.core.logging import get_logger
 from app.core.settings import get_settings
 from app.search.embedders import Vectors
 from app.search.engine import engine
-from app.search.engines.base import Ask, Filters, Found, Mode, Model, Size
+from app.search.engines.base import EngineRequest, Filters, Mode, Model, SearchResult, Size
 from app.search.index.generations import active, embedder_of
 from app.search.query import operators
 from app.search.query.all_chunks import add_chunks
-from app.search.query.operators import Asked
-from app.search.query.question import Question, checked, cursor, opened
+from app.search.query.operators import ParsedQuery
+from app.search.query.question import Question, check_question, cursor, read_cursor
 from app.search.query.results import results
 from app.search.query.similar import mean_vector
 from app.search.text.analyzer import without_stop_words
-from app.search.text.phrases import MOST_CANDIDATES, with_phrases
-from app.search.text.typos import corrected
+from app.search.text.phrases import MAX_CANDIDATES, filter_by_phrases
+from app.search.text.typos import correct
 
 log = get_logger(__name__)
 
@@ -36,20 +36,22 @@ READS = 3
 
 
 async def search(tenant: str, question: Question) -> dict[str, Any]:
-    """{results, total, query, corrected_query, mode, limit, offset, next_cursor, has_more, as_of, degraded, facets}.
+    """Return {results, total, query, corrected_query, mode, limit, offset, next_cursor, has_more, as_of, degraded,
+    facets}.
 
-    The results best first. Where no document has any of the words, they are looked for as they may have been meant:
-    `corrected_query` is then what was found. Where meaning cannot be had now, a hybrid search goes by words and says so
-    in `degraded`. Raises InvalidInput for a query, page or cursor that cannot be,
-    Unavailable where the engine cannot answer now.
+    Results are best first. If no document has any of the words, their typos are corrected: `corrected_query` is then
+    the
+    query that was searched. If meaning is unavailable, a hybrid search uses words only and states the reason in
+    `degraded`.
+    Raises InvalidInput for an invalid query, page or cursor, Unavailable if the engine cannot answer now.
     """
-    checked(question)
+    check_question(question)
     question = replace(question, query=question.query.encode("utf-8", "replace").decode())
     asked = operators.parse(question.query)
     answer, exact = await _answer(tenant, question, asked)
     if exact or question.mode == "semantic":
         return answer
-    meant = await _meant(tenant, asked)
+    meant = await _correct(tenant, asked)
     if meant is None:
         return answer
     return (await _answer(tenant, question, replace(asked, text=meant)))[0] | {"corrected_query": meant}
@@ -58,69 +60,76 @@ async def search(tenant: str, question: Question) -> dict[str, Any]:
 async def similar(
     tenant: str, document_id: int, *, limit: int, within: Sequence[int] | None = None
 ) -> list[dict[str, Any]]:
-    """The documents nearest in meaning to this one, best first, as results of a search; none where it has no vectors.
+    """Return the documents nearest in meaning to this one, best first, as search results; none if it has no vectors.
 
-    `within`: of these collections.
+    `within` limits the collections.
     """
     model = await active()
     vector = await read(mean_vector, tenant, document_id, model)
     if vector is None:
         return []
     filters = Filters(not_ids=(document_id,), collection_ids=within)
-    ask = Ask(tenant, "", vector, model, mode="semantic", filters=filters, limit=limit)
-    answer, _, _ = await engine().search(ask, partial(_shaped, ask, Question("", mode="semantic", limit=limit)))
-    found: list[dict[str, Any]] = answer["results"]
-    return found
+    ask = EngineRequest(tenant, "", vector, model, mode="semantic", filters=filters, limit=limit)
+    answer, _, _ = await engine().search(ask, partial(_shape, ask, Question("", mode="semantic", limit=limit)))
+    results: list[dict[str, Any]] = answer["results"]
+    return results
 
 
 async def stats(tenant: str) -> Size:
-    """How much of this tenant can be found now."""
+    """Return the size of the tenant's index."""
     return await engine().size(tenant, await active())
 
 
-async def _answer(tenant: str, question: Question, asked: Asked) -> tuple[dict[str, Any], int]:
-    """The answer, and how many documents have any of the words."""
-    ask = await ask_of(tenant, question, asked)
+async def _answer(tenant: str, question: Question, asked: ParsedQuery) -> tuple[dict[str, Any], int]:
+    """Return the answer, and the number of documents with any of the words."""
+    ask = await make_request(tenant, question, asked)
     for _ in range(READS - 1):
-        answer, exact, whole = await engine().search(ask, partial(_shaped, ask, question))
+        answer, exact, whole = await engine().search(ask, partial(_shape, ask, question))
         if whole:
             break
     else:
-        answer, exact, _ = await engine().search(ask, partial(_shaped, ask, question))
+        answer, exact, _ = await engine().search(ask, partial(_shape, ask, question))
     return answer, exact
 
 
-def _shaped(ask: Ask, question: Question, session: Session, found: Found) -> tuple[dict[str, Any], int, bool]:
-    """The answer, how many match exactly, and whether the texts of all hits were there: a document may be replaced
-    between the engine's read and this one."""
-    shown = results(session, ask.tenant, found)
+def _shape(
+    ask: EngineRequest, question: Question, session: Session, result: SearchResult
+) -> tuple[dict[str, Any], int, bool]:
+    """Return the answer, the number of exact matches, and True if the texts of all hits existed.
+
+    A document may be replaced between the engine's read and this one.
+    """
+    shown = results(session, ask.tenant, result)
     if question.all_chunks:
-        add_chunks(session, ask, found.terms, shown)
-    end = found.offset + len(found.hits)
-    more = bool(found.hits) and end < found.total
+        add_chunks(session, ask, result.terms, shown)
+    end = result.offset + len(result.hits)
+    more = bool(result.hits) and end < result.total
     answer = {
         "results": shown,
-        "total": found.total,
+        "total": result.total,
         "query": question.query,
         "corrected_query": None,
         "mode": question.mode,
         "limit": question.limit,
-        "offset": found.offset,
-        "next_cursor": cursor(question, end, found.hits[-1]) if more else None,
+        "offset": result.offset,
+        "next_cursor": cursor(question, end, result.hits[-1]) if more else None,
         "has_more": more,
-        "as_of": found.as_of,
+        "as_of": result.as_of,
         "degraded": [ask.degraded] if ask.degraded else [],
         "facets": {
-            name: [{"value": value, "count": count} for value, count in values] for name, values in found.facets.items()
+            name: [{"value": value, "count": count} for value, count in values]
+            for name, values in result.facets.items()
         },
     }
-    return answer, found.exact, len(shown) == len(found.hits)
+    return answer, result.exact, len(shown) == len(result.hits)
 
 
-async def ask_of(tenant: str, question: Question, asked: Asked | None = None, model: Model | None = None) -> Ask:
-    """The question as engines take it: its vector made, its phrases looked up. `model`: by default the one in use."""
+async def make_request(
+    tenant: str, question: Question, asked: ParsedQuery | None = None, model: Model | None = None
+) -> EngineRequest:
+    """Return the engine's request for a question: with vector and phrases. `model` defaults to the searched one."""
     asked = asked or operators.parse(question.query)
-    after, offset = opened(question)
+    after, offset = read_cursor(question)
     filters = question.filters
     if asked.site is not None:
         filters = replace(filters, site=asked.site)
@@ -128,7 +137,7 @@ async def ask_of(tenant: str, question: Question, asked: Asked | None = None, mo
         filters = replace(filters, language=asked.language)
     model = model or await active()
     vector, degraded = await _meaning(model, question.mode, asked.text, filters.language)
-    ask = Ask(
+    ask = EngineRequest(
         tenant=tenant,
         query=asked.text,
         vector=vector,
@@ -149,33 +158,33 @@ async def ask_of(tenant: str, question: Question, asked: Asked | None = None, mo
         ids = await _with_phrases(ask, asked.phrases)
         ask = replace(ask, filters=replace(ask.filters, document_ids=ids))
     if asked.without_phrases:
-        ids = [one for phrase in asked.without_phrases for one in await _with_phrases(ask, (phrase,))]
+        ids = [document_id for phrase in asked.without_phrases for document_id in await _with_phrases(ask, (phrase,))]
         ask = replace(ask, filters=replace(ask.filters, not_ids=[*ask.filters.not_ids, *ids]))
     return ask
 
 
-async def _with_phrases(ask: Ask, phrases: Sequence[str]) -> list[int]:
-    ids = await engine().matching(replace(ask, query=" ".join(phrases), required=phrases), MOST_CANDIDATES)
-    return await read(with_phrases, ask.tenant, ids, phrases)
+async def _with_phrases(ask: EngineRequest, phrases: Sequence[str]) -> list[int]:
+    ids = await engine().matching(replace(ask, query=" ".join(phrases), required=phrases), MAX_CANDIDATES)
+    return await read(filter_by_phrases, ask.tenant, ids, phrases)
 
 
-async def _meant(tenant: str, asked: Asked) -> str | None:
-    """The text as it may have been meant, where a word of it is in no document."""
+async def _correct(tenant: str, asked: ParsedQuery) -> str | None:
+    """Return the corrected text if a word of it is in no document."""
     model = await active()
     languages = [asked.language] if asked.language else await engine().languages(tenant, model)
-    return await corrected(asked.text, languages, partial(engine().known, tenant, model))
+    return await correct(asked.text, languages, partial(engine().known, tenant, model))
 
 
 def _semantic_weight(model: Model) -> float:
-    """What meaning counts beside words: the settings' word, else what the quality table says of such a model."""
-    said = get_settings().search_semantic_weight
-    if said is not None:
-        return said
+    """Return the weight of meaning relative to words: the settings' value, else the quality table's for its type."""
+    weight = get_settings().search_semantic_weight
+    if weight is not None:
+        return weight
     return 1.0 if model.generation.startswith("wordllama/") else SENTENCE_WEIGHT
 
 
 async def _meaning(model: Model, mode: Mode, text: str, language: str | None) -> tuple[Vectors | None, str | None]:
-    """The question's vector, if it has one; where a hybrid search must do without it, why."""
+    """Return the query's vector, if it has one, and the reason why a hybrid search does without it."""
     if mode == "keyword":
         return None, None
     try:

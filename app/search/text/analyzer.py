@@ -1,8 +1,8 @@
-"""Text to terms, the same for documents and queries and for every engine.
+"""Turn text into terms, identically for documents, queries and every engine.
 
-Unicode words, case-folded, accents folded, without stop words, stems by language (Snowball's, light ones for Arabic and
-Hebrew); runs of Chinese, Japanese and Korean characters become pairs. A term is kept as a 32-bit hash, a text's terms
-as hashes packed with their counts.
+Unicode words are case-folded, accents folded, stop words dropped, and stemmed by language (Snowball; light stemmers for
+Arabic and Hebrew). Runs of Chinese, Japanese and Korean characters become pairs. A term is stored as a 32-bit hash, a
+text's terms as hashes packed with their counts.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from app.search.text.light_stems import arabic, hebrew
 from app.search.text.stopwords import STOP_WORDS
 
 DEFAULT_LANGUAGE = "en"
-LONGEST_WORD = 64
-LONGEST_COUNT = 0xFFFF
+MAX_WORD_CHARACTERS = 64
+MAX_COUNT = 0xFFFF
 
 STEMMERS = {
     "ca": "catalan", "da": "danish", "de": "german", "el": "greek", "en": "english", "es": "spanish",
@@ -38,7 +38,7 @@ _CJK = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af\uf900-\ufaff\uff66-
 
 
 def _marks() -> str:
-    """The combining marks of the scripts in use as a character class: they continue a word, but are not \\w."""
+    """Return the combining marks of the scripts in use as a character class: they continue a word, but are not \\w."""
     codes = [code for code in range(0x300, 0x3000) if unicodedata.category(chr(code)) in ("Mn", "Mc")]
     starts = [code for code in codes if code - 1 not in set(codes)]
     ends = [code for code in codes if code + 1 not in set(codes)]
@@ -48,8 +48,8 @@ def _marks() -> str:
 _WORD = re.compile(rf"[^\W_](?:[^\W_]|[{_marks()}])*")
 _HAS_CJK = re.compile(f"[{_CJK}]")
 _CJK_PARTS = re.compile(f"[{_CJK}]+|[^{_CJK}]+")
-# Accents go, and the points of Hebrew and Arabic, which few people type. In Cyrillic a breve makes another letter (й),
-# which endings are told by; only the dots of ё and stress marks go there.
+# Accents are removed, and the points of Hebrew and Arabic, which few people type. In Cyrillic a breve makes another
+# letter (й), which distinguishes endings; only the dots of ё and stress marks are removed there.
 _ACCENTS = re.compile(
     "[\u0300\u0301]|(?<![\u0400-\u04ff])[\u0302-\u036f]|(?<=\u0435)\u0308"
     "|[\u0591-\u05bd\u05bf\u05c1\u05c2\u05c4\u05c5\u05c7\u0640\u064b-\u065f\u0670]"
@@ -66,8 +66,8 @@ Counts = npt.NDArray[np.uint16]
 
 
 @dataclass(frozen=True, slots=True)
-class Word:
-    """A word of a text: where it stands, and how it reads folded."""
+class WordSpan:
+    """A word of a text with its position and folded form."""
 
     start: int
     end: int
@@ -75,22 +75,22 @@ class Word:
 
 
 class _Stemmers(threading.local):
-    """Snowball stemmers keep state while they work, so each thread has its own."""
+    """One Snowball stemmer per thread: stemmers keep state while they work."""
 
     def __init__(self) -> None:
-        self.made: dict[str, Stemmer.Stemmer] = {}
+        self.stemmers: dict[str, Stemmer.Stemmer] = {}
 
     def get(self, algorithm: str) -> Stemmer.Stemmer:
-        if algorithm not in self.made:
-            self.made[algorithm] = Stemmer.Stemmer(algorithm)
-        return self.made[algorithm]
+        if algorithm not in self.stemmers:
+            self.stemmers[algorithm] = Stemmer.Stemmer(algorithm)
+        return self.stemmers[algorithm]
 
 
 _stemmers = _Stemmers()
 
 
 def fold(word: str) -> str:
-    """Without case and accents: 'Élan' and 'elan' are one word."""
+    """Remove case and accents: 'Élan' and 'elan' are one word."""
     folded = word.casefold()
     if folded.isascii():
         return folded
@@ -98,37 +98,37 @@ def fold(word: str) -> str:
 
 
 def has_cjk(text: str) -> bool:
-    """Whether the text has characters that are searched in pairs."""
+    """Return True if the text has characters that are searched in pairs."""
     return _HAS_CJK.search(text) is not None
 
 
-def words(text: str) -> Iterator[Word]:
-    """The words in their order, pairs of Chinese and Japanese characters among them."""
+def words(text: str) -> Iterator[WordSpan]:
+    """Yield the words in order, including pairs of Chinese and Japanese characters."""
     pairs = has_cjk(text)
     for match in _WORD.finditer(text):
-        start, found = match.start(), match.group()
-        if not pairs or _HAS_CJK.search(found) is None:
-            folded = fold(found[:LONGEST_WORD])
-            if folded:  # a tatweel alone is drawn, not written
-                yield Word(start, match.end(), folded)
+        start, word = match.start(), match.group()
+        if not pairs or _HAS_CJK.search(word) is None:
+            folded = fold(word[:MAX_WORD_CHARACTERS])
+            if folded:  # a tatweel alone has no meaning
+                yield WordSpan(start, match.end(), folded)
             continue
-        for part in _CJK_PARTS.finditer(found):
+        for part in _CJK_PARTS.finditer(word):
             piece, at = part.group(), start + part.start()
             if _HAS_CJK.match(piece) is None:
-                yield Word(at, at + len(piece), fold(piece[:LONGEST_WORD]))
+                yield WordSpan(at, at + len(piece), fold(piece[:MAX_WORD_CHARACTERS]))
             elif len(piece) == 1:
-                yield Word(at, at + 1, fold(piece))
+                yield WordSpan(at, at + 1, fold(piece))
             else:
-                yield from (Word(at + i, at + i + 2, fold(piece[i : i + 2])) for i in range(len(piece) - 1))
+                yield from (WordSpan(at + i, at + i + 2, fold(piece[i : i + 2])) for i in range(len(piece) - 1))
 
 
 def primary(language: str | None) -> str:
-    """The language's two or three letters: 'en-GB' is 'en'; unknown is the default."""
+    """Return the language's two or three letters: 'en-GB' is 'en'; None is the default."""
     return re.split("[-_]", language.strip().lower(), maxsplit=1)[0] if language else DEFAULT_LANGUAGE
 
 
 def stems(folded: Sequence[str], language: str | None) -> list[str]:
-    """Stems of folded words, one for each; the word itself where its language has no stemmer."""
+    """Return one stem per folded word; the word itself if its language has no stemmer."""
     name = primary(language)
     light = _LIGHT.get(name)
     if light is not None:
@@ -149,20 +149,20 @@ _LIGHT = {"ar": arabic, "he": hebrew}
 
 
 def terms(text: str, language: str | None = None) -> list[str]:
-    """The text's terms in their order, with repetitions."""
+    """Return the text's terms in order, with repetitions."""
     stop = STOP_WORDS.get(primary(language), frozenset())
     return stems([word.folded for word in words(text) if word.folded not in stop], language)
 
 
 def without_stop_words(text: str, language: str | None = None) -> str:
-    """The text less its stop words; the text itself where it has nothing else."""
+    """Return the text without its stop words; the text itself if nothing else is left."""
     stop = STOP_WORDS.get(primary(language), frozenset())
-    kept, at = [], 0
+    parts, at = [], 0
     for word in words(text):
         if word.folded in stop:
-            kept.append(text[at : word.start])
+            parts.append(text[at : word.start])
             at = word.end
-    shorter = "".join([*kept, text[at:]])
+    shorter = "".join([*parts, text[at:]])
     return shorter if _WORD.search(shorter) else text
 
 
@@ -171,36 +171,38 @@ def term_hash(term: str) -> int:
 
 
 def region_free(language: str) -> str:
-    """'de' of 'de-AT'."""
+    """Return 'de' for 'de-AT'."""
     return re.split("[-_]", language, maxsplit=1)[0]
 
 
 def word_variants(text: str, languages: Iterable[str]) -> list[list[int]]:
-    """For each word of the text the hashes it may be found by, one a stem; `languages` as below.
+    """Return for each word of the text the hashes that match it, one per stem.
 
-    A query does not say its language, so each word is stemmed by all of them, and loses the commonest's stop words.
+    A query does not state its language, so each word is stemmed by all `languages` of the index, the commonest first;
+    stop
+    words of the commonest are dropped.
     """
     order = list(dict.fromkeys(primary(language) for language in languages)) or [DEFAULT_LANGUAGE]
     folded = [word.folded for word in words(text)]
     common = STOP_WORDS.get(order[0], frozenset())
-    kept = [word for word in folded if word not in common]
-    found: list[set[str]] = [set() for _ in kept]
+    searched = [word for word in folded if word not in common]
+    result: list[set[str]] = [set() for _ in searched]
     for language in order:
-        for variants, stem in zip(found, stems(kept, language), strict=True):
+        for variants, stem in zip(result, stems(searched, language), strict=True):
             variants.add(stem)
-    return [[term_hash(stem) for stem in sorted(variants)] for variants in found]
+    return [[term_hash(stem) for stem in sorted(variants)] for variants in result]
 
 
 def query_terms(text: str, languages: Iterable[str]) -> list[int]:
-    """The hashes to look for, with repetitions; `languages` are those of the index, the commonest first."""
+    """Return the hashes to search, with repetitions; `languages` are those of the index, the commonest first."""
     return [value for variants in word_variants(text, languages) for value in variants]
 
 
 def pack(hashes: Iterable[int]) -> bytes:
-    """Hashes with repetitions as bytes: the distinct ones rising (4 bytes each), then their counts (2 bytes each)."""
+    """Pack hashes with repetitions: the distinct ones ascending (4 bytes each), then their counts (2 bytes each)."""
     counted = sorted(Counter(hashes).items())
     values = np.array([value for value, _ in counted], dtype="<u4")
-    counts = np.array([min(count, LONGEST_COUNT) for _, count in counted], dtype="<u2")
+    counts = np.array([min(count, MAX_COUNT) for _, count in counted], dtype="<u2")
     return values.tobytes() + counts.tobytes()
 
 
@@ -209,6 +211,6 @@ def packed_terms(text: str, language: str | None = None) -> bytes:
 
 
 def unpack(packed: bytes) -> tuple[Hashes, Counts]:
-    """The distinct hashes, rising, and their counts; views of the bytes."""
+    """Return the distinct hashes, ascending, and their counts; views of the bytes."""
     size = len(packed) // 6
     return np.frombuffer(packed, "<u4", size), np.frombuffer(packed, "<u2", size, 4 * size)

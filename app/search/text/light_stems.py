@@ -1,7 +1,6 @@
-"""Light stemmers for folded words of languages that Snowball has no stemmer for, or one that does not fit folding.
+"""Light stemmers for languages without a Snowball stemmer, or with one that does not fit folding.
 
-Both take away what is written together with a word as long as enough of it is left; letters stand as code points, since
-an editor shows them in another order than they are in.
+Both remove affixes while enough of the word is left. Letters are code points, since editors reorder right-to-left text.
 """
 
 from __future__ import annotations
@@ -24,9 +23,10 @@ _SUFFIXES = (
 
 
 def hebrew(word: str) -> str:
-    """Without a plural or feminine ending, and without and, the, in, as, to, from, that; at least three letters stay.
+    """Remove a plural or feminine ending, and the prefixes and, the, in, as, to, from, that; at least three letters
+    stay.
 
-    Of the kind of `arabic`: a word loses the same letters with and without a prefix.
+    Like `arabic`, it removes the same letters with and without a prefix.
     """
     if _HEBREW.fullmatch(word) is None:
         return word
@@ -34,10 +34,10 @@ def hebrew(word: str) -> str:
 
 
 def arabic(word: str) -> str:
-    """Without 'and', the article and endings; at least two letters stay. Teh marbuta is heh here, as folded.
+    """Remove 'and', the article and endings; at least two letters stay. Teh marbuta is heh here, as folded.
 
-    light10 of Larkey, Ballesteros and Connell, "Light Stemming for Arabic Information Retrieval", 2007. It takes a
-    waw also from a word that begins with its own; here behind an article too, so that both forms are one.
+    light10 of Larkey, Ballesteros and Connell, "Light Stemming for Arabic Information Retrieval", 2007. It removes a
+    waw also from a word that begins with one; here after an article too, so that both forms become one.
     """
     if _ARABIC.fullmatch(word) is None:
         return word

@@ -1,4 +1,4 @@
-"""Exact words: which of the documents that have all of them have them side by side, as their stored text says."""
+"""Phrase search: select documents whose stored text has the words next to each other."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from sqlalchemy.orm import Session
 from app.search.models import document, document_version
 from app.search.text.analyzer import fold, has_cjk, words
 
-# So many documents are looked into for a phrase, those with the best keyword score.
-MOST_CANDIDATES = 5_000
+# Number of documents checked for a phrase, those with the best keyword scores.
+MAX_CANDIDATES = 5_000
 IDS_AT_ONCE = 200
 
 
-def with_phrases(session: Session, tenant: str, ids: Sequence[int], phrases: Sequence[str]) -> list[int]:
-    """Those of the documents whose text or title has every phrase: its words in their order, whatever stands between.
+def filter_by_phrases(session: Session, tenant: str, ids: Sequence[int], phrases: Sequence[str]) -> list[int]:
+    """Return the documents whose text or title has every phrase: its words in order, separated by any punctuation.
 
-    Case and accents do not count, stop words do.
+    Case and accents are ignored, stop words are not.
     """
     tests = [_test(phrase) for phrase in phrases]
     query = (
@@ -27,19 +27,19 @@ def with_phrases(session: Session, tenant: str, ids: Sequence[int], phrases: Seq
         .join(document_version, document_version.c.id == document.c.version_id)
         .where(document.c.tenant == tenant)
     )
-    found = []
+    matches = []
     for first in range(0, len(ids), IDS_AT_ONCE):
         for row in session.execute(query.where(document.c.id.in_(ids[first : first + IDS_AT_ONCE]))):
             title, text = fold(row.title or ""), fold(row.text or "")
             if all(test(title) or test(text) for test in tests):
-                found.append(row.id)
-    return found
+                matches.append(row.id)
+    return matches
 
 
 def _test(phrase: str) -> Callable[[str], bool]:
-    """Whether a folded text has the phrase."""
+    """Return a function that tests whether a folded text has the phrase."""
     if has_cjk(phrase):
-        # Pairs overlap, so the characters themselves are compared; what is blank may be any blank.
+        # Pairs overlap, so the characters themselves are compared; a blank matches any white space.
         spaced = re.compile(r"\s+".join(re.escape(part) for part in fold(phrase).split()))
         return lambda text: spaced.search(text) is not None
     between = r"[\W_]+".join(re.escape(word.folded) for word in words(phrase))

@@ -1,4 +1,4 @@
-"""The few lines of a chunk that show why it was found, and where the found words stand in them."""
+"""Snippets: the lines of a chunk that show its matching words, with their positions."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ LENGTH = 240
 
 @dataclass(frozen=True, slots=True)
 class Snippet:
-    """`highlights` are (start, end) in characters of `text`, which begins at `start` of the whole."""
+    """`highlights` are (start, end) in characters of `text`, which begins at `start` of the chunk."""
 
     text: str
     start: int
@@ -20,14 +20,16 @@ class Snippet:
 
 
 def snippet(text: str, terms: Collection[int], language: str | None, *, length: int = LENGTH) -> Snippet:
-    """The window of the text with the most different terms, then the most words, then the earliest."""
-    found = list(words(text))
-    wanted = set(terms)
-    hashes = [term_hash(stem) for stem in stems([word.folded for word in found], language)]
-    hits = [(word.start, word.end, value) for word, value in zip(found, hashes, strict=True) if value in wanted]
+    """Return the window of the text with the most different terms, then the most words, then the earliest."""
+    spans_of_words = list(words(text))
+    searched = set(terms)
+    hashes = [term_hash(stem) for stem in stems([word.folded for word in spans_of_words], language)]
+    hits = [
+        (word.start, word.end, value) for word, value in zip(spans_of_words, hashes, strict=True) if value in searched
+    ]
     start, end = _window(text, hits, length)
     spans = [(max(a, start) - start, b - start) for a, b, _ in hits if start <= a and b <= end]
-    return Snippet(text[start:end], start, _joined(spans))
+    return Snippet(text[start:end], start, _join_spans(spans))
 
 
 def _window(text: str, hits: list[tuple[int, int, int]], length: int) -> tuple[int, int]:
@@ -50,7 +52,7 @@ def _window(text: str, hits: list[tuple[int, int, int]], length: int) -> tuple[i
 
 
 def _edges(text: str, start: int, length: int) -> tuple[int, int]:
-    """The window moved to the borders of words, where some are near."""
+    """Return the window moved to nearby borders of words."""
     end = min(len(text), start + length)
     start = max(0, min(start, end - length))
     if start > 0:
@@ -66,8 +68,8 @@ def _edges(text: str, start: int, length: int) -> tuple[int, int]:
     return start, end
 
 
-def _joined(spans: list[tuple[int, int]]) -> list[tuple[int, int]]:
-    """Overlapping spans (pairs of characters) as one."""
+def _join_spans(spans: list[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Return the spans (pairs of characters) with overlapping ones joined."""
     joined: list[tuple[int, int]] = []
     for start, end in spans:
         if joined and start < joined[-1][1]:

@@ -1,8 +1,8 @@
-"""Words too common to search for, by language; already case-folded and without accents, as the analyzer sees them."""
+"""Stop words by language; case-folded and without accents, as the analyzer sees them."""
 
 from __future__ import annotations
 
-# Function words only: what carries meaning somewhere (numbers, nouns, most adverbs) stays searchable.
+# Function words only: words that carry meaning somewhere (numbers, nouns, most adverbs) stay searchable.
 _LISTS = {
     "en": """
         a about above across after again against all also am among an and any are as at be because been before being

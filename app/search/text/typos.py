@@ -1,7 +1,7 @@
-"""What a word that no document has may have been meant to be: a known word one slip of the finger away.
+"""Typo correction: replace a word that no document has by a known word with one typo (edit distance 1).
 
-Terms are kept as hashes, so instead of comparing with a list of words all slips are tried and looked up (after Norvig,
-"How to Write a Spelling Corrector", 2007): a letter missing, doubled, wrong, or two of them swapped.
+Terms are stored as hashes, so all typos of a word are generated and looked up, instead of comparing with a list of
+words (after Norvig, "How to Write a Spelling Corrector", 2007): a letter missing, doubled, wrong, or two swapped.
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ from collections.abc import Awaitable, Callable, Iterator, Sequence
 from app.search.text.analyzer import primary, word_variants, words
 from app.search.text.stopwords import STOP_WORDS
 
-SHORTEST = 4
-LONGEST = 24
-# More unknown words than this are no slips.
-MOST_WORDS = 4
+MIN_CHARACTERS = 4
+MAX_CHARACTERS = 24
+# A query with more unknown words than this is not corrected.
+MAX_WORDS = 4
 
 _LATIN = "abcdefghijklmnopqrstuvwxyz"
 _ALPHABETS = (
@@ -27,16 +27,16 @@ _ALPHABETS = (
 Known = Callable[[Sequence[int]], Awaitable[dict[int, int]]]
 
 
-async def corrected(text: str, languages: Sequence[str], known: Known) -> str | None:
-    """The text with its unknown words corrected; None where none is, or nothing near them is known.
+async def correct(text: str, languages: Sequence[str], known: Known) -> str | None:
+    """Return the text with its unknown words corrected; None if there are none, or no known word is near.
 
-    `known` says how many documents have each of some terms.
+    `known` counts the documents with each of some terms.
     """
-    found = [word for word in words(text) if _may_be_a_slip(word.folded, languages)]
-    forms = {word.folded: _hashes(word.folded, languages) for word in found}
+    suspects = [word for word in words(text) if _may_be_typo(word.folded, languages)]
+    forms = {word.folded: _hashes(word.folded, languages) for word in suspects}
     there = await known([value for values in forms.values() for value in values])
-    unknown = [word for word in found if not any(value in there for value in forms[word.folded])]
-    if not unknown or len(unknown) > MOST_WORDS:
+    unknown = [word for word in suspects if not any(value in there for value in forms[word.folded])]
+    if not unknown or len(unknown) > MAX_WORDS:
         return None
     better, at = [], 0
     for word in unknown:
@@ -48,7 +48,7 @@ async def corrected(text: str, languages: Sequence[str], known: Known) -> str | 
 
 
 async def _meant(word: str, languages: Sequence[str], known: Known) -> str | None:
-    """The commonest known word that is one slip away; of two as common the likelier slip."""
+    """Return the commonest known word with one typo; of two as common the likelier typo."""
     near = list(dict.fromkeys(slips(word)))
     hashes = {candidate: _hashes(candidate, languages) for candidate in near}
     counts = await known(sorted({value for values in hashes.values() for value in values}))
@@ -58,7 +58,7 @@ async def _meant(word: str, languages: Sequence[str], known: Known) -> str | Non
 
 
 def slips(word: str) -> Iterator[str]:
-    """All words one slip away, the likeliest kinds first: swapped, doubled, missing, wrong letters."""
+    """Yield all words with one typo, the likeliest kinds first: swapped, doubled, missing, wrong letters."""
     alphabet = next((letters for low, high, letters in _ALPHABETS if low <= ord(word[0]) <= high), _LATIN)
     splits = [(word[:at], word[at:]) for at in range(len(word) + 1)]
     yield from (a + b[1] + b[0] + b[2:] for a, b in splits if len(b) > 1 and b[0] != b[1])
@@ -67,8 +67,8 @@ def slips(word: str) -> Iterator[str]:
     yield from (a + letter + b[1:] for a, b in splits if b for letter in alphabet if letter != b[0])
 
 
-def _may_be_a_slip(folded: str, languages: Sequence[str]) -> bool:
-    if not SHORTEST <= len(folded) <= LONGEST or any(letter.isdigit() for letter in folded):
+def _may_be_typo(folded: str, languages: Sequence[str]) -> bool:
+    if not MIN_CHARACTERS <= len(folded) <= MAX_CHARACTERS or any(letter.isdigit() for letter in folded):
         return False
     return not any(folded in STOP_WORDS.get(primary(language), ()) for language in languages)
 

@@ -12,8 +12,8 @@ from sqlalchemy.orm import Session
 from app.core import clock
 from app.core.errors import NotFound
 from app.documents.accept.accept import About, known_id
-from app.documents.ingest.operations import note_end
 from app.documents.models import Document
+from app.documents.operations import note_end
 from app.jobs.enqueued import EnqueuedJob
 from app.jobs.ledger import claims
 from app.jobs.ledger.claims import Claim

@@ -173,6 +173,6 @@ def _add(session: Session, crawl_id: str, new_urls: Sequence[str], depth: int, l
 
 def _key(url: str) -> str | None:
     try:
-        return hashlib.sha256(urls.canonical(urls.checked(url)).encode("utf-8", "replace")).hexdigest()
+        return hashlib.sha256(urls.canonical(urls.check_url(url)).encode("utf-8", "replace")).hexdigest()
     except InvalidInput:
         return None

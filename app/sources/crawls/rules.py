@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from fnmatch import translate
 from urllib.parse import urlsplit
 
-from app.documents.models import LONGEST_URL
+from app.documents.models import MAX_URL_BYTES
 
 # File name endings that a crawl never fetches; other types are recognised by the response.
 _NO_PAGES = re.compile(
@@ -38,7 +38,7 @@ class CrawlRules:
             host, home = (here.hostname or "", here.port), (start.hostname or "", start.port)
         except ValueError:
             return False
-        if here.scheme not in ("http", "https") or len(url) > LONGEST_URL or _NO_PAGES.search(here.path):
+        if here.scheme not in ("http", "https") or len(url) > MAX_URL_BYTES or _NO_PAGES.search(here.path):
             return False
         if not self._same_site(host[0], home[0]) or (not self.subdomains and host[1] != home[1]):
             return False

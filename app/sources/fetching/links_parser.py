@@ -8,7 +8,7 @@ from urllib.parse import urldefrag, urljoin, urlsplit
 
 from selectolax.lexbor import LexborHTMLParser, LexborNode
 
-from app.documents.models import LONGEST_URL
+from app.documents.models import MAX_URL_BYTES
 from app.sources.fetching.robots_directives import directives
 
 MAX_LINKS = 5_000
@@ -67,7 +67,7 @@ def _absolute(href: str, base: str) -> str | None:
         return None
     if not href.strip() or parts.scheme not in ("http", "https") or not parts.hostname:
         return None
-    return url if len(url.encode("utf-8", "replace")) <= LONGEST_URL else None
+    return url if len(url.encode("utf-8", "replace")) <= MAX_URL_BYTES else None
 
 
 def _characters(page: LexborHTMLParser) -> int:

@@ -11,8 +11,8 @@ from urllib.parse import urljoin, urlsplit
 from lxml import etree
 
 from app.core.errors import InvalidInput
-from app.documents.extract.archives import xml
-from app.documents.models import LONGEST_URL
+from app.documents.extract.xml_parser import parse_xml
+from app.documents.models import MAX_URL_BYTES
 
 _GZIP = b"\x1f\x8b"
 
@@ -26,7 +26,7 @@ def read_sitemap(blob: Path, url: str, max_pages: int, max_bytes: int) -> None:
     urls: dict[str, list[tuple[str, str]]] = {"sitemaps": [], "pages": []}
     for kind, location, lastmod in lines:
         absolute = urljoin(url, location)
-        if len(absolute) <= LONGEST_URL and urlsplit(absolute).scheme in ("http", "https"):
+        if len(absolute) <= MAX_URL_BYTES and urlsplit(absolute).scheme in ("http", "https"):
             urls[kind].append((absolute, lastmod[:40]))
         if len(urls[kind]) >= max_pages:
             break
@@ -46,7 +46,7 @@ def _unpack(body: bytes, max_bytes: int) -> bytes:
 
 def _of_xml(body: bytes) -> Iterator[tuple[str, str, str]]:
     """Yield the entries of a urlset or sitemapindex; RSS and Atom are not read."""
-    for node in xml(body):
+    for node in parse_xml(body):
         kind = {"url": "pages", "sitemap": "sitemaps"}.get(_name(node))
         fields = {_name(child): (child.text or "").strip() for child in node} if kind else {}
         if kind and fields.get("loc"):

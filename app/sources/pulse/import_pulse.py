@@ -91,7 +91,7 @@ class PulseImport:
         report = ImportReport(self.tenant, self.dry_run)
         self._crawls(report)
         if not self.dry_run:
-            self._write(import_versions.reserve_ids, self.old.largest_id(import_versions.LARGEST_ID))
+            self._write(import_versions.reserve_ids, self.old.largest_id(import_versions.MAX_ID))
         self._pages(report)
         if not self.dry_run:
             self._settle(report)
@@ -114,9 +114,9 @@ class PulseImport:
         for rows in self.old.contents(get_settings().max_body_bytes):
             olders = _read(report, CONTENT, "id", rows, pulse_rows.read_content)
             if self.dry_run:
-                versions = self.database.read(import_versions.judge, olders, tenant=self.tenant)
+                versions = self.database.read(import_versions.plan_import, olders, tenant=self.tenant)
             else:
-                versions = self._write(import_versions.adopt, olders, tenant=self.tenant)
+                versions = self._write(import_versions.import_versions, olders, tenant=self.tenant)
             _add(counts, len(rows), len(olders), sum(not version.was_here for version in versions))
             report.moved |= {v.older_id: v.version_id for v in versions if v.version_id != v.older_id}
             self.report_progress("pages", counts.read, total)

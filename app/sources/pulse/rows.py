@@ -11,7 +11,7 @@ from typing import Any
 from app.core import clock
 from app.core.errors import InvalidInput
 from app.documents import urls
-from app.documents.ingest.import_versions import Older
+from app.documents.ingest.import_versions import ImportedVersion
 from app.documents.text import clean_line, scrub, scrub_text
 from app.sources.payloads.change_bodies import MAX_SUMMARY_CHARACTERS
 from app.sources.payloads.firecrawl_events import page_of
@@ -33,7 +33,7 @@ _UNREAD = "the older service had not fetched the page again at the time of the i
 _OPERATIONS = {"scrape_batch": "batch_scrape"}
 
 
-def read_content(row: Row) -> Older:
+def read_content(row: Row) -> ImportedVersion:
     """Translate a page. Raises InvalidInput, whose message is the reason, if it cannot be imported."""
     _check_size(row)
     if clean_line(row["url"]) is None:
@@ -44,11 +44,11 @@ def read_content(row: Row) -> Older:
     page = page_of(document, row.get("crawl_session_id"))
     if page.about is None or page.content is None:
         raise InvalidInput(page.error or "the page is invalid")
-    urls.canonical(urls.checked(page.about.url or ""))
+    urls.canonical(urls.check_url(page.about.url or ""))
     created_at = _time(row.get("created_at"))
     links, screenshot = _json(row.get("links")), row.get("screenshot")
     extra = {"links": scrub(links), "screenshot": clean_line(screenshot, 2048)}
-    return Older(
+    return ImportedVersion(
         row["id"],
         replace(page.about, source=clean_line(row.get("content_source"), 64) or page.about.source),
         replace(page.content, fetched_at=_time(row.get("scraped_at")) or created_at),
@@ -86,7 +86,7 @@ def read_change(row: Row) -> dict[str, Any]:
     _check_size(row)
     if clean_line(row["watch_url"]) is None:
         raise InvalidInput("watch_url is missing")
-    url = urls.checked(row["watch_url"])
+    url = urls.check_url(row["watch_url"])
     urls.canonical(url)
     metadata = scrub(_metadata(row))
     detected_at, indexed_at = _time(row.get("detected_at")), _time(row.get("indexed_at"))

@@ -14,7 +14,7 @@ from app.core.errors import AppError, InvalidInput, Unauthenticated
 from app.core.settings import get_settings
 from app.documents.accept import quota
 from app.documents.accept.accept import Accepted, accept
-from app.documents.ingest.operations import NAMES
+from app.documents.operations import NAMES
 from app.metrics import operations
 from app.metrics.operations import OperationStep
 from app.sources.crawls import crawls

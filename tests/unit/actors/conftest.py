@@ -95,16 +95,20 @@ class Plant:
         wait_until(lambda: self.row(job_id).started_at, timeout_s=20, what="the job to begin")
 
     def living(self) -> dict[int, str]:
-        """Pids and programs of every process that was started for this test, masters, workers and lanes."""
+        """Pids and programs of every process that was started for this test, masters, workers and sandboxes."""
         mark = f"{MARK}={self.env[MARK]}".encode()
-        found = {}
+        sessions = {process.pid for process in self.stack.processes}
+        commands = {}
         for folder in Path("/proc").glob("[0-9]*"):
             try:
-                if mark in (folder / "environ").read_bytes() and int(folder.name) != os.getpid():
-                    found[int(folder.name)] = (folder / "cmdline").read_text().replace("\0", " ")
+                # A fork shows the environment of the process that forked it; its session is that of its master.
+                state, _, _, session = (folder / "stat").read_text().rpartition(")")[2].split()[:4]
+                is_ours = int(session) in sessions or mark in (folder / "environ").read_bytes()
+                if is_ours and state != "Z" and int(folder.name) != os.getpid():
+                    commands[int(folder.name)] = (folder / "cmdline").read_text().replace("\0", " ")
             except OSError:
                 continue
-        return found
+        return commands
 
     def child_of(self, worker: Process) -> int:
         """The pid of the process that runs the jobs."""
@@ -146,7 +150,7 @@ def plant(
         MARK: uuid7(),
     }
     redis.push()
-    made = Plant(Stack(tmp_path / "logs", env, API_SECRET), tmp_path, settings_env)
+    made = Plant(Stack(tmp_path / "logs", env, API_SECRET, is_warm=True), tmp_path, settings_env)
     try:
         yield made
     finally:

@@ -41,6 +41,7 @@ pytestmark = [pytest.mark.timeout(120), pytest.mark.slow]
 
 def test_each_end_a_job_can_come_to(plant: Plant) -> None:
     """One worker, one job for each row of the outcome table, plain `dramatiq` underneath."""
+    plant.stack.is_warm = False
     plant.worker()
     jobs = {
         "good": plant.enqueue(Sleep(seconds=0.1)),
@@ -52,13 +53,13 @@ def test_each_end_a_job_can_come_to(plant: Plant) -> None:
         "itself": plant.enqueue(Fail(error="itself")),
         "second": plant.enqueue(FailOnce(path=str(plant.folder / "tried"))),
         "slow": plant.enqueue(Slow()),
-        "lane": plant.enqueue(Compute(seconds=0.1)),
+        "sandbox": plant.enqueue(Compute(seconds=0.1)),
         "crash": plant.enqueue(Compute(crash=True)),
     }
     rows = {name: plant.until(job_id, "succeeded", "failed", timeout_s=60) for name, job_id in jobs.items()}
     attempts = {name: plant.ledger.attempts(job_id) for name, job_id in jobs.items()}
     assert {name: row.state for name, row in rows.items() if row.state == "succeeded"} == dict.fromkeys(
-        ["good", "staged", "second", "lane"], "succeeded"
+        ["good", "staged", "second", "sandbox"], "succeeded"
     )
     assert rows["good"].result == {"slept_s": 0.1}
     assert rows["staged"].progress is not None
@@ -97,7 +98,7 @@ def test_what_may_not_run_jobs_refuses_with_a_sentence(
 
 @on_sqlite
 def test_more_starts_than_a_rate_lets_through_are_put_off(plant: Plant) -> None:
-    """Awaiting and in a lane; what is put off has not tried, and its slot is free."""
+    """Awaiting and in a sandbox; what is put off has not tried, and its slot is free."""
     plant.worker()
     jobs = [Paced(), Paced(), PacedCompute(key="a"), PacedCompute(key="a"), PacedCompute(key="b")]
     ids = [plant.enqueue(job) for job in jobs]
@@ -163,7 +164,7 @@ def test_a_second_sigterm_ends_at_once_and_hands_back(plant: Plant) -> None:
 
 @on_sqlite
 def test_what_is_left_when_the_grace_is_over_is_handed_back(plant: Plant) -> None:
-    """Also what computes in a lane, and what will not listen."""
+    """Also what computes in a sandbox, and what will not listen."""
     plant.env["MILLRACE_GRACE_S"] = "0.5"
     worker = plant.worker()
     jobs = [plant.enqueue(Sleep(seconds=60)), plant.enqueue(Compute(seconds=60))]
@@ -198,6 +199,7 @@ def _children(plant: Plant, master: int) -> list[int]:
 @on_sqlite
 def test_a_worker_asked_to_end_while_it_boots_ends_before_it_has_booted(plant: Plant) -> None:
     """Dramatiq's own handler, which stands until ours does, would boot to the end first."""
+    plant.stack.is_warm = False
     for delay_s in (0.0, 0.05, 0.15, 0.4):
         worker = plant.stack.add_worker(wait=False)
         children = wait_until(lambda worker=worker: _children(plant, worker.pid), what="it")  # type: ignore[misc]

@@ -14,8 +14,8 @@ from app.jobs.ledger.end_webhooks import DeliverWebhook
 from app.jobs.models import JobRow
 from tests.support.kinds import Noop
 from tests.support.waiting import wait_until
+from tests.support.webhook_receiver import Receiver, receiver
 from tests.unit.actors.conftest import Plant
-from tests.unit.deliveries.test_webhooks import Receiver, receiver
 
 __all__ = ["receiver"]
 

@@ -18,7 +18,7 @@ from app.core.db import database
 from app.core.settings import get_settings
 from app.jobs.definition import Job
 from app.jobs.enqueued import EnqueuedJob
-from app.jobs.events.hub import Hub
+from app.jobs.events.hub import EventHub
 from app.jobs.ledger.enqueue import enqueue
 from app.main import create_app
 from tests.support.databases import SettingsEnv
@@ -72,8 +72,8 @@ class Api:
         self.anyone = httpx.Client(base_url=self.url, timeout=20, trust_env=False, verify=_AUTHORITIES)
 
     @property
-    def hub(self) -> Hub:
-        hub: Hub = self.app.state.hub
+    def hub(self) -> EventHub:
+        hub: EventHub = self.app.state.hub
         return hub
 
 

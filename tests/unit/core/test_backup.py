@@ -110,7 +110,7 @@ def test_what_is_no_whole_backup_changes_nothing(db: Database, tmp_path: Path) -
     with pytest.raises(InvalidInput, match="damaged"):
         backup.restore(db, folder, replace=True)
     (folder / backup.MANIFEST).unlink()
-    with pytest.raises(InvalidInput, match="no whole backup"):
+    with pytest.raises(InvalidInput, match="not a complete backup"):
         backup.restore(db, folder, replace=True)
     assert db.read(_numbers) == [1, 1]
 

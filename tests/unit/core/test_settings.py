@@ -85,14 +85,31 @@ def test_a_secret_file_that_holds_no_text_is_a_config_error(
         get_settings().check_secrets()
 
 
+@pytest.mark.parametrize(("names", "expected"), [(["LANES"], (3, 512)), (["LANES", "SANDBOXES"], (5, 512))])
+def test_sandboxes_are_also_set_by_their_old_names(
+    monkeypatch: pytest.MonkeyPatch, settings_env: SettingsEnv, names: list[str], expected: tuple[int, int]
+) -> None:
+    for name, value in zip(names, ("3", "5"), strict=False):
+        monkeypatch.setenv(f"MILLRACE_{name}", value)
+    monkeypatch.setenv("MILLRACE_LANE_MEMORY_MB", "512")
+    settings_env()
+    assert (get_settings().sandboxes, get_settings().sandbox_memory_mb) == expected
+
+
+def test_a_wrong_number_of_sandboxes_is_named_by_its_variable(settings_env: SettingsEnv) -> None:
+    settings_env(sandboxes=100)
+    with pytest.raises(ConfigError, match=r"^MILLRACE_SANDBOXES: "):
+        get_settings()
+
+
 def test_the_folders_env_goes_before_the_data_folders(
     settings_env: SettingsEnv, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "data").mkdir()
-    (tmp_path / "data" / ".env").write_text("MILLRACE_PORT=1001\nMILLRACE_LANES=3\n")
+    (tmp_path / "data" / ".env").write_text("MILLRACE_PORT=1001\nMILLRACE_SANDBOXES=3\n")
     (tmp_path / ".env").write_text("MILLRACE_PORT=1002\n")
     settings_env()
-    assert (get_settings().port, get_settings().lanes) == (1002, 3)
+    assert (get_settings().port, get_settings().sandboxes) == (1002, 3)
     settings_env(port=1003)
     assert get_settings().port == 1003
 

@@ -7,7 +7,7 @@ import base64
 import pytest
 
 from app.core.errors import Rejected
-from app.deliveries.signing import secrets_of, shown, signature
+from app.deliveries.signing import encode_secret, secrets_of, signature
 from tests.support.databases import SettingsEnv
 
 
@@ -17,7 +17,7 @@ def test_the_specifications_own_vector() -> None:
     body = b'{"type":"watch.changed","timestamp":"2026-11-22T09:00:00Z","data":{"id":"w_1"}}'
     said = signature([secret], "msg_2KWPBgLlAfxdpx2AI54pPJ85f4W", 1700000000, body)
     assert said == "v1,azaGHsvJIxMZFtpuwI5qEN9GGJfniWLpQsu1yrI1Y10="
-    assert shown(secret) == "whsec_MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3"
+    assert encode_secret(secret) == "whsec_MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3"
 
 
 def test_each_tenant_has_secrets_of_its_own_and_a_former_one_signs_as_well(settings_env: SettingsEnv) -> None:

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import threading
-from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
@@ -16,53 +13,18 @@ from app.core.db import database
 from app.core.errors import InvalidInput, Rejected, Unavailable
 from app.core.ids import uuid7
 from app.deliveries.signing import secrets_of, signature
-from app.deliveries.webhooks import checked_url, deliver
+from app.deliveries.webhooks import check_url, deliver
 from app.jobs.ledger.claims import Claim
 from app.jobs.ledger.end_webhooks import DeliverWebhook
 from app.jobs.worker.outcome import judge
 from tests.support.databases import SettingsEnv
 from tests.support.processes import free_port
+from tests.support.webhook_receiver import Receiver
 from tests.unit.jobs.conftest import Ledger, ledger_databases, ledger_of
 
 __all__ = ["ledger_databases", "ledger_of"]
 
 AT = "2026-11-22T09:00:00.000Z"
-
-
-class Receiver:
-    """Keeps what it is sent; answers as told."""
-
-    def __init__(self) -> None:
-        self.status, self.headers, self.body = 204, dict[str, str](), b""
-        self.got: list[tuple[dict[str, str], bytes]] = []
-        receiver = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                body = self.rfile.read(int(self.headers["content-length"]))
-                receiver.got.append(({name.lower(): value for name, value in self.headers.items()}, body))
-                self.send_response(receiver.status)
-                for name, value in receiver.headers.items():
-                    self.send_header(name, value)
-                self.end_headers()
-                self.wfile.write(receiver.body)
-
-            def log_message(self, format: str, *args: object) -> None:
-                return
-
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self.server.server_port}/hook?shop=1"
-
-
-@pytest.fixture
-def receiver() -> Iterator[Receiver]:
-    running = Receiver()
-    thread = threading.Thread(target=running.server.serve_forever, daemon=True)
-    thread.start()
-    yield running
-    running.server.shutdown()
-    running.server.server_close()
-    thread.join(5)
 
 
 @pytest.fixture
@@ -182,9 +144,9 @@ def test_private_addresses_are_refused_for_good(ledger: Ledger, settings_env: Se
 )  # fmt: skip
 def test_an_address_that_is_none_is_refused(settings_env: SettingsEnv, wrong: str) -> None:
     with pytest.raises(InvalidInput, match="webhook_url"):
-        checked_url(wrong)
+        check_url(wrong)
 
 
 def test_plain_http_is_for_private_networks(settings_env: SettingsEnv) -> None:
     settings_env(webhook_private=True)
-    assert checked_url("http://shop.internal/hook").hostname == "shop.internal"
+    assert check_url("http://shop.internal/hook").hostname == "shop.internal"

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.core.errors import InvalidInput
-from app.documents.text import DEEPEST, clean, clean_line, detect_language, first_heading, scrub
+from app.documents.text import MAX_DEPTH, clean, clean_line, detect_language, first_heading, scrub
 
 ANYTHING = st.text(st.characters(categories=None), max_size=300)
 
@@ -45,7 +45,7 @@ def test_headings_are_titles() -> None:
 
 def test_scrub_refuses_what_is_too_deep() -> None:
     value: object = "x"
-    for _ in range(DEEPEST + 2):
+    for _ in range(MAX_DEPTH + 2):
         value = [value]
     with pytest.raises(InvalidInput):
         scrub(value)

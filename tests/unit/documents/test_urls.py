@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from app.core.errors import InvalidInput
-from app.documents.urls import canonical, checked, domain
+from app.documents.urls import canonical, check_url, domain
 
 
 @pytest.mark.parametrize(
@@ -33,4 +33,4 @@ def test_domain_is_as_written() -> None:
 @pytest.mark.parametrize("url", ["", " \x00 ", "https://a.org/" + "ä" * 1100, "http://[::1"])
 def test_what_is_no_url(url: str) -> None:
     with pytest.raises(InvalidInput):
-        checked(url)
+        check_url(url)

@@ -124,11 +124,11 @@ def test_the_last_use_only_moves_on(db: Database) -> None:
 @pytest.mark.parametrize("bad", [[], ["root"], ["kind:"], ["kind:a b"], ["kind:**"], ["read\0"], ["collection"]])
 def test_unknown_scopes_are_refused(bad: list[str]) -> None:
     with pytest.raises(InvalidInput):
-        scopes.checked(bad)
+        scopes.check_scopes(bad)
 
 
 def test_scopes_hold_what_they_say() -> None:
-    assert scopes.checked(["write", "read", "read"]) == ["read", "write"]
+    assert scopes.check_scopes(["write", "read", "read"]) == ["read", "write"]
     assert not scopes.allows(["write"], "read") and not scopes.allows(["read"], "write")
     assert all(scopes.allows(["admin"], scope) for scope in ("read", "write", "admin"))
     assert not scopes.allows(["admin"], "operator") and scopes.allows(["operator"], "admin")

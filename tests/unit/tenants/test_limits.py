@@ -11,10 +11,10 @@ import pytest
 from app.core import clock
 from app.core.errors import InvalidInput
 from app.tenants import limits
-from app.tenants.limits import Counter, Rate
+from app.tenants.limits import Counter, RateLimit
 from tests.support.databases import SettingsEnv
 
-LONG = Rate(5, 86400)
+LONG = RateLimit(5, 86400)
 
 
 @pytest.fixture(autouse=True)
@@ -39,20 +39,20 @@ def run(scenario: Callable[[Counter, Counter], Coroutine[None, None, None]]) -> 
 
 
 def test_rates_are_words() -> None:
-    assert Rate.parse("50/minute") == Rate(50, 60)
-    assert str(Rate.parse("50/minute")) == "50 per 1 minute"
-    assert Rate.parse("unlimited") is None
+    assert RateLimit.parse("50/minute") == RateLimit(50, 60)
+    assert str(RateLimit.parse("50/minute")) == "50 per 1 minute"
+    assert RateLimit.parse("unlimited") is None
     for bad in ("", "0/minute", "-1/hour", "5", "5/week", "5/minute ", "1e3/day", "٥/minute", "9999999999/day"):
         with pytest.raises(InvalidInput):
-            Rate.parse(bad)
+            RateLimit.parse(bad)
     for bad_route in ("", "/api/search", "post /api", "POST api", "POST /a b"):
         with pytest.raises(InvalidInput):
-            limits.checked({bad_route: "1/day"})
+            limits.check_limits({bad_route: "1/day"})
 
 
 def test_a_keys_own_limit_counts_before_the_routes() -> None:
     own = {"POST /api/search": "7/hour", "*": "unlimited"}
-    assert limits.of_key(own, "POST /api/search", LONG) == Rate(7, 3600)
+    assert limits.of_key(own, "POST /api/search", LONG) == RateLimit(7, 3600)
     assert limits.of_key(own, "GET /api/jobs", LONG) is None
     assert limits.of_key({}, "GET /api/jobs", LONG) == LONG
 
@@ -97,7 +97,7 @@ def test_far_from_its_limit_nobody_waits_and_near_it_the_count_is_exact(
     redis_url: str, settings_env: SettingsEnv
 ) -> None:
     settings_env(redis_url=redis_url)
-    rate = Rate(200, 86400)
+    rate = RateLimit(200, 86400)
 
     async def scenario(one: Counter, two: Counter) -> None:
         for counter in (one, two):
@@ -131,7 +131,7 @@ def test_every_key_in_redis_expires(redis_url: str, settings_env: SettingsEnv) -
 
     async def scenario(one: Counter, _: Counter) -> None:
         await one.hit("b", LONG)
-        await one.hit("c", Rate(1, 60))
+        await one.hit("c", RateLimit(1, 60))
 
     run(scenario)
     with redis.Redis.from_url(redis_url, decode_responses=True) as client:

@@ -208,7 +208,7 @@ async def health(request: Request) -> dict[str, Any]:
         "version": __version__,
         "threads": threading.active_count(),
         "loop_lag_ms": round(_pulse(request).lag_s * 1000, 2),
-        "streams": hub_of(request).watchers,
+        "streams": hub_of(request).subscriber_count,
     }
 
 

@@ -28,10 +28,10 @@ router = APIRouter(prefix="/api", tags=["keys"])
 
 LARGEST_ID = 2**63 - 1
 Name = Annotated[str, Field(min_length=1, max_length=200)]
-Scopes = Annotated[list[Annotated[str, Field(max_length=120)]], Field(max_length=scopes.MOST_SCOPES)]
+Scopes = Annotated[list[Annotated[str, Field(max_length=120)]], Field(max_length=scopes.MAX_SCOPES)]
 RateLimits = Annotated[
     dict[str, str],
-    Field(max_length=limits.MOST_ENTRIES, description='Route or `*` → rate: `{"POST /api/search": "600/minute"}`.'),
+    Field(max_length=limits.MAX_ENTRIES, description='Route or `*` → rate: `{"POST /api/search": "600/minute"}`.'),
 ]
 OfTenant = Annotated[
     str | None, Query(max_length=64, description="Another tenant, or `*` for all: for operators only.")
@@ -57,7 +57,7 @@ class KeyChange(BaseModel):
 
 
 class RotateRequest(BaseModel):
-    overlap_s: float = Field(0, ge=0, le=keys.LONGEST_OVERLAP.total_seconds(), description="How long the old one works")
+    overlap_s: float = Field(0, ge=0, le=keys.MAX_OVERLAP.total_seconds(), description="How long the old one works")
 
 
 def key_view(key: ApiKey) -> dict[str, Any]:
@@ -129,7 +129,7 @@ def _create(session: Session, caller: Identity, body: KeyRequest) -> tuple[ApiKe
     tenant = reach(caller, body.tenant)
     if tenant is None:
         raise InvalidInput("tenant: a key belongs to one", code="tenant")
-    wanted = scopes.checked(body.scopes)
+    wanted = scopes.check_scopes(body.scopes)
     if not scopes.may_grant(caller.scopes, wanted):
         raise NotAllowed("only an operator may grant 'operator'", code="scope_missing")
     key, token = keys.issue(
@@ -138,7 +138,7 @@ def _create(session: Session, caller: Identity, body: KeyRequest) -> tuple[ApiKe
         name=storable(body.name),
         scopes=wanted,
         created_by=caller.actor,
-        rate_limits=limits.checked(body.rate_limits),
+        rate_limits=limits.check_limits(body.rate_limits),
         expires_at=utc(body.expires_at, "expires_at"),
     )
     note(session, caller, "key.create", key.id, tenant=tenant, name=key.name, scopes=wanted)
@@ -176,14 +176,14 @@ async def change_key(caller: Admin, keyring: Keys, key_id: str, body: KeyChange)
 
 def _change(session: Session, caller: Identity, key_id: str, body: KeyChange) -> ApiKey:
     key = keys.get(session, _range(caller), key_id, lock=True)
-    wanted = key.scopes if body.scopes is None else scopes.checked(body.scopes)
+    wanted = key.scopes if body.scopes is None else scopes.check_scopes(body.scopes)
     if not scopes.may_grant(caller.scopes, {*wanted, *key.scopes}):
         raise NotAllowed("only an operator may grant 'operator', or change such a key", code="scope_missing")
     key.scopes = wanted
     if body.name is not None:
         key.name = storable(body.name)
     if body.rate_limits is not None:
-        key.rate_limits = limits.checked(body.rate_limits)
+        key.rate_limits = limits.check_limits(body.rate_limits)
     changes = storable(body.model_dump(exclude_none=True))
     note(session, caller, "key.change", key.id, tenant=key.tenant, **changes)
     return key

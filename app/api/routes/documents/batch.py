@@ -19,7 +19,7 @@ from app.api.routes.documents.collections import reach, target
 from app.core.blobs import blobs
 from app.core.db import read
 from app.core.errors import NotFound, Unsupported
-from app.documents.accept import batch
+from app.documents.ingest import batch
 from app.documents.jobs import BatchDocuments
 from app.documents.models import Batch
 from app.jobs.idempotency import Answer

@@ -19,7 +19,7 @@ from app.api.routes.documents.collections import reach_of
 from app.core import clock
 from app.core.db import read
 from app.documents import bulk
-from app.documents.jobs import DeleteDocuments, WantedDocuments
+from app.documents.jobs import DeleteDocuments, DocumentSelection
 from app.documents.text import scrub_text
 from app.jobs.idempotency import Answer
 from app.jobs.ledger.enqueue import enqueue
@@ -45,18 +45,18 @@ class DocumentsFilter(BaseModel):
     created_after: datetime | None = None
     created_before: datetime | None = None
 
-    def wanted(self) -> WantedDocuments:
+    def wanted(self) -> DocumentSelection:
         """Raises InvalidInput for a filter that means everything."""
         texts = ("domain", "language", "country", "source")
         exact = {name: scrub_text(value) for name in texts if (value := getattr(self, name)) is not None}
-        wanted = WantedDocuments(
+        wanted = DocumentSelection(
             **exact,
             tags=tuple(scrub_text(tag) for tag in self.tags),
             indexed=self.indexed,
             created_after=utc(self.created_after, "created_after"),
             created_before=utc(self.created_before, "created_before"),
         )
-        return wanted if self.collection is not None else bulk.checked(wanted)
+        return wanted if self.collection is not None else bulk.check_selection(wanted)
 
 
 class DeleteRequest(BaseModel):
@@ -88,11 +88,11 @@ async def delete_documents(request: Request, caller: CollectionCaller, once: Onc
     return await answered(request, caller.tenant, await once.run(caller.tenant, work))
 
 
-def _preview(session: Session, caller: Identity, body: DeleteRequest, wanted: WantedDocuments) -> dict[str, object]:
+def _preview(session: Session, caller: Identity, body: DeleteRequest, wanted: DocumentSelection) -> dict[str, object]:
     return bulk.preview(session, caller.tenant, _job(session, caller, body, wanted))
 
 
-def _job(session: Session, caller: Identity, body: DeleteRequest, wanted: WantedDocuments) -> DeleteDocuments:
+def _job(session: Session, caller: Identity, body: DeleteRequest, wanted: DocumentSelection) -> DeleteDocuments:
     names = () if body.filter.collection is None else (body.filter.collection,)
     within = reach_of(session, caller, scopes.WRITE, names)
     return DeleteDocuments(wanted=wanted.model_copy(update={"collection_ids": within}), asked_at=clock.now())

@@ -17,7 +17,7 @@ from app.core.db import in_transaction, read
 from app.core.errors import InvalidInput, NotAllowed, NotFound
 from app.core.sql import storable
 from app.documents import collections
-from app.documents.jobs import DeleteDocuments, WantedDocuments
+from app.documents.jobs import DeleteDocuments, DocumentSelection
 from app.documents.models import Collection
 from app.jobs.idempotency import Answer
 from app.jobs.ledger.enqueue import enqueue
@@ -51,7 +51,7 @@ class CollectionChange(BaseModel):
 def reach(session: Session, caller: Identity, scope: str) -> tuple[int, ...] | None:
     """The ids of the collections whose documents the caller may read or write; None means all there is."""
     given = caller.collections(scope)
-    return None if given is None else collections.reached(session, caller.tenant, given)
+    return None if given is None else collections.find_reached(session, caller.tenant, given)
 
 
 def reach_of(session: Session, caller: Identity, scope: str, names: tuple[str, ...]) -> tuple[int, ...] | None:
@@ -163,7 +163,7 @@ async def delete_collection(
             return Answer(204, {})
         row = collections.find(session, caller.tenant, collection)
         job = DeleteDocuments(
-            wanted=WantedDocuments(collection_ids=(row.id,)),
+            wanted=DocumentSelection(collection_ids=(row.id,)),
             asked_at=clock.now(),
             keep=documents == "keep",
             collection_id=row.id,

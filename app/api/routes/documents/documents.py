@@ -21,7 +21,7 @@ from app.core.errors import InvalidInput
 from app.documents import catalog, collections
 from app.documents.accept.accept import About, Accepted, Content, accept
 from app.documents.accept.quota import within
-from app.documents.accept.request import GivenDocument
+from app.documents.accept.request import DocumentRequest
 from app.documents.catalog import DocumentFilter, document_view
 from app.documents.text import scrub_text
 from app.jobs.idempotency import Answer
@@ -108,7 +108,7 @@ async def test_index(request: Request, caller: Caller, body: IndexRequest) -> di
 
 
 @router.post("/documents", summary="Give a document, or the url of one", responses=JOB, status_code=202)
-async def add_document(request: Request, caller: CollectionCaller, once: OnceOnly, body: GivenDocument) -> Response:
+async def add_document(request: Request, caller: CollectionCaller, once: OnceOnly, body: DocumentRequest) -> Response:
     about, content = replace(body.about(), collection=target(caller, body.collection)), body.content()
 
     def work(session: Session) -> Answer:

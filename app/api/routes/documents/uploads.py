@@ -30,8 +30,8 @@ from app.core.settings import get_settings
 from app.documents import catalog
 from app.documents.accept import uploads
 from app.documents.accept.accept import About
-from app.documents.accept.sniff import sniff
-from app.documents.accept.uploads import Duplicates, Original, Taken
+from app.documents.accept.uploads import AcceptedFile, Duplicates, Original
+from app.documents.files.sniff import sniff
 from app.documents.text import scrub
 from app.jobs.idempotency import Answer
 from app.tenants import scopes
@@ -233,7 +233,7 @@ def _taken(session: Session, caller: Identity, about: About, files: list[File], 
     return Answer(202 if started else 200, {"data": shown, "errors": errors})
 
 
-def _shown(name: str, taken: Taken) -> dict[str, Any]:
+def _shown(name: str, taken: AcceptedFile) -> dict[str, Any]:
     job = taken.job
     view = None if job is None else answer_of(job).body
     return {"file_name": name, "document_id": str(taken.document_id), "duplicate": job is None, "job": view}
@@ -290,4 +290,4 @@ async def _streamed(parts: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
 
 
 def _original(session: Session, caller: Identity, document_id: str) -> Original:
-    return uploads.original_of(session, caller.tenant, document_id, reach(session, caller, scopes.READ))
+    return uploads.find_original(session, caller.tenant, document_id, reach(session, caller, scopes.READ))

@@ -15,7 +15,7 @@ from app.core.db import read
 from app.core.sql import storable
 from app.documents import catalog, versions
 from app.documents.models import Document
-from app.documents.versions import Text
+from app.documents.versions import VersionText
 from app.sources.changes import changes
 from app.sources.changes.changes import ChangeFilter
 from app.tenants import scopes
@@ -74,14 +74,14 @@ def _found(session: Session, caller: Identity, document_id: str) -> Document:
 
 def _versions(session: Session, caller: Identity, document_id: str, paging: Page) -> dict[str, Any]:
     document = _found(session, caller, document_id)
-    rows = versions.listed(session, document, before_id=last_id(paging), limit=paging.limit + 1)
+    rows = versions.list_versions(session, document, before_id=last_id(paging), limit=paging.limit + 1)
     return paging.cut(rows, lambda row: row, lambda row: [int(row["id"])])
 
 
 def _pair(
     session: Session, caller: Identity, document_id: str, first: int | None, last: int | None
-) -> tuple[Text, Text]:
-    return versions.pair(session, _found(session, caller, document_id), first, last)
+) -> tuple[VersionText, VersionText]:
+    return versions.find_pair(session, _found(session, caller, document_id), first, last)
 
 
 def _changes_of(session: Session, caller: Identity, document_id: str, paging: Page) -> dict[str, Any]:

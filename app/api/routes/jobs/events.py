@@ -11,7 +11,7 @@ from app.api.routes.jobs.jobs import LARGEST_ID, LastEventId, LastEventIdQuery
 from app.api.streams.sse import EventStream, TenantClient
 from app.api.streams.websocket import SocketClient, TenantSocket
 from app.core.errors import InvalidInput
-from app.jobs.events.tenant_events import Wanted
+from app.jobs.events.tenant_subscriber import EventFilter
 from app.jobs.queues import QUEUES
 from app.jobs.states import STATES
 
@@ -27,9 +27,9 @@ async def wanted_events(
     queue: Several = None,
     event: Annotated[list[str] | None, Query(description="progress, state, end; comma separated.")] = None,
     document_id: Annotated[int | None, Query(ge=0, le=LARGEST_ID, description="Only jobs of this document.")] = None,
-) -> Wanted:
+) -> EventFilter:
     """Raises InvalidInput for what can never come."""
-    return Wanted(
+    return EventFilter(
         kinds=_several(kind),
         states=_known("state", _several(state), STATES),
         queues=_known("queue", _several(queue), QUEUES),
@@ -49,7 +49,7 @@ def _known(what: str, given: tuple[str, ...] | None, known: tuple[str, ...]) -> 
     return given
 
 
-Filter = Annotated[Wanted, Depends(wanted_events)]
+Filter = Annotated[EventFilter, Depends(wanted_events)]
 STREAM: dict[int | str, dict[str, Any]] = {200: {"description": "`open`, then events; it ends when the server stops."}}
 
 

@@ -54,7 +54,7 @@ class Patch(BaseModel):
 
 @router.get("/jobs/{job_id}/explain", summary="The one reason why a job is where it is, and the fix")
 async def explain_job(caller: Caller, job_id: str) -> dict[str, Any]:
-    around = await asyncio.to_thread(reason.look_around)
+    around = await asyncio.to_thread(reason.check_services)
     return await read(explain.explain, caller.tenant, job_id, around)
 
 
@@ -75,7 +75,7 @@ def _page_of_lines(
 ) -> dict[str, Any]:
     row = views.get(session, tenant, job_id)
     after = _line_after(paging)
-    rows = job_log.lines_of(session, row.id, limit=paging.limit + 1, level=level, attempt=attempt, after=after)
+    rows = job_log.read_lines(session, row.id, limit=paging.limit + 1, level=level, attempt=attempt, after=after)
     return paging.cut(rows, job_log.line_view, lambda line: [line.id])
 
 

@@ -17,7 +17,7 @@ from app.core.db import in_transaction, read
 from app.core.errors import Conflict, InvalidInput, NotFound
 from app.core.ids import is_uuid
 from app.documents.accept.quota import within
-from app.jobs.events.hub import Hub
+from app.jobs.events.hub import EventHub
 from app.jobs.ledger import commands, views
 from app.jobs.models import JobRow
 from app.jobs.states import STATES
@@ -148,7 +148,7 @@ async def follow_job(
     return await _stream(hub, caller.tenant, job_id, given)
 
 
-async def _stream(hub: Hub, tenant: str, job_id: str, last_event_id: str | None) -> Response:
+async def _stream(hub: EventHub, tenant: str, job_id: str, last_event_id: str | None) -> Response:
     client = Client(hub, job_id)
     return EventStream(client) if await hub.open(client, tenant, last_event_id) else Response(status_code=204)
 

@@ -19,7 +19,7 @@ from app.api.http.responses import answer_of, answered
 from app.api.http.times import utc
 from app.core import clock
 from app.core.errors import InvalidInput, NotAllowed
-from app.deliveries.webhooks import checked_url
+from app.deliveries.webhooks import check_url
 from app.jobs.definition import MAX_PRIORITY, Debounce, Job, Throttle, definition, kinds
 from app.jobs.enqueued import EnqueuedJob
 from app.jobs.idempotency import Answer
@@ -62,7 +62,7 @@ class StartRequest(BaseModel):
     def options(self) -> Options:
         """Raises InvalidInput for times that make no sense and for an address that webhooks may not go to."""
         if self.webhook_url is not None:
-            checked_url(self.webhook_url)
+            check_url(self.webhook_url)
         expires_at = utc(self.expires_at, "expires_at")
         if expires_at is not None and expires_at <= clock.now():
             raise InvalidInput("expires_at: this time is over", code="expires_at")

@@ -18,7 +18,7 @@ from app.documents import catalog, collections
 from app.search.engines.base import DEFAULT_FUSION, Facet, Filters, Fusion, Mode
 from app.search.index.generations import active
 from app.search.query import search as query
-from app.search.query.question import LARGEST_PAGE, LONGEST_QUERY, Question
+from app.search.query.question import MAX_PAGE_HITS, MAX_QUERY_CHARACTERS, Question
 from app.tenants import scopes
 
 router = APIRouter(prefix="/api", tags=["search"])
@@ -59,9 +59,9 @@ class SearchFilters(BaseModel):
 
 
 class SearchRequest(BaseModel):
-    query: Annotated[str, Field(max_length=LONGEST_QUERY)]
+    query: Annotated[str, Field(max_length=MAX_QUERY_CHARACTERS)]
     mode: Literal["hybrid", "semantic", "keyword", "bm25"] = "hybrid"
-    limit: Annotated[int, Field(ge=1, le=LARGEST_PAGE)] = 10
+    limit: Annotated[int, Field(ge=1, le=MAX_PAGE_HITS)] = 10
     offset: Annotated[int, Field(ge=0, le=10**9)] = 0
     filters: SearchFilters | None = None
     fusion: Fusion = Field(DEFAULT_FUSION, description="How a hybrid search joins its two scores.")
@@ -101,7 +101,7 @@ async def search(caller: CollectionReader, body: SearchRequest) -> dict[str, Any
 
 @router.get("/documents/{document_id}/similar", summary="The documents nearest in meaning to this one")
 async def similar(
-    caller: CollectionReader, document_id: str, limit: Annotated[int, Query(ge=1, le=LARGEST_PAGE)] = 10
+    caller: CollectionReader, document_id: str, limit: Annotated[int, Query(ge=1, le=MAX_PAGE_HITS)] = 10
 ) -> dict[str, Any]:
     """Results as a search gives them, best first; none while the document is not indexed."""
     within = await read(reach_of, caller, scopes.READ, ())

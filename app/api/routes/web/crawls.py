@@ -49,7 +49,7 @@ class GivenCrawl(BaseModel):
 async def start_crawl(request: Request, caller: CollectionCaller, once: OnceOnly, body: GivenCrawl) -> Response:
     """One job: its progress is the crawl's, its cancel stops it, what was indexed until then stays. The crawl has the
     job's id: `/api/metrics/crawls/{id}` tells of its pages."""
-    url = urls.checked(body.url)
+    url = urls.check_url(body.url)
     split_url(url)
     if body.engine == "firecrawl" and not firecrawl.is_configured():
         raise Conflict("Firecrawl is not set up here: MILLRACE_FIRECRAWL_URL", code="not_set_up")

@@ -36,7 +36,7 @@ Format = Literal[
 
 def _address(url: str) -> str:
     try:
-        cleaned = urls.checked(url)
+        cleaned = urls.check_url(url)
         parts = urlsplit(cleaned)
         _ = parts.port
     except InvalidInput as error:

@@ -1,0 +1,1 @@
+"""Dramatiq middleware around every run, one behaviour a file."""

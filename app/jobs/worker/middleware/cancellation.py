@@ -1,4 +1,4 @@
-"""A cancel or an order to a worker reaches it at once by Redis, and by the ledger where Redis is away."""
+"""Cancels and orders reach a worker at once by Redis, or by the ledger while Redis is away."""
 
 from __future__ import annotations
 
@@ -16,12 +16,14 @@ from app.jobs.worker.process import WorkerProcess
 from app.jobs.worker.run import Run
 
 RECONNECT_S = 1.0
-LISTEN_S = 5.0
+LISTEN_TIMEOUT_S = 5.0
 
 log = get_logger(__name__)
 
 
 class Cancellation(Middleware):
+    """Skips runs that were stopped before they began, and stops running ones on a message."""
+
     def __init__(self, process: WorkerProcess) -> None:
         self._process = process
 
@@ -40,19 +42,19 @@ class Cancellation(Middleware):
                 with redis.subscription() as subscription:
                     subscription.subscribe(redis.CANCEL_CHANNEL, redis.ORDERS_CHANNEL)
                     while True:
-                        message = subscription.get_message(timeout=LISTEN_S)
+                        message = subscription.get_message(timeout=LISTEN_TIMEOUT_S)
                         if message is None or message["type"] != "message":
                             continue
                         if message["channel"] == redis.ORDERS_CHANNEL:
                             self._process.nudge(str(message["data"]))
                         else:
-                            cancel(self._process, str(message["data"]))
+                            cancel_run(self._process, str(message["data"]))
             except RedisError as error:
                 log.info("cancels_not_heard", reason=str(error))
                 pause.wait(RECONNECT_S)
 
 
-def cancel(process: WorkerProcess, job_id: str) -> None:
+def cancel_run(process: WorkerProcess, job_id: str) -> None:
     """Stop the run of this job if this process holds it."""
     run = process.runs.get(job_id)
     if run is not None:

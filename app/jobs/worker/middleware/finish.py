@@ -1,4 +1,4 @@
-"""A run's beginning and end go on record."""
+"""The start and the end of a run are recorded."""
 
 from __future__ import annotations
 
@@ -14,11 +14,13 @@ from app.jobs.worker.run import Run
 
 
 class Finish(Middleware):
+    """Hands starts and ends to the finisher."""
+
     def __init__(self, process: WorkerProcess) -> None:
         self._process = process
 
     def before_process_message(self, broker: Any, message: Any) -> None:
-        """Looks once more whether the run was stopped or handed back while it waited for a thread."""
+        """Skip a run that was stopped or handed back while it waited for a thread."""
         run: Run = message.options["run"]
         if not run.begin():
             raise SkipMessage("stopped before it began")

@@ -1,4 +1,4 @@
-"""Request id and trace → job → every line its code logs, every call it makes."""
+"""Request id and trace of a job: bound to every line its code logs and every call it makes."""
 
 from __future__ import annotations
 
@@ -16,6 +16,8 @@ log = get_logger(__name__)
 
 
 class LogContext(Middleware):
+    """Binds the job to the log context, and logs a failed end."""
+
     def before_process_message(self, broker: Any, message: Any) -> None:
         claim = message.options["run"].claim
         bind(

@@ -1,4 +1,4 @@
-"""Runs counted and timed."""
+"""Metrics of runs: counts, durations, waits."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from app.jobs.worker.process import WorkerProcess
 from app.jobs.worker.run import Run
 
 
-# A look-up by label costs more than the count itself.
+# A look-up by label costs more than the increment.
 @lru_cache(maxsize=1024)
 def _waits(queue: str) -> Histogram:
     return metrics.JOB_WAIT_SECONDS.labels(queue)
@@ -31,6 +31,8 @@ def _lengths(kind: str) -> Histogram:
 
 
 class Metrics(Middleware):
+    """Counts and times every run."""
+
     def __init__(self, process: WorkerProcess) -> None:
         metrics.JOBS_RUNNING.set_function(lambda: sum(run.began is not None for run in process.runs.all()))
 

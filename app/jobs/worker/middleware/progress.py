@@ -1,4 +1,4 @@
-"""Gives each run what its code reports to."""
+"""Each run gets a Progress for its code."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from app.jobs.worker.run import Run
 
 
 class ReportProgress(Middleware):
-    """The run's end closes it (`WorkerProcess.end`), so that the last report and the end go out in their order."""
+    """Makes the Progress. `WorkerProcess.end` closes it, so that the last report is published before the end."""
 
     def __init__(self, process: WorkerProcess) -> None:
         self._process = process
 
     def before_process_message(self, broker: Any, message: Any) -> None:
         run: Run = message.options["run"]
-        run.progress = Progress(run.claim, self._process.teller)
+        run.progress = Progress(run.claim, self._process.progress_publisher)

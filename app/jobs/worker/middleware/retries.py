@@ -11,6 +11,8 @@ from app.jobs.worker.run import Run
 
 
 class Retries(Middleware):
+    """Judges every attempt once."""
+
     def after_process_message(
         self, broker: Any, message: Any, *, result: Any = None, exception: BaseException | None = None
     ) -> None:

@@ -1,4 +1,4 @@
-"""Soft limits raise inside the run; at the hard limit its lane is killed, or this process ends."""
+"""Soft limits raise inside the run; at the hard limit its sandbox is killed, or this process ends."""
 
 from __future__ import annotations
 
@@ -20,6 +20,8 @@ log = get_logger(__name__)
 
 
 class TimeLimits(Middleware):
+    """Sets the limits of every run and enforces them from a thread."""
+
     def __init__(self, process: WorkerProcess) -> None:
         self._process = process
 
@@ -48,7 +50,7 @@ class TimeLimits(Middleware):
     def _check(self, run: Run, now: float) -> None:
         soft, hard = run.soft_deadline, run.hard_deadline
         if run.reason is not None and run.began is not None and not run.ended:
-            run.interrupt(run.reason)  # pressed again: code may have swallowed the first
+            run.interrupt(run.reason)  # repeated: the code may have swallowed the first
         if soft is None or hard is None or now < soft:
             return
         limit_s = run.definition.time_limit_s if run.definition else 0.0
@@ -57,7 +59,7 @@ class TimeLimits(Middleware):
             run.interrupt(error)
             return
         run.disarm()
-        # The code runs on as a ghost that can write nothing; only the end of the process ends it.
+        # The code runs on and can write nothing; only the exit of the process ends it.
         log.error("hard_time_limit", job_id=run.claim.id, kind=run.claim.kind)
         self._process.end(run, judge(run.claim, TimeLimitExceeded(f"{error.message}, and it did not stop")))
         self._process.end_soon("a job passed its hard time limit")

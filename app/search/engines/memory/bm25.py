@@ -1,7 +1,7 @@
-"""rank-bm25's Okapi over numpy postings that take single additions and removals.
+"""rank-bm25's Okapi over numpy postings that support single additions and removals.
 
-A document is its packed terms (analyzer.pack) and gets a slot, never reused. Postings lie in one sorted base and a
-small dictionary of what came since, which is merged into the base when it has grown to a tenth of it.
+A document is its packed terms (analyzer.pack) and gets a slot, never reused. Postings are one sorted base and a small
+dictionary of later additions, which is merged into the base when it has grown to a tenth of it.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from rank_bm25 import BM25Okapi
 
-from app.search.engines.memory.growable_array import Growing
+from app.search.engines.memory.growable_array import GrowableArray
 from app.search.text.analyzer import unpack
 
 Slots = npt.NDArray[np.int32]
@@ -23,27 +23,27 @@ Bools = npt.NDArray[np.bool_]
 
 
 class Bm25(BM25Okapi):  # type: ignore[misc]
-    """Scores equal to the parent's, fed the same hashed terms of the documents that are still there."""
+    """Returns the same scores as its parent class for the hashed terms of the documents that are not removed."""
 
-    def __init__(self, *, k1: float = 1.5, b: float = 0.75, epsilon: float = 0.25, least_merge: int = 50_000) -> None:
+    def __init__(self, *, k1: float = 1.5, b: float = 0.75, epsilon: float = 0.25, min_merge: int = 50_000) -> None:
         # The parent's constructor counts a whole corpus and divides by zero on an empty one.
         self.k1, self.b, self.epsilon = k1, b, epsilon
-        self._least_merge = least_merge
+        self._min_merge = min_merge
         self.corpus_size = 0
         self._total_length = 0
-        self._terms: list[bytes | None] = []  # by slot; None is a removed document
-        self._length = Growing(np.float64)
-        self._alive = Growing(np.bool_)
+        self._terms: list[bytes | None] = []  # by slot; None for a removed document
+        self._length = GrowableArray(np.float64)
+        self._alive = GrowableArray(np.bool_)
         self._vocabulary = np.zeros(0, np.uint32)
         self._bounds = np.zeros(1, np.int64)
         self._slots = np.zeros(0, np.int32)
         self._counts = np.zeros(0, np.uint16)
-        # Living documents of each term: of the vocabulary, and of terms that are not in it yet.
+        # Live documents with each term: for terms of the vocabulary, and for terms not in it yet.
         self._df = np.zeros(0, np.int64)
         self._new_df: Counter[int] = Counter()
         self._new: dict[int, list[tuple[int, int]]] = {}
         self._new_pairs = 0
-        # How many terms have each document frequency: the average idf without a walk over all terms.
+        # Number of terms with each document frequency: gives the average idf without a walk over all terms.
         self._df_histogram = np.zeros(1, np.int64)
         self._norm: Floats | None = None
         self._average_idf: float | None = None
@@ -54,12 +54,12 @@ class Bm25(BM25Okapi):  # type: ignore[misc]
 
     @property
     def _worth_a_merge(self) -> int:
-        """So many new pairs of term and document that sorting the base anew pays."""
-        return max(self._least_merge, len(self._slots) // 10)
+        """Return the number of new (term, document) pairs from which sorting the base again pays."""
+        return max(self._min_merge, len(self._slots) // 10)
 
     @property
     def slots(self) -> int:
-        """One more than the highest slot given out."""
+        """Return the highest slot in use plus one."""
         return len(self._terms)
 
     @property
@@ -70,12 +70,12 @@ class Bm25(BM25Okapi):  # type: ignore[misc]
         return self._terms[slot]
 
     def postings_of(self, slot: int) -> int:
-        """How many of the document's terms lead to it."""
+        """Return the number of postings of the document's terms."""
         hashes = unpack(self._terms[slot] or b"")[0].tolist()
         return sum(any(slot in slots for slots, _ in self._postings(term)) for term in hashes)
 
     def add(self, packed: bytes) -> int:
-        """The slot of a new document."""
+        """Add a document and return its slot."""
         slot = self._append(packed)
         hashes, counts = unpack(packed)
         self._count(hashes, +1)
@@ -87,7 +87,7 @@ class Bm25(BM25Okapi):  # type: ignore[misc]
         return slot
 
     def add_many(self, documents: Sequence[bytes]) -> range:
-        """The slots of many new documents, merged into the base at once where they are worth it."""
+        """Add many documents and return their slots; merges them into the base at once if that pays."""
         first = self.slots
         if sum(map(len, documents)) // 6 <= self._worth_a_merge:
             for packed in documents:
@@ -101,7 +101,7 @@ class Bm25(BM25Okapi):  # type: ignore[misc]
         return range(first, self.slots)
 
     def remove(self, slot: int) -> None:
-        """Forget a document; its slot stays empty. Nothing happens the second time."""
+        """Remove a document; its slot stays empty. Repeatable."""
         packed = self._terms[slot]
         if packed is None:
             return
@@ -112,7 +112,7 @@ class Bm25(BM25Okapi):  # type: ignore[misc]
         self._count(unpack(packed)[0], -1)
 
     def get_scores(self, query: Iterable[int]) -> Floats:
-        """A score for each slot, 0 for those without a term of the query."""
+        """Return a score for each slot, 0 for those without a term of the query."""
         return self.match(query)[0]
 
     def get_batch_scores(self, query: Iterable[int], doc_ids: Sequence[int]) -> list[float]:
@@ -120,10 +120,10 @@ class Bm25(BM25Okapi):  # type: ignore[misc]
         return [float(scores[slot]) for slot in doc_ids]
 
     def match(self, query: Iterable[int]) -> tuple[Floats, Bools]:
-        """A score for each slot, and whether its document has any term of the query (a score may be 0 or less)."""
-        scores, found = np.zeros(self.slots), np.zeros(self.slots, np.bool_)
+        """Return a score for each slot, and whether its document has a term of the query (a score may be 0 or less)."""
+        scores, matched = np.zeros(self.slots), np.zeros(self.slots, np.bool_)
         if self.corpus_size == 0:
-            return scores, found
+            return scores, matched
         norm = self._norms()
         for term, times in Counter(query).items():
             df = self.document_frequency(term)
@@ -133,13 +133,13 @@ class Bm25(BM25Okapi):  # type: ignore[misc]
             for slots, counts in self._postings(term):
                 frequency = counts.astype(np.float64)
                 scores[slots] += weight * (frequency * (self.k1 + 1) / (frequency + norm[slots]))
-                found[slots] = True
-        found &= self.alive
+                matched[slots] = True
+        matched &= self.alive
         scores[~self.alive] = 0.0
-        return scores, found
+        return scores, matched
 
     def weight(self, term: int) -> float:
-        """The term's inverse document frequency, with the parent's floor; 0 for an unknown term."""
+        """Return the term's inverse document frequency, with the parent's floor; 0 for an unknown term."""
         df = self.document_frequency(term)
         return self._weight(df) if df else 0.0
 
@@ -153,7 +153,7 @@ class Bm25(BM25Okapi):  # type: ignore[misc]
 
     @property
     def average_idf(self) -> float:
-        """Over all terms, before the floor."""
+        """Return the average over all terms, before the floor."""
         if self._average_idf is None:
             df = np.nonzero(self._df_histogram)[0]
             terms = self._df_histogram[df]
@@ -172,8 +172,8 @@ class Bm25(BM25Okapi):  # type: ignore[misc]
             yield recent[:, 0], recent[:, 1]
 
     def _place(self, term: int) -> int | None:
-        """Where the term stands in the vocabulary, if it does."""
-        # Of the vocabulary's own type: numpy would copy all of it to compare it with a Python number.
+        """Return the term's index in the vocabulary, None if it is absent."""
+        # The vocabulary's own type: numpy would convert the whole array to compare it with a Python number.
         at = int(np.searchsorted(self._vocabulary, np.uint32(term)))
         return at if at < len(self._vocabulary) and int(self._vocabulary[at]) == term else None
 
@@ -194,7 +194,7 @@ class Bm25(BM25Okapi):  # type: ignore[misc]
         return len(self._terms) - 1
 
     def _count(self, hashes: npt.NDArray[np.uint32], step: int) -> None:
-        """One document more or less for each of these terms."""
+        """Add `step` documents to the count of each term."""
         self._norm = self._average_idf = None
         at = np.searchsorted(self._vocabulary, hashes)
         known = np.zeros(len(hashes), np.bool_)
@@ -214,7 +214,7 @@ class Bm25(BM25Okapi):  # type: ignore[misc]
             )
         np.subtract.at(self._df_histogram, before, 1)
         np.add.at(self._df_histogram, before + step, 1)
-        self._df_histogram[0] = 0  # a term of no living document is none
+        self._df_histogram[0] = 0  # terms without a live document do not count
 
     def merge(
         self,
@@ -222,8 +222,8 @@ class Bm25(BM25Okapi):  # type: ignore[misc]
         slots: Slots | None = None,
         counts: npt.NDArray[np.uint16] | None = None,
     ) -> None:
-        """One sorted base of the old one, what came since and these; removed documents drop out."""
-        pairs = [(term, slot, count) for term, found in self._new.items() for slot, count in found]
+        """Merge the base, the later additions and these into one sorted base; removed documents drop out."""
+        pairs = [(term, slot, count) for term, postings in self._new.items() for slot, count in postings]
         recent = np.array(pairs, np.int64).reshape(-1, 3)
         empty = np.zeros(0, np.int32)
         all_terms = np.concatenate(

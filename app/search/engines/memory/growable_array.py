@@ -1,4 +1,4 @@
-"""A numpy array that grows at its end, doubling, so that a row more costs no copy."""
+"""A numpy array that grows at its end by doubling, so that appending a row needs no copy."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import numpy as np
 import numpy.typing as npt
 
 
-class Growing:
-    """`view` is the used part; it stays valid, but not current, while the array grows."""
+class GrowableArray:
+    """`view` is the used part; it stays valid but not current while the array grows."""
 
     def __init__(self, dtype: npt.DTypeLike, width: int | None = None) -> None:
         self._columns: tuple[int, ...] = () if width is None else (width,)

@@ -1,6 +1,6 @@
-"""One tenant's index in memory: columns of documents, postings, and a matrix of chunk vectors.
+"""One tenant's in-memory index: columns of documents, postings, and a matrix of chunk vectors.
 
-A document has a slot, its chunks lie side by side; what is removed only dies, until the whole is built anew.
+A document has a slot and a contiguous range of chunks. Removed documents are only marked dead until a rebuild.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ import numpy as np
 import numpy.typing as npt
 
 from app.search.embedders import Vectors
-from app.search.engines.base import MOST_LANGUAGES, Ask, Filters, Found, Held, Hit
+from app.search.engines.base import MAX_LANGUAGES, EngineRequest, Filters, Hit, IndexedState, SearchResult
 from app.search.engines.best_chunk import BestChunk
 from app.search.engines.memory.bm25 import Bm25
-from app.search.engines.memory.columns import NO_DATE, Coded, Facets
-from app.search.engines.memory.growable_array import Growing
+from app.search.engines.memory.columns import NO_DATE, CodedColumn, Facets
+from app.search.engines.memory.growable_array import GrowableArray
 from app.search.engines.memory.vectors import VectorRows
 from app.search.engines.ranking import Order, Ranking
 from app.search.engines.source import IndexedDocument
@@ -27,35 +27,35 @@ Floats = npt.NDArray[np.float64]
 
 
 class MemoryIndex:
-    """Not safe for threads: whoever uses it holds its engine's lock."""
+    """Not thread-safe: callers hold their engine's lock."""
 
     def __init__(self, dimension: int) -> None:
         self.bm25 = Bm25()
         self.languages: Counter[str] = Counter()
         self._language_of: list[str | None] = []
         self._slot_of: dict[int, int] = {}
-        self._ids = Growing(np.int64)
-        self._columns = {name: Coded() for name in ("domain", "language", "country", "source")}
-        self._is_mobile = Growing(np.bool_)
-        self._fetched_at = Growing(np.float64)
-        self._collection = Growing(np.int64)
+        self._ids = GrowableArray(np.int64)
+        self._columns = {name: CodedColumn() for name in ("domain", "language", "country", "source")}
+        self._is_mobile = GrowableArray(np.bool_)
+        self._fetched_at = GrowableArray(np.float64)
+        self._collection = GrowableArray(np.int64)
         self._tagged: defaultdict[str, list[int]] = defaultdict(list)
         self._facets = Facets(self._columns, self._collection, self._tagged)
-        self._first_chunk = Growing(np.int64)
-        self._chunk_ids = Growing(np.int64)
+        self._first_chunk = GrowableArray(np.int64)
+        self._chunk_ids = GrowableArray(np.int64)
         self._chunk_terms: list[bytes] = []
         self._vectors = VectorRows(dimension)
-        self._has_vector = Growing(np.bool_)
+        self._has_vector = GrowableArray(np.bool_)
         self._blank = bytes(4 * dimension)
         self.documents = self.chunks = self.vectors = 0
 
     @property
     def dead(self) -> int:
-        """Chunks that only take up room."""
+        """Return the number of dead chunks."""
         return len(self._chunk_ids) - self.chunks
 
     def put(self, documents: Iterable[IndexedDocument]) -> None:
-        """Each document as it is now; one without chunks is dropped."""
+        """Replace each document by its current state; one without chunks is dropped."""
         terms: list[bytes] = []
         slot = self.bm25.slots
         for document in documents:
@@ -79,53 +79,53 @@ class MemoryIndex:
         if language:
             self.languages[language] -= 1
 
-    def search(self, ask: Ask, *, as_of: int = 0) -> Found:
-        """The page of hits that was asked for; `as_of` is what the index has read."""
+    def search(self, ask: EngineRequest, *, as_of: int = 0) -> SearchResult:
+        """Return the requested page of hits; `as_of` is the last change the index has read."""
         terms = [] if ask.mode == "semantic" else self.terms_of(ask.query, ask.filters)
         allowed = self._allowed(ask)
         rankings: dict[str, Ranking] = {}
         if ask.mode != "semantic":
-            scores, found = self.bm25.match(terms)
-            rankings["keyword"] = Ranking(scores, found & allowed, self._ids.view)
+            scores, matched = self.bm25.match(terms)
+            rankings["keyword"] = Ranking(scores, matched & allowed, self._ids.view)
         if ask.mode != "keyword" and ask.vector is not None:
-            found = allowed & self._has_vector.view if ask.vector.any() else np.zeros_like(allowed)
-            rankings["semantic"] = Ranking(self._similarity(ask.vector, found), found, self._ids.view)
+            matched = allowed & self._has_vector.view if ask.vector.any() else np.zeros_like(allowed)
+            rankings["semantic"] = Ranking(self._similarity(ask.vector, matched), matched, self._ids.view)
         order = Order(list(rankings.values()), ask.fusion, ask.rrf_k, ask.weights(list(rankings)))
         page, offset = order.page(ask.limit, ask.offset, ask.after)
         best = BestChunk(terms, ask.vector, self.bm25.weight)
-        facets = self._facets.count(ask.facets, order.found)
-        exact = int(rankings["keyword"].found.sum()) if "keyword" in rankings else 0
-        return Found(self._hits(page, rankings, best), order.total, terms, offset, exact, as_of, facets)
+        facets = self._facets.count(ask.facets, order.matched)
+        exact = int(rankings["keyword"].matched.sum()) if "keyword" in rankings else 0
+        return SearchResult(self._hits(page, rankings, best), order.total, terms, offset, exact, as_of, facets)
 
-    def matching(self, ask: Ask, most: int) -> list[int]:
-        """Ids of the documents that the filters and words allow, best keyword score first."""
+    def matching(self, ask: EngineRequest, most: int) -> list[int]:
+        """Return ids of the documents that match filters and words, best keyword score first."""
         scores, _ = self.bm25.match(self.terms_of(ask.query, ask.filters))
         slots, _ = Ranking(scores, self._allowed(ask), self._ids.view).best(most)
-        found: list[int] = self._ids.view[slots].tolist()
-        return found
+        ids: list[int] = self._ids.view[slots].tolist()
+        return ids
 
-    def held(self, first: int, last: int) -> dict[int, Held]:
-        """The documents with these ids, as they are here."""
-        found = {}
+    def held(self, first: int, last: int) -> dict[int, IndexedState]:
+        """Return the state of the documents with these ids."""
+        states = {}
         for document_id, slot in self._slot_of.items():
             if first <= document_id <= last:
                 begin, end = self._span(slot)
                 ids = self._chunk_ids.view[begin:end].tolist()
                 known = np.flatnonzero(self._vectors.view[begin:end].any(axis=1)).tolist()
                 having = frozenset(ids[place] for place in known)
-                found[document_id] = Held(frozenset(ids), having, self.bm25.postings_of(slot))
-        return found
+                states[document_id] = IndexedState(frozenset(ids), having, self.bm25.postings_of(slot))
+        return states
 
     def terms_of(self, query: str, filters: Filters) -> list[int]:
-        return query_terms(query, self._spoken(filters))
+        return query_terms(query, self._query_languages(filters))
 
-    def _spoken(self, filters: Filters) -> list[str]:
-        """The languages that a query may be in."""
-        return [filters.language] if filters.language else self.spoken()
+    def _query_languages(self, filters: Filters) -> list[str]:
+        """Return the languages that a query may be in."""
+        return [filters.language] if filters.language else self.list_languages()
 
-    def spoken(self) -> list[str]:
-        """The languages of the documents, the commonest first."""
-        return [language for language, count in self.languages.most_common(MOST_LANGUAGES) if count > 0]
+    def list_languages(self) -> list[str]:
+        """Return the languages of the documents, the commonest first."""
+        return [language for language, count in self.languages.most_common(MAX_LANGUAGES) if count > 0]
 
     def _append(self, document: IndexedDocument) -> None:
         slot = len(self._ids)
@@ -157,11 +157,11 @@ class MemoryIndex:
         starts = self._first_chunk.view
         return int(starts[slot]), int(starts[slot + 1]) if slot + 1 < len(starts) else len(self._chunk_ids)
 
-    def _allowed(self, ask: Ask) -> Bools:
+    def _allowed(self, ask: EngineRequest) -> Bools:
         allowed: Bools = self.bm25.alive.copy()
         self._narrow(allowed, ask.filters)
         if ask.required or ask.excluded:
-            spoken = self._spoken(ask.filters)
+            spoken = self._query_languages(ask.filters)
             for word in ask.required:
                 allowed &= self._having(word, spoken)
             for word in ask.excluded:
@@ -169,7 +169,7 @@ class MemoryIndex:
         return allowed
 
     def _having(self, text: str, spoken: Sequence[str]) -> Bools:
-        """Where a document has each word of the text, in any of its forms."""
+        """Return True where a document has each word of the text, in any of its forms."""
         having = np.ones(len(self._ids), np.bool_)
         for variants in word_variants(text, spoken):
             having &= self.bm25.match(variants)[1]
@@ -206,7 +206,7 @@ class MemoryIndex:
         return only
 
     def _similarity(self, vector: Vectors, allowed: Bools) -> Floats:
-        """The cosine of each document's best chunk; of no meaning where it is not allowed."""
+        """Return the cosine of each document's best chunk; undefined where a document is not allowed."""
         starts = self._first_chunk.view
         if not len(starts):
             return np.zeros(0)

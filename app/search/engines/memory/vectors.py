@@ -1,7 +1,7 @@
-"""Vectors of chunks and how near each is to a question's: an exact product, behind a pass over signs when large.
+"""Vectors of chunks and their similarity to a query: an exact product, in a large index only for candidates by sign.
 
-Signs alone, one bit a dimension, find nearly all of the nearest in a tenth of the time (recall of the best hundred 0.99
-with 4,000 candidates of 60,000 passages, measured); the candidates are then scored exactly.
+Signs alone, one bit per dimension, find nearly all of the nearest in a tenth of the time (recall of the best hundred
+0.99 with 4,000 candidates of 60,000 passages, measured); the candidates are then scored exactly.
 """
 
 from __future__ import annotations
@@ -10,10 +10,10 @@ import numpy as np
 import numpy.typing as npt
 
 from app.search.embedders import Vectors
-from app.search.engines.memory.growable_array import Growing
+from app.search.engines.memory.growable_array import GrowableArray
 
 LARGE = 50_000
-LEAST_CANDIDATES = 4_000
+MIN_CANDIDATES = 4_000
 ONE_IN = 25
 
 Bools = npt.NDArray[np.bool_]
@@ -21,12 +21,12 @@ Floats = npt.NDArray[np.float32]
 
 
 class VectorRows:
-    """One row a chunk, in the order they were added; all zeros is a chunk without vector."""
+    """One row per chunk, in insertion order; a chunk without vector is all zeros."""
 
     def __init__(self, dimension: int) -> None:
         self.dimension = dimension
-        self._rows = Growing(np.float32, dimension)
-        self._signs = [Growing(np.uint64) for _ in range(-(-dimension // 64))]
+        self._rows = GrowableArray(np.float32, dimension)
+        self._signs = [GrowableArray(np.uint64) for _ in range(-(-dimension // 64))]
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -41,9 +41,9 @@ class VectorRows:
             column.extend(words)
 
     def nearness(self, vector: Vectors, allowed: Bools) -> Floats:
-        """The cosine for each row; what is not allowed has a value of no meaning.
+        """Return the cosine for each row; undefined where a row is not allowed.
 
-        Of a large number the far ones get an estimate, never above the cosine of a near one.
+        In a large index distant rows get an estimate, never above the cosine of a near one.
         """
         few = int(allowed.sum())
         if 10 * few < len(self):
@@ -52,7 +52,9 @@ class VectorRows:
             nearness[rows] = np.vecdot(self.view[rows], vector)
             return nearness
         if len(self) < LARGE:
-            product: Floats = np.vecdot(self.view, vector)  # one thread: a crowded machine makes more of them wait
+            product: Floats = np.vecdot(
+                self.view, vector
+            )  # one thread: with more, requests on a busy machine wait longer
             return product
         return self._nearly(vector, allowed, few)
 
@@ -62,13 +64,13 @@ class VectorRows:
         for column, word in zip(self._signs, _signs(vector[np.newaxis]), strict=True):
             different += np.bitwise_count(column.view ^ word[0])
         counted = np.bincount(different[allowed] if few < len(self) else different, minlength=bits + 1)
-        wanted = max(LEAST_CANDIDATES, few // ONE_IN)
-        border = int(np.searchsorted(np.cumsum(counted), wanted))
+        candidates = max(MIN_CANDIDATES, few // ONE_IN)
+        border = int(np.searchsorted(np.cumsum(counted), candidates))
         near = different <= border
         near &= allowed
         rows = np.flatnonzero(near)
         exact = np.vecdot(self.view[rows], vector)
-        # The share of different signs is the angle's share of a half turn, in expectation.
+        # The expected share of different signs is the angle's share of a half turn.
         estimate = np.cos(np.pi * np.arange(bits + 1) / self.dimension).astype(np.float32)
         nearness: Floats = np.minimum(estimate, exact.min(initial=1.0))[different]
         nearness[rows] = exact
@@ -76,7 +78,7 @@ class VectorRows:
 
 
 def _signs(rows: Floats) -> npt.NDArray[np.uint64]:
-    """The signs as columns of 64, padded with zeros."""
+    """Return the signs as columns of 64, padded with zeros."""
     packed = np.packbits(rows > 0, axis=1)
     padding = -packed.shape[1] % 8
     padded = np.pad(packed, ((0, 0), (0, padding))) if padding else packed

@@ -1,7 +1,7 @@
-"""What keeps Qdrant up to date: a job that reads what has changed in SQL and puts it there, or builds all of it anew.
+"""Keep Qdrant up to date: a job that writes the changes of SQL, or rebuilds the whole index.
 
-How far it has read is kept in the collection itself, so that a restored or a lost one is noticed. A collection is built
-beside the one in use and takes over its name when it is whole; a build that was interrupted goes on where it stood.
+The last change read is stored in the collection itself, so that a restored or lost collection is noticed. A collection
+is built next to the one in use and takes over its alias when complete; an interrupted build continues.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from app.core.logging import get_logger
 from app.jobs.ledger import claims
 from app.jobs.worker.progress import Progress
 from app.search.engines.base import Model
-from app.search.engines.qdrant.writer import Building
+from app.search.engines.qdrant.writer import QdrantWriter
 from app.search.engines.source import IndexedDocument, changed, counter, documents
 from app.search.models import Chunk, document
 from app.search.text.analyzer import unpack
@@ -26,7 +26,7 @@ from app.search.text.analyzer import unpack
 DOCUMENTS_AT_ONCE = 100
 CHANGES_AT_ONCE = 200
 WAIT_S = 5.0
-# The usual length of a document is taken from so many, the newest; this where there are none.
+# The usual length of a document is measured on this many of the newest; the second is used if there are none.
 SAMPLE = 200
 USUAL_WORDS = 150.0
 
@@ -34,23 +34,23 @@ log = get_logger(__name__)
 
 
 async def follow(model: Model, progress: Progress) -> dict[str, Any]:
-    """{documents, built, change}: how many were written, whether all anew, and what the index has read now.
+    """Return {documents, built, change}: documents written, whether everything was rebuilt, and the last change read.
 
-    Raises Snooze while Qdrant does not answer: the job waits, uncounted, and finishes when it is back.
+    Raises Snooze while Qdrant does not answer: the job waits without counting an attempt.
     """
     try:
         return await _follow(model, progress)
     except Unavailable as error:
         log.warning("index_waits", reason=error.message)
         raise Snooze(error.retry_after_s or WAIT_S, error.message, code=error.code) from error
-    except NotFound as error:  # somebody deleted the collection meanwhile: the next look finds what to do
+    except NotFound as error:  # the collection was deleted during the run: the next run finds out what to do
         log.warning("index_gone", reason=error.message)
         raise Snooze(WAIT_S, error.message, code=error.code) from error
 
 
 @dataclass(frozen=True, slots=True)
 class _Step:
-    """What is to be written next, read in one moment; `last` is the change it leads to."""
+    """The documents to write next, read in one transaction; `last` is the change reached by writing them."""
 
     value: int
     pruned: int
@@ -62,7 +62,7 @@ class _Step:
 async def _follow(model: Model, progress: Progress) -> dict[str, Any]:
     written, built = 0, False
     average = await read(usual_words)
-    index = await Building.in_use(model)
+    index = await QdrantWriter.in_use(model)
     while True:
         await in_transaction(claims.hold, progress.claim)
         step = await read(_next, model.generation, 0 if index is None else index.change)
@@ -74,22 +74,22 @@ async def _follow(model: Model, progress: Progress) -> dict[str, Any]:
             await index.tidy()
             return {"documents": written, "built": built, "change": index.change}
         written += await index.put(step.ids, step.documents, average)
-        await index.tell(change=step.last)
+        await index.save_marker(change=step.last)
         progress.report(step.last, step.value, unit="changes", stage="follow")
 
 
-async def _build(model: Model, progress: Progress, average: float) -> Building:
-    """All documents in a new collection, which is then the one in use; what came meanwhile is followed after."""
+async def _build(model: Model, progress: Progress, average: float) -> QdrantWriter:
+    """Write all documents to a new collection, then put it in use; changes during the build are followed afterwards."""
     value, pruned = await read(counter)
-    index = await Building.unfinished(model, pruned) or await Building.begin(model, change=value)
+    index = await QdrantWriter.unfinished(model, pruned) or await QdrantWriter.begin(model, change=value)
     log.info("index_build", collection=index.name, change=index.change, after=index.next)
     while True:
         await in_transaction(claims.hold, progress.claim)
-        last, total, found = await read(_after, model.generation, index.next)
+        last, total, batch = await read(_after, model.generation, index.next)
         if last is None:
             break
-        await index.put([], found, average)
-        await index.tell(next=last)
+        await index.put([], batch, average)
+        await index.save_marker(next=last)
         progress.report(index.written, max(total, index.written), stage="build", unit="documents")
     await in_transaction(claims.hold, progress.claim)
     await index.take_over()
@@ -106,7 +106,7 @@ def _next(session: Session, generation: str, at: int) -> _Step:
 
 
 def _after(session: Session, generation: str, after: int) -> tuple[int | None, int, list[IndexedDocument]]:
-    """The last of the next documents, how many there are in all, and these; None where there are no more."""
+    """Return the last id of the next documents, the total, and the documents; None at the end."""
     indexed = document.c.indexed_at.is_not(None)
     query = sa.select(document.c.id).where(document.c.id > after, indexed).order_by(document.c.id)
     ids = list(session.scalars(query.limit(DOCUMENTS_AT_ONCE)))
@@ -115,7 +115,7 @@ def _after(session: Session, generation: str, after: int) -> tuple[int | None, i
 
 
 def usual_words(session: Session) -> float:
-    """How many words a document has that are searched; what is longer counts each of them a little less."""
+    """Return the usual number of searched words of a document; in a longer one each word counts a little less."""
     newest = sa.select(Chunk.document_terms).where(Chunk.document_terms.is_not(None)).order_by(Chunk.id.desc())
     sizes = [float(unpack(terms)[1].sum()) for terms in session.scalars(newest.limit(SAMPLE)) if terms]
     return sum(sizes) / len(sizes) if sizes else USUAL_WORDS

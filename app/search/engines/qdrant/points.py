@@ -1,8 +1,8 @@
-"""How documents lie in Qdrant: a point a chunk, its id the chunk's, with the dense vector and what filters ask for.
+"""Documents as points in Qdrant: one point per chunk, with the chunk's id, its dense vector and the filter fields.
 
 The first chunk's point is the document's head: it has the words of the whole document as a sparse vector and as a list
-of hashes, so that keyword scores, totals and facets are those of documents, as with the embedded engine. Point 0 is
-none: it says how far the collection has followed.
+of hashes, so that keyword scores, totals and facets count documents, as in the embedded engine. Point 0 is the marker:
+it stores how far the collection has followed.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from qdrant_client import models
 
-from app.search.engines.base import Ask, Facet, Filters
+from app.search.engines.base import EngineRequest, Facet, Filters
 from app.search.engines.source import IndexedDocument
 from app.search.text.analyzer import region_free, unpack
 
@@ -41,7 +41,7 @@ FACETS: dict[Facet, str] = {
 
 
 def points(document: IndexedDocument, average: float, round_: int) -> Iterator[models.PointStruct]:
-    """The document's points; `average` is the usual number of words of a document, `round_` marks this writing."""
+    """Yield the document's points; `average` is the usual number of words, `round_` identifies this write."""
     about = _about(document) | {"round": round_}
     dense = [_is_known(chunk.vector) for chunk in document.chunks]
     for place, (chunk, known) in enumerate(zip(document.chunks, dense, strict=True)):
@@ -53,12 +53,12 @@ def points(document: IndexedDocument, average: float, round_: int) -> Iterator[m
             hashes = unpack(document.terms)[0].tolist()
             payload |= {"head": True, "embedded": any(dense), "stem": chunk.language, "terms": hashes}
             vector["words"] = _weighed(document.terms, average)
-        # Not validated: what comes out of our own rows need not be looked at number by number.
+        # Not validated: rows of our own database need no check of each number.
         yield models.PointStruct.model_construct(id=chunk.id, vector=vector, payload=payload)
 
 
 def _about(document: IndexedDocument) -> dict[str, Any]:
-    said = {
+    payload = {
         "tenant": document.tenant,
         "document": document.id,
         "collection": document.collection_id,
@@ -71,17 +71,17 @@ def _about(document: IndexedDocument) -> dict[str, Any]:
         "tags": sorted(set(document.tags)) or None,
         "fetched": document.fetched_at.timestamp() if document.fetched_at else None,
     }
-    return {name: value for name, value in said.items() if value is not None} | {"mobile": bool(document.is_mobile)}
+    return {name: value for name, value in payload.items() if value is not None} | {"mobile": bool(document.is_mobile)}
 
 
 def sites(domain: str) -> list[str]:
-    """The domain and all above it, with and without its port."""
+    """Return the domain and all domains above it, with and without its port."""
     name = domain.casefold()
     host = name.rpartition(":")[0] or name
-    found = {name}
+    result = {name}
     parts = host.split(".")
-    found |= {".".join(parts[at:]) for at in range(len(parts))}
-    return sorted(found)
+    result |= {".".join(parts[at:]) for at in range(len(parts))}
+    return sorted(result)
 
 
 def _is_known(vector: bytes | None) -> bool:
@@ -89,7 +89,7 @@ def _is_known(vector: bytes | None) -> bool:
 
 
 def _weighed(terms: bytes, average: float) -> models.SparseVector:
-    """The document's side of Okapi's formula; the other, the rarity of each term, is the server's."""
+    """Return the document's side of Okapi's formula; the server adds the other, the rarity of each term."""
     hashes, counts = unpack(terms)
     frequency = counts.astype(np.float64)
     norm = K1 * (1 - B + B * frequency.sum() / average)
@@ -98,7 +98,7 @@ def _weighed(terms: bytes, average: float) -> models.SparseVector:
 
 
 def question(terms: Sequence[int]) -> models.SparseVector:
-    """The words of a query, each as often as it was said."""
+    """Return the words of a query with their counts."""
     values, counts = np.unique(np.asarray(terms, np.uint32), return_counts=True)
     return models.SparseVector(indices=values.tolist(), values=counts.astype(float).tolist())
 
@@ -111,8 +111,8 @@ def has_any(key: str, values: Sequence[Any]) -> models.FieldCondition:
     return models.FieldCondition(key=key, match=models.MatchAny(any=list(values)))
 
 
-def narrowed(ask: Ask) -> tuple[list[Any], list[Any]]:
-    """What a point must have and must not have by the filters, its tenant first."""
+def narrowed(ask: EngineRequest) -> tuple[list[Any], list[Any]]:
+    """Return the conditions that a point must and must not meet by the filters, its tenant first."""
     filters = ask.filters
     must: list[Any] = [has("tenant", ask.tenant), *_equal(filters)]
     if filters.since is not None or filters.until is not None:
@@ -128,7 +128,7 @@ def narrowed(ask: Ask) -> tuple[list[Any], list[Any]]:
 
 
 def _equal(filters: Filters) -> list[models.FieldCondition]:
-    said = {
+    values = {
         "domain": filters.domain,
         "sites": filters.site.casefold() if filters.site else None,
         "languages": filters.language,
@@ -136,4 +136,4 @@ def _equal(filters: Filters) -> list[models.FieldCondition]:
         "mobile": filters.is_mobile,
         "source": filters.source,
     }
-    return [has(key, value) for key, value in said.items() if value is not None]
+    return [has(key, value) for key, value in values.items() if value is not None]

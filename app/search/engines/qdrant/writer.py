@@ -1,4 +1,4 @@
-"""One collection in Qdrant as its writer sees it: made, filled, told how far it is, and put in use under its name."""
+"""One collection in Qdrant for its writer: created, filled, marked, and put in use under its alias."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from app.core.errors import NotFound
 from app.core.settings import get_settings
 from app.search.engines.base import Model
 from app.search.engines.qdrant import points as shape
-from app.search.engines.qdrant.reader import Place, name_of
+from app.search.engines.qdrant.reader import QdrantReader, name_of
 from app.search.engines.source import IndexedDocument
 
-# A body may have 32 MiB; a point of 1,024 numbers is some 20 KB of JSON.
+# A request body may have 32 MiB; a point of 1,024 numbers is about 20 KB of JSON.
 POINTS_AT_ONCE = 256
 
 
-class Building:
-    """`change` is the last change it has read, `next` the document after which a build goes on.
+class QdrantWriter:
+    """Writes one collection. `change` is the last change read, `next` the document after which a build continues.
 
-    Each call raises Unavailable where Qdrant does not answer; all can be repeated.
+    Each call raises Unavailable if Qdrant does not answer; all can be repeated.
     """
 
     def __init__(self, alias: str, name: str, marker: dict[str, Any]) -> None:
@@ -34,49 +34,49 @@ class Building:
 
     @classmethod
     async def in_use(cls, model: Model) -> Self | None:
-        """The one that is searched; None where there is none, or it does not say how far it is."""
+        """Return the collection in use; None if there is none, or it has no marker."""
         alias = name_of(model)
         return await cls._open(alias, await _aliased(alias))
 
     @classmethod
     async def unfinished(cls, model: Model, pruned: int) -> Self | None:
-        """One that somebody began to build, and that has not missed what was pruned."""
+        """Return an unfinished build that has not missed pruned changes."""
         alias = name_of(model)
-        for name in await _beside(alias):
-            found = await cls._open(alias, name)
-            if found is not None and not found.done and found.change >= pruned:
-                return found
+        for name in await _collections_of(alias):
+            build = await cls._open(alias, name)
+            if build is not None and not build.done and build.change >= pruned:
+                return build
         return None
 
     @classmethod
     async def begin(cls, model: Model, *, change: int) -> Self:
-        """A new and empty one, that has read all up to this change once it is filled."""
+        """Create an empty collection that will have read all up to this change once it is filled."""
         settings, alias = get_settings(), name_of(model)
-        made = cls(alias, f"{alias}-{random.getrandbits(32):08x}", {"change": change})
+        build = cls(alias, f"{alias}-{random.getrandbits(32):08x}", {"change": change})
         await qdrant().call(
             "create_collection",
-            collection_name=made.name,
+            collection_name=build.name,
             vectors_config={
                 "dense": models.VectorParams(size=model.dimension, distance=models.Distance.COSINE, on_disk=True)
             },
             sparse_vectors_config={"words": models.SparseVectorParams(modifier=models.Modifier.IDF)},
-            # Graphs by tenant: nobody searches without one.
+            # Graphs by tenant: every search has one.
             hnsw_config=models.HnswConfigDiff(m=0, payload_m=16),
             shard_number=settings.qdrant_shards,
             replication_factor=settings.qdrant_replicas,
-            # Half of them, so that two replicas take writes while one is gone.
+            # Half of them, so that two replicas accept writes while one is down.
             write_consistency_factor=(settings.qdrant_replicas + 1) // 2,
             timeout=SCHEMA_TIMEOUT_S,
         )
         for field, kind in shape.FIELDS.items():
-            await made._do("create_payload_index", field_name=field, field_schema=kind, wait=True)
-        await made.tell()
-        return made
+            await build._do("create_payload_index", field_name=field, field_schema=kind, wait=True)
+        await build.save_marker()
+        return build
 
     async def put(self, ids: Sequence[int], documents: Sequence[IndexedDocument], average: float) -> int:
-        """Write these documents, and remove what else is there of `ids`; how many were written.
+        """Write these documents and delete other points of `ids`; return the number written.
 
-        New points come before the old ones go, so that a document is never missing. `average`: see points.
+        New points are written before old ones are deleted, so that a document is never missing. `average`: see points.
         """
         this = random.getrandbits(48)
         points = [point for document in documents for point in shape.points(document, average, this)]
@@ -88,8 +88,8 @@ class Building:
         self.written += len(documents)
         return len(documents)
 
-    async def tell(self, **now: int | bool) -> None:
-        """Write down how far it is; said last, so that what it says is true."""
+    async def save_marker(self, **now: int | bool) -> None:
+        """Store the marker; called after the writes that it describes."""
         for name, value in now.items():
             setattr(self, name, value)
         marker = {"change": self.change, "next": self.next, "done": self.done}
@@ -97,8 +97,8 @@ class Building:
         await self._do("upsert", points=[point], wait=True)
 
     async def take_over(self) -> None:
-        """Be the one that is searched, from one moment to the next."""
-        await self.tell(done=True)
+        """Point the alias to this collection, in one step."""
+        await self.save_marker(done=True)
         before = await _aliased(self.alias)
         create = models.CreateAlias(collection_name=self.name, alias_name=self.alias)
         change: list[Any] = [models.CreateAliasOperation(create_alias=create)]
@@ -110,19 +110,19 @@ class Building:
 
     @classmethod
     async def forget(cls, model: Model) -> None:
-        """Delete all that there is of this model."""
+        """Delete all collections of this model."""
         alias = name_of(model)
         if await _aliased(alias) is not None:
             delete = models.DeleteAliasOperation(delete_alias=models.DeleteAlias(alias_name=alias))
             await qdrant().call(
                 "update_collection_aliases", change_aliases_operations=[delete], timeout=SCHEMA_TIMEOUT_S
             )
-        for name in await _beside(alias):
+        for name in await _collections_of(alias):
             await qdrant().call("delete_collection", collection_name=name, timeout=SCHEMA_TIMEOUT_S)
 
     async def tidy(self) -> None:
-        """Delete what else there is of its name: older ones, and builds that nobody needs any more."""
-        for name in await _beside(self.alias):
+        """Delete the other collections of this alias: older ones and abandoned builds."""
+        for name in await _collections_of(self.alias):
             if name != self.name:
                 await qdrant().call("delete_collection", collection_name=name, timeout=SCHEMA_TIMEOUT_S)
 
@@ -131,7 +131,7 @@ class Building:
         if name is None:
             return None
         try:
-            marker = await Place(name).marker()
+            marker = await QdrantReader(name).marker()
         except NotFound:
             return None
         return None if marker is None else cls(alias, name, marker)
@@ -141,12 +141,12 @@ class Building:
 
 
 async def _aliased(alias: str) -> str | None:
-    """The collection behind the name."""
-    found = (await qdrant().call("get_aliases")).aliases
-    return next((one.collection_name for one in found if one.alias_name == alias), None)
+    """Return the collection behind the alias."""
+    aliases = (await qdrant().call("get_aliases")).aliases
+    return next((alias_.collection_name for alias_ in aliases if alias_.alias_name == alias), None)
 
 
-async def _beside(alias: str) -> list[str]:
-    """The collections made for this name."""
-    found = (await qdrant().call("get_collections")).collections
-    return sorted(one.name for one in found if one.name.startswith(f"{alias}-"))
+async def _collections_of(alias: str) -> list[str]:
+    """Return the collections created for this alias."""
+    collections = (await qdrant().call("get_collections")).collections
+    return sorted(collection.name for collection in collections if collection.name.startswith(f"{alias}-"))

@@ -9,12 +9,13 @@ import pytest
 
 from app.core import clock
 from app.main import create_app
+from tests.support.api_keys import holder
 from tests.support.databases import SettingsEnv
+from tests.support.firecrawl_events import event, send
+from tests.support.problems import assert_problem
+from tests.support.sender import PATH, SECRET
 from tests.support.waiting import wait_until
 from tests.unit.api.conftest import Api, served
-from tests.unit.api.http.test_shapes import assert_problem
-from tests.unit.api.routes.admin.test_keys import holder
-from tests.unit.api.routes.web.test_deliveries import PATH, SECRET, event, send
 
 
 @pytest.fixture

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from itertools import islice
 from typing import Any
 
 import pytest
@@ -13,16 +12,18 @@ import schemathesis
 from hypothesis import HealthCheck, Phase, given, settings
 from schemathesis.checks import not_a_server_error
 
+from app.main import create_app
 from tests.fakes.firecrawl import FakeFirecrawl
 from tests.support.databases import SettingsEnv
 from tests.support.stack import API_SECRET
-from tests.unit.api.conftest import Api
+from tests.unit.api.conftest import Api, served
 
 # Documents that are accepted here stay: nobody runs their jobs, so /api/test-index would wait for 30 s each time.
 WAITING = "/api/test-index"
 # A stream of all events never ends.
 ENDLESS = "/api/events"
-EXAMPLES = 10
+# Of each operation and mode; so many of them are also sent without the secret.
+EXAMPLES, STRANGERS = 10, 2
 
 
 @pytest.fixture
@@ -63,32 +64,41 @@ def test_the_paths_of_the_contract_are_there(document: dict[str, Any]) -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(480)
-def test_no_input_makes_a_server_error(api: Api, settings_env: SettingsEnv) -> None:
-    """Valid and invalid requests to every operation, with and without the secret."""
-    with FakeFirecrawl().running() as server:
-        settings_env(firecrawl_url=server.url)
-        with requests.Session() as session:
-            _probe_all(api, session)
+def test_no_input_makes_a_server_error(
+    settings_env: SettingsEnv, request: pytest.FixtureRequest, redis_url: str
+) -> None:
+    """Valid and invalid requests to every operation, generated once and sent to an API on either database.
+
+    The first of them are also sent without the secret, on SQLite alone: no database is asked for these.
+    """
+    cases: list[Any] = []
+    with FakeFirecrawl().running() as server, requests.Session() as session:
+        for database in ("sqlite_url", "postgres_url"):
+            url = request.getfixturevalue(database)
+            settings_env(database_url=url, redis_url=redis_url, firecrawl_url=server.url)
+            with served(create_app()) as api:
+                cases = cases or list(_generate(api))
+                for number, case in cases:
+                    _send(api, case, session, with_and_without=number < STRANGERS and database == "sqlite_url")
 
 
-def _probe_all(api: Api, session: requests.Session) -> None:
+def _generate(api: Api) -> Iterator[tuple[int, Any]]:
+    """Yield requests to every operation, each with its number among those of its operation and mode."""
     schema = schemathesis.openapi.from_url(f"{api.url}/openapi.json")
-    tried = 0
+    operations = 0
     for result in schema.get_all_operations():
         operation: Any = result.ok()  # type: ignore[union-attr]
         if operation.path in (WAITING, ENDLESS):
             continue
-        tried += 1
+        operations += 1
         takes_input = bool(operation.definition.raw.get("parameters") or operation.definition.raw.get("requestBody"))
         for mode in list(schemathesis.GenerationMode)[: 1 + takes_input]:
-            _probe(operation, mode, session)
-    assert tried >= 16
+            yield from enumerate(_examples(operation, mode))
+    assert operations >= 16
 
 
-def _probe(operation: Any, mode: schemathesis.GenerationMode, session: requests.Session) -> None:
-    """Ten requests with the secret; the first two of them also without."""
-    secret = {"Authorization": f"Bearer {API_SECRET}"}
-    strangers: Iterator[dict[str, str]] = iter(({}, {}))
+def _examples(operation: Any, mode: schemathesis.GenerationMode) -> list[Any]:
+    cases: list[Any] = []
 
     @settings(
         max_examples=EXAMPLES,
@@ -99,11 +109,19 @@ def _probe(operation: Any, mode: schemathesis.GenerationMode, session: requests.
         suppress_health_check=list(HealthCheck),
     )
     @given(case=operation.as_strategy(generation_mode=mode))
-    def probe(case: Any) -> None:
-        for headers in (secret, *islice(strangers, 1)):
-            case.call_and_validate(headers=headers, checks=[not_a_server_error], timeout=20, session=session)
+    def collect(case: Any) -> None:
+        cases.append(case)
 
-    probe()
+    collect()
+    return cases
+
+
+def _send(api: Api, case: Any, session: requests.Session, *, with_and_without: bool) -> None:
+    secret = {"Authorization": f"Bearer {API_SECRET}"}
+    for headers in (secret, {})[: 1 + with_and_without]:
+        case.call_and_validate(
+            base_url=api.url, headers=headers, checks=[not_a_server_error], timeout=20, session=session
+        )
 
 
 def test_the_page_for_people_shows_every_route_and_needs_no_other_host(lite_api: Api, document: dict[str, Any]) -> None:

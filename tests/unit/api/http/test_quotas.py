@@ -6,9 +6,9 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 from app.jobs.models import JobRow
+from tests.support.api_keys import holder
+from tests.support.problems import assert_problem
 from tests.unit.api.conftest import Api
-from tests.unit.api.http.test_shapes import assert_problem
-from tests.unit.api.routes.admin.test_keys import holder
 
 Make = Callable[..., JobRow]
 

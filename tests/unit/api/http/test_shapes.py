@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator
 from contextlib import closing
 from typing import Any
 
-import httpx
 import pytest
 import sqlalchemy as sa
 from fastapi import Body
@@ -22,23 +21,12 @@ from app.core.db import database, in_transaction
 from app.jobs.models import JobRow
 from app.main import create_app
 from tests.support.databases import SettingsEnv
+from tests.support.problems import assert_problem
 from tests.support.stack import API_SECRET
 from tests.support.waiting import wait_until
 from tests.unit.api.conftest import Api, served
 
 Make = Callable[..., JobRow]
-MEMBERS = {"type", "title", "status", "detail", "code", "request_id", "errors"}
-
-
-def assert_problem(answer: httpx.Response, status: int, code: str) -> None:
-    body = answer.json()
-    assert (answer.status_code, body["status"], body["code"]) == (status, status, code)
-    assert answer.headers["content-type"] == "application/problem+json"
-    assert body.keys() >= MEMBERS
-    assert body["request_id"] == answer.headers["x-request-id"]
-    assert float(answer.headers["x-process-time"]) >= 0
-
-
 RAISED: dict[str, tuple[Callable[[], Exception], int, str]] = {
     "InvalidInput": (lambda: errors.InvalidInput("odd", code="odd", errors=[{"field": "x"}]), 422, "odd"),
     "NotFound": (lambda: errors.NotFound("gone"), 404, "not_found"),
@@ -277,7 +265,7 @@ def test_health_and_metrics_tell_of_this_process(lite_api: Api, errand: Make) ->
     assert body["loop_lag_ms"] >= 0
     assert body["streams"] == 1
     assert {"timestamp", "version", "role"} <= body.keys()
-    wait_until(lambda: lite_api.hub.watchers == 0, what="the stream to have ended")
+    wait_until(lambda: lite_api.hub.subscriber_count == 0, what="the stream to have ended")
     text = lite_api.anyone.get("/metrics").text
     assert 'millrace_http_request_duration_seconds_count{method="GET",route="/health",status="200"}' in text
     assert "millrace_event_streams" in text

@@ -4,19 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import ExitStack
-from typing import Any
 
 import pytest
 from redis import Redis
 
-from app.core.db import database
-from app.jobs.enqueued import EnqueuedJob
-from app.jobs.events import publish
-from app.jobs.events.publish import Event
 from app.jobs.models import JobRow
-from app.jobs.states import ENDED
 from app.main import create_app
 from tests.support.databases import SettingsEnv
+from tests.support.job_events import publish_event, set_job
 from tests.support.services import RedisServer
 from tests.support.waiting import wait_until
 from tests.unit.api.conftest import Api, served
@@ -25,29 +20,8 @@ from tests.unit.api.streams.following import follow, parse
 Make = Callable[..., JobRow]
 
 
-def tell(job: JobRow, percent: float, *, state: str = "running", name: str = "progress", seed: int = 0) -> int:
-    """One event, as a worker tells it; its number."""
-    progress = {"percent": percent, "stage": "go", "done": percent, "total": 100, "unit": "%", "message": None}
-    event = Event(job.id, job.tenant, name, state, 1, progress, seed)  # type: ignore[arg-type]
-    return publish.publish([event])[0]
-
-
-def move(job: JobRow | EnqueuedJob, **values: Any) -> None:
-    """Change the row without telling anybody."""
-
-    def write(session: Any) -> None:
-        row = session.get(JobRow, job.id)
-        if values.get("state") in ENDED and row.state == "queued":
-            row.state = "running"
-            session.flush()
-        for name, value in values.items():
-            setattr(row, name, value)
-
-    database().transaction(write)
-
-
 def watched(api: Api, job: JobRow) -> None:
-    wait_until(lambda: api.hub.watchers > 0, what=f"job {job.id} to be followed")
+    wait_until(lambda: api.hub.subscriber_count > 0, what=f"job {job.id} to be followed")
 
 
 def test_a_snapshot_comes_first_then_live_events_and_the_end_closes_the_stream(api: Api, errand: Make) -> None:
@@ -55,39 +29,39 @@ def test_a_snapshot_comes_first_then_live_events_and_the_end_closes_the_stream(a
     with follow(api.client, job.id) as stream:
         first = next(stream)
         assert (first.name, first.id, first.data["state"], first.data["snapshot"]) == ("state", 0, "queued", True)
-        numbers = [tell(job, 0, state="running", name="state"), tell(job, 10)]
+        numbers = [publish_event(job, 0, state="running", name="state"), publish_event(job, 10)]
         assert [(e.id, e.name, e.data["percent"]) for e in (next(stream), next(stream))] == [
             (numbers[0], "state", 0),
             (numbers[1], "progress", 10),
         ]
-        tell(job, 100, state="succeeded", name="end")
+        publish_event(job, 100, state="succeeded", name="end")
         rest = list(stream)
     assert [(e.name, e.data["state"], e.data["percent"]) for e in rest] == [("end", "succeeded", 100)]
-    wait_until(lambda: api.hub.watchers == 0, what="the follower to be forgotten")
+    wait_until(lambda: api.hub.subscriber_count == 0, what="the follower to be forgotten")
 
 
 def test_a_new_follower_gets_the_newest_event_beyond_the_ledgers_snapshot(api: Api, errand: Make) -> None:
     job = errand()
     for percent in (10, 20, 30):
-        tell(job, percent)
+        publish_event(job, percent)
     with follow(api.client, job.id) as stream:
         assert [next(stream).data["percent"], next(stream).data["percent"]] == [None, 30]
 
 
 def test_a_follower_resumes_without_a_gap_on_any_replica(api: Api, errand: Make) -> None:
     job = errand()
-    numbers = [tell(job, percent) for percent in (10, 20, 30, 40)]
+    numbers = [publish_event(job, percent) for percent in (10, 20, 30, 40)]
     with follow(api.client, job.id, **{"Last-Event-ID": str(numbers[1])}) as stream:
         missed = [next(stream), next(stream)]
         assert [(e.id, e.data["percent"]) for e in missed] == [(numbers[2], 30), (numbers[3], 40)]
         assert "snapshot" not in missed[0].data
-        live = tell(job, 50)
+        live = publish_event(job, 50)
         assert next(stream).id == live
 
 
 def test_the_query_may_carry_the_last_event_id(lite_api: Api, errand: Make) -> None:
     job = errand()
-    numbers = [tell(job, percent) for percent in (10, 20)]
+    numbers = [publish_event(job, percent) for percent in (10, 20)]
     with lite_api.client.stream("GET", f"/api/jobs/{job.id}/events?last_event_id={numbers[0]}") as response:
         assert next(parse(response.iter_lines())).id == numbers[1]
 
@@ -95,7 +69,7 @@ def test_the_query_may_carry_the_last_event_id(lite_api: Api, errand: Make) -> N
 @pytest.mark.parametrize("unknown", ["999", "abc", "-1", "1.5", "9" * 40, ""])
 def test_an_unknown_number_gets_a_snapshot_marked_reset(lite_api: Api, errand: Make, unknown: str) -> None:
     job = errand()
-    tell(job, 10)
+    publish_event(job, 10)
     with follow(lite_api.client, job.id, **{"Last-Event-ID": unknown}) as stream:
         assert next(stream).data["reset"] is True
 
@@ -103,7 +77,7 @@ def test_an_unknown_number_gets_a_snapshot_marked_reset(lite_api: Api, errand: M
 def test_a_number_that_was_trimmed_away_gets_a_reset(lite_api: Api, errand: Make) -> None:
     job = errand()
     for percent in range(400):
-        tell(job, percent / 4)
+        publish_event(job, percent / 4)
     with follow(lite_api.client, job.id, **{"Last-Event-ID": "3"}) as stream:
         assert next(stream).data["reset"] is True
         assert next(stream).data["percent"] == 99.75
@@ -111,7 +85,7 @@ def test_a_number_that_was_trimmed_away_gets_a_reset(lite_api: Api, errand: Make
 
 def test_an_ended_job_says_so_at_once_and_then_tells_browsers_to_stay_away(api: Api, errand: Make) -> None:
     job = errand()
-    move(job, state="failed", tries=4, error_type="Boom", error_message="it broke")
+    set_job(job, state="failed", tries=4, error_type="Boom", error_message="it broke")
     with follow(api.client, job.id) as stream:
         [only] = list(stream)
     assert (only.name, only.data["state"], only.data["message"]) == ("end", "failed", "it broke")
@@ -121,9 +95,9 @@ def test_an_ended_job_says_so_at_once_and_then_tells_browsers_to_stay_away(api: 
 
 def test_an_end_that_was_missed_is_replayed_and_then_known(lite_api: Api, errand: Make) -> None:
     job = errand()
-    before = tell(job, 50)
-    move(job, state="succeeded")
-    end = tell(job, 100, state="succeeded", name="end")
+    before = publish_event(job, 50)
+    set_job(job, state="succeeded")
+    end = publish_event(job, 100, state="succeeded", name="end")
     with follow(lite_api.client, job.id, **{"Last-Event-ID": str(before)}) as stream:
         assert [(e.id, e.name) for e in stream] == [(end, "end")]
     assert lite_api.client.get(f"/api/jobs/{job.id}/events?last_event_id={end}").status_code == 204
@@ -134,9 +108,9 @@ def test_a_lost_end_is_found_in_the_ledger(api: Api, errand: Make) -> None:
     job = errand()
     with follow(api.client, job.id) as stream:
         next(stream)
-        tell(job, 40)
+        publish_event(job, 40)
         next(stream)
-        move(job, state="succeeded", progress={"percent": 100, "stage": "come", "seq": 2})
+        set_job(job, state="succeeded", progress={"percent": 100, "stage": "come", "seq": 2})
         [end] = list(stream)
     assert (end.name, end.data["state"], end.data["percent"]) == ("end", "succeeded", 100)
 
@@ -151,13 +125,13 @@ def test_a_cancel_is_the_end_of_a_job_that_has_not_started(lite_api: Api, errand
 
 def test_a_retry_after_an_end_starts_a_new_stream(lite_api: Api, errand: Make) -> None:
     job = errand()
-    tell(job, 40)
+    publish_event(job, 40)
     lite_api.client.post(f"/api/jobs/{job.id}/cancel")
     retried = lite_api.client.post(f"/api/jobs/{job.id}/retry")
     assert (retried.status_code, retried.json()["state"]) == (202, "queued")
     with follow(lite_api.client, job.id) as stream:
         assert next(stream).data["state"] == "queued"
-        tell(job, 5)
+        publish_event(job, 5)
         assert 5 in [next(stream).data["percent"], next(stream).data["percent"]][-2:]
 
 
@@ -170,22 +144,22 @@ def test_bars_move_and_end_while_redis_is_gone(
         job, other = errand(), errand()
         with follow(api.client, job.id) as stream:
             next(stream)
-            tell(job, 40)
+            publish_event(job, 40)
             assert next(stream).data["percent"] == 40
             redis_server.kill()
             wait_until(lambda: not api.hub.has_redis, what="the hub to notice")
             # The row lags behind what was told, and a bar does not go back.
-            move(job, state="running", progress={"percent": 30, "stage": "go", "seq": 1})
+            set_job(job, state="running", progress={"percent": 30, "stage": "go", "seq": 1})
             polled = api.hub.turns
             wait_until(lambda: api.hub.turns > polled + 1, what="two looks at the ledger")
-            move(job, progress={"percent": 60, "stage": "come", "seq": 1})
+            set_job(job, progress={"percent": 60, "stage": "come", "seq": 1})
             later = next(stream)
             assert (later.name, later.data["percent"]) == ("progress", 60)
             with follow(api.client, other.id) as second:
                 assert next(second).data["state"] == "queued"
-                move(other, state="failed", error_type="X", error_message="y")
+                set_job(other, state="failed", error_type="X", error_message="y")
                 assert [e.name for e in second] == ["end"]
-            move(job, state="succeeded")
+            set_job(job, state="succeeded")
             assert [e.name for e in stream] == ["end"]
 
 
@@ -196,17 +170,17 @@ def test_after_an_outage_streams_go_on_by_themselves(
     with served(create_app()) as api:
         wait_until(lambda: api.hub.has_redis, what="the hub to reach Redis")
         job = errand()
-        move(job, state="running")
+        set_job(job, state="running")
         with follow(api.client, job.id) as stream:
             next(stream)
-            tell(job, 10)
+            publish_event(job, 10)
             assert next(stream).data["percent"] == 10
             redis_server.kill()
             wait_until(lambda: not api.hub.has_redis, what="the hub to notice")
             redis_server.start()
             wait_until(lambda: api.hub.has_redis, what="the hub to come back")
             redis_server.flush()
-            tell(job, 20, seed=1)
+            publish_event(job, 20, seed=1)
             assert next(stream).data["percent"] == 20
 
 
@@ -222,7 +196,7 @@ def test_a_frozen_redis_counts_as_gone(
             redis_server.process.freeze()
             try:
                 wait_until(lambda: not api.hub.has_redis, what="the hub to notice the silence")
-                move(job, state="succeeded")
+                set_job(job, state="succeeded")
                 assert [e.name for e in stream] == ["end"]
             finally:
                 redis_server.process.wake()
@@ -234,13 +208,13 @@ def test_many_followers_share_two_connections_to_redis(lite_api: Api, redis_url:
         streams = [stack.enter_context(follow(lite_api.client, (job, other)[i % 2].id)) for i in range(20)]
         for stream in streams:
             next(stream)
-        tell(job, 33)
-        tell(other, 33)
+        publish_event(job, 33)
+        publish_event(other, 33)
         assert {next(stream).data["percent"] for stream in streams} == {33}
         names = [client["name"] for client in redis.client_list()]
         assert names.count("millrace-events") == 2
         assert dict(redis.pubsub_numsub(f"mr:e:{job.id}")) == {f"mr:e:{job.id}".encode(): 1}
-    wait_until(lambda: lite_api.hub.watchers == 0, what="all followers to be forgotten")
+    wait_until(lambda: lite_api.hub.subscriber_count == 0, what="all followers to be forgotten")
 
 
 def test_stopping_the_server_ends_streams_with_a_hint_when_to_come_back(lite_api: Api, errand: Make) -> None:
@@ -282,5 +256,5 @@ def test_what_is_no_event_on_a_channel_is_passed_over(lite_api: Api, redis_url: 
         next(stream)
         for odd in ("", "{", "[]", "7", "null", '{"seq": "x"}', '{"seq": 1, "event": "progress"}', b"\xff\xfe"):
             redis.publish(f"mr:e:{job.id}", odd)
-        tell(job, 66)
+        publish_event(job, 66)
         assert next(stream).data["percent"] == 66

@@ -10,16 +10,14 @@ from typing import Any
 import pytest
 
 from app.api.streams.sse import KEEP_ALIVE, Client, TenantClient
-from app.jobs.events.hub import Hub
-from app.jobs.events.publish import Event as Told
-from app.jobs.events.publish import publish
-from app.jobs.events.subscribers import MOST_WAITING
-from app.jobs.events.tenant_events import MOST_WAITING as MOST_LIVE
-from app.jobs.events.tenant_events import Wanted
+from app.jobs.events.hub import EventHub
+from app.jobs.events.publish import JobEvent, publish
+from app.jobs.events.subscribers import MAX_WAITING_EVENTS
+from app.jobs.events.tenant_subscriber import MAX_WAITING_TENANT_EVENTS, EventFilter
 from app.jobs.models import JobRow
 from tests.support.databases import SettingsEnv
+from tests.support.job_events import set_job
 from tests.support.waiting import wait_until_async
-from tests.unit.api.streams.test_events import move
 from tests.unit.jobs.events.test_hub import event
 
 Make = Callable[..., JobRow]
@@ -57,7 +55,7 @@ def _environment(sqlite_url: str, redis_url: str, settings_env: SettingsEnv) -> 
     settings_env(database_url=sqlite_url, redis_url=redis_url)
 
 
-async def opened(hub: Hub, job_id: str) -> tuple[Client, Connection, asyncio.Task[None]]:
+async def opened(hub: EventHub, job_id: str) -> tuple[Client, Connection, asyncio.Task[None]]:
     client, connection = Client(hub, job_id), Connection()
     assert await hub.open(client, "default")
     task = asyncio.create_task(client.run(connection.receive, connection.send))
@@ -72,15 +70,15 @@ def _says(connection: Connection, word: str) -> Any:
     return said
 
 
-async def _ended(hub: Hub, task: asyncio.Task[None]) -> None:
+async def _ended(hub: EventHub, task: asyncio.Task[None]) -> None:
     await asyncio.wait_for(task, 5)
-    assert hub.watchers == 0
+    assert hub.subscriber_count == 0
     await hub.close()
 
 
 @pytest.mark.usefixtures("_environment")
 async def test_a_slow_client_gets_the_newest_progress_and_every_state(errand: Make) -> None:
-    hub = Hub()
+    hub = EventHub()
     hub.start()
     client, connection, task = await opened(hub, errand().id)
     connection.open.clear()
@@ -97,15 +95,15 @@ async def test_a_slow_client_gets_the_newest_progress_and_every_state(errand: Ma
 
 @pytest.mark.usefixtures("_environment")
 async def test_a_client_that_missed_too_much_gets_a_fresh_snapshot(errand: Make) -> None:
-    hub = Hub()
+    hub = EventHub()
     hub.start()
     job = errand()
     client, connection, task = await opened(hub, job.id)
     connection.open.clear()
-    for seq in range(1, 3 * MOST_WAITING):
+    for seq in range(1, 3 * MAX_WAITING_EVENTS):
         client.offer(event(seq, "state", "retrying" if seq % 2 else "queued", seq))
         await asyncio.sleep(0)
-    move(job, state="running", progress={"percent": 77, "seq": 900})
+    set_job(job, state="running", progress={"percent": 77, "seq": 900})
     connection.open.set()
     await wait_until_async(_says(connection, '"reset": true'), what="the reset")
     assert '"percent": 77' in connection.text
@@ -115,28 +113,29 @@ async def test_a_client_that_missed_too_much_gets_a_fresh_snapshot(errand: Make)
 
 @pytest.mark.usefixtures("_environment")
 async def test_a_tenants_slow_follower_reads_everything_later_and_once(errand: Make) -> None:
-    hub, job, connection = Hub(), errand(), Connection()
+    hub, job, connection = EventHub(), errand(), Connection()
     hub.start()
     await wait_until_async(_reached(hub), what="the hub to reach Redis")
-    client = TenantClient(hub.tenants, "default", Wanted(names=("state",)), None)
+    client = TenantClient(hub.tenants, "default", EventFilter(names=("state",)), None)
     await hub.tenants.open(client)
     task = asyncio.create_task(client.run(connection.receive, connection.send))
     await wait_until_async(_says(connection, "event: open"), what="the opening")
     connection.open.clear()
-    for start in range(0, 3 * MOST_LIVE, 100):
-        coming = [Told(job.id, "default", "state", "running", 1, {"done": start + n}) for n in range(100)]
+    for start in range(0, 3 * MAX_WAITING_TENANT_EVENTS, 100):
+        coming = [JobEvent(job.id, "default", "state", "running", 1, {"done": start + n}) for n in range(100)]
         await asyncio.to_thread(publish, coming)
     connection.open.set()
-    await wait_until_async(_says(connection, f'"done": {3 * MOST_LIVE - 1},'), what="the last event")
-    assert [int(number) for number in re.findall(r'"done": (\d+)', connection.text)] == list(range(3 * MOST_LIVE))
+    await wait_until_async(_says(connection, f'"done": {3 * MAX_WAITING_TENANT_EVENTS - 1},'), what="the last event")
+    numbers = [int(number) for number in re.findall(r'"done": (\d+)', connection.text)]
+    assert numbers == list(range(3 * MAX_WAITING_TENANT_EVENTS))
     assert "event: reset" not in connection.text
     client.keep_alive()
-    await wait_until_async(_says(connection, f"\n\nid: {client.place}\n\n"), what="the place as a sign of life")
+    await wait_until_async(_says(connection, f"\n\nid: {client.position}\n\n"), what="the place as a sign of life")
     connection.gone.set()
     await _ended(hub, task)
 
 
-def _reached(hub: Hub) -> Any:
+def _reached(hub: EventHub) -> Any:
     async def reached() -> bool:
         return hub.has_redis
 
@@ -145,7 +144,7 @@ def _reached(hub: Hub) -> Any:
 
 @pytest.mark.usefixtures("_environment")
 async def test_a_silent_stream_is_kept_alive_and_a_stopping_one_ended(errand: Make) -> None:
-    hub = Hub(keep_alive_s=0.05)
+    hub = EventHub(keep_alive_s=0.05)
     hub.start()
     _, connection, task = await opened(hub, errand().id)
     await wait_until_async(_says(connection, KEEP_ALIVE.decode()), what="a sign of life")
@@ -157,7 +156,7 @@ async def test_a_silent_stream_is_kept_alive_and_a_stopping_one_ended(errand: Ma
 
 @pytest.mark.usefixtures("_environment")
 async def test_a_client_that_goes_away_leaves_nothing_behind(errand: Make) -> None:
-    hub = Hub()
+    hub = EventHub()
     hub.start()
     _, connection, task = await opened(hub, errand().id)
     connection.open.clear()

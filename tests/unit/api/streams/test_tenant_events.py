@@ -14,20 +14,17 @@ from redis import Redis
 
 from app.core.db import database
 from app.jobs.events import publish
-from app.jobs.events.publish import Event
+from app.jobs.events.publish import JobEvent
 from app.jobs.models import JobRow
 from app.main import create_app
+from tests.support.api_keys import holder
 from tests.support.databases import SettingsEnv
+from tests.support.job_events import publish_event
 from tests.support.services import RedisServer
 from tests.support.waiting import wait_until
 from tests.unit.api.conftest import Api, served
-from tests.unit.api.routes.admin.test_keys import holder
 
 Make = Callable[..., JobRow]
-
-
-def tell(job: JobRow, percent: float, name: str = "progress", state: str = "running") -> None:
-    publish.publish([Event(job.id, job.tenant, name, state, 1, {"percent": percent})])  # type: ignore[arg-type]
 
 
 class Told:
@@ -71,9 +68,9 @@ def test_events_of_all_jobs_come_with_their_kind(api: Api, errand: Make) -> None
     one, other = errand(), errand(document_id=7)
     with follow(api.client) as stream:
         assert stream.next()[0] == "open"
-        tell(one, 10)
-        tell(other, 20)
-        tell(other, 100, "end", "succeeded")
+        publish_event(one, 10)
+        publish_event(other, 20)
+        publish_event(other, 100, "end", "succeeded")
         told = [stream.next() for _ in range(3)]
     assert [(name, data["job_id"], data["percent"]) for name, data in told] == [
         ("progress", one.id, 10),
@@ -83,30 +80,30 @@ def test_events_of_all_jobs_come_with_their_kind(api: Api, errand: Make) -> None
     _, data = told[2]
     assert (data["kind"], data["queue"], data["document_id"]) == ("tests.unit.api.errand", "default", "7")
     assert data["id"] == stream.last_id
-    wait_until(lambda: api.hub.watchers == 0, what="the follower to be forgotten")
+    wait_until(lambda: api.hub.subscriber_count == 0, what="the follower to be forgotten")
 
 
 def test_a_follower_goes_on_where_it_left_off(api: Api, errand: Make) -> None:
     job = errand()
     with follow(api.client) as stream:
         stream.next()
-        tell(job, 1)
+        publish_event(job, 1)
         assert stream.percents(1) == [1]
     for percent in (2, 3, 4):
-        tell(job, percent)
+        publish_event(job, percent)
     with follow(api.client, stream.last_id) as again:
         assert again.next()[0] == "open"
         assert again.percents(3) == [2, 3, 4]
-        tell(job, 5)
+        publish_event(job, 5)
         assert again.percents(1) == [5]
 
 
 def test_a_long_absence_is_read_page_by_page(lite_api: Api, errand: Make) -> None:
     job = errand()
-    tell(job, 0)
+    publish_event(job, 0)
     with follow(lite_api.client) as stream:
         stream.next()
-    publish.publish([Event(job.id, job.tenant, "progress", "running", 1, {"percent": n}) for n in range(1, 1301)])
+    publish.publish([JobEvent(job.id, job.tenant, "progress", "running", 1, {"percent": n}) for n in range(1, 1301)])
     with follow(lite_api.client, stream.last_id) as again:
         assert again.next()[0] == "open"
         assert again.percents(1300) == list(range(1, 1301))
@@ -115,10 +112,10 @@ def test_a_long_absence_is_read_page_by_page(lite_api: Api, errand: Make) -> Non
 @pytest.mark.parametrize("unknown", ["1-0", "99999999999999-0", "abc", "", "1", "9" * 40])
 def test_an_unknown_place_gets_a_reset(lite_api: Api, errand: Make, unknown: str) -> None:
     job = errand()
-    tell(job, 10)
+    publish_event(job, 10)
     with follow(lite_api.client, unknown) as stream:
         assert [stream.next()[0], stream.next()[0]] == ["open", "reset"]
-        tell(job, 20)
+        publish_event(job, 20)
         assert 20 in {stream.next()[1]["percent"] for _ in range(2 if unknown == "1-0" else 1)}
 
 
@@ -140,10 +137,10 @@ def test_filters(lite_api: Api, errand: Make, wanted: dict[str, str], expected: 
     last = errand(document_id=9)
     with follow(lite_api.client, **wanted) as stream, follow(lite_api.client) as everything:
         assert stream.next()[0] == everything.next()[0] == "open"
-        tell(one, 1)
-        tell(one, 2, "end", "succeeded")
-        tell(other, 3)
-        tell(last, 4, "state", "retrying")
+        publish_event(one, 1)
+        publish_event(one, 2, "end", "succeeded")
+        publish_event(other, 3)
+        publish_event(last, 4, "state", "retrying")
         assert everything.percents(4) == [1, 2, 3, 4]
         assert stream.percents(len(expected)) == expected
 
@@ -158,8 +155,8 @@ def test_another_tenants_events_are_not_told(lite_api: Api, errand: Make) -> Non
     ours, theirs = errand(), errand(tenant="other")
     with follow(lite_api.client) as stream:
         stream.next()
-        tell(theirs, 1)
-        tell(ours, 2)
+        publish_event(theirs, 1)
+        publish_event(ours, 2)
         assert stream.next()[1]["job_id"] == ours.id
 
 
@@ -175,7 +172,7 @@ def test_a_key_for_single_kinds_hears_of_those_alone(lite_api: Api, errand: Make
     ):
         for each in (stream, deaf, asking, everything):
             assert each.next()[0] == "open"
-        tell(job, 5)
+        publish_event(job, 5)
         assert stream.percents(1) == everything.percents(1) == [5]
         lite_api.hub.hang_up_soon()
         assert list(deaf) == list(asking) == []
@@ -187,7 +184,7 @@ def test_what_is_no_event_is_passed_over(lite_api: Api, redis_url: str, errand: 
         stream.next()
         for odd in ("", "{", "7", "1-0", "1-0 {", "1-0 []", '1-0 {"event": 7}', "x {}", b"\xff\xfe"):
             redis.publish("mr:e:t:default", odd)
-        tell(job, 66)
+        publish_event(job, 66)
         assert stream.percents(1) == [66]
 
 
@@ -195,7 +192,7 @@ def test_all_followers_share_two_connections_to_redis(lite_api: Api, redis_url: 
     job = errand()
     with follow(lite_api.client) as one, follow(lite_api.client) as other, Redis.from_url(redis_url) as redis:
         assert one.next()[0] == other.next()[0] == "open"
-        tell(job, 5)
+        publish_event(job, 5)
         assert one.percents(1) == other.percents(1) == [5]
         names = [client["name"] for client in redis.client_list()]
         assert names.count("millrace-events") == 2
@@ -210,7 +207,7 @@ def test_after_an_outage_of_redis_a_follower_is_told_that_something_may_be_missi
         job = errand()
         with follow(api.client) as stream:
             stream.next()
-            tell(job, 10)
+            publish_event(job, 10)
             assert stream.percents(1) == [10]
             redis_server.kill()
             wait_until(lambda: not api.hub.has_redis, what="the hub to notice")
@@ -219,7 +216,7 @@ def test_after_an_outage_of_redis_a_follower_is_told_that_something_may_be_missi
                 redis_server.start()
                 assert stream.next()[0] == late.next()[0] == "reset"
                 redis_server.flush()
-                tell(job, 20)
+                publish_event(job, 20)
                 assert stream.percents(1) == late.percents(1) == [20]
 
 
@@ -227,17 +224,17 @@ def test_events_wait_for_sql_and_do_not_hold_up_a_stop(lite_api: Api, errand: Ma
     known, job, other = errand(), errand(), errand()
     with follow(lite_api.client) as stream:
         stream.next()
-        tell(known, 1)
+        publish_event(known, 1)
         assert stream.percents(1) == [1]
         rename("job", "gone")
-        tell(job, 2)
-        tell(known, 3)
+        publish_event(job, 2)
+        publish_event(known, 3)
         turn = lite_api.hub.turns
         wait_until(lambda: lite_api.hub.turns > turn + 1, what="the api to ask in vain")
         rename("gone", "job")
         assert stream.percents(2) == [2, 3]
         rename("job", "gone")
-        tell(other, 4)
+        publish_event(other, 4)
         lite_api.hub.hang_up_soon()
         assert list(stream) == []
 

@@ -12,11 +12,10 @@ from websockets.sync.client import ClientConnection, connect
 
 from app.jobs.models import JobRow
 from tests.support.databases import SettingsEnv
+from tests.support.job_events import publish_event, set_job
 from tests.support.stack import API_SECRET
 from tests.support.waiting import wait_until
 from tests.unit.api.conftest import Api
-from tests.unit.api.streams.test_events import move
-from tests.unit.api.streams.test_tenant_events import tell
 
 Make = Callable[..., JobRow]
 
@@ -53,24 +52,24 @@ def test_a_snapshot_then_events_then_the_end_closes(api: Api, errand: Make) -> N
     with opened(api, f"/jobs/{job.id}/ws") as socket:
         [first] = heard(socket)
         assert (first["event"], first["state"], first["snapshot"]) == ("state", "queued", True)
-        tell(job, 10)
+        publish_event(job, 10)
         [progress] = heard(socket)
         assert (progress["event"], progress["percent"]) == ("progress", 10)
-        tell(job, 100, "end", "succeeded")
+        publish_event(job, 100, "end", "succeeded")
         [end] = heard(socket)
         assert (end["event"], end["seq"]) == ("end", progress["seq"] + 1)
         assert closing(socket) == 1000
-    wait_until(lambda: api.hub.watchers == 0, what="the follower to be forgotten")
+    wait_until(lambda: api.hub.subscriber_count == 0, what="the follower to be forgotten")
 
 
 def test_a_follower_resumes_and_who_has_heard_all_is_sent_away(lite_api: Api, errand: Make) -> None:
     job = errand()
     for percent in (10, 20):
-        tell(job, percent)
+        publish_event(job, percent)
     with opened(lite_api, f"/jobs/{job.id}/ws?last_event_id=1") as socket:
         assert heard(socket)[0]["percent"] == 20
-    move(job, state="succeeded")
-    tell(job, 100, "end", "succeeded")
+    set_job(job, state="succeeded")
+    publish_event(job, 100, "end", "succeeded")
     with opened(lite_api, f"/jobs/{job.id}/ws?last_event_id=3") as socket:
         assert closing(socket) == 1000
 
@@ -79,9 +78,9 @@ def test_a_tenants_events_come_with_places_to_go_on_from(api: Api, errand: Make)
     job, other = errand(), errand(document_id=7)
     with opened(api, "/events/ws?event=progress") as socket:
         assert heard(socket)[0]["event"] == "open"
-        tell(job, 1)
-        tell(job, 2, "end", "succeeded")
-        tell(other, 3)
+        publish_event(job, 1)
+        publish_event(job, 2, "end", "succeeded")
+        publish_event(other, 3)
         told = heard(socket, 2)
     assert [(event["percent"], event["kind"]) for event in told] == [
         (1, "tests.unit.api.errand"),
@@ -131,7 +130,7 @@ def test_what_a_client_says_is_not_listened_to(lite_api: Api, errand: Make) -> N
         heard(socket)
         socket.send("cancel!")
         socket.send(b"\xff\xfe")
-        tell(job, 30)
+        publish_event(job, 30)
         assert heard(socket)[0]["percent"] == 30
 
 

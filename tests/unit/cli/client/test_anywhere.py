@@ -23,12 +23,11 @@ from app.cli.exit_codes import Quit
 from app.jobs.definition import Job
 from app.jobs.models import JobRow
 from tests.support.command import Ran, millrace
+from tests.support.job_events import publish_event, set_job
 from tests.support.processes import Process, free_port
 from tests.support.stack import API_SECRET, REPOSITORY
 from tests.support.waiting import wait_until
 from tests.unit.api.conftest import Api
-from tests.unit.api.streams.test_events import move
-from tests.unit.api.streams.test_tenant_events import tell
 
 Make = Callable[..., JobRow]
 
@@ -167,10 +166,10 @@ def test_many_jobs_are_followed_at_once(lite_api: Api, errand: Make, elsewhere: 
     jobs = [errand() for _ in range(40)]
     process = elsewhere.begin(tmp_path / "log", "jobs", "follow", *(job.id for job in jobs), "--json", **there)
     try:
-        wait_until(lambda: lite_api.hub.watchers >= 30, timeout_s=40, what="the jobs to be followed")
+        wait_until(lambda: lite_api.hub.subscriber_count >= 30, timeout_s=40, what="the jobs to be followed")
         for number, job in enumerate(jobs):
-            move(job, state="failed" if number == 7 else "succeeded", error_type="X" if number == 7 else None)
-            tell(job, 100, "end", "failed" if number == 7 else "succeeded")
+            set_job(job, state="failed" if number == 7 else "succeeded", error_type="X" if number == 7 else None)
+            publish_event(job, 100, "end", "failed" if number == 7 else "succeeded")
         assert process.wait(60) == exit_codes.FAILED, process.tail()
     finally:
         process.stop()
@@ -192,10 +191,10 @@ def test_everything_can_be_followed_until_one_has_seen_enough(
     plain = elsewhere.begin(tmp_path / "plain", *words, **there)
     read = elsewhere.begin(tmp_path / "json", *words, "--json", "--kind", "tests.*", **there)
     try:
-        wait_until(lambda: lite_api.hub.watchers == 2, timeout_s=40, what="both to follow")
+        wait_until(lambda: lite_api.hub.subscriber_count == 2, timeout_s=40, what="both to follow")
         wait_until(lambda: '"open"' in read.log.read_text(), what="the stream to be open")
-        tell(job, 50)
-        tell(other, 100, "end", "succeeded")
+        publish_event(job, 50)
+        publish_event(other, 100, "end", "succeeded")
         for process in (plain, read):
             wait_until(partial(_said, process, other.id), what="the end to be told")
         for process in (plain, read):

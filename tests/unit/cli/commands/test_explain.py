@@ -11,8 +11,8 @@ from app.jobs.enqueued import EnqueuedJob
 from app.jobs.ledger import workers
 from app.jobs.ledger.enqueue import enqueue
 from app.jobs.sandbox import job_log
+from tests.support.job_events import set_job
 from tests.unit.api.conftest import Api, Errand, lite_api
-from tests.unit.api.streams.test_events import move
 from tests.unit.cli.commands.test_keys import Terminal
 
 __all__ = ["lite_api"]
@@ -38,7 +38,7 @@ def test_dead_letters_are_shown_and_tried_again_together(lite_api: Api) -> None:
     terminal = Terminal(lite_api)
     for _ in range(2):
         fault = {"error_type": "E", "error_message": "the [same] fault", "fingerprint": "ab", "tries": 4}
-        move(errand(), state="failed", finished_at=clock.now(), **fault)
+        set_job(errand(), state="failed", finished_at=clock.now(), **fault)
     shown = terminal("dead", "list").out
     assert "the [same] fault" in shown and "2" in shown
     assert terminal("dead", "retry", "--fingerprint", "ab", "--dry-run").out.startswith("2 jobs")

@@ -13,10 +13,11 @@ from app.main import create_app
 from tests.fakes.changedetection import FakeChangeDetection
 from tests.fakes.site import FakeSite, site
 from tests.support.databases import SettingsEnv
+from tests.support.firecrawl_events import event, send
+from tests.support.firecrawl_events import page as event_page
+from tests.support.sender import SECRET
 from tests.unit.api.conftest import Api, served
 from tests.unit.api.routes.web.test_crawls import html
-from tests.unit.api.routes.web.test_deliveries import SECRET, event, send
-from tests.unit.api.routes.web.test_deliveries import page as event_page
 from tests.unit.cli.commands.test_keys import Terminal
 
 __all__ = ["site"]

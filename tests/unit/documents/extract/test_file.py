@@ -3,32 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import pypdf
 import pytest
 
 from app.core.errors import InvalidInput
-from app.documents.accept import sniff
 from app.documents.extract import ocr
 from app.documents.extract.file import extract_file
+from app.documents.files import sniff
 from tests.support import made_documents, make_pdf
+from tests.support.extraction import code, read
 from tests.support.made_documents import Made
 from tests.support.services import missing
-
-
-def read(path: Path, **more: Any) -> dict[str, Any]:
-    """What extract_file says, and the text."""
-    kind = sniff.sniff(path, path.name)
-    assert kind is not None
-    found = extract_file(path, name=path.name, media_type=kind, **more)
-    return found | {"text": path.with_suffix(".md").read_text("utf-8")}
-
-
-def code(path: Path, **more: Any) -> str:
-    with pytest.raises(InvalidInput) as caught:
-        read(path, **more)
-    return caught.value.code
 
 
 @pytest.mark.parametrize("ending", made_documents.kinds())
@@ -105,7 +91,7 @@ def test_an_encrypted_pdf_wants_its_password(tmp_path: Path) -> None:
 
 
 def test_scans_and_pictures_are_read_by_tesseract(tmp_path: Path) -> None:
-    if not ocr.is_here():
+    if not ocr.is_installed():
         missing("tesseract", "apt-get install tesseract-ocr")
     drawn = made_documents.picture("The penstock is closed")
     scan = make_pdf.write(tmp_path / "scan.pdf", [make_pdf.of_lines(["This page has letters of its own."]), drawn])

@@ -13,13 +13,13 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from app.core.errors import InvalidInput
-from app.documents.accept import sniff
 from app.documents.extract import ocr
 from app.documents.extract.file import extract_file
-from app.documents.extract.limits import Limits
+from app.documents.extract.limits import ExtractLimits
+from app.documents.files import sniff
 from tests.support import made_documents, make_pdf
+from tests.support.extraction import code, read
 from tests.support.services import missing
-from tests.unit.documents.extract.test_file import code, read
 
 
 def test_a_table_that_was_cut_says_so(tmp_path: Path) -> None:
@@ -27,7 +27,7 @@ def test_a_table_that_was_cut_says_so(tmp_path: Path) -> None:
     rows = tmp_path / "rows.csv"
     rows.write_text("a,b\n" + "1,2\n" * 50)
     assert "truncated" not in read(rows)["metadata"]
-    few = Limits(rows=20, columns=3, sheets=2)
+    few = ExtractLimits(rows=20, columns=3, sheets=2)
     cut = read(rows, limits=few)
     assert cut["metadata"]["truncated"] == [{"what": "rows", "limit": 20}]
     assert cut["text"].count("| 1 | 2 |") == 19
@@ -55,16 +55,19 @@ def test_wide_and_narrow_rows_take_no_more_room_than_they_say(tmp_path: Path) ->
 def test_attachments_beyond_the_limit_are_told(tmp_path: Path) -> None:
     path = tmp_path / "m.eml"
     made_documents.as_eml(path, "a letter", b"attached")
-    assert read(path, limits=Limits(attachments=0))["metadata"]["truncated"] == [{"what": "attachments", "limit": 0}]
+    truncated = read(path, limits=ExtractLimits(attachments=0))["metadata"]["truncated"]
+    assert truncated == [
+        {"what": "attachments", "limit": 0}
+    ]
 
 
 def test_too_much_text_and_too_many_pages_are_refused(tmp_path: Path) -> None:
     for name, head in (("long.txt", "a "), ("long.rtf", "{\\rtf1 a "), ("long.csv", "a,b\n")):
         path = tmp_path / name
         path.write_text(head * 100)
-        assert code(path, limits=Limits(text_bytes=100)) == "document_size"
+        assert code(path, limits=ExtractLimits(text_bytes=100)) == "document_size"
     made = make_pdf.write(tmp_path / "p.pdf", [make_pdf.of_lines(["one"]), make_pdf.of_lines(["two"])])
-    assert code(made, limits=Limits(pdf_pages=1)) == "too_many_pages"
+    assert code(made, limits=ExtractLimits(pdf_pages=1)) == "too_many_pages"
 
 
 @pytest.mark.parametrize(
@@ -128,13 +131,13 @@ def test_scans_that_were_not_read_are_named(tmp_path: Path) -> None:
     """A picture of text beside a page of text, where there is no room, or a tesseract that fails."""
     scan = made_documents.picture("SLUICE")
     path = make_pdf.write(tmp_path / "mixed.pdf", [make_pdf.of_lines(["The heron waits here."]), scan])
-    found = read(path, limits=Limits(scanned_pages=0))
+    found = read(path, limits=ExtractLimits(scanned_pages=0))
     assert found["metadata"]["unread_pages"] == [2]
     assert found["metadata"]["truncated"] == [{"what": "scanned_pages", "limit": 0}]
     assert "heron" in found["text"]
-    if not ocr.is_here():
+    if not ocr.is_installed():
         missing("tesseract", "apt-get install tesseract-ocr")
-    hurried = Limits(ocr_s=0.001)
+    hurried = ExtractLimits(ocr_s=0.001)
     found = read(path, limits=hurried)
     assert found["metadata"]["unread_pages"] == [2] and "heron" in found["text"]
     alone = make_pdf.write(tmp_path / "scan.pdf", [scan])
@@ -145,23 +148,23 @@ def test_scans_that_were_not_read_are_named(tmp_path: Path) -> None:
 
 
 def test_frames_beyond_the_limit_are_told(tmp_path: Path) -> None:
-    if not ocr.is_here():
+    if not ocr.is_installed():
         missing("tesseract", "apt-get install tesseract-ocr")
     frames = [made_documents.picture("SLUICE"), made_documents.picture("HERON")]
     path = tmp_path / "two.tiff"
     frames[0].save(path, save_all=True, append_images=frames[1:])
-    found = read(path, limits=Limits(frames=1))
+    found = read(path, limits=ExtractLimits(frames=1))
     assert found["metadata"]["truncated"] == [{"what": "frames", "limit": 1}]
     assert len(found["pages"]) == 1
 
 
 def test_a_poster_is_scanned_within_bounds(tmp_path: Path) -> None:
     """The picture of a page has no more pixels than that, however large the page: here too few to be read."""
-    if not ocr.is_here():
+    if not ocr.is_installed():
         missing("tesseract", "apt-get install tesseract-ocr")
     path = make_pdf.write(tmp_path / "poster.pdf", [made_documents.picture("SLUICE")])
     assert "SLUICE" in read(path)["text"]
-    assert code(path, limits=Limits(scan_pixels=400)) in ("empty_document", "ocr_failed")
+    assert code(path, limits=ExtractLimits(scan_pixels=400)) in ("empty_document", "ocr_failed")
 
 
 _WHOLE: dict[str, bytes] = {}

@@ -10,7 +10,7 @@ from app.documents import catalog
 from app.documents.models import Document, DocumentVersion
 from app.jobs.ledger import claims, commands, ends
 from app.search.engines.base import Filters
-from app.search.models import Change, Chunk
+from app.search.models import Chunk, IndexChange
 from tests.support.desk import TENANT, Desk
 
 PAGE = "# Millraces\n\nA millrace carries water to the wheel.\n\n## Sluices\n\nA sluice gate stops the water.\n"
@@ -109,9 +109,9 @@ def test_the_same_content_while_its_job_is_open_is_one_version(desk: Desk) -> No
     second = desk.give(PAGE, url="https://example.com/a")
     assert first.version_id == second.version_id and first.document_id == second.document_id
     assert desk.work(first.job.id)["status"] == "indexed"
-    changes = desk.db.read(lambda session: session.scalar(sa.select(sa.func.count()).select_from(Change)))
+    changes = desk.db.read(lambda session: session.scalar(sa.select(sa.func.count()).select_from(IndexChange)))
     assert desk.work(second.job.id)["status"] == "indexed"
-    assert desk.db.read(lambda session: session.scalar(sa.select(sa.func.count()).select_from(Change))) == changes
+    assert desk.db.read(lambda session: session.scalar(sa.select(sa.func.count()).select_from(IndexChange))) == changes
 
 
 def test_a_lost_worker_writes_nothing(desk: Desk) -> None:
@@ -152,7 +152,7 @@ def test_a_deleted_document_is_gone_at_once(desk: Desk) -> None:
 
 
 def test_html_is_reduced_to_its_content(desk: Desk) -> None:
-    """In a lane; title and language come from the page."""
+    """In a sandbox; title and language come from the page."""
     html = f"""<html lang="de-AT"><head><title>Mühlen</title><meta name="description" content="Über Mühlen"></head>
     <body><nav>Startseite Kontakt</nav><main><h1>Mühlen</h1><p>{"Das Wasser treibt die Mühlräder am Bach. " * 5}</p>
     </main><footer>Impressum</footer></body></html>"""

@@ -15,7 +15,7 @@ from app.jobs.inspect import bulk
 from app.jobs.inspect.bulk import BATCH, Bulk, Wanted, checked
 from app.jobs.ledger import claims, commands, ends
 from app.jobs.ledger.claims import Claim
-from app.jobs.worker.progress import Progress, Teller
+from app.jobs.worker.progress import Progress, ProgressPublisher
 from tests.support.databases import SettingsEnv
 from tests.unit.jobs.conftest import WORKER, Chore, Ledger
 
@@ -44,7 +44,7 @@ def asked(action: Any, **wanted: Any) -> Bulk:
 
 
 def run(book: Ledger, job: Bulk) -> dict[str, Any]:
-    progress = Progress(claim(book, job), Teller(lambda claim, snapshot: None))
+    progress = Progress(claim(book, job), ProgressPublisher(lambda claim, snapshot: None))
     return asyncio.run(bulk.run(job, progress))
 
 
@@ -103,7 +103,7 @@ def test_a_second_run_goes_on_behind_the_first_ones_last_batch(book: Ledger) -> 
         book.db.transaction(bulk._step, first, job)
     again = failed(book, 1)  # one of the first batch has failed once more: not of this job's time
     second = claim(book, job, first.id)
-    result = asyncio.run(bulk.run(job, Progress(second, Teller(lambda claim, snapshot: None))))
+    result = asyncio.run(bulk.run(job, Progress(second, ProgressPublisher(lambda claim, snapshot: None))))
     assert result == {"action": "retry", "done": 3 * BATCH, "refused": 0}
     assert (states(book, ids), states(book, again)) == ({"queued"}, {"failed"})
 

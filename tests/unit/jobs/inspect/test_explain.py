@@ -13,7 +13,7 @@ from app.core.errors import InvalidInput, NotFound, Unavailable
 from app.core.ids import uuid7
 from app.jobs.admission import limits
 from app.jobs.inspect.explain import explain
-from app.jobs.inspect.reason import Around, look_around, span
+from app.jobs.inspect.reason import Services, check_services, span
 from app.jobs.ledger import admissions, child_moves, commands, ends, limit_commands, timers, workers
 from app.jobs.ledger import claims as book
 from app.jobs.models import WorkerRow
@@ -25,19 +25,19 @@ from tests.support.kinds import Paced
 from tests.support.processes import free_port
 from tests.unit.jobs.conftest import WORKER, Chore, Desk, Ledger, end_of
 
-WELL = Around()
+HEALTHY = Services()
 
 
-def why(ledger: Ledger, job_id: str, around: Around = WELL) -> dict[str, Any]:
-    said = ledger.db.read(explain, "default", job_id, around)
-    assert said["message"]
-    assert said["fix"]
-    assert said["state"] == ledger.row(job_id).state
-    return said
+def why(ledger: Ledger, job_id: str, services: Services = HEALTHY) -> dict[str, Any]:
+    explained = ledger.db.read(explain, "default", job_id, services)
+    assert explained["message"]
+    assert explained["fix"]
+    assert explained["state"] == ledger.row(job_id).state
+    return explained
 
 
-def reason(ledger: Ledger, job_id: str, around: Around = WELL) -> str:
-    return str(why(ledger, job_id, around)["reason"])
+def reason(ledger: Ledger, job_id: str, services: Services = HEALTHY) -> str:
+    return str(why(ledger, job_id, services)["reason"])
 
 
 def claim(ledger: Ledger, job_id: str) -> book.Claim:
@@ -57,33 +57,33 @@ def test_an_unknown_job_and_another_tenants_have_no_reason(ledger_of: Ledger) ->
     theirs = ledger_of.put(tenant="other")
     for job_id in (theirs, uuid7(), "x"):
         with pytest.raises(NotFound):
-            ledger_of.db.read(explain, "default", job_id, WELL)
+            ledger_of.db.read(explain, "default", job_id, HEALTHY)
 
 
 def test_scheduled_waits_for_its_time_or_for_a_relay(ledger_of: Ledger) -> None:
     job_id = later(ledger_of, state="scheduled")
-    said = why(ledger_of, job_id)
-    assert (said["reason"], "60 min from now" in said["message"]) == ("due_later", True)
-    assert job_id in said["fix"]
+    explained = why(ledger_of, job_id)
+    assert (explained["reason"], "60 min from now" in explained["message"]) == ("due_later", True)
+    assert job_id in explained["fix"]
     assert reason(ledger_of, later(ledger_of, -1, state="scheduled")) == "due_now"
     assert reason(ledger_of, later(ledger_of, -60, state="scheduled")) == "no_relay"
-    assert reason(ledger_of, later(ledger_of, -1, state="scheduled"), Around(relay=False)) == "no_relay"
+    assert reason(ledger_of, later(ledger_of, -1, state="scheduled"), Services(relay=False)) == "no_relay"
 
 
-def test_retrying_says_what_failed_and_when_it_goes_on(ledger_of: Ledger) -> None:
+def test_retrying_names_the_error_and_the_next_try(ledger_of: Ledger) -> None:
     job_id = ledger_of.put()
     taken = claim(ledger_of, job_id)
     verdict = judge(taken, Unavailable("the house is closed", retry_after_s=600))
     ended = end_of(job_id, 1, "retrying", tries=1, due_at=clock.now() + timedelta(minutes=10))
     ended = ended._replace(error_type=verdict.error_type, error_code=verdict.error_code, error_message="closed")
     ledger_of.db.transaction(ends.finish, [ended])
-    said = why(ledger_of, job_id)
-    assert said["reason"] == "dependency_down"
-    assert "Try 1 of 4 failed (Unavailable: closed)" in said["message"]
+    explained = why(ledger_of, job_id)
+    assert explained["reason"] == "dependency_down"
+    assert "Try 1 of 4 failed (Unavailable: closed)" in explained["message"]
     assert reason(ledger_of, later(ledger_of, state="retrying", error_type="E", error_code="e")) == "retry_later"
     assert reason(ledger_of, later(ledger_of, state="retrying")) == "snoozed"
-    said = why(ledger_of, later(ledger_of, state="retrying", kind=Paced.kind))
-    assert (said["reason"], "at most 1 times in 60 min" in said["message"]) == ("start_rate", True)
+    explained = why(ledger_of, later(ledger_of, state="retrying", kind=Paced.kind))
+    assert (explained["reason"], "at most 1 times in 60 min" in explained["message"]) == ("start_rate", True)
     assert reason(ledger_of, later(ledger_of, -60, state="retrying", error_type="E")) == "no_relay"
 
 
@@ -97,79 +97,83 @@ def test_queued_without_a_worker(ledger_of: Ledger) -> None:
     ledger_of.db.transaction(workers.set_state, WORKER, "draining")
     assert "draining" in why(ledger_of, here)["message"]
     worker_is(ledger_of, state="running", beat_at=clock.now() - timedelta(minutes=5))
-    assert "no sign of life" in why(ledger_of, here)["message"]
+    assert "no heartbeat" in why(ledger_of, here)["message"]
     ledger_of.db.transaction(workers.mark_dead, WORKER, "gone")
-    said = why(ledger_of, here)
-    assert (said["reason"], said["fix"]) == ("no_worker", "Start one: `millrace worker`.")
+    explained = why(ledger_of, here)
+    assert (explained["reason"], explained["fix"]) == ("no_worker", "Start a worker: `millrace worker`.")
 
 
 @pytest.mark.parametrize(("scope", "name"), [("queue", "default"), ("kind", Chore.kind), ("tenant", "default")])
-def test_queued_before_a_gate_that_is_shut_or_full(ledger_of: Ledger, scope: limits.Scope, name: str) -> None:
+def test_queued_with_a_pause_or_a_full_limit(ledger_of: Ledger, scope: limits.Scope, name: str) -> None:
     job_id = ledger_of.put()
     ledger_of.db.transaction(limit_commands.pause, scope, name, by="the operator", reason="moving house")
-    said = why(ledger_of, job_id)
-    assert said["reason"] == "paused"
-    assert said["message"] == f"The {scope} {name} was paused by the operator: moving house"
-    assert f"millrace queues resume {name}" in said["fix"]
+    explained = why(ledger_of, job_id)
+    assert explained["reason"] == "paused"
+    assert explained["message"] == f"{scope.capitalize()} {name} was paused by the operator: moving house"
+    assert f"millrace queues resume {name}" in explained["fix"]
     ledger_of.db.transaction(limit_commands.resume, scope, name)
     assert reason(ledger_of, job_id) == "about_to_start"
     ledger_of.db.transaction(limit_commands.set_limits, scope, name, running_cap=2)
     ledger_of.put_many(2, state="running", worker_id=WORKER, claimed_at=clock.now())
-    said = why(ledger_of, job_id)
-    assert (said["reason"], said["facts"]["cap"], said["facts"]["running"]) == ("capped", 2, 2)
+    explained = why(ledger_of, job_id)
+    assert (explained["reason"], explained["facts"]["cap"], explained["facts"]["running"]) == ("capped", 2, 2)
 
 
 def test_queued_while_redis_or_the_relay_is_away(ledger_of: Ledger) -> None:
     job_id = ledger_of.put()
-    assert reason(ledger_of, job_id, Around(redis=False)) == "redis_down"
-    assert reason(ledger_of, job_id, Around(relay=False)) == "no_relay"
+    assert reason(ledger_of, job_id, Services(redis=False)) == "redis_down"
+    assert reason(ledger_of, job_id, Services(relay=False)) == "no_relay"
     admitted = ledger_of.put(admitted_at=clock.now())
-    assert reason(ledger_of, admitted, Around(relay=False)) != "no_relay"
+    assert reason(ledger_of, admitted, Services(relay=False)) != "no_relay"
 
 
 def test_queued_behind_others_and_while_all_are_busy(ledger_of: Ledger) -> None:
     ledger_of.put_many(3)
     job_id = ledger_of.put()
-    said = why(ledger_of, job_id)
-    assert (said["reason"], said["facts"]["jobs_before"], said["facts"]["slots"]) == ("behind_others", 3, 8)
+    explained = why(ledger_of, job_id)
+    assert (explained["reason"], explained["facts"]["jobs_before"], explained["facts"]["slots"]) == (
+        "behind_others",
+        3,
+        8,
+    )
     ledger_of.put_many(8, state="running", worker_id=WORKER, claimed_at=clock.now())
-    said = why(ledger_of, job_id)
-    assert (said["reason"], said["facts"]["busy"]) == ("workers_busy", 8)
+    explained = why(ledger_of, job_id)
+    assert (explained["reason"], explained["facts"]["busy"]) == ("workers_busy", 8)
 
 
 def test_queued_after_crashes_it_waits_to_be_alone(ledger_of: Ledger) -> None:
     assert reason(ledger_of, ledger_of.put(crashes=2)) == "runs_alone"
 
 
-def test_queued_and_set_aside_since_nobody_knows_its_kind(ledger_of: Ledger) -> None:
+def test_queued_and_parked_since_no_worker_knows_its_kind(ledger_of: Ledger) -> None:
     job_id = ledger_of.put(kind="shop.unheard_of")
     ledger_of.db.transaction(admissions.park, [job_id], clock.now() + timedelta(seconds=15))
-    said = why(ledger_of, job_id)
-    assert (said["reason"], "shop.unheard_of" in said["message"]) == ("kind_unknown", True)
+    explained = why(ledger_of, job_id)
+    assert (explained["reason"], "shop.unheard_of" in explained["message"]) == ("kind_unknown", True)
 
 
 def test_queued_and_expired(ledger_of: Ledger) -> None:
     job_id = ledger_of.put(expires_at=clock.now() - timedelta(seconds=1))
     assert reason(ledger_of, job_id) == "expired"
-    assert "relay" in why(ledger_of, job_id, Around(relay=False))["fix"]
+    assert "relay" in why(ledger_of, job_id, Services(relay=False))["fix"]
     ledger_of.db.transaction(timers.expire, 10)
     assert (reason(ledger_of, job_id), ledger_of.row(job_id).state) == ("expired", "failed")
 
 
-def test_running_in_each_of_its_ways(ledger_of: Ledger) -> None:
+def test_running_in_each_of_its_phases(ledger_of: Ledger) -> None:
     job_id = ledger_of.put()
     claim(ledger_of, job_id)
     assert reason(ledger_of, job_id) == "claimed"
     ledger_of.db.transaction(book.mark_started, [(job_id, 1, clock.now())])
     ledger_of.db.transaction(book.snapshot, [(job_id, 1, {"stage": "second", "percent": 40.0})])
-    said = why(ledger_of, job_id)
-    assert said["reason"] == "running"
-    assert "in stage second, 40 %" in said["message"]
+    explained = why(ledger_of, job_id)
+    assert explained["reason"] == "running"
+    assert "in stage second, 40 %" in explained["message"]
     ledger_of.db.transaction(commands.cancel, "default", job_id)
     assert reason(ledger_of, job_id) == "stopping"
     worker_is(ledger_of, beat_at=clock.now() - timedelta(minutes=1))
     assert reason(ledger_of, job_id) == "worker_silent"
-    assert "relay" in why(ledger_of, job_id, Around(relay=False))["fix"]
+    assert "relay" in why(ledger_of, job_id, Services(relay=False))["fix"]
     worker_is(ledger_of, state="dead")
     assert reason(ledger_of, job_id) == "worker_gone"
 
@@ -183,15 +187,15 @@ def test_running_beyond_its_limit(ledger_of: Ledger) -> None:
 def test_waiting_for_children_names_the_first(ledger_of: Ledger) -> None:
     parent = ledger_of.put(state="waiting", open_children=2)
     children = [ledger_of.put(parent_id=parent), ledger_of.put(parent_id=parent, state="scheduled")]
-    said = why(ledger_of, parent)
-    assert said["reason"] == "waits_for_children"
-    assert [child["id"] for child in said["facts"]["children"]] == children
-    assert children[0] in said["fix"]
+    explained = why(ledger_of, parent)
+    assert explained["reason"] == "waits_for_children"
+    assert [child["id"] for child in explained["facts"]["children"]] == children
+    assert children[0] in explained["fix"]
     childless = ledger_of.put(state="waiting", open_children=1)
     assert reason(ledger_of, childless) == "children_ended"
 
 
-def test_a_family_that_stops_and_one_that_failed(ledger_of: Ledger) -> None:
+def test_a_parent_whose_children_stop_and_one_that_failed(ledger_of: Ledger) -> None:
     """By the real moves: one child fails, the rule is broken, the other is cancelled, the parent fails."""
     parent = ledger_of.put(state="waiting", children=2, open_children=2, family_rule="all", family_limit=0)
     first, second = (ledger_of.put(parent_id=parent, child_index=index) for index in range(2))
@@ -201,10 +205,14 @@ def test_a_family_that_stops_and_one_that_failed(ledger_of: Ledger) -> None:
     ledger_of.db.transaction(child_moves.cancel_children)
     assert reason(ledger_of, parent) == "children_ended"
     ledger_of.db.transaction(child_moves.settle)
-    said = why(ledger_of, parent)
-    assert (said["state"], said["reason"], said["facts"]["first_failed"]) == ("failed", "children_failed", first)
-    assert said["message"] == "2 of 2 children failed; the rule was all."
-    assert first in said["fix"]
+    explained = why(ledger_of, parent)
+    assert (explained["state"], explained["reason"], explained["facts"]["first_failed"]) == (
+        "failed",
+        "children_failed",
+        first,
+    )
+    assert explained["message"] == "2 of 2 children failed; the rule was all."
+    assert first in explained["fix"]
     assert reason(ledger_of, second) == "cancelled_with_parent"
 
 
@@ -220,14 +228,14 @@ def test_failed_for_good_after_all_tries_and_discarded(ledger_of: Ledger) -> Non
     verdict = judge(claim(ledger_of, job_id), InvalidInput("no such thing", code="payload"))
     told = {name: getattr(verdict, name) for name in ("error_type", "error_code", "error_message", "fingerprint")}
     ledger_of.db.transaction(ends.finish, [end_of(job_id, 1, "failed", tries=1, **told)])
-    said = why(ledger_of, job_id)
-    assert said["reason"] == "failed"
-    assert said["message"] == "Another try would end the same way; InvalidInput: no such thing"
-    assert said["fix"].startswith("The payload does not fit")
+    explained = why(ledger_of, job_id)
+    assert explained["reason"] == "failed"
+    assert explained["message"] == "Another try would end the same way; InvalidInput: no such thing"
+    assert explained["fix"].startswith("The payload does not fit")
     tried = ledger_of.put(state="failed", tries=4, error_type="E", error_code="odd", error_message="again\nand again")
-    said = why(ledger_of, tried)
-    assert said["message"] == "All 4 tries failed, the last with E: again"
-    assert tried in said["fix"]
+    explained = why(ledger_of, tried)
+    assert explained["message"] == "All 4 tries failed, the last with E: again"
+    assert tried in explained["fix"]
     ledger_of.db.transaction(commands.discard, "default", job_id)
     assert reason(ledger_of, job_id) == "discarded"
 
@@ -238,14 +246,14 @@ def test_failed_as_poison(ledger_of: Ledger) -> None:
     assert (ledger_of.row(job_id).state, reason(ledger_of, job_id)) == ("failed", "poison")
 
 
-def test_cancelled_by_a_person_or_with_its_parent(ledger_of: Ledger) -> None:
+def test_cancelled_on_request_or_with_its_parent(ledger_of: Ledger) -> None:
     job_id = ledger_of.put()
     ledger_of.db.transaction(commands.cancel, "default", job_id)
     assert reason(ledger_of, job_id) == "cancelled"
     parent = ledger_of.put(state="cancelled")
     child = ledger_of.put(state="cancelled", parent_id=parent)
-    said = why(ledger_of, child)
-    assert (said["reason"], said["facts"]["parent_id"]) == ("cancelled_with_parent", parent)
+    explained = why(ledger_of, child)
+    assert (explained["reason"], explained["facts"]["parent_id"]) == ("cancelled_with_parent", parent)
 
 
 def test_every_state_has_a_reason(ledger_of: Ledger) -> None:
@@ -253,15 +261,15 @@ def test_every_state_has_a_reason(ledger_of: Ledger) -> None:
         why(ledger_of, ledger_of.put(state=state))
 
 
-def test_whether_a_relay_speaks_is_read_from_redis(desk: Desk) -> None:
-    assert look_around() == Around(redis=True, relay=False)
+def test_a_running_relay_is_seen_in_redis(desk: Desk) -> None:
+    assert check_services() == Services(redis=True, relay=False)
     Relay().tick()
-    assert look_around() == Around(redis=True, relay=True)
+    assert check_services() == Services(redis=True, relay=True)
 
 
 def test_without_redis_nothing_is_raised(settings_env: SettingsEnv) -> None:
     settings_env(redis_url=f"redis://127.0.0.1:{free_port()}/0")
-    assert look_around() == Around(redis=False)
+    assert check_services() == Services(redis=False)
 
 
 @pytest.mark.parametrize(

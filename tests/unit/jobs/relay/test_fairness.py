@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 from app.core import clock, redis
 from app.core.db import database
 from app.jobs.admission import limits
-from app.jobs.admission.push import DEFAULT_WINDOW, LUA, QueuedRef
+from app.jobs.admission.push import DEFAULT_WINDOW, QueuedRef
 from app.jobs.ledger import limit_commands
 from app.jobs.ledger.enqueue import enqueue, enqueue_many
+from app.jobs.lua import LUA
 from app.jobs.relay import fairness
 from app.jobs.relay.fairness import MAX_TENANTS, _distribute
 from app.jobs.relay.relay import Relay
@@ -186,7 +187,7 @@ def test_priority_enters_a_full_window_in_small_numbers(ledger_of: Ledger) -> No
 
 def test_the_first_job_of_a_tenant_overtakes_a_full_window_without_any_relay(desk: Desk) -> None:
     desk.enqueue(*[Chore(number=number) for number in range(3 * DEFAULT_WINDOW)])
-    assert len(desk.listed()) == DEFAULT_WINDOW
+    assert len(desk.window()) == DEFAULT_WINDOW
     first = database().transaction(enqueue, Chore(), tenant="quiet")
     second = database().transaction(enqueue, Chore(), tenant="quiet")
     assert (first.admitted_at is not None, second.admitted_at) == (True, None)
@@ -200,7 +201,7 @@ def test_the_first_job_of_a_tenant_overtakes_a_window_with_room(desk: Desk) -> N
     taken = [run.claim.id for run in desk.take(4)]
     assert rows[0].id in taken
     assert rows[1].id not in taken
-    assert len(desk.listed()) == 22 - 4
+    assert len(desk.window()) == 22 - 4
 
 
 def test_what_lies_behind_others_in_the_window_is_moved_up_to_its_share(ledger_of: Ledger) -> None:
@@ -225,7 +226,7 @@ def test_the_others_do_not_wait_for_ever_behind_those_who_come_early(desk: Desk)
 
 def test_the_next_slots_go_half_to_a_second_tenant_with_slow_jobs(desk: Desk) -> None:
     """Four slots, a hundred jobs of the first tenant, then twenty of a second."""
-    desk.process.intake.depth.learn("default", 60.0)
+    desk.process.fetcher.prefetch.learn("default", 60.0)
     relay = Relay()
     relay.tick()
     desk.enqueue(*[Chore(number=number) for number in range(100)])
@@ -251,9 +252,9 @@ def _next(desk: Desk, relay: Relay) -> list[Run]:
     runs: list[Run] = []
 
     def taken() -> bool:
-        desk.process.intake.depth.learn("default", 60.0)  # slow jobs, so nothing is claimed ahead of the slots
+        desk.process.fetcher.prefetch.learn("default", 60.0)  # slow jobs, so nothing is claimed ahead of the slots
         relay.tick()
-        runs.extend(desk.process.intake.next())
+        runs.extend(desk.process.fetcher.fetch())
         return bool(runs)
 
     wait_until(taken, what="the next run")

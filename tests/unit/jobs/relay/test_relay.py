@@ -22,7 +22,8 @@ from app.jobs.ledger import ends, timers, workers
 from app.jobs.ledger.worker_host import process_start, this_host
 from app.jobs.models import JOB, JobRow, WorkerRow
 from app.jobs.relay import fairness
-from app.jobs.relay.relay import LARGEST_WINDOW, UNCLAIMED, Relay, _Window
+from app.jobs.relay.relay import Relay
+from app.jobs.relay.windows import MAX_UNCLAIMED, MAX_WINDOW, QueueWindow
 from tests.support.databases import SettingsEnv
 from tests.support.services import RedisServer
 from tests.support.waiting import wait_until
@@ -31,7 +32,7 @@ from tests.unit.jobs.conftest import Chore, Desk, Ledger, Outage
 on_sqlite = pytest.mark.parametrize("spine_env", ["sqlite"], indirect=True)
 on_postgres = pytest.mark.parametrize("spine_env", ["postgresql"], indirect=True)
 HOUR = timedelta(hours=1)
-LATER = UNCLAIMED + timedelta(seconds=1)
+LATER = MAX_UNCLAIMED + timedelta(seconds=1)
 
 
 @pytest.fixture(autouse=True)
@@ -97,13 +98,13 @@ def test_ten_thousand_queued_jobs_lie_in_sql_and_a_window_of_them_in_redis(rows:
 
 
 def test_a_window_grows_while_it_is_emptied_and_shrinks_when_it_stays_full() -> None:
-    window = _Window()
+    window = QueueWindow()
     for _ in range(20):
         window.fed_at = 10.0
         window.adapt(0, DEFAULT_WINDOW, 10.1)
-    assert window.size == LARGEST_WINDOW
-    window.adapt(LARGEST_WINDOW, DEFAULT_WINDOW, 11.0)
-    assert window.size == LARGEST_WINDOW
+    assert window.size == MAX_WINDOW
+    window.adapt(MAX_WINDOW, DEFAULT_WINDOW, 11.0)
+    assert window.size == MAX_WINDOW
     for _ in range(20):
         window.adapt(window.size, DEFAULT_WINDOW, 13.0)
     assert window.size == DEFAULT_WINDOW

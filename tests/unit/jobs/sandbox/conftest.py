@@ -1,4 +1,4 @@
-"""Two warm lanes for a module, or one; threads to call from."""
+"""Two warm sandboxes for a module, or one; threads to call from."""
 
 from __future__ import annotations
 
@@ -7,30 +7,30 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from app.jobs.sandbox import call
-from tests.unit.jobs.sandbox.rig import HERE, SECRETS
+from app.jobs.sandbox import process_pool
+from tests.support.sandbox_rig import HERE, SECRETS
 
 
 @pytest.fixture(scope="module", autouse=True)
 def _pool() -> Iterator[None]:
-    """Two lanes, started while the environment holds secrets."""
+    """Two sandboxes, started while the environment holds secrets."""
     with pytest.MonkeyPatch.context() as patch:
         for name, value in SECRETS.items():
             patch.setenv(name, value)
-        call.stop_pool()
-        call.start_pool(2, preload=[HERE])
+        process_pool.stop_pool()
+        process_pool.start_pool(2, preload=[HERE])
     yield
-    call.stop_pool()
+    process_pool.stop_pool()
 
 
 @pytest.fixture
-def one_lane() -> Iterator[None]:
-    """One lane alone, so that each call finds the one before it."""
-    call.stop_pool()
-    call.start_pool(1, preload=[HERE])
+def one_sandbox() -> Iterator[None]:
+    """One sandbox alone, so that each call finds the one before it."""
+    process_pool.stop_pool()
+    process_pool.start_pool(1, preload=[HERE])
     yield
-    call.stop_pool()
-    call.start_pool(2, preload=[HERE])
+    process_pool.stop_pool()
+    process_pool.start_pool(2, preload=[HERE])
 
 
 @pytest.fixture

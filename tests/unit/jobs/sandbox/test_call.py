@@ -1,4 +1,4 @@
-"""What goes into a lane and what comes out of it."""
+"""What goes into a sandbox and what comes out of it."""
 
 from __future__ import annotations
 
@@ -20,24 +20,25 @@ from app.core.errors import (
     Unavailable,
 )
 from app.core.logging import bind, unbind
-from app.jobs.sandbox import call as lanes
-from app.jobs.sandbox.call import LaneCall, LaneFailed
-from tests.unit.jobs.sandbox import lane_functions, lane_jobs
-from tests.unit.jobs.sandbox.rig import HERE, call, make
+from app.jobs.sandbox import process_pool
+from app.jobs.sandbox.call import SandboxCall
+from app.jobs.sandbox.protocol import SandboxFailed
+from tests.support import sandbox_functions, sandbox_jobs
+from tests.support.sandbox_rig import HERE, call, make
 
 
 def test_result_comes_back() -> None:
     """JSON in, JSON out, from another process."""
     assert call("add", left=2, right=3) == 5
     assert call("echo", value={"a": [1, None, "ü\ud800"]}) == {"a": [1, None, "ü\ud800"]}
-    assert lane_functions.group()[0] not in call("group")
+    assert sandbox_functions.group()[0] not in call("group")
 
 
 def test_function_is_given_as_object() -> None:
     """A function of a module may be handed over itself; one without a name may not."""
-    assert LaneCall(lane_functions.add, {"left": 1, "right": 1}, time_limit_s=5, memory_mb=None).run() == 2
-    with pytest.raises(ValueError, match="cannot be called in a lane"):
-        LaneCall(lambda: 1, {}, time_limit_s=5, memory_mb=None)
+    assert SandboxCall(sandbox_functions.add, {"left": 1, "right": 1}, time_limit_s=5, memory_mb=None).run() == 2
+    with pytest.raises(ValueError, match="cannot be called in a sandbox"):
+        SandboxCall(lambda: 1, {}, time_limit_s=5, memory_mb=None)
 
 
 def test_blob_is_a_path(tmp_path: Path) -> None:
@@ -56,12 +57,12 @@ def test_arguments_have_a_limit() -> None:
 def test_results_have_a_limit(tmp_path: Path) -> None:
     """A result over 16 MiB, or none in JSON, is a clear error that no retry would mend."""
     (tmp_path / "large").write_text("x" * 17_000_000)
-    with pytest.raises(LaneFailed, match="write it to a file") as large:
+    with pytest.raises(SandboxFailed, match="write it to a file") as large:
         call("read", blob=tmp_path / "large")
     (tmp_path / "fits").write_text("x" * 16_000_000)
     assert len(call("read", blob=tmp_path / "fits")) == 16_000_000
-    with pytest.raises(LaneFailed, match="not JSON") as odd:
-        LaneCall("builtins:complex", {"real": 1}, time_limit_s=5, memory_mb=None).run()
+    with pytest.raises(SandboxFailed, match="not JSON") as odd:
+        SandboxCall("builtins:complex", {"real": 1}, time_limit_s=5, memory_mb=None).run()
     assert large.value.permanent
     assert odd.value.permanent
 
@@ -69,13 +70,14 @@ def test_results_have_a_limit(tmp_path: Path) -> None:
 def test_plain_job() -> None:
     """A job's payload becomes its definition again inside; one that is not valid (any more) is final."""
     heard: list[dict[str, Any]] = []
-    definition = f"{lane_jobs.__name__}:Add"
+    definition = f"{sandbox_jobs.__name__}:Add"
     options: dict[str, Any] = {"time_limit_s": 5, "memory_mb": None}
-    done = LaneCall.of_job(definition, {"left": 1, "right": 2}, lane_jobs.add, on_progress=heard.append, **options)
-    assert done.run() == {"sum": 3}
+    payload = {"left": 1, "right": 2}
+    call_of_job = SandboxCall.of_job(definition, payload, sandbox_jobs.add, on_progress=heard.append, **options)
+    assert call_of_job.run() == {"sum": 3}
     assert heard == [{"done": 1, "total": 1, "stage": "add"}]
     with pytest.raises(InvalidInput, match="payload is not valid") as caught:
-        LaneCall.of_job(definition, {"left": "x"}, lane_jobs.add, **options).run()
+        SandboxCall.of_job(definition, {"left": "x"}, sandbox_jobs.add, **options).run()
     assert {fault["field"] for fault in caught.value.errors} == {"left", "right"}
 
 
@@ -137,7 +139,7 @@ def test_own_errors_keep_their_class(name: str, kind: type[AppError]) -> None:
     """An error of our tree is raised as its class, with all it carries and where it was raised."""
     with pytest.raises(AppError) as caught:
         call("fail", error=name)
-    original = lane_functions.ERRORS[name]
+    original = sandbox_functions.ERRORS[name]
     assert isinstance(original, AppError)
     assert type(caught.value) is kind
     assert caught.value.message == original.message
@@ -151,12 +153,12 @@ def test_own_errors_keep_their_class(name: str, kind: type[AppError]) -> None:
     [
         ("foreign", "ZeroDivisionError", "by nought"),
         ("exit", "SystemExit", "bye"),
-        ("nameless", "Nameless", "<an error that cannot be printed>"),
+        ("nameless", "Nameless", "<the error has no printable message>"),
     ],
 )
 def test_foreign_errors_keep_name_and_traceback(name: str, type_name: str, message: str) -> None:
-    """Any other error comes as LaneFailed: its name, its words, its traceback."""
-    with pytest.raises(LaneFailed) as caught:
+    """Any other error comes as SandboxFailed: its name, its words, its traceback."""
+    with pytest.raises(SandboxFailed) as caught:
         call("fail", error=name)
     assert (caught.value.type_name, caught.value.message) == (type_name, message)
     assert "in fail" in caught.value.traceback
@@ -164,8 +166,8 @@ def test_foreign_errors_keep_name_and_traceback(name: str, type_name: str, messa
 
 
 def test_unknown_function() -> None:
-    """A name that leads nowhere is an error of the call, not of the lane."""
-    with pytest.raises(LaneFailed, match=r"AttributeError: .*no_such"):
+    """A name that leads nowhere is an error of the call, not of the sandbox."""
+    with pytest.raises(SandboxFailed, match=r"AttributeError: .*no_such"):
         call("no_such")
 
 
@@ -177,44 +179,44 @@ def test_unknown_function() -> None:
         ("leave", {"status": 0}, "exited with status 0"),
         ("leave", {"status": 3}, "exited with status 3"),
         ("close_channel", {}, "closed its channel"),
-        ("say", {"text": "no frame\n"}, "no frame"),
-        ("say", {"text": "[1]\n"}, "no frame"),
-        ("say", {"text": "[" * 100_000 + "\n"}, "no frame"),
-        ("say", {"text": '{"strange": 1}\n'}, "no frame"),
-        ("say", {"text": '{"error": {"type": 1}}\n'}, "no frame"),
-        ("say", {"text": '{"progress": 1}\n'}, "no frame"),
+        ("say", {"text": "no frame\n"}, "unreadable frame"),
+        ("say", {"text": "[1]\n"}, "unreadable frame"),
+        ("say", {"text": "[" * 100_000 + "\n"}, "unreadable frame"),
+        ("say", {"text": '{"strange": 1}\n'}, "unreadable frame"),
+        ("say", {"text": '{"error": {"type": 1}}\n'}, "unreadable frame"),
+        ("say", {"text": '{"progress": 1}\n'}, "unreadable frame"),
     ],
 )
 def test_crash_and_garbage(name: str, arguments: dict[str, Any], words: str) -> None:
-    """A lane that dies or lies is one clear error, and the next call finds a good lane."""
+    """A sandbox that dies or lies is one clear error, and the next call finds a good sandbox."""
     with pytest.raises(SandboxCrashed, match=words):
         call(name, **arguments)
     assert call("add", left=1, right=1) == 2
 
 
-def test_prints_do_not_reach_the_channel(capfd: pytest.CaptureFixture[str], one_lane: None) -> None:
+def test_prints_do_not_reach_the_channel(capfd: pytest.CaptureFixture[str], one_sandbox: None) -> None:
     """What Python or C says on fd 1 lands in the host's stderr."""
-    lanes.stop_pool()
-    lanes.start_pool(1, preload=[HERE])  # here, not in a fixture: there stderr is not the captured one yet
+    process_pool.stop_pool()
+    process_pool.start_pool(1, preload=[HERE])  # here, not in a fixture: there stderr is not the captured one yet
     assert call("make_noise") == "the truth"
-    lanes.stop_pool()
+    process_pool.stop_pool()
     said = capfd.readouterr()
     assert said.out == ""
     for words in ("printed", "written to fd 1", "said by C"):
         assert words in said.err
 
 
-def test_log_lines_carry_the_hosts_context(capfd: pytest.CaptureFixture[str], one_lane: None) -> None:
+def test_log_lines_carry_the_hosts_context(capfd: pytest.CaptureFixture[str], one_sandbox: None) -> None:
     """A line logged inside names the job it belongs to, and the next call's does not."""
-    lanes.stop_pool()
-    lanes.start_pool(1)
+    process_pool.stop_pool()
+    process_pool.start_pool(1)
     bind(job_id="job-7")
     try:
-        LaneCall(lane_jobs.log, {"event": "first"}, time_limit_s=30, memory_mb=None).run()
+        SandboxCall(sandbox_jobs.log, {"event": "first"}, time_limit_s=30, memory_mb=None).run()
     finally:
         unbind("job_id")
-    LaneCall(lane_jobs.log, {"event": "second"}, time_limit_s=30, memory_mb=None).run()
-    lanes.stop_pool()
+    SandboxCall(sandbox_jobs.log, {"event": "second"}, time_limit_s=30, memory_mb=None).run()
+    process_pool.stop_pool()
     first, second = (json.loads(line) for line in capfd.readouterr().err.splitlines() if line.startswith("{"))
     assert (first["event"], first["job_id"], first["role"]) == ("first", "job-7", "lane")
     assert (second["event"], second.get("job_id"), second["role"]) == ("second", None, "lane")

@@ -15,7 +15,7 @@ from app.core.db import database
 from app.core.ids import uuid7
 from app.jobs.models import JobLogRow, JobRow
 from app.jobs.sandbox import job_log
-from app.jobs.sandbox.job_log import LONGEST_TEXT, MORE, MOST_LINES, JobLog
+from app.jobs.sandbox.job_log import MAX_LINES_PER_RUN, MAX_TEXT_CHARS, MORE, JobLog
 from tests.support.databases import SettingsEnv
 from tests.support.waiting import wait_until
 from tests.unit.jobs.conftest import Ledger
@@ -40,7 +40,7 @@ def lines(job_id: str, count: int) -> list[JobLogRow]:
     """The job's lines once there are so many."""
 
     def there() -> list[JobLogRow]:
-        found = database().read(job_log.lines_of, job_id, limit=5000)
+        found = database().read(job_log.read_lines, job_id, limit=5000)
         return found if len(found) >= count else []
 
     return wait_until(there, what=f"{count} lines of {job_id}")
@@ -51,10 +51,10 @@ def test_lines_are_kept_in_their_order_and_read_in_pages(ledger_of: Ledger) -> N
     key = {"key_id": job_id, "fence": 1, "attempt": 1}
     said = [job_log._row(line(f"line {number}", at=2e9 - number)) | key for number in range(5)]
     ledger_of.db.transaction(job_log.write, [*said, job_log._row(line("theirs")) | key | {"key_id": other}])
-    first = ledger_of.db.read(job_log.lines_of, job_id, limit=3)
-    rest = ledger_of.db.read(job_log.lines_of, job_id, limit=3, after=first[-1].id)
+    first = ledger_of.db.read(job_log.read_lines, job_id, limit=3)
+    rest = ledger_of.db.read(job_log.read_lines, job_id, limit=3, after=first[-1].id)
     assert [row.event for row in (*first, *rest)] == [f"line {number}" for number in range(5)]
-    assert ledger_of.db.read(job_log.lines_of, other, limit=3)[0].event == "theirs"
+    assert ledger_of.db.read(job_log.read_lines, other, limit=3)[0].event == "theirs"
 
 
 def test_lines_are_chosen_by_level_and_attempt(ledger_of: Ledger) -> None:
@@ -67,7 +67,7 @@ def test_lines_are_chosen_by_level_and_attempt(ledger_of: Ledger) -> None:
     ledger_of.db.transaction(job_log.write, rows)
 
     def found(**wanted: Any) -> list[tuple[int, str]]:
-        chosen = ledger_of.db.read(job_log.lines_of, job_id, limit=50, **wanted)
+        chosen = ledger_of.db.read(job_log.read_lines, job_id, limit=50, **wanted)
         return [(row.attempt, row.event) for row in chosen]
 
     assert len(found()) == 10
@@ -79,9 +79,9 @@ def test_a_deleted_job_takes_its_lines_along_and_late_ones_are_dropped(ledger_of
     row = job_log._row(line()) | {"key_id": job_id, "fence": 1, "attempt": 1}
     ledger_of.db.transaction(job_log.write, [row])
     ledger_of.db.transaction(lambda session: session.execute(sa.delete(JobRow)))
-    assert ledger_of.db.read(job_log.lines_of, job_id, limit=9) == []
+    assert ledger_of.db.read(job_log.read_lines, job_id, limit=9) == []
     ledger_of.db.transaction(job_log.write, [row, row | {"key_id": uuid7()}])
-    assert ledger_of.db.read(job_log.lines_of, job_id, limit=9) == []
+    assert ledger_of.db.read(job_log.read_lines, job_id, limit=9) == []
 
 
 def test_old_lines_are_pruned_in_batches(ledger_of: Ledger) -> None:
@@ -92,7 +92,7 @@ def test_old_lines_are_pruned_in_batches(ledger_of: Ledger) -> None:
     ledger_of.db.transaction(job_log.write, rows)
     week_ago = clock.now() - timedelta(days=7)
     assert [ledger_of.db.transaction(job_log.prune, week_ago, 2) for _ in range(3)] == [2, 1, 0]
-    assert [row.event for row in ledger_of.db.read(job_log.lines_of, job_id, limit=9)] == ["new"]
+    assert [row.event for row in ledger_of.db.read(job_log.read_lines, job_id, limit=9)] == ["new"]
 
 
 def test_what_a_jobs_code_logs_is_kept_and_nothing_else(collector: JobLog) -> None:
@@ -120,12 +120,12 @@ def test_what_a_jobs_code_logs_is_kept_and_nothing_else(collector: JobLog) -> No
 def test_a_run_that_talks_without_end_is_cut_with_a_word_and_its_next_run_is_not(collector: JobLog) -> None:
     job_id = Ledger(database()).put()
     logging.bind(job_id=job_id, fence=1, attempt=1)
-    for number in range(MOST_LINES + 50):
+    for number in range(MAX_LINES_PER_RUN + 50):
         collector.take(line(f"{number}"))
     logging.bind(fence=2)
     collector.take(line("the next run"))
-    found = lines(job_id, MOST_LINES + 2)
-    assert [row.event for row in found[-3:]] == [str(MOST_LINES - 1), MORE, "the next run"]
+    found = lines(job_id, MAX_LINES_PER_RUN + 2)
+    assert [row.event for row in found[-3:]] == [str(MAX_LINES_PER_RUN - 1), MORE, "the next run"]
 
 
 def test_long_and_odd_lines_are_cut_to_what_a_row_can_hold(collector: JobLog) -> None:
@@ -135,7 +135,7 @@ def test_long_and_odd_lines_are_cut_to_what_a_row_can_hold(collector: JobLog) ->
     collector.take(line(fields={str(number): "z" * 4000 for number in range(9)}))
     collector.take({"at": "noon", "level": "loud", "fields": "none"})
     first, second, third = lines(job_id, 3)
-    assert (len(first.event), len(first.fields["long"])) == (LONGEST_TEXT, LONGEST_TEXT)
+    assert (len(first.event), len(first.fields["long"])) == (MAX_TEXT_CHARS, MAX_TEXT_CHARS)
     assert (first.fields["nul"], first.fields["nan"], first.fields["list"]) == ("ab", "nan", [1, "{2}"])
     assert second.fields["more_fields"] == "not kept"
     assert (third.level, third.event, third.fields) == ("info", "", {})
@@ -163,4 +163,4 @@ def test_what_was_said_at_last_is_written_by_the_stop(collector: JobLog) -> None
     logging.bind(job_id=job_id, fence=1, attempt=1)
     collector.take(line("last words"))
     collector.stop()
-    assert [row.event for row in database().read(job_log.lines_of, job_id, limit=9)] == ["last words"]
+    assert [row.event for row in database().read(job_log.read_lines, job_id, limit=9)] == ["last words"]

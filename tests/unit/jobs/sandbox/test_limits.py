@@ -19,19 +19,19 @@ from app.core.errors import (
     SandboxOutOfMemory,
     TimeLimitExceeded,
 )
-from app.jobs.sandbox import call as lanes
+from app.jobs.sandbox import process_pool
+from tests.support import sandbox_functions
+from tests.support.sandbox_rig import all_dead, call, is_alive, make, on_linux, pids_in
 from tests.support.waiting import wait_until
-from tests.unit.jobs.sandbox import lane_functions
-from tests.unit.jobs.sandbox.rig import all_dead, call, is_alive, make, on_linux, pids_in
 
 
 @on_linux
 def test_memory_limit() -> None:
     """It counts what the call takes, and only kills the call."""
-    assert call("allocate", mib=100, memory_mb=200) == 100 * lane_functions.MIB
+    assert call("allocate", mib=100, memory_mb=200) == 100 * sandbox_functions.MIB
     with pytest.raises(SandboxOutOfMemory, match="limit of 200 MiB"):
         call("allocate", mib=300, memory_mb=200)
-    assert call("allocate", mib=300, memory_mb=400) == 300 * lane_functions.MIB
+    assert call("allocate", mib=300, memory_mb=400) == 300 * sandbox_functions.MIB
 
 
 def test_soft_limit_lets_the_function_tidy_up(tmp_path: Path) -> None:
@@ -48,7 +48,7 @@ def test_soft_limit_ends_computing() -> None:
 
 
 def test_hard_limit_kills_who_does_not_listen() -> None:
-    """After the grace the lane is killed."""
+    """After the grace the sandbox is killed."""
     started = time.monotonic()
     with pytest.raises(TimeLimitExceeded, match=r"killed 0\.2 s after"):
         call("stubborn", time_limit_s=0.2, grace_s=0.2)
@@ -56,7 +56,7 @@ def test_hard_limit_kills_who_does_not_listen() -> None:
 
 
 def test_cpu_limit() -> None:
-    """Counted from the call on, not from the lane's birth."""
+    """Counted from the call on, not from the sandbox's birth."""
     for _ in range(2):
         with pytest.raises(TimeLimitExceeded, match="CPU"):
             call("spin", cpu_s=0.1)
@@ -66,8 +66,8 @@ def test_cpu_limit() -> None:
 
 
 @on_linux
-def test_stop_kills_the_lane_and_all_it_started(tmp_path: Path, threads: ThreadPoolExecutor) -> None:
-    """Also what has left the lane's process group."""
+def test_stop_kills_the_sandbox_and_all_it_started(tmp_path: Path, threads: ThreadPoolExecutor) -> None:
+    """Also what has left the sandbox's process group."""
     running = make("sit", note=str(tmp_path / "note"))
     future = threads.submit(running.run)
     pids = pids_in(tmp_path / "note")
@@ -82,8 +82,8 @@ def test_stop_kills_the_lane_and_all_it_started(tmp_path: Path, threads: ThreadP
 
 
 @on_linux
-def test_death_of_a_lane_takes_all_it_started(tmp_path: Path, threads: ThreadPoolExecutor) -> None:
-    """A lane that crashed leaves nobody behind either."""
+def test_death_of_a_sandbox_takes_all_it_started(tmp_path: Path, threads: ThreadPoolExecutor) -> None:
+    """A sandbox that crashed leaves nobody behind either."""
     future = threads.submit(call, "sit", note=str(tmp_path / "note"))
     pids = pids_in(tmp_path / "note")
     os.kill(pids[0], signal.SIGSEGV)
@@ -92,7 +92,7 @@ def test_death_of_a_lane_takes_all_it_started(tmp_path: Path, threads: ThreadPoo
     all_dead(pids)
 
 
-def test_stop_while_waiting_for_a_lane(tmp_path: Path, one_lane: None, threads: ThreadPoolExecutor) -> None:
+def test_stop_while_waiting_for_a_sandbox(tmp_path: Path, one_sandbox: None, threads: ThreadPoolExecutor) -> None:
     """Who waits in line leaves it at once, and the call before is not disturbed."""
     release = tmp_path / "release"
     first_runs = tmp_path / "first"
@@ -111,7 +111,7 @@ def test_stop_while_waiting_for_a_lane(tmp_path: Path, one_lane: None, threads: 
 
 
 def test_stop_before_and_after_the_run() -> None:
-    """Stopped early it never starts; stopped late nothing happens to whoever has its lane now."""
+    """Stopped early it never starts; stopped late nothing happens to whoever has its sandbox now."""
     early = make("add", left=1, right=1)
     early.stop(Cancelled("early"))
     early.stop(Interrupted("and once more"))
@@ -124,7 +124,7 @@ def test_stop_before_and_after_the_run() -> None:
 
 
 def test_stop_at_any_moment(threads: ThreadPoolExecutor) -> None:
-    """Whenever it comes, the run ends with its result or the reason, and the lanes stay whole."""
+    """Whenever it comes, the run ends with its result or the reason, and the sandboxes stay whole."""
     for _ in range(40):
         racing = make("add", left=1, right=1)
         future: Future[Any] = threads.submit(racing.run)
@@ -136,17 +136,17 @@ def test_stop_at_any_moment(threads: ThreadPoolExecutor) -> None:
     assert [call("add", left=1, right=1) for _ in range(4)] == [2] * 4
 
 
-def test_closing_the_pool_interrupts_calls(tmp_path: Path, one_lane: None, threads: ThreadPoolExecutor) -> None:
+def test_closing_the_pool_interrupts_calls(tmp_path: Path, one_sandbox: None, threads: ThreadPoolExecutor) -> None:
     """Running and waiting ones alike: the job is handed back, not failed."""
     first_runs = tmp_path / "first"
     running = threads.submit(call, "meet", mine=str(first_runs), other=str(tmp_path / "never"))
     wait_until(first_runs.exists, what="the call")
     waiting = threads.submit(call, "add", left=1, right=1)
     wait_until(waiting.running, what="the waiting call")
-    lanes.stop_pool()
+    process_pool.stop_pool()
     with pytest.raises(Interrupted):
         running.result(timeout=5)
-    with suppress(Interrupted):  # unless it came after the end, and began new lanes
+    with suppress(Interrupted):  # unless it came after the end, and began new sandboxes
         assert waiting.result(timeout=5) == 2
 
 

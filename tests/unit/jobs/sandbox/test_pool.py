@@ -1,4 +1,4 @@
-"""The lanes themselves: used again, replaced, clean, gone with their host."""
+"""The sandboxes themselves: used again, replaced, clean, gone with their host."""
 
 from __future__ import annotations
 
@@ -19,12 +19,13 @@ from app.core.errors import (
     InvalidInput,
     SandboxCrashed,
 )
-from app.jobs.sandbox import call as lanes
+from app.jobs.sandbox import process_pool
+from app.jobs.sandbox.call import run
 from app.jobs.sandbox.child import MAX_CALLS
-from app.jobs.sandbox.pool import lane_environment
+from app.jobs.sandbox.pool import sandbox_environment
+from tests.support import sandbox_functions
+from tests.support.sandbox_rig import HERE, ROOT, SECRETS, all_dead, call, is_alive, on_linux, pids_in
 from tests.support.waiting import wait_until
-from tests.unit.jobs.sandbox import lane_functions
-from tests.unit.jobs.sandbox.rig import HERE, ROOT, SECRETS, all_dead, call, is_alive, on_linux, pids_in
 
 
 def test_two_calls_run_at_once(tmp_path: Path, threads: ThreadPoolExecutor) -> None:
@@ -38,7 +39,7 @@ def test_two_calls_run_at_once(tmp_path: Path, threads: ThreadPoolExecutor) -> N
     assert first.result(timeout=5) is True
 
 
-def test_lane_is_used_again_and_wears_out(one_lane: None) -> None:
+def test_sandbox_is_used_again_and_wears_out(one_sandbox: None) -> None:
     """The same process serves many calls, then another one takes over."""
     pids = [call("group")[0] for _ in range(MAX_CALLS + 1)]
     assert len(set(pids[:MAX_CALLS])) == 1
@@ -47,12 +48,12 @@ def test_lane_is_used_again_and_wears_out(one_lane: None) -> None:
 
 @pytest.mark.parametrize(("name", "arguments"), [("keep", {"mib": 160}), ("leave_thread", {}), ("leave_child", {})])
 @on_linux
-def test_lane_that_was_left_dirty_is_replaced(name: str, arguments: dict[str, Any], one_lane: None) -> None:
+def test_sandbox_that_was_left_dirty_is_replaced(name: str, arguments: dict[str, Any], one_sandbox: None) -> None:
     """Grown by more than 128 MiB, or with a thread or a process still in it."""
     assert call(name, **arguments) != call("group")[0]
 
 
-def test_lane_that_failed_is_replaced(one_lane: None) -> None:
+def test_sandbox_that_failed_is_replaced(one_sandbox: None) -> None:
     """Nobody knows what a failure has left behind."""
     before = call("group")[0]
     with pytest.raises(InvalidInput):
@@ -60,7 +61,7 @@ def test_lane_that_failed_is_replaced(one_lane: None) -> None:
     assert call("group")[0] != before
 
 
-def test_lanes_have_their_own_group_and_ignore_the_hosts_signals() -> None:
+def test_sandboxes_have_their_own_group_and_ignore_the_hosts_signals() -> None:
     """Ctrl-C and SIGTERM are the host's business."""
     pid, group = call("group")
     assert pid == group
@@ -68,7 +69,7 @@ def test_lanes_have_their_own_group_and_ignore_the_hosts_signals() -> None:
         assert call("interrupted_by", number=int(number)) == "still here"
 
 
-def test_dead_idle_lane_is_not_handed_out(one_lane: None) -> None:
+def test_dead_idle_sandbox_is_not_handed_out(one_sandbox: None) -> None:
     """Killed while nobody used it."""
     pid = call("group")[0]
     os.kill(pid, signal.SIGKILL)
@@ -77,18 +78,18 @@ def test_dead_idle_lane_is_not_handed_out(one_lane: None) -> None:
 
 
 @on_linux
-def test_fork_server_is_replaced(tmp_path: Path, one_lane: None, threads: ThreadPoolExecutor) -> None:
-    """Its death takes its lanes with it; the call fails, the next one finds new lanes."""
+def test_fork_server_is_replaced(tmp_path: Path, one_sandbox: None, threads: ThreadPoolExecutor) -> None:
+    """Its death takes its sandboxes with it; the call fails, the next one finds new sandboxes."""
     note = tmp_path / "note"
     future = threads.submit(call, "meet", mine=str(note), other=str(tmp_path / "never"))
     wait_until(note.exists, what="the call")
-    server = lanes.server_pid()
+    server = process_pool.server_pid()
     assert server is not None
     os.kill(server, signal.SIGKILL)
     with pytest.raises(SandboxCrashed, match="fork server has ended"):
         future.result(timeout=10)
     assert call("add", left=1, right=1) == 2
-    assert lanes.server_pid() != server
+    assert process_pool.server_pid() != server
 
 
 # Isolation
@@ -105,7 +106,7 @@ def test_no_secrets_inside() -> None:
 
 def test_what_counts_as_a_secret() -> None:
     """Names and passwords in URLs; settings that merely sound alike stay."""
-    kept = lane_environment(
+    kept = sandbox_environment(
         {
             **SECRETS,
             "MILLRACE_API_SECRET_FILE": "/run/secrets/api",
@@ -121,11 +122,11 @@ def test_what_counts_as_a_secret() -> None:
 
 @on_linux
 def test_no_descriptors_but_its_own() -> None:
-    """Stdio and the channel: no socket of the host, none of another lane."""
+    """Stdio and the channel: no socket of the host, none of another sandbox."""
     reader, writer = os.pipe()
     os.set_inheritable(writer, True)
-    lanes.stop_pool()
-    lanes.start_pool(2, preload=[HERE])
+    process_pool.stop_pool()
+    process_pool.start_pool(2, preload=[HERE])
     try:
         assert len(call("descriptors")) == 1
     finally:
@@ -138,46 +139,48 @@ def test_no_descriptors_but_its_own() -> None:
 _HOST = """
 import threading
 from app.core.logging import bind, unbind
-from app.jobs.sandbox import call as lanes
-lanes.start_pool(3)
-lanes.LaneCall("tests.unit.jobs.sandbox.lane_functions:sit", {"note": %r}, time_limit_s=None, memory_mb=None).run()
+from app.jobs.sandbox import process_pool
+from app.jobs.sandbox.call import SandboxCall
+process_pool.start_pool(3)
+SandboxCall("tests.support.sandbox_functions:sit", {"note": %r}, time_limit_s=None, memory_mb=None).run()
 """
 
 _FORKING_HOST = """
 import os, sys, threading
 from concurrent.futures import ThreadPoolExecutor
 from app.core.logging import bind, unbind
-from app.jobs.sandbox import call as lanes
+from app.jobs.sandbox import process_pool
+from app.jobs.sandbox.call import SandboxCall
 
 def call(_):
-    return lanes.LaneCall("os:getppid", {}, time_limit_s=20, memory_mb=None).run()
+    return SandboxCall("os:getppid", {}, time_limit_s=20, memory_mb=None).run()
 
 first = call(0)
 child = os.fork()
 with ThreadPoolExecutor(32) as threads:
     servers = set(threads.map(call, range(64)))
 if child == 0:
-    assert first not in servers, "the child used its parent's lanes"
-    lanes.stop_pool()
+    assert first not in servers, "the child used its parent's sandboxes"
+    process_pool.stop_pool()
     os._exit(0)
 assert os.waitpid(child, 0)[1] == 0
-assert servers == {first}, "the parent lost its lanes"
+assert servers == {first}, "the parent lost its sandboxes"
 assert call(0) == first
-lanes.stop_pool()
+process_pool.stop_pool()
 print("both well")
 """
 
 
 @on_linux
 def test_nobody_outlives_the_host(tmp_path: Path) -> None:
-    """kill -9 of the host takes fork server, lanes and all that these started."""
+    """kill -9 of the host takes fork server, sandboxes and all that these started."""
     note = tmp_path / "note"
     host = subprocess.Popen([sys.executable, "-c", _HOST % str(note)], cwd=ROOT)
     try:
         pids = pids_in(note)
         relatives = _family_of(host.pid)
         assert set(pids) <= relatives
-        assert len(relatives) >= 6  # server, three lanes, the child and the daemon
+        assert len(relatives) >= 6  # server, three sandboxes, the child and the daemon
     finally:
         host.kill()
         host.wait()
@@ -197,7 +200,7 @@ def _family_of(ancestor: int) -> set[int]:
     return family - {ancestor}
 
 
-def test_forked_host_has_lanes_of_its_own() -> None:
+def test_forked_host_has_sandboxes_of_its_own() -> None:
     """As under Dramatiq, whose workers are forks, with 32 threads each."""
     done = subprocess.run(
         [sys.executable, "-c", _FORKING_HOST], cwd=ROOT, capture_output=True, text=True, timeout=50, check=False
@@ -211,17 +214,17 @@ def test_forked_host_has_lanes_of_its_own() -> None:
 @pytest.mark.anyio
 async def test_awaited_result() -> None:
     """The loop goes on meanwhile."""
-    several = [lanes.run(lane_functions.add, {"left": n, "right": n}) for n in range(5)]
+    several = [run(sandbox_functions.add, {"left": n, "right": n}) for n in range(5)]
     assert await asyncio.gather(*several) == [0, 2, 4, 6, 8]
     with pytest.raises(InvalidInput):
-        await lanes.run(lane_functions.fail, {"error": "invalid"})
+        await run(sandbox_functions.fail, {"error": "invalid"})
 
 
 @pytest.mark.anyio
-async def test_cancelled_task_kills_its_lane(tmp_path: Path) -> None:
-    """The cancellation is raised when the lane is dead, well within two seconds."""
+async def test_cancelled_task_kills_its_sandbox(tmp_path: Path) -> None:
+    """The cancellation is raised when the sandbox is dead, well within two seconds."""
     note = tmp_path / "note"
-    task = asyncio.create_task(lanes.run(lane_functions.sit, {"note": str(note)}))
+    task = asyncio.create_task(run(sandbox_functions.sit, {"note": str(note)}))
     pids = await asyncio.to_thread(pids_in, note)
     started = time.monotonic()
     task.cancel()
@@ -234,24 +237,24 @@ async def test_cancelled_task_kills_its_lane(tmp_path: Path) -> None:
 
 @pytest.mark.anyio
 async def test_cancelled_twice_and_in_line(tmp_path: Path) -> None:
-    """More tasks than lanes: those in line go at once, and a second cancellation changes nothing."""
+    """More tasks than sandboxes: those in line go at once, and a second cancellation changes nothing."""
     notes = [tmp_path / str(number) for number in range(2)]
     tasks = [
-        asyncio.create_task(lanes.run(lane_functions.meet, {"mine": str(note), "other": str(tmp_path / "never")}))
+        asyncio.create_task(run(sandbox_functions.meet, {"mine": str(note), "other": str(tmp_path / "never")}))
         for note in notes
     ]
     await asyncio.to_thread(wait_until, lambda: all(note.exists() for note in notes), what="two running calls")
-    in_line = asyncio.create_task(lanes.run(lane_functions.add, {"left": 1, "right": 1}))
+    in_line = asyncio.create_task(run(sandbox_functions.add, {"left": 1, "right": 1}))
     await asyncio.sleep(0)
     for task in (in_line, *tasks, *tasks):
         task.cancel()
     outcomes = await asyncio.gather(in_line, *tasks, return_exceptions=True)
     assert all(isinstance(outcome, asyncio.CancelledError) for outcome in outcomes)
-    assert await lanes.run(lane_functions.add, {"left": 1, "right": 1}) == 2
+    assert await run(sandbox_functions.add, {"left": 1, "right": 1}) == 2
 
 
-def test_threads_of_the_host_share_the_lanes() -> None:
-    """Thirty-two job threads on two lanes: all are served."""
+def test_threads_of_the_host_share_the_sandboxes() -> None:
+    """Thirty-two job threads on two sandboxes: all are served."""
     with ThreadPoolExecutor(32) as many:
         assert list(many.map(lambda n: call("add", left=n, right=n), range(100))) == [2 * n for n in range(100)]
     assert threading.active_count() < 40

@@ -1,11 +1,11 @@
-"""What a tick starts: each due tick once, with any number of schedulers, late, early, or with a clock that jumps."""
+"""Each due tick fires once: with any number of schedulers, late, early, or after a clock jump."""
 
 from __future__ import annotations
 
 import copy
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -15,104 +15,31 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from app.core import clock
-from app.core.db import Database, database
 from app.core.errors import Conflict, InvalidInput, NotFound
 from app.jobs.definition import Job
-from app.jobs.ledger import claims, commands
+from app.jobs.ledger import commands
 from app.jobs.ledger.ends import finish
-from app.jobs.models import JobRow, ScheduleRow, ScheduleTickRow
+from app.jobs.models import ScheduleRow
 from app.jobs.schedules import firing, store
 from app.jobs.schedules.store import Plan, Schedule
 from tests.support.databases import SettingsEnv
-from tests.unit.jobs.conftest import WORKER, Chore, Databases, Desk, Ledger, end_of
+from tests.support.timetable import MINUTE, Clock, Timetable
+from tests.unit.jobs.conftest import Chore, Databases, Desk, end_of
 
-MINUTE = timedelta(minutes=1)
 DAY = timedelta(days=1)
 T = "default"
 
 
 class Loose(Job, kind="tests.schedules.loose"):
-    """Its payload is checked when it is started."""
+    """Its payload is checked at the start."""
 
     count: int
 
 
-class Clock:
-    """The wall clock of this process, set by hand; it stands still."""
-
-    def __init__(self) -> None:
-        self.now = datetime(2026, 11, 2, 12, 0, 30, tzinfo=UTC)
-        self.set(self.now)
-
-    def set(self, now: datetime) -> datetime:
-        self.now = now
-        clock.shift(now - datetime.now(UTC))
-        return now
-
-    def on(self, step: timedelta) -> datetime:
-        return self.set(self.now + step)
+# Each tick once
 
 
-@pytest.fixture
-def hand() -> Iterator[Clock]:
-    yield Clock()
-    clock.shift(timedelta(0))
-
-
-class Timetable:
-    """Schedules on one database: made, fired, looked at."""
-
-    def __init__(self, db: Database, hand: Clock) -> None:
-        self.ledger = Ledger(db)
-        self.ledger.worker()
-        self.db = db
-        self.hand = hand
-
-    def make(self, name: str = "s", cron: str | None = "* * * * *", tenant: str = T, **how: Any) -> int:
-        plan = Plan(**({"kind": Chore.kind, "cron": cron} | how))
-        return self.db.transaction(store.create, tenant, name, plan).id
-
-    def fire(self) -> Counter[str]:
-        self.db.transaction(firing.replan, self.hand.now)
-        return self.db.transaction(firing.fire, self.hand.now).ticks
-
-    def ticks(self, schedule_id: int) -> list[tuple[str, str]]:
-        query = sa.select(ScheduleTickRow).where(ScheduleTickRow.schedule_id == schedule_id)
-        rows = self.db.read(lambda session: list(session.scalars(query.order_by(ScheduleTickRow.tick_at))))
-        return [(f"{row.tick_at:%d %H:%M}", row.outcome) for row in rows]
-
-    def jobs(self, schedule_id: int) -> list[JobRow]:
-        query = sa.select(JobRow).where(JobRow.schedule_id == schedule_id).order_by(JobRow.id)
-        return self.db.read(lambda session: list(session.scalars(query)))
-
-    def row(self, schedule_id: int) -> ScheduleRow:
-        found = self.db.read(lambda session: session.get(ScheduleRow, schedule_id))
-        assert found is not None
-        return found
-
-    def run(self, job: JobRow) -> None:
-        (claim,) = self.db.transaction(claims.claim, [job.id], WORKER)
-        assert claim.id == job.id
-
-    def end(self, job: JobRow) -> None:
-        """Claim it, if nobody has, and succeed."""
-        if job.state == "queued":
-            self.run(job)
-        self.db.transaction(finish, [end_of(job.id, 1, "succeeded")])
-
-    def wait(self) -> int:
-        return self.db.transaction(firing.start_waiting)
-
-
-@pytest.fixture
-def table(spine_env: SettingsEnv, hand: Clock) -> Timetable:
-    return Timetable(database(), hand)
-
-
-# Each once
-
-
-def test_a_due_tick_starts_one_job_and_the_next_comes_in_its_time(table: Timetable) -> None:
+def test_due_tick_starts_one_job(table: Timetable) -> None:
     schedule_id = table.make(payload={"number": 7})
     assert table.fire() == {}
     table.hand.on(MINUTE)
@@ -127,7 +54,7 @@ def test_a_due_tick_starts_one_job_and_the_next_comes_in_its_time(table: Timetab
     assert table.row(schedule_id).last_at == datetime(2026, 11, 2, 12, 2, tzinfo=UTC)
 
 
-def test_many_schedulers_start_each_tick_once(table: Timetable) -> None:
+def test_concurrent_schedulers_start_each_tick_once(table: Timetable) -> None:
     """Sixty schedules, six schedulers, five minutes: three hundred jobs."""
     made = [table.make(f"s{number}", overlap="queue", catch_up="all") for number in range(60)]
     table.hand.on(5 * MINUTE)
@@ -158,7 +85,7 @@ def _due(session: Any, now: datetime) -> bool:
     return session.scalar(sa.select(ScheduleRow.id).where(ScheduleRow.next_at <= now).limit(1)) is not None
 
 
-def test_tenants_and_kinds_are_started_together_and_apart(table: Timetable) -> None:
+def test_one_pass_starts_jobs_of_several_tenants_and_kinds(table: Timetable) -> None:
     made = {
         (tenant, kind): table.make(kind, tenant=tenant, kind=kind, payload=payload)
         for tenant in ("a", "b")
@@ -170,7 +97,7 @@ def test_tenants_and_kinds_are_started_together_and_apart(table: Timetable) -> N
         assert [(job.tenant, job.kind) for job in table.jobs(schedule_id)] == [(tenant, kind)]
 
 
-def test_what_cannot_be_started_keeps_no_other_from_it(table: Timetable) -> None:
+def test_schedule_that_cannot_start_does_not_block_the_others(table: Timetable) -> None:
     good, bad, unknown = table.make("good"), table.make("bad"), table.make("unknown")
     table.db.transaction(
         lambda s: s.execute(sa.update(ScheduleRow).where(ScheduleRow.id == bad).values(kind=Loose.kind))
@@ -178,7 +105,7 @@ def test_what_cannot_be_started_keeps_no_other_from_it(table: Timetable) -> None
     table.db.transaction(lambda s: s.execute(sa.update(ScheduleRow).where(ScheduleRow.id == unknown).values(kind="no")))
     table.hand.on(MINUTE)
     assert table.fire() == {"started": 1, "failed": 2}
-    assert [len(table.jobs(one)) for one in (good, bad, unknown)] == [1, 0, 0]
+    assert [len(table.jobs(schedule_id)) for schedule_id in (good, bad, unknown)] == [1, 0, 0]
     detail = table.db.read(lambda session: store.schedule_detail(session, store.get(session, T, unknown)))
     assert "knows no kind no" in detail["ticks"][0]["note"]
 
@@ -186,14 +113,14 @@ def test_what_cannot_be_started_keeps_no_other_from_it(table: Timetable) -> None
 # Late
 
 
-def test_once_runs_once_for_all_that_were_missed(table: Timetable) -> None:
+def test_catch_up_once_starts_one_job_for_all_missed_ticks(table: Timetable) -> None:
     schedule_id = table.make(catch_up="once")
     table.hand.on(10 * DAY)
     assert table.fire() == {"started": 1}
     assert table.ticks(schedule_id) == [("12 12:00", "started")]
 
 
-def test_skip_runs_only_what_is_found_in_time(table: Timetable) -> None:
+def test_catch_up_skip_starts_only_ticks_in_time(table: Timetable) -> None:
     daily, minutely = table.make("d", "0 12 * * *", catch_up="skip"), table.make("m", catch_up="skip")
     table.hand.on(DAY)  # half a minute after noon
     assert table.fire() == {"started": 2, "missed": 1}
@@ -204,7 +131,7 @@ def test_skip_runs_only_what_is_found_in_time(table: Timetable) -> None:
     assert table.ticks(daily)[-1] == ("04 12:00", "missed")
 
 
-def test_all_runs_the_last_ones_in_their_order_and_one_at_a_time(table: Timetable) -> None:
+def test_catch_up_all_starts_the_last_ticks_one_at_a_time_in_order(table: Timetable) -> None:
     schedule_id = table.make(catch_up="all", catch_up_limit=3, overlap="queue")
     table.hand.on(10 * MINUTE)
     assert table.fire() == {"missed": 1, "started": 1, "waiting": 2}
@@ -219,10 +146,10 @@ def test_all_runs_the_last_ones_in_their_order_and_one_at_a_time(table: Timetabl
     assert [outcome for _, outcome in table.ticks(schedule_id)] == ["missed"] + 3 * ["started"]
 
 
-# While an earlier one is open
+# Overlap with an open job
 
 
-def test_skip_drops_a_tick_while_a_job_is_open(table: Timetable) -> None:
+def test_overlap_skip_drops_a_tick_while_a_job_is_open(table: Timetable) -> None:
     schedule_id = table.make(overlap="skip")
     for _ in range(3):
         table.hand.on(MINUTE)
@@ -233,7 +160,7 @@ def test_skip_drops_a_tick_while_a_job_is_open(table: Timetable) -> None:
     assert table.fire() == {"started": 1}
 
 
-def test_replace_ends_the_one_before_and_never_has_two(table: Timetable) -> None:
+def test_overlap_replace_ends_the_previous_job_first(table: Timetable) -> None:
     schedule_id = table.make(overlap="replace")
     table.hand.on(MINUTE)
     table.fire()
@@ -244,7 +171,7 @@ def test_replace_ends_the_one_before_and_never_has_two(table: Timetable) -> None
     table.run(second)
     for _ in range(2):
         table.hand.on(MINUTE)
-        assert table.fire() == {"waiting": 1}  # the second is asked to stop, and runs still
+        assert table.fire() == {"waiting": 1}  # the second has a cancel request and still runs
     second = table.ledger.row(second.id)
     assert (second.state, second.cancel_requested_at is not None) == ("running", True)
     assert table.wait() == 0
@@ -254,8 +181,8 @@ def test_replace_ends_the_one_before_and_never_has_two(table: Timetable) -> None
     assert len(table.jobs(schedule_id)) == 3
 
 
-def test_a_queue_of_ticks_has_an_end(table: Timetable, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(firing, "MOST_WAITING", 2)
+def test_overlap_queue_skips_ticks_over_its_limit(table: Timetable, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(firing, "MAX_WAITING", 2)
     schedule_id = table.make(overlap="queue")
     for _ in range(5):
         table.hand.on(MINUTE)
@@ -264,7 +191,7 @@ def test_a_queue_of_ticks_has_an_end(table: Timetable, monkeypatch: pytest.Monke
     assert outcomes == ["started", "waiting", "waiting", "skipped", "skipped"]
 
 
-def test_a_paused_schedule_starts_nothing_and_goes_on_from_now(table: Timetable) -> None:
+def test_paused_schedule_starts_nothing_and_resumes_from_now(table: Timetable) -> None:
     schedule_id = table.make(overlap="queue")
     for _ in range(2):
         table.hand.on(MINUTE)
@@ -283,7 +210,7 @@ def test_a_paused_schedule_starts_nothing_and_goes_on_from_now(table: Timetable)
 # Clocks
 
 
-def test_a_clock_that_is_set_back_repeats_nothing_and_is_not_silent(table: Timetable) -> None:
+def test_clock_set_back_repeats_no_tick_and_loses_none(table: Timetable) -> None:
     schedule_id = table.make()
 
     def minute() -> None:
@@ -301,7 +228,7 @@ def test_a_clock_that_is_set_back_repeats_nothing_and_is_not_silent(table: Timet
     assert table.ticks(schedule_id) == [(f"02 12:{minute:02}", "started") for minute in range(1, 8)]
 
 
-def test_a_clock_that_ran_a_year_ahead_is_forgotten(table: Timetable) -> None:
+def test_clock_corrected_by_a_year_is_replanned(table: Timetable) -> None:
     yearly, minutely = table.make("y", "0 0 1 1 *"), table.make("m")
     table.hand.on(400 * DAY)
     assert table.fire() == {"started": 2}
@@ -311,13 +238,13 @@ def test_a_clock_that_ran_a_year_ahead_is_forgotten(table: Timetable) -> None:
             table.end(job)
     assert table.fire() == {"started": 1}
     assert [at for at, _ in table.ticks(minutely)] == ["02 12:01", "07 12:00"]
-    # The turn of the year was started ahead of its time; it is not started again when it comes.
+    # The tick of the new year was started early; it is not started again.
     table.hand.set(datetime(2027, 1, 1, 0, 0, 20, tzinfo=UTC))
     table.fire()
     assert [job.created_at.year for job in table.jobs(yearly)] == [2027]
 
 
-def test_two_schedulers_whose_clocks_differ_do_each_tick_once(table: Timetable) -> None:
+def test_schedulers_with_different_clocks_start_each_tick_once(table: Timetable) -> None:
     schedule_id = table.make()
     for _ in range(4):
         table.hand.on(MINUTE)
@@ -335,10 +262,10 @@ def test_two_schedulers_whose_clocks_differ_do_each_tick_once(table: Timetable) 
 @pytest.mark.parametrize("spine_env", ["sqlite"], indirect=True)
 @settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.tuples(st.integers(-90, 200), st.booleans(), st.integers(0, 2)), min_size=1, max_size=8))
-def test_whatever_the_clock_does_no_tick_is_done_twice_and_no_two_jobs_are_open(
+def test_any_clock_jumps_start_no_tick_twice_and_leave_one_open_job(
     ledger_databases: Databases, spine_env: SettingsEnv, steps: list[tuple[int, bool, int]]
 ) -> None:
-    """Minutes on or back, the job ended or not, once by each of up to three schedulers."""
+    """Each step moves the clock, ends the job or not, and runs up to three schedulers."""
     hand = Clock()
     try:
         table = Timetable(ledger_databases.empty("sqlite"), hand)
@@ -371,7 +298,7 @@ def test_whatever_the_clock_does_no_tick_is_done_twice_and_no_two_jobs_are_open(
 # Rows
 
 
-def test_a_schedule_is_changed_and_counts_from_then(table: Timetable) -> None:
+def test_changed_schedule_counts_from_the_change(table: Timetable) -> None:
     schedule_id = table.make(payload={"number": 1})
     table.hand.on(10 * MINUTE)
     changed = table.db.transaction(store.change, T, schedule_id, "new", {"every_s": 120, "payload": {"number": 2}})
@@ -396,7 +323,7 @@ def test_a_schedule_is_changed_and_counts_from_then(table: Timetable) -> None:
         ({"overlap": "allow"}, "schedule_policy"),
     ],
 )
-def test_a_wrong_plan_is_refused_when_made_and_when_changed(table: Timetable, how: dict[str, Any], code: str) -> None:
+def test_invalid_plan_is_refused_at_create_and_change(table: Timetable, how: dict[str, Any], code: str) -> None:
     with pytest.raises(InvalidInput) as refusal:
         table.make(**how)
     assert refusal.value.code == code
@@ -406,7 +333,7 @@ def test_a_wrong_plan_is_refused_when_made_and_when_changed(table: Timetable, ho
     assert refusal.value.code == code
 
 
-def test_names_are_unique_within_a_tenant_and_others_are_not_found(table: Timetable) -> None:
+def test_names_are_unique_in_a_tenant_and_schedules_of_others_are_not_found(table: Timetable) -> None:
     schedule_id, other = table.make("a"), table.make("b")
     table.make("a", tenant="acme")
     with pytest.raises(Conflict):
@@ -421,11 +348,11 @@ def test_names_are_unique_within_a_tenant_and_others_are_not_found(table: Timeta
     assert table.make("a") > other
 
 
-def test_run_now_starts_it_unless_it_runs(table: Timetable) -> None:
+def test_run_now_is_a_conflict_while_a_job_is_open(table: Timetable) -> None:
     schedule_id = table.make("a")
     table.db.transaction(store.pause, T, schedule_id)
     job = table.db.transaction(store.run_now, T, schedule_id)
-    assert [one.id for one in table.jobs(schedule_id)] == [job.id]
+    assert [row.id for row in table.jobs(schedule_id)] == [job.id]
     with pytest.raises(Conflict, match=job.id):
         table.db.transaction(store.run_now, T, schedule_id)
     table.db.transaction(commands.cancel, T, job.id)
@@ -433,7 +360,7 @@ def test_run_now_starts_it_unless_it_runs(table: Timetable) -> None:
     assert len(table.jobs(schedule_id)) == 2
 
 
-def test_the_program_declares_changes_and_drops_its_schedules(table: Timetable) -> None:
+def test_declare_creates_changes_and_drops_schedules_of_the_program(table: Timetable) -> None:
     first = Schedule("tests one", Chore(number=1), cron="0 3 * * *")
     second = Schedule("tests two", Chore(), every_s=600, overlap="queue")
     taken = table.make("tests two")
@@ -445,19 +372,19 @@ def test_the_program_declares_changes_and_drops_its_schedules(table: Timetable) 
         ("tests one", True, None),
     ]
     assert rows[0].id == taken
-    one = rows[1]
-    for call in (lambda s: store.change(s, T, one.id, "x", {}), lambda s: store.delete(s, T, one.id)):
+    schedule = rows[1]
+    for call in (lambda s: store.change(s, T, schedule.id, "x", {}), lambda s: store.delete(s, T, schedule.id)):
         with pytest.raises(Conflict, match="in code"):
             table.db.transaction(call)
-    table.db.transaction(store.pause, T, one.id)
+    table.db.transaction(store.pause, T, schedule.id)
     later = copy.copy(first)
     object.__setattr__(later, "cron", "0 4 * * *")
     assert table.db.transaction(store.declare, [later]) == 2
     (row,) = table.db.read(store.list_schedules, T, 10)
-    assert (row.id, row.cron, row.next_at, row.paused_at is not None) == (one.id, "0 4 * * *", None, True)
+    assert (row.id, row.cron, row.next_at, row.paused_at is not None) == (schedule.id, "0 4 * * *", None, True)
 
 
-def test_a_declaration_is_checked_where_it_stands() -> None:
+def test_declaration_is_checked_at_definition() -> None:
     with pytest.raises(TypeError, match="cron"):
         Schedule("tests wrong", Chore(), cron="every day")
     Schedule("tests twice", Chore(), cron="0 0 * * *")
@@ -466,7 +393,7 @@ def test_a_declaration_is_checked_where_it_stands() -> None:
         Schedule("tests twice", Chore(), cron="0 1 * * *")
 
 
-def test_what_is_fired_is_pushed_at_once(desk: Desk, hand: Clock) -> None:
+def test_fired_job_is_pushed_at_once(desk: Desk, hand: Clock) -> None:
     plan = Plan(Chore.kind, cron="* * * * *")
     schedule_id = desk.ledger.db.transaction(store.create, T, "s", plan).id
     hand.on(MINUTE)

@@ -16,9 +16,10 @@ from app.core.redis import QUARANTINE
 from app.jobs.admission import push
 from app.jobs.definition import Job
 from app.jobs.ledger import commands
-from app.jobs.relay.relay import UNCLAIMED, Relay
-from app.jobs.worker.fetcher import PARKED_FOR, Depth
-from app.jobs.worker.process import LONGEST_WAIT_S
+from app.jobs.relay.relay import Relay
+from app.jobs.relay.windows import MAX_UNCLAIMED
+from app.jobs.worker.fetcher import PARKED_FOR, PrefetchFactor
+from app.jobs.worker.process import MAX_THREAD_WAIT_S
 from tests.support.databases import SettingsEnv
 from tests.support.services import RedisServer
 from tests.support.waiting import wait_until
@@ -95,10 +96,10 @@ def test_an_id_without_its_body_is_dropped_and_pushed_again(
 ) -> None:
     (job_id,) = desk.enqueue(Chore())
     desk.redis.delete("mr:q:default.msgs")
-    assert desk.process.intake.next() == []
+    assert desk.process.fetcher.fetch() == []
     desk.until_acked()
     assert desk.state(job_id) == "queued"
-    moved_clock(UNCLAIMED + timedelta(seconds=1))
+    moved_clock(MAX_UNCLAIMED + timedelta(seconds=1))
     Relay().tick()
     assert [run.claim.id for run in desk.take()] == [job_id]
 
@@ -114,10 +115,10 @@ def test_a_kind_that_is_not_known_is_parked_until_a_worker_comes_that_knows_it(
     assert (row.state, row.fence, row.admitted_at) == ("queued", 0, None)
     assert timedelta(0) < row.due_at - clock.now() <= PARKED_FOR
     relay.tick()
-    assert old.listed() == []
+    assert old.window() == []
     moved_clock(PARKED_FOR)
     relay.tick()
-    assert len(old.listed()) == 1
+    assert len(old.window()) == 1
     assert [run.claim.id for run in desks(Chore.kind, Strange.kind).take()] == [strange]
 
 
@@ -137,10 +138,10 @@ def test_a_redis_that_stands_still_during_a_fetch_loses_nothing(
     spine_env(redis_url=redis_server.url)
     desk = Desk([Chore.kind])
     try:
-        assert desk.process.intake.next() == []
+        assert desk.process.fetcher.fetch() == []
         ids = desk.enqueue(Chore(), Chore())
         redis_server.process.freeze()
-        assert desk.process.intake.next() == []
+        assert desk.process.fetcher.fetch() == []
         redis_server.process.wake()
         wait_until(desk.unacked, what="Redis to do what it was told")
         assert {run.claim.id for run in desk.take(2)} == set(ids)
@@ -155,11 +156,11 @@ def test_a_job_pushed_thrice_runs_once(desk: Desk) -> None:
     push.push([row])
     (run,) = desk.take()
     push.push([row], place="head")
-    assert desk.process.intake.next() == []
+    assert desk.process.fetcher.fetch() == []
     desk.end(run)
     desk.until(job_id, "succeeded")
     desk.until_acked()
-    assert desk.listed() == []
+    assert desk.window() == []
     assert [attempt.fence for attempt in desk.ledger.attempts(job_id)] == [1]
 
 
@@ -167,7 +168,7 @@ def test_two_processes_never_claim_the_same_job(desks: Desks) -> None:
     first, second = desks(threads=20), desks(threads=20)
     ids = first.enqueue(*[Chore(number=number) for number in range(20)])
     push.push([first.ledger.row(job_id) for job_id in ids])
-    taken = [*first.process.intake.next(), *second.process.intake.next()]
+    taken = [*first.process.fetcher.fetch(), *second.process.fetcher.fetch()]
     assert sorted(run.claim.id for run in taken) == sorted(ids)
 
 
@@ -179,17 +180,17 @@ def test_a_job_that_crashed_twice_runs_alone_in_its_process(desk: Desk) -> None:
     push.push([desk.ledger.row(crashed)])
     after, _ = desk.enqueue(Chore(), Chore())
     assert running.claim.id == beside
-    seen = desk.process.intake.next()
+    seen = desk.process.fetcher.fetch()
     while seen and seen[0].claim.id != crashed:  # what came in its batch may go before it
         for run in seen:
             desk.end(run)
-        seen = desk.process.intake.next()
+        seen = desk.process.fetcher.fetch()
     assert desk.state(crashed) == "queued"
     desk.end(running)
     (alone,) = desk.take()
     assert alone.claim.id == crashed
     late = desk.enqueue(Chore())
-    assert desk.process.intake.next() == []
+    assert desk.process.fetcher.fetch() == []
     assert len(desk.process.runs) == 1
     desk.end(alone)
     assert [run.claim.id for run in desk.take()] == late
@@ -205,7 +206,7 @@ def test_what_waited_a_second_for_a_thread_is_handed_back_uncounted(desk: Desk) 
         desk.process.hand_back_waiting()
         return len(desk.process.runs) == 1
 
-    wait_until(handed_back, timeout_s=LONGEST_WAIT_S + 2, what="the second to pass")
+    wait_until(handed_back, timeout_s=MAX_THREAD_WAIT_S + 2, what="the second to pass")
     row = desk.until(waiting, "queued")
     assert (row.fence, row.tries, row.crashes) == (1, 0, 0)
     assert [attempt.outcome for attempt in desk.ledger.attempts(waiting)] == ["handed_back"]
@@ -219,17 +220,17 @@ def test_a_queue_of_slow_jobs_is_claimed_for_the_threads_a_quick_one_ahead_of_th
     desk = desks(threads=3)
     desk.enqueue(*[Chore(number=number) for number in range(50)])
     desk.take(3)
-    assert desk.process.intake.next() == []
+    assert desk.process.fetcher.fetch() == []
     for _ in range(50):
-        desk.process.intake.depth.learn("default", 0.001)
-    factor = desk.process.intake.depth.of("default")
+        desk.process.fetcher.prefetch.learn("default", 0.001)
+    factor = desk.process.fetcher.prefetch.of("default")
     assert 4 <= factor <= 16
     desk.take(3 * factor - 3)
-    assert desk.process.intake.next() == []
+    assert desk.process.fetcher.fetch() == []
 
 
 def test_one_slow_job_ends_the_haste_at_once() -> None:
-    depth = Depth()
+    depth = PrefetchFactor()
     for _ in range(20):
         depth.learn("bulk", 0.001)
     assert depth.of("bulk") > depth.of("default") == 1
@@ -253,7 +254,7 @@ def test_queues_are_served_in_their_order(desks: Desks) -> None:
 def test_a_job_cancelled_in_the_window_is_never_claimed(desk: Desk) -> None:
     (job_id,) = desk.enqueue(Chore())
     database().transaction(commands.cancel, "default", job_id)
-    assert desk.process.intake.next() == []
+    assert desk.process.fetcher.fetch() == []
     desk.until_acked()
     assert desk.state(job_id) == "cancelled"
 
@@ -262,10 +263,10 @@ def test_after_the_stop_nothing_is_claimed_and_what_waits_goes_back(desk: Desk) 
     first, second = desk.enqueue(Chore(), Chore())
     runs = {run.claim.id: run for run in desk.take(2)}
     desk.begin(runs[first])
-    desk.process.stop_intake()
+    desk.process.stop_fetching()
     assert desk.until(second, "queued").tries == 0
     desk.enqueue(Chore())
-    assert desk.process.intake.next() == []
+    assert desk.process.fetcher.fetch() == []
     assert desk.state(first) == "running"
 
 
@@ -273,11 +274,11 @@ def test_after_the_stop_nothing_is_claimed_and_what_waits_goes_back(desk: Desk) 
 def test_what_was_fetched_when_sql_went_away_is_claimed_when_it_is_back(desk: Desk, outage: Outage) -> None:
     ids = desk.enqueue(Chore(), Chore())
     with outage():
-        assert desk.process.intake.next() == []
-        assert desk.process.intake.problem
+        assert desk.process.fetcher.fetch() == []
+        assert desk.process.fetcher.problem
         assert len(desk.unacked()) == 2
     assert {run.claim.id for run in desk.take(2)} == set(ids)
-    assert desk.process.intake.problem == ""
+    assert desk.process.fetcher.problem == ""
 
 
 @on_sqlite
@@ -285,7 +286,7 @@ def test_what_was_fetched_and_not_claimed_is_given_back_at_the_stop(desk: Desk) 
     (job_id,) = desk.enqueue(Chore())
     taken = desk.redis.lpop("mr:q:default")
     desk.redis.sadd(f"mr:q:__acks__.{desk.process.id}.default", taken)
-    desk.process.stop_intake()
-    desk.process.intake.give_back()
-    assert desk.listed() == [f"{job_id}:0"]
+    desk.process.stop_fetching()
+    desk.process.fetcher.give_back()
+    assert desk.window() == [f"{job_id}:0"]
     assert desk.unacked() == []

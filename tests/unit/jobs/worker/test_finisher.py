@@ -15,7 +15,7 @@ from app.jobs.definition import Job
 from app.jobs.ledger import commands, timers, workers
 from app.jobs.models import JobRow, WorkerRow
 from app.jobs.relay.relay import Relay
-from app.jobs.worker.finisher import MOST_WAITING
+from app.jobs.worker.finisher import MAX_WAITING_ENDS
 from tests.support.waiting import wait_until
 from tests.unit.jobs.conftest import Chore, Desk, Outage
 
@@ -118,7 +118,7 @@ def test_an_on_end_that_fails_is_an_end_refused_and_blocks_nobody(desks: Desks) 
 
     def again() -> bool:
         relay.tick()
-        return desk.state(refused) == "queued" and bool(desk.listed())
+        return desk.state(refused) == "queued" and bool(desk.window())
 
     wait_until(again, what="the second try")
     (run,) = desk.take()
@@ -175,18 +175,18 @@ def test_an_end_that_could_not_be_written_is_not_acked_and_written_later(desk: D
 
 @on_postgres
 def test_with_a_thousand_ends_waiting_for_sql_nothing_more_is_claimed(desks: Desks, outage: Outage) -> None:
-    desk = desks(threads=MOST_WAITING)
-    ids = desk.ledger.put_many(MOST_WAITING, admitted_at=clock.now())
+    desk = desks(threads=MAX_WAITING_ENDS)
+    ids = desk.ledger.put_many(MAX_WAITING_ENDS, admitted_at=clock.now())
     desk.push(ids)
-    runs = desk.take(MOST_WAITING)
+    runs = desk.take(MAX_WAITING_ENDS)
     with outage():
         for run in runs:
             desk.end(run)
         wait_until(lambda: desk.process.finisher.is_full, what="a thousand ends to wait")
         late = uuid7()
         desk.push([late])
-        assert desk.process.intake.next() == []
-        assert desk.listed() == [f"{late}:0"]
+        assert desk.process.fetcher.fetch() == []
+        assert desk.window() == [f"{late}:0"]
     for job_id in (ids[0], ids[-1]):
         desk.until(job_id, "succeeded")
     wait_until(lambda: not desk.process.finisher.is_full, what="the ends to be written")

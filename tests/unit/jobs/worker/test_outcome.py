@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import Any
 
 import pytest
 
-from app.core import clock
 from app.core.errors import (
     AppError,
     Cancelled,
@@ -27,42 +25,14 @@ from app.core.errors import (
 )
 from app.core.ids import uuid7
 from app.jobs.definition import Job
-from app.jobs.ledger.claims import Claim
-from app.jobs.sandbox.protocol import LaneFailed
-from app.jobs.worker.outcome import JITTER, LONGEST_MESSAGE, LONGEST_TRACEBACK, due_after, judge
+from app.jobs.sandbox.protocol import SandboxFailed
+from app.jobs.worker.outcome import JITTER, MAX_MESSAGE_CHARS, MAX_TRACEBACK_CHARS, due_after, judge
+from tests.support.claims import claim_of
 from tests.support.databases import SettingsEnv
-
-
-class Plain(Job, kind="tests.outcome.plain"):
-    """Takes its delays from the settings."""
 
 
 class Hasty(Job, kind="tests.outcome.hasty", retry_delays=(5.0, 50.0)):
     """Has delays of its own."""
-
-
-def claim_of(kind: str = Plain.kind, *, tries: int = 0, max_tries: int = 4, **more: Any) -> Claim:
-    now = clock.now()
-    known: dict[str, Any] = {
-        "id": uuid7(),
-        "fence": 1,
-        "tenant": "default",
-        "kind": kind,
-        "queue": "default",
-        "payload": {},
-        "payload_version": 1,
-        "crashes": 0,
-        "due_at": now,
-        "claimed_at": now,
-        "worker_id": uuid7(),
-        "document_id": None,
-        "request_id": None,
-        "progress": None,
-        "traceparent": None,
-        "parent_id": None,
-        "family_rule": None,
-    }
-    return Claim(**(known | {"tries": tries, "max_tries": max_tries} | more))
 
 
 def raised(error: BaseException) -> BaseException:
@@ -124,11 +94,11 @@ def test_the_last_try_fails(settings_env: SettingsEnv, error: Exception) -> None
 
 
 @pytest.mark.parametrize(("code", "state"), [("invalid_input", "failed"), ("unavailable", "retrying")])
-def test_what_failed_in_a_lane_is_judged_by_what_it_was_there(settings_env: SettingsEnv, code: str, state: str) -> None:
-    error = LaneFailed("ParserError", "page 3 is broken", "Traceback in the lane", permanent=state == "failed")
+def test_an_error_from_a_sandbox_is_judged_by_its_class(settings_env: SettingsEnv, code: str, state: str) -> None:
+    error = SandboxFailed("ParserError", "page 3 is broken", "Traceback in the sandbox", permanent=state == "failed")
     verdict = judge(claim_of(), error)
     assert (verdict.state, verdict.error_type, verdict.error_message) == (state, "ParserError", "page 3 is broken")
-    assert verdict.traceback == "Traceback in the lane"
+    assert verdict.traceback == "Traceback in the sandbox"
 
 
 def test_delays_come_from_the_settings_with_some_jitter(settings_env: SettingsEnv) -> None:
@@ -163,8 +133,8 @@ def test_long_texts_are_cut_and_nul_is_left_out(settings_env: SettingsEnv) -> No
     verdict = judge(claim_of(), raised(ValueError("a\x00b" + "x" * 100_000)))
     assert verdict.error_message is not None
     assert verdict.error_message.startswith("abx")
-    assert len(verdict.error_message) <= LONGEST_MESSAGE
-    assert len(verdict.traceback or "") <= LONGEST_TRACEBACK
+    assert len(verdict.error_message) <= MAX_MESSAGE_CHARS
+    assert len(verdict.traceback or "") <= MAX_TRACEBACK_CHARS
     assert "\x00" not in (verdict.traceback or "")
 
 

@@ -18,13 +18,13 @@ from app.core import redis
 from app.core.ids import uuid7
 from app.jobs.definition import Job
 from app.jobs.events import publish
-from app.jobs.events.publish import Event
+from app.jobs.events.publish import JobEvent
 from app.jobs.worker.outcome import Verdict
-from app.jobs.worker.progress import Progress, Teller
+from app.jobs.worker.progress import Progress, ProgressPublisher
 from app.jobs.worker.run import Run
+from tests.support.claims import claim_of
 from tests.support.waiting import wait_until
 from tests.unit.jobs.conftest import Chore, Desk
-from tests.unit.jobs.worker.test_outcome import claim_of
 
 on_sqlite = pytest.mark.parametrize("spine_env", ["sqlite"], indirect=True)
 
@@ -39,7 +39,7 @@ class Unweighed(Job, kind="tests.progress.unweighed"):
 
 def _silent(kind: str) -> Progress:
     """A progress that nobody tells of."""
-    return Progress(claim_of(kind), Teller(lambda claim, state: None))
+    return Progress(claim_of(kind), ProgressPublisher(lambda claim, state: None))
 
 
 def test_percent_is_made_of_the_weights_of_the_stages() -> None:
@@ -54,14 +54,14 @@ def test_percent_is_made_of_the_weights_of_the_stages() -> None:
         ("write", 10),
     ):
         progress.report(done, 10, stage=stage)
-        seen.append(progress.now()["percent"])
+        seen.append(progress.state()["percent"])
     assert seen == [0.0, 5.0, 10.0, 10.0, 40.0, 70.0, 100.0]
 
 
 def test_without_stages_percent_is_done_of_total() -> None:
     progress = _silent(Unweighed.kind)
     progress.report(1, 8, unit="pages")
-    assert progress.now() == {
+    assert progress.state() == {
         "percent": 12.5, "stage": None, "done": 1, "total": 8, "unit": "pages", "message": None, "seq": 0
     }  # fmt: skip
 
@@ -70,7 +70,7 @@ def test_a_new_stage_begins_with_nothing_done() -> None:
     progress = _silent(Weighed.kind)
     progress.report(3, 4, stage="read", unit="pages", message="page three")
     progress.report(stage="embed")
-    now = progress.now()
+    now = progress.state()
     assert (now["done"], now["total"], now["unit"], now["message"], now["percent"]) == (None, None, None, None, 10.0)
 
 
@@ -87,7 +87,7 @@ def test_percent_never_falls_whatever_is_reported(
     progress, last = _silent(kind), 0.0
     for done, total, stage in reports:
         progress.report(done, total, stage=stage)
-        now = progress.now()
+        now = progress.state()
         assert 0.0 <= last <= now["percent"] <= 100.0
         assert json.loads(json.dumps(now, allow_nan=False)) == now
         last = now["percent"]
@@ -157,7 +157,7 @@ def test_the_numbers_of_events_rise_also_after_a_flush(desk: Desk) -> None:
     assert row.progress is not None
     assert row.progress["seq"] >= numbers[-1]
     desk.redis.flushall()
-    (again,) = publish.publish([Event(job_id, "default", "state", "queued", 1, seed=row.progress["seq"])])
+    (again,) = publish.publish([JobEvent(job_id, "default", "state", "queued", 1, seed=row.progress["seq"])])
     assert again > numbers[-1]
 
 
@@ -226,7 +226,7 @@ def test_whatever_is_given_as_a_text_is_told_as_one(desk: Desk) -> None:
     assert (said["message"], len(said["unit"])) == ("page 3 is broken", 1000)
     desk.end(run)
     assert desk.until(run.claim.id, "succeeded").progress is not None
-    assert desk.process.serves
+    assert desk.process.is_serving
 
 
 def test_each_event_says_which_try_it_belongs_to(desk: Desk) -> None:
@@ -246,6 +246,6 @@ def test_each_event_says_which_try_it_belongs_to(desk: Desk) -> None:
 @on_sqlite
 def test_a_tenant_may_be_called_anything(desk: Desk) -> None:
     tenant = 'acme %1 100% {} "quoted"'
-    publish.publish([Event(uuid7(), tenant, "state", "queued", 1)])
+    publish.publish([JobEvent(uuid7(), tenant, "state", "queued", 1)])
     (kept,) = desk.redis.xrange(redis.TENANT_EVENTS.format(tenant))
     assert json.loads(kept[1]["e"])["state"] == "queued"

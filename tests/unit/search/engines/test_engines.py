@@ -17,12 +17,12 @@ from sqlalchemy.orm import Session
 from app.core import clock
 from app.core.errors import InvalidInput
 from app.documents import catalog
-from app.search.engines.base import Ask, Filters, Model
-from app.search.engines.memory.engine import EmbeddedEngine, Follower
+from app.search.engines.base import EngineRequest, Filters, Model
+from app.search.engines.memory.engine import EmbeddedEngine, TenantFollower
 from app.search.engines.source import counter
 from app.search.index.write import prune_changes, touch_document
-from app.search.models import Change
-from app.search.query.question import LONGEST_QUERY, Question
+from app.search.models import IndexChange
+from app.search.query.question import MAX_QUERY_CHARACTERS, Question
 from tests.support.desk import TENANT, Desk, encode
 
 WORDS = ["mill", "wheel", "water", "sluice", "gate", "heron", "reed", "stone", "flour", "axle", "bank", "stream"]
@@ -39,11 +39,11 @@ def _fill(desk: Desk, count: int, **about: Any) -> None:
         desk.put(_text(seed), url=f"https://example.com/{seed}", **about)
 
 
-def _ask(text: str, **options: Any) -> Ask:
-    return Ask(TENANT, text, encode([text])[0], MODEL, **options)
+def _ask(text: str, **options: Any) -> EngineRequest:
+    return EngineRequest(TENANT, text, encode([text])[0], MODEL, **options)
 
 
-def _hits(session: Session, engine: EmbeddedEngine, ask: Ask) -> list[tuple[int, float]]:
+def _hits(session: Session, engine: EmbeddedEngine, ask: EngineRequest) -> list[tuple[int, float]]:
     return [(hit.document_id, round(hit.score, 5)) for hit in engine.search_now(session, ask).hits]
 
 
@@ -66,7 +66,7 @@ def test_following_equals_building_anew(desk: Desk) -> None:
 
 def test_an_index_older_than_the_pruning_is_built_anew(desk: Desk) -> None:
     """What it has missed cannot be read any more, and it knows."""
-    follower = Follower(TENANT, MODEL)
+    follower = TenantFollower(TENANT, MODEL)
     desk.put("the heron", url="https://example.com/1")
     desk.db.read(follower.follow)
     desk.put("the sluice", url="https://example.com/1")
@@ -120,7 +120,7 @@ def _slow_touch(session: Session, pause_s: float) -> None:
 
 
 def _numbers_after(session: Session, at: int) -> list[int]:
-    return list(session.scalars(sa.select(Change.seq).where(Change.seq > at).order_by(Change.seq)))
+    return list(session.scalars(sa.select(IndexChange.seq).where(IndexChange.seq > at).order_by(IndexChange.seq)))
 
 
 @pytest.mark.parametrize(
@@ -240,7 +240,7 @@ def test_a_query_of_nothing_finds_nothing_or_something_but_never_fails(desk: Des
 @pytest.mark.parametrize(
     "question",
     [
-        Question("x" * (LONGEST_QUERY + 1)),
+        Question("x" * (MAX_QUERY_CHARACTERS + 1)),
         Question("x", limit=0),
         Question("x", limit=101),
         Question("x", offset=-1),
@@ -257,7 +257,7 @@ def test_what_cannot_be_asked_is_refused(desk: Desk, question: Question) -> None
 def test_a_cursor_of_another_query_is_refused(desk: Desk) -> None:
     _fill(desk, 3)
     cursor = desk.find("water", limit=1)["next_cursor"]
-    with pytest.raises(InvalidInput, match="another query"):
+    with pytest.raises(InvalidInput, match="different query"):
         desk.find("wheel", limit=1, cursor=cursor)
 
 

@@ -10,6 +10,7 @@ import sqlalchemy as sa
 
 from app.core.db import database
 from app.core.errors import Cancelled, Conflict, InvalidInput, NotFound, Stale, Unavailable
+from app.documents.fields import DocumentFields
 from app.documents.ingest import ingest
 from app.documents.ingest.draft import Draft
 from app.documents.ingest.ingest import cut
@@ -17,7 +18,7 @@ from app.documents.models import DocumentVersion
 from app.jobs.definition import Job
 from app.jobs.ledger import commands, ends
 from app.jobs.ledger.enqueue import enqueue
-from app.jobs.worker.progress import Progress, Teller
+from app.jobs.worker.progress import Progress, ProgressPublisher
 from app.search.index import chunk_vectors, generations, model_switch
 from app.search.jobs import BuildGeneration, CompareGenerations, DropGeneration, SwapGeneration
 from app.search.models import Chunk, ChunkVector
@@ -150,7 +151,7 @@ def test_a_build_that_was_interrupted_goes_on(
         _run(desk, SwapGeneration(name=NEXT))
     desk.db.transaction(ends.free, desk.worker_id, "gone")
     with pytest.raises(Stale):
-        on_a_loop(model_switch.build(Progress(progress.claim, Teller(lambda claim, snapshot: None))))
+        on_a_loop(model_switch.build(Progress(progress.claim, ProgressPublisher(lambda claim, snapshot: None))))
     again = desk.claim(progress.claim.id)
     assert on_a_loop(model_switch.build(again))["embedded"] == 4
     assert _beside(desk) == 6
@@ -188,10 +189,13 @@ def test_a_page_embedded_before_a_swap_is_not_written_without_the_searched_vecto
     given = desk.give("a heron", external_id="2")
     progress = desk.claim(given.job.id)
     version = desk.db.read(lambda session: session.get_one(DocumentVersion, given.version_id))
-    draft = Draft(text="a heron", fields=dict(version.fields), language="en")
+    draft = Draft(text="a heron", fields=DocumentFields.load(version.fields))
+    draft.fields.language = "en"
     cut(draft)
     player.wrong = lambda texts: (500, b"away", {})
-    draft.made = on_a_loop(chunk_vectors.make([], {chunk.text_hash: chunk.searched for chunk in draft.chunks}))
+    draft.vectors = on_a_loop(
+        chunk_vectors.make_vectors([], {chunk.text_hash: chunk.searched for chunk in draft.chunks})
+    )
     player.wrong = lambda texts: None
     _run(desk, SwapGeneration(name=NEXT))
     with pytest.raises(Unavailable, match="model"):

@@ -19,7 +19,7 @@ from app.core.ids import uuid7
 from app.documents import catalog
 from app.documents.accept.accept import About
 from app.jobs.ledger import claims, workers
-from app.jobs.worker.progress import Progress, Teller
+from app.jobs.worker.progress import Progress, ProgressPublisher
 from app.sources.fetching import connections
 from app.sources.fetching.page_text import NotModified, PageText, Validators, fetch
 from app.sources.jobs import FetchPage
@@ -267,7 +267,7 @@ def test_a_url_alone_becomes_a_document(db: Database, settings_env: SettingsEnv,
         row = desk.db.transaction(accept_page, About(url=f"{site.url}/page", tags=("x",)), tenant=TENANT)
         claim = desk.db.transaction(claims.claim, [row.id], worker)[0]
         job = FetchPage.load(claim.payload, claim.payload_version)
-        return asyncio.run(fetch_and_ingest(job, Progress(claim, Teller(lambda claim, snapshot: None))))
+        return asyncio.run(fetch_and_ingest(job, Progress(claim, ProgressPublisher(lambda claim, snapshot: None))))
 
     first = run()
     assert (first["status"], list(first["timings_ms"])) == (
@@ -295,7 +295,7 @@ def test_a_page_that_its_server_says_is_unchanged(
         row = desk.db.transaction(accept_page, About(url=f"{site.url}/page", **about), tenant=TENANT)
         claim = desk.db.transaction(claims.claim, [row.id], worker)[0]
         job = FetchPage.load(claim.payload, claim.payload_version)
-        result = asyncio.run(fetch_and_ingest(job, Progress(claim, Teller(lambda claim, snapshot: None))))
+        result = asyncio.run(fetch_and_ingest(job, Progress(claim, ProgressPublisher(lambda claim, snapshot: None))))
         return result, [len(asked.headers.get("if-none-match", "")) for asked in site.requests[before:]]
 
     site.pages["/page"] = site_page(HTML.encode(), headers={"content-type": "text/html; charset=utf-8", "etag": '"1"'})
@@ -328,7 +328,7 @@ def test_a_page_beyond_the_quota_fails_and_leaves_what_there_was(
         row = desk.db.transaction(accept_page, About(url=f"{site.url}/page"), tenant=TENANT)
         claim = desk.db.transaction(claims.claim, [row.id], worker)[0]
         job = FetchPage.load(claim.payload, claim.payload_version)
-        return asyncio.run(fetch_and_ingest(job, Progress(claim, Teller(lambda claim, snapshot: None))))
+        return asyncio.run(fetch_and_ingest(job, Progress(claim, ProgressPublisher(lambda claim, snapshot: None))))
 
     def limit(session: Session) -> None:
         session.get_one(Tenant, TENANT).max_bytes = 100

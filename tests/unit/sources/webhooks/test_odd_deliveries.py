@@ -13,8 +13,9 @@ from app.core.db import Database
 from app.core.errors import InvalidInput
 from app.sources.webhooks import deliveries
 from app.sources.webhooks.handlers import HANDLERS
+from tests.support.changes import change
 from tests.support.desk import TENANT
-from tests.support.webhook_bodies import change, event, page
+from tests.support.firecrawl_events import event, page
 
 # Text that PostgreSQL refuses, and text that UTF-8 refuses.
 ODD = ["a\0b", "a\ud800b"]

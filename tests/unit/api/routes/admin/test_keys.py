@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 
-import httpx
 import pytest
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
@@ -14,24 +12,13 @@ from websockets.sync.client import connect
 from app.core import clock
 from app.jobs.models import JobRow
 from app.main import create_app
+from tests.support.api_keys import holder
 from tests.support.databases import SettingsEnv
+from tests.support.problems import assert_problem
 from tests.support.waiting import wait_until
 from tests.unit.api.conftest import Api, served
-from tests.unit.api.http.test_shapes import assert_problem
 
 Make = Callable[..., JobRow]
-
-
-@contextmanager
-def holder(api: Api, *scopes: str, tenant: str = "default") -> Iterator[httpx.Client]:
-    """A client with a key of its own."""
-    if tenant != "default":
-        api.client.post("/api/tenants", json={"id": tenant})
-    made = api.client.post("/api/keys", json={"name": "test", "scopes": list(scopes), "tenant": tenant})
-    assert made.status_code == 201, made.text
-    headers = {"Authorization": f"Bearer {made.json()['key']}", "X-Key": made.json()["id"]}
-    with httpx.Client(base_url=api.url, headers=headers, timeout=20, trust_env=False) as client:
-        yield client
 
 
 def test_a_key_is_shown_once_used_listed_and_revoked(api: Api) -> None:
@@ -173,10 +160,10 @@ def test_a_stream_ends_when_its_key_does(api: Api, errand: Make, close: Callable
         with api.client.stream("GET", f"/api/jobs/{ours.id}/events") as other, acme.stream("GET", path) as stream:
             lines, others = stream.iter_lines(), other.iter_lines()
             assert "retry:" in next(lines) and "retry:" in next(others)
-            wait_until(lambda: api.hub.watchers == 2, what="both streams to be open")
+            wait_until(lambda: api.hub.subscriber_count == 2, what="both streams to be open")
             close(api, acme.headers["X-Key"])
             assert "event: end" not in list(lines)
-            wait_until(lambda: api.hub.watchers == 1, what="only the other stream to be left")
+            wait_until(lambda: api.hub.subscriber_count == 1, what="only the other stream to be left")
         assert_problem(acme.get(path), 401, "unauthenticated")
 
 
@@ -214,7 +201,7 @@ def test_a_revoked_keys_websocket_is_closed(api: Api, errand: Make) -> None:
             with pytest.raises(ConnectionClosed) as closed:
                 socket.recv(timeout=20)
             assert closed.value.rcvd is not None and closed.value.rcvd.code == 1008
-        wait_until(lambda: api.hub.watchers == 0, what="the follower to be dropped")
+        wait_until(lambda: api.hub.subscriber_count == 0, what="the follower to be dropped")
 
 
 @pytest.fixture

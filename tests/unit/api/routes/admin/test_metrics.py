@@ -19,14 +19,14 @@ from app.metrics import operations, requests
 from app.metrics.models import RequestMetric
 from app.metrics.operations import OperationStep
 from app.metrics.requests import RequestTiming
+from tests.support.api_keys import holder
 from tests.support.databases import SettingsEnv, make_schema
 from tests.support.desk import Desk
+from tests.support.job_events import publish_event
+from tests.support.problems import assert_problem
 from tests.support.services import PostgresServer
 from tests.support.waiting import wait_until
 from tests.unit.api.conftest import Api, served
-from tests.unit.api.http.test_shapes import assert_problem
-from tests.unit.api.routes.admin.test_keys import holder
-from tests.unit.api.streams.test_events import tell
 
 PAGE = "# Mills\n\nThe heron stands by the mill.\n"
 SUMS = {"avg_duration_ms", "min_duration_ms", "max_duration_ms"}
@@ -165,10 +165,10 @@ def test_probes_files_and_streams_are_not_recorded(lite_api: Api, errand: Callab
     job = errand()
     for path in ("/livez", "/readyz", "/health", "/metrics", "/static/app.js"):
         lite_api.anyone.get(path)
-    tell(job, 10)
+    publish_event(job, 10)
     with lite_api.client.stream("GET", f"/api/jobs/{job.id}/events") as stream:
         assert float(stream.headers["x-process-time"]) >= 0
-        tell(job, 100, state="succeeded", name="end")
+        publish_event(job, 100, state="succeeded", name="end")
         assert "event: end" in "".join(stream.iter_text())
     assert lite_api.client.get(f"/api/jobs/{uuid.uuid4()}/events").status_code == 404
     rows = _recorded(lite_api, "/api/jobs/{job_id}/events")

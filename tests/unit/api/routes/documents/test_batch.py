@@ -8,12 +8,12 @@ from typing import Any
 import httpx
 
 from app.core.db import database
-from app.documents.accept.batch import index_batch
+from app.documents.ingest.batch import index_batch
 from app.documents.jobs import BatchDocuments
+from tests.support.api_keys import holder
 from tests.support.desk import Desk, on_a_loop
+from tests.support.problems import assert_problem
 from tests.unit.api.conftest import Api
-from tests.unit.api.http.test_shapes import assert_problem
-from tests.unit.api.routes.admin.test_keys import holder
 
 PATH = "/api/documents:batch"
 NDJSON = {"content-type": "application/x-ndjson"}

@@ -11,10 +11,11 @@ import pytest
 from app.core.db import database
 from app.documents import bulk
 from app.documents.jobs import DeleteDocuments
+from tests.support.api_keys import holder
 from tests.support.desk import Desk
+from tests.support.problems import assert_problem
+from tests.support.searches import search_ids
 from tests.unit.api.conftest import Api
-from tests.unit.api.http.test_shapes import assert_problem
-from tests.unit.api.routes.admin.test_keys import holder
 
 
 @pytest.fixture
@@ -29,12 +30,6 @@ def give(client: httpx.Client, desk: Desk, word: str, collection: str | None = N
     assert answer.status_code == 202, answer.text
     desk.work(answer.json()["id"])
     return str(answer.json()["document_id"])
-
-
-def found(client: httpx.Client, text: str, **filters: Any) -> list[str]:
-    answer = client.post("/api/search", json={"query": text, "mode": "keyword", "filters": filters})
-    assert answer.status_code == 200, answer.text
-    return [hit["document_id"] for hit in answer.json()["results"]]
 
 
 def run(desk: Desk, job: dict[str, Any]) -> dict[str, Any]:
@@ -71,9 +66,9 @@ def test_documents_are_searched_and_counted_by_collection(api: Api, desk: Desk) 
     first = give(api.client, desk, "anvil", "one")
     second = give(api.client, desk, "bellows", "two")
     loose = give(api.client, desk, "chisel")
-    assert sorted(found(api.client, "notes")) == sorted([first, second, loose])
-    assert found(api.client, "notes", collections=["one"]) == [first]
-    assert sorted(found(api.client, "notes", collections=["one", "two"])) == sorted([first, second])
+    assert sorted(search_ids(api.client, "notes")) == sorted([first, second, loose])
+    assert search_ids(api.client, "notes", collections=["one"]) == [first]
+    assert sorted(search_ids(api.client, "notes", collections=["one", "two"])) == sorted([first, second])
     unknown = api.client.post("/api/search", json={"query": "x", "filters": {"collections": ["three"]}})
     assert_problem(unknown, 404, "collection_not_found")
     listed = api.client.get("/api/documents", params={"collection": "two"}).json()["data"]
@@ -81,14 +76,14 @@ def test_documents_are_searched_and_counted_by_collection(api: Api, desk: Desk) 
     assert api.client.get("/api/collections/one").json()["documents_indexed"] == 1
     moved = api.client.patch(f"/api/documents/{first}", json={"collection": "two"})
     assert moved.json()["collection"] == "two"
-    assert found(api.client, "notes", collections=["one"]) == []
-    assert sorted(found(api.client, "notes", collections=["two"])) == sorted([first, second])
+    assert search_ids(api.client, "notes", collections=["one"]) == []
+    assert sorted(search_ids(api.client, "notes", collections=["two"])) == sorted([first, second])
     assert api.client.patch(f"/api/documents/{first}", json={"collection": None}).json()["collection"] is None
-    assert found(api.client, "anvil", collections=["two"]) == []
+    assert search_ids(api.client, "anvil", collections=["two"]) == []
     # Given again with another collection it moves; without one it stays.
     give(api.client, desk, "anvil", "one", title="again")
     give(api.client, desk, "anvil", title="once more")
-    assert found(api.client, "anvil", collections=["one"]) == [first]
+    assert search_ids(api.client, "anvil", collections=["one"]) == [first]
     refused = api.client.post("/api/documents", json={"markdown": "x", "collection": "three"})
     assert_problem(refused, 404, "collection_not_found")
 
@@ -102,8 +97,8 @@ def test_a_key_for_a_collection_reaches_nothing_else(api: Api, desk: Desk) -> No
         mine = give(one, desk, "basalt")  # one collection: it need not be said
         assert api.client.get(f"/api/documents/{mine}").json()["collection"] == "site.a"
         also = give(both, desk, "gneiss", "site.b")
-        assert found(one, "notes") == [mine]
-        assert sorted(found(both, "notes")) == sorted([mine, also])
+        assert search_ids(one, "notes") == [mine]
+        assert sorted(search_ids(both, "notes")) == sorted([mine, also])
         assert_problem(
             one.post("/api/search", json={"query": "x", "filters": {"collections": ["other"]}}),
             404,
@@ -147,7 +142,7 @@ def test_a_collection_ends_with_or_without_its_documents(api: Api, desk: Desk, f
     assert job.status_code == 202 and job.headers["location"] == f"/api/jobs/{job.json()['id']}"
     assert run(desk, job.json()) == {"kept" if fate == "keep" else "deleted": 3}
     assert_problem(api.client.get("/api/collections/gone"), 404, "collection_not_found")
-    left = found(api.client, "notes")
+    left = search_ids(api.client, "notes")
     assert sorted(left) == (sorted(ids) if fate == "keep" else [])
     assert all(row["collection"] is None for row in api.client.get("/api/documents").json()["data"])
 
@@ -168,7 +163,7 @@ def test_documents_are_deleted_by_a_filter(api: Api, desk: Desk) -> None:
         job = holding.post("/api/documents:delete", json={"filter": {"tags": ["old"]}}).json()
     late = give(api.client, desk, "late", "pile", tags=["old"])
     assert run(desk, job) == {"deleted": 3}
-    assert sorted(found(api.client, "notes")) == sorted([new, loose, late])
+    assert sorted(search_ids(api.client, "notes")) == sorted([new, loose, late])
 
 
 def test_deleting_many_goes_on_after_a_crash(api: Api, desk: Desk) -> None:

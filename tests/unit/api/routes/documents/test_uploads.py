@@ -20,12 +20,12 @@ from app.core.errors import InvalidInput
 from app.documents.files import originals
 from app.documents.models import DocumentVersion
 from tests.support import made_documents, make_pdf
+from tests.support.api_keys import holder
 from tests.support.databases import SettingsEnv
 from tests.support.desk import Desk
+from tests.support.problems import assert_problem
+from tests.support.searches import search_ids
 from tests.unit.api.conftest import Api
-from tests.unit.api.http.test_shapes import assert_problem
-from tests.unit.api.routes.admin.test_keys import holder
-from tests.unit.api.routes.documents.test_collections import found
 
 PATH = "/api/documents/upload"
 
@@ -96,7 +96,7 @@ def test_many_files_and_one_that_is_hostile(api: Api, desk: Desk, tmp_path: Path
         else:
             desk.work(one["job"]["id"])
             word = file.path.stem
-            assert found(api.client, word) == [one["document_id"]], file.path.name
+            assert search_ids(api.client, word) == [one["document_id"]], file.path.name
 
 
 def test_what_cannot_be_taken_is_refused(api: Api, desk: Desk, tmp_path: Path, app_env: SettingsEnv) -> None:
@@ -163,13 +163,13 @@ def test_an_e_mail_brings_its_attachments_along(api: Api, desk: Desk, tmp_path: 
     inside = api.client.get(f"/api/documents/{child}").json()
     assert (inside["title"], inside["parent_id"], inside["tags"]) == ("notes.txt", job["document_id"], ["post"])
     desk.work(inside["last_job"]["id"])
-    assert found(api.client, "penstock") == [child]
+    assert search_ids(api.client, "penstock") == [child]
     # Read again, it is the same attachment.
     again = api.client.post(f"/api/documents/{job['document_id']}/reprocess").json()
     assert desk.work(again["id"])["status"] == "indexed"
     assert api.client.get(f"/api/documents/{job['document_id']}").json()["attachments"] == [child]
     assert api.client.delete(f"/api/documents/{job['document_id']}").status_code == 204
-    assert found(api.client, "penstock") == []
+    assert search_ids(api.client, "penstock") == []
 
 
 def test_a_document_is_read_again(api: Api, desk: Desk, tmp_path: Path) -> None:
@@ -183,7 +183,7 @@ def test_a_document_is_read_again(api: Api, desk: Desk, tmp_path: Path) -> None:
     note = api.client.post("/api/documents", json={"markdown": "# Weirs\n\nA weir."}).json()
     desk.work(note["id"])
     desk.work(api.client.post(f"/api/documents/{note['document_id']}/reprocess").json()["id"])
-    assert found(api.client, "weir") == [note["document_id"]]
+    assert search_ids(api.client, "weir") == [note["document_id"]]
     assert_problem(api.client.get(f"/api/documents/{note['document_id']}/original"), 404, "no_original")
     assert_problem(api.client.post("/api/documents/999/reprocess"), 404, "document_not_found")
 

@@ -13,8 +13,8 @@ from app.core.db import database
 from app.jobs.ledger import workers
 from app.jobs.models import JobRow
 from app.jobs.sandbox import job_log
+from tests.support.job_events import set_job
 from tests.unit.api.conftest import Api
-from tests.unit.api.streams.test_events import move
 
 Make = Callable[..., JobRow]
 
@@ -40,12 +40,12 @@ def test_another_tenants_job_is_not_there(lite_api: Api, errand: Make, method: s
 
 def test_a_job_that_waits_for_its_time_is_started_now(api: Api, errand: Make) -> None:
     job = errand()
-    move(job, state="running")
-    move(job, state="retrying", due_at=clock.now() + timedelta(hours=1))
+    set_job(job, state="running")
+    set_job(job, state="retrying", due_at=clock.now() + timedelta(hours=1))
     answer = api.client.post(f"/api/jobs/{job.id}/run-now")
     assert (answer.status_code, answer.json()["state"]) == (202, "queued")
     assert answer.headers["location"] == f"/api/jobs/{job.id}"
-    move(job, state="running")
+    set_job(job, state="running")
     refused = api.client.post(f"/api/jobs/{job.id}/run-now")
     assert (refused.status_code, refused.json()["code"]) == (409, "job_state")
 
@@ -58,7 +58,7 @@ def test_a_job_is_changed_before_it_starts(api: Api, errand: Make) -> None:
     assert changed.status_code == 200, changed.text
     assert (changed.json()["payload"], changed.json()["expires_at"]) == ({"note": "new"}, "2099-01-01T00:00:00Z")
     assert api.client.patch(f"/api/jobs/{job.id}", json={"expires_at": None}).json()["expires_at"] is None
-    move(job, state="running")
+    set_job(job, state="running")
     refused = api.client.patch(f"/api/jobs/{job.id}", json={"payload": {}})
     assert (refused.status_code, refused.json()["code"]) == (409, "job_state")
 
@@ -85,7 +85,7 @@ def test_dead_letters_are_grouped_listed_and_discarded(api: Api, errand: Make) -
     jobs = [errand() for _ in range(3)]
     for number, job in enumerate(jobs):
         fault = {"error_type": "E", "error_code": "e", "error_message": "m", "fingerprint": "ab" if number else "cd"}
-        move(job, state="failed", finished_at=clock.now(), tries=4, **fault)
+        set_job(job, state="failed", finished_at=clock.now(), tries=4, **fault)
     first = api.client.get("/api/dead-letters", params={"limit": 1}).json()
     rest = api.client.get("/api/dead-letters", params={"limit": 1, "cursor": first["next_cursor"]}).json()
     assert [group["count"] for group in (*first["data"], *rest["data"])] == [2, 1]
@@ -151,7 +151,7 @@ def test_workers_are_listed_and_steered(api: Api) -> None:
 
 def test_many_jobs_are_tried_again_by_a_job_of_its_own(api: Api, errand: Make) -> None:
     for _ in range(3):
-        move(errand(), state="failed", finished_at=clock.now(), fingerprint="ab")
+        set_job(errand(), state="failed", finished_at=clock.now(), fingerprint="ab")
     body = {"action": "retry", "filter": {"fingerprint": "ab"}}
     preview = api.client.post("/api/jobs:bulk", json=body | {"dry_run": True})
     assert (preview.status_code, preview.json()["matched"], len(preview.json()["sample"])) == (200, 3, 3)

@@ -16,10 +16,10 @@ from app.core.db import database
 from app.jobs.definition import Job
 from app.jobs.schedules import firing, store
 from app.jobs.schedules.store import Schedule
+from tests.support.api_keys import holder
 from tests.support.databases import SettingsEnv
+from tests.support.problems import assert_problem
 from tests.unit.api.conftest import Api, Errand
-from tests.unit.api.http.test_shapes import assert_problem
-from tests.unit.api.routes.admin.test_keys import holder
 
 
 class Report(Job, kind="tests.unit.api.report", open_to="write"):

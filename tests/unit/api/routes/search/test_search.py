@@ -12,9 +12,9 @@ from app.search.jobs import VerifyIndex
 from tests.fakes.embeddings import FakeEmbeddings
 from tests.support.databases import SettingsEnv
 from tests.support.desk import Desk, open_job
+from tests.support.problems import assert_problem
 from tests.support.waiting import wait_until
 from tests.unit.api.conftest import Api, served
-from tests.unit.api.http.test_shapes import assert_problem
 
 
 @pytest.fixture

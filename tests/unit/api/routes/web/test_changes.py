@@ -25,19 +25,19 @@ from app.jobs.models import JobRow
 from app.main import create_app
 from app.sources.models import ChangeEvent, Delivery, PageWatch
 from app.sources.payloads.change_bodies import webhook_token
-from tests.fakes.server import Response
 from tests.fakes.site import FakeSite, site
 from tests.fakes.site import page as site_page
+from tests.support.changes import change, page
 from tests.support.databases import SettingsEnv
 from tests.support.desk import Desk
+from tests.support.problems import assert_problem
+from tests.support.rows import count_rows
+from tests.support.sender import SECRET
 from tests.support.waiting import wait_until
 from tests.unit.api.conftest import Api, served
-from tests.unit.api.http.test_shapes import assert_problem
-from tests.unit.api.routes.web.test_deliveries import SECRET, _count
 
 __all__ = ["site"]
 PATH = "/api/webhook/changedetection"
-UUID = "9f0d40e2-48b3-429e-ac12-706728affa97"
 
 
 @pytest.fixture
@@ -52,22 +52,6 @@ def lite(sqlite_url: str, settings_env: SettingsEnv) -> Iterator[Api]:
     settings_env(database_url=sqlite_url, redis_url="redis://127.0.0.1:9/0", webhook_secret=SECRET)
     with served(create_app()) as running:
         yield running
-
-
-def page(*lines: str) -> Response:
-    text = "".join(f"<p>{line} and it stands for long enough to be a text of its own.</p>" for line in lines)
-    return site_page(f"<html><head><title>Prices</title></head><body><main>{text}</main></body></html>".encode())
-
-
-def change(url: str, key: int = 1795338646, **more: Any) -> dict[str, Any]:
-    return {
-        "event": "watch.changed",
-        "watch_uuid": UUID,
-        "watch_url": url,
-        "history_key": str(key),
-        "diff": "-a\n+b",
-        **more,
-    }
 
 
 def tell(api: Api, body: Any, token: str | None = None, path: str = PATH, **headers: str) -> httpx.Response:
@@ -117,7 +101,7 @@ def test_the_same_change_is_one_and_nothing_new_ends_early(intake: Api, site: Fa
     first = tell(intake, change(url))
     assert tell(intake, change(url)).json() == first.json()
     assert tell(intake, {"payload": json.dumps(change(url)), "title": "again"}).json() == first.json()
-    assert _count(JobRow) == _count(ChangeEvent) == _count(Delivery) == 1
+    assert count_rows(JobRow) == count_rows(ChangeEvent) == count_rows(Delivery) == 1
     assert [job.state for job in jobs.drain()] == ["succeeded"]
     asked = len(site.visits)
     again = tell(intake, change(url, 1795339999)).json()
@@ -215,7 +199,7 @@ def test_who_may_tell(lite: Api) -> None:
     ):  # fmt: skip
         assert_problem(tell(lite, raw, **headers), 401, "unauthenticated")
     assert_problem(tell(lite, raw, path=f"{PATH}/wrong"), 401, "unauthenticated")
-    assert _count(ChangeEvent) == 1
+    assert count_rows(ChangeEvent) == 1
 
 
 def test_bodies_that_are_none(lite: Api) -> None:
@@ -223,7 +207,7 @@ def test_bodies_that_are_none(lite: Api) -> None:
         answer = tell(lite, body)
         assert_problem(answer, 400, "webhook_payload")
         assert answer.json()["detail"].startswith("Invalid payload: ")
-    assert _count(Delivery) == 0
+    assert count_rows(Delivery) == 0
 
 
 def test_bytes_that_are_no_text_are_kept_as_they_came(lite: Api) -> None:

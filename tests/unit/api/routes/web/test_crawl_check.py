@@ -11,12 +11,8 @@ from app.core import clock
 from app.jobs import testing as jobs
 from app.sources.crawls.jobs import CheckCrawls
 from tests.fakes.firecrawl import CRAWL, FakeFirecrawl
+from tests.support.firecrawl_events import event, send
 from tests.unit.api.conftest import Api
-from tests.unit.api.routes.web.test_crawls import lite, remote
-from tests.unit.api.routes.web.test_crawls_by_firecrawl import with_remote
-from tests.unit.api.routes.web.test_deliveries import event, send
-
-__all__ = ["lite", "remote", "with_remote"]
 
 
 def _check(later_h: float = 1) -> dict[str, Any]:

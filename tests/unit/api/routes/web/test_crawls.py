@@ -22,14 +22,15 @@ from tests.fakes.firecrawl import FakeFirecrawl, document
 from tests.fakes.server import Response
 from tests.fakes.site import FakeSite, site
 from tests.fakes.site import page as site_page
+from tests.support.api_keys import holder
 from tests.support.databases import SettingsEnv
 from tests.support.desk import Desk
+from tests.support.firecrawl_events import event, send
+from tests.support.firecrawl_events import page as event_page
+from tests.support.problems import assert_problem
+from tests.support.sender import SECRET
 from tests.support.statements import counting
 from tests.unit.api.conftest import Api, served
-from tests.unit.api.http.test_shapes import assert_problem
-from tests.unit.api.routes.admin.test_keys import holder
-from tests.unit.api.routes.web.test_deliveries import SECRET, event, send
-from tests.unit.api.routes.web.test_deliveries import page as event_page
 
 __all__ = ["site"]
 
@@ -46,23 +47,6 @@ def api(app_env: SettingsEnv) -> Iterator[Api]:
     )
     with served(create_app()) as running:
         yield running
-
-
-@pytest.fixture
-def lite(sqlite_url: str, redis_url: str, settings_env: SettingsEnv) -> Iterator[Api]:
-    settings_env(
-        database_url=sqlite_url, redis_url=redis_url, fetch_private="true", fetch_host_delay_s=0,
-        fetch_javascript="off", webhook_secret=SECRET, retry_delays="1,1", crawl_retry_delays="0.1,0.2",
-    )  # fmt: skip
-    with served(create_app()) as running:
-        yield running
-
-
-@pytest.fixture
-def remote() -> Iterator[FakeFirecrawl]:
-    server = FakeFirecrawl()
-    with server.running():
-        yield server
 
 
 def html(word: str, *links: str, head: str = "") -> Response:

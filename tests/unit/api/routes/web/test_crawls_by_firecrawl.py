@@ -17,22 +17,12 @@ from app.jobs.models import JobRow
 from app.main import create_app
 from tests.fakes.firecrawl import CRAWL, FakeFirecrawl, document, reply
 from tests.fakes.server import Request, Response
+from tests.support.api_keys import holder
 from tests.support.databases import SettingsEnv
+from tests.support.firecrawl_events import event, send
+from tests.support.firecrawl_events import page as event_page
+from tests.support.problems import assert_problem
 from tests.unit.api.conftest import Api, served
-from tests.unit.api.http.test_shapes import assert_problem
-from tests.unit.api.routes.admin.test_keys import holder
-from tests.unit.api.routes.web.test_crawls import remote
-from tests.unit.api.routes.web.test_deliveries import SECRET, event, send
-from tests.unit.api.routes.web.test_deliveries import page as event_page
-
-__all__ = ["remote"]
-
-
-@pytest.fixture
-def with_remote(app_env: SettingsEnv, remote: FakeFirecrawl) -> Iterator[Api]:
-    app_env(webhook_secret=SECRET, retry_delays="1,1", firecrawl_url=remote.url)
-    with served(create_app()) as running:
-        yield running
 
 
 def by_firecrawl(api: Api, **more: Any) -> dict[str, Any]:

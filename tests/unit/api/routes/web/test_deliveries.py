@@ -4,15 +4,12 @@
 
 from __future__ import annotations
 
-import hashlib
-import hmac
 import json
 from collections.abc import Iterator
 from typing import Any
 
 import httpx
 import pytest
-import sqlalchemy as sa
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -21,15 +18,15 @@ from app.core.settings import get_settings
 from app.jobs.models import JobRow
 from app.main import create_app
 from app.sources.models import CrawlSession, Delivery
+from tests.support.api_keys import holder
 from tests.support.databases import SettingsEnv
 from tests.support.desk import Desk
+from tests.support.firecrawl_events import event, page, send, sign
+from tests.support.problems import assert_problem
+from tests.support.rows import count_rows
+from tests.support.sender import PATH, SECRET
 from tests.support.statements import counting
 from tests.unit.api.conftest import Api, served
-from tests.unit.api.http.test_shapes import assert_problem
-from tests.unit.api.routes.admin.test_keys import holder
-
-SECRET = "a-secret-of-tests-0123456789-abcdef"
-PATH = "/api/webhook/firecrawl"
 
 
 @pytest.fixture
@@ -46,27 +43,6 @@ def lite_intake(sqlite_url: str, settings_env: SettingsEnv) -> Iterator[Api]:
     settings_env(database_url=sqlite_url, redis_url="redis://127.0.0.1:9/0", webhook_secret=SECRET)
     with served(create_app()) as running:
         yield running
-
-
-def sign(body: bytes, secret: str = SECRET) -> str:
-    return "sha256=" + hmac.new(secret.encode(), body, hashlib.sha256).hexdigest()
-
-
-def send(api: Api, event: Any, **headers: str) -> httpx.Response:
-    body = event if isinstance(event, bytes) else json.dumps(event).encode()
-    return api.anyone.post(PATH, content=body, headers={"x-firecrawl-signature": sign(body), **headers})
-
-
-def page(url: str, text: str = "The heron stands.", **metadata: Any) -> dict[str, Any]:
-    return {"markdown": text, "metadata": {"url": url, "statusCode": 200, **metadata}}
-
-
-def event(kind: str, *data: Any, crawl: str = "c-1", **more: Any) -> dict[str, Any]:
-    return {"success": True, "type": kind, "id": crawl, "data": list(data), **more}
-
-
-def _count(table: Any) -> int:
-    return database().read(lambda session: session.scalar(sa.select(sa.func.count()).select_from(table))) or 0
 
 
 def _work(answer: httpx.Response) -> None:
@@ -117,7 +93,7 @@ def test_a_delivery_is_one_piece_of_work(intake: Api) -> None:
     first = send(intake, event("crawl.page", page("https://a.org/1")))
     again = send(intake, event("crawl.page", page("https://a.org/1")))
     assert first.json() == again.json() and again.status_code == 202
-    assert _count(JobRow) == _count(Delivery) == 1
+    assert count_rows(JobRow) == count_rows(Delivery) == 1
     changed = send(intake, event("crawl.page", page("https://a.org/1", "Other words.")))
     assert changed.json()["job_ids"] != first.json()["job_ids"]
     listed = intake.client.get("/api/deliveries/in?source=firecrawl&outcome=accepted").json()["data"]
@@ -190,7 +166,7 @@ def test_who_may_send(lite_intake: Api, settings_env: SettingsEnv) -> None:
         assert post(PATH, content=body, headers={"x-firecrawl-signature": signature}).status_code == status, signature
     upper = "sha256=" + sign(body).removeprefix("sha256=").upper()
     assert post(PATH, content=body, headers={"x-firecrawl-signature": upper}).status_code == 200
-    assert _count(Delivery) == 1
+    assert count_rows(Delivery) == 1
     settings_env(webhook_secret="")
     assert_problem(post(PATH, content=body, headers={"x-firecrawl-signature": upper}), 401, "unauthenticated")
 
@@ -205,7 +181,7 @@ def test_what_is_no_event_is_422_and_not_kept(lite_intake: Api, body: bytes) -> 
     assert answer.status_code == 422, answer.text
     detail = answer.json()["detail"]
     assert detail["error"] == "Invalid webhook payload structure" and detail["validation_errors"] and detail["hint"]
-    assert _count(Delivery) == 0
+    assert count_rows(Delivery) == 0
 
 
 def test_what_is_no_event_waits_for_no_database_and_leaves_nothing(lite_intake: Api) -> None:
@@ -267,7 +243,7 @@ def test_no_signed_body_is_a_500(lite_intake: Api, kind: str, data: Any, metadat
 
 def test_sessions_are_each_tenants_own(lite_intake: Api) -> None:
     send(lite_intake, event("crawl.started"))
-    assert _count(CrawlSession) == 1
+    assert count_rows(CrawlSession) == 1
     with holder(lite_intake, "admin", tenant="acme") as other:
         assert other.get("/api/metrics/crawls").json()["data"] == []
         assert_problem(other.get("/api/metrics/crawls/c-1"), 404, "crawl_not_found")

@@ -17,12 +17,13 @@ from app.main import create_app
 from app.sources.models import CrawlSession
 from tests.fakes.firecrawl import BATCH, CRAWL, KEY, FakeFirecrawl, reply
 from tests.fakes.server import Request
+from tests.support.api_keys import holder
 from tests.support.databases import SettingsEnv
+from tests.support.firecrawl_events import event, page, send
+from tests.support.problems import assert_problem
+from tests.support.sender import SECRET
 from tests.support.stack import API_SECRET
 from tests.unit.api.conftest import Api, served
-from tests.unit.api.http.test_shapes import assert_problem
-from tests.unit.api.routes.admin.test_keys import holder
-from tests.unit.api.routes.web.test_deliveries import SECRET, event, page, send
 
 URL = "https://example.org/docs"
 

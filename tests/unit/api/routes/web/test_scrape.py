@@ -21,10 +21,10 @@ from app.sources.models import ScrapedPage
 from tests.fakes.firecrawl import BATCH, EXPIRES, KEY, FakeFirecrawl, document, reply
 from tests.fakes.site import FakeSite, site
 from tests.fakes.site import page as site_page
+from tests.support.api_keys import holder
 from tests.support.databases import SettingsEnv
+from tests.support.problems import assert_problem
 from tests.unit.api.conftest import Api, served
-from tests.unit.api.http.test_shapes import assert_problem
-from tests.unit.api.routes.admin.test_keys import holder
 
 __all__ = ["site"]
 

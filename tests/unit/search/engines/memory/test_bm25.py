@@ -39,12 +39,12 @@ def _check(ours: Bm25, living: dict[int, list[int]], query: list[int]) -> None:
 
 
 @settings(max_examples=300, deadline=None)
-@given(steps=STEPS, query=st.lists(TERMS, max_size=6), least_merge=st.sampled_from([0, 8, 50_000]))
+@given(steps=STEPS, query=st.lists(TERMS, max_size=6), min_merge=st.sampled_from([0, 8, 50_000]))
 def test_scores_equal_the_parents_after_any_history(
-    steps: list[tuple[str, object]], query: list[int], least_merge: int
+    steps: list[tuple[str, object]], query: list[int], min_merge: int
 ) -> None:
     """Additions one by one or in bulk, removals (also twice) and merges leave exactly the living documents."""
-    ours, living = Bm25(least_merge=least_merge), {}
+    ours, living = Bm25(min_merge=min_merge), {}
     for step, value in steps:
         if step == "add":
             assert isinstance(value, list)
@@ -65,7 +65,7 @@ def test_scores_equal_the_parents_after_any_history(
 def test_growing_past_a_merge_changes_no_score() -> None:
     """The small dictionary goes into the base by itself."""
     rng = np.random.default_rng(1)
-    ours, living = Bm25(least_merge=50), {}
+    ours, living = Bm25(min_merge=50), {}
     for _ in range(200):
         document = rng.zipf(1.5, 20).clip(max=5000).tolist()
         living[ours.add(pack(document))] = document

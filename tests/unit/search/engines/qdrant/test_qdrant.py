@@ -14,7 +14,7 @@ from app.core import clock, http
 from app.core.db import database
 from app.core.errors import Cancelled, Rejected, Snooze, Stale, Unavailable
 from app.jobs.ledger import commands, ends
-from app.jobs.worker.progress import Progress, Teller
+from app.jobs.worker.progress import Progress, ProgressPublisher
 from app.search.engine import engine
 from app.search.index.generations import active
 from app.search.index.write import force_rebuild, prune_changes
@@ -115,7 +115,8 @@ def test_a_follower_that_lost_its_job_writes_nothing(desk: Desk, shared_qdrant: 
     job_id = desk.db.read(open_job, FollowIndex.kind)
     assert job_id is not None
     progress = desk.claim(job_id)
-    late = Progress(progress.claim._replace(fence=progress.claim.fence - 1), Teller(lambda claim, snapshot: None))
+    publisher = ProgressPublisher(lambda claim, snapshot: None)
+    late = Progress(progress.claim._replace(fence=progress.claim.fence - 1), publisher)
     with pytest.raises(Stale):
         on_a_loop(_follow(late))
     desk.db.transaction(commands.cancel, TENANT, job_id)

@@ -1,4 +1,4 @@
-"""What a file is by what is in it; its name only decides among kinds of text."""
+"""Detect a file's type from its content; the name only decides between kinds of text."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ ODF = "application/vnd.oasis.opendocument."
 EPUB, PDF, RTF, EML, HTML = "application/epub+zip", "application/pdf", "application/rtf", "message/rfc822", "text/html"
 IMAGES = {"image/png", "image/jpeg", "image/tiff", "image/webp", "image/bmp", "image/gif"}
 
-# A Word, Excel or PowerPoint file with a password lies in a container of the older kind.
+# An encrypted Word, Excel or PowerPoint file is an OLE container.
 OLE, LOCKED_OFFICE = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", "application/x-ole-encrypted-office"
 
 HEAD_BYTES = 8192
@@ -35,7 +35,7 @@ _MAIL = (b"from:", b"to:", b"subject:", b"date:", b"received:", b"return-path:",
 
 
 def sniff(path: Path, name: str) -> str | None:
-    """The media type, None for what cannot be read: programs, archives, older Office files and the like."""
+    """Return the media type; None for unreadable files: programs, archives, older Office files and the like."""
     with path.open("rb") as file:
         head = file.read(HEAD_BYTES)
     if _is_pdf(head, name):
@@ -55,30 +55,30 @@ def sniff(path: Path, name: str) -> str | None:
 
 
 def _is_pdf(head: bytes, name: str) -> bool:
-    """Readers let junk stand before a PDF; a text that only speaks of one is none."""
+    """Return True for a PDF. Readers accept junk before the header; a text that only mentions it is not a PDF."""
     at = head[:1024].find(b"%PDF-")
     return at == 0 or (at > 0 and (name.lower().endswith(".pdf") or _textual(head, name) is None))
 
 
 def _is_bmp(head: bytes) -> bool:
-    """`BM`, reserved zeros, and a header of one of the lengths that there are."""
+    """Return True for `BM`, reserved zeros, and a header of a known length."""
     return head.startswith(b"BM") and head[6:10] == bytes(4) and int.from_bytes(head[14:18], "little") in BMP_HEADERS
 
 
 def _has_encrypted_package(path: Path) -> bool:
-    """Whether an OLE container is a newer Office file that was locked (MS-OFFCRYPTO 2.3.2 names the stream)."""
-    wanted = "EncryptedPackage".encode("utf-16-le")
+    """Return True if an OLE container is an encrypted Office file (MS-OFFCRYPTO 2.3.2 names the stream)."""
+    marker = "EncryptedPackage".encode("utf-16-le")
     before = b""
     with path.open("rb") as file:
         while block := file.read(1024 * 1024):
-            if wanted in before + block:
+            if marker in before + block:
                 return True
-            before = block[-len(wanted) :]
+            before = block[-len(marker) :]
     return False
 
 
 def unmarked_utf16(data: bytes) -> str | None:
-    """utf-16-le or -be for text of mostly Latin letters in it without a mark: every other byte is zero."""
+    """Return utf-16-le or -be for unmarked text of mostly Latin letters in it: every second byte is zero."""
     even, odd = data[0::2], data[1::2]
     if len(data) < 8 or not odd:
         return None
@@ -93,10 +93,10 @@ def _zipped(path: Path) -> str | None:
         with zipfile.ZipFile(path) as archive:
             names = set(archive.namelist()[:5000])
             if "mimetype" in names and archive.getinfo("mimetype").file_size < 200:
-                said = archive.read("mimetype").decode("ascii", "replace").strip()
-                if said == EPUB or said.startswith(ODF):
-                    return said
-    except Exception:  # noqa: BLE001  a broken zip raises whatever its broken part leads to; it is none of ours
+                media_type = archive.read("mimetype").decode("ascii", "replace").strip()
+                if media_type == EPUB or media_type.startswith(ODF):
+                    return media_type
+    except Exception:  # noqa: BLE001  a broken zip raises many kinds of error; it is treated as unreadable
         return None
     return next((kind for part, kind in _PARTS.items() if part in names), None)
 

@@ -1,4 +1,4 @@
-"""Calls into lanes, and a look at who lives."""
+"""Calls into sandboxes, and a look at who lives."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
-from app.jobs.sandbox.call import LaneCall
+from app.jobs.sandbox.call import SandboxCall
+from tests.support import sandbox_functions
 from tests.support.waiting import wait_until
-from tests.unit.jobs.sandbox import lane_functions
 
-ROOT = Path(__file__).parents[4]
-HERE = lane_functions.__name__
+ROOT = Path(__file__).parents[2]
+HERE = sandbox_functions.__name__
 SECRETS = {
     "MILLRACE_API_SECRET": "s3cret-value-1",
     "MILLRACE_DATABASE_URL": "s3cret-value-2",
@@ -27,9 +27,9 @@ SECRETS = {
 on_linux = pytest.mark.skipif(sys.platform != "linux", reason="the kernel's help exists on Linux only")
 
 
-def make(name: str, /, *, time_limit_s: float | None = 30, memory_mb: int | None = 1024, **rest: Any) -> LaneCall:
+def make(name: str, /, *, time_limit_s: float | None = 30, memory_mb: int | None = 1024, **rest: Any) -> SandboxCall:
     options = {key: rest.pop(key) for key in ("blob", "on_progress", "grace_s", "cpu_s") if key in rest}
-    return LaneCall(f"{HERE}:{name}", rest, time_limit_s=time_limit_s, memory_mb=memory_mb, **options)
+    return SandboxCall(f"{HERE}:{name}", rest, time_limit_s=time_limit_s, memory_mb=memory_mb, **options)
 
 
 def call(name: str, /, **rest: Any) -> Any:
@@ -48,7 +48,7 @@ def is_alive(pid: int) -> bool:
 
 
 def pids_in(note: Path) -> list[int]:
-    wait_until(note.exists, what="the lane's note of its processes")
+    wait_until(note.exists, what="the sandbox's note of its processes")
     return [int(word) for word in note.read_text().split()]
 
 

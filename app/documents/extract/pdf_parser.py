@@ -1,4 +1,4 @@
-"""PDF by PDFium: text in reading order page by page, headings by their size, scanned pages by OCR."""
+"""Extract a PDF by PDFium: text in reading order page by page, headings by size, scanned pages by OCR."""
 
 from __future__ import annotations
 
@@ -12,64 +12,68 @@ import pypdfium2.raw as raw
 
 from app.core.errors import InvalidInput
 from app.documents.extract import ocr
-from app.documents.extract.limits import USUAL, Limits
+from app.documents.extract.limits import USUAL, ExtractLimits
 from app.documents.extract.pages import Pages
 
-# A page with less text than this and a picture on it was scanned.
-LEAST_CHARACTERS = 16
+# A page with an image and less text than this was scanned.
+MIN_CHARACTERS = 16
 OCR_SCALE = 200 / 72
-# A line this much larger than the usual one is a heading.
+# A line larger than the usual one by this factor is a heading.
 HEADING = ((1.8, "# "), (1.4, "## "), (1.18, "### "))
-LONGEST_HEADING = 120
-# In heights of the letters: a gap between words, and one between columns or cells.
+MAX_HEADING_CHARACTERS = 120
+# In letter heights: a gap between words, and one between columns or cells.
 NARROW_GAP, WIDE_GAP = 0.12, 1.5
 
 
-def extract(blob: Path, limits: Limits = USUAL, *, password: str | None = None, progress: Any = None) -> Pages:
-    document = _opened(blob, password)
+def extract(blob: Path, limits: ExtractLimits = USUAL, *, password: str | None = None, progress: Any = None) -> Pages:
+    document = _open(blob, password)
     try:
         if len(document) > limits.pdf_pages:
-            raise InvalidInput(f"{len(document):,} pages: at most {limits.pdf_pages:,} are read", code="too_many_pages")
+            raise InvalidInput(
+                f"the PDF has {len(document):,} pages; at most {limits.pdf_pages:,} are read", code="too_many_pages"
+            )
         pages = Pages(limits)
-        told = document.get_metadata_dict(skip_empty=True)
-        pages.title = told.get("Title")
-        pages.metadata = {name.lower(): told.get(name) for name in ("Author", "Subject", "Keywords", "CreationDate")}
+        metadata = document.get_metadata_dict(skip_empty=True)
+        pages.title = metadata.get("Title")
+        pages.metadata = {
+            name.lower(): metadata.get(name) for name in ("Author", "Subject", "Keywords", "CreationDate")
+        }
         scans = _Scans(limits)
         for number in range(1, len(document) + 1):
             text, is_scan = _page(document, number)
             pages.add((scans.read(document, number) if is_scan else None) or text, number)
             if progress is not None:
                 progress.report(number, len(document), unit="pages")
-        scans.tell(pages)
+        scans.note(pages)
         return pages
     finally:
         document.close()
 
 
 class _Scans:
-    """Reads scanned pages as long as there is room and a tesseract, and knows which were not read."""
+    """Reads scanned pages up to the limit, if tesseract is installed, and records the pages left unread."""
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, limits: ExtractLimits) -> None:
         self._limits = limits
         self.done = 0
         self.unread: list[int] = []
         self._why: InvalidInput | None = None
 
     def read(self, document: Any, number: int) -> str | None:
-        if self.done >= self._limits.scanned_pages or not ocr.is_here():
+        if self.done >= self._limits.scanned_pages or not ocr.is_installed():
             self.unread.append(number)
             return None
         self.done += 1
         try:
             return _read_scan(document, number, self._limits)
-        except InvalidInput as error:  # one page that tesseract fails on does not take the others with it
+        except InvalidInput as error:  # a page that tesseract fails on must not lose the others
             self._why = error
             self.unread.append(number)
             return None
 
-    def tell(self, pages: Pages) -> None:
-        """Note what was read so, and what was not. Raises InvalidInput where all of the document was to be read so,
-        and could not."""
+    def note(self, pages: Pages) -> None:
+        """Note the pages read by OCR, and those left unread. Raises InvalidInput if the whole document needed OCR and
+        OCR failed."""
         pages.ocr = self.done > 0
         if not self.unread:
             return
@@ -79,20 +83,20 @@ class _Scans:
         pages.metadata["unread_pages"] = self.unread[: self._limits.scanned_pages or None]
 
 
-def _opened(blob: Path, password: str | None) -> Any:
+def _open(blob: Path, password: str | None) -> Any:
     try:
         return pdfium.PdfDocument(blob, password=password)
     except pdfium.PdfiumError as error:
-        said = str(error)
-        if "password" in said.lower() and password is None:
-            raise InvalidInput("the PDF is encrypted; give its password", code="encrypted_document") from error
-        if "password" in said.lower():
-            raise InvalidInput("the PDF's password is another one", code="wrong_password") from error
-        raise InvalidInput(f"the PDF is broken: {said}", code="broken_document") from error
+        reason = str(error)
+        if "password" in reason.lower() and password is None:
+            raise InvalidInput("the PDF is encrypted; send its password", code="encrypted_document") from error
+        if "password" in reason.lower():
+            raise InvalidInput("the password does not open the PDF", code="wrong_password") from error
+        raise InvalidInput(f"the PDF is broken: {reason}", code="broken_document") from error
 
 
 def _page(document: Any, number: int) -> tuple[str, bool]:
-    """Its text, and whether it looks like a scan. A page that cannot be read is blank, the others are not lost."""
+    """Return the page's text, and True if it looks like a scan. An unreadable page is blank; the others are kept."""
     try:
         page = document[number - 1]
     except pdfium.PdfiumError:
@@ -104,8 +108,8 @@ def _page(document: Any, number: int) -> tuple[str, bool]:
         finally:
             shown.close()
         text = _markdown(_in_columns(lines, page.get_width()))
-        few = sum(len(line["text"]) for line in lines) < LEAST_CHARACTERS
-        return text, few and any(one.type == raw.FPDF_PAGEOBJ_IMAGE for one in page.get_objects(max_depth=2))
+        few = sum(len(line["text"]) for line in lines) < MIN_CHARACTERS
+        return text, few and any(item.type == raw.FPDF_PAGEOBJ_IMAGE for item in page.get_objects(max_depth=2))
     except pdfium.PdfiumError:
         return "", False
     finally:
@@ -113,31 +117,32 @@ def _page(document: Any, number: int) -> tuple[str, bool]:
 
 
 def _lines(shown: Any) -> list[dict[str, Any]]:
-    """Pieces of lines in the file's order, with their places and sizes; a wide gap, as between columns, parts two."""
-    found: list[dict[str, Any]] = []
+    """Return parts of lines in the file's order, with positions and sizes; a wide gap, as between columns, splits a
+    line."""
+    pieces: list[dict[str, Any]] = []
     for number in range(shown.count_rects()):
         left, bottom, right, top = shown.get_rect(number)
         text = " ".join(shown.get_text_bounded(left, bottom, right, top).split())
         if not text:
             continue
         piece = {"text": text, "left": left, "right": right, "middle": (top + bottom) / 2, "size": top - bottom}
-        last = found[-1] if found else None
+        last = pieces[-1] if pieces else None
         gap = left - last["right"] if last else 0.0
-        if last and _is_beside(last, piece) and -piece["size"] < gap < WIDE_GAP * piece["size"]:
+        if last and _is_same_line(last, piece) and -piece["size"] < gap < WIDE_GAP * piece["size"]:
             last["text"] += (" " if gap > NARROW_GAP * piece["size"] else "") + text
             last["right"], last["size"] = right, max(last["size"], piece["size"])
         else:
-            found.append(piece)
-    return found
+            pieces.append(piece)
+    return pieces
 
 
-def _is_beside(one: dict[str, Any], other: dict[str, Any]) -> bool:
-    """Whether both stand on one line."""
-    return bool(abs(one["middle"] - other["middle"]) < 0.5 * max(one["size"], other["size"]))
+def _is_same_line(first: dict[str, Any], second: dict[str, Any]) -> bool:
+    """Return True if both are on one line."""
+    return bool(abs(first["middle"] - second["middle"]) < 0.5 * max(first["size"], second["size"]))
 
 
 def _in_columns(lines: list[dict[str, Any]], width: float) -> list[dict[str, Any]]:
-    """Lines of two columns that the file holds row by row, put column by column; else as the file has them."""
+    """Reorder lines of two columns that the file stores row by row; otherwise keep the file's order."""
     middle = width / 2
     right = [line for line in lines if line["left"] > middle]
     left = [line for line in lines if line["left"] < middle * 0.6]
@@ -153,16 +158,16 @@ def _markdown(lines: list[dict[str, Any]]) -> str:
     written: list[str] = []
     for before, line in zip([None, *lines], lines, strict=False):
         text, mark = line["text"], ""
-        if usual and len(text) <= LONGEST_HEADING and len(lines) > 2:
+        if usual and len(text) <= MAX_HEADING_CHARACTERS and len(lines) > 2:
             mark = next((mark for factor, mark in HEADING if line["size"] >= factor * usual), "")
-        if before is not None and not mark and line["left"] > before["right"] and _is_beside(before, line):
+        if before is not None and not mark and line["left"] > before["right"] and _is_same_line(before, line):
             written[-1] += f" {text}"
         else:
             written.append(f"\n{mark}{text}\n" if mark else text)
     return "\n".join(written)
 
 
-def _read_scan(document: Any, number: int, limits: Limits) -> str:
+def _read_scan(document: Any, number: int, limits: ExtractLimits) -> str:
     page = document[number - 1]
     try:
         area = page.get_width() * page.get_height()

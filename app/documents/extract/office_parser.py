@@ -16,15 +16,15 @@ from lxml.etree import LxmlError
 
 from app.core.errors import InvalidInput
 from app.documents.extract import archives
-from app.documents.extract.limits import USUAL, Limits
+from app.documents.extract.limits import USUAL, ExtractLimits
 from app.documents.extract.pages import Pages
 
-# What these libraries raise on files whose parts contradict each other.
+# Errors that these libraries raise on inconsistent files.
 _BROKEN = (LxmlError, ArithmeticError, AttributeError, LookupError, OSError, RecursionError, TypeError, ValueError)
 
 
-def extract(blob: Path, limits: Limits = USUAL, *, kind: str) -> Pages:
-    """`kind` is docx, pptx or xlsx. Raises InvalidInput."""
+def extract(blob: Path, limits: ExtractLimits = USUAL, *, kind: str) -> Pages:
+    """Extract a file; `kind` is docx, pptx or xlsx. Raises InvalidInput."""
     _check(blob)
     try:
         return {"docx": _docx, "pptx": _pptx, "xlsx": _xlsx}[kind](blob, limits)
@@ -33,31 +33,31 @@ def extract(blob: Path, limits: Limits = USUAL, *, kind: str) -> Pages:
     except _BROKEN as error:
         raise InvalidInput(f"the {kind} file is broken: {error}", code="broken_document") from error
     except Exception as error:
-        # Each of the three has errors of its own for a package without its parts, with no parent in common.
+        # Each library has errors for a package with missing parts, and they share no parent class.
         if type(error).__module__.partition(".")[0] not in ("docx", "pptx", "openpyxl", "zipfile", "zlib"):
             raise
         raise InvalidInput(f"the {kind} file is broken: {error}", code="broken_document") from error
 
 
 def _check(blob: Path) -> None:
-    """No bomb among its parts: what declares entities is refused before a library parses it."""
-    with archives.checked(blob) as archive:
+    """Refuse bombs: a part that declares entities is refused before a library parses it."""
+    with archives.open_archive(blob) as archive:
         for member in archive.infolist():
             if not member.filename.endswith((".xml", ".rels")) or member.file_size == 0:
                 continue
-            head = archives.beginning(archive, member)
+            head = archives.read_beginning(archive, member)
             if b"<!DOCTYPE" in head or b"<!ENTITY" in head:
-                raise InvalidInput("the file defines entities of its own, as only bombs do", code="archive_bomb")
+                raise InvalidInput("the file defines XML entities, which can expand without bound", code="archive_bomb")
 
 
-def _properties(pages: Pages, told: Any) -> None:
-    pages.title = told.title or None
-    pages.language = getattr(told, "language", None) or None
-    pages.metadata = {"author": getattr(told, "author", None) or getattr(told, "creator", None)}
-    pages.metadata |= {name: getattr(told, name, None) or None for name in ("subject", "keywords")}
+def _properties(pages: Pages, properties: Any) -> None:
+    pages.title = properties.title or None
+    pages.language = getattr(properties, "language", None) or None
+    pages.metadata = {"author": getattr(properties, "author", None) or getattr(properties, "creator", None)}
+    pages.metadata |= {name: getattr(properties, name, None) or None for name in ("subject", "keywords")}
 
 
-def _docx(blob: Path, limits: Limits) -> Pages:
+def _docx(blob: Path, limits: ExtractLimits) -> Pages:
     document = docx.Document(str(blob))
     pages = Pages(limits)
     _properties(pages, document.core_properties)
@@ -85,11 +85,11 @@ def _paragraph(paragraph: Paragraph) -> str:
     return f"- {text}" if style.startswith("List") else text
 
 
-def _table(pages: Pages, found: Table) -> str:
-    return pages.table([cell.text for cell in row.cells] for row in found.rows)
+def _table(pages: Pages, table: Table) -> str:
+    return pages.table([cell.text for cell in row.cells] for row in table.rows)
 
 
-def _pptx(blob: Path, limits: Limits) -> Pages:
+def _pptx(blob: Path, limits: ExtractLimits) -> Pages:
     deck = pptx.Presentation(str(blob))
     pages = Pages(limits)
     _properties(pages, deck.core_properties)
@@ -114,8 +114,8 @@ def _shape(pages: Pages, shape: Any, title: Any) -> Iterator[str]:
         yield pages.table([cell.text for cell in row.cells] for row in shape.table.rows)
 
 
-def _xlsx(blob: Path, limits: Limits) -> Pages:
-    with blob.open("rb") as file:  # by a path it would go by the name's ending
+def _xlsx(blob: Path, limits: ExtractLimits) -> Pages:
+    with blob.open("rb") as file:  # given a path, openpyxl decides by the ending of the name
         book = openpyxl.load_workbook(file, read_only=True, data_only=True)
         pages = Pages(limits)
         _properties(pages, book.properties)

@@ -11,10 +11,11 @@ from lxml import etree
 
 from app.core.errors import InvalidInput
 from app.documents.extract import archives
-from app.documents.extract.html_parser import markdown_of
-from app.documents.extract.limits import USUAL, Limits
+from app.documents.extract.html_parser import to_markdown
+from app.documents.extract.limits import USUAL, ExtractLimits
 from app.documents.extract.pages import Pages
-from app.documents.extract.plain import decoded
+from app.documents.extract.plain import decode
+from app.documents.extract.xml_parser import parse_xml
 
 _NS = {
     "container": "urn:oasis:names:tc:opendocument:xmlns:container",
@@ -23,10 +24,12 @@ _NS = {
 }
 
 
-def extract(blob: Path, limits: Limits = USUAL) -> Pages:
-    with archives.checked(blob) as archive:
-        if archives.member(archive, "META-INF/encryption.xml") and archives.member(archive, "META-INF/rights.xml"):
-            raise InvalidInput("the book is locked by its seller", code="encrypted_document")
+def extract(blob: Path, limits: ExtractLimits = USUAL) -> Pages:
+    with archives.open_archive(blob) as archive:
+        if archives.read_member(archive, "META-INF/encryption.xml") and archives.read_member(
+            archive, "META-INF/rights.xml"
+        ):
+            raise InvalidInput("the book is encrypted (DRM)", code="encrypted_document")
         place, package = _package(archive)
         pages = Pages(limits)
         pages.title = package.findtext(".//dc:title", None, _NS)
@@ -37,18 +40,18 @@ def extract(blob: Path, limits: Limits = USUAL) -> Pages:
             href = items.get(reference.get("idref"))
             if not href:
                 continue
-            chapter = archives.member(archive, posixpath.normpath(posixpath.join(place, unquote(href))))
+            chapter = archives.read_member(archive, posixpath.normpath(posixpath.join(place, unquote(href))))
             if chapter is not None:
-                pages.add(markdown_of(decoded(chapter)))
+                pages.add(to_markdown(decode(chapter)))
         return pages
 
 
 def _package(archive: zipfile.ZipFile) -> tuple[str, etree._Element]:
-    """The folder of the package file, and its root."""
-    container = archives.member(archive, "META-INF/container.xml")
-    root = archives.xml(container).find(".//container:rootfile", _NS) if container else None
+    """Return the folder of the package file, and its root element."""
+    container = archives.read_member(archive, "META-INF/container.xml")
+    root = parse_xml(container).find(".//container:rootfile", _NS) if container else None
     path = root.get("full-path") if root is not None else None
-    package = archives.member(archive, path) if path else None
+    package = archives.read_member(archive, path) if path else None
     if path is None or package is None:
         raise InvalidInput("the book is broken: it names no package", code="broken_document")
-    return posixpath.dirname(path), archives.xml(package)
+    return posixpath.dirname(path), parse_xml(package)

@@ -1,6 +1,6 @@
-"""What the tests of lanes run inside one: good, slow, greedy, lying and dying functions.
+"""What the tests of sandboxes run inside one: good, slow, greedy, lying and dying functions.
 
-Only light imports: every test that starts lanes anew preloads this module.
+Only light imports: every test that starts sandboxes anew preloads this module.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from app.core.errors import AppError, InvalidInput, LimitReached, Rejected, Snooze, Unavailable
-from app.jobs.sandbox.child_progress import LaneProgress
+from app.jobs.sandbox.child_progress import SandboxProgress
 from tests.support.waiting import wait_until
 
 MIB = 1024 * 1024
@@ -62,14 +62,14 @@ def fail(error: str) -> None:
     raise ERRORS[error]
 
 
-def count(to: int, progress: LaneProgress) -> int:
+def count(to: int, progress: SandboxProgress) -> int:
     progress.report(stage="count", unit="numbers", total=to)
     for number in range(to):
         progress.report(number + 1)
     return to
 
 
-def report_and_wait(until: str, progress: LaneProgress) -> None:
+def report_and_wait(until: str, progress: SandboxProgress) -> None:
     progress.report(1, 2)
     progress.report(2, 2)
     wait_until(Path(until).exists, what="the host's sign that it has heard the second report")

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from app.search.engines.base import Fusion
+from app.search.engines.fusion import relative, rrf
 from app.search.engines.ranking import Order, Ranking
-from app.search.query.fusion import relative, rrf
 
 IDS = np.arange(10, 3010)
 
@@ -56,4 +56,4 @@ def test_ranks() -> None:
     slots, scores = only.best(3000)
     assert [only.rank(slot) for slot in slots.tolist()] == [scores.tolist().index(score) + 1 for score in scores]
     assert [only.score(slot) for slot in slots.tolist()] == scores.tolist()
-    assert only.rank(int(np.flatnonzero(~only.found)[0])) is None
+    assert only.rank(int(np.flatnonzero(~only.matched)[0])) is None

@@ -12,16 +12,15 @@ import sqlalchemy as sa
 
 from app.core.blobs import blobs
 from app.core.errors import Cancelled, InvalidInput, Stale
-from app.documents.accept import batch
 from app.documents.files import originals
-from app.documents.ingest import ingest
+from app.documents.ingest import batch, ingest
 from app.documents.jobs import BatchDocuments
 from app.documents.models import Batch, BatchLine, Document
 from app.jobs.ledger import commands
 from app.jobs.ledger.ends import free
 from app.jobs.ledger.enqueue import enqueue
-from app.jobs.worker.progress import Progress, Teller
-from app.search.models import Change, Chunk
+from app.jobs.worker.progress import Progress, ProgressPublisher
+from app.search.models import Chunk, IndexChange
 from app.tenants import directory
 from tests.support.desk import TENANT, Desk
 
@@ -102,9 +101,9 @@ def test_every_line_has_an_end(desk: Desk) -> None:
 def test_the_same_batch_again_changes_nothing(desk: Desk) -> None:
     body = _lines(*({"external_id": str(n), "text": f"The mill number{n}."} for n in range(120)))
     assert _run(desk, _asked(desk, body))["indexed"] == 120
-    changes = _count(desk, Change)
+    changes = _count(desk, IndexChange)
     assert _run(desk, _asked(desk, body)) == {"lines": 120, "indexed": 0, "unchanged": 120, "failed": 0}
-    assert _count(desk, Change) == changes
+    assert _count(desk, IndexChange) == changes
     assert desk.find("number77", mode="keyword")["total"] == 1
 
 
@@ -131,7 +130,7 @@ def test_a_batch_that_was_interrupted_goes_on_where_it_stood(desk: Desk, monkeyp
         asyncio.run(batch.index_batch(job, progress))
     assert _count(desk, Document) == _count(desk, BatchLine) == 20
     desk.db.transaction(free, desk.worker_id, "gone")
-    late = Progress(progress.claim, Teller(lambda claim, snapshot: None))
+    late = Progress(progress.claim, ProgressPublisher(lambda claim, snapshot: None))
     with pytest.raises(Stale):
         asyncio.run(batch.index_batch(job, late))
     assert _run(desk, job_id) == {"lines": 35, "indexed": 35, "unchanged": 0, "failed": 0}
@@ -156,7 +155,7 @@ def test_what_a_quota_has_no_room_for_fails_alone(desk: Desk) -> None:
     ]  # fmt: skip
 
 
-def test_a_page_that_brings_its_lane_down_fails_alone(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_page_that_brings_its_sandbox_down_fails_alone(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ingest, "EXTRACT_LIMIT_S", 0.2)
     job_id = _asked(desk, _lines({"html": "<p>the mill " * 100_000}, {"text": "the heron"}))
     assert _run(desk, job_id) == {"lines": 2, "indexed": 1, "unchanged": 0, "failed": 1}
@@ -170,10 +169,10 @@ def test_lines_are_counted_and_bounded(tmp_path: Path, monkeypatch: pytest.Monke
     path.write_bytes(b"\n \n")
     with pytest.raises(InvalidInput):
         batch.count_lines(path)
-    monkeypatch.setattr(batch, "LONGEST_LINE", 10)
+    monkeypatch.setattr(batch, "MAX_LINE_BYTES", 10)
     path.write_bytes(b"x" * 25 + b"\n{}\n" + b"y" * 11)
     assert batch.count_lines(path) == 3
-    assert batch.parsed(1, b"x" * 11, None).error is not None
+    assert batch.parse_line(1, b"x" * 11, None).error is not None
 
 
 def test_the_body_stays_as_long_as_somebody_may_need_it(desk: Desk) -> None:

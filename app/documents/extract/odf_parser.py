@@ -1,4 +1,4 @@
-"""OpenDocument texts, sheets and slides (ODT, ODS, ODP): their one XML part, read directly."""
+"""OpenDocument texts, sheets and slides (ODT, ODS, ODP): their XML is read directly."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from lxml import etree
 
 from app.core.errors import InvalidInput
 from app.documents.extract import archives
-from app.documents.extract.limits import USUAL, Limits
+from app.documents.extract.limits import USUAL, ExtractLimits
 from app.documents.extract.pages import Pages
+from app.documents.extract.xml_parser import parse_xml
 
 _NS = {
     "office": "urn:oasis:names:tc:opendocument:xmlns:office:1.0",
@@ -21,19 +22,19 @@ _NS = {
     "meta": "urn:oasis:names:tc:opendocument:xmlns:meta:1.0",
 }
 _TEXT, _TABLE, _DRAW = (f"{{{_NS[name]}}}" for name in ("text", "table", "draw"))
-# A sheet says "and so on for a million rows" of what is blank.
-MOST_REPEATED = 100
+# A sheet repeats its blank cells up to a million times.
+MAX_REPEATED = 100
 
 
-def extract(blob: Path, limits: Limits = USUAL) -> Pages:
-    with archives.checked(blob) as archive:
-        content, meta = archives.member(archive, "content.xml"), archives.member(archive, "meta.xml")
+def extract(blob: Path, limits: ExtractLimits = USUAL) -> Pages:
+    with archives.open_archive(blob) as archive:
+        content, meta = archives.read_member(archive, "content.xml"), archives.read_member(archive, "meta.xml")
     if content is None:
         raise InvalidInput("the file is broken: it has no content.xml", code="broken_document")
-    body = archives.xml(content).find(".//office:body", _NS)
+    body = parse_xml(content).find(".//office:body", _NS)
     pages = Pages(limits)
     if meta:
-        _describe(pages, archives.xml(meta))
+        _describe(pages, parse_xml(meta))
     for part in body if body is not None else ():
         kind = etree.QName(part).localname
         if kind == "spreadsheet":
@@ -55,14 +56,14 @@ def _describe(pages: Pages, meta: etree._Element) -> None:
 
 
 def _flow(pages: Pages, element: etree._Element) -> str:
-    """Headings, paragraphs, lists and tables in their order."""
+    """Return headings, paragraphs, lists and tables in their order."""
     parts: list[str] = []
     for child in element:
         if child.tag == _TEXT + "h":
             level = child.get(_TEXT + "outline-level", "1")
-            parts.append(f"{'#' * min(int(level), 6) if level.isdecimal() else '#'} {_said(child)}")
+            parts.append(f"{'#' * min(int(level), 6) if level.isdecimal() else '#'} {_text_of(child)}")
         elif child.tag == _TEXT + "p":
-            parts.append(_said(child))
+            parts.append(_text_of(child))
         elif child.tag == _TEXT + "list":
             items = [" ".join(_flow(pages, item).split()) for item in child.findall("text:list-item", _NS)]
             parts.append("\n".join(f"- {item}" for item in items if item))
@@ -73,8 +74,8 @@ def _flow(pages: Pages, element: etree._Element) -> str:
     return "\n\n".join(part for part in parts if part.strip())
 
 
-def _said(element: etree._Element) -> str:
-    """All text of a paragraph, its tabs, breaks and runs of blanks among it."""
+def _text_of(element: etree._Element) -> str:
+    """Return all text of a paragraph, with its tabs, breaks and runs of blanks."""
     text = [element.text or ""]
     for child in element:
         if child.tag in (_TEXT + "tab", _TEXT + "s"):
@@ -82,7 +83,7 @@ def _said(element: etree._Element) -> str:
         elif child.tag == _TEXT + "line-break":
             text.append("\n")
         elif child.tag not in (_TEXT + "note", _TEXT + "tracked-changes") and isinstance(child.tag, str):
-            text.append(_said(child))
+            text.append(_text_of(child))
         text.append(child.tail or "")
     return "".join(text).strip() if element.tag in (_TEXT + "p", _TEXT + "h") else "".join(text)
 
@@ -97,8 +98,8 @@ def _rows(element: etree._Element) -> Iterator[list[str]]:
         for cell in row:
             if cell.tag not in (_TABLE + "table-cell", _TABLE + "covered-table-cell"):
                 continue
-            said = " ".join(_said(part) for part in cell.iter(_TEXT + "p"))
+            text = " ".join(_text_of(part) for part in cell.iter(_TEXT + "p"))
             repeated = cell.get(_TABLE + "number-columns-repeated", "1")
-            times = min(int(repeated), MOST_REPEATED) if repeated.isdecimal() else 1
-            cells += [said] * (times if said or times < MOST_REPEATED else 1)
+            times = min(int(repeated), MAX_REPEATED) if repeated.isdecimal() else 1
+            cells += [text] * (times if text or times < MAX_REPEATED else 1)
         yield cells

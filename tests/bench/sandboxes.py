@@ -1,6 +1,6 @@
-"""Lanes: the price of a call, of a cancel and of an idle lane, beside a bare multiprocessing child a call.
+"""Sandboxes: the price of a call, of a cancel and of an idle sandbox, beside a bare multiprocessing child a call.
 
-python -m tests.bench.lanes
+python -m tests.bench.sandboxes
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 
 from app.core.errors import Cancelled
-from app.jobs.sandbox import call as lanes
-from app.jobs.sandbox.call import LaneCall
-from app.jobs.sandbox.child_progress import LaneProgress
+from app.jobs.sandbox import process_pool
+from app.jobs.sandbox.call import SandboxCall
+from app.jobs.sandbox.child_progress import SandboxProgress
 
 CALLS = 1000
 PEER_CALLS = 30
@@ -28,7 +28,7 @@ def nothing() -> None:
     return None
 
 
-def wait_for_ever(progress: LaneProgress) -> None:
+def wait_for_ever(progress: SandboxProgress) -> None:
     progress.report(1)
     threading.Event().wait()
 
@@ -37,8 +37,8 @@ def answer(pipe: Connection) -> None:
     pipe.send(None)
 
 
-def lane_pid() -> int:
-    """Imported and called in a lane, which tells its own pid."""
+def sandbox_pid() -> int:
+    """Imported and called in a sandbox, which tells its own pid."""
     return multiprocessing.current_process().pid or 0
 
 
@@ -52,12 +52,12 @@ def timed_ms(times: int, action: Callable[[], object]) -> list[float]:
     return sorted(measured)
 
 
-def in_a_lane() -> None:
-    LaneCall("tests.bench.lanes:nothing", {}, time_limit_s=30, memory_mb=512).run()
+def in_a_sandbox() -> None:
+    SandboxCall("tests.bench.sandboxes:nothing", {}, time_limit_s=30, memory_mb=512).run()
 
 
 def in_a_bare_child() -> None:
-    """What one would write without lanes: a forkserver child a call, so that it can be killed."""
+    """What one would write without sandboxes: a forkserver child a call, so that it can be killed."""
     context = multiprocessing.get_context("forkserver")
     ours, theirs = context.Pipe()
     child = context.Process(target=answer, args=(theirs,))
@@ -71,8 +71,8 @@ def cancels_ms() -> list[float]:
     measured = []
     for _ in range(CANCELS):
         runs = threading.Event()
-        call = LaneCall(
-            "tests.bench.lanes:wait_for_ever",
+        call = SandboxCall(
+            "tests.bench.sandboxes:wait_for_ever",
             {},
             on_progress=lambda _, runs=runs: runs.set(),  # type: ignore[misc]
             time_limit_s=None,
@@ -88,7 +88,7 @@ def cancels_ms() -> list[float]:
     return sorted(measured)
 
 
-def _expect_cancel(call: LaneCall) -> None:
+def _expect_cancel(call: SandboxCall) -> None:
     try:
         call.run()
     except Cancelled:
@@ -110,20 +110,20 @@ def row(name: str, measured: list[float]) -> None:
 def measure(size: int = 2) -> None:
     """Print the rows."""
     started = time.perf_counter()
-    lanes.start_pool(size, preload=[*lanes.PRELOAD, "tests.bench.lanes"])
-    in_a_lane()
+    process_pool.start_pool(size, preload=[*process_pool.PRELOAD, "tests.bench.sandboxes"])
+    in_a_sandbox()
     print(f"{'first call, fork server started for it':<44} {(time.perf_counter() - started) * 1000:12.0f} ms")
-    row("warm call that does nothing", timed_ms(CALLS, in_a_lane))
+    row("warm call that does nothing", timed_ms(CALLS, in_a_sandbox))
     in_a_bare_child()
     row("bare multiprocessing forkserver child", timed_ms(PEER_CALLS, in_a_bare_child))
     row("cancel: stop() until run() has raised", cancels_ms())
-    server = lanes.server_pid()
+    server = process_pool.server_pid()
     if sys.platform == "linux" and server is not None:
-        pid = LaneCall("tests.bench.lanes:lane_pid", {}, time_limit_s=30, memory_mb=512).run()
-        for name, one in (("fork server", server), (f"idle lane, one of {size}", pid)):
+        pid = SandboxCall("tests.bench.sandboxes:sandbox_pid", {}, time_limit_s=30, memory_mb=512).run()
+        for name, one in (("fork server", server), (f"idle sandbox, one of {size}", pid)):
             used = memory_kib(one)
             print(f"{name:<44} PSS {used['Pss'] / 1024:6.1f} MiB   its own {used['Private_Dirty'] / 1024:6.1f} MiB")
-    lanes.stop_pool()
+    process_pool.stop_pool()
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What the jobs that index a document tell the metrics when they have ended."""
+"""Metrics of indexing jobs, written when they end."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from app.jobs.models import JobRow
 from app.metrics import operations
 from app.metrics.operations import OperationStep
 
-# A stage of a job → type and name of its step; the old service's where it had the step.
+# Stage of a job → type and name of its step; names of the old service where it had the step.
 NAMES = {
     "fetch": ("fetching", "fetch_page"),
     "store": ("content_storage", "store_batch"),
@@ -29,7 +29,7 @@ _PAGE = sa.select(DocumentVersion.url, DocumentVersion.crawl_session).where(
 
 
 def note_end(session: Session, row: JobRow) -> None:
-    """An `on_end`: each step and its time, or the step that failed; nothing of what was cancelled."""
+    """Record each step with its duration, or the failed step; nothing for a cancelled job. An `on_end` function."""
     steps = _steps(row)
     if not steps:
         return
@@ -59,7 +59,7 @@ def _steps(row: JobRow) -> list[OperationStep]:
 
 
 def _page(session: Session, row: JobRow) -> tuple[str | None, str | None]:
-    """Address and crawl of what was indexed; the address of a page that could not be fetched stands in its payload."""
+    """Return URL and crawl of the indexed page; for a page that could not be fetched, the URL in its payload."""
     version_id: Any = (row.result or {}).get("version_id") or row.payload.get("version_id")
-    found = version_id and session.execute(_PAGE, {"id": int(version_id), "tenant": row.tenant}).one_or_none()
-    return (found.url, found.crawl_session) if found else (row.payload.get("url"), None)
+    page = version_id and session.execute(_PAGE, {"id": int(version_id), "tenant": row.tenant}).one_or_none()
+    return (page.url, page.crawl_session) if page else (row.payload.get("url"), None)

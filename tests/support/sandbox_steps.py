@@ -1,4 +1,4 @@
-"""What tests let a lane do; light, since every lane imports it anew."""
+"""What tests let a sandbox do; light, since every sandbox imports it anew."""
 
 from __future__ import annotations
 
