@@ -93,11 +93,11 @@ def test_a_text_that_is_refused_fails_alone(player: FakeEmbeddings) -> None:
         (424, {"error": "inference failed", "error_type": "Backend"}, Rejected, "inference failed", 3),
         (401, b"", Rejected, "MILLRACE_EMBEDDER_API_KEY", 1),
         (400, {"error": {"message": "unknown model"}}, Rejected, "unknown model", 1),
-        (200, b"[[1.0", Rejected, "no JSON", 1),
-        (200, {"vectors": 7}, Rejected, "is none", 1),
+        (200, b"[[1.0", Rejected, "not JSON", 1),
+        (200, {"vectors": 7}, Rejected, "holds no vectors", 1),
         (200, [[1.0, 2.0, 3.0]], Rejected, "MILLRACE_EMBEDDER_DIMENSION", 1),
         (200, [[1.0, 2.0], [1.0, 2.0]], Rejected, "MILLRACE_EMBEDDER_DIMENSION", 1),
-        (200, b"[[NaN, 1.0]]", Rejected, "no number", 1),
+        (200, b"[[NaN, 1.0]]", Rejected, "not finite", 1),
     ],
 )
 def test_what_servers_do_wrong(
@@ -127,7 +127,7 @@ def test_a_server_of_something_else_is_named(player: FakeEmbeddings) -> None:
     with pytest.raises(Rejected, match="no embedding model"):
         _documents(player, ["a"])
     player.info = b"hello"
-    with pytest.raises(Rejected, match="no JSON"):
+    with pytest.raises(Rejected, match="not JSON"):
         _documents(player, ["a"])
 
 

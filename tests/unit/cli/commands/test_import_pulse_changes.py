@@ -82,7 +82,7 @@ def test_what_came_of_it_is_its_state_and_its_reason(db: Database, pulse: PulseS
     assert {key: (row.state, row.error_message) for key, row in found.items() if key not in waiting} == expected
     for one in waiting:
         assert (found[one].state, found[one].ended_at is not None) == ("failed", True)
-        assert "had not read the page again" in (found[one].error_message or "")
+        assert "had not fetched the page again" in (found[one].error_message or "")
     assert (said["unread"], said["jobs"], {row.document_id for row in found.values()}) == (3, 0, {None})
     assert "3 changes still waited there" in move(pulse, "--dry-run").out
 

@@ -50,11 +50,11 @@ def test_a_crawl_that_nobody_knows_any_more_fails_after_a_day(with_remote: Api, 
     assert _check(1) == {"checked": 1, "pages": 0, "closed": 0}
     assert _check(25) == {"checked": 1, "pages": 0, "closed": 1}
     told = with_remote.client.get("/api/metrics/crawls/gone").json()
-    assert told["status"] == "failed" and "does not know it" in told["error_message"]
+    assert told["status"] == "failed" and "no longer has this crawl" in told["error_message"]
 
 
 def test_without_firecrawl_it_fails_after_a_day_too(lite: Api) -> None:
     send(lite, event("crawl.started", crawl="gone"))
     assert _check(1)["closed"] == 0
     assert _check(25)["closed"] == 1
-    assert "nothing was heard" in lite.client.get("/api/metrics/crawls/gone").json()["error_message"]
+    assert "no event arrived" in lite.client.get("/api/metrics/crawls/gone").json()["error_message"]
