@@ -103,7 +103,7 @@ class JobSnapshot:
         data |= {field: progress.get(field) for field in PROGRESS_FIELDS}
         if self.error_message is not None and self.has_ended:
             data["message"] = self.error_message
-        data["at"] = clock.now().isoformat().replace("+00:00", "Z")
+        data["at"] = clock.moment(clock.now())
         return StreamEvent(data | marks)
 
 

@@ -8,7 +8,8 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from app.jobs.ledger.views import NAMELESS, moment
+from app.core.clock import moment
+from app.jobs.ledger.views import NAMELESS
 from app.jobs.models import JobRow
 
 # A literal: PostgreSQL would see two different parameters in SELECT and GROUP BY.

@@ -8,10 +8,10 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
+from app.core.clock import moment
 from app.jobs.admission import admit, limits
 from app.jobs.admission.limits import Limit
 from app.jobs.ledger import workers
-from app.jobs.ledger.views import moment
 from app.jobs.models import JobRow
 
 

@@ -7,11 +7,12 @@ from typing import Any
 
 import pytest
 
+from app.core.clock import moment
 from app.core.errors import Conflict, NotFound
 from app.core.ids import uuid7
 from app.jobs.inspect import dead_letters
 from app.jobs.ledger import commands
-from app.jobs.ledger.views import JobFilter, list_jobs, moment
+from app.jobs.ledger.views import JobFilter, list_jobs
 from app.jobs.states import STATES
 from tests.unit.jobs.conftest import Chore, Ledger
 
