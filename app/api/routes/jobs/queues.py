@@ -15,7 +15,7 @@ from app.api.models.queues import LimitState, QueueList, TenantLimitState
 from app.core.db import in_transaction, read
 from app.core.errors import NotFound
 from app.core.sql import storable
-from app.jobs.admission import limits as gates
+from app.jobs.admission import limits
 from app.jobs.admission.limits import Limit, Scope
 from app.jobs.definition import kinds
 from app.jobs.inspect import queue_stats
@@ -128,45 +128,45 @@ async def set_tenant_limits(caller: Operator, tenant_id: TenantName, limits: Ten
 def _pause(session: Session, caller: Identity, scope: Scope, name: str, body: PauseRequest | None) -> dict[str, Any]:
     _must_exist(session, scope, name)
     reason = storable(body.reason) if body and body.reason else None
-    gate = limit_commands.pause(session, scope, name, by=caller.actor, reason=reason)
-    _note(session, caller, gate, "pause", reason=reason)
-    return _view(session, gate)
+    limit = limit_commands.pause(session, scope, name, by=caller.actor, reason=reason)
+    _note(session, caller, limit, "pause", reason=reason)
+    return _view(session, limit)
 
 
 def _resume(session: Session, caller: Identity, scope: Scope, name: str) -> dict[str, Any]:
     _must_exist(session, scope, name)
-    gate = limit_commands.resume(session, scope, name)
-    _note(session, caller, gate, "resume")
-    return _view(session, gate)
+    limit = limit_commands.resume(session, scope, name)
+    _note(session, caller, limit, "resume")
+    return _view(session, limit)
 
 
 def _show(session: Session, scope: Scope, name: str) -> dict[str, Any]:
     _must_exist(session, scope, name)
-    return _view(session, gates.find(session, scope, name))
+    return _view(session, limits.find(session, scope, name))
 
 
 def _limit(session: Session, caller: Identity, scope: Scope, name: str, limits: dict[str, Any]) -> dict[str, Any]:
     _must_exist(session, scope, name)
-    gate = limit_commands.set_limits(session, scope, name, **limits)
-    _note(session, caller, gate, "limit", **limits)
-    return _view(session, gate)
+    limit = limit_commands.set_limits(session, scope, name, **limits)
+    _note(session, caller, limit, "limit", **limits)
+    return _view(session, limit)
 
 
-def _note(session: Session, caller: Identity, gate: Limit, act: str, **details: Any) -> None:
+def _note(session: Session, caller: Identity, limit: Limit, act: str, **details: Any) -> None:
     """A tenant's own audit log gets the entries of its limits, the operator's log all others."""
-    tenant = gate.name if gate.scope == "tenant" else caller.tenant
-    note(session, caller, f"{gate.scope}.{act}", gate.name, tenant=tenant, **details)
+    tenant = limit.name if limit.scope == "tenant" else caller.tenant
+    note(session, caller, f"{limit.scope}.{act}", limit.name, tenant=tenant, **details)
 
 
-def _view(session: Session, gate: Limit) -> dict[str, Any]:
+def _view(session: Session, limit: Limit) -> dict[str, Any]:
     """Return the limit and the number of its running jobs."""
-    view = queue_stats.limit_view(gate) | {"running": gates.count_running(session, gate.scope, gate.name)}
-    return view | ({"weight": gate.weight} if gate.scope == "tenant" else {})
+    view = queue_stats.limit_view(limit) | {"running": limits.count_running(session, limit.scope, limit.name)}
+    return view | ({"weight": limit.weight} if limit.scope == "tenant" else {})
 
 
 def _must_exist(session: Session, scope: Scope, name: str) -> None:
     """Raises NotFound for an unknown name: its pause would have no effect."""
     if scope == "tenant":
         directory.get(session, name)
-    elif name not in (QUEUES if scope == "queue" else kinds()) and not gates.is_known(session, scope, name):
+    elif name not in (QUEUES if scope == "queue" else kinds()) and not limits.is_known(session, scope, name):
         raise NotFound(f"{scope.capitalize()} {name} not found", code=f"{scope}_not_found")

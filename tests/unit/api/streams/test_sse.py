@@ -17,8 +17,8 @@ from app.jobs.events.tenant_subscriber import MAX_WAITING_TENANT_EVENTS, EventFi
 from app.jobs.models import JobRow
 from tests.support.databases import SettingsEnv
 from tests.support.job_events import set_job
+from tests.support.stream_events import event
 from tests.support.waiting import wait_until_async
-from tests.unit.jobs.events.test_hub import event
 
 Make = Callable[..., JobRow]
 pytestmark = pytest.mark.anyio

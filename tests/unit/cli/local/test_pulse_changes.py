@@ -80,7 +80,7 @@ def test_what_came_of_it_is_its_state_and_its_reason(db: Database, pulse: PulseS
     assert {key: (row.state, row.error_message) for key, row in rows.items() if key not in waiting} == expected
     for one in waiting:
         assert (rows[one].state, rows[one].ended_at is not None) == ("failed", True)
-        assert "had not read the page again" in (rows[one].error_message or "")
+        assert "had not fetched the page again" in (rows[one].error_message or "")
     assert (report["unread"], report["jobs"], {row.document_id for row in rows.values()}) == (3, 0, {None})
     assert "3 changes still waited there" in run_import(pulse, "--dry-run").out
 

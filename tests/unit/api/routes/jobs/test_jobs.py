@@ -12,6 +12,7 @@ from app.core import ids
 from app.core.db import database
 from app.jobs.models import JobRow
 from tests.support.job_events import publish_event, set_job
+from tests.support.waiting import wait_until
 from tests.unit.api.conftest import Api
 
 Make = Callable[..., JobRow]
@@ -158,21 +159,22 @@ def test_a_failed_job_is_tried_again_and_an_open_one_is_not(api: Api, errand: Ma
     assert (refused.status_code, refused.json()["code"]) == (409, "job_state")
 
 
-@pytest.mark.parametrize("how", [{"params": {"wait": "20"}}, {"headers": {"Prefer": "respond-async, wait=20"}}])
+@pytest.mark.parametrize("how", [{"params": {"wait": "10"}}, {"headers": {"Prefer": "respond-async, wait=10"}}])
 def test_accepted_work_may_be_waited_for(lite_api: Api, errand: Make, how: dict[str, Any]) -> None:
     job = errand()
     set_job(job, state="failed")
 
     def finish() -> None:
+        wait_until(lambda: lite_api.hub.subscriber_count > 0, what="the request to wait for the job")
         set_job(job, state="succeeded")
         publish_event(job, 100, state="succeeded", name="end")
 
-    timer = threading.Timer(0.4, finish)
-    timer.start()
+    finishing = threading.Thread(target=finish)
+    finishing.start()
     answer = lite_api.client.post(f"/api/jobs/{job.id}/retry", **how)
-    timer.join()
+    finishing.join()
     assert (answer.status_code, answer.json()["state"]) == (200, "succeeded")
-    assert answer.headers["preference-applied"] == "wait=20"
+    assert answer.headers["preference-applied"] == "wait=10"
     assert answer.headers["location"] == f"/api/jobs/{job.id}"
 
 
