@@ -284,7 +284,7 @@ def is_configured() -> bool:
 
 
 def firecrawl() -> Firecrawl:
-    """Return this loop's client of the server in the settings. Raises FirecrawlNotConfigured if there is none."""
+    """Return this loop's client of the server in the settings. Raises FirecrawlNotConfigured without one."""
     settings = get_settings()
     if not settings.firecrawl_url:
         raise FirecrawlNotConfigured(NOT_CONFIGURED, retry_after_s=3600)

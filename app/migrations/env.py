@@ -1,4 +1,4 @@
-"""Alembic's way in: the connection comes from core.migrate, or from the settings for `alembic` itself."""
+"""Alembic environment: uses the connection of core.migrate, or the settings for the `alembic` command."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ def migrate(connection: sa.Connection) -> None:
         context.run_migrations()
 
 
-given = context.config.attributes.get("connection")
-if given is not None:
-    migrate(given)
+connection = context.config.attributes.get("connection")
+if connection is not None:
+    migrate(connection)
 else:
-    with database().engine.connect() as opened:
-        migrate(opened)
+    with database().engine.connect() as new_connection:
+        migrate(new_connection)

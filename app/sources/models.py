@@ -40,7 +40,7 @@ class Delivery(Base):
     outcome: Mapped[str] = mapped_column(sa.String(16))
     answer: Mapped[dict[str, Any]] = mapped_column(JsonColumn)
     jobs: Mapped[int]
-    # {url, error} of each page that was refused or had failed; None if there is none.
+    # {url, error} of each page that was refused or had failed, or None.
     failures: Mapped[list[dict[str, Any]] | None] = mapped_column(JsonColumn)
     repeats: Mapped[int] = mapped_column(default=0, server_default="0")
     request_id: Mapped[str | None] = mapped_column(sa.String(128))

@@ -1,4 +1,4 @@
-"""The schema: models and migrations say the same, on both databases, up, down and up again."""
+"""The schema: models match the migrations on both databases, up, down and up again."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ SPINE = "app.migrations.versions.0001_the_spine_job_attempt_worker"
 
 @pytest.fixture(params=["sqlite", "postgresql"])
 def empty_db(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Database]:
-    """A database without any table."""
+    """Return a database without tables."""
     if request.param == "sqlite":
         url, server = f"sqlite:///{tmp_path / 'empty.db'}", None
     else:
@@ -54,7 +54,7 @@ def _to(database: Database, revision: str) -> None:
         connection.commit()
 
 
-def test_models_equal_the_migrations_head(empty_db: Database) -> None:
+def test_models_match_the_head_of_the_migrations(empty_db: Database) -> None:
     for path in sorted((REPOSITORY / "app").glob("*/models.py")):
         importlib.import_module(f"app.{path.parent.name}.models")
     migrate.upgrade(empty_db)
@@ -75,64 +75,62 @@ def test_upgrade_downgrade_and_upgrade_again(empty_db: Database) -> None:
     assert schema.current(empty_db) == schema.head()
 
 
-def test_a_second_upgrade_changes_nothing(empty_db: Database) -> None:
+def test_second_upgrade_changes_nothing(empty_db: Database) -> None:
     migrate.upgrade(empty_db)
     assert migrate.upgrade(empty_db) == schema.current(empty_db) == schema.head()
 
 
-def test_the_head_that_is_read_from_file_names_is_alembics() -> None:
+def test_head_read_from_file_names_matches_alembic() -> None:
     config = Config()
     config.set_main_option("script_location", str(schema.SCRIPTS))
     assert ScriptDirectory.from_config(config).get_heads() == [schema.head()]
 
 
-def test_the_migration_knows_the_moves_and_states_of_the_program() -> None:
+def test_first_migration_has_the_moves_and_states_of_the_program() -> None:
     spine = importlib.import_module(SPINE)
     assert {tuple(move.split(">")) for move in spine.MOVES} == MOVES
     assert len(spine.MOVES) == len(MOVES)
     assert tuple(spine.STATES) == STATES
 
 
-# The schema of the last release; what is migrated after it must not disturb that release's programs. Until there is
-# one, the schema from which on this is promised.
+# The schema of the last release; later migrations must not break the programs of that release. Before the first
+# release: the first schema with this promise.
 RELEASED = "0008"
 
 
 def _shape(database: Database) -> dict[str, dict[str, tuple[str, bool, bool]]]:
-    """Of each column: its type, whether it may be null, whether a row may leave it out."""
-    look = sa.inspect(database.engine)
+    """Return for each column: its type, if it is nullable, if an INSERT may omit it."""
+    inspector = sa.inspect(database.engine)
     shape = {}
-    for table in look.get_table_names():
-        keys = set(look.get_pk_constraint(table)["constrained_columns"])
+    for table in inspector.get_table_names():
+        keys = set(inspector.get_pk_constraint(table)["constrained_columns"])
         shape[table] = {
             column["name"]: (
                 str(column["type"]),
                 bool(column["nullable"]),
                 bool(column["nullable"]) or column["default"] is not None or column["name"] in keys,
             )
-            for column in look.get_columns(table)
+            for column in inspector.get_columns(table)
         }
     return shape
 
 
-def _disturbances(before: Any, after: Any) -> list[str]:
-    """What a program written for `before` would stumble over."""
-    found = []
+def _breaking_changes(before: Any, after: Any) -> list[str]:
+    """Return the changes that break a program written for `before`."""
+    changes = []
     for table, columns in before.items():
         now = after.get(table, {})
         for name, (kind, nullable, _) in columns.items():
             if name not in now:
-                found.append(f"{table}.{name} is gone")
+                changes.append(f"{table}.{name} is removed")
             elif now[name][0] != kind or (nullable and not now[name][1]):
-                found.append(f"{table}.{name} is {now[name]}, not {kind}")
-        found += [
-            f"{table}.{name} is new and must be given" for name in now.keys() - columns.keys() if not now[name][2]
-        ]
-    return found
+                changes.append(f"{table}.{name} is {now[name]}, not {kind}")
+        changes += [f"{table}.{name} is new and required" for name in now.keys() - columns.keys() if not now[name][2]]
+    return changes
 
 
-def test_what_came_after_the_last_release_disturbs_none_of_its_programs(empty_db: Database) -> None:
-    """Columns and tables are only added, and nobody must fill them."""
+def test_migrations_after_the_last_release_break_no_program_of_it(empty_db: Database) -> None:
+    """Migrations only add columns and tables, and an INSERT may omit them."""
     config = Config()
     config.set_main_option("script_location", str(schema.SCRIPTS))
     with empty_db.engine.connect() as connection:
@@ -141,15 +139,15 @@ def test_what_came_after_the_last_release_disturbs_none_of_its_programs(empty_db
         connection.commit()
     before = _shape(empty_db)
     migrate.upgrade(empty_db)
-    assert _disturbances(before, _shape(empty_db)) == []
+    assert _breaking_changes(before, _shape(empty_db)) == []
 
 
-def test_a_migration_that_takes_or_demands_something_is_found() -> None:
+def test_breaking_changes_include_removed_required_and_narrowed_columns() -> None:
     before = {"job": {"id": ("TEXT", False, True), "note": ("TEXT", True, True)}}
-    assert _disturbances(before, {"job": {"id": ("TEXT", False, True)}}) == ["job.note is gone"]
-    assert _disturbances(before, {}) == ["job.id is gone", "job.note is gone"]
+    assert _breaking_changes(before, {"job": {"id": ("TEXT", False, True)}}) == ["job.note is removed"]
+    assert _breaking_changes(before, {}) == ["job.id is removed", "job.note is removed"]
     demanding = {"job": before["job"] | {"size": ("INTEGER", False, False)}}
-    assert _disturbances(before, demanding) == ["job.size is new and must be given"]
+    assert _breaking_changes(before, demanding) == ["job.size is new and required"]
     narrower = {"job": before["job"] | {"note": ("TEXT", False, True)}}
-    assert len(_disturbances(before, narrower)) == 1
-    assert _disturbances(before, {"job": before["job"] | {"size": ("INTEGER", True, True)}}) == []
+    assert len(_breaking_changes(before, narrower)) == 1
+    assert _breaking_changes(before, {"job": before["job"] | {"size": ("INTEGER", True, True)}}) == []

@@ -1,4 +1,4 @@
-"""the spine: job, attempt, worker."""
+"""Core tables: job, attempt, worker."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def where(condition: str) -> dict[str, sa.TextClause]:
     return {"sqlite_where": sa.text(condition), "postgresql_where": sa.text(condition)}
 
 
-# The moves a job may make; written out, since a migration must not change when the program does.
+# The allowed moves of a job; written out, since a migration must not change with the program.
 MOVES = [
     "scheduled>queued",
     "retrying>queued",
@@ -51,7 +51,7 @@ def listed(words: list[str]) -> str:
 
 
 def refuse_other_moves() -> None:
-    """A trigger that makes every other move impossible, whoever writes."""
+    """Create the trigger that refuses every other move, by any statement."""
     condition = f"OLD.state <> NEW.state AND (OLD.state || '>' || NEW.state) NOT IN ({listed(MOVES)})"
     if op.get_context().dialect.name == "sqlite":
         op.execute(

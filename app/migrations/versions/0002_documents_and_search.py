@@ -1,4 +1,4 @@
-"""documents, their versions, chunks and changes."""
+"""Documents with their versions, chunks and changes."""
 
 from __future__ import annotations
 

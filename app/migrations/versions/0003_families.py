@@ -1,4 +1,4 @@
-"""families: what a parent counts of its children, and the rule it waits under."""
+"""Children: counters of a parent, and the rule of its wait."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""starting: priority, trace and webhook of a job, its unique starts, answers kept for a repeated request."""
+"""Job starts: priority, trace, webhook, unique keys, and stored responses for repeated requests."""
 
 from __future__ import annotations
 

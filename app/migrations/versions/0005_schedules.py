@@ -1,4 +1,4 @@
-"""schedules."""
+"""Schedules and their ticks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""gates: pauses, caps and weights of queues, kinds and tenants; indexes in the order of fair admission."""
+"""Limits: pauses, caps and weights of queues, kinds and tenants; indexes in the order of fair admission."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ FED, UNFED = "state = 'queued' AND admitted_at IS NOT NULL", "state = 'queued' A
 
 
 def index(name: str, *columns: str, where: str) -> None:
-    """Make the index anew."""
+    """Drop and recreate the index."""
     op.drop_index(name, table_name="job")
     condition = sa.text(where)
     op.create_index(name, "job", list(columns), sqlite_where=condition, postgresql_where=condition)

@@ -1,4 +1,4 @@
-"""access: tenants, keys, what administrators did, and how large stored contents are."""
+"""Access: tenants, API keys, audit entries, and sizes of stored contents."""
 
 from __future__ import annotations
 

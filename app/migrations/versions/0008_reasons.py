@@ -1,4 +1,4 @@
-"""Reasons: dead letters in groups, log lines of jobs, jobs over many jobs, and when a worker was last heard."""
+"""Inspection: groups of dead letters, job log lines, bulk jobs, and the last heartbeat of a worker."""
 
 from __future__ import annotations
 

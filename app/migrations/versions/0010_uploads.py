@@ -1,4 +1,4 @@
-"""Uploads: the original behind a version, and documents that came inside others."""
+"""Uploads: the original file of a version, and documents contained in others."""
 
 from __future__ import annotations
 

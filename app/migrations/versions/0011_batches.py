@@ -1,4 +1,4 @@
-"""Batches: many documents in one body, and what became of each line."""
+"""Batches: many documents in one body, and the result of each line."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Index generations: vectors of another model beside those that are searched, and which of them is."""
+"""Index generations: vectors of another model next to the searched ones, and the active generation."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The password of a locked file, kept until the file has been read."""
+"""The password of a locked file, stored until the file is read."""
 
 from __future__ import annotations
 

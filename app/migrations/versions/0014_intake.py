@@ -1,4 +1,4 @@
-"""Web intake: what senders delivered, and the crawls that it belongs to."""
+"""Web intake: webhook deliveries, and the crawls they belong to."""
 
 from __future__ import annotations
 

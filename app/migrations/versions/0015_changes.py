@@ -1,4 +1,4 @@
-"""Changes of pages, and the watches that tell of them."""
+"""Changes of pages, and the watches that report them."""
 
 from __future__ import annotations
 

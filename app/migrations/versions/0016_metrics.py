@@ -1,4 +1,4 @@
-"""Metrics: how long requests and the steps of work took."""
+"""Metrics: durations of requests and of steps of work."""
 
 from __future__ import annotations
 

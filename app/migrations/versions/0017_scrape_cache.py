@@ -1,4 +1,4 @@
-"""Scraped pages, kept for whoever asks for them again."""
+"""Cache of scraped pages."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Changes that came from another system are known again by a key."""
+"""A key that identifies changes imported from another system."""
 
 from __future__ import annotations
 

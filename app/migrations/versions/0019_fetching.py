@@ -1,4 +1,4 @@
-"""What a page's server called its content, so that it can be asked whether anything has changed."""
+"""Cache validators of pages (ETag, Last-Modified) for conditional requests."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Crawls of our own: the pages that each has found."""
+"""Built-in crawls: the pages of each crawl."""
 
 from __future__ import annotations
 

@@ -15,9 +15,9 @@ from sqlalchemy.orm import Session
 
 from app.core import clock
 from app.core.blobs import blobs
+from app.core.clock import moment
 from app.core.errors import NotFound
 from app.core.inserts import add_unless_there
-from app.jobs.ledger.views import moment
 from app.sources.models import Delivery
 
 # A longer body is stored as a blob.
@@ -84,7 +84,7 @@ async def receive(tenant: str, handler: WebhookHandler, body: bytes, request_id:
     """Parse a delivery; write a long or binary body to the blob store, first the row that names it.
 
     Parses first any transaction, because on SQLite a transaction blocks all other writers. A long body is parsed in a
-    thread. Raises InvalidInput for an invalid event, of which nothing is stored.
+    thread. An invalid event raises InvalidInput and stores nothing.
     """
     is_long = len(body) > MAX_ROW_BYTES
     payload = await asyncio.to_thread(handler.read, body) if is_long else handler.read(body)

@@ -1,4 +1,4 @@
-"""A page is opened in a real Chromium, that reaches nothing private and leaves nothing behind."""
+"""Rendering in a real Chromium, which reaches no private address and leaves no process or file."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def browser(settings_env: SettingsEnv) -> SettingsEnv:
 
 
 def _left_of(mark: str) -> list[str]:
-    """The processes whose command line says it."""
+    """Return the processes whose command line contains the text."""
     found = []
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit() and int(entry.name) != os.getpid():
@@ -61,7 +61,7 @@ def test_what_its_scripts_make_of_a_page(browser: SettingsEnv, site: FakeSite) -
 
 
 def test_nothing_private_is_reached_from_a_page(browser: SettingsEnv, site: FakeSite) -> None:
-    """By whatever means it tries: all of it comes by the proxy, and there the address is refused."""
+    """All requests of a page pass the proxy, which refuses private addresses."""
     browser(fetch_private="false", fetch_javascript_timeout_s=20)
     port = site.url.rpartition(":")[2]
     knocks: list[object] = []
@@ -157,7 +157,7 @@ def test_cancelled_it_is_gone_at_once(browser: SettingsEnv, site: FakeSite) -> N
 
 
 def test_it_does_not_outlive_its_worker(browser: SettingsEnv, site: FakeSite) -> None:
-    """Not even one that was killed without a word."""
+    """A killed worker leaves no browser."""
     site.pages["/"] = site_page(b"<html><body><script>while (true) {}</script></body></html>")
     code = "import asyncio, sys\nfrom app.clients.browser import render\nasyncio.run(render(sys.argv[1]))"
     worker = subprocess.Popen([sys.executable, "-c", code, f"{site.url}/?mark"], cwd=Path(__file__).parents[3])
@@ -199,7 +199,7 @@ def test_the_proxy_refuses(settings_env: SettingsEnv, site: FakeSite, asked: str
 
 
 def test_the_proxy_carries(settings_env: SettingsEnv, site: FakeSite) -> None:
-    """One request a connection, in the server's own form, and no more bytes than it may."""
+    """One request a connection, in origin form, within the byte limit."""
     settings_env(fetch_private="true")
     site.pages["/a?b"] = site_page(b"x" * 5_000)
     port = site.url.rpartition(":")[2]

@@ -1,4 +1,4 @@
-"""changedetection.io: a real one watching a page of ours, and what it says of what is not there."""
+"""A real changedetection.io that watches a page of the test, and its errors for missing watches."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ TOKEN = "s3cret/with+odd=signs&%20{{token}}\"'~"
 
 
 class Site:
-    """A page of which each check sees the text of now, and a receiver that keeps what it is told."""
+    """A page whose text a test changes, and a receiver that records notifications."""
 
     def __init__(self) -> None:
         self.text = "Price: 10.00 EUR"
@@ -70,7 +70,7 @@ async def client(instance: ChangeDetectionServer) -> AsyncIterator[ChangeDetecti
 
 
 async def seen(client: ChangeDetection, uuid: str, times: int) -> list[int]:
-    """The keys of its snapshots, once there are as many."""
+    """Wait for this number of snapshots and return their keys."""
 
     async def keys() -> list[int]:
         found = await client.history(uuid)
@@ -80,7 +80,7 @@ async def seen(client: ChangeDetection, uuid: str, times: int) -> list[int]:
 
 
 async def changed(client: ChangeDetection, site: Site, text: str, wanted: WatchRequest) -> tuple[str, list[int]]:
-    """A watch whose page has changed once since it was made."""
+    """Create a watch whose page has changed once."""
     uuid = await client.create(wanted)
     first = await seen(client, uuid, 1)
     site.text = text
@@ -100,7 +100,7 @@ async def told(site: Site, times: int) -> Request:
 
 
 async def test_a_change_is_told_in_the_shape_that_was_asked_for(client: ChangeDetection, site: Site) -> None:
-    """The whole way: made, checked, changed, told, read back, deleted."""
+    """A watch is created, checked, changed, notified, read and deleted."""
     tag = await client.tag("Shop")
     asked = notification(f"{site.url}/here%20we%20are/", TOKEN)
     wanted = WatchRequest(site.address, title="Example prices", tags=(tag,), every_s=93784, notification=asked)
@@ -141,7 +141,7 @@ async def test_a_change_is_told_in_the_shape_that_was_asked_for(client: ChangeDe
 
 
 async def test_what_a_page_says_breaks_no_notification(client: ChangeDetection, site: Site) -> None:
-    """Quotes, templates, markup and 100,000 characters arrive whole; a receiver that is not there is tried again."""
+    """Quotes, templates, markup and 100,000 characters arrive unchanged; a missing receiver is retried."""
     site.refusals = 1
     odd = 'say "hi" \\ {{ 7*7 }} {% raw %} %20 &amp; &lt;script&gt; Übergröße 🙂 \t end'
     lines = "\n".join(f"line {n} of a long page, all of which is new" for n in range(2500))
@@ -250,7 +250,7 @@ async def test_a_wrong_setting(
 
 
 async def test_another_page_of_the_instance_is_no_api(instance: ChangeDetectionServer) -> None:
-    """Its own 404 for a wrong address must not read as "that watch is gone"."""
+    """A 404 for a wrong URL must not be read as "that watch is gone"."""
     with overridden(changedetection_url=f"{instance.url}/elsewhere"):
         client = changedetection()
         try:

@@ -1,4 +1,4 @@
-"""What is no changedetection.io, or a broken one, and the notification that is asked for."""
+"""Invalid responses of changedetection.io, and the notification settings of a watch."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ CALLS: dict[str, Call] = {
 
 
 class Liar:
-    """A server that answers everything as it is told to, and our client of it."""
+    """A fake server with one response, and a client of it."""
 
     def __init__(self, server: FakeServer, client: ChangeDetection) -> None:
         self.server, self.client = server, client
@@ -129,7 +129,7 @@ async def test_an_answer_without_end_is_left(liar: Liar) -> None:
 
 
 async def test_an_answer_in_drops_is_not_waited_for() -> None:
-    """Each byte comes within the timeout, the whole does not."""
+    """Each byte arrives within the timeout, the whole body does not."""
     async with lying(changedetection_timeout_s=0.4) as liar:
         error = await liar.refused(Response(b" ", headers=JSON, repeat=20, pause_s=0.1), "ping")
     assert isinstance(error, Unavailable) and "within 0.4 s" in error.message
@@ -150,7 +150,7 @@ async def test_a_watch_of_no_shape(liar: Liar, body: bytes) -> None:
 
 
 async def test_texts_hold_no_nul(liar: Liar) -> None:
-    """Nor half a character: no database of ours takes one."""
+    """Lone surrogates and NUL are removed, since no database stores them."""
     read = await liar.ask(Response(watch(title="a\0b", page_title="c\ud800d", last_error=False)), "watch")
     assert (read.title, read.page_title, read.last_error) == ("ab", "c?d", "")
     assert await liar.ask(Response("ü\0\n".encode() + b"\xff", headers=TEXT), "snapshot") == "ü\n�"

@@ -1,4 +1,4 @@
-"""Servers that make vectors: the real one, and one that does all that servers do wrong."""
+"""Embedding servers: a real one, and a fake with all faults."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def test_each_text_has_its_row_and_batches_fit(player: FakeEmbeddings, dialect: 
 
 
 def test_jobs_share_requests(player: FakeEmbeddings) -> None:
-    """Ten that ask at once for one text each make far fewer requests than ten."""
+    """Ten concurrent calls with one text each share a few requests."""
 
     async def all_at_once(client: Embeddings) -> list[Vectors]:
         return list(await asyncio.gather(*(client.documents([f"text{n}"]) for n in range(10))))
@@ -73,7 +73,7 @@ def test_a_server_that_takes_less_than_it_said_is_given_less(player: FakeEmbeddi
 
 
 def test_a_text_that_is_refused_fails_alone(player: FakeEmbeddings) -> None:
-    """The others of its request are sent again without it."""
+    """The other texts of the request are sent again without it."""
     player.wrong = lambda texts: (422, {"error": "no", "error_type": "Tokenizer"}, {}) if "bad" in texts else None
 
     async def both(client: Embeddings) -> Any:
@@ -93,17 +93,17 @@ def test_a_text_that_is_refused_fails_alone(player: FakeEmbeddings) -> None:
         (424, {"error": "inference failed", "error_type": "Backend"}, Rejected, "inference failed", 3),
         (401, b"", Rejected, "MILLRACE_EMBEDDER_API_KEY", 1),
         (400, {"error": {"message": "unknown model"}}, Rejected, "unknown model", 1),
-        (200, b"[[1.0", Rejected, "no JSON", 1),
-        (200, {"vectors": 7}, Rejected, "is none", 1),
+        (200, b"[[1.0", Rejected, "not JSON", 1),
+        (200, {"vectors": 7}, Rejected, "holds no vectors", 1),
         (200, [[1.0, 2.0, 3.0]], Rejected, "MILLRACE_EMBEDDER_DIMENSION", 1),
         (200, [[1.0, 2.0], [1.0, 2.0]], Rejected, "MILLRACE_EMBEDDER_DIMENSION", 1),
-        (200, b"[[NaN, 1.0]]", Rejected, "no number", 1),
+        (200, b"[[NaN, 1.0]]", Rejected, "not finite", 1),
     ],
 )
 def test_what_servers_do_wrong(
     player: FakeEmbeddings, status: int, body: Any, kind: type[Exception], says: str, tries: int
 ) -> None:
-    """What may get better is tried again, what will not is said at once."""
+    """Temporary failures are retried, permanent ones raise at once."""
     player.wrong = lambda texts: (status, body, {})
     with pytest.raises(kind, match=says):
         _documents(player, ["text"])
@@ -127,7 +127,7 @@ def test_a_server_of_something_else_is_named(player: FakeEmbeddings) -> None:
     with pytest.raises(Rejected, match="no embedding model"):
         _documents(player, ["a"])
     player.info = b"hello"
-    with pytest.raises(Rejected, match="no JSON"):
+    with pytest.raises(Rejected, match="not JSON"):
         _documents(player, ["a"])
 
 
@@ -156,7 +156,7 @@ def test_a_cancelled_job_does_not_take_others_with_it(player: FakeEmbeddings) ->
 
 
 def test_the_real_server(tei_server: TeiServer) -> None:
-    """Its limits are read from it, its vectors are near where texts are; killed, it is missed, and found again."""
+    """Its limits are read, similar texts have similar vectors, and a restart is survived."""
     server = EmbeddingServer("tei", tei_server.url, tei_server.model, DIMENSION)
     texts = ["a water wheel", "the mill by the river", "tax law of companies", "x " * 2000, "one more", "and another"]
     rows = _with(server, lambda client: client.documents(texts))
@@ -176,7 +176,7 @@ def test_the_real_server(tei_server: TeiServer) -> None:
 
 
 def test_one_text_that_is_too_much_fails(player: FakeEmbeddings) -> None:
-    """And is not sent for ever; the others are made without it."""
+    """It is not sent for ever; the other texts get their vectors."""
     player.wrong = lambda texts: (413, b"too large", {}) if "bad" in texts else None
 
     async def both(client: Embeddings) -> Any:
@@ -200,7 +200,7 @@ def test_what_is_wrong_for_all_is_not_asked_of_each(player: FakeEmbeddings, stat
 
 
 def test_a_quota_that_is_used_up_is_a_final_no(player: FakeEmbeddings) -> None:
-    """OpenAI says so by a 429, which patience does not mend; a rate limit may count in milliseconds."""
+    """OpenAI answers 429 for used-up credit, which is not retried; a rate limit may use milliseconds."""
     player.max_batch = 300
     used_up = {"error": {"message": "check your plan", "type": "insufficient_quota", "code": "insufficient_quota"}}
     player.wrong = lambda texts: (429, used_up, {})

@@ -1,4 +1,4 @@
-"""Firecrawl as its contract says it answers, and as it does when it is ill."""
+"""Firecrawl's responses by its contract, and faulty ones."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def test_nobody_is_set_up(settings_env: SettingsEnv) -> None:
 
 
 def test_a_crawl_is_followed_to_its_end(server: FakeFirecrawl) -> None:
-    """`next` names another host and scheme: only its path and query count."""
+    """`next` has another host and scheme; only its path and query are used."""
 
     async def crawl(one: client.Firecrawl) -> list[client.CrawlStatus]:
         crawl_id = await one.start_crawl({"url": URL}, idempotency_key="k-1")
@@ -157,7 +157,7 @@ def _no(code: str | None = None, error: str = "no", **more: Any) -> dict[str, An
     ],
 )
 def test_what_is_refused(server: FakeFirecrawl, status: int, body: Any, kind: type[Exception], code: str) -> None:
-    """By status, then by code; a page's own fault is told from Firecrawl's."""
+    """Errors depend on status, then code; faults of the page are distinguished from Firecrawl's."""
     server.wrong = lambda asked: reply(status, body, {"location": "http://127.0.0.1:9/"} if status == 302 else {})
     with pytest.raises(kind) as caught:
         _scrape()

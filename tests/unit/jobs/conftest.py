@@ -1,4 +1,4 @@
-"""What tests of the spine start from: rows in any state, a registered worker, plain ways to look at them."""
+"""Fixtures and helpers of the job tests: rows in any state, a registered worker, ways to read them."""
 
 from __future__ import annotations
 
@@ -17,8 +17,7 @@ from sqlalchemy.orm import Session
 from app.core import clock, redis
 from app.core.db import Database, database
 from app.core.ids import uuid7
-from app.jobs.admission import admit, limits
-from app.jobs.admission import push as dispatch
+from app.jobs.admission import admit, limits, push
 from app.jobs.admission.push import QueuedRef
 from app.jobs.definition import Job
 from app.jobs.ledger import workers
@@ -54,26 +53,26 @@ WORKER = "00000000-0000-7000-8000-000000000001"
 
 
 class Chore(Job, kind="tests.chore", retry_delays=(1.0, 2.0, 3.0), stages={"first": 1, "second": 3}):
-    """A job that nothing here runs: the tests move its row."""
+    """A job without a function: the tests move its row."""
 
     number: int = 0
 
 
 def end_of(job_id: str, fence: int, state: State, outcome: Outcome | None = None, **more: Any) -> End:
-    """The end of a claim; the outcome is the state's own where none is named."""
-    said: Any = outcome or ("handed_back" if state == "queued" else state)
-    told: dict[str, Any] = {"kind": Chore.kind, "tries": 0, "finished_at": clock.now()} | more
-    return End(id=job_id, fence=fence, state=state, outcome=said, **told)
+    """Return the end of a claim; `outcome` defaults to the one that belongs to the state."""
+    result: Any = outcome or ("handed_back" if state == "queued" else state)
+    values: dict[str, Any] = {"kind": Chore.kind, "tries": 0, "finished_at": clock.now()} | more
+    return End(id=job_id, fence=fence, state=state, outcome=result, **values)
 
 
 class Ledger:
-    """Rows put where a test wants them, and read back."""
+    """Inserts rows in any state and reads them back."""
 
     def __init__(self, db: Database) -> None:
         self.db = db
 
     def put(self, **values: Any) -> str:
-        """Insert a job in any state, whatever the moves say; its id."""
+        """Insert a job in any state, without a move, and return its id."""
         return self.put_many(1, **values)[0]
 
     def put_many(self, count: int, **values: Any) -> list[str]:
@@ -102,9 +101,9 @@ class Ledger:
         return row | values
 
     def row(self, job_id: str) -> JobRow:
-        found = self.db.read(lambda session: session.get(JobRow, job_id))
-        assert found is not None
-        return found
+        row = self.db.read(lambda session: session.get(JobRow, job_id))
+        assert row is not None
+        return row
 
     def attempts(self, job_id: str) -> list[AttemptRow]:
         query = sa.select(AttemptRow).where(AttemptRow.job_id == job_id).order_by(AttemptRow.fence)
@@ -116,7 +115,7 @@ class Ledger:
 
 
 class Outage:
-    """PostgreSQL that answers nobody for a while: `with outage():`"""
+    """Make PostgreSQL refuse connections: `with outage():`"""
 
     def __init__(self, server: PostgresServer, name: str) -> None:
         self._server = server
@@ -138,7 +137,7 @@ def outage(shared_postgres: PostgresServer, ledger_databases: Databases) -> Outa
 
 
 class Databases:
-    """One database of each kind for a whole test process, emptied before each use: a copy a test costs a second."""
+    """One database of each kind for a test process, emptied before each use; a copy for each test takes a second."""
 
     def __init__(self, request: pytest.FixtureRequest) -> None:
         self._request = request
@@ -152,7 +151,7 @@ class Databases:
         return self._opened[kind]
 
     def url(self, kind: str) -> str:
-        """The address of the emptied database, for settings."""
+        """Return the URL of the emptied database, for settings."""
         return self.empty(kind).engine.url.render_as_string(hide_password=False)
 
     def _url(self, kind: str) -> str:
@@ -198,16 +197,16 @@ def ledger_of(request: pytest.FixtureRequest, ledger_databases: Databases) -> Le
 def spine_env(
     request: pytest.FixtureRequest, ledger_databases: Databases, redis_url: str, settings_env: SettingsEnv
 ) -> SettingsEnv:
-    """This process's settings name an empty database of either kind and an empty Redis."""
+    """Point this process's settings to an empty database of either kind and an empty Redis."""
     settings_env(database_url=ledger_databases.url(request.param), redis_url=redis_url, retry_delays="0,0,0")
     admit.clear_caches()
     for queue in QUEUES:
-        dispatch.window.update(queue, 0, 0)  # what this process believes of another test's Redis
+        push.window.update(queue, 0, 0)  # cached from another test's Redis
     return settings_env
 
 
 class Desk:
-    """A worker process's inside, worked by hand: take runs, end them, look into SQL and Redis."""
+    """A worker process without its loop: the test takes runs, ends them and reads SQL and Redis."""
 
     def __init__(self, kinds: Sequence[str], threads: int = 4) -> None:
         self.process = WorkerProcess(kinds)
@@ -221,7 +220,7 @@ class Desk:
         return [row.id for row in rows]
 
     def take(self, count: int = 1) -> list[Run]:
-        """The next runs that this process claims."""
+        """Return the next runs that this process claims."""
         runs: list[Run] = []
 
         def taken() -> bool:
@@ -233,8 +232,8 @@ class Desk:
         return runs
 
     def push(self, ids: Sequence[str]) -> None:
-        """Put ids of fence 0 into the window, whatever the ledger says of them."""
-        dispatch.push([QueuedRef(job_id, 0, Chore.kind, "default", 0) for job_id in ids])
+        """Push ids with fence 0 into the window, in any state of their rows."""
+        push.push([QueuedRef(job_id, 0, Chore.kind, "default", 0) for job_id in ids])
 
     def begin(self, run: Run) -> None:
         assert run.begin()
@@ -250,13 +249,14 @@ class Desk:
         wait_until(lambda: self.state(job_id) in states, what=f"{job_id} to be {states}, it is {self.state(job_id)}")
         return self.ledger.row(job_id)
 
-    def listed(self, queue: str = "default") -> list[str]:
-        """The redis ids that wait in a queue's window."""
-        return [str(one) for one in self.redis.lrange(f"mr:q:{queue}", 0, -1)]
+    def window(self, queue: str = "default") -> list[str]:
+        """Return the redis ids in a queue's window."""
+        return [str(redis_id) for redis_id in self.redis.lrange(f"mr:q:{queue}", 0, -1)]
 
     def unacked(self) -> list[str]:
-        """The redis ids that this process has taken and not acked."""
-        return [str(one) for queue in QUEUES for one in self.redis.smembers(f"mr:q:__acks__.{self.process.id}.{queue}")]
+        """Return the redis ids that this process has taken and not acked."""
+        keys = [f"mr:q:__acks__.{self.process.id}.{queue}" for queue in QUEUES]
+        return [str(redis_id) for key in keys for redis_id in self.redis.smembers(key)]
 
     def until_acked(self) -> None:
         wait_until(lambda: not self.unacked(), what=f"acks of {self.unacked()}")
@@ -270,7 +270,7 @@ class Desk:
 
 @pytest.fixture
 def desks(spine_env: SettingsEnv) -> Iterator[Callable[..., Desk]]:
-    """Makes worker processes: `desks("tests.chore", threads=2)`."""
+    """Return a factory of worker processes: `desks("tests.chore", threads=2)`."""
     made: list[Desk] = []
 
     def make(*kinds: str, threads: int = 4) -> Desk:
@@ -284,5 +284,5 @@ def desks(spine_env: SettingsEnv) -> Iterator[Callable[..., Desk]]:
 
 @pytest.fixture
 def desk(desks: Callable[..., Desk]) -> Desk:
-    """One worker process that knows `tests.chore`, with four threads."""
+    """Return a worker process for `tests.chore` with four threads."""
     return desks()

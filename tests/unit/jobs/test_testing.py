@@ -1,4 +1,4 @@
-"""What users' tests are given: a ledger of their own, one job run at once, and all that waits run to its end."""
+"""Helpers for users' tests: a separate ledger, one job run inline, and `drain` for all waiting jobs."""
 
 from __future__ import annotations
 
@@ -50,12 +50,12 @@ class Again(Job, kind="tests.testing.again"):
     """Starts itself."""
 
 
-class Nobodys(Job, kind="tests.testing.nobodys"):
+class Unhandled(Job, kind="tests.testing.unhandled"):
     """Has no function."""
 
 
 class Parent(Job, kind="tests.testing.parent"):
-    """Adds up what its children have added."""
+    """Adds up the sums of its children."""
 
 
 tried: dict[int, int] = {}
@@ -120,7 +120,7 @@ def _outcomes(job_id: str) -> list[str]:
     return database().read(lambda session: list(session.scalars(query)))
 
 
-def test_one_job_runs_at_once_and_its_row_tells_how_it_went() -> None:
+def test_run_inline_returns_the_row_with_state_result_and_progress() -> None:
     row = testing.run_inline(Sum(numbers=[1, 2, 3]), tenant="acme", request_id="r-1")
     assert (row.state, row.result, row.tenant, row.request_id) == ("succeeded", {"sum": 6}, "acme", "r-1")
     assert row.progress is not None
@@ -128,14 +128,14 @@ def test_one_job_runs_at_once_and_its_row_tells_how_it_went() -> None:
     assert _outcomes(row.id) == ["succeeded"]
 
 
-def test_what_the_job_raises_is_raised_and_stands_in_its_row() -> None:
+def test_run_inline_raises_the_error_and_stores_it_in_the_row() -> None:
     with pytest.raises(InvalidInput, match="nothing to add"):
         testing.run_inline(Sum(numbers=[]))
     row = database().read(lambda session: session.scalars(sa.select(JobRow)).one())
     assert (row.state, row.error_type, row.error_message) == ("failed", "InvalidInput", "nothing to add")
 
 
-def test_what_waits_and_what_that_starts_is_run_to_its_end() -> None:
+def test_drain_runs_waiting_jobs_and_the_jobs_they_start() -> None:
     (first,) = _start(Order(items=3))
     rows = testing.drain()
     assert [row.kind for row in rows] == [Order.kind, *[Receipt.kind] * 3]
@@ -144,36 +144,36 @@ def test_what_waits_and_what_that_starts_is_run_to_its_end() -> None:
     assert testing.drain() == []
 
 
-def test_a_family_is_run_to_its_end() -> None:
+def test_drain_runs_children_and_then_their_parent() -> None:
     assert testing.run_inline(Parent()).state == "waiting"
     rows = testing.drain()
     assert [row.kind for row in rows] == [*[Sum.kind] * 4, Parent.kind]
     assert (rows[-1].state, rows[-1].result) == ("succeeded", {"sum": 6})
 
 
-def test_higher_priorities_are_run_first() -> None:
+def test_drain_runs_higher_priorities_first() -> None:
     _start(Receipt(number=1))
     _start(Receipt(number=2), priority=5)
     assert [row.payload["number"] for row in testing.drain()] == [2, 1]
 
 
-def test_a_retry_waits_for_its_time_unless_it_is_asked_for() -> None:
+def test_drain_leaves_a_retry_until_due_unless_later_is_set() -> None:
     (job_id,) = _start(Receipt(number=1, fails=1))
     before = clock.now()
     assert [row.state for row in testing.drain()] == ["retrying"]
     assert [row.state for row in testing.drain()] == []
     assert [(row.id, row.state) for row in testing.drain(later=True)] == [(job_id, "succeeded")]
     assert _outcomes(job_id) == ["retrying", "succeeded"]
-    assert clock.now() - before < timedelta(seconds=50), "the clock is right again"
+    assert clock.now() - before < timedelta(seconds=50), "the clock is restored"
 
 
-def test_a_job_whose_tries_are_used_up_has_failed() -> None:
+def test_job_without_tries_left_fails() -> None:
     (job_id,) = _start(Receipt(number=1, fails=9))
     assert [row.state for row in testing.drain(later=True)] == ["retrying", "retrying", "failed"]
     assert _outcomes(job_id) == ["retrying", "retrying", "failed"]
 
 
-def test_what_is_due_later_runs_inline_at_once() -> None:
+def test_run_inline_ignores_the_due_time() -> None:
     row = testing.run_inline(Echo(text="soon"))
     assert (row.state, row.result) == ("succeeded", {"text": "soon"})
     row = testing.run_inline(Sum(numbers=[1]), due_at=clock.now() + timedelta(days=400))
@@ -184,24 +184,24 @@ def test_what_is_due_later_runs_inline_at_once() -> None:
     assert [row.result for row in testing.drain(later=True)] == [{"text": "b"}]
 
 
-def test_jobs_that_start_each_other_for_ever_are_found_out() -> None:
+def test_drain_refuses_an_endless_chain_of_jobs() -> None:
     _start(Again())
     with pytest.raises(RuntimeError, match="more than 20 runs"):
         testing.drain(most=20)
 
 
-def test_a_kind_without_a_function_says_what_is_missing() -> None:
+def test_kind_without_a_function_names_the_missing_decorator() -> None:
     with pytest.raises(LookupError, match="@job_actor"):
-        testing.run_inline(Nobodys())
+        testing.run_inline(Unhandled())
 
 
 @pytest.mark.anyio
-async def test_it_works_inside_a_running_loop_too() -> None:
+async def test_helpers_work_inside_a_running_event_loop() -> None:
     assert testing.run_inline(Order(items=1)).result == {"started": 1}
     assert [row.kind for row in testing.drain()] == [Receipt.kind]
 
 
-def test_each_ledger_is_empty_and_the_settings_come_back() -> None:
+def test_each_ledger_is_empty_and_settings_are_restored() -> None:
     outer = get_settings().database_url
     _start(Sum(numbers=[1]))
     with testing.ledger():
@@ -210,19 +210,19 @@ def test_each_ledger_is_empty_and_the_settings_come_back() -> None:
     assert get_settings().database_url == outer
 
 
-def test_a_ledger_may_lie_on_postgresql(postgres_url: str) -> None:
+def test_ledger_may_use_postgresql(postgres_url: str) -> None:
     with testing.ledger(postgres_url):
         assert database().dialect == "postgresql"
         assert testing.run_inline(Order(items=1)).state == "succeeded"
         assert [row.state for row in testing.drain()] == ["succeeded"]
 
 
-def test_a_kind_has_one_function() -> None:
+def test_second_function_for_a_kind_is_refused() -> None:
     async def another(job: Sum, progress: Progress) -> None:
-        """Wants the same kind."""
+        """Uses a kind that has a function."""
 
     with pytest.raises(TypeError, match="two functions"):
         job_actor(Sum)(another)
-    found = functions.function_of(Sum.kind)
-    assert found is not None
-    assert found.function is add
+    function = functions.function_of(Sum.kind)
+    assert function is not None
+    assert function.function is add

@@ -1,4 +1,4 @@
-"""Timings of requests wait for SQL in a bounded place, the oldest make room, and all that fits is written once."""
+"""Request timings wait for SQL in a bounded queue that drops the oldest; each timing is written once."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ def _written() -> list[int]:
     return [int(path[1:]) for path in rows]
 
 
-async def _empty(recorder: RequestRecorder) -> None:
+async def _wait_until_empty(recorder: RequestRecorder) -> None:
     async def is_empty() -> bool:
         return len(recorder) == 0
 
-    await wait_until_async(is_empty, what="all to be written")
+    await wait_until_async(is_empty, what="the queue to be empty")
 
 
-async def test_the_oldest_makes_room(sqlite_db: Database) -> None:
+async def test_full_recorder_drops_the_oldest(sqlite_db: Database) -> None:
     recorder = RequestRecorder(max_held=5)
     before = metrics.REQUEST_METRICS_DROPPED._value.get()
     for number in range(8):
@@ -47,19 +47,19 @@ async def test_the_oldest_makes_room(sqlite_db: Database) -> None:
     assert len(recorder) == 0
 
 
-async def test_batches_are_written_in_their_order(db: Database) -> None:
+async def test_batches_are_written_in_order(db: Database) -> None:
     recorder = RequestRecorder(interval_s=0.01)
     recorder.start()
     for number in range(1300):
         recorder.add(_timing(number))
-    await _empty(recorder)
+    await _wait_until_empty(recorder)
     recorder.add(_timing(1300))
     await recorder.close()
     assert _written() == list(range(1301))
 
 
-async def test_what_is_dropped_during_a_write_is_not_taken_off_twice(sqlite_db: Database) -> None:
-    """New ones come in while a batch is written, and push its head out."""
+async def test_timing_dropped_during_a_write_is_not_removed_twice(sqlite_db: Database) -> None:
+    """New timings arrive during a write and push out the head of its batch."""
     recorder = RequestRecorder(max_held=20, interval_s=0.001)
     for number in range(20):
         recorder.add(_timing(number))
@@ -77,7 +77,7 @@ async def test_what_is_dropped_during_a_write_is_not_taken_off_twice(sqlite_db: 
     assert len(recorder) == 0
 
 
-async def test_what_sql_did_not_take_is_tried_again(sqlite_url: str, settings_env: SettingsEnv, tmp_path: Path) -> None:
+async def test_failed_write_is_retried(sqlite_url: str, settings_env: SettingsEnv, tmp_path: Path) -> None:
     settings_env(database_url=f"sqlite:///{tmp_path}/no/such/folder.db")
     recorder = RequestRecorder(interval_s=0.01)
     recorder.add(_timing(1))
@@ -85,12 +85,12 @@ async def test_what_sql_did_not_take_is_tried_again(sqlite_url: str, settings_en
     await asyncio.sleep(0.1)
     assert len(recorder) == 1
     settings_env(database_url=sqlite_url)
-    await _empty(recorder)
+    await _wait_until_empty(recorder)
     await recorder.close()
     assert _written() == [1]
 
 
-async def test_a_stop_without_sql_ends(settings_env: SettingsEnv, tmp_path: Path) -> None:
+async def test_close_without_sql_returns(settings_env: SettingsEnv, tmp_path: Path) -> None:
     settings_env(database_url=f"sqlite:///{tmp_path}/no/such/folder.db")
     recorder = RequestRecorder()
     recorder.add(_timing(1))

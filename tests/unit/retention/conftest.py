@@ -1,4 +1,4 @@
-"""The spine's own fixtures serve here too: databases emptied before each use, and rows put where a test wants them."""
+"""Fixtures of the job tests: emptied databases and rows in any state."""
 
 from tests.unit.jobs.conftest import ledger_databases, spine_env
 

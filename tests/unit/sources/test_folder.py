@@ -1,4 +1,4 @@
-"""Files in a watched folder become documents, once; changed ones are read again; what is none is left alone."""
+"""Files of a watched folder become documents once; changed files are read again, unreadable ones are skipped."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def folder(db: Database, settings_env: SettingsEnv, tmp_path: Path) -> Path:
 
 
 def _put(path: Path, data: bytes | str) -> Path:
-    """A file that nobody has written to for a while."""
+    """Create a file with an old modification time."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(data.encode() if isinstance(data, str) else data)
     age = time.time() - 60 - len(data)

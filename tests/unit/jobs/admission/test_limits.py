@@ -1,4 +1,4 @@
-"""Pauses and caps: what stands before a gate does not start, keeps its place, and starts when the gate opens."""
+"""Pauses and caps: a limited job does not start, keeps its place, and starts when the limit is lifted."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from app.core import clock
 from app.core.db import database
 from app.core.errors import InvalidInput, Snooze
 from app.core.ids import uuid7
-from app.jobs.admission import limits as gates
+from app.jobs.admission import limits
 from app.jobs.admission.limits import Limit, Scope
 from app.jobs.definition import Job, caps
 from app.jobs.ledger import commands, limit_commands, limited_claims
@@ -22,13 +22,13 @@ from app.jobs.relay.relay import Relay
 from tests.support.waiting import wait_until
 from tests.unit.jobs.conftest import WORKER, Chore, Desk, Ledger, end_of
 
-GATES: list[tuple[Scope, str]] = [("queue", "default"), ("kind", Chore.kind), ("tenant", "default")]
-each_gate = pytest.mark.parametrize(("scope", "name"), GATES)
+SCOPES: list[tuple[Scope, str]] = [("queue", "default"), ("kind", Chore.kind), ("tenant", "default")]
+each_scope = pytest.mark.parametrize(("scope", "name"), SCOPES)
 CAP = 3
 
 
 class Rare(Job, kind="tests.rare", running_cap=2):
-    """Two at a time, says its definition."""
+    """Its definition allows two at a time."""
 
 
 def pause(scope: Scope, name: str) -> Limit:
@@ -39,16 +39,16 @@ def resume(scope: Scope, name: str) -> Limit:
     return database().transaction(limit_commands.resume, scope, name)
 
 
-def states(rows: Ledger, ids: list[str]) -> set[str]:
-    return {rows.row(job_id).state for job_id in ids}
+def states(ledger: Ledger, ids: list[str]) -> set[str]:
+    return {ledger.row(job_id).state for job_id in ids}
 
 
 # Pauses
 
 
-@each_gate
-def test_nothing_starts_behind_a_pause_and_all_of_it_after(desk: Desk, scope: Scope, name: str) -> None:
-    """What was admitted is handed back, what comes is not admitted, a claim of an id that is still in Redis fails."""
+@each_scope
+def test_nothing_starts_during_a_pause_and_everything_after(desk: Desk, scope: Scope, name: str) -> None:
+    """A pause withdraws admitted jobs, admits no new ones, and refuses claims of ids still in Redis."""
     (before,) = desk.enqueue(Chore())
     assert desk.ledger.row(before).admitted_at is not None
     pause(scope, name)
@@ -66,20 +66,20 @@ def test_nothing_starts_behind_a_pause_and_all_of_it_after(desk: Desk, scope: Sc
     assert {run.claim.id for run in desk.take(2)} == {before, after}
 
 
-@each_gate
-def test_a_pause_outlives_redis(desk: Desk, scope: Scope, name: str) -> None:
+@each_scope
+def test_pause_survives_a_flush_of_redis(desk: Desk, scope: Scope, name: str) -> None:
     pause(scope, name)
     (job_id,) = desk.enqueue(Chore())
     desk.redis.flushall()
     relay = Relay()
     relay.tick()
-    assert desk.listed() == []
+    assert desk.window() == []
     resume(scope, name)
     relay.tick()
     assert [run.claim.id for run in desk.take()] == [job_id]
 
 
-def test_what_stands_before_no_pause_runs_on(desk: Desk) -> None:
+def test_pauses_of_other_scopes_hold_up_nothing(desk: Desk) -> None:
     pause("tenant", "another")
     pause("queue", "bulk")
     pause("kind", "tests.other")
@@ -89,7 +89,7 @@ def test_what_stands_before_no_pause_runs_on(desk: Desk) -> None:
     assert not run.claim.capped
 
 
-def test_what_runs_ends_behind_a_pause(desk: Desk) -> None:
+def test_running_job_ends_during_a_pause(desk: Desk) -> None:
     desk.enqueue(Chore())
     (run,) = desk.take()
     desk.begin(run)
@@ -98,14 +98,14 @@ def test_what_runs_ends_behind_a_pause(desk: Desk) -> None:
     assert desk.until(run.claim.id, "succeeded").admitted_at is None
 
 
-def test_a_retry_by_hand_waits_behind_the_pause(desk: Desk) -> None:
+def test_manual_retry_waits_during_a_pause(desk: Desk) -> None:
     job_id = desk.ledger.put(state="failed")
     pause("kind", Chore.kind)
     row = database().transaction(commands.retry, "default", job_id)
     assert (row.state, row.admitted_at) == ("queued", None)
 
 
-def test_a_second_pause_keeps_the_time_of_the_first(ledger_of: Ledger) -> None:
+def test_second_pause_keeps_the_time_of_the_first(ledger_of: Ledger) -> None:
     first = ledger_of.db.transaction(limit_commands.pause, "queue", "bulk", by="one", reason="repairs")
     second = ledger_of.db.transaction(limit_commands.pause, "queue", "bulk", by="two", reason=None)
     assert (second.paused_at, second.paused_by, second.reason) == (first.paused_at, "two", None)
@@ -113,7 +113,7 @@ def test_a_second_pause_keeps_the_time_of_the_first(ledger_of: Ledger) -> None:
     assert opened == Limit("queue", "bulk")
 
 
-def test_a_pause_that_is_rolled_back_holds_up_nothing(ledger_of: Ledger) -> None:
+def test_rolled_back_pause_holds_up_nothing(ledger_of: Ledger) -> None:
     job_id = ledger_of.put(admitted_at=clock.now())
 
     def refused(session: Session) -> None:
@@ -129,27 +129,27 @@ def test_a_pause_that_is_rolled_back_holds_up_nothing(ledger_of: Ledger) -> None
 # Caps
 
 
-@each_gate
-def test_many_workers_together_never_pass_a_cap(ledger_of: Ledger, scope: Scope, name: str) -> None:
-    """Four threads claim batches that overlap, end what they got, and count what runs at every step."""
+@each_scope
+def test_concurrent_workers_never_exceed_a_cap(ledger_of: Ledger, scope: Scope, name: str) -> None:
+    """Four threads claim overlapping batches, end their claims, and count running jobs at every step."""
     db, ids = ledger_of.db, ledger_of.put_many(30)
     db.transaction(limit_commands.set_limits, scope, name, running_cap=CAP)
     workers = [ledger_of.worker(uuid7()) for _ in range(4)]
-    most: list[int] = []
+    counts: list[int] = []
     done: set[str] = set()
-    over = threading.Event()
+    stop = threading.Event()
 
     def work(place: int) -> None:
         try:
             claim_all(place)
         finally:
-            over.set()  # also by an error, whose claims nobody would end
+            stop.set()  # also after an error, since its claims would stay open
 
     def claim_all(place: int) -> None:
-        while len(done) < len(ids) and not over.is_set():
-            wanted = [job_id for job_id in ids if job_id not in done][place : place + 20] or ids[:20]
-            claims = db.transaction(limited_claims.claim, wanted, workers[place])
-            most.append(db.read(gates.count_running, scope, name))
+        while len(done) < len(ids) and not stop.is_set():
+            batch = [job_id for job_id in ids if job_id not in done][place : place + 20] or ids[:20]
+            claims = db.transaction(limited_claims.claim, batch, workers[place])
+            counts.append(db.read(limits.count_running, scope, name))
             assert all(claim.capped for claim in claims)
             ends = [end_of(claim.id, claim.fence, "succeeded") for claim in claims]
             if ends:
@@ -158,20 +158,20 @@ def test_many_workers_together_never_pass_a_cap(ledger_of: Ledger, scope: Scope,
 
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(work, range(4)))
-    assert max(most) <= CAP
+    assert max(counts) <= CAP
     assert states(ledger_of, ids) == {"succeeded"}
 
 
-def test_what_a_cap_refuses_leaves_the_window_and_the_rest_of_its_batch_runs(ledger_of: Ledger) -> None:
+def test_jobs_over_a_cap_leave_the_window_and_the_rest_of_the_batch_runs(ledger_of: Ledger) -> None:
     db = ledger_of.db
-    db.transaction(limit_commands.set_limits, "tenant", "crowded", running_cap=CAP)
-    crowded = ledger_of.put_many(10, tenant="crowded", admitted_at=clock.now())
+    db.transaction(limit_commands.set_limits, "tenant", "limited", running_cap=CAP)
+    limited = ledger_of.put_many(10, tenant="limited", admitted_at=clock.now())
     others = ledger_of.put_many(10, admitted_at=clock.now())
-    mixed = [job_id for pair in zip(crowded, others, strict=True) for job_id in pair]
+    mixed = [job_id for pair in zip(limited, others, strict=True) for job_id in pair]
     claims = db.transaction(limited_claims.claim, mixed, WORKER)
-    assert {claim.id for claim in claims} == {*others, *crowded[:CAP]}
+    assert {claim.id for claim in claims} == {*others, *limited[:CAP]}
     assert [claim.id for claim in claims] == [job_id for job_id in mixed if job_id in {claim.id for claim in claims}]
-    assert [ledger_of.row(job_id).admitted_at for job_id in crowded[CAP:]] == [None] * (10 - CAP)
+    assert [ledger_of.row(job_id).admitted_at for job_id in limited[CAP:]] == [None] * (10 - CAP)
 
 
 def test_two_caps_both_hold(ledger_of: Ledger) -> None:
@@ -183,7 +183,7 @@ def test_two_caps_both_hold(ledger_of: Ledger) -> None:
     assert sorted(claim.tenant for claim in claims) == ["a", "a", "b"]
 
 
-def test_the_end_of_a_capped_job_lets_the_next_one_in(desk: Desk) -> None:
+def test_end_of_a_capped_job_admits_the_next(desk: Desk) -> None:
     database().transaction(limit_commands.set_limits, "kind", Chore.kind, running_cap=1)
     ids, relay, seen = desk.enqueue(Chore(), Chore(), Chore()), Relay(), []
     for _ in ids:
@@ -197,44 +197,44 @@ def test_the_end_of_a_capped_job_lets_the_next_one_in(desk: Desk) -> None:
     assert seen == ids
 
 
-def test_a_definition_names_a_cap_and_a_person_another(ledger_of: Ledger) -> None:
+def test_operator_cap_overrides_the_cap_of_the_definition(ledger_of: Ledger) -> None:
     db = ledger_of.db
     assert caps()[Rare.kind] == 2
     db.transaction(limit_commands.declare, {Rare.kind: 2, Chore.kind: None})
-    assert db.read(gates.find, "kind", Rare.kind).cap == 2
-    assert not db.read(gates.is_known, "kind", Chore.kind)
+    assert db.read(limits.find, "kind", Rare.kind).cap == 2
+    assert not db.read(limits.is_known, "kind", Chore.kind)
     db.transaction(limit_commands.set_limits, "kind", Rare.kind, running_cap=5)
-    assert db.read(gates.find, "kind", Rare.kind).cap == 5
+    assert db.read(limits.find, "kind", Rare.kind).cap == 5
     db.transaction(limit_commands.set_limits, "kind", Rare.kind, running_cap=None)
     db.transaction(limit_commands.declare, {Rare.kind: None})
-    assert db.read(gates.find, "kind", Rare.kind).is_unlimited
+    assert db.read(limits.find, "kind", Rare.kind).is_unlimited
 
 
-@pytest.mark.parametrize("limits", [{"running_cap": 0}, {"running_cap": -1}, {"running_cap": 10**9}, {"weight": 0}])
-def test_limits_that_are_none_are_refused(ledger_of: Ledger, limits: dict[str, Any]) -> None:
+@pytest.mark.parametrize("values", [{"running_cap": 0}, {"running_cap": -1}, {"running_cap": 10**9}, {"weight": 0}])
+def test_invalid_limits_are_refused(ledger_of: Ledger, values: dict[str, Any]) -> None:
     with pytest.raises(InvalidInput):
-        ledger_of.db.transaction(limit_commands.set_limits, "tenant", "a", **({"running_cap": None} | limits))
+        ledger_of.db.transaction(limit_commands.set_limits, "tenant", "a", **({"running_cap": None} | values))
 
 
-def test_who_holds_a_job_up_is_told(ledger_of: Ledger) -> None:
-    """Pauses first, then caps that are full; a cap with room is no reason."""
+def test_blocking_names_pauses_first_and_then_full_caps(ledger_of: Ledger) -> None:
+    """A cap with room does not block."""
     db = ledger_of.db
     row = ledger_of.row(ledger_of.put())
-    assert db.read(gates.blocking, row) == []
+    assert db.read(limits.blocking, row) == []
     db.transaction(limit_commands.set_limits, "kind", Chore.kind, running_cap=1)
-    assert db.read(gates.blocking, row) == []
+    assert db.read(limits.blocking, row) == []
     ledger_of.put(state="running", worker_id=WORKER, fence=1)
     db.transaction(limit_commands.pause, "tenant", "default", reason="unpaid")
-    paused, full = db.read(gates.blocking, row)
+    paused, full = db.read(limits.blocking, row)
     assert (paused.limit.scope, paused.limit.reason, paused.running) == ("tenant", "unpaid", None)
     assert (full.limit.scope, full.limit.cap, full.running) == ("kind", 1, 1)
 
 
-# Later
+# Snooze
 
 
-def test_a_job_that_asks_for_later_is_run_later_and_not_counted(desk: Desk) -> None:
-    """More often than it has tries; its row tells no error."""
+def test_snoozed_job_runs_later_and_uses_no_try(desk: Desk) -> None:
+    """A job may snooze more often than it has tries; its row has no error."""
     (job_id,) = desk.enqueue(Chore())
     relay = Relay()
     for _ in range(6):
@@ -248,7 +248,7 @@ def test_a_job_that_asks_for_later_is_run_later_and_not_counted(desk: Desk) -> N
     assert [attempt.outcome for attempt in desk.ledger.attempts(job_id)] == ["snoozed"] * 6
 
 
-def test_a_cancel_wins_over_later(desk: Desk) -> None:
+def test_cancel_wins_over_a_snooze(desk: Desk) -> None:
     desk.enqueue(Chore())
     (run,) = desk.take()
     desk.begin(run)

@@ -1,4 +1,4 @@
-"""What jobs and schedules start by themselves is held to the quota of their tenant."""
+"""Jobs started by jobs and by schedules count against the quota of their tenant."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from app.jobs.schedules import store
 from app.jobs.schedules.store import Schedule
 from app.tenants.models import DEFAULT_TENANT, Tenant
 from tests.support.databases import SettingsEnv
-from tests.support.timetable import MINUTE, Clock, Timetable, hand, table
+from tests.support.timetable import MINUTE, FakeClock, Timetable, fake_clock, timetable
 from tests.unit.jobs.children.family import Desk, Family
 from tests.unit.jobs.conftest import Chore
 
-__all__ = ["hand", "table"]
+__all__ = ["fake_clock", "timetable"]
 
 
-def _most_open(most: int | None) -> None:
+def _set_max_open(count: int | None) -> None:
     def change(session: Session) -> None:
         tenant = session.get_one(Tenant, DEFAULT_TENANT)
-        tenant.max_open_jobs = most
+        tenant.max_open_jobs = count
 
     database().transaction(change)
 
@@ -44,8 +44,8 @@ def desk(spine_env: SettingsEnv) -> Iterator[Desk]:
     made.close()
 
 
-def test_a_parent_whose_children_are_too_many_starts_none_and_tries_again(desk: Desk) -> None:
-    _most_open(3)
+def test_parent_over_the_quota_starts_no_child_and_retries(desk: Desk) -> None:
+    _set_max_open(3)
     family = Family(desk, [Chore(number=n) for n in range(2)])
     first = family.children
     family.jobs = [Chore(number=n) for n in range(4)]
@@ -55,7 +55,7 @@ def test_a_parent_whose_children_are_too_many_starts_none_and_tries_again(desk: 
     desk.end(family.run, refused.value)
     row = desk.until(family.id, "retrying")
     assert (row.error_code, family.children) == ("quota_open_jobs", first)
-    # What it had started before ends, and there is room: the same run goes through, and starts only what is missing.
+    # Its earlier children end and make room: the retry starts only the missing children.
     family.end(2)
     database().transaction(edit.run_now, row.tenant, family.id)
     (family.run,) = desk.take()
@@ -64,38 +64,38 @@ def test_a_parent_whose_children_are_too_many_starts_none_and_tries_again(desk: 
     assert (family.children[:2], family.counts()) == (first, (4, 2, 0))
 
 
-def test_a_child_that_is_there_already_is_never_too_many(desk: Desk) -> None:
+def test_existing_child_does_not_count_against_the_quota_again(desk: Desk) -> None:
     family = Family(desk, [Chore(number=n) for n in range(2)])
-    _most_open(1)
+    _set_max_open(1)
     assert family.start() == 0
     family.jobs = [Chore(number=n) for n in range(3)]
     with pytest.raises(LimitReached):
         family.start()
-    _most_open(None)
+    _set_max_open(None)
     assert family.start() == 1
 
 
-def test_a_tick_beyond_the_quota_is_skipped_and_says_why(table: Timetable, hand: Clock) -> None:
-    _most_open(1)
-    made = [table.make("a", overlap="queue"), table.make("b", overlap="queue")]
-    hand.on(MINUTE)
-    assert table.fire() == {"started": 1, "skipped": 1}
-    (started,) = (one for one in made if table.jobs(one))
-    (skipped,) = (one for one in made if one != started)
+def test_tick_over_the_quota_is_skipped_with_a_reason(timetable: Timetable, fake_clock: FakeClock) -> None:
+    _set_max_open(1)
+    made = [timetable.make("a", overlap="queue"), timetable.make("b", overlap="queue")]
+    fake_clock.advance(MINUTE)
+    assert timetable.fire() == {"started": 1, "skipped": 1}
+    (started,) = (schedule_id for schedule_id in made if timetable.jobs(schedule_id))
+    (skipped,) = (schedule_id for schedule_id in made if schedule_id != started)
     assert _notes(skipped) == ["the tenant may have 1 open jobs at once"]
-    (job,) = table.jobs(started)
-    table.end(job)
-    hand.on(timedelta(minutes=1))
-    assert table.fire() == {"started": 1, "skipped": 1}
-    _most_open(None)
-    hand.on(MINUTE)
-    table.fire()
-    assert table.jobs(skipped)
+    (job,) = timetable.jobs(started)
+    timetable.end(job)
+    fake_clock.advance(timedelta(minutes=1))
+    assert timetable.fire() == {"started": 1, "skipped": 1}
+    _set_max_open(None)
+    fake_clock.advance(MINUTE)
+    timetable.fire()
+    assert timetable.jobs(skipped)
 
 
-def test_a_schedule_of_the_program_asks_no_quota(table: Timetable, hand: Clock) -> None:
-    _most_open(0)
-    one = Schedule("tests housekeeping", Chore(), cron="* * * * *")
-    table.db.transaction(store.declare, [one])
-    hand.on(MINUTE)
-    assert table.fire() == {"started": 1}
+def test_schedule_of_the_program_ignores_the_quota(timetable: Timetable, fake_clock: FakeClock) -> None:
+    _set_max_open(0)
+    schedule = Schedule("tests housekeeping", Chore(), cron="* * * * *")
+    timetable.db.transaction(store.declare, [schedule])
+    fake_clock.advance(MINUTE)
+    assert timetable.fire() == {"started": 1}

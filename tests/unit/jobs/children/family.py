@@ -1,4 +1,4 @@
-"""A parent and its children, worked by hand: what tests of families start from."""
+"""Helpers of the tests of children: a parent and its children, run step by step."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 from app.core.db import database
 from app.core.errors import Cancelled, InvalidInput
-from app.jobs.children import children as families
+from app.jobs.children import children
 from app.jobs.children.children import ALL, Rule, WaitForChildren
 from app.jobs.definition import Job
 from app.jobs.models import JobRow
@@ -19,11 +19,11 @@ from tests.unit.jobs.conftest import Desk as OneDesk
 
 
 class Parent(Job, kind="tests.parent"):
-    """Starts chores; the tests say how."""
+    """Starts chores from the test."""
 
 
 class StagedParent(Job, kind="tests.staged_parent", stages={"list": 1, "children": 8, "merge": 1}):
-    """Its children's share of the bar is from 10 to 90."""
+    """Its children move the progress from 10 to 90."""
 
 
 class Keyed(Job, kind="tests.keyed_child", unique_key=lambda job: str(job.number)):
@@ -33,42 +33,42 @@ class Keyed(Job, kind="tests.keyed_child", unique_key=lambda job: str(job.number
 ended: list[str] = []
 
 
-class Told(Job, kind="tests.told_child", on_end=lambda session, row: ended.append(row.id)):
-    """Says when it ended."""
+class EndRecorder(Job, kind="tests.end_recorder", on_end=lambda session, row: ended.append(row.id)):
+    """Records its end in `ended`."""
 
 
 class Desk(OneDesk):
-    """What it claimed beside what was asked for, it gives at the next time."""
+    """Keeps runs claimed beyond the requested count for the next `take`."""
 
     def __init__(self, *more: str) -> None:
-        super().__init__([Chore.kind, Parent.kind, StagedParent.kind, Keyed.kind, Told.kind, *more])
+        super().__init__([Chore.kind, Parent.kind, StagedParent.kind, Keyed.kind, EndRecorder.kind, *more])
         self.spare: list[Run] = []
 
     def take(self, count: int = 1) -> list[Run]:
-        def taken() -> bool:
+        def has_enough() -> bool:
             if len(self.spare) < count:
                 self.spare += self.process.fetcher.fetch()
             if not self.spare:
-                Relay().tick()  # while others wait, a new job is admitted by a relay
+                Relay().tick()  # only a relay admits a new job while others wait
             return len(self.spare) >= count
 
-        wait_until(taken, what=f"{count} runs; there are {self.spare}")
+        wait_until(has_enough, what=f"{count} runs; there are {self.spare}")
         runs, self.spare = self.spare[:count], self.spare[count:]
         return runs
 
     def settle(self, parent_id: str, *states: str) -> JobRow:
-        """The parent's row once a relay has brought it there."""
+        """Tick a relay until the parent is in one of the states; return its row."""
         relay = Relay()
 
-        def there() -> bool:
+        def is_settled() -> bool:
             relay.tick()
             return self.state(parent_id) in states
 
-        wait_until(there, what=f"the parent to be {states}; it is {self.state(parent_id)}")
+        wait_until(is_settled, what=f"the parent to be {states}; it is {self.state(parent_id)}")
         return self.ledger.row(parent_id)
 
     def take_settled(self, parent_id: str) -> Run:
-        """The next run of a parent whose children have ended."""
+        """Return the next run of a parent whose children have ended."""
         self.settle(parent_id, "queued")
         (run,) = self.take()
         assert run.claim.id == parent_id
@@ -76,7 +76,7 @@ class Desk(OneDesk):
 
 
 class Family:
-    """A parent that has started its children and is still running; `children` are their ids in their order."""
+    """A running parent that has started its children; `children` are their ids in order."""
 
     def __init__(self, desk: Desk, jobs: Sequence[Job], parent: Job | None = None) -> None:
         self.desk = desk
@@ -87,18 +87,18 @@ class Family:
         self.start()
 
     def start(self) -> int:
-        return database().transaction(families.start, self.run.claim, self.jobs)
+        return database().transaction(children.start, self.run.claim, self.jobs)
 
     @property
     def children(self) -> list[str]:
-        return [child.id for child in database().read(families.results_page, self.id)]
+        return [child.id for child in database().read(children.results_page, self.id)]
 
     def wait(self, rule: Rule = ALL, **more: Any) -> None:
         self.desk.end(self.run, WaitForChildren(rule, **more))
         self.desk.until(self.id, "waiting")
 
     def end(self, count: int, error: BaseException | None = None) -> list[str]:
-        """End so many children; their ids."""
+        """End `count` children and return their ids."""
         runs = self.desk.take(count)
         for run in runs:
             self.desk.begin(run)
@@ -108,7 +108,7 @@ class Family:
         return [run.claim.id for run in runs]
 
     def stop_running(self) -> None:
-        """What is claimed ends as cancelled, as it was asked to."""
+        """End all claimed runs as cancelled; each must have a cancel request."""
         for run in self.desk.process.runs.all():
             assert self.desk.ledger.row(run.claim.id).cancel_requested_at is not None
             self.desk.end(run, Cancelled("stop"))
@@ -116,19 +116,19 @@ class Family:
         self.desk.spare.clear()
 
     def counts(self) -> tuple[int, int, int]:
-        """Children, open ones, failed ones."""
+        """Return the numbers of children, of open ones and of failed ones."""
         row = self.desk.ledger.row(self.id)
         return row.children, row.open_children, row.failed_children
 
     def states(self) -> list[str]:
-        return [child.state for child in database().read(families.results_page, self.id)]
+        return [child.state for child in database().read(children.results_page, self.id)]
 
     def until(self, *states: str) -> JobRow:
-        """The parent's row once a relay has brought it there."""
+        """Tick a relay until the parent is in one of the states; return its row."""
         return self.desk.settle(self.id, *states)
 
     def take_parent(self) -> Run:
-        """The parent's next run."""
+        """Take and begin the next run of the parent."""
         self.run = self.desk.take_settled(self.id)
         self.desk.begin(self.run)
         return self.run

@@ -1,4 +1,4 @@
-"""Whatever order ends, deaths, cancels and retries come in, a family's counts are right and its rule is kept."""
+"""For any order of ends, crashes, cancels and retries, child counters are right and rules hold."""
 
 from __future__ import annotations
 
@@ -18,11 +18,10 @@ from app.core.db import Database
 from app.core.errors import Cancelled, Conflict, Stale
 from app.core.ids import uuid7
 from app.jobs.child_rules import AGAIN, Wait
-from app.jobs.children import children as families
+from app.jobs.children import children
 from app.jobs.children.children import ALL, ALWAYS, ANY, Rule, max_failures
 from app.jobs.definition import Job
-from app.jobs.ledger import child_moves, commands, timers, workers
-from app.jobs.ledger import claims as ledger
+from app.jobs.ledger import child_moves, claims, commands, timers, workers
 from app.jobs.ledger.claims import Claim
 from app.jobs.ledger.ends import finish
 from app.jobs.models import JOB, AttemptRow, JobRow, WorkerRow
@@ -32,18 +31,18 @@ from tests.support.databases import SettingsEnv
 from tests.unit.jobs.conftest import Databases, Ledger, end_of
 
 HOUR = timedelta(hours=1)
-MOST_JOBS = 14
+MAX_JOBS = 14
 Which = st.integers(0, 13)
 RULES = {rule.name: rule for rule in (ALL, ANY, ALWAYS, max_failures(1))}
 ENDS: list[State] = ["succeeded", "succeeded", "failed", "cancelled", "retrying", "queued"]
 
 
 class Child(Job, kind="tests.property_child"):
-    """A job that may be a parent, too."""
+    """A job that may also be a parent."""
 
 
 class Forest(RuleBasedStateMachine):
-    """Jobs that start others, wait and end in any order; after each step every count is compared with the rows."""
+    """Jobs that start others, wait and end in any order; after each step every counter is compared with the rows."""
 
     db: Database
 
@@ -62,7 +61,7 @@ class Forest(RuleBasedStateMachine):
     def _children(self, parent: str) -> list[dict[str, Any]]:
         return [row for row in self.rows.values() if row["parent_id"] == parent]
 
-    # What may happen
+    # Steps
 
     @precondition(lambda self: len(self.rows) < 3)
     @rule()
@@ -71,37 +70,37 @@ class Forest(RuleBasedStateMachine):
 
     @rule(which=st.lists(Which, min_size=1, max_size=4))
     def claim(self, which: list[int]) -> None:
-        ids = sorted({job_id for one in which if (job_id := self._pick(one, "queued"))})
-        for claim in self.db.transaction(ledger.claim, ids, self.worker):
+        ids = sorted({job_id for number in which if (job_id := self._pick(number, "queued"))})
+        for claim in self.db.transaction(claims.claim, ids, self.worker):
             before = self.rows[claim.id]
             assert claim.continues == (before["family_rule"] not in (None, AGAIN))
             self.claims[claim.id] = claim
 
     @rule(which=Which, count=st.integers(1, 3), first=st.integers(0, 2))
     def start(self, which: int, count: int, first: int) -> None:
-        """Also by a run that has lost its job, or was asked to stop, and with numbers that are there."""
+        """Start children, also with a lost or cancelled claim and with existing indexes."""
         job_id = self._pick(which, *OPEN, *ENDED)
         claim = self.claims.get(job_id or "")
-        if claim is None or len(self.rows) > MOST_JOBS:
+        if claim is None or len(self.rows) > MAX_JOBS:
             return
         row, known = self.rows[claim.id], {child["child_index"] for child in self._children(claim.id)}
         try:
-            new = self.db.transaction(families.start, claim, [Child() for _ in range(count)], first=first)
+            new = self.db.transaction(children.start, claim, [Child() for _ in range(count)], first=first)
         except (Stale, Cancelled):
             assert (row["state"], row["fence"]) != ("running", claim.fence) or row["cancel_requested_at"]
             return
         assert new == len(set(range(first, first + count)) - known)
 
-    @rule(which=st.lists(Which, min_size=1, max_size=3), wanted=st.sampled_from(sorted(RULES)))
-    def wait(self, which: list[int], wanted: str) -> None:
-        """Waits and ends in one batch, of parents and of their children."""
-        ids = sorted({job_id for one in which if (job_id := self._pick(one, "running"))})
-        ends = [end_of(i, self.rows[i]["fence"], "waiting", wait=Wait(RULES[wanted])) for i in ids]
+    @rule(which=st.lists(Which, min_size=1, max_size=3), name=st.sampled_from(sorted(RULES)))
+    def wait(self, which: list[int], name: str) -> None:
+        """Let a batch of running jobs wait, parents and children alike."""
+        ids = sorted({job_id for number in which if (job_id := self._pick(number, "running"))})
+        ends = [end_of(i, self.rows[i]["fence"], "waiting", wait=Wait(RULES[name])) for i in ids]
         self.db.transaction(finish, ends)
 
     @rule(which=st.lists(Which, min_size=1, max_size=4), state=st.sampled_from(ENDS), hinted=st.booleans())
     def finish(self, which: list[int], state: State, hinted: bool) -> None:
-        ids = sorted({job_id for one in which if (job_id := self._pick(one, "running"))})
+        ids = sorted({job_id for number in which if (job_id := self._pick(number, "running"))})
         ends = [
             end_of(i, row["fence"], state, due_at=clock.now() - HOUR, parent_id=row["parent_id"] if hinted else None)
             for i, row in ((i, self.rows[i]) for i in ids)
@@ -135,35 +134,35 @@ class Forest(RuleBasedStateMachine):
     @rule(started=st.booleans())
     def crash(self, started: bool) -> None:
         if started:
-            claims = [(row["id"], row["fence"], clock.now()) for row in self.rows.values() if row["state"] == "running"]
-            self.db.transaction(ledger.mark_started, claims)
+            running = [row for row in self.rows.values() if row["state"] == "running"]
+            self.db.transaction(claims.mark_started, [(row["id"], row["fence"], clock.now()) for row in running])
         dead, self.worker = self.worker, self.ledger.worker(uuid7())
         assert self.db.transaction(workers.mark_dead, dead, "killed") is not None
 
     @rule(limit=st.integers(1, 3))
-    def cut(self, limit: int) -> None:
-        """One batch; a crash may come before the next."""
+    def cancel_children(self, limit: int) -> None:
+        """Cancel one batch; a crash may come before the next."""
         self.db.transaction(child_moves.cancel_children, limit)
 
     @rule()
     def settle(self) -> None:
-        """The rule's verdict, by the children that are no older than the last one."""
+        """Settle by the rule, counting only children since the last settlement."""
         moved = {move.id: move.state for move in self.db.transaction(child_moves.settle)}
         ready = {i: row for i, row in self.rows.items() if row["state"] == "waiting" and not row["open_children"]}
         assert moved.keys() == ready.keys()
         for job_id, row in ready.items():
-            children, failed = row["children"] - row["settled_children"], row["failed_children"] - row["settled_failed"]
-            assert moved[job_id] == ("queued" if _holds(RULES[row["family_rule"]], children, failed) else "failed")
+            new, failed = row["children"] - row["settled_children"], row["failed_children"] - row["settled_failed"]
+            assert moved[job_id] == ("queued" if _holds(RULES[row["family_rule"]], new, failed) else "failed")
 
     @rule()
     def relay(self) -> None:
         self.db.transaction(timers.make_due, 20)
         self.db.transaction(fairness.admit, "default", 20)
 
-    # What is true after each of them
+    # Invariants after each step
 
     @invariant()
-    def every_count_is_right(self) -> None:
+    def check_counters(self) -> None:
         before, self.rows = self.rows, self.db.read(_rows)
         ended = {job_id for job_id, row in before.items() if row["state"] in ENDED}
         self.reopened |= {job_id for job_id in ended if self.rows[job_id]["state"] in OPEN}
@@ -178,12 +177,15 @@ class Forest(RuleBasedStateMachine):
             assert row["state"] != "waiting" or row["family_rule"] in RULES
             assert not row["cut_children"] or row["state"] in ("waiting", "failed", "cancelled")
             if row["state"] == "waiting":
-                bar = row["progress"]
-                assert (bar["done"], bar["total"]) == (row["children"] - row["open_children"], row["children"])
+                progress = row["progress"]
+                assert (progress["done"], progress["total"]) == (
+                    row["children"] - row["open_children"],
+                    row["children"],
+                )
 
     @invariant()
-    def children_follow(self) -> None:
-        """Who ended badly and has open children is on the list; else they are stopping, or somebody reopened them."""
+    def check_children_are_cancelled(self) -> None:
+        """Open children of a failed or cancelled parent are listed, stopping, or reopened by a retry."""
         for row in self.rows.values():
             if row["state"] in ("failed", "cancelled") and not row["cut_children"]:
                 left = [child for child in self._children(row["id"]) if child["state"] in OPEN]
@@ -191,7 +193,7 @@ class Forest(RuleBasedStateMachine):
                 assert {child["id"] for child in left} - asked <= self.reopened
 
     def teardown(self) -> None:
-        """From wherever it stands, every job comes to an end."""
+        """Run every job to its end from any state."""
         for _ in range(12):
             while self.db.transaction(child_moves.cancel_children).more:
                 pass
@@ -201,17 +203,17 @@ class Forest(RuleBasedStateMachine):
             self.db.transaction(timers.expire, 100)
             ids = [job_id for job_id, row in self.db.read(_rows).items() if row["state"] == "queued"]
             for alone in (False, True):
-                self.db.transaction(ledger.claim, ids, self.worker, alone=alone)
+                self.db.transaction(claims.claim, ids, self.worker, alone=alone)
             running = [(i, r["fence"]) for i, r in self.db.read(_rows).items() if r["state"] == "running"]
             self.db.transaction(finish, [end_of(job_id, fence, "succeeded") for job_id, fence in running])
-            self.every_count_is_right()
+            self.check_counters()
         assert {row["state"] for row in self.rows.values()} <= set(ENDED)
-        assert self.db.read(families.has_work) == (False, False)
+        assert self.db.read(children.has_work) == (False, False)
         self.db.transaction(_delete_all)
 
 
-def _holds(wanted: Rule, children: int, failed: int) -> bool:
-    return {"all": failed == 0, "any": children > failed, "anyhow": True, "at_most:1": failed <= 1}[wanted.name]
+def _holds(rule: Rule, total: int, failed: int) -> bool:
+    return {"all": failed == 0, "any": total > failed, "anyhow": True, "at_most:1": failed <= 1}[rule.name]
 
 
 def _rows(session: Session) -> dict[str, dict[str, Any]]:
@@ -226,7 +228,7 @@ def _delete_all(session: Session) -> None:
 
 @pytest.mark.timeout(180)
 @pytest.mark.parametrize(("kind", "examples", "steps"), [("sqlite", 25, 25), ("postgresql", 8, 20)])
-def test_any_interleaving_keeps_a_familys_counts_and_rule(
+def test_any_interleaving_keeps_child_counters_and_rules(
     ledger_databases: Databases, redis_url: str, settings_env: SettingsEnv, kind: str, examples: int, steps: int
 ) -> None:
     settings_env(redis_url=redis_url)

@@ -1,4 +1,4 @@
-"""Children follow their parent's end; people try either again; the parent's bar is theirs."""
+"""Children end with their parent, can be retried, and move its progress."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from app.core import redis
 from app.core.db import database
 from app.core.errors import Cancelled
 from app.core.ids import uuid7
-from app.jobs.children import children as families
+from app.jobs.children import children
 from app.jobs.children.children import WaitForChildren, max_failures
 from app.jobs.ledger import child_moves, commands, views
 from app.jobs.models import JobRow
 from app.jobs.relay.relay import Relay
 from tests.support.databases import SettingsEnv
 from tests.support.waiting import wait_until
-from tests.unit.jobs.children.family import FAILED, Desk, Family, Parent, StagedParent, Told, ended
+from tests.unit.jobs.children.family import FAILED, Desk, EndRecorder, Family, Parent, StagedParent, ended
 from tests.unit.jobs.conftest import Chore
 
 
 @pytest.fixture
 def desk(spine_env: SettingsEnv) -> Iterator[Desk]:
-    """A worker process for parents and children, with four threads."""
+    """Return a worker process for parents and children, with four threads."""
     ended.clear()
     made = Desk()
     yield made
@@ -37,13 +37,13 @@ def desk(spine_env: SettingsEnv) -> Iterator[Desk]:
 # Cancel
 
 
-def test_children_are_cancelled_with_their_parent(desk: Desk) -> None:
-    """Of any state, grandchildren too, in as many batches as it takes; their ends are told."""
-    family = Family(desk, [Told() for _ in range(3)] + [Parent()])
+def test_children_and_grandchildren_are_cancelled_with_the_parent(desk: Desk) -> None:
+    """Children of any state are cancelled, in several batches; `on_end` is called."""
+    family = Family(desk, [EndRecorder() for _ in range(3)] + [Parent()])
     family.wait()
     grand = desk.take(4)[-1]
     desk.begin(grand)
-    database().transaction(families.start, grand.claim, [Chore(number=n) for n in range(30)])
+    database().transaction(children.start, grand.claim, [Chore(number=n) for n in range(30)])
     desk.end(grand, WaitForChildren())
     desk.until(grand.claim.id, "waiting")
     for run in desk.process.runs.all()[:2]:
@@ -62,7 +62,7 @@ def test_children_are_cancelled_with_their_parent(desk: Desk) -> None:
     assert all(desk.ledger.row(run.claim.id).cancel_requested_at is not None for run in running)
     family.stop_running()
     assert family.counts() == (4, 0, 4)
-    assert database().read(families.has_work) == (False, False)
+    assert database().read(children.has_work) == (False, False)
 
 
 def _children(parent_id: str) -> Sequence[JobRow]:
@@ -72,7 +72,7 @@ def _children(parent_id: str) -> Sequence[JobRow]:
 
 
 @pytest.mark.parametrize("error", [Cancelled("stop"), FAILED])
-def test_a_parent_that_ends_badly_while_it_runs_takes_its_children_with_it(desk: Desk, error: Exception) -> None:
+def test_parent_that_fails_or_is_cancelled_cancels_its_children(desk: Desk, error: Exception) -> None:
     family = Family(desk, [Chore(number=n) for n in range(5)])
     desk.end(family.run, error)
     desk.until(family.id, "failed", "cancelled")
@@ -80,7 +80,7 @@ def test_a_parent_that_ends_badly_while_it_runs_takes_its_children_with_it(desk:
     assert set(family.states()) == {"cancelled"}
 
 
-def test_children_of_a_parent_that_did_not_wait_go_on(desk: Desk) -> None:
+def test_children_of_a_parent_that_succeeded_without_waiting_go_on(desk: Desk) -> None:
     family = Family(desk, [Chore()])
     desk.end(family.run)
     desk.until(family.id, "succeeded")
@@ -90,7 +90,7 @@ def test_children_of_a_parent_that_did_not_wait_go_on(desk: Desk) -> None:
     assert desk.state(family.id) == "succeeded"
 
 
-def test_a_parent_cancelled_while_it_waits_never_goes_on(desk: Desk) -> None:
+def test_parent_cancelled_while_waiting_never_continues(desk: Desk) -> None:
     family = Family(desk, [Chore()])
     family.wait()
     (child,) = desk.take()
@@ -102,7 +102,7 @@ def test_a_parent_cancelled_while_it_waits_never_goes_on(desk: Desk) -> None:
     assert (desk.state(family.id), family.counts()) == ("cancelled", (1, 0, 0))
 
 
-def test_a_cancel_that_comes_before_the_wait_wins(desk: Desk) -> None:
+def test_cancel_before_the_wait_wins(desk: Desk) -> None:
     family = Family(desk, [Chore()])
     database().transaction(commands.cancel, "default", family.id)
     desk.end(family.run, WaitForChildren())
@@ -111,11 +111,11 @@ def test_a_cancel_that_comes_before_the_wait_wins(desk: Desk) -> None:
     assert family.states() == ["cancelled"]
 
 
-# Tried again by a person
+# Retries
 
 
-def test_a_failed_child_tried_again_of_an_ended_parent_runs_alone(desk: Desk) -> None:
-    """The parent stays what it is; its counts follow."""
+def test_retried_child_of_an_ended_parent_does_not_reopen_it(desk: Desk) -> None:
+    """The parent keeps its state; its counters follow."""
     family = Family(desk, [Chore(), Chore()])
     family.wait()
     (failed,) = family.end(1, FAILED)
@@ -131,7 +131,7 @@ def test_a_failed_child_tried_again_of_an_ended_parent_runs_alone(desk: Desk) ->
     assert (desk.state(family.id), family.counts()) == ("failed", (2, 0, 1))
 
 
-def test_a_failed_child_tried_again_of_a_waiting_parent_counts_as_open(desk: Desk) -> None:
+def test_retried_child_of_a_waiting_parent_counts_as_open(desk: Desk) -> None:
     family = Family(desk, [Chore(), Chore()])
     family.wait(max_failures(1))
     (failed,) = family.end(1, FAILED)
@@ -141,7 +141,7 @@ def test_a_failed_child_tried_again_of_a_waiting_parent_counts_as_open(desk: Des
     assert family.take_parent().claim.continues
 
 
-def test_a_parent_tried_again_keeps_what_succeeded_and_repeats_what_failed(desk: Desk) -> None:
+def test_retried_parent_keeps_succeeded_children_and_repeats_the_others(desk: Desk) -> None:
     family = Family(desk, [Chore(number=n) for n in range(3)])
     family.wait(max_failures(0))
     (succeeded,) = family.end(1)
@@ -164,16 +164,16 @@ def test_a_parent_tried_again_keeps_what_succeeded_and_repeats_what_failed(desk:
     assert family.counts() == (3, 0, 0)
 
 
-# Told
+# Progress and counters
 
 
-def _told(desk: Desk, job_id: str) -> list[dict[str, Any]]:
-    kept: Any = desk.redis.xrange(redis.TENANT_EVENTS.format("default"))
-    told = [json.loads(fields["e"]) for _, fields in kept]
-    return [event for event in told if event["job_id"] == job_id]
+def _events(desk: Desk, job_id: str) -> list[dict[str, Any]]:
+    entries: Any = desk.redis.xrange(redis.TENANT_EVENTS.format("default"))
+    events = [json.loads(fields["e"]) for _, fields in entries]
+    return [event for event in events if event["job_id"] == job_id]
 
 
-def test_the_childrens_ends_are_the_parents_bar(desk: Desk) -> None:
+def test_ended_children_move_the_progress_of_the_parent(desk: Desk) -> None:
     family = Family(desk, [Chore(number=n) for n in range(4)], StagedParent())
     progress = family.run.progress
     assert progress is not None
@@ -181,10 +181,10 @@ def test_the_childrens_ends_are_the_parents_bar(desk: Desk) -> None:
     family.wait()
     assert views.job_view(desk.ledger.row(family.id))["progress"]["percent"] == 10
     family.end(2)
-    bar = views.job_view(desk.ledger.row(family.id))["progress"]
-    assert (bar["percent"], bar["done"], bar["total"], bar["unit"]) == (50, 2, 4, "children")
-    assert bar["stage"] == "children"
-    wait_until(lambda: [e["percent"] for e in _told(desk, family.id)][-1:] == [50], what="the half to be told")
+    view = views.job_view(desk.ledger.row(family.id))["progress"]
+    assert (view["percent"], view["done"], view["total"], view["unit"]) == (50, 2, 4, "children")
+    assert view["stage"] == "children"
+    wait_until(lambda: [e["percent"] for e in _events(desk, family.id)][-1:] == [50], what="the event of 50 %")
     family.end(2)
     run = family.take_parent()
     assert run.progress is not None
@@ -193,24 +193,24 @@ def test_the_childrens_ends_are_the_parents_bar(desk: Desk) -> None:
     assert run.progress.state()["percent"] == 90
     run.progress.report(1, 2)
     assert run.progress.state()["percent"] == 95
-    states = [e["state"] for e in _told(desk, family.id) if e["event"] == "state"]
+    states = [e["state"] for e in _events(desk, family.id) if e["event"] == "state"]
     assert states[-2:] == ["waiting", "queued"]
 
 
-def test_a_family_that_grows_has_a_bar_that_does_not_fall(desk: Desk) -> None:
+def test_progress_with_planned_children_does_not_fall(desk: Desk) -> None:
     family = Family(desk, [Chore()])
     family.wait(planned=4)
     family.end(1)
     assert views.job_view(desk.ledger.row(family.id))["progress"]["percent"] == 25
     run = family.take_parent()
-    database().transaction(families.start, run.claim, [Chore()], first=1)
+    database().transaction(children.start, run.claim, [Chore()], first=1)
     family.wait(planned=4)
     family.end(1)
-    bar = views.job_view(desk.ledger.row(family.id))["progress"]
-    assert (bar["percent"], bar["done"], bar["total"]) == (50, 2, 4)
+    view = views.job_view(desk.ledger.row(family.id))["progress"]
+    assert (view["percent"], view["done"], view["total"]) == (50, 2, 4)
 
 
-def test_the_detail_counts_the_children(desk: Desk) -> None:
+def test_job_detail_counts_the_children(desk: Desk) -> None:
     family = Family(desk, [Chore(number=n) for n in range(3)])
     family.wait(max_failures(1))
     family.end(1, FAILED)
@@ -219,8 +219,8 @@ def test_the_detail_counts_the_children(desk: Desk) -> None:
     def detail(session: Session) -> dict[str, Any]:
         return views.job_detail(session, views.get(session, "default", family.id))
 
-    children = database().read(detail)["children"]
-    assert children == {"total": 3, "succeeded": 1, "failed": 1, "open": 1, "rule": "at_most:1"}
+    counts = database().read(detail)["children"]
+    assert counts == {"total": 3, "succeeded": 1, "failed": 1, "open": 1, "rule": "at_most:1"}
     listed = database().read(views.list_jobs, "default", views.JobFilter(parent_id=family.id), 10)
     assert {row.id for row in listed} == set(family.children)
     assert database().read(views.list_jobs, "default", views.JobFilter(parent_id=uuid7()), 10) == []

@@ -1,4 +1,4 @@
-"""A parent starts children, waits without a worker, and goes on or fails by their rule."""
+"""A parent starts children, waits without a worker, and continues or fails by its rule."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ from tests.unit.jobs.conftest import Chore
 
 @pytest.fixture
 def desk(spine_env: SettingsEnv) -> Iterator[Desk]:
-    """A worker process for parents and children, with four threads."""
+    """Return a worker process for parents and children, with four threads."""
     ended.clear()
     made = Desk()
     yield made
     made.close()
 
 
-def test_a_parent_waits_without_a_worker_and_goes_on_with_the_results(desk: Desk) -> None:
+def test_parent_waits_without_a_worker_and_continues_with_the_results(desk: Desk) -> None:
     family = Family(desk, [Chore(number=n) for n in range(3)])
     assert not family.run.claim.continues
     family.wait()
@@ -53,14 +53,14 @@ def test_a_parent_waits_without_a_worker_and_goes_on_with_the_results(desk: Desk
 
 
 @pytest.mark.anyio
-async def test_all_results_are_read_page_by_page(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_results_are_read_page_by_page(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(children, "PAGE", 4)
     family = Family(desk, [Chore(number=n) for n in range(10)])
-    found: list[Child] = [child async for child in children.results(family.run.claim)]
-    assert [child.number for child in found] == list(range(10))
+    rows: list[Child] = [child async for child in children.results(family.run.claim)]
+    assert [child.number for child in rows] == list(range(10))
 
 
-def test_children_are_of_the_parents_tenant_and_request(desk: Desk) -> None:
+def test_children_have_the_tenant_and_request_id_of_the_parent(desk: Desk) -> None:
     (parent,) = [database().transaction(_enqueue_for, "other")]
     (run,) = desk.take()
     database().transaction(children.start, run.claim, [Chore()])
@@ -73,8 +73,8 @@ def _enqueue_for(session: Session, tenant: str) -> str:
     return enqueue(session, Parent(), tenant=tenant, request_id="asked").id
 
 
-def test_a_run_that_begins_anew_starts_no_child_twice(desk: Desk) -> None:
-    """The worker dies between two batches; the next run starts what is missing."""
+def test_second_run_of_a_parent_starts_no_child_twice(desk: Desk) -> None:
+    """The worker dies between two batches; the next run starts only the missing children."""
     family = Family(desk, [Chore(number=n) for n in range(2)])
     first = family.children
     database().transaction(workers.mark_dead, desk.process.id, "killed")
@@ -98,7 +98,7 @@ def test_a_run_that_begins_anew_starts_no_child_twice(desk: Desk) -> None:
     assert family.counts() == (5, 3, 2)
 
 
-def test_who_lost_the_parent_starts_nothing(desk: Desk) -> None:
+def test_lost_claim_starts_no_children(desk: Desk) -> None:
     family = Family(desk, [Chore()])
     database().transaction(workers.mark_dead, desk.process.id, "killed")
     with pytest.raises(Stale):
@@ -106,13 +106,13 @@ def test_who_lost_the_parent_starts_nothing(desk: Desk) -> None:
     assert family.counts()[0] == 1
 
 
-def test_an_empty_family_goes_on_at_once(desk: Desk) -> None:
+def test_parent_without_children_continues_at_once(desk: Desk) -> None:
     family = Family(desk, [])
     family.wait()
     assert family.take_parent().claim.continues
 
 
-def test_children_that_ended_before_the_wait_are_counted(desk: Desk) -> None:
+def test_children_that_ended_before_the_wait_count(desk: Desk) -> None:
     family = Family(desk, [Chore(), Chore()])
     family.end(2)
     family.wait()
@@ -134,7 +134,7 @@ def test_children_that_ended_before_the_wait_are_counted(desk: Desk) -> None:
         (ALWAYS, 0, 3, "queued"),
     ],
 )
-def test_the_rule_decides(desk: Desk, rule: Rule, succeed: int, fail: int, state: str) -> None:
+def test_rule_decides_the_state_of_the_parent(desk: Desk, rule: Rule, succeed: int, fail: int, state: str) -> None:
     family = Family(desk, [Chore(number=n) for n in range(3)])
     family.wait(rule)
     family.end(fail, FAILED)
@@ -149,17 +149,17 @@ def test_the_rule_decides(desk: Desk, rule: Rule, succeed: int, fail: int, state
 
 
 @pytest.mark.parametrize(("rule", "error", "state"), [(ALL, FAILED, "failed"), (ANY, None, "queued")])
-def test_what_is_decided_early_ends_the_others(desk: Desk, rule: Rule, error: BaseException | None, state: str) -> None:
-    """The first end decides: what waits never starts, what runs is stopped, then the parent moves."""
+def test_early_decision_cancels_other_children(desk: Desk, rule: Rule, error: BaseException | None, state: str) -> None:
+    """The first end decides: waiting children never start, running ones are stopped, then the parent moves."""
     family = Family(desk, [Chore(number=n) for n in range(40)])
     family.wait(rule)
     family.end(1, error)
     running = desk.process.runs.all()
-    with redis.subscription() as heard:
-        heard.subscribe(redis.CANCEL_CHANNEL)
-        heard.get_message(timeout=1)
+    with redis.subscription() as pubsub:
+        pubsub.subscribe(redis.CANCEL_CHANNEL)
+        pubsub.get_message(timeout=1)
         Relay().tick()
-        message: Any = wait_until(lambda: heard.get_message(timeout=0.1), what="the cancel to be heard")
+        message: Any = wait_until(lambda: pubsub.get_message(timeout=0.1), what="the cancel notice")
     assert message["data"] in {run.claim.id for run in running}
     assert desk.state(family.id) == "waiting"
     assert sorted(set(family.states())) == sorted({"cancelled", "running", "failed" if error else "succeeded"})
@@ -168,8 +168,8 @@ def test_what_is_decided_early_ends_the_others(desk: Desk, rule: Rule, error: Ba
     assert family.counts() == (40, 0, 40 if error else 39)
 
 
-def test_a_later_family_of_the_same_job_has_its_own_rule(desk: Desk) -> None:
-    """What failed in the first, within its rule, does not break the second."""
+def test_later_wait_of_the_same_job_has_a_separate_rule(desk: Desk) -> None:
+    """Failures allowed by the first rule do not count in the second."""
     family = Family(desk, [Chore(), Chore()])
     family.wait(max_failures(1))
     family.end(1, FAILED)
@@ -185,8 +185,8 @@ def test_a_later_family_of_the_same_job_has_its_own_rule(desk: Desk) -> None:
     desk.until(family.id, "succeeded")
 
 
-def test_a_child_may_be_a_parent(desk: Desk) -> None:
-    """The grandchild's failure fails the child, and that fails the parent."""
+def test_failed_grandchild_fails_child_and_parent(desk: Desk) -> None:
+    """A child may be a parent; failures move up."""
     family = Family(desk, [Parent()])
     family.wait()
     (child,) = desk.take()
@@ -200,7 +200,7 @@ def test_a_child_may_be_a_parent(desk: Desk) -> None:
     assert family.counts() == (1, 0, 1)
 
 
-def test_a_child_that_is_tried_again_is_still_open(desk: Desk) -> None:
+def test_retrying_child_is_still_open(desk: Desk) -> None:
     family = Family(desk, [Chore()])
     family.wait()
     family.end(1, Unavailable("not now"))
@@ -209,7 +209,7 @@ def test_a_child_that_is_tried_again_is_still_open(desk: Desk) -> None:
     assert desk.state(family.id) == "waiting"
 
 
-def test_a_child_that_another_holds_by_its_key_is_not_of_the_family(desk: Desk) -> None:
+def test_open_job_with_the_key_of_a_child_does_not_become_one(desk: Desk) -> None:
     desk.enqueue(Keyed(number=1))
     (other,) = desk.take()
     family = Family(desk, [Keyed(number=1), Keyed(number=2)])

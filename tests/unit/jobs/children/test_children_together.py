@@ -1,4 +1,4 @@
-"""Several threads at the same families: ends, deaths, cancels and relays meet there, and nothing is miscounted."""
+"""Concurrent ends, crashes, cancels and relays on the same parents miscount nothing."""
 
 from __future__ import annotations
 
@@ -15,8 +15,7 @@ from app.core.ids import uuid7
 from app.jobs.child_rules import Wait
 from app.jobs.children import children
 from app.jobs.children.children import ALWAYS
-from app.jobs.ledger import child_moves, commands, ends, timers, workers
-from app.jobs.ledger import claims as ledger
+from app.jobs.ledger import child_moves, claims, commands, ends, timers, workers
 from app.jobs.ledger.claims import Claim
 from app.jobs.ledger.ends import End
 from app.jobs.models import JobRow
@@ -29,7 +28,7 @@ CHILDREN = 40
 
 
 class Crowd:
-    """Threads that claim whatever is queued, parents and children alike, and end it one way or another."""
+    """Claims queued parents and children and ends them in random ways."""
 
     def __init__(self) -> None:
         self.db = database()
@@ -40,12 +39,12 @@ class Crowd:
         for turn in range(14):
             queued = self.db.read(lambda session: list(session.scalars(_ids("queued"))))
             chance.shuffle(queued)
-            claims = self.db.transaction(ledger.claim, queued[:60], worker_id)
+            batch = self.db.transaction(claims.claim, queued[:60], worker_id)
             if turn % 5 == 4:
                 self.db.transaction(workers.mark_dead, worker_id, "killed")
                 worker_id = self.ledger.worker(uuid7())
                 continue
-            self.db.transaction(ends.finish, [self._end(claim, chance) for claim in claims])
+            self.db.transaction(ends.finish, [self._end(claim, chance) for claim in batch])
             self.db.transaction(child_moves.cancel_children, 7)
             self.db.transaction(child_moves.settle)
             self.db.transaction(timers.make_due, 50)
@@ -68,16 +67,16 @@ def _ids(*states: str) -> sa.Select[str]:
 
 
 def _miscounted(session: Session) -> list[tuple[str, int, int, int, list[str]]]:
-    found = []
+    wrong = []
     for row in session.scalars(sa.select(JobRow).where(JobRow.parent_id.is_(None))):
         states = list(session.scalars(sa.select(JobRow.state).where(JobRow.parent_id == row.id)))
         counts = (len(states), sum(s in OPEN for s in states), sum(s in ("failed", "cancelled") for s in states))
         if counts != (row.children, row.open_children, row.failed_children):
-            found.append((row.id, row.children, row.open_children, row.failed_children, states))
-    return found
+            wrong.append((row.id, row.children, row.open_children, row.failed_children, states))
+    return wrong
 
 
-def test_many_threads_at_the_same_parents_count_each_end_once(spine_env: SettingsEnv) -> None:
+def test_concurrent_threads_count_each_end_once(spine_env: SettingsEnv) -> None:
     crowd = Crowd()
     crowd.ledger.put_many(PARENTS, max_tries=1000)
     with ThreadPoolExecutor(4) as pool:

@@ -1,4 +1,4 @@
-"""Only the moves of the table exist: every function makes none but those, and the database refuses all others."""
+"""Every function makes only the moves of the table, and the database refuses all others."""
 
 from __future__ import annotations
 
@@ -15,8 +15,7 @@ from app.core import clock
 from app.core.errors import Conflict
 from app.core.ids import uuid7
 from app.jobs.child_rules import ALL, Wait
-from app.jobs.ledger import admissions, claims, commands, workers
-from app.jobs.ledger import timers as moves
+from app.jobs.ledger import admissions, claims, commands, timers, workers
 from app.jobs.ledger.ends import finish, free
 from app.jobs.models import JOB, JobRow
 from app.jobs.relay import fairness
@@ -43,35 +42,35 @@ def _retry(session: Session, job_id: str) -> None:
         assert refusal.code == "job_state"
 
 
-# What each function may be asked, and from which states it moves a job where.
+# Each function, with the moves it may make.
 ACTS: dict[str, tuple[Act, dict[State, State]]] = {
     "claim": (lambda s, j: claims.claim(s, [j], WORKER), {"queued": "running"}),
-    "claim alone": (lambda s, j: claims.claim(s, [j], WORKER, alone=True), {}),
+    "exclusive claim": (lambda s, j: claims.claim(s, [j], WORKER, alone=True), {}),
     "succeed": (_end("succeeded", "succeeded"), {"running": "succeeded"}),
     "fail": (_end("failed", "failed"), {"running": "failed"}),
     "end as cancelled": (_end("cancelled", "cancelled"), {"running": "cancelled"}),
-    "try again later": (_end("retrying", "retrying"), {"running": "retrying"}),
+    "retry": (_end("retrying", "retrying"), {"running": "retrying"}),
     "hand back": (_end("queued", "handed_back"), {"running": "queued"}),
-    "run later": (_end("retrying", "snoozed"), {"running": "retrying"}),
+    "snooze": (_end("retrying", "snoozed"), {"running": "retrying"}),
     "wait for children": (_end("waiting", "waiting"), {"running": "waiting"}),
     "stale end": (_end("succeeded", "succeeded", fence=FENCE - 1), {}),
     "end of a later claim": (_end("succeeded", "succeeded", fence=FENCE + 1), {}),
     "mark started": (lambda s, j: claims.mark_started(s, [(j, FENCE, clock.now())]), {}),
     "snapshot": (lambda s, j: claims.snapshot(s, [(j, FENCE, {"percent": 1.0})]), {}),
     "free": (lambda s, j: free(s, WORKER, "killed"), {"running": "queued"}),
-    "bury": (lambda s, j: workers.mark_dead(s, WORKER, "killed"), {"running": "queued"}),
+    "mark dead": (lambda s, j: workers.mark_dead(s, WORKER, "killed"), {"running": "queued"}),
     "cancel": (lambda s, j: commands.cancel(s, "default", j), dict.fromkeys(NOT_STARTED, "cancelled")),
-    "retry": (_retry, {"failed": "queued", "cancelled": "queued"}),
-    "make due": (lambda s, j: moves.make_due(s, 10), {"scheduled": "queued", "retrying": "queued"}),
-    "expire": (lambda s, j: moves.expire(s, 10), {"queued": "failed"}),
+    "retry of an ended job": (_retry, {"failed": "queued", "cancelled": "queued"}),
+    "make due": (lambda s, j: timers.make_due(s, 10), {"scheduled": "queued", "retrying": "queued"}),
+    "expire": (lambda s, j: timers.expire(s, 10), {"queued": "failed"}),
     "admit": (lambda s, j: fairness.admit(s, "default", 10), {}),
     "park": (lambda s, j: admissions.park(s, [j], clock.now() + FUTURE), {}),
-    "empty windows": (lambda s, j: admissions.withdraw(s), {}),
+    "withdraw": (lambda s, j: admissions.withdraw(s), {}),
 }
 
 
 @pytest.mark.parametrize("name", ACTS)
-def test_every_function_makes_its_own_moves_and_no_other(ledger_of: Ledger, name: str) -> None:
+def test_each_function_makes_only_its_moves(ledger_of: Ledger, name: str) -> None:
     act, moves = ACTS[name]
     for state in STATES:
         running = {"worker_id": WORKER, "claimed_at": clock.now()} if state == "running" else {}
@@ -86,8 +85,8 @@ def test_every_function_makes_its_own_moves_and_no_other(ledger_of: Ledger, name
         ledger_of.db.transaction(lambda session: session.execute(sa.delete(JobRow)))
 
 
-def test_the_database_refuses_every_other_move(ledger_of: Ledger) -> None:
-    """Whoever writes, with whatever statement."""
+def test_database_refuses_every_other_move(ledger_of: Ledger) -> None:
+    """The trigger checks any UPDATE, not only those of the ledger."""
     refused = set()
     for before, after in itertools.permutations(STATES, 2):
         job_id = ledger_of.put(state=before)
@@ -101,12 +100,12 @@ def test_the_database_refuses_every_other_move(ledger_of: Ledger) -> None:
     assert refused == set(itertools.permutations(STATES, 2)) - MOVES
 
 
-def test_a_state_that_is_none_is_refused(ledger_of: Ledger) -> None:
+def test_unknown_state_is_refused(ledger_of: Ledger) -> None:
     with pytest.raises(DBAPIError):
         ledger_of.put(state="resting")
 
 
-def test_a_job_of_a_dead_or_unknown_worker_is_not_claimed(ledger_of: Ledger) -> None:
+def test_dead_or_unknown_worker_claims_nothing(ledger_of: Ledger) -> None:
     job_id = ledger_of.put()
     assert ledger_of.db.transaction(claims.claim, [job_id], WORKER.replace("1", "2")) == []
     ledger_of.db.transaction(workers.mark_dead, WORKER, "killed")
@@ -114,29 +113,29 @@ def test_a_job_of_a_dead_or_unknown_worker_is_not_claimed(ledger_of: Ledger) -> 
     assert ledger_of.row(job_id).state == "queued"
 
 
-def test_claims_come_in_the_order_asked_for(ledger_of: Ledger) -> None:
+def test_claims_keep_the_requested_order(ledger_of: Ledger) -> None:
     ids = [ledger_of.put() for _ in range(5)]
-    asked = [ids[3], ids[0], ids[4], ids[1], ids[2]]
-    assert [claim.id for claim in ledger_of.db.transaction(claims.claim, asked, WORKER)] == asked
+    requested = [ids[3], ids[0], ids[4], ids[1], ids[2]]
+    assert [claim.id for claim in ledger_of.db.transaction(claims.claim, requested, WORKER)] == requested
 
 
-def test_an_expired_job_is_not_claimed(ledger_of: Ledger) -> None:
+def test_expired_job_is_not_claimed(ledger_of: Ledger) -> None:
     job_id = ledger_of.put(expires_at=clock.now() + PAST)
     assert ledger_of.db.transaction(claims.claim, [job_id], WORKER) == []
 
 
-def test_a_job_that_crashed_twice_is_claimed_alone_only(ledger_of: Ledger) -> None:
+def test_job_with_two_crashes_is_only_claimed_exclusively(ledger_of: Ledger) -> None:
     twice, once = ledger_of.put(crashes=2), ledger_of.put(crashes=1)
     assert [c.id for c in ledger_of.db.transaction(claims.claim, [twice, once], WORKER)] == [once]
     assert [c.id for c in ledger_of.db.transaction(claims.claim, [twice, once], WORKER, alone=True)] == [twice]
 
 
 @pytest.mark.parametrize(("crashes", "state"), [(2, "queued"), (8, "queued"), (9, "failed")])
-def test_deaths_prove_little_where_workers_die_without_the_job(ledger_of: Ledger, crashes: int, state: State) -> None:
-    """Another worker began and died just now, and never ran the job."""
+def test_crashes_count_less_while_other_workers_die(ledger_of: Ledger, crashes: int, state: State) -> None:
+    """Another worker started and died just now and never ran the job."""
     other = uuid7()
     ledger_of.db.transaction(workers.register, other, ["default"], 1, None)
-    ledger_of.db.transaction(workers.mark_dead, other, "killed by somebody")
+    ledger_of.db.transaction(workers.mark_dead, other, "killed")
     started = {"worker_id": WORKER, "claimed_at": clock.now(), "started_at": clock.now()}
     job_id = ledger_of.put(state="running", fence=FENCE, crashes=crashes, **started)
     ledger_of.db.transaction(workers.mark_dead, WORKER, "process 1 ended")
@@ -145,7 +144,7 @@ def test_deaths_prove_little_where_workers_die_without_the_job(ledger_of: Ledger
 
 
 @pytest.mark.parametrize(("crashes", "state"), [(0, "queued"), (1, "queued"), (2, "failed")])
-def test_a_crash_counts_and_the_third_is_poison(ledger_of: Ledger, crashes: int, state: State) -> None:
+def test_third_crash_fails_the_job_as_poison(ledger_of: Ledger, crashes: int, state: State) -> None:
     started = {"worker_id": WORKER, "claimed_at": clock.now(), "started_at": clock.now()}
     job_id = ledger_of.put(state="running", fence=FENCE, crashes=crashes, **started)
     ledger_of.db.transaction(workers.mark_dead, WORKER, "process 1 ended")
@@ -157,36 +156,36 @@ def test_a_crash_counts_and_the_third_is_poison(ledger_of: Ledger, crashes: int,
     ]
 
 
-def test_a_death_before_the_start_is_no_crash(ledger_of: Ledger) -> None:
+def test_worker_death_before_the_start_is_no_crash(ledger_of: Ledger) -> None:
     job_id = ledger_of.put(state="running", fence=FENCE, crashes=2, worker_id=WORKER, claimed_at=clock.now())
     ledger_of.db.transaction(workers.mark_dead, WORKER, "killed")
     assert (ledger_of.row(job_id).state, ledger_of.row(job_id).crashes) == ("queued", 2)
 
 
-def test_a_cancelled_job_of_a_dead_worker_is_cancelled(ledger_of: Ledger) -> None:
-    asked = {"worker_id": WORKER, "started_at": clock.now(), "cancel_requested_at": clock.now()}
-    job_id = ledger_of.put(state="running", fence=FENCE, **asked)
+def test_job_with_a_cancel_request_is_cancelled_when_its_worker_dies(ledger_of: Ledger) -> None:
+    running = {"worker_id": WORKER, "started_at": clock.now(), "cancel_requested_at": clock.now()}
+    job_id = ledger_of.put(state="running", fence=FENCE, **running)
     ledger_of.db.transaction(workers.mark_dead, WORKER, "killed")
     assert ledger_of.row(job_id).state == "cancelled"
     assert ledger_of.row(job_id).finished_at is not None
 
 
 @pytest.mark.parametrize(
-    ("asked", "becomes"), [("retrying", "cancelled"), ("queued", "cancelled"), ("succeeded", "succeeded")]
+    ("reported", "becomes"), [("retrying", "cancelled"), ("queued", "cancelled"), ("succeeded", "succeeded")]
 )
-def test_a_cancel_meanwhile_wins_over_another_try_not_over_an_end(
-    ledger_of: Ledger, asked: State, becomes: State
+def test_cancel_request_wins_over_a_retry_but_not_over_an_end(
+    ledger_of: Ledger, reported: State, becomes: State
 ) -> None:
     job_id = ledger_of.put(state="running", fence=FENCE, worker_id=WORKER)
     ledger_of.db.transaction(commands.cancel, "default", job_id)
-    outcome: Outcome = "handed_back" if asked == "queued" else asked  # type: ignore[assignment]
-    ledger_of.db.transaction(_end(asked, outcome), job_id)
+    outcome: Outcome = "handed_back" if reported == "queued" else reported  # type: ignore[assignment]
+    ledger_of.db.transaction(_end(reported, outcome), job_id)
     assert ledger_of.row(job_id).state == becomes
     assert ledger_of.row(job_id).finished_at is not None
 
 
-def test_a_stale_end_in_the_batch_of_a_fresh_one_writes_nothing(ledger_of: Ledger) -> None:
-    """Both ends of one job, in one statement: the old claim's leaves no attempt either."""
+def test_stale_end_in_one_batch_with_a_valid_end_writes_nothing(ledger_of: Ledger) -> None:
+    """Both ends are of one job in one statement; the stale one leaves no attempt."""
     job_id = ledger_of.put(state="running", fence=FENCE, worker_id=WORKER)
     ends = [
         end_of(job_id, FENCE - 1, "failed", tries=1),
@@ -197,14 +196,14 @@ def test_a_stale_end_in_the_batch_of_a_fresh_one_writes_nothing(ledger_of: Ledge
     assert [(a.fence, a.outcome) for a in ledger_of.attempts(job_id)] == [(FENCE, "succeeded")]
 
 
-def test_a_beat_since_the_last_look_saves_a_worker(ledger_of: Ledger) -> None:
+def test_new_heartbeat_prevents_mark_dead(ledger_of: Ledger) -> None:
     ledger_of.db.transaction(workers.heartbeat, WORKER)
-    assert ledger_of.db.transaction(workers.mark_dead, WORKER, "no beat", seen_beat=0) is None
-    assert ledger_of.db.transaction(workers.mark_dead, WORKER, "no beat", seen_beat=1) == []
+    assert ledger_of.db.transaction(workers.mark_dead, WORKER, "no heartbeat", seen_beat=0) is None
+    assert ledger_of.db.transaction(workers.mark_dead, WORKER, "no heartbeat", seen_beat=1) == []
     assert ledger_of.db.transaction(workers.heartbeat, WORKER) is False
 
 
-def test_a_retry_begins_anew_and_keeps_its_fence(ledger_of: Ledger) -> None:
+def test_retry_resets_tries_and_keeps_the_fence(ledger_of: Ledger) -> None:
     job_id = ledger_of.put(
         state="failed", fence=FENCE, tries=4, crashes=3, error_type="X", finished_at=clock.now(), result={"a": 1}
     )
@@ -214,7 +213,7 @@ def test_a_retry_begins_anew_and_keeps_its_fence(ledger_of: Ledger) -> None:
     assert [row.error_type, row.finished_at, row.result] == [None] * 3
 
 
-def test_a_retry_beside_an_open_job_of_the_same_key_is_a_conflict(ledger_of: Ledger) -> None:
+def test_retry_conflicts_with_an_open_job_of_the_same_key(ledger_of: Ledger) -> None:
     old = ledger_of.put(state="failed", unique_key="page-1")
     ledger_of.put(state="queued", unique_key="page-1")
     with pytest.raises(Conflict, match="page-1"):

@@ -1,4 +1,4 @@
-"""Whatever order workers, relays, people and deaths come in, the ledger keeps its promises."""
+"""The ledger keeps its invariants for any order of claims, ends, commands, relay passes and crashes."""
 
 from __future__ import annotations
 
@@ -17,8 +17,7 @@ from app.core.db import Database
 from app.core.errors import Cancelled, Conflict, Stale
 from app.core.ids import uuid7
 from app.jobs import states, transition
-from app.jobs.ledger import admissions, commands, ends, timers, workers
-from app.jobs.ledger import claims as ledger
+from app.jobs.ledger import admissions, claims, commands, ends, timers, workers
 from app.jobs.ledger.claims import Claim
 from app.jobs.ledger.ends import End
 from app.jobs.models import JOB, AttemptRow, JobRow, WorkerRow
@@ -30,7 +29,7 @@ HOUR = timedelta(hours=1)
 MAX_TRIES = 3
 Which = st.integers(0, 7)
 
-# How a run may end: its state, its outcome, what it counts, and whether the next try is due.
+# Possible ends of a run: state, outcome, tries used, and whether the next try is due.
 ENDS: list[tuple[State, Outcome, int, bool]] = [
     ("succeeded", "succeeded", 0, True),
     ("failed", "failed", 1, True),
@@ -41,12 +40,12 @@ ENDS: list[tuple[State, Outcome, int, bool]] = [
 ]
 
 
-class Torn(Exception):
-    """The transaction is given up after its work."""
+class RolledBack(Exception):
+    """Roll the transaction back after its work."""
 
 
 class Interleaving(RuleBasedStateMachine):
-    """Any order of all that moves a job; after each step every row is compared with what it was before."""
+    """Any order of all moves; after each step every row is compared with its previous state."""
 
     db: Database
 
@@ -69,7 +68,7 @@ class Interleaving(RuleBasedStateMachine):
     def _claim_of(self, which: int) -> Claim:
         return self.claims[-1 - which % len(self.claims)]
 
-    # What may happen
+    # Steps
 
     @precondition(lambda self: len(self.rows) < 6)
     @rule(state=st.sampled_from(["queued", "scheduled"]), due=st.booleans(), expired=st.booleans())
@@ -83,23 +82,23 @@ class Interleaving(RuleBasedStateMachine):
     @rule(which=st.lists(Which, min_size=1, max_size=3), worker=st.integers(0, 1), alone=st.booleans())
     def claim(self, which: list[int], worker: int, alone: bool) -> None:
         ids = list(dict.fromkeys(job_id for job_id in map(self._job, which) if job_id))
-        claims = self.db.transaction(ledger.claim, ids, self.workers[worker], alone=alone)
-        assert len(claims) == len({claim.id for claim in claims})
-        assert all((claim.crashes >= states.CRASHES_BEFORE_ALONE) == alone for claim in claims)
-        self.claims += claims
-        self.claimed = {claim.id for claim in claims}
+        batch = self.db.transaction(claims.claim, ids, self.workers[worker], alone=alone)
+        assert len(batch) == len({claim.id for claim in batch})
+        assert all((claim.crashes >= states.CRASHES_BEFORE_ALONE) == alone for claim in batch)
+        self.claims += batch
+        self.claimed = {claim.id for claim in batch}
 
     @precondition(lambda self: self.claims)
     @rule(which=Which)
     def start(self, which: int) -> None:
         claim = self._claim_of(which)
-        self.db.transaction(ledger.mark_started, [(claim.id, claim.fence, clock.now())])
+        self.db.transaction(claims.mark_started, [(claim.id, claim.fence, clock.now())])
 
     @precondition(lambda self: self.claims)
     @rule(which=Which)
     def report(self, which: int) -> None:
         claim = self._claim_of(which)
-        self.db.transaction(ledger.snapshot, [(claim.id, claim.fence, {"percent": 1.0, "seq": 1})])
+        self.db.transaction(claims.snapshot, [(claim.id, claim.fence, {"percent": 1.0, "seq": 1})])
 
     def _end(self, claim: Claim, ending: tuple[State, Outcome, int, bool]) -> End:
         state, outcome, counts, due = ending
@@ -110,21 +109,25 @@ class Interleaving(RuleBasedStateMachine):
         return end_of(claim.id, claim.fence, state, outcome, tries=tries, due_at=due_at)
 
     @precondition(lambda self: self.claims)
-    @rule(which=st.lists(Which, min_size=1, max_size=4, unique=True), ending=st.sampled_from(ENDS), torn=st.booleans())
-    def finish(self, which: list[int], ending: tuple[State, Outcome, int, bool], torn: bool) -> None:
-        """A batch, of claims that hold and of claims that were lost long ago."""
-        claims = {(claim.id, claim.fence): claim for claim in map(self._claim_of, which)}
-        held = {key for key in claims if self.rows[key[0]]["fence"] == key[1] and self._state(key[0]) == "running"}
+    @rule(
+        which=st.lists(Which, min_size=1, max_size=4, unique=True),
+        ending=st.sampled_from(ENDS),
+        undo=st.booleans(),
+    )
+    def finish(self, which: list[int], ending: tuple[State, Outcome, int, bool], undo: bool) -> None:
+        """End a batch of held and of lost claims."""
+        batch = {(claim.id, claim.fence): claim for claim in map(self._claim_of, which)}
+        held = {key for key in batch if self.rows[key[0]]["fence"] == key[1] and self._state(key[0]) == "running"}
 
         def write(session: Session) -> list[transition.Moved]:
-            moved = ends.finish(session, [self._end(claim, ending) for claim in claims.values()])
-            if torn:
-                raise Torn
+            moved = ends.finish(session, [self._end(claim, ending) for claim in batch.values()])
+            if undo:
+                raise RolledBack
             return moved
 
         try:
             moved = self.db.transaction(write)
-        except Torn:
+        except RolledBack:
             return
         assert {move.id for move in moved} == {job_id for job_id, _ in held}
 
@@ -169,24 +172,22 @@ class Interleaving(RuleBasedStateMachine):
         if job_id:
             self.db.transaction(admissions.park, [job_id], clock.now() - HOUR)
 
-    # What is true after each of them
+    # Invariants after each step
 
     def _state(self, job_id: str) -> str:
         return str(self.rows[job_id]["state"])
 
     @invariant()
-    def every_promise_holds(self) -> None:
-        self.db.read(self._look)
+    def check_every_row(self) -> None:
+        self.db.read(self._check_all)
 
-    def _look(self, session: Session) -> None:
-        self._every_row_made_an_allowed_step(_rows(session))
-        self._nothing_is_lost_and_nothing_counted_twice(
-            {worker.id for worker in workers.list_alive(session)}, _attempts(session)
-        )
+    def _check_all(self, session: Session) -> None:
+        self._check_moves(_rows(session))
+        self._check_rows_and_attempts({worker.id for worker in workers.list_alive(session)}, _attempts(session))
         for claim in self.claims[-4:]:
-            self._a_claim_is_held_by_its_fence_alone(session, claim)
+            self._check_hold(session, claim)
 
-    def _every_row_made_an_allowed_step(self, rows: dict[str, dict[str, Any]]) -> None:
+    def _check_moves(self, rows: dict[str, dict[str, Any]]) -> None:
         for job_id, now in rows.items():
             before = self.rows[job_id]
             if before:
@@ -199,17 +200,17 @@ class Interleaving(RuleBasedStateMachine):
     def _compare(self, job_id: str, before: dict[str, Any], now: dict[str, Any]) -> None:
         moved = before["state"] != now["state"]
         assert not moved or (before["state"], now["state"]) in MOVES
-        claims = 1 if job_id in self.claimed else 0
-        assert now["fence"] == before["fence"] + claims, "the fence rises at claims and nowhere else"
-        assert bool(claims) == (now["state"] == "running" != before["state"])
+        risen = int(job_id in self.claimed)
+        assert now["fence"] == before["fence"] + risen, "only a claim raises the fence"
+        assert bool(risen) == (now["state"] == "running" != before["state"])
         if before["state"] in ENDED and job_id not in self.retried:
-            assert now == before, "an ended job changes by a person's retry and by nothing else"
+            assert now == before, "only a retry changes an ended job"
 
-    def _nothing_is_lost_and_nothing_counted_twice(self, living: set[str], attempts: dict[str, list[int]]) -> None:
+    def _check_rows_and_attempts(self, alive: set[str], attempts: dict[str, list[int]]) -> None:
         for job_id, row in self.rows.items():
             running = row["state"] == "running"
             assert row["state"] in (*ENDED, "scheduled", "queued", "retrying", "running")
-            assert row["worker_id"] in living or not running
+            assert row["worker_id"] in alive or not running
             assert row["tries"] <= row["max_tries"]
             assert row["crashes"] <= ends.MAX_CRASHES
             assert row["cancel_requested_at"] is None or row["state"] in (*ENDED, "running")
@@ -218,7 +219,7 @@ class Interleaving(RuleBasedStateMachine):
             ended_claims = range(1, row["fence"] + (0 if running else 1))
             assert attempts.get(job_id, []) == list(ended_claims), "one attempt for each claim that ended"
 
-    def _a_claim_is_held_by_its_fence_alone(self, session: Session, claim: Claim) -> None:
+    def _check_hold(self, session: Session, claim: Claim) -> None:
         row = self.rows[claim.id]
         expected: type[Exception] | None = None
         if row["state"] != "running" or row["fence"] != claim.fence:
@@ -226,21 +227,21 @@ class Interleaving(RuleBasedStateMachine):
         elif row["cancel_requested_at"] is not None:
             expected = Cancelled
         try:
-            ledger.hold(session, claim)
+            claims.hold(session, claim)
             assert expected is None
         except (Stale, Cancelled) as error:
             assert type(error) is expected
 
     def teardown(self) -> None:
-        """From wherever it stands, every job comes to an end."""
+        """Run every job to its end from any state."""
         for _ in range(3):
             self.db.transaction(lambda session: session.execute(sa.update(JobRow).values(due_at=clock.now() - HOUR)))
             self.db.transaction(timers.make_due, 100)
             self.db.transaction(timers.expire, 100)
-            ids = [ticket.id for ticket in self.db.transaction(fairness.admit, "default", 100)]
+            ids = [ref.id for ref in self.db.transaction(fairness.admit, "default", 100)]
             ids += [job_id for job_id, row in self.db.read(_rows).items() if row["admitted_at"]]
             for alone in (False, True):
-                self.db.transaction(ledger.claim, ids, self.workers[0], alone=alone)
+                self.db.transaction(claims.claim, ids, self.workers[0], alone=alone)
             running = [(i, r["fence"]) for i, r in self.db.read(_rows).items() if r["state"] == "running"]
             self.db.transaction(ends.finish, [end_of(job_id, fence, "succeeded") for job_id, fence in running])
         assert {row["state"] for row in self.db.read(_rows).values()} <= set(ENDED)
@@ -248,16 +249,16 @@ class Interleaving(RuleBasedStateMachine):
 
 
 def _rows(session: Session) -> dict[str, dict[str, Any]]:
-    found = session.execute(sa.select(*JOB.columns)).mappings().all()
-    return {row["id"]: dict(row) for row in found}
+    rows = session.execute(sa.select(*JOB.columns)).mappings().all()
+    return {row["id"]: dict(row) for row in rows}
 
 
 def _attempts(session: Session) -> dict[str, list[int]]:
     query = sa.select(AttemptRow.job_id, AttemptRow.fence).order_by(AttemptRow.job_id, AttemptRow.fence)
-    found: dict[str, list[int]] = {}
+    fences: dict[str, list[int]] = {}
     for job_id, fence in session.execute(query):
-        found.setdefault(job_id, []).append(fence)
-    return found
+        fences.setdefault(job_id, []).append(fence)
+    return fences
 
 
 def _delete_all(session: Session) -> None:
@@ -270,7 +271,7 @@ def _delete_all(session: Session) -> None:
 def test_any_interleaving_keeps_every_invariant(
     ledger_databases: Databases, kind: str, examples: int, steps: int
 ) -> None:
-    """Fences, attempts, tries, ends and holds, after every step; and at last every job ends."""
+    """Checks fences, attempts, tries, ends and holds after every step; finally every job ends."""
     machine = type("On", (Interleaving,), {"db": ledger_databases.empty(kind)})
     run_state_machine_as_test(
         machine,

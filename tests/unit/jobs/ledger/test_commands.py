@@ -1,4 +1,4 @@
-"""What a person asks of a job: stop, or try again; told to who runs it and to who follows it."""
+"""Cancel and retry commands, with their notices to the running worker and to subscribers."""
 
 from __future__ import annotations
 
@@ -18,33 +18,33 @@ from tests.support.waiting import wait_until
 from tests.unit.jobs.conftest import Chore, Desk
 
 
-def _told(desk: Desk, job_id: str) -> list[tuple[str, str]]:
-    kept: Any = desk.redis.xrange(redis.TENANT_EVENTS.format("default"))
-    told = [json.loads(fields["e"]) for _, fields in kept]
-    return [(event["event"], event["state"]) for event in told if event["job_id"] == job_id]
+def _events(desk: Desk, job_id: str) -> list[tuple[str, str]]:
+    entries: Any = desk.redis.xrange(redis.TENANT_EVENTS.format("default"))
+    events = [json.loads(fields["e"]) for _, fields in entries]
+    return [(event["event"], event["state"]) for event in events if event["job_id"] == job_id]
 
 
-def test_what_has_not_started_is_cancelled_at_once_and_never_starts(desk: Desk) -> None:
+def test_cancel_ends_a_waiting_job_at_once(desk: Desk) -> None:
     (job_id,) = desk.enqueue(Chore())
     desk.ledger.db.transaction(commands.cancel, "default", job_id)
     row = desk.ledger.row(job_id)
     assert (row.state, row.finished_at is not None) == ("cancelled", True)
     assert desk.process.fetcher.fetch() == []
-    assert _told(desk, job_id) == [("end", "cancelled")]
+    assert _events(desk, job_id) == [("end", "cancelled")]
 
 
-def test_what_runs_is_told_and_ends_as_cancelled(desk: Desk) -> None:
+def test_cancel_notifies_a_running_job_which_ends_as_cancelled(desk: Desk) -> None:
     (job_id,) = desk.enqueue(Chore())
     (run,) = desk.take()
     desk.begin(run)
     stopped: list[Exception] = []
     run.attach(stopped.append)
-    with redis.subscription() as heard:
-        heard.subscribe(redis.CANCEL_CHANNEL)
-        heard.get_message(timeout=1)
+    with redis.subscription() as pubsub:
+        pubsub.subscribe(redis.CANCEL_CHANNEL)
+        pubsub.get_message(timeout=1)
         desk.ledger.db.transaction(commands.cancel, "default", job_id)
         desk.ledger.db.transaction(commands.cancel, "default", job_id)
-        message: Any = wait_until(lambda: heard.get_message(timeout=0.1), what="the cancel to be heard")
+        message: Any = wait_until(lambda: pubsub.get_message(timeout=0.1), what="the cancel notice")
     assert message["data"] == job_id
     assert desk.state(job_id) == "running"
     cancel_run(desk.process, job_id)
@@ -52,10 +52,10 @@ def test_what_runs_is_told_and_ends_as_cancelled(desk: Desk) -> None:
     desk.end(run, run.reason)
     row = desk.until(job_id, "cancelled")
     assert (row.tries, row.finished_at is not None) == (0, True)
-    wait_until(lambda: _told(desk, job_id)[-1:] == [("end", "cancelled")], what="the end to be told")
+    wait_until(lambda: _events(desk, job_id)[-1:] == [("end", "cancelled")], what="the end event")
 
 
-def test_a_cancel_of_an_ended_or_unknown_job_changes_nothing(desk: Desk) -> None:
+def test_cancel_of_an_ended_or_unknown_job_changes_nothing(desk: Desk) -> None:
     (job_id,) = desk.enqueue(Chore())
     (run,) = desk.take()
     desk.begin(run)
@@ -70,7 +70,7 @@ def test_a_cancel_of_an_ended_or_unknown_job_changes_nothing(desk: Desk) -> None
             desk.ledger.db.transaction(commands.retry, tenant, unknown)
 
 
-def test_a_retry_runs_at_once_with_its_tries_from_the_beginning(desk: Desk) -> None:
+def test_retried_job_runs_at_once_with_all_its_tries(desk: Desk) -> None:
     (job_id,) = desk.enqueue(Chore())
     (run,) = desk.take()
     desk.begin(run)
@@ -79,7 +79,7 @@ def test_a_retry_runs_at_once_with_its_tries_from_the_beginning(desk: Desk) -> N
     desk.ledger.db.transaction(commands.retry, "default", job_id)
     (again,) = desk.take()
     assert (again.claim.id, again.claim.fence, again.claim.tries) == (job_id, 2, 0)
-    assert ("state", "queued") in _told(desk, job_id)
+    assert ("state", "queued") in _events(desk, job_id)
     desk.begin(again)
     desk.end(again)
     row = desk.until(job_id, "succeeded")
@@ -88,13 +88,13 @@ def test_a_retry_runs_at_once_with_its_tries_from_the_beginning(desk: Desk) -> N
 
 
 @pytest.mark.parametrize("state", ["queued", "running", "succeeded", "retrying", "scheduled", "waiting"])
-def test_only_what_failed_or_was_cancelled_is_retried(desk: Desk, state: str) -> None:
+def test_retry_of_a_job_that_is_not_failed_or_cancelled_is_a_conflict(desk: Desk, state: str) -> None:
     job_id = desk.ledger.put(state=state)
     with pytest.raises(Conflict, match=f"is {state}"):
         desk.ledger.db.transaction(commands.retry, "default", job_id)
 
 
-def test_without_redis_both_are_taken_all_the_same(redis_server: RedisServer, spine_env: SettingsEnv) -> None:
+def test_cancel_and_retry_work_without_redis(redis_server: RedisServer, spine_env: SettingsEnv) -> None:
     spine_env(redis_url=redis_server.url)
     desk = Desk([Chore.kind])
     try:

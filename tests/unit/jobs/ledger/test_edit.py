@@ -1,4 +1,4 @@
-"""What a person changes about a job that has not started; nothing of it crosses a claim."""
+"""Edits of a job that has not started; an edit never crosses a claim."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from app.core import clock
 from app.core.errors import Conflict, InvalidInput, NotFound
 from app.core.ids import uuid7
 from app.jobs.definition import Job
-from app.jobs.ledger import claims as book
+from app.jobs.ledger import claims
 from app.jobs.ledger.edit import Changes, edit, run_now
 from app.jobs.relay.relay import Relay
 from app.jobs.states import STATES
@@ -23,7 +23,7 @@ CHANGEABLE = ("scheduled", "queued", "retrying")
 
 
 class Grown(Job, kind="tests.grown", payload_version=3):
-    """A kind whose payload was changed twice."""
+    """A kind with payload version 3."""
 
     size: int
 
@@ -38,17 +38,17 @@ def change(ledger: Ledger, job_id: str, **changes: Any) -> None:
 
 
 @pytest.mark.parametrize("state", ["scheduled", "retrying"])
-def test_what_waits_for_its_time_is_started_now(ledger_of: Ledger, state: str) -> None:
+def test_run_now_queues_a_scheduled_or_retrying_job(ledger_of: Ledger, state: str) -> None:
     job_id = ledger_of.put(state=state, due_at=clock.now() + HOUR, tries=1)
     ledger_of.db.transaction(run_now, "default", job_id)
     row = ledger_of.row(job_id)
     assert (row.state, row.due_at <= clock.now(), row.tries) == ("queued", True, 1)
-    (claim,) = ledger_of.db.transaction(book.claim, [job_id], WORKER)
+    (claim,) = ledger_of.db.transaction(claims.claim, [job_id], WORKER)
     assert claim.id == job_id
 
 
 @pytest.mark.parametrize("state", STATES)
-def test_each_state_is_open_to_a_change_or_says_why_not(ledger_of: Ledger, state: str) -> None:
+def test_each_state_allows_a_change_or_names_itself_in_the_conflict(ledger_of: Ledger, state: str) -> None:
     job_id = ledger_of.put(state=state, fence=1)
     if state in CHANGEABLE:
         change(ledger_of, job_id, payload={"number": 7})
@@ -64,7 +64,7 @@ def test_each_state_is_open_to_a_change_or_says_why_not(ledger_of: Ledger, state
     assert (ledger_of.row(job_id).payload, ledger_of.row(job_id).state) == ({}, state)
 
 
-def test_another_tenants_job_is_not_found(ledger_of: Ledger) -> None:
+def test_job_of_another_tenant_is_not_found(ledger_of: Ledger) -> None:
     for job_id in (ledger_of.put(tenant="other"), uuid7(), "x"):
         with pytest.raises(NotFound):
             change(ledger_of, job_id, expires_at=None)
@@ -72,7 +72,7 @@ def test_another_tenants_job_is_not_found(ledger_of: Ledger) -> None:
             ledger_of.db.transaction(run_now, "default", job_id)
 
 
-def test_a_payload_is_checked_and_written_in_todays_version(ledger_of: Ledger) -> None:
+def test_payload_is_validated_and_stored_in_the_current_version(ledger_of: Ledger) -> None:
     job_id = ledger_of.put(kind=Grown.kind, payload={"old": 1}, payload_version=1)
     for wrong in ({}, {"size": "x"}, {"size": 1, "more": 1}):
         with pytest.raises(InvalidInput):
@@ -81,7 +81,7 @@ def test_a_payload_is_checked_and_written_in_todays_version(ledger_of: Ledger) -
     assert (ledger_of.row(job_id).payload, ledger_of.row(job_id).payload_version) == ({"size": 4}, 3)
 
 
-def test_a_payload_may_not_make_it_another_job(ledger_of: Ledger) -> None:
+def test_payload_with_another_unique_key_is_a_conflict(ledger_of: Ledger) -> None:
     job_id = ledger_of.put(kind=Keyed.kind, payload={"house": 1}, unique_key="1")
     change(ledger_of, job_id, payload={"house": 1, "colour": "red"})
     with pytest.raises(Conflict, match="another unique key"):
@@ -89,7 +89,7 @@ def test_a_payload_may_not_make_it_another_job(ledger_of: Ledger) -> None:
     assert ledger_of.row(job_id).payload == {"house": 1, "colour": "red"}
 
 
-def test_priority_is_set_within_its_bounds(ledger_of: Ledger) -> None:
+def test_priority_outside_its_bounds_is_refused(ledger_of: Ledger) -> None:
     job_id = ledger_of.put()
     change(ledger_of, job_id, priority=-7)
     with pytest.raises(InvalidInput, match="priority"):
@@ -97,13 +97,13 @@ def test_priority_is_set_within_its_bounds(ledger_of: Ledger) -> None:
     assert ledger_of.row(job_id).priority == -7
 
 
-def test_a_payload_of_a_kind_that_is_not_known_here_is_refused(ledger_of: Ledger) -> None:
+def test_payload_of_an_unknown_kind_is_refused(ledger_of: Ledger) -> None:
     job_id = ledger_of.put(kind="shop.unheard_of")
     with pytest.raises(InvalidInput, match="does not know the kind"):
         change(ledger_of, job_id, payload={})
 
 
-def test_a_due_time_is_moved_both_ways(ledger_of: Ledger) -> None:
+def test_due_time_is_moved_later_and_earlier(ledger_of: Ledger) -> None:
     job_id = ledger_of.put(state="scheduled", due_at=clock.now() + HOUR)
     change(ledger_of, job_id, due_at=clock.now() + 2 * HOUR)
     row = ledger_of.row(job_id)
@@ -112,7 +112,7 @@ def test_a_due_time_is_moved_both_ways(ledger_of: Ledger) -> None:
     assert ledger_of.row(job_id).state == "queued"
 
 
-def test_a_queued_job_cannot_be_put_off_since_it_may_be_on_its_way(ledger_of: Ledger) -> None:
+def test_queued_job_cannot_be_put_off(ledger_of: Ledger) -> None:
     job_id = ledger_of.put()
     with pytest.raises(Conflict, match="put off"):
         change(ledger_of, job_id, due_at=clock.now() + HOUR)
@@ -120,33 +120,33 @@ def test_a_queued_job_cannot_be_put_off_since_it_may_be_on_its_way(ledger_of: Le
     assert ledger_of.row(job_id).state == "queued"
 
 
-def test_expiry_is_set_and_taken_away(ledger_of: Ledger) -> None:
+def test_expiry_is_set_and_removed(ledger_of: Ledger) -> None:
     job_id = ledger_of.put()
     change(ledger_of, job_id, expires_at=clock.now() - HOUR)
-    assert ledger_of.db.transaction(book.claim, [job_id], WORKER) == []
+    assert ledger_of.db.transaction(claims.claim, [job_id], WORKER) == []
     change(ledger_of, job_id, expires_at=None)
-    assert len(ledger_of.db.transaction(book.claim, [job_id], WORKER)) == 1
+    assert len(ledger_of.db.transaction(claims.claim, [job_id], WORKER)) == 1
 
 
-def test_an_edit_and_a_claim_cannot_cross(ledger_of: Ledger) -> None:
-    """Either the claim sees the new payload, or the edit is told that it came too late."""
+def test_concurrent_edit_and_claim_agree_on_the_payload(ledger_of: Ledger) -> None:
+    """Either the claim sees the new payload, or the edit is a conflict."""
     for _ in range(15):
         job_id = ledger_of.put(payload={"number": 1})
-        claimed: list[book.Claim] = []
-        told: list[str] = []
+        claimed: list[claims.Claim] = []
+        results: list[str] = []
         both = threading.Barrier(2)
 
-        def claim(job_id: str = job_id, into: list[book.Claim] = claimed, both: threading.Barrier = both) -> None:
+        def claim(job_id: str = job_id, into: list[claims.Claim] = claimed, both: threading.Barrier = both) -> None:
             both.wait(10)
-            into.extend(ledger_of.db.transaction(book.claim, [job_id], WORKER))
+            into.extend(ledger_of.db.transaction(claims.claim, [job_id], WORKER))
 
-        def alter(job_id: str = job_id, told: list[str] = told, both: threading.Barrier = both) -> None:
+        def alter(job_id: str = job_id, results: list[str] = results, both: threading.Barrier = both) -> None:
             both.wait(10)
             try:
                 change(ledger_of, job_id, payload={"number": 2})
-                told.append("changed")
+                results.append("changed")
             except Conflict:
-                told.append("late")
+                results.append("late")
 
         threads = [threading.Thread(target=act) for act in (claim, alter)]
         for thread in threads:
@@ -154,12 +154,12 @@ def test_an_edit_and_a_claim_cannot_cross(ledger_of: Ledger) -> None:
         for thread in threads:
             thread.join(20)
         (taken,) = claimed
-        assert (taken.payload["number"], told) in ((2, ["changed"]), (1, ["late"]))
+        assert (taken.payload["number"], results) in ((2, ["changed"]), (1, ["late"]))
         assert ledger_of.row(job_id).payload == taken.payload
 
 
-def test_what_is_started_now_runs_soon_after(desk: Desk) -> None:
-    """Through Redis and a relay, as everything else."""
+def test_job_after_run_now_is_taken_by_a_worker(desk: Desk) -> None:
+    """The job goes through Redis and a relay, like every other."""
     (job_id,) = desk.enqueue(Chore(), due_at=clock.now() + HOUR)
     desk.ledger.db.transaction(run_now, "default", job_id)
     Relay().tick()

@@ -1,4 +1,4 @@
-"""Every way in which a job can end tells its webhook, in the transaction of the end, once."""
+"""Every end of a job enqueues one webhook delivery, in the transaction of the end."""
 
 from __future__ import annotations
 
@@ -9,8 +9,7 @@ import pytest
 import sqlalchemy as sa
 
 from app.core import clock
-from app.jobs.ledger import child_moves, commands, ends, timers
-from app.jobs.ledger import claims as book
+from app.jobs.ledger import child_moves, claims, commands, ends, timers
 from app.jobs.ledger.end_webhooks import DeliverWebhook
 from app.jobs.models import JobRow
 from tests.unit.jobs.conftest import WORKER, Ledger, end_of
@@ -18,8 +17,8 @@ from tests.unit.jobs.conftest import WORKER, Ledger, end_of
 URL = "https://shop.example/hook"
 
 
-def told(ledger: Ledger) -> list[dict[str, Any]]:
-    """The payloads of the deliveries, in the order of their making."""
+def deliveries(ledger: Ledger) -> list[dict[str, Any]]:
+    """Return the payloads of the deliveries, the oldest first."""
     query = sa.select(JobRow).where(JobRow.kind == DeliverWebhook.kind).order_by(JobRow.id)
     rows = ledger.db.read(lambda session: list(session.scalars(query)))
     assert all((row.state, row.tenant, row.queue, row.max_tries) == ("queued", "default", "fetch", 10) for row in rows)
@@ -27,40 +26,40 @@ def told(ledger: Ledger) -> list[dict[str, Any]]:
 
 
 def states(ledger: Ledger) -> list[tuple[str, str]]:
-    return [(payload["job_id"], payload["state"]) for payload in told(ledger)]
+    return [(payload["job_id"], payload["state"]) for payload in deliveries(ledger)]
 
 
-def claimed(ledger: Ledger, **values: Any) -> str:
+def claim_job(ledger: Ledger, **values: Any) -> str:
     job_id = ledger.put(**{"webhook_url": URL, **values})
-    assert ledger.db.transaction(book.claim, [job_id], WORKER)
+    assert ledger.db.transaction(claims.claim, [job_id], WORKER)
     return job_id
 
 
 @pytest.mark.parametrize("state", ["succeeded", "failed", "cancelled"])
-def test_a_run_that_ends_tells_of_it(ledger_of: Ledger, state: Any) -> None:
-    job_id, silent = claimed(ledger_of), claimed(ledger_of, webhook_url=None)
+def test_end_of_a_run_enqueues_one_delivery(ledger_of: Ledger, state: Any) -> None:
+    job_id, silent = claim_job(ledger_of), claim_job(ledger_of, webhook_url=None)
     ledger_of.db.transaction(ends.finish, [end_of(job_id, 1, state), end_of(silent, 1, state)])
-    (payload,) = told(ledger_of)
+    (payload,) = deliveries(ledger_of)
     assert (payload["job_id"], payload["url"], payload["state"]) == (job_id, URL, state)
     assert payload["at"].endswith("Z")
     ledger_of.db.transaction(ends.finish, [end_of(job_id, 1, state)])
-    assert len(told(ledger_of)) == 1
+    assert len(deliveries(ledger_of)) == 1
 
 
 @pytest.mark.parametrize("state", ["retrying", "queued"])
-def test_a_run_that_does_not_end_the_job_tells_nothing(ledger_of: Ledger, state: Any) -> None:
-    job_id = claimed(ledger_of)
+def test_run_that_does_not_end_the_job_enqueues_no_delivery(ledger_of: Ledger, state: Any) -> None:
+    job_id = claim_job(ledger_of)
     ledger_of.db.transaction(ends.finish, [end_of(job_id, 1, state, due_at=clock.now())])
-    assert told(ledger_of) == []
+    assert deliveries(ledger_of) == []
 
 
-def test_an_end_that_is_written_without_on_end_is_told_as_well(ledger_of: Ledger) -> None:
-    job_id = claimed(ledger_of)
+def test_end_without_on_end_enqueues_a_delivery(ledger_of: Ledger) -> None:
+    job_id = claim_job(ledger_of)
     ledger_of.db.transaction(ends.finish, [end_of(job_id, 1, "failed")], call_on_end=False)
     assert states(ledger_of) == [(job_id, "failed")]
 
 
-def test_a_cancel_an_expiry_and_a_death_are_told(ledger_of: Ledger) -> None:
+def test_cancel_expiry_and_worker_death_enqueue_deliveries(ledger_of: Ledger) -> None:
     cancelled = ledger_of.put(webhook_url=URL)
     ledger_of.db.transaction(commands.cancel, "default", cancelled)
     expired = ledger_of.put(webhook_url=URL, expires_at=clock.now() - timedelta(seconds=1))
@@ -72,7 +71,7 @@ def test_a_cancel_an_expiry_and_a_death_are_told(ledger_of: Ledger) -> None:
     assert ledger_of.row(alive).state == "queued"
 
 
-def test_a_child_that_follows_its_parent_is_told(ledger_of: Ledger) -> None:
+def test_child_cancelled_with_its_parent_enqueues_a_delivery(ledger_of: Ledger) -> None:
     parent = ledger_of.put(state="waiting", children=1, open_children=1, family_rule="all", webhook_url=URL)
     child = ledger_of.put(parent_id=parent, child_index=0, webhook_url=URL)
     ledger_of.db.transaction(commands.cancel, "default", parent)
@@ -80,8 +79,8 @@ def test_a_child_that_follows_its_parent_is_told(ledger_of: Ledger) -> None:
     assert states(ledger_of) == [(parent, "cancelled"), (child, "cancelled")]
 
 
-def test_an_end_that_is_rolled_back_tells_nothing(ledger_of: Ledger) -> None:
-    job_id = claimed(ledger_of)
+def test_rolled_back_end_enqueues_no_delivery(ledger_of: Ledger) -> None:
+    job_id = claim_job(ledger_of)
 
     def finish_and_fail(session: Any) -> None:
         ends.finish(session, [end_of(job_id, 1, "succeeded")])
@@ -89,4 +88,4 @@ def test_an_end_that_is_rolled_back_tells_nothing(ledger_of: Ledger) -> None:
 
     with pytest.raises(RuntimeError):
         ledger_of.db.transaction(finish_and_fail)
-    assert (told(ledger_of), ledger_of.row(job_id).state) == ([], "running")
+    assert (deliveries(ledger_of), ledger_of.row(job_id).state) == ([], "running")

@@ -1,4 +1,4 @@
-"""When two starts are one job: while it is open, throttled, debounced; on both databases, also from fifty threads."""
+"""Two starts are one job while it is open, throttled or debounced, also from fifty threads."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def starting(spine_env: SettingsEnv) -> Iterator[Starting]:
     clock.shift(timedelta(0))
 
 
-def test_a_second_start_returns_the_first_while_it_is_open(starting: Starting) -> None:
+def test_second_start_returns_the_open_job(starting: Starting) -> None:
     first = starting.start(Once(number=1))
     second = starting.start(Once(number=2))
     assert (first.is_new, second.is_new) == (True, False)
@@ -42,7 +42,7 @@ def test_every_open_state_holds_the_key(starting: Starting, state: State) -> Non
 
 
 @pytest.mark.parametrize("state", ["succeeded", "failed", "cancelled"])
-def test_an_ended_job_frees_its_key(starting: Starting, state: State) -> None:
+def test_ended_job_frees_its_key(starting: Starting, state: State) -> None:
     first = starting.start_id(Once())
     starting.run(first, state)
     second = starting.start(Once())
@@ -50,7 +50,7 @@ def test_an_ended_job_frees_its_key(starting: Starting, state: State) -> None:
     assert second.id != first
 
 
-def test_who_asks_to_know_is_told_and_nothing_is_written(starting: Starting) -> None:
+def test_on_conflict_raise_is_a_conflict_and_writes_nothing(starting: Starting) -> None:
     first = starting.start_id(Once())
     with pytest.raises(Conflict) as refusal:
         starting.start(Once(number=2), on_conflict="raise")
@@ -59,7 +59,7 @@ def test_who_asks_to_know_is_told_and_nothing_is_written(starting: Starting) -> 
     assert len(starting.rows(Once)) == 1
 
 
-def test_a_key_is_of_one_tenant_and_one_kind(starting: Starting) -> None:
+def test_key_is_unique_in_one_tenant_and_kind(starting: Starting) -> None:
     ids = {
         starting.start_id(Once()),
         starting.start_id(Once(), tenant="acme"),
@@ -70,24 +70,24 @@ def test_a_key_is_of_one_tenant_and_one_kind(starting: Starting) -> None:
     assert starting.start_id(Chore(number=9), unique_key="a") in ids
 
 
-def test_no_key_at_all_is_never_the_same(starting: Starting) -> None:
+def test_jobs_without_a_key_are_never_equal(starting: Starting) -> None:
     assert starting.start_id(Once(about=None)) != starting.start_id(Once(about=None))
 
 
-def test_the_callers_key_goes_before_the_definitions(starting: Starting) -> None:
+def test_callers_key_overrides_the_definition(starting: Starting) -> None:
     first = starting.start_id(Once(about="a"), unique_key="mine")
     assert starting.start_id(Once(about="b"), unique_key="mine") == first
     assert starting.start_id(Once(about="a")) != first
 
 
 @pytest.mark.parametrize("key", ["x" * 201, "half \x7f", "line\nline"])
-def test_a_key_that_cannot_be_kept_is_refused(starting: Starting, key: str) -> None:
+def test_invalid_key_is_refused(starting: Starting, key: str) -> None:
     with pytest.raises(InvalidInput) as refusal:
         starting.start(Once(about=key))
     assert refusal.value.code == "unique_key"
 
 
-def test_a_list_with_repeated_keys_names_one_job_for_each(starting: Starting) -> None:
+def test_repeated_keys_in_one_call_are_one_job_each(starting: Starting) -> None:
     jobs = [Once(about=about, number=number) for number, about in enumerate(["b", "a", "b", None, "c", "a"])]
     open_one = starting.start_id(Once(about="c", number=99))
     rows = database().transaction(enqueue_many, jobs, tenant="default")
@@ -100,14 +100,14 @@ def test_a_list_with_repeated_keys_names_one_job_for_each(starting: Starting) ->
     assert starting.row(ids[0]).payload["number"] == 0
 
 
-def test_the_same_start_from_fifty_threads_is_one_job(starting: Starting) -> None:
+def test_same_start_from_fifty_threads_is_one_job(starting: Starting) -> None:
     rows = at_once(50, lambda number: starting.start(Once(number=number)))
     assert len({row.id for row in rows}) == 1
     assert [row.is_new for row in rows].count(True) == 1
     assert len(starting.rows(Once)) == 1
 
 
-def test_lists_that_share_keys_in_other_orders_do_not_stop_each_other(starting: Starting) -> None:
+def test_calls_with_the_same_keys_in_other_orders_do_not_deadlock(starting: Starting) -> None:
     abouts = [str(number) for number in range(20)]
 
     def start(number: int) -> list[str]:
@@ -115,11 +115,11 @@ def test_lists_that_share_keys_in_other_orders_do_not_stop_each_other(starting: 
         rows = database().transaction(enqueue_many, [Once(about=about) for about in turned], tenant="default")
         return [row.id for row in rows]
 
-    ids = {job_id for listed in at_once(8, start) for job_id in listed}
+    ids = {job_id for ids_of_call in at_once(8, start) for job_id in ids_of_call}
     assert len(ids) == len(starting.rows(Once)) == 20
 
 
-def test_jobs_that_end_while_others_start_leave_one_open_at_most(starting: Starting) -> None:
+def test_concurrent_starts_and_ends_leave_no_job_open(starting: Starting) -> None:
     def start_and_run(number: int) -> str:
         row = starting.start(Once(number=number))
         if row.is_new:
@@ -131,7 +131,7 @@ def test_jobs_that_end_while_others_start_leave_one_open_at_most(starting: Start
     assert starting.rows(Once, only_open=True) == []
 
 
-def test_a_retry_is_refused_while_another_job_has_the_key(starting: Starting) -> None:
+def test_retry_is_a_conflict_while_another_job_has_the_key(starting: Starting) -> None:
     first = starting.start_id(Once())
     starting.run(first, "failed")
     second = starting.start_id(Once())
@@ -145,7 +145,7 @@ def test_a_retry_is_refused_while_another_job_has_the_key(starting: Starting) ->
 # Throttle
 
 
-def test_a_throttled_key_returns_its_job_until_its_time_is_over(starting: Starting) -> None:
+def test_throttled_key_returns_its_job_until_the_throttle_ends(starting: Starting) -> None:
     first = starting.start_id(Seldom())
     assert starting.start_id(Seldom(number=2)) == first
     starting.run(first)
@@ -153,23 +153,23 @@ def test_a_throttled_key_returns_its_job_until_its_time_is_over(starting: Starti
     with pytest.raises(Conflict):
         starting.start(Seldom(number=3), on_conflict="raise")
     assert starting.start_id(Seldom(about="b")) != first
-    starting.later(61)
+    starting.advance(61)
     second = starting.start(Seldom(number=4))
     assert second.is_new
     assert starting.start_id(Seldom(number=5)) == second.id != first
 
 
-def test_a_job_that_outlives_its_throttle_still_has_the_key(starting: Starting) -> None:
+def test_open_job_keeps_its_key_after_the_throttle(starting: Starting) -> None:
     first = starting.start_id(Seldom())
-    starting.later(61)
+    starting.advance(61)
     assert starting.start_id(Seldom()) == first
     starting.run(first)
     assert starting.start_id(Seldom()) == first
-    starting.later(61)
+    starting.advance(61)
     assert starting.start(Seldom()).is_new
 
 
-def test_a_throttle_whose_job_has_aged_out_is_free(starting: Starting) -> None:
+def test_throttle_of_a_deleted_job_is_free(starting: Starting) -> None:
     first = starting.start_id(Seldom())
     starting.run(first)
     database().transaction(lambda session: session.execute(sa.delete(JobRow).where(JobRow.id == first)))
@@ -178,15 +178,15 @@ def test_a_throttle_whose_job_has_aged_out_is_free(starting: Starting) -> None:
     assert starting.start_id(Seldom()) == second.id
 
 
-def test_a_throttle_without_a_key_is_one_a_tenant(starting: Starting) -> None:
+def test_throttle_without_a_key_applies_to_the_tenant(starting: Starting) -> None:
     first = starting.start_id(Single(number=1))
     assert starting.start_id(Single(number=2)) == first
     assert starting.start_id(Single(number=2), tenant="acme") != first
 
 
-def test_a_throttle_from_twenty_threads_is_one_job(starting: Starting) -> None:
+def test_throttled_start_from_twenty_threads_is_one_job(starting: Starting) -> None:
     starting.run(starting.start_id(Seldom(number=99)))
-    starting.later(61)
+    starting.advance(61)
     ids = at_once(20, lambda number: starting.start_id(Seldom(number=number)))
     assert len(set(ids)) == 1
     assert len(starting.rows(Seldom)) == 2
@@ -195,11 +195,11 @@ def test_a_throttle_from_twenty_threads_is_one_job(starting: Starting) -> None:
 # Debounce
 
 
-def test_a_debounced_job_starts_later_with_the_last_payload(starting: Starting) -> None:
+def test_debounced_job_starts_later_with_the_last_payload(starting: Starting) -> None:
     first = starting.start(Settled(number=1))
     assert first.state == "scheduled"
     assert first.due_at == first.created_at + timedelta(seconds=10)
-    starting.later(6)
+    starting.advance(6)
     assert starting.start_id(Settled(number=2)) == first.id
     row = starting.row(first.id)
     assert row.payload["number"] == 2
@@ -207,10 +207,10 @@ def test_a_debounced_job_starts_later_with_the_last_payload(starting: Starting) 
     assert starting.start_id(Settled(about="b")) != first.id
 
 
-def test_a_debounced_job_waits_no_longer_than_its_longest_wait(starting: Starting) -> None:
+def test_debounced_job_waits_at_most_max_wait(starting: Starting) -> None:
     first = starting.start_id(Settled(number=0))
     for number in range(1, 6):
-        starting.later(6)
+        starting.advance(6)
         assert starting.start_id(Settled(number=number)) == first
     row = starting.row(first)
     assert row.due_at == row.created_at + timedelta(seconds=25)
@@ -218,9 +218,9 @@ def test_a_debounced_job_waits_no_longer_than_its_longest_wait(starting: Startin
     assert starting.claim(first).payload["number"] == 5
 
 
-def test_a_job_that_is_due_still_takes_a_newer_payload(starting: Starting) -> None:
+def test_due_job_takes_a_newer_payload(starting: Starting) -> None:
     first = starting.start_id(Settled(number=1))
-    starting.later(11)
+    starting.advance(11)
     starting.make_due()
     due_at = starting.row(first).due_at
     assert starting.start_id(Settled(number=2)) == first
@@ -229,10 +229,10 @@ def test_a_job_that_is_due_still_takes_a_newer_payload(starting: Starting) -> No
 
 
 @pytest.mark.parametrize("ended", ["succeeded", "failed", "retrying"])
-def test_a_payload_that_comes_while_the_job_runs_gets_a_run_of_its_own(starting: Starting, ended: State) -> None:
-    """Never two at once, and the last payload is not lost; the tries begin anew with it."""
+def test_payload_that_arrives_during_a_run_gets_another_run(starting: Starting, ended: State) -> None:
+    """Only one run at a time; the last payload is not lost and resets the tries."""
     first = starting.start_id(Settled(number=1))
-    starting.later(11)
+    starting.advance(11)
     starting.make_due()
     claim = starting.claim(first)
     for number in (2, 3):
@@ -242,15 +242,15 @@ def test_a_payload_that_comes_while_the_job_runs_gets_a_run_of_its_own(starting:
     row = starting.row(first)
     assert (row.payload["number"], row.tries, row.finished_at, row.result) == (3, 0, None, None)
     assert [attempt.outcome for attempt in starting.ledger.attempts(first)] == [ended]
-    starting.later(11)
+    starting.advance(11)
     starting.make_due()
     assert starting.run(first) == "succeeded"
     assert starting.start(Settled(number=4)).is_new
 
 
-def test_a_run_that_is_handed_back_goes_on_with_the_newer_payload(starting: Starting) -> None:
+def test_handed_back_run_continues_with_the_newer_payload(starting: Starting) -> None:
     first = starting.start_id(Settled(number=1))
-    starting.later(11)
+    starting.advance(11)
     starting.make_due()
     claim = starting.claim(first)
     starting.start(Settled(number=2))
@@ -258,9 +258,9 @@ def test_a_run_that_is_handed_back_goes_on_with_the_newer_payload(starting: Star
     assert starting.claim(first).payload["number"] == 2
 
 
-def test_a_claim_that_was_lost_takes_no_payload_with_it(starting: Starting) -> None:
+def test_lost_claim_consumes_no_payload(starting: Starting) -> None:
     first = starting.start_id(Settled(number=1))
-    starting.later(11)
+    starting.advance(11)
     starting.make_due()
     lost = starting.claim(first)
     starting.start(Settled(number=2))
@@ -273,9 +273,9 @@ def test_a_claim_that_was_lost_takes_no_payload_with_it(starting: Starting) -> N
     assert starting.row(first).payload["number"] == 2
 
 
-def test_a_cancel_ends_the_job_and_what_waited_for_its_end(starting: Starting) -> None:
+def test_cancel_ends_the_job_and_drops_its_debounced_run(starting: Starting) -> None:
     first = starting.start_id(Settled(number=1))
-    starting.later(11)
+    starting.advance(11)
     starting.make_due()
     claim = starting.claim(first)
     starting.start(Settled(number=2))
@@ -285,21 +285,21 @@ def test_a_cancel_ends_the_job_and_what_waited_for_its_end(starting: Starting) -
     assert database().read(lambda session: session.scalars(sa.select(DebouncedRow)).all()) == []
 
 
-def test_a_debounce_storm_while_the_job_runs_again_and_again(starting: Starting) -> None:
-    """However starts and runs fall together, one job is open at a time and the last payload is run last."""
+def test_last_payload_of_a_debounce_storm_is_run_last(starting: Starting) -> None:
+    """One job is open at a time in any interleaving of starts and runs."""
     seen: list[int] = []
 
     def storm(number: int) -> None:
         for step in range(15):
             starting.start(Settled(number=100 * step + number))
             if number == 0 and step % 3 == 2:
-                starting.later(11)
+                starting.advance(11)
                 seen.extend(claim.payload["number"] for claim in starting.run_due())
 
     at_once(6, storm)
     last = starting.start_id(Settled(number=9999))
     for _ in range(3):
-        starting.later(26)
+        starting.advance(26)
         seen.extend(claim.payload["number"] for claim in starting.run_due())
     assert seen[-1] == 9999
     assert starting.row(last).state == "succeeded"
@@ -307,7 +307,7 @@ def test_a_debounce_storm_while_the_job_runs_again_and_again(starting: Starting)
     assert len(seen) == len(set(seen))
 
 
-def test_a_start_asked_to_raise_leaves_a_debounced_payload_alone(starting: Starting) -> None:
+def test_on_conflict_raise_keeps_the_debounced_payload(starting: Starting) -> None:
     first = starting.start_id(Settled(number=1))
     with pytest.raises(Conflict):
         starting.start(Settled(number=2), on_conflict="raise")

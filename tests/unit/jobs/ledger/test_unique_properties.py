@@ -1,4 +1,4 @@
-"""Whatever order starts, ends and hours come in, a key has one open job, and no debounced payload is lost."""
+"""For any order of starts, ends and waits, a key has one open job and no debounced payload is lost."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tests.unit.jobs.ledger.unique_kinds import Once, Seldom, Settled, Starting
 
 KINDS: dict[str, type[Once] | type[Seldom] | type[Settled]] = {kind.kind: kind for kind in (Once, Seldom, Settled)}
 ENDS: tuple[State, ...] = ("succeeded", "failed", "retrying", "queued")
-# Weighted by repetition: what matters most is a start that meets a run.
+# Weighted by repetition: starts during a run matter most.
 STEPS = ("start", "start", "start_running", "start_running", "claim", "claim", "end", "end", "wait", "cancel")
 Steps = st.lists(
     st.tuples(st.sampled_from(STEPS), st.sampled_from(sorted(KINDS)), st.sampled_from("ab"), st.integers(0, 59)),
@@ -31,17 +31,17 @@ Steps = st.lists(
 )
 
 
-class World:
-    """The starts and runs of one example, and what must have come of them."""
+class Simulation:
+    """The starts and runs of one example, and their expected results."""
 
     def __init__(self) -> None:
         self.starting = Starting()
         self.number = 0
         self.now_s = 0.0
         self.claims: list[Claim] = []
-        self.wanted: dict[str, int] = {}  # by key, the debounced payload that is still to be run
-        self.throttled: dict[str, float] = {}  # by key, when it was started last
-        self.met_a_run = 0
+        self.expected: dict[str, int] = {}  # by key, the debounced payload not yet run
+        self.throttled: dict[str, float] = {}  # by key, the time of the last start
+        self.starts_during_a_run = 0
 
     def rows(self) -> list[JobRow]:
         query = sa.select(JobRow).where(JobRow.state.in_(OPEN)).order_by(JobRow.id)
@@ -51,12 +51,12 @@ class World:
         self.number += 1
         before = [row for row in self.rows() if (row.kind, row.unique_key) == (kind, about)]
         row = self.starting.start(KINDS[kind](about=about, number=self.number))
-        assert {one.id for one in before} <= {row.id}, "an open job is returned"
-        self.met_a_run += any(one.state == "running" for one in before)
+        assert {open_row.id for open_row in before} <= {row.id}, "an open job is returned"
+        self.starts_during_a_run += any(open_row.state == "running" for open_row in before)
         if kind == Settled.kind:
-            self.wanted[about] = self.number
+            self.expected[about] = self.number
         if kind == Seldom.kind and row.is_new:
-            assert self.now_s - self.throttled.get(about, -1000) > 59, "started twice within its time"
+            assert self.now_s - self.throttled.get(about, -1000) > 59, "started twice within its throttle"
             self.throttled[about] = self.now_s
 
     def start_running(self, kind: str, about: str, which: int) -> None:
@@ -69,7 +69,7 @@ class World:
 
     def pass_time(self, seconds: float) -> None:
         self.now_s += seconds
-        self.starting.later(seconds)
+        self.starting.advance(seconds)
         self.starting.make_due()
 
     def claim(self, kind: str, about: str, which: int) -> None:
@@ -78,11 +78,11 @@ class World:
         queued = [row.id for row in self.rows() if row.state == "queued"]
         if queued:
             self.claims.append(self.starting.claim(queued[which % len(queued)]))
-            self.ran(self.claims[-1])
+            self.note_run(self.claims[-1])
 
-    def ran(self, claim: Claim) -> None:
-        if claim.kind == Settled.kind and self.wanted.get(claim.payload["about"]) == claim.payload["number"]:
-            del self.wanted[claim.payload["about"]]
+    def note_run(self, claim: Claim) -> None:
+        if claim.kind == Settled.kind and self.expected.get(claim.payload["about"]) == claim.payload["number"]:
+            del self.expected[claim.payload["about"]]
 
     def end(self, kind: str, about: str, which: int) -> None:
         if self.claims:
@@ -95,29 +95,29 @@ class World:
             if (row.kind, row.unique_key) == (kind, about) and row.state != "running":
                 database().transaction(commands.cancel, "default", row.id)
                 if kind == Settled.kind:
-                    self.wanted.pop(about, None)
+                    self.expected.pop(about, None)
 
     def check(self) -> None:
         keys = Counter((row.kind, row.unique_key) for row in self.rows())
         assert set(keys.values()) <= {1}, keys
 
     def finish(self) -> None:
-        """Everything is run to its end."""
+        """Run every job to its end."""
         for claim in self.claims:
             self.starting.end(claim)
         for _ in range(3):
             self.pass_time(120)
             for claim in self.starting.run_due():
-                self.ran(claim)
+                self.note_run(claim)
 
 
 @pytest.mark.timeout(180)
 @pytest.mark.parametrize(("kind", "examples"), [("sqlite", 12), ("postgresql", 5)])
-def test_any_order_of_starts(
+def test_any_order_of_starts_keeps_one_open_job_and_every_payload(
     kind: str, examples: int, ledger_databases: Databases, redis_url: str, settings_env: SettingsEnv
 ) -> None:
     settings_env(database_url=ledger_databases.url(kind), redis_url=redis_url)
-    worlds: list[World] = []
+    simulations: list[Simulation] = []
 
     @settings(
         max_examples=examples,
@@ -130,15 +130,15 @@ def test_any_order_of_starts(
     def run(steps: list[tuple[str, str, str, int]]) -> None:
         ledger_databases.empty(kind)
         clock.shift(timedelta(0))
-        worlds.append(World())
+        simulations.append(Simulation())
         for step, definition, about, which in steps:
-            getattr(worlds[-1], step)(definition, about, which)
-            worlds[-1].check()
-        worlds[-1].finish()
-        assert worlds[-1].wanted == {}, "a debounced payload was lost"
+            getattr(simulations[-1], step)(definition, about, which)
+            simulations[-1].check()
+        simulations[-1].finish()
+        assert simulations[-1].expected == {}, "a debounced payload was lost"
 
     try:
         run()
     finally:
         clock.shift(timedelta(0))
-    assert sum(world.met_a_run for world in worlds) >= examples, "the examples must meet what they are about"
+    assert sum(simulation.starts_during_a_run for simulation in simulations) >= examples, "too few starts during a run"

@@ -1,4 +1,4 @@
-"""Workers as people steer them: an order holds from its commit on, whether the worker has heard of it or not."""
+"""Orders to workers hold from their commit, even before the worker has read them."""
 
 from __future__ import annotations
 
@@ -10,56 +10,55 @@ from app.core import redis
 from app.core.db import database
 from app.core.errors import Conflict, NotFound
 from app.core.ids import uuid7
-from app.jobs.ledger import claims as book
-from app.jobs.ledger import workers
+from app.jobs.ledger import claims, workers
 from app.jobs.relay.relay import Relay
 from tests.support.waiting import wait_until
 from tests.unit.jobs.conftest import WORKER, Chore, Desk, Ledger
 
 
-def order(ledger: Ledger, what: workers.Order, worker_id: str = WORKER) -> str:
-    return str(ledger.db.transaction(workers.order, worker_id, what)["state"])
+def give_order(ledger: Ledger, order: workers.Order, worker_id: str = WORKER) -> str:
+    return str(ledger.db.transaction(workers.order, worker_id, order)["state"])
 
 
-def test_a_paused_worker_claims_nothing_until_it_is_resumed(ledger_of: Ledger) -> None:
+def test_paused_worker_claims_nothing_until_resumed(ledger_of: Ledger) -> None:
     job_id = ledger_of.put()
-    assert [order(ledger_of, "pause") for _ in range(2)] == ["paused", "paused"]
-    assert ledger_of.db.transaction(book.claim, [job_id], WORKER) == []
+    assert [give_order(ledger_of, "pause") for _ in range(2)] == ["paused", "paused"]
+    assert ledger_of.db.transaction(claims.claim, [job_id], WORKER) == []
     assert ledger_of.db.transaction(workers.heartbeat, WORKER)
-    assert order(ledger_of, "resume") == "running"
-    assert len(ledger_of.db.transaction(book.claim, [job_id], WORKER)) == 1
+    assert give_order(ledger_of, "resume") == "running"
+    assert len(ledger_of.db.transaction(claims.claim, [job_id], WORKER)) == 1
 
 
-def test_a_draining_worker_cannot_go_back_and_one_that_is_gone_obeys_nobody(ledger_of: Ledger) -> None:
-    assert order(ledger_of, "drain") == "draining"
+def test_orders_to_a_draining_or_dead_worker_are_a_conflict(ledger_of: Ledger) -> None:
+    assert give_order(ledger_of, "drain") == "draining"
     orders: tuple[workers.Order, ...] = ("pause", "resume", "drain")
-    for what in orders[:2]:
+    for order in orders[:2]:
         with pytest.raises(Conflict, match="draining"):
-            order(ledger_of, what)
+            give_order(ledger_of, order)
     ledger_of.db.transaction(workers.mark_dead, WORKER, "gone")
-    for what in orders:
+    for order in orders:
         with pytest.raises(Conflict, match="dead"):
-            order(ledger_of, what)
+            give_order(ledger_of, order)
     for unknown in (uuid7(), "x"):
         with pytest.raises(NotFound):
-            order(ledger_of, "pause", unknown)
+            give_order(ledger_of, "pause", unknown)
 
 
-def test_workers_are_listed_with_what_they_hold(ledger_of: Ledger) -> None:
+def test_list_workers_counts_their_running_jobs(ledger_of: Ledger) -> None:
     other = ledger_of.worker(uuid7())
     ledger_of.put_many(3, state="running", worker_id=other)
     ledger_of.put_many(1, state="succeeded", worker_id=other)
-    found = ledger_of.db.read(workers.list_workers, limit=9)
-    assert [(worker["id"], worker["running"]) for worker in found] == [(other, 3), (WORKER, 0)]
-    assert {"host", "pid", "queues", "threads", "silent_s", "beat_at", "version"} <= found[0].keys()
+    rows = ledger_of.db.read(workers.list_workers, limit=9)
+    assert [(worker["id"], worker["running"]) for worker in rows] == [(other, 3), (WORKER, 0)]
+    assert {"host", "pid", "queues", "threads", "silent_s", "beat_at", "version"} <= rows[0].keys()
     assert ledger_of.db.read(workers.list_workers, limit=9, before_id=other)[0]["id"] == WORKER
-    order(ledger_of, "pause")
+    give_order(ledger_of, "pause")
     paused = ledger_of.db.read(workers.list_workers, states=["paused"], limit=9)
     assert [worker["id"] for worker in paused] == [WORKER]
 
 
-def test_a_worker_that_obeys_a_pause_gives_back_what_has_not_begun(desk: Desk) -> None:
-    """What runs goes on; what was fetched or claimed is another worker's at once."""
+def test_paused_worker_hands_back_jobs_that_have_not_started(desk: Desk) -> None:
+    """Started jobs go on; fetched and claimed jobs are free for other workers at once."""
     begun, waiting = desk.enqueue(Chore(), Chore())
     first, second = desk.take(2)
     desk.begin(first)
@@ -81,8 +80,8 @@ def test_a_worker_that_obeys_a_pause_gives_back_what_has_not_begun(desk: Desk) -
 
 
 @pytest.mark.parametrize("state", ["dead", "stopped", None])
-def test_what_is_no_order_changes_nothing(desk: Desk, state: str | None) -> None:
-    """A worker that was declared dead by mistake comes back to work, not paused for ever."""
+def test_state_that_is_no_order_changes_nothing(desk: Desk, state: str | None) -> None:
+    """A worker marked dead by mistake works again and is not paused forever."""
     desk.process.apply_order(state)
     assert not desk.process.fetcher.is_paused
     desk.process.apply_order("paused")
@@ -90,12 +89,12 @@ def test_what_is_no_order_changes_nothing(desk: Desk, state: str | None) -> None
     assert desk.process.fetcher.is_paused
 
 
-def test_an_order_is_told_to_the_worker_it_is_for(desk: Desk) -> None:
-    with redis.subscription() as heard:
-        heard.subscribe(redis.ORDERS_CHANNEL)
-        heard.get_message(timeout=1)
+def test_order_is_published_to_its_worker(desk: Desk) -> None:
+    with redis.subscription() as pubsub:
+        pubsub.subscribe(redis.ORDERS_CHANNEL)
+        pubsub.get_message(timeout=1)
         desk.ledger.db.transaction(workers.order, desk.process.id, "drain")
-        message: Any = wait_until(lambda: heard.get_message(timeout=0.1), what="the order to be heard")
+        message: Any = wait_until(lambda: pubsub.get_message(timeout=0.1), what="the order notice")
     assert message["data"] == desk.process.id
     desk.process.nudge(uuid7())
     assert not desk.process.nudged.is_set()
@@ -103,8 +102,8 @@ def test_an_order_is_told_to_the_worker_it_is_for(desk: Desk) -> None:
     assert desk.process.nudged.is_set()
 
 
-def test_a_paused_worker_registers_paused_again(ledger_of: Ledger) -> None:
-    """One that was declared dead while it stood still comes back with another name, not with another will."""
+def test_paused_worker_registers_as_paused(ledger_of: Ledger) -> None:
+    """A suspended worker that was marked dead gets a new id and stays paused."""
     worker_id = uuid7()
     ledger_of.db.transaction(workers.register, worker_id, ["default"], 8, None, paused=True)
     assert ledger_of.db.read(workers.read_orders, worker_id) == ("paused", [])

@@ -1,4 +1,4 @@
-"""Kinds that are unique in each of the three ways, and a hand that starts, claims and ends them."""
+"""Kinds for each of the three unique rules, and a helper that starts, claims and ends their jobs."""
 
 from __future__ import annotations
 
@@ -13,8 +13,7 @@ from app.core import clock
 from app.core.db import database
 from app.jobs.definition import Debounce, Job, Throttle
 from app.jobs.enqueued import EnqueuedJob
-from app.jobs.ledger import claims as ledger
-from app.jobs.ledger import ends, timers
+from app.jobs.ledger import claims, ends, timers
 from app.jobs.ledger.claims import Claim
 from app.jobs.ledger.enqueue import enqueue
 from app.jobs.models import JobRow
@@ -40,21 +39,21 @@ class Settled(Job, kind="tests.unique.settled", unique_key=lambda job: job.about
 
 
 class Single(Job, kind="tests.unique.single", unique=Throttle(60)):
-    """Unique by nothing but its tenant."""
+    """Unique in its tenant, without a key."""
 
     number: int = 0
 
 
 class Starting:
-    """Starts jobs, and does with them what workers, relays and people do."""
+    """Starts jobs and moves them as workers, relays and commands do."""
 
     def __init__(self) -> None:
         self.ledger = Ledger(database())
         self.ledger.worker()
         self._ahead_s = 0.0
 
-    def later(self, seconds: float) -> None:
-        """The wall clock of this process goes on by so much."""
+    def advance(self, seconds: float) -> None:
+        """Move the wall clock of this process forward."""
         self._ahead_s += seconds
         clock.shift(timedelta(seconds=self._ahead_s))
 
@@ -71,24 +70,24 @@ class Starting:
         database().transaction(timers.make_due, 100)
 
     def claim(self, job_id: str) -> Claim:
-        (claim,) = database().transaction(ledger.claim, [job_id], WORKER)
+        (claim,) = database().transaction(claims.claim, [job_id], WORKER)
         return claim
 
     def end(self, claim: Claim, state: State = "succeeded", **more: Any) -> State | None:
-        """The state the job went to; None where the claim was lost."""
+        """End the claim and return the new state, or None if the claim was lost."""
         end = end_of(claim.id, claim.fence, state, **({"kind": claim.kind} | more))
         moved = database().transaction(ends.finish, [end])
         return moved[0].state if moved else None
 
     def run_due(self) -> list[Claim]:
-        """Run all that waits and is due; what they were."""
+        """Run all due jobs and return their claims."""
         self.make_due()
         query = sa.select(JobRow.id).where(JobRow.state == "queued").order_by(JobRow.id)
         ids = database().read(lambda session: list(session.scalars(query)))
-        claims = database().transaction(ledger.claim, ids, WORKER) if ids else []
-        for claim in claims:
+        batch = database().transaction(claims.claim, ids, WORKER) if ids else []
+        for claim in batch:
             self.end(claim)
-        return claims
+        return batch
 
     def run(self, job_id: str, state: State = "succeeded") -> State | None:
         return self.end(self.claim(job_id), state)
@@ -101,7 +100,7 @@ class Starting:
 
 
 def at_once(count: int, do: Callable[[int], T]) -> list[T]:
-    """What `do` returned in each of so many threads, which began together."""
+    """Call `do` in `count` threads that start together, and return the results."""
     barrier, answers, errors = threading.Barrier(count), dict[int, T](), list[BaseException]()
 
     def run(number: int) -> None:

@@ -187,7 +187,7 @@ def test_priority_enters_a_full_window_in_small_numbers(ledger_of: Ledger) -> No
 
 def test_the_first_job_of_a_tenant_overtakes_a_full_window_without_any_relay(desk: Desk) -> None:
     desk.enqueue(*[Chore(number=number) for number in range(3 * DEFAULT_WINDOW)])
-    assert len(desk.listed()) == DEFAULT_WINDOW
+    assert len(desk.window()) == DEFAULT_WINDOW
     first = database().transaction(enqueue, Chore(), tenant="quiet")
     second = database().transaction(enqueue, Chore(), tenant="quiet")
     assert (first.admitted_at is not None, second.admitted_at) == (True, None)
@@ -201,7 +201,7 @@ def test_the_first_job_of_a_tenant_overtakes_a_window_with_room(desk: Desk) -> N
     taken = [run.claim.id for run in desk.take(4)]
     assert rows[0].id in taken
     assert rows[1].id not in taken
-    assert len(desk.listed()) == 22 - 4
+    assert len(desk.window()) == 22 - 4
 
 
 def test_what_lies_behind_others_in_the_window_is_moved_up_to_its_share(ledger_of: Ledger) -> None:

@@ -1,4 +1,4 @@
-"""When ticks come: cron lines with zones and changes of clocks, Sundays, intervals, long silences."""
+"""Times of ticks: cron expressions with time zones and clock changes, Sundays, intervals, long gaps."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def local(timing: TickTimes, moment: datetime, count: int) -> list[str]:
 
 
 @pytest.mark.parametrize("sunday", ["0 0 * * 0", "0 0 * * 7", "0 0 * * SUN", "@weekly", "0 0 * * 6-7"])
-def test_sundays_come_by_every_name(sunday: str) -> None:
+def test_every_notation_of_sunday_works(sunday: str) -> None:
     ticks = line(sunday).following(at("2026-11-22 00:00"), 4)
     sundays = [tick for tick in ticks if tick.isoweekday() == 7]
     assert sundays
@@ -38,26 +38,26 @@ def test_sundays_come_by_every_name(sunday: str) -> None:
     assert len(ticks) == len(sundays) or sunday == "0 0 * * 6-7"
 
 
-def test_a_line_is_read_in_its_zone() -> None:
+def test_expression_is_read_in_its_time_zone() -> None:
     assert line("30 7 * * *", "Asia/Kathmandu").after(at("2026-06-01 00:00")) == at("2026-06-01 01:45")
     assert line("0 9 * * 1-5", "America/New_York").after(at("2026-07-03 20:00")) == at("2026-07-06 13:00")
 
 
-def test_what_falls_into_the_missing_hour_comes_right_after_it_and_once() -> None:
+def test_ticks_in_the_missing_hour_come_once_right_after_it() -> None:
     before = at("2026-03-28 12:00")
     assert local(line("30 2 * * *", "Europe/Berlin"), before, 2) == ["03-29 03:00 CEST", "03-30 02:30 CEST"]
     both = line("0,30 2,3 * * *", "Europe/Berlin")
     assert local(both, at("2026-03-28 23:00"), 3) == ["03-29 03:00 CEST", "03-29 03:30 CEST", "03-30 02:00 CEST"]
 
 
-def test_what_falls_into_the_doubled_hour_comes_once_whenever_one_asks() -> None:
+def test_tick_in_the_repeated_hour_comes_once() -> None:
     timing = line("30 2 * * *", "Europe/Berlin")
     assert local(timing, at("2026-10-24 12:00"), 2) == ["10-25 02:30 CEST", "10-26 02:30 CET"]
     second_turn = at("2026-10-25 00:30") + timedelta(minutes=40)  # 02:10 for the second time
     assert local(timing, second_turn, 1) == ["10-26 02:30 CET"]
 
 
-def test_a_line_with_a_star_follows_real_time() -> None:
+def test_expression_with_a_star_follows_elapsed_time() -> None:
     half_hours = line("*/30 * * * *", "Europe/Berlin").following(at("2026-10-24 23:00"), 8)
     assert {later - earlier for earlier, later in itertools.pairwise(half_hours)} == {timedelta(minutes=30)}
 
@@ -67,7 +67,7 @@ def test_a_line_with_a_star_follows_real_time() -> None:
     ["", "* * * *", "* * * * * *", "60 * * * *", "* * * * 8", "5-1 * * * *", "*/0 * * * *", "0 0 30 2 *", "@reboot",
      "a b c d e", "0 0 * * MON#6", "½ * * * *", "9" * 90 + " * * * *", "0 0 */31 2 SUN#5"],
 )  # fmt: skip
-def test_what_is_no_line_is_refused_with_a_sentence(wrong: str) -> None:
+def test_invalid_expression_is_refused(wrong: str) -> None:
     with pytest.raises(InvalidInput, match="cron"):
         line(wrong).check()
 
@@ -75,7 +75,7 @@ def test_what_is_no_line_is_refused_with_a_sentence(wrong: str) -> None:
 @pytest.mark.parametrize(
     "zone", ["", "Mars/Olympus", "../../etc/passwd", "/etc/localtime", "Europe", "a\x00b", "x" * 300]
 )
-def test_what_is_no_zone_is_refused(zone: str) -> None:
+def test_unknown_time_zone_is_refused(zone: str) -> None:
     with pytest.raises(InvalidInput, match="timezone"):
         line("0 0 * * *", zone).check()
 
@@ -84,7 +84,7 @@ def test_what_is_no_zone_is_refused(zone: str) -> None:
 @given(st.text(alphabet="0123456789*/,-#LW SUNMOJ@", max_size=30))
 @example("* * L/2 * *")
 @example("0 0 * * 1#1/2")
-def test_any_text_is_a_line_or_refused(text: str) -> None:
+def test_any_text_is_valid_or_refused(text: str) -> None:
     timing = line(text)
     try:
         timing.check()
@@ -94,19 +94,19 @@ def test_any_text_is_a_line_or_refused(text: str) -> None:
 
 
 @pytest.mark.parametrize("every_s", [0, -5, 59, MAX_INTERVAL_S + 1])
-def test_an_interval_has_limits(every_s: int) -> None:
+def test_interval_out_of_bounds_is_refused(every_s: int) -> None:
     with pytest.raises(InvalidInput, match="every_s"):
         TickTimes(None, every_s, "UTC", ANCHOR).check()
 
 
-def test_it_is_either_a_line_or_an_interval() -> None:
+def test_timing_needs_either_a_cron_expression_or_an_interval() -> None:
     for cron, every_s in ((None, None), ("* * * * *", 60)):
         with pytest.raises(InvalidInput, match="either"):
             TickTimes(cron, every_s, "UTC", ANCHOR).check()
 
 
 @given(st.integers(60, 100_000), st.integers(-(10**6), 10**8))
-def test_an_interval_is_counted_from_its_anchor_and_never_drifts(every_s: int, passed_s: int) -> None:
+def test_interval_counts_from_its_anchor_without_drift(every_s: int, passed_s: int) -> None:
     moment = ANCHOR + timedelta(seconds=passed_s)
     tick = TickTimes(None, every_s, "UTC", ANCHOR).after(moment)
     assert tick is not None
@@ -125,24 +125,24 @@ MOMENTS = st.integers(0, 3 * 365 * 24 * 60).map(lambda minutes: at("2025-01-01 0
 @given(LINES, ZONES, MOMENTS, st.timedeltas(timedelta(0), timedelta(days=4)), st.integers(1, 12))
 @example("30 2 * * *", "Europe/Berlin", datetime(2026, 10, 24, tzinfo=UTC), timedelta(days=2), 3)
 @example("0,30 0 * * *", "America/Havana", datetime(2026, 3, 7, tzinfo=UTC), timedelta(days=3), 3)
-def test_the_due_ticks_are_the_last_of_those_that_a_walk_finds(
-    cron: str, zone: str, moment: datetime, silence: timedelta, most: int
+def test_due_ticks_are_the_last_of_a_step_by_step_walk(
+    cron: str, zone: str, moment: datetime, gap: timedelta, limit: int
 ) -> None:
-    """However long nobody looked, and wherever the look begins: the same ticks, each once, in their order."""
+    """After a gap of any length from any moment, the ticks are the same, each once, in order."""
     timing = line(cron, zone)
     first = timing.after(moment)
     assert first is not None
-    now = first + silence
+    now = first + gap
     walked = [first]
     while (tick := timing.after(walked[-1])) is not None and tick <= now:
         walked.append(tick)
-    due = timing.due(first, now, most)
-    assert list(due.ticks) == walked[-most:]
-    assert due.more == (len(walked) > most)
+    due = timing.due(first, now, limit)
+    assert list(due.ticks) == walked[-limit:]
+    assert due.more == (len(walked) > limit)
     assert due.upcoming == timing.after(now)
 
 
-def test_a_silence_of_years_is_looked_through_at_once() -> None:
+def test_due_ticks_after_years_are_exact() -> None:
     due = line("* * * * *").due(at("2010-01-01 00:00"), at("2026-01-01 00:00"), 3)
     assert due.ticks == (at("2025-12-31 23:58"), at("2025-12-31 23:59"), at("2026-01-01 00:00"))
     assert due.more

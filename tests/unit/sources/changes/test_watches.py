@@ -1,4 +1,4 @@
-"""Pages get their watch and lose it again, whatever dies in between; what nobody told of is found."""
+"""Watches are created and deleted, also after a crash; missed changes are found."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def _events(db: Database) -> list[ChangeEvent]:
 
 
 def test_each_page_gets_one_watch_that_tells_us(desk: Desk, there: FakeChangeDetection) -> None:
-    """Only indexed pages of the sources that are watched by themselves; a second run has nothing to do."""
+    """Only indexed pages of the configured sources get a watch; a second run changes nothing."""
     desk.put("The heron.", url=URL, source="firecrawl")
     desk.put("The mill.", url="https://example.org/other", source="api")
     desk.put("No address.", external_id="x", source="firecrawl")
@@ -77,7 +77,7 @@ def test_each_page_gets_one_watch_that_tells_us(desk: Desk, there: FakeChangeDet
 
 
 def test_a_watch_that_is_there_is_taken_and_left(desk: Desk, there: FakeChangeDetection) -> None:
-    """Somebody's own watch of the page is used, and not removed with it; one of ours, made and not noted, is ours."""
+    """An existing watch is used and not deleted with the page; a watch of ours that was not recorded is adopted."""
     there.add(URL)
     there.tags["millrace"] = "22222222-2222-4222-8222-222222222222"
     there.add("https://example.org/ours", tags=[there.tags["millrace"]])
@@ -94,7 +94,7 @@ def test_a_watch_that_is_there_is_taken_and_left(desk: Desk, there: FakeChangeDe
 
 
 def test_what_a_person_says_wins(desk: Desk, there: FakeChangeDetection) -> None:
-    """Watched on demand whatever its source; and once removed on demand, never made again by itself."""
+    """A page is watched on demand whatever its source; once unwatched, it is not watched automatically."""
     page = desk.put("The heron.", url=URL, source="api")["document_id"]
     desk.db.transaction(lambda session: watches.want(session, session.get_one(Document, int(page))))
     assert _sync()["made"] == 1
@@ -111,7 +111,7 @@ def test_what_a_person_says_wins(desk: Desk, there: FakeChangeDetection) -> None
 
 @pytest.mark.parametrize("when", ["before", "after"])
 def test_a_worker_that_dies_makes_no_second_watch(desk: Desk, there: FakeChangeDetection, when: str) -> None:
-    """Killed before the watch was made, or after it and before it was noted: the next run ends with one."""
+    """After a crash before the watch exists, or before it is recorded, the next run ends with one watch."""
     desk.put("The heron.", url=URL, source="crawl")
     there.drops = when
     job = desk.db.transaction(lambda session: _enqueue(session))
@@ -149,7 +149,7 @@ def test_a_wrong_key_fails_the_job_and_keeps_what_is_wanted(desk: Desk, there: F
 
 
 def test_changes_that_nobody_told_of(desk: Desk, there: FakeChangeDetection) -> None:
-    """The newest is read again, the ones before it are done with it; the first snapshot is no change."""
+    """The newest change starts a job and supersedes the others; the first snapshot is not a change."""
     desk.put("The heron.", url=URL, source="crawl")
     _sync()
     [watch] = there.watches.values()
@@ -190,7 +190,7 @@ def test_a_page_removed_while_its_watch_is_made_keeps_none(desk: Desk, there: Fa
 def test_a_watch_that_was_made_and_not_noted_goes_with_its_page(
     desk: Desk, there: FakeChangeDetection, how: str
 ) -> None:
-    """Its worker died in between, and before the next run the page is not wanted any more; another's watch stays."""
+    """After a crash the page is unwatched before the next run: our watch is deleted, another's stays."""
     page = int(desk.put("The heron.", url=URL, source="crawl")["document_id"])
     there.drops = "after"
     desk.db.transaction(_enqueue)

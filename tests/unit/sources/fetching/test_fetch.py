@@ -1,4 +1,4 @@
-"""A page is fetched from a checked address, within its limits, and says why not."""
+"""Fetching a page: checked addresses, limits, and the reasons of refusals."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ def test_encodings(site: FakeSite, body: bytes, media_type: str) -> None:
 
 @pytest.mark.usefixtures("private")
 def test_what_has_not_changed_is_not_sent_again(site: FakeSite) -> None:
-    """By the words that its server gave it, which a page brings along."""
+    """The request carries the validators of the last response."""
     dated = "Sat, 28 Nov 2026 10:00:00 GMT"
     site.pages["/"] = site_page(
         HTML.encode(), headers={"content-type": "text/html", "etag": '"one"', "last-modified": dated}
@@ -124,7 +124,7 @@ def test_what_has_not_changed_is_not_sent_again(site: FakeSite) -> None:
 @pytest.mark.usefixtures("private")
 @pytest.mark.parametrize("packing", ["gzip", "deflate", "raw", "members"])
 def test_packed_pages_are_unpacked_and_bombs_are_not(site: FakeSite, packing: str) -> None:
-    """What counts is what comes out, and no more of it is ever held than the cap."""
+    """The limit applies to the decompressed size, and memory never holds more."""
     site.pages["/"] = _packed(HTML.encode(), packing)
     assert _fetch(f"{site.url}/").text == HTML
     site.pages["/bomb"] = _packed(bytes(200_000_000), packing)
@@ -159,7 +159,7 @@ def test_packings_that_nobody_asked_for(site: FakeSite) -> None:
 
 @pytest.mark.usefixtures("private")
 def test_a_body_that_says_it_is_too_large_is_not_read(site: FakeSite) -> None:
-    """The server would take ten seconds for it."""
+    """The server needs ten seconds for the response."""
     site.pages["/"] = site_page(headers={"content-type": "text/html", "content-length": "50001"})
     with pytest.raises(Rejected) as refused:
         _fetch(f"{site.url}/")
@@ -210,7 +210,7 @@ async def _twice_over_kept(url: str) -> None:
 
 
 def test_a_name_that_moves_to_a_private_address(settings_env: SettingsEnv, site: FakeSite) -> None:
-    """Its server is called at what was checked. Who resolves anew for a new connection checks anew."""
+    """The connection uses the checked address; a new connection resolves and checks again."""
     port = int(site.url.rpartition(":")[2])
     said = iter([["127.0.0.1"], ["127.0.0.1"], ["10.0.0.1"]])
 
@@ -240,7 +240,7 @@ def test_a_name_that_moves_to_a_private_address(settings_env: SettingsEnv, site:
     ],
 )  # fmt: skip
 def test_a_public_page_does_not_lead_inside(settings_env: SettingsEnv, site: FakeSite, there: str) -> None:
-    """The site stands for a public one: its own address alone is let through, as a checked one would be."""
+    """The local site stands for a public one: only its address passes the check."""
     site.pages["/"] = site_page(status=302, headers={"location": there})
 
     async def ask() -> None:
@@ -283,7 +283,7 @@ def test_a_url_alone_becomes_a_document(db: Database, settings_env: SettingsEnv,
 def test_a_page_that_its_server_says_is_unchanged(
     db: Database, settings_env: SettingsEnv, redis_url: str, site: FakeSite
 ) -> None:
-    """The job ends with one small answer; anything else that is new about the document is still taken in."""
+    """The job ends with the 304 response; other changes to the document are still stored."""
     url = db.engine.url.render_as_string(hide_password=False)
     settings_env(fetch_private="true", database_url=url, redis_url=redis_url, fetch_host_delay_s=0)
     desk = Desk(database())

@@ -1,4 +1,4 @@
-"""Where a page leads, as it and its server say."""
+"""Links and directives of a page and its server."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def _look(tmp_path: Path, html: str, tag: str | None = None) -> PageInspection:
 
 
 def test_links_of_a_page(tmp_path: Path) -> None:
-    """Absolute by its <base>, http(s) alone, once, without fragments and what is not to be followed."""
+    """Absolute by <base>, http(s) only, unique, without fragments and nofollow links."""
     seen = _look(tmp_path, PAGE)
     assert seen.links == (
         "https://example.org/b/one", "https://Other.example/x?y=1&z=2", "https://third.example",

@@ -1,4 +1,4 @@
-"""A host is asked one thing at a time, with a pause between, whoever asks."""
+"""A host gets one request at a time with a pause after each, from all workers together."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ NOBODY = "redis://127.0.0.1:1/0"
 
 @pytest.fixture(params=["redis", "alone"])
 def line(request: pytest.FixtureRequest, settings_env: SettingsEnv) -> Iterator[str]:
-    """Where the line is kept: in Redis, or in this process while that is away. Gives a host nobody has asked yet."""
+    """Store the turns in Redis, or in this process while Redis is down; return an unused host name."""
     url = request.getfixturevalue("redis_url") if request.param == "redis" else NOBODY
     settings_env(redis_url=url, fetch_host_delay_s=0.3)
     yield f"host-{clock.monotonic()}.example"
@@ -51,7 +51,7 @@ def test_one_at_a_time_with_a_pause_between(line: str) -> None:
 
 
 def test_a_long_request_holds_the_next_one_up(line: str) -> None:
-    """Longer than the pause: the next begins after its end, and after the pause."""
+    """The next request begins after the end of a long one and the pause."""
     assert min(_gaps(asyncio.run(_spans(line, 3, takes_s=0.7)))) > 0.28
 
 
@@ -65,7 +65,7 @@ def test_hosts_do_not_wait_for_each_other(line: str) -> None:
 
 
 def test_who_would_wait_long_comes_again_later(line: str) -> None:
-    """Its place in the worker is free for others meanwhile."""
+    """Its worker slot is free for other jobs during the wait."""
 
     async def second() -> Snooze:
         async with take_turn(line) as mine:
@@ -80,7 +80,7 @@ def test_who_would_wait_long_comes_again_later(line: str) -> None:
 
 
 def test_many_who_are_sent_away_come_again_one_by_one(line: str) -> None:
-    """A thousand jobs of one site do not all knock each twenty seconds; and nobody stays away for long."""
+    """A thousand jobs of one site do not all return every twenty seconds, and none waits for long."""
 
     async def sent() -> list[float]:
         await pause(line, 60)
@@ -113,7 +113,7 @@ def test_a_host_that_asks_for_patience_gets_it(line: str) -> None:
 
 
 def test_a_turn_that_was_given_up_is_free(line: str) -> None:
-    """Cancelled while it waits, or while it is at work."""
+    """Cancelled during the wait, or during the request."""
 
     async def third() -> float:
         first = asyncio.ensure_future(_spans(line, 2, takes_s=30))
@@ -129,7 +129,7 @@ def test_a_turn_that_was_given_up_is_free(line: str) -> None:
 
 
 def test_processes_share_the_line(redis_url: str, settings_env: SettingsEnv) -> None:
-    """And nothing of it stays in Redis."""
+    """No key stays in Redis."""
     settings_env(redis_url=redis_url, fetch_host_delay_s=0.3)
     code = (
         "import asyncio\nfrom app.core import clock\nfrom app.sources.fetching.politeness import take_turn\n"

@@ -1,4 +1,4 @@
-"""Scripts are run where a page is next to nothing without them, and where there is something to run them in."""
+"""Scripts run if a page has almost no text without them and Chromium is installed."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def _visit(url: str) -> PageText:
 
 
 def test_only_empty_pages_are_opened(asking: SettingsEnv, site: FakeSite) -> None:
-    """What their server calls them says nothing of what their scripts fetch, so it is not kept."""
+    """The server's validators do not cover content that scripts fetch, so they are not stored."""
     page = _visit(f"{site.url}/empty")
     assert page.rendered and ">made here</div>" in page.text and page.etag is None
     for path in ("/full", "/short"):

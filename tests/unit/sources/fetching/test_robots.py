@@ -1,4 +1,4 @@
-"""robots.txt is asked once, believed as RFC 9309 says, and obeyed by jobs."""
+"""robots.txt is requested once, read by RFC 9309, and obeyed by jobs."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def test_without_one_all_is_allowed(asking: FakeSite, status: int) -> None:
 
 @pytest.mark.parametrize("status", [429, 500, 503])
 def test_while_it_cannot_be_had_nothing_is(asking: FakeSite, status: int) -> None:
-    """And it is not asked for at each page."""
+    """It is not requested again for each page."""
     asking.pages["/robots.txt"] = site_page(status=status)
     for _ in range(2):
         with pytest.raises(Unavailable) as wait:
@@ -89,7 +89,7 @@ def test_nobody_there_is_no_answer(asking: FakeSite) -> None:
 
 
 def test_redirects_odd_bytes_and_great_length(asking: FakeSite) -> None:
-    """What lies beyond 500 KiB is not read, and what cannot be decoded spoils only its line."""
+    """Bytes beyond 500 KiB are ignored, and bytes that cannot be decoded affect only their line."""
     body = b"User-agent: *\nDisallow: /\xff\nDisallow: /no\n" + b"# filler\n" * 60_000 + b"Disallow: /far\n"
     asking.pages["/robots.txt"] = site_page(status=301, headers={"location": "/there.txt"})
     asking.pages["/there.txt"] = site_page(body, headers=TEXT)
@@ -110,7 +110,7 @@ def test_what_is_kept_expires(redis_url: str, settings_env: SettingsEnv, site: F
 
 
 def test_a_visit_obeys(asking: FakeSite) -> None:
-    """Also where a redirect leads."""
+    """The target of a redirect is checked too."""
     asking.pages["/robots.txt"] = site_page(ROBOTS.encode(), headers=TEXT)
     asking.pages["/open"] = site_page(b"open", headers={**TEXT, "etag": '"x"'})
     asking.pages["/over"] = site_page(status=302, headers={"location": "/not-for-millrace"})
@@ -133,7 +133,7 @@ def test_a_visit_need_not(asking: FakeSite, settings_env: SettingsEnv) -> None:
 
 
 def test_who_asks_for_patience_is_left_alone(asking: FakeSite) -> None:
-    """By the next job, too."""
+    """The next job waits too."""
     asking.pages["/busy"] = site_page(status=429, headers={"retry-after": "1"})
     asking.pages["/open"] = site_page(b"open", headers=TEXT)
     with pytest.raises(Unavailable):

@@ -1,4 +1,4 @@
-"""The pages that a site names: through indexes, packed files and plain lists, and within bounds."""
+"""Pages of sitemaps: indexes, compressed files and plain lists, within limits."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def _paths(site: FakeSite, found: list[SitemapEntry]) -> list[str]:
 
 
 def test_an_index_with_files_of_every_kind(asking: FakeSite) -> None:
-    """Named by robots.txt; a page once, and none of another host."""
+    """The sitemaps in robots.txt are read; each page appears once, and none of another host."""
     asking.pages["/robots.txt"] = site_page(b"Sitemap: /maps/index.xml\n", headers={"content-type": "text/plain"})
     asking.pages["/maps/index.xml"] = site_page(
         _index("a.xml", "/b.xml.gz", f"{asking.url}/c.txt", "/gone.xml"), headers=XML

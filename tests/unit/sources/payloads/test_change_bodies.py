@@ -1,4 +1,4 @@
-"""What changedetection.io sends, in all its shapes; and what is none of it."""
+"""Notifications of changedetection.io in all their shapes, and invalid ones."""
 
 # ruff: noqa: E501  bodies read best on a line
 
@@ -84,7 +84,7 @@ def test_the_product_s_own_texts_name_the_page(body: Any) -> None:
 
 
 def test_a_message_without_a_key_is_itself_for_some_minutes_only() -> None:
-    """A page that goes back and forth sends the same bytes for two changes."""
+    """A page that changes back sends the same bytes for two changes."""
     body = f"{URL} had a change."
     first = _parse(body.encode())
     before = first.key
@@ -101,12 +101,12 @@ def test_a_message_without_a_key_is_itself_for_some_minutes_only() -> None:
     [
         (b"", "empty"),
         (b"   ", "empty"),
-        (b"[1]", "no JSON object"),
+        (b"[1]", "must be a JSON object"),
         (b"nothing of interest", "watch_url"),
         ({}, "watch_url"),
-        ({"watch_url": "ftp://a.org"}, "no address"),
-        ({"watch_url": "http://[::1"}, "no address"),
-        ({"watch_url": "https://a.org/" + "x" * 3000}, "no address"),
+        ({"watch_url": "ftp://a.org"}, "not an http or https URL"),
+        ({"watch_url": "http://[::1"}, "not an http or https URL"),
+        ({"watch_url": "https://a.org/" + "x" * 3000}, "not an http or https URL"),
         ({"watch_url": URL, "detected_at": "yesterday"}, "detected_at"),
         ({"watch_url": URL, "history_key": "-1"}, "history_key"),
         ({"watch_url": URL, "history_key": "999999999999"}, "detected_at"),

@@ -1,4 +1,4 @@
-"""Deliveries that come at the same moment: the pages of a crawl do not wait for each other, twins do."""
+"""Concurrent deliveries: pages of a crawl do not wait for each other, repeats do."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ from tests.support.sender import event, page_event
 
 @pytest.fixture
 def postgres_db(postgres_url: str, settings_env: SettingsEnv) -> Database:
-    """SQLite has one writer at a time, so there is nothing to see there."""
+    """SQLite has one writer at a time, so the test needs PostgreSQL."""
     settings_env(database_url=postgres_url, redis_url="redis://127.0.0.1:9/0")
     return database()
 
 
 def _take(db: Database, body: bytes, then: Callable[[], object] = lambda: None) -> DeliveryResponse:
-    """Taken in; `then` is called before the commit."""
+    """Store a delivery; call `then` before the commit."""
     given = asyncio.run(deliveries.receive("default", FIRECRAWL, body, None))
 
     def work(session: Session) -> DeliveryResponse:
@@ -44,7 +44,7 @@ def _take(db: Database, body: bytes, then: Callable[[], object] = lambda: None) 
 
 
 def _held(db: Database, pool: ThreadPoolExecutor, body: bytes) -> tuple[Future[DeliveryResponse], threading.Event]:
-    """A delivery that was taken in and is not committed until the event is set."""
+    """Store a delivery and commit it when the event is set."""
     there, go_on = threading.Event(), threading.Event()
 
     def hold() -> None:
@@ -94,7 +94,7 @@ def test_the_first_events_of_a_crawl_make_it_once(db: Database, settings_env: Se
 
 
 def test_a_page_that_is_refused_leaves_nothing_and_keeps_no_other_out(db: Database, settings_env: SettingsEnv) -> None:
-    """One over the quota and one whose address is none, each beside a page that is taken."""
+    """A page over the quota and one with an invalid URL, each with a page that is accepted."""
     settings_env(redis_url="redis://127.0.0.1:9/0")
     db = database()
     good, bad, over = (json.loads(page_event("c", number))["data"][0] for number in range(3))

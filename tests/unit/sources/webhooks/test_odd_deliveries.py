@@ -1,4 +1,4 @@
-"""Deliveries that no sender of ours would write, and what is taken of them on either database."""
+"""Deliveries with text that a database or UTF-8 refuses, on both databases."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.support.changes import change
 from tests.support.desk import TENANT
 from tests.support.firecrawl_events import event, page
 
-# What PostgreSQL refuses, and what UTF-8 does.
+# Text that PostgreSQL refuses, and text that UTF-8 refuses.
 ODD = ["a\0b", "a\ud800b"]
 
 
@@ -46,20 +46,20 @@ def _of_changedetection(odd: str) -> list[Any]:
 
 @pytest.mark.parametrize("odd", ODD, ids=["nul", "half"])
 @pytest.mark.parametrize("sender", ["firecrawl", "changedetection"])
-def test_no_text_is_too_odd_to_be_kept(db: Database, sender: str, odd: str) -> None:
-    """Taken or refused, listed and done again: never an error of the database's."""
+def test_odd_text_is_stored_or_refused(db: Database, sender: str, odd: str) -> None:
+    """Each is stored or refused, listed and replayed, and never raises an error of the database."""
     for body in _of_firecrawl(odd) if sender == "firecrawl" else _of_changedetection(odd):
         raw = body if isinstance(body, bytes) else json.dumps(body).encode()
         try:
-            given = asyncio.run(deliveries.receive(TENANT, HANDLERS[sender], raw, None))
-            answered = db.transaction(deliveries.store, given)
+            received = asyncio.run(deliveries.receive(TENANT, HANDLERS[sender], raw, None))
+            response = db.transaction(deliveries.store, received)
         except InvalidInput as error:
             assert error.code == "webhook_payload"
             continue
-        assert JSONResponse(answered.body).body
+        assert JSONResponse(response.body).body
         [row] = db.read(deliveries.list_deliveries, TENANT, source=sender, outcome=None, before_id=None, limit=1)
         assert JSONResponse(deliveries.describe(row)).body
         assert (
-            db.transaction(deliveries.replay, TENANT, row.id, given.payload, HANDLERS[sender], None).status
-            == answered.status
+            db.transaction(deliveries.replay, TENANT, row.id, received.payload, HANDLERS[sender], None).status
+            == response.status
         )

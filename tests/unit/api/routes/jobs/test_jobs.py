@@ -50,7 +50,7 @@ def test_a_list_is_walked_page_by_page_newest_first(api: Api, errand: Make) -> N
         page = api.client.get("/api/jobs", params={"limit": 3} | ({"cursor": cursor} if cursor else {})).json()
         assert len(page["data"]) == expected
         seen += [job["id"] for job in page["data"]]
-        errand()  # what is made meanwhile does not shift the pages
+        errand()  # a new job does not shift the pages
         cursor = page["next_cursor"]
         assert page["has_more"] == (cursor is not None)
     assert seen == made
@@ -61,24 +61,24 @@ def test_a_list_is_filtered(api: Api, errand: Make) -> None:
     errand(tenant="other")
     set_job(failed, state="failed", error_type="E", error_code="boom", error_message="m")
 
-    def found(**wanted: Any) -> set[str]:
-        answer = api.client.get("/api/jobs", params=wanted)
+    def listed_ids(**filters: Any) -> set[str]:
+        answer = api.client.get("/api/jobs", params=filters)
         assert answer.status_code == 200, answer.text
         return {job["id"] for job in answer.json()["data"]}
 
-    assert found() == {plain.id, failed.id, about.id}
-    assert found(state="failed") == found(error_code="boom") == {failed.id}
-    assert found(state=["queued", "running"]) == found(state="queued,running") == {plain.id, about.id}
-    assert found(document_id=5) == {about.id}
-    assert found(kind="tests.unit.api.errand", queue="default") == found()
-    assert found(kind="other") == found(queue="bulk") == set()
-    assert found(parent_id=plain.id) == set()
+    assert listed_ids() == {plain.id, failed.id, about.id}
+    assert listed_ids(state="failed") == listed_ids(error_code="boom") == {failed.id}
+    assert listed_ids(state=["queued", "running"]) == listed_ids(state="queued,running") == {plain.id, about.id}
+    assert listed_ids(document_id=5) == {about.id}
+    assert listed_ids(kind="tests.unit.api.errand", queue="default") == listed_ids()
+    assert listed_ids(kind="other") == listed_ids(queue="bulk") == set()
+    assert listed_ids(parent_id=plain.id) == set()
     set_job(about, parent_id=plain.id, child_index=0)
-    assert found(parent_id=plain.id) == {about.id}
+    assert listed_ids(parent_id=plain.id) == {about.id}
     shown = api.client.get(f"/api/jobs/{failed.id}").json()
-    assert failed.id not in found(created_after=api.client.get(f"/api/jobs/{about.id}").json()["created_at"])
-    assert found(created_before=shown["created_at"]) == {plain.id}
-    assert found(created_after="2020-01-01T00:00:00+05:00") == found()
+    assert failed.id not in listed_ids(created_after=api.client.get(f"/api/jobs/{about.id}").json()["created_at"])
+    assert listed_ids(created_before=shown["created_at"]) == {plain.id}
+    assert listed_ids(created_after="2020-01-01T00:00:00+05:00") == listed_ids()
 
 
 @pytest.mark.parametrize(
