@@ -15,17 +15,10 @@ import signal
 import socket
 import sys
 import time
-from os import execv
-from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 PR_SET_PDEATHSIG = 1
-MORE = (
-    "app.main", "app.jobs.relay.relay", "uvicorn", "uvicorn.protocols.http.httptools_impl", "uvicorn.lifespan.on",
-    # A worker's program but for the modules of actors: these declare jobs, which an api does not.
-    "dramatiq.cli", "uvloop", "app.jobs.worker.broker", "app.jobs.worker.process", "app.jobs.children.pipeline",
-    "app.retention.sweep", "app.retention.ledger_check", "app.search.index.verify", "app.sources.crawls.run",
-)  # fmt: skip
+MORE = ("app.main", "app.jobs.relay.relay", "uvicorn", "uvicorn.protocols.http.httptools_impl", "uvicorn.lifespan.on")
 
 
 def warm_up() -> None:
@@ -130,20 +123,9 @@ def become(what: dict[str, Any]) -> None:
     sys.argv = [str(program.__file__), *what["words"]]
 
 
-def run_program(program: str, command: list[str]) -> NoReturn:
-    """In place of `os.execv`: run Dramatiq's command line here, where its worker is imported; replace others."""
-    if Path(program).name != "dramatiq":
-        execv(program, command)
-    from dramatiq import cli
-
-    sys.argv = [program, *command[1:]]
-    sys.exit(cli.main())  # type: ignore[no-untyped-call]
-
-
 def main() -> None:
     warm_up()
     become(Forks(socket.socket(fileno=int(sys.argv[1]))).serve())
-    os.execv = run_program  # type: ignore[assignment]
     import app.__main__
 
     app.__main__.main()

@@ -150,7 +150,7 @@ def plant(
         MARK: uuid7(),
     }
     redis.push()
-    made = Plant(Stack(tmp_path / "logs", env, API_SECRET, is_warm=True), tmp_path, settings_env)
+    made = Plant(Stack(tmp_path / "logs", env, API_SECRET), tmp_path, settings_env)
     try:
         yield made
     finally:

@@ -41,7 +41,6 @@ pytestmark = [pytest.mark.timeout(120), pytest.mark.slow]
 
 def test_each_end_a_job_can_come_to(plant: Plant) -> None:
     """One worker, one job for each row of the outcome table, plain `dramatiq` underneath."""
-    plant.stack.is_warm = False
     plant.worker()
     jobs = {
         "good": plant.enqueue(Sleep(seconds=0.1)),
@@ -199,7 +198,6 @@ def _children(plant: Plant, master: int) -> list[int]:
 @on_sqlite
 def test_a_worker_asked_to_end_while_it_boots_ends_before_it_has_booted(plant: Plant) -> None:
     """Dramatiq's own handler, which stands until ours does, would boot to the end first."""
-    plant.stack.is_warm = False
     for delay_s in (0.0, 0.05, 0.15, 0.4):
         worker = plant.stack.add_worker(wait=False)
         children = wait_until(lambda worker=worker: _children(plant, worker.pid), what="it")  # type: ignore[misc]
