@@ -1,11 +1,11 @@
 # One image for every role: `docker run IMAGE` is the whole system in one container, `docker run IMAGE worker` a worker.
-# BASE is the only knob: Debian 12 or newer, or what scripts/base_image.sh makes where no registry can be reached.
-# Written for the classic builder as well as for BuildKit.
+# BASE is the only parameter: Debian 12 or newer, or the output of scripts/base_image.sh if no registry can be reached.
+# The file works with the classic builder and with BuildKit.
 ARG BASE=debian:bookworm-slim
 
 FROM ${BASE} AS ground
 ENV DEBIAN_FRONTEND=noninteractive
-# redis-server for the single container, the PostgreSQL client for backups.
+# redis-server for the all-in-one container, the PostgreSQL client for backups.
 RUN apt-get update \
     && apt-get install -y --no-install-recommends \
         ca-certificates python3 redis-server tini postgresql-client \
@@ -24,7 +24,7 @@ RUN /uv/bin/uv sync --quiet --frozen --no-dev --no-install-project --python /usr
 COPY README.md LICENSE supervisord.conf ./
 COPY app app
 COPY actors actors
-# Built by the venv's own means and not editable: the final image holds no source tree and no builder.
+# Not editable: the final image contains the venv, but no source tree and no builder.
 RUN /uv/bin/uv sync --quiet --frozen --no-dev --no-editable --python /usr/bin/python3
 
 FROM ground
@@ -36,7 +36,7 @@ LABEL org.opencontainers.image.title="Millrace" \
       org.opencontainers.image.licenses="Apache-2.0"
 COPY --from=build /opt/millrace /opt/millrace
 COPY deploy/supervisorctl.conf /etc/supervisord.conf
-# Another port for the health of what is no api; the api serves its own. Nothing is written beside /data and /tmp.
+# MILLRACE_HEALTH_PORT is for every process but the api, which serves its own. Only /data and /tmp are written.
 ENV PATH=/opt/millrace/bin:$PATH \
     PYTHONUNBUFFERED=1 \
     PYTHONDONTWRITEBYTECODE=1 \
@@ -51,6 +51,6 @@ VOLUME ["/data"]
 EXPOSE 52100
 STOPSIGNAL SIGTERM
 HEALTHCHECK --interval=10s --timeout=6s --start-period=60s --retries=6 \
-    CMD millrace healthy "$MILLRACE_PORT" "$MILLRACE_HEALTH_PORT"
+    CMD millrace healthcheck "$MILLRACE_PORT" "$MILLRACE_HEALTH_PORT"
 ENTRYPOINT ["tini", "--", "millrace"]
-CMD ["single"]
+CMD ["all-in-one"]

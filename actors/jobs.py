@@ -11,5 +11,5 @@ from app.jobs.worker.progress import Progress
 
 
 @job_actor(Bulk)
-async def many_jobs(job: Bulk, progress: Progress) -> dict[str, Any]:
+async def change_jobs(job: Bulk, progress: Progress) -> dict[str, Any]:
     return await bulk.run(job, progress)

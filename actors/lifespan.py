@@ -1,7 +1,8 @@
-"""What a worker process opens when it boots, watches while it runs, and gives back when it stops.
+"""Lifespan of a worker process: boot, heartbeat, watchdog, drain and stop.
 
-SIGTERM: claim nothing more, hand back what has not begun, let running jobs finish within the grace period, hand back
-what is left uncounted, exit 0. A second SIGTERM: the same, now. Both may come to the process or to its group.
+SIGTERM: claim no more jobs, hand back those that have not begun, let running jobs finish within the grace period, hand
+back the others without counting a try, exit 0. A second SIGTERM ends the grace period. Both may be sent to the process
+or to its group.
 """
 
 from __future__ import annotations
@@ -41,24 +42,24 @@ WAIT_S = 1.0
 TICK_S = 0.5
 # One Ctrl-C reaches a worker twice: from its master and from the terminal.
 SAME_SIGNAL_S = 0.25
-# What does not stop when it is told to is left behind after this.
-STUBBORN_S = 3.0
-# What a stop may take beyond the grace period, however slowly SQL or Redis answer; then the relay does the rest.
-LONGEST_STOP_S = 10.0
+# Jobs that do not stop within this time are abandoned.
+MAX_INTERRUPT_S = 3.0
+# A stop takes at most this long beyond the grace period, even if SQL or Redis are slow; the relay does the rest.
+MAX_STOP_S = 10.0
 _PR_SET_PDEATHSIG = 1
 
-# Somebody asked this process to end while it was importing.
-_asked = threading.Event()
+# Set if SIGTERM came while this process was importing.
+_stop_requested = threading.Event()
 
 log = logging.get_logger(__name__)
 
 
 class Lifespan(Middleware):
-    """First in the broker's list, so that all others find the process running."""
+    """First in the list of middleware, so that the process runs before the others start."""
 
     def __init__(self) -> None:
         self.process: WorkerProcess | None = None
-        # Not getppid(): a master that died while this process was still importing would never be missed.
+        # Not getppid(): it would miss the death of a master during the imports.
         master = multiprocessing.parent_process()
         self._parent = os.getppid() if master is None else master.pid
         self._signalled: list[float] = []
@@ -70,10 +71,10 @@ class Lifespan(Middleware):
         self._job_log = JobLog()
         self._forward = signal.getsignal(signal.SIGTERM)
         if master is not None:
-            signal.signal(signal.SIGTERM, _end_at_once)
-            if _has_heard(self._forward):
+            signal.signal(signal.SIGTERM, _exit_at_once)
+            if _has_received_signal(self._forward):
                 sys.exit(0)
-            threading.Thread(target=self._mind_master, name="master", daemon=True).start()
+            threading.Thread(target=self._watch_master, name="master", daemon=True).start()
 
     def before_worker_boot(self, broker: Any, worker: Any) -> None:
         settings = get_settings()
@@ -82,12 +83,12 @@ class Lifespan(Middleware):
         process = self.process = broker.process
         process.on_end_soon = self._end_soon
         self._take_signals()
-        if _asked.is_set():
+        if _stop_requested.is_set():
             sys.exit(0)
         try:
-            self._ready()  # what no waiting would mend is said before anything is started
-            wanted = worker.consumer_whitelist or set(QUEUES)
-            queues = [queue for queue in QUEUES if queue in wanted]
+            self._waits_for()  # permanent errors are reported before any thread starts
+            requested = worker.consumer_whitelist or set(QUEUES)
+            queues = [queue for queue in QUEUES if queue in requested]
             if not queues:
                 _fail(f"no queue of that name; the queues are {', '.join(QUEUES)}")
             process.fetcher.wait_to_begin()
@@ -100,29 +101,29 @@ class Lifespan(Middleware):
             self._booted.set()
         except ConfigError as error:
             _fail(error.message)
-        # Dramatiq's master hears no signal before its workers have booted, so what may take long comes after.
+        # Dramatiq's master handles no signal before its workers have booted, so slow steps come afterwards.
         begin = threading.Thread(target=self._begin_work, name="begin", daemon=True)
         begin.start()
         threading.Thread(target=self._watch, args=(worker, begin), name="watchdog", daemon=True).start()
 
     def before_worker_shutdown(self, broker: Any, worker: Any) -> None:
-        """However it came to it: threads that end from now on have not died."""
+        """Mark the stop, whatever its cause: threads that end from now on are not failures."""
         if self.process is not None:
             self.process.stop_fetching()
 
     def after_worker_shutdown(self, broker: Any, worker: Any) -> None:
-        """Dramatiq's threads have ended: the last ends go on record, then the process may."""
+        """Write the last ends after Dramatiq's threads have ended, then exit."""
         self._leave()
 
     def _take_signals(self) -> None:
         signal.signal(signal.SIGTERM, self._on_signal)
-        # A killed master must not leave a live worker behind (its child would go on with ppid 1).
+        # A killed master must not leave a live worker (its child would go on with ppid 1).
         prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
-    def _mind_master(self) -> None:
-        """End with the master, also where the kernel does not tell, and at once while nothing has been claimed.
+    def _watch_master(self) -> None:
+        """Exit with the master, also if the kernel sends no signal, and at once while no job has been claimed.
 
-        A process that boots on would wait for ever in Dramatiq's event, which its dead master is to acknowledge.
+        A booting process would otherwise wait for ever for its dead master to acknowledge Dramatiq's event.
         """
         tick = threading.Event()
         while os.getppid() == self._parent:
@@ -138,10 +139,10 @@ class Lifespan(Middleware):
         first = not self._signalled
         self._signalled.append(now)
         if first:
-            threading.Thread(target=self._give_up, name="give-up", daemon=True).start()
+            threading.Thread(target=self._exit_when_overdue, name="give-up", daemon=True).start()
             threading.Thread(target=self._drain, name="drain", daemon=True).start()
             if callable(self._forward):
-                with suppress(SystemExit):  # it heard one before we did, and would end without a word to the ledger
+                with suppress(SystemExit):  # it received a signal first, and would exit without writing to the ledger
                     self._forward(number, frame)
         elif fresh:
             threading.Thread(target=self._stop_now, name="stop-now", daemon=True).start()
@@ -156,19 +157,19 @@ class Lifespan(Middleware):
         log.info("worker_draining", running=len(process.runs))
         process.stop_fetching()
         if os.getppid() != self._parent and self._health is not None:
-            self._health.stop()  # whoever is started in our dead master's place wants the port
-        self._quietly(lambda: database().transaction(workers.set_state, process.id, "draining"))
-        self._quietly(process.fetcher.give_back)
+            self._health.stop()  # the successor of the dead master needs the port
+        self._try(lambda: database().transaction(workers.set_state, process.id, "draining"))
+        self._try(process.fetcher.give_back)
         push.wake_relay()
         if not process.runs.wait_below(1, get_settings().grace_s):
             self._stop_now()
-        # Dramatiq's own way out comes by `_leave`, too, unless its main thread waits for a dead master.
+        # Dramatiq's own exit also calls `_leave`, unless its main thread waits for a dead master.
         self._booted.wait()
-        threading.Event().wait(STUBBORN_S)
+        threading.Event().wait(MAX_INTERRUPT_S)
         self._leave()
 
-    def _give_up(self) -> None:
-        threading.Event().wait(get_settings().grace_s + LONGEST_STOP_S)
+    def _exit_when_overdue(self) -> None:
+        threading.Event().wait(get_settings().grace_s + MAX_STOP_S)
         log.critical("stop_took_too_long", exit_code=EXIT_SOFTWARE)
         faulthandler.dump_traceback(all_threads=True)
         os._exit(EXIT_SOFTWARE)
@@ -178,7 +179,7 @@ class Lifespan(Middleware):
         assert process is not None
         process.stop_fetching()
         process.interrupt_all()
-        if not process.runs.wait_below(1, STUBBORN_S):
+        if not process.runs.wait_below(1, MAX_INTERRUPT_S):
             log.warning("jobs_would_not_stop", jobs=[run.claim.id for run in process.runs.all()])
             process.abandon()
             self._leave()
@@ -189,39 +190,39 @@ class Lifespan(Middleware):
         process = self.process
         if process is None:
             return
-        process.runs.wait_below(1, get_settings().grace_s + STUBBORN_S)  # those on the loop; _drain presses them
-        process.finisher.drain(STUBBORN_S)
+        process.runs.wait_below(1, get_settings().grace_s + MAX_INTERRUPT_S)  # runs on the loop; _drain stops them
+        process.finisher.drain(MAX_INTERRUPT_S)
         process.progress_publisher.stop()
         process.finisher.stop()
         self._job_log.stop()
         self._left.set()
         process.nudged.set()
-        self._quietly(process.fetcher.give_back)
-        self._quietly(lambda: database().transaction(workers.set_state, process.id, "stopped"))
+        self._try(process.fetcher.give_back)
+        self._try(lambda: database().transaction(workers.set_state, process.id, "stopped"))
         push.wake_relay()
         process_pool.stop_pool()
         if self._health is not None:
             self._health.stop()
         log.info("worker_stopped")
-        # Nothing that lingers, a thread of a library or of a job's own, may keep a stopped worker alive.
+        # A left-over thread of a library or a job must not keep a stopped worker alive.
         close_database()
         sys.stderr.flush()
         os._exit(self._exit_code)
 
-    def _quietly(self, step: Callable[[], Any]) -> None:
+    def _try(self, step: Callable[[], Any]) -> None:
         try:
             step()
         except (Unavailable, ConfigError) as error:
             log.info("left_to_the_relay", reason=error.message)
 
-    def _ready(self) -> str | None:
-        """What this worker still waits for; None when SQL answers and has our schema. Raises ConfigError."""
+    def _waits_for(self) -> str | None:
+        """Return what this worker still waits for; None when SQL answers with our schema. Raises ConfigError."""
         try:
             redis.ping()
         except Unavailable as error:
-            log.warning("worker_waits", reason=error.message)  # the intake waits for it by itself
+            log.warning("worker_waits", reason=error.message)  # the fetcher waits for Redis
         try:
-            database().ping()  # in our words: what refuses us, and what merely does not answer
+            database().ping()  # raises ConfigError if refused, Unavailable without an answer
             current = schema.current(database())
         except Unavailable as error:
             return error.message
@@ -230,21 +231,21 @@ class Lifespan(Middleware):
         return None
 
     def _begin_work(self) -> None:
-        """Register as soon as SQL can be used, and claim from then on."""
+        """Register as soon as SQL is ready, and fetch from then on."""
         process = self.process
         assert process is not None
-        told = None
+        logged = None
         try:
             while not self._signalled:
-                reason = self._ready()
+                reason = self._waits_for()
                 if reason is None:
                     self._register()
                     process.fetcher.begin()
                     log.info("worker_started", worker_id=process.id, queues=process.fetcher.queues)
-                    return self._beat()
-                if reason != told:
+                    return self._send_heartbeats()
+                if reason != logged:
                     log.warning("worker_waits", reason=reason)
-                    told = reason
+                    logged = reason
                 threading.Event().wait(WAIT_S)
         except ConfigError as error:
             sys.stderr.write(f"millrace worker: {error.message}\n")
@@ -256,21 +257,21 @@ class Lifespan(Middleware):
         url = self._health.url if self._health else None
         while not self._left.is_set():
             try:
-                for gone in database().read(workers.list_alive):
-                    if worker_host.has_exited(gone.host, gone.pid, gone.pid_birth):
-                        database().transaction(workers.mark_dead, gone.id, f"process {gone.pid} ended")
-                place = (process.id, process.fetcher.queues, process.threads, url)
-                database().transaction(workers.register, *place, paused=process.fetcher.is_paused)
+                for worker in database().read(workers.list_alive):
+                    if worker_host.has_exited(worker.host, worker.pid, worker.pid_birth):
+                        database().transaction(workers.mark_dead, worker.id, f"process {worker.pid} ended")
+                identity = (process.id, process.fetcher.queues, process.threads, url)
+                database().transaction(workers.register, *identity, paused=process.fetcher.is_paused)
                 database().transaction(limit_commands.declare, caps())
                 return
             except Unavailable as error:
                 log.warning("worker_waits", reason=error.message)
                 self._left.wait(WAIT_S)
 
-    def _beat(self) -> None:
+    def _send_heartbeats(self) -> None:
         process = self.process
         assert process is not None
-        # Also while it drains: a drain may last longer than the patience with a silent worker.
+        # Also while it drains: a drain may last longer than the heartbeat timeout.
         wait_s = get_settings().beat_s
         while not self._left.is_set():
             process.nudged.wait(wait_s)
@@ -296,14 +297,14 @@ class Lifespan(Middleware):
                 log.warning("beat_missed", reason=str(error))
 
     def _watch(self, worker: Any, begin: threading.Thread) -> None:
-        """End a process whose loop stands still or whose threads have died; its jobs are then run elsewhere."""
+        """Exit if the loop stalls or a thread has died; other workers then run the jobs."""
         process = self.process
         assert process is not None
         tick, settings = threading.Event(), get_settings()
         woken = clock.monotonic()
         while not tick.wait(TICK_S):
             late, woken = clock.monotonic() - woken > 10 * TICK_S, clock.monotonic()
-            if late:  # the whole process was stopped, not the loop alone
+            if late:  # the whole process was suspended, not only the loop
                 continue
             if process.loop.stalled_s > settings.loop_stall_s:
                 log.critical("loop_stalled", seconds=round(process.loop.stalled_s, 1), stack=process.loop.stack())
@@ -316,23 +317,22 @@ class Lifespan(Middleware):
                 os._exit(EXIT_SOFTWARE)
 
 
-def _has_heard(handler: Any) -> bool:
-    """Whether Dramatiq's own handler was called before ours stood; it would boot to the end, and only then stop."""
+def _has_received_signal(handler: Any) -> bool:
+    """Return True if Dramatiq's handler was called before ours was set; it would stop only after the boot."""
     return inspect.isfunction(handler) and inspect.getclosurevars(handler).nonlocals.get("running") is False
 
 
-def _end_at_once(number: int, frame: Any) -> NoReturn:
-    """While modules are still imported nothing has been claimed.
+def _exit_at_once(number: int, frame: Any) -> NoReturn:
+    """Exit during the imports, when no job has been claimed.
 
-    Raised just anywhere, the exit may be lost on code that catches everything, or that nobody can raise from; so it is
-    also written down, and looked at once more before the worker boots.
+    SystemExit may be swallowed by the code it interrupts, so the request is also stored and checked before the boot.
     """
-    _asked.set()
-    # A second one would cut off the word to the master, which would wait for it, deaf, for half a minute.
+    _stop_requested.set()
+    # A second signal would interrupt the message to the master, which would wait for it for half a minute.
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     sys.exit(0)
 
 
-def _fail(sentence: str) -> NoReturn:
-    sys.stderr.write(f"millrace worker: {sentence}\n")
+def _fail(message: str) -> NoReturn:
+    sys.stderr.write(f"millrace worker: {message}\n")
     sys.exit(EXIT_CONFIG)

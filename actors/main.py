@@ -1,5 +1,5 @@
-"""A worker's contents as a list: the broker first, then every module with actors. `dramatiq actors.main -p 1`."""
-# ruff: noqa: E402  the collector is to rest while modules are imported
+"""Contents of a worker: the broker first, then every module with actors. `dramatiq actors.main -p 1`."""
+# ruff: noqa: E402  garbage collection is off during the imports
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import gc
 import importlib
 import sys
 
-gc.disable()  # nothing that an import makes is garbage, and looking for some is a tenth of it
+gc.disable()  # imports make no garbage, and a tenth of their time would be collection
 
 from actors.lifespan import EXIT_CONFIG, Lifespan
 from actors.running import add_actor
@@ -40,5 +40,5 @@ except ConfigError as error:
     sys.stderr.write(f"millrace worker: {error.message}\n")
     sys.exit(EXIT_CONFIG)
 
-gc.freeze()  # nor will it ever be
+gc.freeze()  # imported objects live to the end of the process
 gc.enable()

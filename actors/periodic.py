@@ -1,7 +1,7 @@
-"""What the minute brings: one actor, `tick`, run here and at once. `periodiq actors.periodic`.
+"""The scheduler process: one actor, `tick`, runs in it each minute. `periodiq actors.periodic`.
 
-A tick is no message: nothing crosses Redis, nothing can be late in a queue, and a tick that fails is only logged, since
-the next one finds what is still to do. What it starts is guarded in SQL, so that two schedulers do it once.
+A tick is not a message: it does not pass Redis and cannot wait in a queue. A failed tick is only logged, since the next
+one finds the remaining work. All starts are guarded in SQL, so that two schedulers do the same work once.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from app.core.settings import get_settings
 from app.jobs import functions
 from app.jobs.schedules import firing, store
 
-# Whose definitions a schedule may name, beside those of MILLRACE_MODULES. Nothing heavy: no actor, no model.
+# Modules whose definitions a schedule may name, next to those of MILLRACE_MODULES. No actor, no model: they load fast.
 DEFINITIONS = (
     "app.documents.jobs", "app.jobs.children.pipeline", "app.retention.jobs", "app.search.jobs", "app.search.schedules",
     "app.sources.changes.jobs", "app.sources.crawls.jobs", "app.sources.jobs", "app.sources.schedules",
@@ -46,7 +46,7 @@ class TickBroker(dramatiq.Broker):
         self.has_declared = False
 
     def declare_queue(self, queue_name: str) -> None:
-        """There are no queues."""
+        """Ignore the queue: the scheduler has none."""
 
     def enqueue(self, message: dramatiq.Message[Any], *, delay: int | None = None) -> dramatiq.Message[Any]:
         self.last_tick = clock.monotonic()
@@ -59,14 +59,14 @@ class TickBroker(dramatiq.Broker):
         return message
 
     def health(self) -> dict[str, Any]:
-        """What /health says of this process."""
+        """Return the answer of /health."""
         silent_s = clock.monotonic() - self.last_tick
         status = self.problem or ("healthy" if silent_s < 150 else f"no tick for {silent_s:.0f} s")
         return {"status": status, "role": "scheduler", "last_tick_s": round(silent_s, 1)}
 
 
 def start_due() -> None:
-    """Everything that is due by now, in as many transactions as it takes."""
+    """Start all due schedules, in as many transactions as necessary."""
     now = clock.now()
     while database().transaction(firing.replan, now) == firing.BATCH:
         log.info("clock_was_ahead", replanned=firing.BATCH)
@@ -79,13 +79,13 @@ def start_due() -> None:
 
 
 def start_waiting() -> None:
-    """What waited for an earlier job that has ended meanwhile."""
+    """Start ticks that waited for an earlier job of their schedule, if that has ended."""
     if database().read(firing.waiting):
         database().transaction(firing.start_waiting)
 
 
 def _watch() -> None:
-    """A tick in the queue of its own schedule starts a second after the end it waits for, not a minute."""
+    """Start waiting ticks each second, so that they do not wait a minute for the next tick."""
     pause = threading.Event()
     while not pause.wait(WAITING_S):
         try:
@@ -119,9 +119,9 @@ except ConfigError as error:
 
 @dramatiq.actor(periodic=cron("* * * * *"))
 def tick() -> None:
-    """Once a minute: what is due is started. Before the first, the program's schedules are made as it declares them.
+    """Start due schedules once a minute; the first tick also stores the schedules that the program declares.
 
-    Not again: beside a scheduler of another version, each would undo every minute what the other has done.
+    Only the first: two schedulers of different versions would otherwise overwrite each other every minute.
     """
     if not broker.has_declared:
         database().transaction(store.declare)

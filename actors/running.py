@@ -1,4 +1,4 @@
-"""How a worker runs the function of a kind: on the loop where it awaits, in a sandbox where it computes."""
+"""Actors of a worker: an `async def` function runs on the event loop, a plain one in a sandbox."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ from app.jobs.worker.broker import LedgerBroker
 from app.jobs.worker.process import WorkerProcess
 from app.jobs.worker.run import Run
 
-# A payload of a newer version is offered again after so long.
-LEFT_FOR_S = 15.0
+# A payload of a newer version is offered again after this time.
+NEWER_PAYLOAD_DELAY_S = 15.0
 
 
 def add_actor(broker: LedgerBroker, declared: DeclaredFunction) -> None:
-    """Make the function the actor of its kind; what surrounds every run is middleware."""
+    """Make the function the actor of its kind; middleware surrounds every run."""
     definition, function = declared
     process, options = broker.process, {}
 
@@ -38,7 +38,7 @@ def add_actor(broker: LedgerBroker, declared: DeclaredFunction) -> None:
             run.result = check_result(_run_in_sandbox(process, run, definition, function))
 
     async def awaits(run: Run) -> None:
-        run.result = check_result(await _stoppable(process, run, definition, function))
+        run.result = check_result(await _run_on_loop(process, run, definition, function))
 
     if inspect.iscoroutinefunction(function):
         options[AWAITS] = awaits
@@ -53,8 +53,8 @@ def add_actor(broker: LedgerBroker, declared: DeclaredFunction) -> None:
     )
 
 
-async def _stoppable(process: WorkerProcess, run: Run, definition: type[Job], function: Callable[..., Any]) -> Any:
-    job = _loaded(definition, run)
+async def _run_on_loop(process: WorkerProcess, run: Run, definition: type[Job], function: Callable[..., Any]) -> Any:
+    job = _load_job(definition, run)
     task = run.task
     assert task is not None
 
@@ -65,44 +65,44 @@ async def _stoppable(process: WorkerProcess, run: Run, definition: type[Job], fu
     try:
         if run.claim.must_mark_start:
             await asyncio.to_thread(process.mark_start_now, run)
-        line = call_rates.start_rate_of(job)
-        if line is not None:
-            await call_rates.take(*line)
+        start_rate = call_rates.start_rate_of(job)
+        if start_rate is not None:
+            await call_rates.take(*start_rate)
         return await function(job, run.progress)
     except asyncio.CancelledError as error:
         if run.reason is None:
             raise RuntimeError("the job cancelled itself") from error
         raise run.reason from None
     finally:
-        run.attach(_nothing)
+        run.attach(_do_nothing)
 
 
-def _loaded(definition: type[Job], run: Run) -> Job:
-    """The payload. One that a newer program wrote is left to a newer worker, as a kind that nobody here knows is."""
+def _load_job(definition: type[Job], run: Run) -> Job:
+    """Return the payload as a job. Raises Snooze for a payload of a newer version, which a newer worker must run."""
     if run.claim.payload_version > definition.payload_version:
         message = (
             f"payload version {run.claim.payload_version} is newer than this worker's {definition.payload_version}"
         )
-        raise Snooze(LEFT_FOR_S, f"{definition.kind}: {message}", code="payload_version")
+        raise Snooze(NEWER_PAYLOAD_DELAY_S, f"{definition.kind}: {message}", code="payload_version")
     return definition.load(run.claim.payload, run.claim.payload_version)
 
 
-def _nothing(_: AppError) -> None:
-    """There is no code to stop any more."""
+def _do_nothing(_: AppError) -> None:
+    """Replace the stop function of a run whose code has ended."""
 
 
 def _run_in_sandbox(process: WorkerProcess, run: Run, definition: type[Job], function: Callable[..., Any]) -> Any:
-    job = _loaded(definition, run)
+    job = _load_job(definition, run)
     progress = run.progress
     assert progress is not None
     if run.claim.must_mark_start:
         process.mark_start_now(run)
-    line = call_rates.start_rate_of(job)
-    if line is not None:
-        threading.Event().wait(call_rates.reserve(*line, call_rates.MAX_THREAD_WAIT_S))
+    start_rate = call_rates.start_rate_of(job)
+    if start_rate is not None:
+        threading.Event().wait(call_rates.reserve(*start_rate, call_rates.MAX_THREAD_WAIT_S))
 
-    def report(said: dict[str, Any]) -> None:
-        progress.report(**said)
+    def report(fields: dict[str, Any]) -> None:
+        progress.report(**fields)
 
     call = SandboxCall.of_job(
         f"{definition.__module__}:{definition.__qualname__}",
@@ -113,6 +113,6 @@ def _run_in_sandbox(process: WorkerProcess, run: Run, definition: type[Job], fun
         grace_s=definition.grace_s,
         memory_mb=definition.memory_mb or get_settings().sandbox_memory_mb,
     )
-    run.disarm()  # the sandbox keeps the limits, counted from when it has the call
+    run.disarm()  # the sandbox enforces the limits, counted from the start of the call
     run.attach(call.stop)
     return call.run()

@@ -1,4 +1,4 @@
-"""An actor for a definition: which function runs a kind of job.
+"""Actors of definitions: the function that runs a kind of job.
 
     @job_actor(IngestDocument)
     async def ingest_document(job: IngestDocument, progress: Progress) -> None:
@@ -20,7 +20,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 def job_actor(definition: type[Job]) -> Callable[[F], F]:
-    """Declare the function as the actor of the definition's kind; the function itself stays what it was.
+    """Declare the function as the actor of the definition's kind, and return it unchanged.
 
     It is called with the payload and a Progress, and may return a dictionary, the job's result.
     """

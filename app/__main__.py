@@ -1,6 +1,6 @@
 """`millrace WORD`: one word a process, the same in every deployment; all other words are for people (app/cli).
 
-Only what a word needs is imported, by name: `millrace --help` must not pay for SQL or HTTP.
+Each word imports only the modules that it needs, by name: `millrace --help` must not load SQL or HTTP.
 """
 
 from __future__ import annotations
@@ -9,17 +9,22 @@ import importlib
 import sys
 
 PROCESSES = ("api", "worker", "scheduler", "relay")
-# Words of containers and of supervisord, not of people.
-INSIDE = {"minder": "supervisor_listener", "healthy": "healthcheck"}
+# Words that containers and supervisord use. `healthy` and `minder` are the old words, for one release.
+INTERNAL = {
+    "healthcheck": "healthcheck",
+    "supervisor-listener": "supervisor_listener",
+    "healthy": "healthcheck",
+    "minder": "supervisor_listener",
+}
 
 
 def main() -> None:
-    """Run the word on the command line; the exit codes are those of app/cli/exit_codes.py."""
+    """Run the word on the command line; app/cli/exit_codes.py lists the exit codes."""
     words = sys.argv[1:]
     if words and words[0] in PROCESSES and not {"-h", "--help"} & set(words[1:]):
         sys.exit(importlib.import_module("app.cli.processes.run").run(words[0], words[1:]))
-    if words and words[0] in INSIDE:
-        sys.exit(importlib.import_module(f"app.cli.processes.{INSIDE[words[0]]}").run(words[1:]))
+    if words and words[0] in INTERNAL:
+        sys.exit(importlib.import_module(f"app.cli.processes.{INTERNAL[words[0]]}").run(words[1:]))
     importlib.import_module("app.cli.main").main()
 
 

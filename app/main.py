@@ -20,7 +20,7 @@ from starlette.types import ASGIApp
 from app import __version__
 from app.api.http import docs_page, openapi
 from app.api.http.errors import HANDLERS
-from app.api.http.middleware import Edge
+from app.api.http.middleware import RequestMiddleware
 from app.api.routes.admin import health, keys, metrics, tenants
 from app.api.routes.documents import batch, collections, content, documents, uploads, versions
 from app.api.routes.documents import bulk as documents_bulk
@@ -44,8 +44,8 @@ from app.tenants.limits import Counter
 
 log = logging.get_logger(__name__)
 
-# Headers of an answer that a browser's script may read.
-EXPOSED = (
+# Headers of an answer that scripts in browsers may read.
+EXPOSED_HEADERS = (
     "Location",
     "Retry-After",
     "RateLimit",
@@ -58,9 +58,9 @@ SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 class Api(FastAPI):
-    """FastAPI with one layer around it instead of five: `Edge` outside, the error table inside.
+    """FastAPI with one layer around it instead of five: `RequestMiddleware` outside, the error table inside.
 
-    Its own outermost layer would answer an unexpected error and raise it again; here the table has the last word.
+    FastAPI's outermost layer answers an unexpected error and raises it again; here the error table answers it.
     """
 
     def build_middleware_stack(self) -> ASGIApp:
@@ -74,21 +74,25 @@ class Api(FastAPI):
                 allow_credentials="*" not in settings.cors_origins,
                 allow_methods=["*"],
                 allow_headers=["*"],
-                expose_headers=EXPOSED,
+                expose_headers=EXPOSED_HEADERS,
             )
-        # Several files may come in one form, and its parts have headers.
-        most = max(settings.max_body_bytes, 2 * settings.max_upload_bytes)
-        larger = {uploads.PATH: most, batch.PATH: most, deliveries.FIRECRAWL: deliveries.LARGEST_BODY_BYTES}
+        # A form may hold several files, and its parts have headers.
+        upload_limit = max(settings.max_body_bytes, 2 * settings.max_upload_bytes)
+        body_limits = {
+            uploads.PATH: upload_limit,
+            batch.PATH: upload_limit,
+            deliveries.FIRECRAWL: deliveries.MAX_EVENT_BYTES,
+        }
         recorder: RequestRecorder = self.state.recorder
         record = recorder.add if settings.metrics_requests == "on" else None
-        return Edge(stack, max_body_bytes=settings.max_body_bytes, larger=larger, record=record)
+        return RequestMiddleware(stack, max_body_bytes=settings.max_body_bytes, body_limits=body_limits, record=record)
 
     def openapi(self) -> dict[str, Any]:
         return openapi.document(self)
 
 
 def create_app() -> FastAPI:
-    """The application. Raises ConfigError where this process may not serve it."""
+    """Return the application. Raises ConfigError if this process may not serve it."""
     settings = get_settings()
     if settings.role not in ("", "api", "cli"):
         raise ConfigError(f"MILLRACE_ROLE is '{settings.role}': this process may not serve the API")
@@ -98,15 +102,16 @@ def create_app() -> FastAPI:
         version=__version__,
         description="Background work and knowledge in one engine: durable jobs, live progress, hybrid search.",
         lifespan=_lifespan,
+        generate_unique_id_function=openapi.operation_id,
         exception_handlers=HANDLERS,
         redirect_slashes=False,
         docs_url=None,
         redoc_url=None,
     )
     app.state.recorder = RequestRecorder()
-    for room in (
+    for module in (
         health,
-        deliveries,  # early: a path is looked for in the order of the rooms, and senders come by the hundred
+        deliveries,  # early: routes are matched in this order, and webhooks come by the hundred
         jobs,
         start,
         schedules,
@@ -136,24 +141,24 @@ def create_app() -> FastAPI:
         tenants,
         docs_page,
     ):
-        app.include_router(room.router)
+        app.include_router(module.router)
     app.add_api_websocket_route("/{path:path}", _no_such_socket)
     return app
 
 
 async def _no_such_socket(websocket: WebSocket) -> None:
-    """After all others, so that what is not there is said in the one shape of error."""
-    raise NotFound(f"{websocket.url.path} is no WebSocket")
+    """Refuse unknown paths in our error shape; registered last."""
+    raise NotFound(f"{websocket.url.path} is not a WebSocket")
 
 
 @asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
-    app.state.hub, app.state.pulse = EventHub(), health.Pulse()
+    app.state.hub, app.state.probe = EventHub(), health.HealthProbe()
     app.state.keyring, app.state.counter = Keyring(), Counter()
     app.state.hub.on_notice = app.state.keyring.hear
     app.state.hub.start()
     app.state.keyring.start()
-    app.state.pulse.start()
+    app.state.probe.start()
     app.state.recorder.start()
     restore = _on_stop(app.state.hub.hang_up_soon)
     try:
@@ -163,7 +168,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         await app.state.hub.close()
         await app.state.keyring.close()
         await app.state.counter.close()
-        await app.state.pulse.close()
+        await app.state.probe.close()
         await app.state.recorder.close()
         await engine().close()
         await close_embedder()
@@ -174,9 +179,10 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
 
 
 def _on_stop(hang_up: Callable[[], None]) -> Callable[[], None]:
-    """Also call `hang_up` at SIGTERM and SIGINT; the answer sets the handlers right again.
+    """Also call `hang_up` at SIGTERM and SIGINT; returns a function that restores the handlers.
 
-    Uvicorn tells the application to stop when all connections are closed, and an open stream never closes by itself.
+    Uvicorn stops the application after all connections are closed, and an open stream stays open until its client
+    leaves.
     """
     if threading.current_thread() is not threading.main_thread():
         return lambda: None
@@ -194,14 +200,14 @@ def _on_stop(hang_up: Callable[[], None]) -> Callable[[], None]:
                 signal.signal(number, handler)
 
     for number, handler in before.items():
-        # Where nobody has asked for signals (a test, an embedding program), they are not ours to take.
+        # Without a handler (a test, an embedding program) the signals are not ours to handle.
         if callable(handler) and handler is not signal.default_int_handler:
             signal.signal(number, stop)
     return restore
 
 
 def _serve() -> FastAPI:
-    """The application of a server's process: settings are checked first, in one sentence, exit code 2."""
+    """Return the application for a server. A wrong setting prints one sentence and exits with code 2."""
     try:
         settings = get_settings()
         settings.check_secrets()
@@ -212,26 +218,26 @@ def _serve() -> FastAPI:
                 ping()
             except Unavailable as error:
                 log.warning("not_reachable_yet", service=name, reason=error.message)
-        _leave_in_peace()
+        _exit_with_zero_on_term()
         return create_app()
     except ConfigError as error:
         sys.stderr.write(f"millrace api: {error.message}\n")
         raise SystemExit(2) from error
 
 
-def _leave_in_peace() -> None:
-    """A process that was asked to end, and has, ends with 0: uvicorn raises the signal again when it is done."""
+def _exit_with_zero_on_term() -> None:
+    """Exit with 0 after SIGTERM, which uvicorn raises again once it has stopped."""
     main_thread = threading.current_thread() is threading.main_thread()
     if main_thread and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
         signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(0))
 
 
 def __getattr__(name: str) -> Any:
-    """`app` is made when a server asks for it, so that importing this module has no effect."""
+    """Create `app` on first use, so that importing this module has no effect."""
     if name != "app":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     try:
-        globals()["app"] = made = _serve()
-    except AttributeError as error:  # a bug, which a server would take for "there is no app"
-        raise RuntimeError("the application cannot be made") from error
-    return made
+        globals()["app"] = application = _serve()
+    except AttributeError as error:  # a bug; a server would report it as a missing app
+        raise RuntimeError("the application cannot be created") from error
+    return application

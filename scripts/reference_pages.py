@@ -258,7 +258,9 @@ def command_line() -> str:
 
     imported, _ = contract.import_all()
     apps = [app for app in contract.instances(imported, typer.Typer) if app.info.name == "millrace"]
-    shown = list(contract.commands(typer.main.get_command(apps[0]), "millrace"))
+    commands = list(contract.commands(typer.main.get_command(apps[0]), "millrace"))
+    hidden = tuple(f"{path} " for path, command in commands if command.hidden)
+    shown = [item for item in commands if not f"{item[0]} ".startswith(hidden)]
     processes = [(code(f"millrace {word}"), meaning) for word, meaning in PROCESSES.items()]
     return f"""\
 # Command line
@@ -273,7 +275,7 @@ server and the key is described in [command line](command-line.md).
 ## Processes
 
 {table(("command", "meaning"), processes)}
-{"".join(_command(path, command) for path, command in shown if not command.hidden).rstrip()}
+{"".join(_command(path, command) for path, command in shown).rstrip()}
 """
 
 

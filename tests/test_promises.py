@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from app import __version__
-from app.cli.commands.config import described
+from app.cli.local.setting_list import list_settings
 from app.core.settings import PREFIX, Settings, get_settings
 from tests.support.databases import SettingsEnv
 from tests.support.stack import REPOSITORY
@@ -77,7 +77,7 @@ def test_documents_name_no_setting_that_is_none() -> None:
 
 def test_no_secret_is_shown(settings_env: SettingsEnv) -> None:
     settings_env(redis_url="redis://:hidden-one@127.0.0.1:1/0", api_secret="hidden-two-0123456789abcdefghijklmn")
-    rows = described(get_settings())
+    rows = list_settings(get_settings())
     assert "hidden" not in str(rows)
     assert {row["name"] for row in rows} == {f"{PREFIX}{name.upper()}" for name in Settings.model_fields}
 

@@ -1,1 +1,1 @@
-"""What a person types: up, index, search, jobs, doctor, config; --json on each, progress bars on a terminal."""
+"""The command line: `main` assembles the words, `commands` defines them, the other packages do their work."""

@@ -12,6 +12,11 @@ def now() -> datetime:
     return datetime.now(UTC) + _offset
 
 
+def moment(value: datetime | None) -> str | None:
+    """Return a UTC time as RFC 3339 text, None for None."""
+    return None if value is None else value.isoformat().replace("+00:00", "Z")
+
+
 def monotonic() -> float:
     """Return seconds that never jump when the wall clock is changed."""
     return time.monotonic()

@@ -103,10 +103,10 @@ def document_view(document: Document) -> dict[str, Any]:
         "collection": document.collection.name if document.collection else None,
         "content_id": None if document.version_id is None else str(document.version_id),
         "chunks": document.chunk_count,
-        "fetched_at": views.moment(document.fetched_at),
-        "indexed_at": views.moment(document.indexed_at),
-        "created_at": views.moment(document.created_at),
-        "updated_at": views.moment(document.updated_at),
+        "fetched_at": clock.moment(document.fetched_at),
+        "indexed_at": clock.moment(document.indexed_at),
+        "created_at": clock.moment(document.created_at),
+        "updated_at": clock.moment(document.updated_at),
     }
 
 
@@ -195,5 +195,5 @@ def _version_view(row: Mapping[Any, Any]) -> dict[str, Any]:
     return {
         **row,
         "id": str(row["id"]),
-        **{name: views.moment(row[name]) for name in times},
+        **{name: clock.moment(row[name]) for name in times},
     }

@@ -12,9 +12,9 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from app.core import clock
+from app.core.clock import moment
 from app.core.errors import CollectionNotFound, Conflict, InvalidInput
 from app.documents.models import Collection, Document
-from app.jobs.ledger.views import moment
 from app.jobs.models import JobRow
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", re.ASCII)

@@ -9,9 +9,9 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
+from app.core.clock import moment
 from app.core.errors import InvalidInput, NotFound
 from app.documents.models import Document, DocumentVersion
-from app.jobs.ledger.views import moment
 
 # difflib takes quadratic time in the number of lines, some seconds at this limit. Longer texts are compared by
 # paragraph.

@@ -1,6 +1,6 @@
-"""What the tests of sandboxes run inside one: good, slow, greedy, lying and dying functions.
+"""Functions that tests run in sandboxes: good, slow, greedy, lying and dying ones.
 
-Only light imports: every test that starts sandboxes anew preloads this module.
+Only light imports: every test that starts new sandboxes preloads this module.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What tests let a sandbox do; light, since every sandbox imports it anew."""
+"""Sandbox steps of tests; a light module, since every sandbox imports it."""
 
 from __future__ import annotations
 

@@ -23,8 +23,8 @@ from tests.unit.jobs.conftest import WORKER, Chore, Ledger, end_of
 MINUTE = timedelta(minutes=1)
 
 
-class Clock:
-    """The wall clock of this process, set by hand; it stands still."""
+class FakeClock:
+    """A wall clock of this process that moves only when the test sets it."""
 
     def __init__(self) -> None:
         self.now = datetime(2026, 11, 2, 12, 0, 30, tzinfo=UTC)
@@ -35,32 +35,32 @@ class Clock:
         clock.shift(now - datetime.now(UTC))
         return now
 
-    def on(self, step: timedelta) -> datetime:
+    def advance(self, step: timedelta) -> datetime:
         return self.set(self.now + step)
 
 
 @pytest.fixture
-def hand() -> Iterator[Clock]:
-    yield Clock()
+def fake_clock() -> Iterator[FakeClock]:
+    yield FakeClock()
     clock.shift(timedelta(0))
 
 
 class Timetable:
-    """Schedules on one database: made, fired, looked at."""
+    """Creates, fires and reads schedules of one database."""
 
-    def __init__(self, db: Database, hand: Clock) -> None:
+    def __init__(self, db: Database, clock: FakeClock) -> None:
         self.ledger = Ledger(db)
         self.ledger.worker()
         self.db = db
-        self.hand = hand
+        self.clock = clock
 
     def make(self, name: str = "s", cron: str | None = "* * * * *", tenant: str = "default", **how: Any) -> int:
         plan = Plan(**({"kind": Chore.kind, "cron": cron} | how))
         return self.db.transaction(store.create, tenant, name, plan).id
 
     def fire(self) -> Counter[str]:
-        self.db.transaction(firing.replan, self.hand.now)
-        return self.db.transaction(firing.fire, self.hand.now).ticks
+        self.db.transaction(firing.replan, self.clock.now)
+        return self.db.transaction(firing.fire, self.clock.now).ticks
 
     def ticks(self, schedule_id: int) -> list[tuple[str, str]]:
         query = sa.select(ScheduleTickRow).where(ScheduleTickRow.schedule_id == schedule_id)
@@ -72,16 +72,16 @@ class Timetable:
         return self.db.read(lambda session: list(session.scalars(query)))
 
     def row(self, schedule_id: int) -> ScheduleRow:
-        found = self.db.read(lambda session: session.get(ScheduleRow, schedule_id))
-        assert found is not None
-        return found
+        row = self.db.read(lambda session: session.get(ScheduleRow, schedule_id))
+        assert row is not None
+        return row
 
     def run(self, job: JobRow) -> None:
         (claim,) = self.db.transaction(claims.claim, [job.id], WORKER)
         assert claim.id == job.id
 
     def end(self, job: JobRow) -> None:
-        """Claim it, if nobody has, and succeed."""
+        """Claim the job unless it is claimed, and end it as succeeded."""
         if job.state == "queued":
             self.run(job)
         self.db.transaction(finish, [end_of(job.id, 1, "succeeded")])
@@ -91,5 +91,5 @@ class Timetable:
 
 
 @pytest.fixture
-def table(spine_env: SettingsEnv, hand: Clock) -> Timetable:
-    return Timetable(database(), hand)
+def timetable(spine_env: SettingsEnv, fake_clock: FakeClock) -> Timetable:
+    return Timetable(database(), fake_clock)

@@ -1,4 +1,4 @@
-"""The API on one page for people, made from the OpenAPI document: no script, nothing from another host."""
+"""The API on one HTML page, rendered from the OpenAPI document: no script, nothing from another host."""
 
 from __future__ import annotations
 
@@ -25,19 +25,19 @@ td { padding: 0 1rem .2rem 0; vertical-align: top }
 
 
 @router.get("/docs")
-async def docs(request: Request) -> HTMLResponse:
+async def show_docs(request: Request) -> HTMLResponse:
     return HTMLResponse(page(request.app.openapi(), str(request.base_url).rstrip("/")))
 
 
 def page(document: dict[str, Any], server: str) -> str:
-    """The whole page; `server` is where its examples call."""
+    """Return the page; its examples call `server`."""
     groups: dict[str, list[str]] = {}
     for path, operations in document["paths"].items():
         for method, operation in operations.items():
-            shown = _operation(document, server, method.upper(), path, operation)
-            groups.setdefault(operation.get("tags", ["other"])[0], []).append(shown)
+            section = _operation(document, server, method.upper(), path, operation)
+            groups.setdefault(operation.get("tags", ["other"])[0], []).append(section)
     info = document["info"]
-    body = "".join(f"<h2>{escape(name)}</h2>{''.join(shown)}" for name, shown in groups.items())
+    body = "".join(f"<h2>{escape(name)}</h2>{''.join(sections)}" for name, sections in groups.items())
     return (
         f'<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">'
         f"<title>{escape(info['title'])} API</title><style>{STYLE}</style>"
@@ -87,7 +87,7 @@ def _responses(operation: dict[str, Any]) -> str:
 
 
 def _resolved(document: dict[str, Any], schema: Any) -> Any:
-    """The schema with its references replaced by what they name; ours do not loop."""
+    """Return the schema with its references resolved; ours have no loops."""
     if isinstance(schema, list):
         return [_resolved(document, item) for item in schema]
     if not isinstance(schema, dict):

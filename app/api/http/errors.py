@@ -1,4 +1,4 @@
-"""Our errors as HTTP answers: one table, one shape (RFC 9457), for everything that is not a success."""
+"""Errors as HTTP answers: one table and one shape (RFC 9457)."""
 
 from __future__ import annotations
 
@@ -25,6 +25,7 @@ from app.core.errors import (
     NotFound,
     Rejected,
     TooLarge,
+    Unauthenticated,
     Unavailable,
     Unsupported,
 )
@@ -38,13 +39,13 @@ STATUS: dict[type[AppError], int] = {
     InvalidInput: 422,
     NotFound: 404,
     Conflict: 409,
+    Unauthenticated: 401,
     NotAllowed: 403,
     LimitReached: 429,
     Unavailable: 503,
     Rejected: 502,
 }
-UNAUTHENTICATED = "unauthenticated"
-# The routes that clients of the old service call: a 422 there has the list in `detail`.
+# Routes of the old service: their 422 has the list of faults in `detail`.
 OLD_ROUTES = (
     "/api/search",
     "/api/stats",
@@ -58,7 +59,7 @@ OLD_ROUTES = (
 )
 CODES = {
     400: "bad_request",
-    401: UNAUTHENTICATED,
+    401: Unauthenticated.code,
     403: "not_allowed",
     404: "not_found",
     405: "method_not_allowed",
@@ -85,7 +86,7 @@ class RateLimited(LimitReached):
 
 
 class Problem(Response):
-    """`application/problem+json`; it stays ASCII, so that whatever a caller sent can be sent back."""
+    """An `application/problem+json` answer, in ASCII so that any text of a caller can be sent back."""
 
     media_type = "application/problem+json"
 
@@ -94,8 +95,8 @@ class Problem(Response):
 
 
 def request_id_of(scope: Scope) -> str | None:
-    found: str | None = scope.get("state", {}).get("request_id")
-    return found
+    request_id: str | None = scope.get("state", {}).get("request_id")
+    return request_id
 
 
 def problem(
@@ -108,7 +109,7 @@ def problem(
     headers: Mapping[str, str] | None = None,
     **more: Any,
 ) -> Problem:
-    """The one shape of an error."""
+    """Return the answer for an error."""
     body = {
         "type": "about:blank",
         "title": HTTPStatus(status).phrase,
@@ -123,7 +124,7 @@ def problem(
 
 
 def _finite(value: Any) -> Any:
-    """The value with NaN and the infinities, which JSON has not, as text."""
+    """Return the value with NaN and infinities, which JSON lacks, as text."""
     if isinstance(value, float) and not math.isfinite(value):
         return str(value)
     if isinstance(value, dict):
@@ -134,8 +135,6 @@ def _finite(value: Any) -> Any:
 
 
 def _status_of(error: AppError) -> int:
-    if isinstance(error, NotAllowed) and error.code == UNAUTHENTICATED:
-        return 401
     return next((STATUS[kind] for kind in type(error).__mro__ if kind in STATUS), 500)
 
 
@@ -161,7 +160,7 @@ async def app_error(request: Request, error: Exception) -> Response:
 
 
 def _limit_headers(error: LimitReached) -> dict[str, str]:
-    """RateLimit and RateLimit-Policy after the IETF's draft, and the plain Retry-After."""
+    """Return RateLimit and RateLimit-Policy of the IETF draft, and Retry-After."""
     seconds = max(1, math.ceil(error.retry_after_s))
     policy, limit, window = error.code, 1, seconds
     if isinstance(error, RateLimited):
@@ -174,7 +173,7 @@ def _limit_headers(error: LimitReached) -> dict[str, str]:
 
 
 async def http_error(request: Request, error: Exception) -> Response:
-    """What FastAPI itself raises: 404, 405, 400 for a body that cannot be read, our 413."""
+    """Translate errors of FastAPI: 404, 405, 400 for an unreadable body; and 413 of the middleware."""
     assert isinstance(error, HTTPException)
     if error.status_code in (204, 304):
         return Response(status_code=error.status_code, headers=error.headers)
@@ -194,20 +193,25 @@ async def invalid_request(request: Request, error: Exception) -> Response:
 
 
 async def not_storable(request: Request, error: Exception) -> Response:
-    """Text that is no Unicode (half a surrogate pair) or has a NUL: JSON can say it, SQL cannot hold it."""
+    """Refuse text with half a surrogate pair or a NUL: JSON can express it, SQL cannot store it."""
     if isinstance(error, PydanticSerializationError) and "surrogates" not in str(error):
         return await unexpected(request, error)
     log.warning("value_not_storable", path=request.scope["path"], exc_info=error)
-    return problem(request.scope, 422, "the request holds a value that cannot be stored", code="not_storable")
+    return problem(
+        request.scope,
+        422,
+        "the request has text that cannot be stored (a NUL or half a surrogate pair)",
+        code="not_storable",
+    )
 
 
 async def gone(request: Request, error: Exception) -> Response:
-    """The caller hung up while sending; nobody reads this."""
+    """Answer a caller that closed the connection while sending; the answer is not read."""
     return problem(request.scope, 400, "the connection closed before the body ended")
 
 
 async def unexpected(request: Request, error: Exception) -> Response:
-    """A bug: the traceback goes to the log, the caller gets the id to find it by."""
+    """Answer a bug: the log gets the traceback, the caller gets the request id of that log line."""
     log.error("unexpected error", path=request.scope["path"], exc_info=error)
     return problem(request.scope, 500, "Internal server error", error="internal error")
 

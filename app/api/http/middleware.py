@@ -1,6 +1,6 @@
-"""The outermost layer: one plain ASGI middleware that gives every exchange its id, limits, log line and metrics.
+"""The outermost layer: one plain ASGI middleware for request ids, limits, log lines and metrics.
 
-One and not six: each layer costs every open stream a frame and its closures.
+It is one layer and not six because each layer costs every open stream a frame and its closures.
 """
 
 from __future__ import annotations
@@ -23,24 +23,24 @@ from app.tenants.keyring import KeyLease
 log = get_logger("app.access")
 
 REQUEST_ID = re.compile(rb"[\x21-\x7e]{1,128}")
-# What is asked every few seconds by machines is logged where somebody wants to see it.
+# Probes call these every few seconds; they are logged at level debug.
 QUIET = frozenset({"/livez", "/readyz", "/health", "/metrics"})
 STATIC = "/static/"
 STREAM = "millrace.stream"
-# In a request's state: what ties an open stream to the key it came with.
+# In a request's state: the link between an open stream and its key.
 HOLD = "key_hold"
-# In a request's state: the tenant whose key it came with.
+# In a request's state: the tenant of its key.
 TENANT = "tenant"
-# In a request's state: headers for its answer, whoever makes that.
+# In a request's state: headers for its answer.
 EXTRA_HEADERS = "extra_headers"
 POLICY_VIOLATION = 1008
-# What an open stream still needs of its request; the rest (route, endpoint, exit stacks) is let go.
-KEPT = frozenset({"type", "method", "path", "query_string", "http_version", "client", "state", "route"})
+# The keys of a request that an open stream needs; the others (endpoint, exit stacks) are released.
+STREAM_KEYS = frozenset({"type", "method", "path", "query_string", "http_version", "client", "state", "route"})
 
 Record = Callable[[RequestTiming], None]
 
 
-class Edge:
+class RequestMiddleware:
     """Wraps the whole application."""
 
     def __init__(
@@ -48,44 +48,44 @@ class Edge:
         app: ASGIApp,
         *,
         max_body_bytes: int,
-        larger: Mapping[str, int] | None = None,
+        body_limits: Mapping[str, int] | None = None,
         record: Record | None = None,
     ) -> None:
-        """`larger`: paths whose bodies may be larger, with their own limits. `record` is told each request's timing."""
+        """`body_limits` are limits in bytes of paths with larger bodies. `record` gets the timing of each request."""
         self.app = app
         self.max_body_bytes = max_body_bytes
-        self.larger = larger or {}
+        self.body_limits = body_limits or {}
         self.record = record
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._other(scope, receive, send)
             return
-        exchange = Exchange(scope, receive, send, self.larger.get(scope["path"], self.max_body_bytes))
-        bind(request_id=exchange.request_id)
-        exchange.trace()
+        request = RequestScope(scope, receive, send, self.body_limits.get(scope["path"], self.max_body_bytes))
+        bind(request_id=request.request_id)
+        request.trace()
         stream = None
         try:
-            refusal = exchange.refusal()
-            await (refusal or self.app)(scope, exchange.receive, exchange.send)
-            # A stream runs here, when the frames of routing and dependencies are gone: that halves what it holds.
+            refusal = request.refusal()
+            await (refusal or self.app)(scope, request.receive, request.send)
+            # A stream runs here, after the frames of routing and dependencies: that halves its memory.
             stream = scope.pop(STREAM, None)
             if stream is not None:
-                for name in scope.keys() - KEPT:
+                for name in scope.keys() - STREAM_KEYS:
                     del scope[name]
                 hold = scope["state"].get(HOLD)
-                await (stream() if hold is None else exchange.under(hold, stream))
+                await (stream() if hold is None else request.run_until_revoked(hold, stream))
         finally:
-            exchange.finish(self.record if stream is None else None)
+            request.finish(self.record if stream is None else None)
 
     async def _other(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Start and stop of the process, and WebSockets: one ends with its key."""
+        """Handle start and stop of the process, and WebSockets, which close when their key is revoked."""
         app = self.app
         if scope["type"] == "websocket":
-            exchange = Exchange(scope, receive, send, self.max_body_bytes)
-            bind(request_id=exchange.request_id)
+            request = RequestScope(scope, receive, send, self.max_body_bytes)
+            bind(request_id=request.request_id)
             log.info("websocket", path=scope["path"], client=scope["client"][0] if scope.get("client") else None)
-            app = exchange.refusal() or app
+            app = request.refusal() or app
         try:
             await app(scope, receive, send)
         except asyncio.CancelledError:
@@ -99,7 +99,7 @@ class Edge:
                 hold.end()
 
 
-class Exchange:
+class RequestScope:
     """One request and its answer."""
 
     __slots__ = ("_complete", "_limit", "_receive", "_received", "_send", "_started", "request_id", "scope", "status")
@@ -117,14 +117,14 @@ class Exchange:
         scope.setdefault("state", {})["request_id"] = self.request_id
 
     def _identify(self) -> str:
-        """The caller's id where it is one: short, printable, ASCII. Else a fresh one."""
-        given = self._header(b"x-request-id")
-        return given.decode("ascii") if given and REQUEST_ID.fullmatch(given) else str(uuid.uuid4())
+        """Return the caller's request id if it is short, printable ASCII; else a new one."""
+        header = self._header(b"x-request-id")
+        return header.decode("ascii") if header and REQUEST_ID.fullmatch(header) else str(uuid.uuid4())
 
     def trace(self) -> None:
-        """What is started or called for this request belongs to the caller's trace."""
-        given = self._header(b"traceparent")
-        traceparent = trace.checked(given.decode("latin-1")) if given else None
+        """Continue the caller's trace: jobs and calls of this request belong to it."""
+        header = self._header(b"traceparent")
+        traceparent = trace.checked(header.decode("latin-1")) if header else None
         trace.enter(traceparent)
         if traceparent is not None:
             bind(trace_id=trace.trace_id(traceparent))
@@ -133,7 +133,7 @@ class Exchange:
         return next((value for key, value in self.scope["headers"] if key == name), None)
 
     def refusal(self) -> ASGIApp | None:
-        """The answer to a request that no route should see."""
+        """Return the answer to a request that reaches no route, None for any other."""
         scope = self.scope
         if "\0" in scope["path"] or b"%00" in scope["query_string"]:
             return problem(scope, 400, "the address contains a NUL character", code="nul_character")
@@ -164,8 +164,8 @@ class Exchange:
             self._complete = True
         await self._send(message)
 
-    async def under(self, hold: KeyLease, stream: Callable[[], Awaitable[None]]) -> None:
-        """The stream, which ends when its key stops counting."""
+    async def run_until_revoked(self, hold: KeyLease, stream: Callable[[], Awaitable[None]]) -> None:
+        """Run the stream until it ends or its key is revoked."""
         hold.begin()
         try:
             await stream()
@@ -181,10 +181,10 @@ class Exchange:
         return (clock.monotonic() - self._started) * 1000
 
     def finish(self, record: Record | None) -> None:
-        """Count, log and record; the route's pattern is counted, never the address, which anybody may make up.
+        """Count, log and record the request. Metrics have the route's pattern: paths are unbounded.
 
-        Not recorded: probes and files, which machines ask for all day and which would hide the work; and streams,
-        which last as long as their readers like.
+        Probes and static files are not recorded, since they would hide the work, nor are streams, whose duration is
+        their clients' choice.
         """
         elapsed_ms = self._elapsed_ms()
         route = getattr(self.scope.get("route"), "path", "unmatched")

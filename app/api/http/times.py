@@ -1,4 +1,4 @@
-"""Times that callers give."""
+"""Times in requests."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from app.core.errors import InvalidInput
 
 
 def utc(moment: datetime | None, name: str) -> datetime | None:
-    """In UTC, which is also what a time without a zone means. Raises InvalidInput beyond the calendar's ends."""
+    """Return the time in UTC, also the zone of times without one. Raises InvalidInput beyond the calendar."""
     if moment is None:
         return None
     try:
         return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
     except OverflowError as error:
-        raise InvalidInput(f"{name}: not a time we know", code="time") from error
+        raise InvalidInput(f"{name} must be a time between the years 1 and 9999", code="time") from error

@@ -1,4 +1,4 @@
-"""How events leave the house: a follower at rest waits for its disconnect, and a short task writes what comes."""
+"""Connections that send events: an idle one waits for its disconnect, and a short task writes new events."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ CONNECTION_SLOTS = ("_protocol", "_pulse", "_send", "_writing")
 _NO_SLOTS: tuple[str, ...] = ()
 
 
-class Door(Subscriber):
-    """One connection; how events look on it, and how it begins and ends, is its subclasses'."""
+class EventConnection(Subscriber):
+    """One connection. Subclasses define the format of events, the start and the end."""
 
     __slots__ = _NO_SLOTS
 
@@ -25,17 +25,17 @@ class Door(Subscriber):
     _send: Send | None
     _writing: asyncio.Task[None] | None
 
-    def shut(self) -> None:
-        """The state before run()."""
+    def reset(self) -> None:
+        """Set the state before run()."""
         self._send, self._writing, self._pulse = None, None, False
 
     async def run(self, receive: Receive, send: Send) -> None:
-        """The whole exchange; returns when all has been told, the client is gone or the process stops."""
+        """Send events until the last one is sent, the client disconnects or the process stops."""
         try:
             await self.start(send)
             self._send = send
             self.wake()
-            # After the last message this is answered too.
+            # The last message ends this loop as well.
             while not (await receive())["type"].endswith(".disconnect"):
                 pass
         finally:
@@ -62,15 +62,15 @@ class Door(Subscriber):
                     await self.put(send, events, more)
             if not more:
                 self._send = None
-        except OSError:  # the client has gone; its disconnect comes
+        except OSError:  # the client is gone; its disconnect message follows
             self._send = None
         finally:
             self._writing = None
 
     @abstractmethod
     async def start(self, send: Send) -> None:
-        """Open the exchange."""
+        """Open the connection."""
 
     @abstractmethod
     async def put(self, send: Send, events: Sequence[WireEvent], more: bool) -> None:
-        """Write the events, or a sign of life where there are none, and unless `more` follows the end of it all."""
+        """Write the events, or a keep-alive without any, and the end of the connection unless `more`."""

@@ -1,4 +1,4 @@
-"""A job's events as they come: SSE, taken up again from the last one seen whenever the connection breaks."""
+"""Read the events of jobs (SSE). After a cut the stream continues behind the last event that was read."""
 
 from __future__ import annotations
 
@@ -9,106 +9,111 @@ from dataclasses import dataclass
 from typing import Any
 
 from app.cli import exit_codes
-from app.cli.client.http import Server, refusal, unreachable
-from app.cli.exit_codes import Quit
+from app.cli.client.http import ApiClient, exit_for_refusal, exit_for_unreachable
+from app.cli.exit_codes import CliExit
 from app.core import http
 
-FINAL = {"succeeded", "failed", "cancelled"}
-# An api that restarts is back within seconds; one that is silent for this long is gone.
-PATIENCE_S = 30.0
-SILENCE_S = 60.0
-SIGN_OF_LIFE = "sign of life"
+FINAL_STATES = {"succeeded", "failed", "cancelled"}
+# An api that restarts answers again within seconds; after this time the server counts as unreachable.
+MAX_OUTAGE_S = 30.0
+MAX_SILENCE_S = 60.0
+RECONNECT_PAUSE_S = 0.3
+KEEP_ALIVE = "keep-alive"
 
 
 @dataclass(frozen=True, slots=True)
-class Event:
-    """`kind` is progress, state or end; `data` is DESIGN's event, the first one a snapshot."""
+class StreamEvent:
+    """One event of a job. `kind` is progress, state or end; the first event is a snapshot."""
 
     id: str | None
     kind: str
     data: dict[str, Any]
 
 
-def parse(lines: Iterable[str]) -> Iterator[Event]:
-    """Events of a text/event-stream. Comments are skipped; an id alone is a SIGN_OF_LIFE, anything else without data
-    is nothing."""
-    kind, told = "message", False
+def parse(lines: Iterable[str]) -> Iterator[StreamEvent]:
+    """Yield the events of a text/event-stream.
+
+    An event with an id and no data is a KEEP_ALIVE. Comments and other events without data are skipped.
+    """
+    kind, has_id = "message", False
     last_id: str | None = None
     data: list[str] = []
     for line in lines:
         if not line:
             if data:
-                yield Event(last_id, kind, json.loads("\n".join(data)))
-            elif told:
-                yield Event(last_id, SIGN_OF_LIFE, {})
-            kind, data, told = "message", [], False
+                yield StreamEvent(last_id, kind, json.loads("\n".join(data)))
+            elif has_id:
+                yield StreamEvent(last_id, KEEP_ALIVE, {})
+            kind, data, has_id = "message", [], False
             continue
         name, _, value = line.partition(":")
         value = value.removeprefix(" ")
         if name == "event":
             kind = value
         elif name == "id":
-            last_id, told = value, True
+            last_id, has_id = value, True
         elif name == "data":
             data.append(value)
 
 
-def events(server: Server, job_id: str, *, timeout_s: float | None = None) -> Iterator[Event]:
-    """Until the job has ended. Raises Quit(TIMEOUT) when it has not within timeout_s."""
-    late = Quit(exit_codes.TIMEOUT, f"job {job_id} goes on, but was not done in time")
-    for event in _stream(server, f"/api/jobs/{job_id}/events", {}, timeout_s, late):
+def job_events(api: ApiClient, job_id: str, *, timeout_s: float | None = None) -> Iterator[StreamEvent]:
+    """Yield the events of one job until it has ended. Raises CliExit(TIMEOUT) after timeout_s."""
+    timeout = CliExit(exit_codes.TIMEOUT, f"job {job_id} goes on, but was not done in time")
+    for event in _read_stream(api, f"/api/jobs/{job_id}/events", {}, timeout_s, timeout):
         yield event
-        if event.kind == "end" or event.data.get("state") in FINAL:
+        if event.kind == "end" or event.data.get("state") in FINAL_STATES:
             return
 
 
-def all_events(server: Server, wanted: dict[str, str], *, timeout_s: float | None = None) -> Iterator[Event]:
-    """Those of all jobs, until timeout_s has passed."""
-    late = Quit(exit_codes.OK)
+def all_events(api: ApiClient, filters: dict[str, str], *, timeout_s: float | None = None) -> Iterator[StreamEvent]:
+    """Yield the events of all jobs that match, until timeout_s has passed."""
+    timeout = CliExit(exit_codes.OK)
     try:
-        yield from _stream(server, "/api/events", wanted, timeout_s, late)
-    except Quit as end:
-        if end is not late:
+        yield from _read_stream(api, "/api/events", filters, timeout_s, timeout)
+    except CliExit as error:
+        if error is not timeout:
             raise
 
 
-def _stream(server: Server, path: str, wanted: dict[str, str], timeout_s: float | None, late: Quit) -> Iterator[Event]:
-    """A stream without an end of its own, over as many connections as it takes. Raises `late` after timeout_s."""
+def _read_stream(
+    api: ApiClient, path: str, filters: dict[str, str], timeout_s: float | None, timeout: CliExit
+) -> Iterator[StreamEvent]:
+    """Yield events over as many connections as necessary. Raises `timeout` after timeout_s."""
     deadline = None if timeout_s is None else time.monotonic() + timeout_s
-    seen: str | None = None
+    last_id: str | None = None
     broken_since: float | None = None
     while True:
         try:
-            for event in _connection(server, path, wanted, seen, deadline):
-                broken_since, seen = None, event.id or seen
-                if event.kind != SIGN_OF_LIFE:
+            for event in _read_connection(api, path, filters, last_id, deadline):
+                broken_since, last_id = None, event.id or last_id
+                if event.kind != KEEP_ALIVE:
                     yield event
-                _check(deadline, late)
+                _check_deadline(deadline, timeout)
         except http.HTTPError as error:
-            _check(deadline, late)
+            _check_deadline(deadline, timeout)
             broken_since = broken_since or time.monotonic()
-            if time.monotonic() - broken_since > PATIENCE_S:
-                raise unreachable(server.url, error) from error
-        _check(deadline, late)
-        time.sleep(0.3)
+            if time.monotonic() - broken_since > MAX_OUTAGE_S:
+                raise exit_for_unreachable(api.url, error) from error
+        _check_deadline(deadline, timeout)
+        time.sleep(RECONNECT_PAUSE_S)
 
 
-def _connection(
-    server: Server, path: str, wanted: dict[str, str], seen: str | None, deadline: float | None
-) -> Iterator[Event]:
-    silence_s = SILENCE_S if deadline is None else max(0.1, min(SILENCE_S, deadline - time.monotonic()))
-    headers = {"accept": "text/event-stream", **({"last-event-id": seen} if seen else {})}
-    with server.client.stream("GET", path, params=wanted, headers=headers, timeout=silence_s) as answer:
-        if not answer.is_success:
-            answer.read()
-            if answer.status_code >= 500:
-                answer.raise_for_status()
-            raise refusal(answer)
-        if answer.status_code == 204:  # we have heard everything up to the end
-            yield Event(seen, "end", {})
-        yield from parse(answer.iter_lines())
+def _read_connection(
+    api: ApiClient, path: str, filters: dict[str, str], last_id: str | None, deadline: float | None
+) -> Iterator[StreamEvent]:
+    silence_s = MAX_SILENCE_S if deadline is None else max(0.1, min(MAX_SILENCE_S, deadline - time.monotonic()))
+    headers = {"accept": "text/event-stream", **({"last-event-id": last_id} if last_id else {})}
+    with api.client.stream("GET", path, params=filters, headers=headers, timeout=silence_s) as response:
+        if not response.is_success:
+            response.read()
+            if response.status_code >= 500:
+                response.raise_for_status()
+            raise exit_for_refusal(response)
+        if response.status_code == 204:  # every event up to the end has been read
+            yield StreamEvent(last_id, "end", {})
+        yield from parse(response.iter_lines())
 
 
-def _check(deadline: float | None, late: Quit) -> None:
+def _check_deadline(deadline: float | None, timeout: CliExit) -> None:
     if deadline is not None and time.monotonic() > deadline:
-        raise late
+        raise timeout

@@ -1,4 +1,4 @@
-"""The server as the command line talks to it: one client, patient, its refusals turned into exit codes."""
+"""HTTP client of the command line: repeats requests while a server restarts, turns refusals into exit codes."""
 
 from __future__ import annotations
 
@@ -8,73 +8,63 @@ from pathlib import Path
 from typing import Any
 
 from app.cli import exit_codes
-from app.cli.client.profiles import Place, place, settings
-from app.cli.exit_codes import Quit
+from app.cli.client import profiles
+from app.cli.client.profiles import Profile
+from app.cli.exit_codes import CliExit
 from app.core import http
 
-__all__ = ["Server", "refusal", "settings", "unreachable"]
-
-_EXIT_OF_STATUS = {
+_EXIT_CODES = {
     401: exit_codes.NOT_ALLOWED,
     403: exit_codes.NOT_ALLOWED,
     404: exit_codes.NOT_FOUND,
-    400: 2,
-    413: 2,
-    415: 2,
-    422: 2,
+    400: exit_codes.USAGE,
+    413: exit_codes.USAGE,
+    415: exit_codes.USAGE,
+    422: exit_codes.USAGE,
 }
-# An api that restarts is back within seconds; a person waits no longer for a word.
+# An api that restarts answers again within seconds; a person waits no longer for an answer.
 PAUSES_S = (0.2, 0.4, 0.8, 1.6)
-REPEATABLE = {"GET", "PUT", "POST"}  # a POST by its key
+REPEATABLE = {"GET", "PUT", "POST"}  # a POST because it carries an idempotency key
 BUSY = {429, 502, 503, 504}
-# The first request under the same key is still under way.
-UNDER_WAY = "idempotency_key_in_use"
-LONGEST_PAUSE_S = 10.0
-UPLOAD_S = 600.0
+# The first request with the same key is still running.
+KEY_IN_USE = "idempotency_key_in_use"
+MAX_PAUSE_S = 10.0
+UPLOAD_TIMEOUT_S = 600.0
 
 
-class Server:
-    """The API of the place that is meant (`app/cli/client/profiles.py`), or of `there`."""
+class ApiClient:
+    """The API of `profile`, or of the profile that `profiles.current` chooses."""
 
-    def __init__(self, timeout_s: float = 30.0, there: Place | None = None) -> None:
-        here = there or place()
-        headers = {"authorization": f"Bearer {here.key}"} if here.key else {}
-        self.url, self.source = here.url, here.source
+    def __init__(self, timeout_s: float = 30.0, profile: Profile | None = None) -> None:
+        chosen = profile or profiles.current()
+        headers = {"authorization": f"Bearer {chosen.key}"} if chosen.key else {}
+        self.url = chosen.url
         try:
             self.client = http.client(timeout_s, base_url=self.url, headers=headers)
         except (http.InvalidURL, UnicodeEncodeError) as error:
-            raise Quit(exit_codes.BAD_USE, f"{self.source}: address or key cannot be sent: {self.url}") from error
+            message = f"{chosen.source}: address or key cannot be sent: {self.url}"
+            raise CliExit(exit_codes.USAGE, message) from error
 
-    def __enter__(self) -> Server:
+    def __enter__(self) -> ApiClient:
         return self
 
     def __exit__(self, *_: object) -> None:
         self.client.close()
 
     def get(self, path: str, **parameters: Any) -> Any:
-        given = {name: value for name, value in parameters.items() if value is not None}
-        return self._call("GET", path, params=given)
+        return self._call("GET", path, params=_without_none(parameters))
 
     def post(self, path: str, body: Any = None, **parameters: Any) -> Any:
-        """Sent again where no answer came, always under the same key: what it creates is created once."""
-        given = {name: value for name, value in parameters.items() if value is not None}
-        return self._call("POST", path, json=body, params=given, headers={"idempotency-key": str(uuid.uuid4())})
+        """Send with an idempotency key; a repeat carries the same key, so the server acts once."""
+        return self._call("POST", path, json=body, params=_without_none(parameters), headers=_idempotency_key())
 
     def upload(self, path: str, file: Path, fields: dict[str, Any]) -> Any:
-        """The file as a form, streamed; sent again under the same key where no answer came."""
-        headers = {"idempotency-key": str(uuid.uuid4())}
-        try:
-            return self._call("POST", path, file=file, data=fields, headers=headers, timeout=UPLOAD_S)
-        except OSError as error:
-            raise Quit(exit_codes.BAD_USE, f"{file} cannot be read: {error}") from error
+        """Stream the file as a form; a repeat carries the same idempotency key."""
+        return self._send_file(path, file, data=fields, headers=_idempotency_key())
 
     def send(self, path: str, file: Path, media_type: str) -> Any:
-        """The file as the body, streamed; sent again under the same key where no answer came."""
-        headers = {"idempotency-key": str(uuid.uuid4()), "content-type": media_type}
-        try:
-            return self._call("POST", path, file=file, raw=True, headers=headers, timeout=UPLOAD_S)
-        except OSError as error:
-            raise Quit(exit_codes.BAD_USE, f"{file} cannot be read: {error}") from error
+        """Stream the file as the body; a repeat carries the same idempotency key."""
+        return self._send_file(path, file, raw=True, headers=_idempotency_key() | {"content-type": media_type})
 
     def put(self, path: str, body: Any = None) -> Any:
         return self._call("PUT", path, json=body)
@@ -83,75 +73,91 @@ class Server:
         return self._call("PATCH", path, json=body)
 
     def delete(self, path: str, **parameters: Any) -> Any:
-        given = {name: value for name, value in parameters.items() if value is not None}
-        return self._call("DELETE", path, params=given)
+        return self._call("DELETE", path, params=_without_none(parameters))
+
+    def _send_file(self, path: str, file: Path, **options: Any) -> Any:
+        try:
+            return self._call("POST", path, file=file, timeout=UPLOAD_TIMEOUT_S, **options)
+        except OSError as error:
+            raise CliExit(exit_codes.USAGE, f"{file} cannot be read: {error}") from error
 
     def _call(self, method: str, path: str, *, file: Path | None = None, raw: bool = False, **options: Any) -> Any:
-        """The answer's JSON. Raises Quit with the server's own sentence when it refuses."""
+        """Return the JSON of the response. Raises CliExit with the server's message if it refuses."""
         for pause_s in (*PAUSES_S, None):
             try:
-                answer = self._asked(method, path, file, raw, options)
+                response = self._send(method, path, file, raw, options)
             except http.HTTPError as error:
-                # What may have been done is asked for again only where twice is once.
+                # A request that may have been executed is repeated only if a second execution changes nothing.
                 if pause_s is None or not (method in REPEATABLE or isinstance(error, http.ConnectError)):
-                    raise unreachable(self.url, error) from error
+                    raise exit_for_unreachable(self.url, error) from error
                 time.sleep(pause_s)
                 continue
-            again_s = _pause(answer, pause_s)
-            if again_s is None:
+            retry_s = _retry_pause_s(response, pause_s)
+            if retry_s is None:
                 break
-            time.sleep(again_s)
-        if answer.is_success:
-            return answer.json() if answer.content else None
-        raise refusal(answer)
+            time.sleep(retry_s)
+        if response.is_success:
+            return response.json() if response.content else None
+        raise exit_for_refusal(response)
 
-    def _asked(self, method: str, path: str, file: Path | None, raw: bool, options: dict[str, Any]) -> http.Response:
-        """With `raw` the file is the whole body, else part of a form."""
+    def _send(self, method: str, path: str, file: Path | None, raw: bool, options: dict[str, Any]) -> http.Response:
+        """Send once. With `raw` the file is the whole body, else it is part of a form."""
         if file is None:
             return self.client.request(method, path, **options)
-        with file.open("rb") as content:  # from its beginning, each time
+        with file.open("rb") as content:  # each repeat starts at the beginning
             if raw:
                 return self.client.request(method, path, content=content, **options)
             return self.client.request(method, path, files={"file": (file.name, content)}, **options)
 
 
-def _pause(answer: http.Response, usual_s: float | None) -> float | None:
-    """How long to wait before the same request is sent again; None where its answer stands."""
-    if usual_s is None or not (answer.status_code in BUSY or _code(answer) == UNDER_WAY):
+def exit_for_unreachable(url: str, error: Exception) -> CliExit:
+    """Return the exit for a server that does not answer."""
+    reason = str(error) or type(error).__name__
+    return CliExit(exit_codes.UNREACHABLE, f"no server answers at {url} ({reason}); start one with `make run`")
+
+
+def exit_for_refusal(response: http.Response) -> CliExit:
+    """Return the exit code and the message for an error response."""
+    code = _EXIT_CODES.get(response.status_code, exit_codes.FAILED)
+    try:
+        problem = response.json()
+    except ValueError:
+        return CliExit(code, f"the server answered {response.status_code}")
+    if not isinstance(problem, dict):
+        problem = {}
+    detail = problem.get("detail") or problem.get("title")
+    if isinstance(detail, list):
+        detail = "; ".join(str(item.get("msg", item)) if isinstance(item, dict) else str(item) for item in detail)
+    faults = [fault for fault in problem.get("errors") or [] if isinstance(fault, dict)]
+    messages = [str(fault.get("message") or fault.get("msg")) for fault in faults]
+    message = " ".join([str(detail or f"the server answered {response.status_code}"), *messages])
+    if response.status_code == 401:
+        message += "; check the key (MILLRACE_API_KEY, a profile's, or MILLRACE_API_SECRET)"
+    return CliExit(code, message)
+
+
+def _without_none(parameters: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in parameters.items() if value is not None}
+
+
+def _idempotency_key() -> dict[str, str]:
+    return {"idempotency-key": str(uuid.uuid4())}
+
+
+def _retry_pause_s(response: http.Response, usual_s: float | None) -> float | None:
+    """Return the pause before the same request is sent again; None if this response is final."""
+    if usual_s is None or not (response.status_code in BUSY or _conflict_code(response) == KEY_IN_USE):
         return None
-    told = answer.headers.get("retry-after", "")
-    pause_s = max(usual_s, float(told)) if told.isdecimal() else usual_s
-    return pause_s if pause_s <= LONGEST_PAUSE_S else None
+    retry_after = response.headers.get("retry-after", "")
+    pause_s = max(usual_s, float(retry_after)) if retry_after.isdecimal() else usual_s
+    return pause_s if pause_s <= MAX_PAUSE_S else None
 
 
-def _code(answer: http.Response) -> str | None:
-    if answer.status_code != 409:
+def _conflict_code(response: http.Response) -> str | None:
+    if response.status_code != 409:
         return None
     try:
-        problem = answer.json()
+        problem = response.json()
     except ValueError:
         return None
     return str(problem.get("code")) if isinstance(problem, dict) else None
-
-
-def unreachable(url: str, error: Exception) -> Quit:
-    reason = str(error) or type(error).__name__
-    return Quit(exit_codes.UNREACHABLE, f"no server answers at {url} ({reason}); start one with `make run`")
-
-
-def refusal(answer: http.Response) -> Quit:
-    """What the server said, as an exit code and a sentence."""
-    code = _EXIT_OF_STATUS.get(answer.status_code, exit_codes.FAILED)
-    try:
-        problem = answer.json()
-    except ValueError:
-        return Quit(code, f"the server answered {answer.status_code}")
-    detail = problem.get("detail") or problem.get("title") if isinstance(problem, dict) else None
-    if isinstance(detail, list):
-        detail = "; ".join(str(item.get("msg", item)) if isinstance(item, dict) else str(item) for item in detail)
-    faults = problem.get("errors") or [] if isinstance(problem, dict) else []
-    told = [str(fault.get("message") or fault.get("msg")) for fault in faults if isinstance(fault, dict)]
-    sentence = " ".join([str(detail or f"the server answered {answer.status_code}"), *told])
-    if answer.status_code == 401:
-        sentence += "; is the key the server's (MILLRACE_API_KEY, a profile's, or MILLRACE_API_SECRET)?"
-    return Quit(code, sentence)

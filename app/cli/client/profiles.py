@@ -1,11 +1,11 @@
-"""Which server a command talks to: a profile's, the one the environment names, or the installation at hand.
+"""Choose the server of a command: a profile, the environment's server, or the installation on this machine.
 
 # ~/.config/millrace/config.toml
-profile = "work"                     # for commands that say nothing else
+profile = "work"                     # the default
 
 [profiles.work]
 url = "https://millrace.example.org"
-api_key = "mr_…"                     # or api_key_file = "…", a file that holds it
+api_key = "mr_…"                     # or api_key_file = "…", a file that holds the key
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from app.cli import exit_codes
-from app.cli.exit_codes import Quit
+from app.cli.exit_codes import CliExit
 from app.core.errors import ConfigError
 from app.core.settings import Settings, get_settings
 
@@ -24,81 +24,79 @@ _chosen = ""
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
-    """Address and key, which belong together: no key is ever sent to another server than its own."""
+class Profile:
+    """Address and key of one server. A key is never sent to another server than the one it belongs to."""
 
     url: str
     key: str
     source: str
 
 
-def choose(profile: str) -> None:
-    """What `--profile` said; it goes before everything else."""
+def choose(name: str) -> None:
+    """Set the profile of `--profile`; it has precedence over every other source."""
     global _chosen
-    _chosen = profile
+    _chosen = name
 
 
 def settings() -> Settings:
-    """The settings of this command; a wrong one ends it with one sentence."""
+    """Return the settings. Raises CliExit if one of them is wrong."""
     try:
         return get_settings()
     except ConfigError as error:
-        raise Quit(exit_codes.BAD_USE, error.message) from error
+        raise CliExit(exit_codes.USAGE, error.message) from error
 
 
-def place() -> Place:
-    """Raises Quit where a profile is asked for and is not there, or not whole."""
+def current() -> Profile:
+    """Return the profile of this command. Raises CliExit if it does not exist or is incomplete."""
     here = settings()
-    named = _chosen or here.profile
-    if named:
-        return _profile(here, named)
+    name = _chosen or here.profile
+    if name:
+        return _read_profile(here, name)
     if here.url or here.api_key.get_secret_value():
-        return Place(here.api_url, _own_key(here), "the environment")
-    usual = _file(here).get("profile")
-    return _profile(here, str(usual)) if usual else local()
+        key = here.api_key.get_secret_value() or here.api_secret.get_secret_value()
+        return Profile(here.api_url, key, "the environment")
+    default = _read_file(here).get("profile")
+    return _read_profile(here, str(default)) if default else local()
 
 
-def local() -> Place:
-    """The installation at hand, whatever else is set."""
+def local() -> Profile:
+    """Return the installation on this machine, whatever else is set."""
     here = settings()
-    return Place(f"http://{here.host}:{here.port}", here.api_secret.get_secret_value(), "this machine")
+    return Profile(f"http://{here.host}:{here.port}", here.api_secret.get_secret_value(), "this machine")
 
 
-def _own_key(here: Settings) -> str:
-    return here.api_key.get_secret_value() or here.api_secret.get_secret_value()
-
-
-def _profile(here: Settings, name: str) -> Place:
-    profiles = _file(here).get("profiles", {})
+def _read_profile(here: Settings, name: str) -> Profile:
+    profiles = _read_file(here).get("profiles", {})
     profile = profiles.get(name) if isinstance(profiles, dict) else None
     path = _path(here)
     if not isinstance(profile, dict):
         known = ", ".join(sorted(profiles)) if isinstance(profiles, dict) and profiles else "none"
-        raise Quit(exit_codes.BAD_USE, f"there is no profile '{name}' in {path} (there: {known})")
+        raise CliExit(exit_codes.USAGE, f"profile '{name}' is not in {path} (profiles: {known})")
     url = profile.get("url")
     if not isinstance(url, str) or not url.startswith(("http://", "https://")):
-        raise Quit(exit_codes.BAD_USE, f"profile '{name}' in {path} needs a url that begins with http:// or https://")
-    return Place(url, _key(profile, name, path), f"profile '{name}'")
+        message = f"profile '{name}' in {path} needs a url that begins with http:// or https://, not {url!r}"
+        raise CliExit(exit_codes.USAGE, message)
+    return Profile(url, _read_key(profile, name, path), f"profile '{name}'")
 
 
-def _key(profile: dict[str, Any], name: str, path: Path) -> str:
-    beside = profile.get("api_key_file")
-    if not beside:
+def _read_key(profile: dict[str, Any], name: str, path: Path) -> str:
+    key_file = profile.get("api_key_file")
+    if not key_file:
         return str(profile.get("api_key", ""))
     try:
-        return (path.parent / Path(str(beside)).expanduser()).read_text().strip()
+        return (path.parent / Path(str(key_file)).expanduser()).read_text().strip()
     except (OSError, UnicodeDecodeError) as error:
-        raise Quit(exit_codes.BAD_USE, f"profile '{name}': the key cannot be read: {error}") from error
+        raise CliExit(exit_codes.USAGE, f"profile '{name}': api_key_file cannot be read: {error}") from error
 
 
-def _file(here: Settings) -> dict[str, Any]:
+def _read_file(here: Settings) -> dict[str, Any]:
     path = _path(here)
     try:
         return tomllib.loads(path.read_text())
     except FileNotFoundError:
         return {}
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise Quit(exit_codes.BAD_USE, f"{path} cannot be read: {error}") from error
+        raise CliExit(exit_codes.USAGE, f"{path} cannot be read: {error}") from error
 
 
 def _path(here: Settings) -> Path:

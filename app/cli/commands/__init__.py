@@ -1,0 +1,1 @@
+"""The words of the command line, one file a word. They import heavy modules through app/cli/lazy.py only."""

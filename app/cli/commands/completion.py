@@ -1,13 +1,15 @@
-"""`millrace completion SHELL`: a script that completes commands and options, made from the commands themselves.
+"""`millrace completion SHELL`: a script that completes commands and options, generated from the commands.
 
-It starts no program at each Tab: everything it knows stands in it.
+The script contains all words, so a Tab starts no program.
 """
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
+
+import typer
 
 from app.cli import exit_codes
 
@@ -19,48 +21,52 @@ PROCESSES = {
 }
 
 
-class Word(NamedTuple):
-    """A command or an option, and what it does."""
+class CompletionWord(NamedTuple):
+    """A command or an option with its help."""
 
     text: str
     help: str
 
 
-Tree = dict[str, list[Word]]  # "" is the program, "jobs" a group, "jobs list" a command
+Tree = dict[str, list[CompletionWord]]  # "" is the program, "jobs" a group, "jobs list" a command
 
 
-def run(shell: str, command: Any) -> int:
-    """Print the script for bash, zsh or fish."""
-    sys.stdout.write(SCRIPTS[shell](tree(command)))
+def completion(
+    ctx: typer.Context,
+    shell: Annotated[Literal["bash", "zsh", "fish"], typer.Argument(help="bash, zsh or fish.", metavar="SHELL")],
+) -> int:
+    """Print a script that completes commands at Tab: source <(millrace completion bash)."""
+    sys.stdout.write(SCRIPTS[shell](make_tree(ctx.find_root().command)))
     return exit_codes.OK
 
 
-def tree(command: Any) -> Tree:
-    """What may follow each command: its own commands first, then its options."""
-    found: Tree = {}
-    _walk(command, "", found)
-    found[""] = [*(Word(name, text) for name, text in PROCESSES.items()), *found[""]]
-    found["completion"] = [*(Word(shell, f"For {shell}.") for shell in SCRIPTS), *found["completion"]]
-    return found
+def make_tree(command: Any) -> Tree:
+    """Return the words that may follow each command: its subcommands first, then its options."""
+    tree: Tree = {}
+    _add_command(command, "", tree)
+    tree[""] = [*(CompletionWord(name, text) for name, text in PROCESSES.items()), *tree[""]]
+    tree["completion"] = [*(CompletionWord(shell, f"For {shell}.") for shell in SCRIPTS), *tree["completion"]]
+    return tree
 
 
-def _walk(command: Any, path: str, found: Tree) -> None:
-    inner = getattr(command, "commands", {})
-    words = [Word(name, _line(one.help)) for name, one in inner.items() if not one.hidden]
-    for given in command.params:
-        if given.param_type_name == "option" and not given.hidden:
-            words += [Word(text, _line(given.help)) for text in (*given.opts, *given.secondary_opts)]
-    found[path] = [*words, Word("--help", "Show what there is.")]
-    for name, one in inner.items():
-        _walk(one, f"{path} {name}".strip(), found)
+def _add_command(command: Any, path: str, tree: Tree) -> None:
+    subcommands = {name: sub for name, sub in getattr(command, "commands", {}).items() if not sub.hidden}
+    words = [CompletionWord(name, _first_line(sub.help)) for name, sub in subcommands.items()]
+    for parameter in command.params:
+        if parameter.param_type_name == "option" and not parameter.hidden:
+            options = (*parameter.opts, *parameter.secondary_opts)
+            words += [CompletionWord(text, _first_line(parameter.help)) for text in options]
+    tree[path] = [*words, CompletionWord("--help", "Show this message.")]
+    for name, sub in subcommands.items():
+        _add_command(sub, f"{path} {name}".strip(), tree)
 
 
-def _line(text: str | None) -> str:
-    """The first line, without what a shell would take for its own."""
+def _first_line(text: str | None) -> str:
+    """Return the first line without letters that have a meaning in a shell."""
     return "".join(letter for letter in (text or "").strip().split("\n")[0] if letter not in "'\"`\\$:[]")
 
 
-# Which command the words before the cursor name: each that leads to a known one counts, options and values do not.
+# The scripts find the command before the cursor: words that lead to a known command count, options and values do not.
 _BASH = """# bash completion of millrace: source <(millrace completion bash)
 _millrace() {{
     local current=${{COMP_WORDS[COMP_CWORD]}} at="" words="" index
@@ -111,32 +117,32 @@ end
 """
 
 
-def _bash(found: Tree) -> str:
+def _make_bash(tree: Tree) -> str:
     cases = "\n".join(
-        f'        "{path}") words="{" ".join(word.text for word in words)}" ;;' for path, words in found.items()
+        f'        "{path}") words="{" ".join(word.text for word in words)}" ;;' for path, words in tree.items()
     )
-    return _BASH.format(paths=_patterns(found), cases=cases)
+    return _BASH.format(paths=_patterns(tree), cases=cases)
 
 
-def _zsh(found: Tree) -> str:
-    lists = {path: " ".join(f"'{word.text}:{word.help}'" for word in words) for path, words in found.items()}
+def _make_zsh(tree: Tree) -> str:
+    lists = {path: " ".join(f"'{word.text}:{word.help}'" for word in words) for path, words in tree.items()}
     cases = "\n".join(f'        "{path}") found=({words}) ;;' for path, words in lists.items())
-    return _ZSH.format(paths=_patterns(found), cases=cases)
+    return _ZSH.format(paths=_patterns(tree), cases=cases)
 
 
-def _fish(found: Tree) -> str:
+def _make_fish(tree: Tree) -> str:
     lines = []
-    for path, words in found.items():
+    for path, words in tree.items():
         for word in words:
-            name = f"-l {word.text[2:]}" if word.text.startswith("--") else f"-s {word.text[1:]}"
-            what = name if word.text.startswith("-") else f"-f -a {word.text}"
-            lines.append(f"complete -c millrace -n '__millrace_at \"{path}\"' {what} -d '{word.help}'")
-    paths = " ".join(f"'{path}'" for path in found if path)
+            option = f"-l {word.text[2:]}" if word.text.startswith("--") else f"-s {word.text[1:]}"
+            match = option if word.text.startswith("-") else f"-f -a {word.text}"
+            lines.append(f"complete -c millrace -n '__millrace_at \"{path}\"' {match} -d '{word.help}'")
+    paths = " ".join(f"'{path}'" for path in tree if path)
     return _FISH.format(paths=paths, lines="\n".join(lines))
 
 
-def _patterns(found: Tree) -> str:
-    return "|".join(f'"{path}"' for path in found if path)
+def _patterns(tree: Tree) -> str:
+    return "|".join(f'"{path}"' for path in tree if path)
 
 
-SCRIPTS: dict[str, Callable[[Tree], str]] = {"bash": _bash, "zsh": _zsh, "fish": _fish}
+SCRIPTS: dict[str, Callable[[Tree], str]] = {"bash": _make_bash, "zsh": _make_zsh, "fish": _make_fish}

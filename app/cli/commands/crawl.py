@@ -1,62 +1,85 @@
-"""`millrace crawl`: a site's pages found and indexed by one job, and crawls in numbers."""
+"""`millrace crawl`: find and index the pages of a site."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from typing import Annotated, Literal
 
-from rich.table import Table
+import typer
 
-from app.cli import exit_codes, output
-from app.cli.client import follow_jobs
-from app.cli.client.http import Server
+from app.cli import exit_codes
+from app.cli.lazy import follow_jobs, http, output
+from app.cli.options import AsJson, LongLimit, new_group
 
-METRICS = "/api/metrics/crawls"
+METRICS_PATH = "/api/metrics/crawls"
+COLUMNS = ("crawl_id", "status", "crawl_url", "total_pages", "pages_indexed", "pages_failed")
 
-
-def start(body: dict[str, Any], *, wait: bool, as_json: bool) -> int:
-    """The job; with `wait` its bar until the end, and what became of the pages."""
-    with Server() as server:
-        job = server.post("/api/crawls", body)
-    if not wait:
-        if as_json:
-            output.emit(job)
-        else:
-            output.out.print(f"{output.state(job['state'])}  {job['id']}")
-        return exit_codes.OK
-    code = follow_jobs.follow([job["id"]], timeout_s=None, as_json=as_json)
-    return code if as_json else max(code, show(job["id"], as_json=False))
+crawl = new_group("Crawls of sites.")
 
 
-def show(crawl_id: str, *, as_json: bool) -> int:
-    """One crawl: how far it is, and the pages that failed."""
-    with Server() as server:
-        found = server.get(f"{METRICS}/{crawl_id}", include_per_page=True)
-    if as_json:
-        output.emit(found)
-        return exit_codes.OK
-    numbers = f"{found['pages_indexed']} indexed, {found['pages_failed']} failed, {found['total_pages']} in all"
-    output.out.print(f"{output.text(found['status'])}  {output.text(found['crawl_url'])}  {numbers}")
-    if found["error_message"]:
-        output.out.print(f"  {output.text(found['error_message'])}")
-    for page in found["per_page_metrics"]:
-        if page["success"] is False:
-            output.out.print(f"  [red]failed[/]  {output.text(page['url'])}  {output.text(page['error_message'])}")
-    return exit_codes.OK
+@crawl.command("start")
+def start_crawl(
+    url: Annotated[str, typer.Argument(help="First page.", metavar="URL")],
+    depth: Annotated[int, typer.Option(min=0, max=20, help="Maximum number of links from the first page.")] = 3,
+    limit: Annotated[int, typer.Option(min=1, max=10_000, help="Maximum number of pages.")] = 100,
+    include: Annotated[list[str] | None, typer.Option(help="Only these paths: /docs/*", metavar="PATTERN")] = None,
+    exclude: Annotated[list[str] | None, typer.Option(help="Not these paths.", metavar="PATTERN")] = None,
+    sitemap: Annotated[Literal["include", "only", "skip"], typer.Option(help="Pages of the sitemap.")] = "include",
+    subdomains: Annotated[bool, typer.Option("--subdomains", help="Include subdomains of the first page.")] = False,
+    engine: Annotated[
+        Literal["auto", "builtin", "firecrawl"], typer.Option(help="auto: Firecrawl if it is configured.")
+    ] = "auto",
+    tag: Annotated[list[str] | None, typer.Option(help="A tag for every page; repeatable.")] = None,
+    collection: Annotated[str | None, typer.Option(help="Collection for the pages.")] = None,
+    wait: Annotated[bool, typer.Option("--wait", help="Wait until the last page is indexed.")] = False,
+    as_json: AsJson = False,
+) -> int:
+    """Find and index the pages of a site, as one job that can be followed and cancelled."""
+    body = {
+        "url": url, "max_depth": depth, "limit": limit, "include": include or [], "exclude": exclude or [],
+        "sitemap": sitemap, "subdomains": subdomains, "engine": engine, "tags": tag or [], "collection": collection,
+    }  # fmt: skip
+    with http.ApiClient() as api:
+        job = api.post("/api/crawls", body)
+    code = follow_jobs.follow_started(job, wait=wait, as_json=as_json)
+    if wait and not as_json:
+        return max(code, _print_crawl(job["id"], as_json=False))
+    return code
 
 
-def show_list(*, limit: int, as_json: bool) -> int:
-    """The newest first, also those that Firecrawl told of."""
-    with Server() as server:
-        page = server.get(METRICS, limit=limit)
+@crawl.command("show")
+def show_crawl(
+    crawl_id: Annotated[str, typer.Argument(help="Id of the crawl.", metavar="ID")], as_json: AsJson = False
+) -> int:
+    """Show the progress of a crawl and its failed pages."""
+    return _print_crawl(crawl_id, as_json)
+
+
+@crawl.command("list")
+def list_crawls(limit: LongLimit = 20, as_json: AsJson = False) -> int:
+    """List crawls, the newest first, including those that Firecrawl reported."""
+    with http.ApiClient() as api:
+        page = api.get(METRICS_PATH, limit=limit)
     if as_json:
         output.emit(page)
         return exit_codes.OK
-    names: Sequence[str] = ("crawl_id", "status", "crawl_url", "total_pages", "pages_indexed", "pages_failed")
-    table = Table("crawl", "state", "url", "pages", "indexed", "failed", box=None, pad_edge=False)
-    for one in page["data"]:
-        table.add_row(*(output.text(one[name]) for name in names))
-    output.out.print(table)
-    if page.get("has_more"):
-        output.out.print("[dim]and more: --limit[/]")
+    table = output.new_table("crawl", "state", "url", "pages", "indexed", "failed")
+    for metrics in page["data"]:
+        table.add_row(*(output.plain(metrics[name]) for name in COLUMNS))
+    output.print_page(table, page)
+    return exit_codes.OK
+
+
+def _print_crawl(crawl_id: str, as_json: bool) -> int:
+    with http.ApiClient() as api:
+        metrics = api.get(f"{METRICS_PATH}/{crawl_id}", include_per_page=True)
+    if as_json:
+        output.emit(metrics)
+        return exit_codes.OK
+    counts = f"{metrics['pages_indexed']} indexed, {metrics['pages_failed']} failed, {metrics['total_pages']} in all"
+    output.out.print(f"{output.plain(metrics['status'])}  {output.plain(metrics['crawl_url'])}  {counts}")
+    if metrics["error_message"]:
+        output.out.print(f"  {output.plain(metrics['error_message'])}")
+    for page in metrics["per_page_metrics"]:
+        if page["success"] is False:
+            output.out.print(f"  [red]failed[/]  {output.plain(page['url'])}  {output.plain(page['error_message'])}")
     return exit_codes.OK

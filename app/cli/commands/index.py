@@ -1,182 +1,210 @@
-"""`millrace index`: pages, files and folders into the system, each as one job, watched until found."""
+"""`millrace index`: index documents; check, rebuild and switch the search index."""
 
 from __future__ import annotations
 
-import threading
-import time
-from collections.abc import Iterator, Sequence
-from concurrent.futures import Future
-from contextlib import suppress
-from dataclasses import dataclass
-from pathlib import Path
-from queue import Empty, SimpleQueue
-from typing import Any
+from collections.abc import Sequence
+from typing import Annotated, Any
 
-from rich.progress import Progress
+import typer
+from typer.core import TyperGroup
 
-from app.cli import exit_codes, output
-from app.cli.client.event_stream import FINAL, events
-from app.cli.client.http import Server
-from app.cli.exit_codes import Quit
+from app.cli import exit_codes
+from app.cli.exit_codes import CliExit
+from app.cli.lazy import documents, follow_jobs, http, output, wait_for_jobs
+from app.cli.options import AsJson, new_group
 
-# What is read as text here and sent as JSON; all other files go as they are.
-FIELD_OF_SUFFIX = {".md": "markdown", ".markdown": "markdown", ".html": "html", ".htm": "html", ".txt": "text"}
-FILE_SUFFIXES = (
-    ".pdf", ".docx", ".pptx", ".xlsx", ".odt", ".ods", ".odp", ".epub", ".eml", ".rtf", ".csv", ".tsv", ".png", ".jpg",
-    ".jpeg", ".tif", ".tiff", ".webp", ".bmp", ".gif",
-)  # fmt: skip
-BATCH_SUFFIXES = (".ndjson", ".jsonl")
-UPLOAD = "/api/documents/upload"
-BATCH = "/api/documents:batch"
-WATCHED_AT_ONCE = 8
-# What the server would not take, beside files that it took.
+PATH = "/api/index"
+DEFAULT_COMMAND = "add"
+MAX_WAIT_S = 6 * 3600.0
+# State of a file that the server refused while it accepted others.
 REFUSED = "refused"
 
 
-@dataclass(frozen=True, slots=True)
-class Sent:
-    """One request: what it was about, and the job that answers it."""
+class TargetGroup(TyperGroup):
+    """Run `millrace index FOLDER` as `millrace index add FOLDER`; a folder with a command's name is ./verify."""
 
-    name: str
-    job: dict[str, Any]
-
-
-def run(targets: Sequence[str], *, wait: bool, timeout_s: float, tags: Sequence[str], as_json: bool) -> int:
-    """Send every target; with `wait`, follow each job to its end. The exit code is the worst of theirs."""
-    bodies = [body for target in targets for body in requests(target, tags)]
-    sent, refused = [], []
-    with Server() as server:
-        for name, body in bodies:
-            try:
-                sent.append(Sent(name, _sent(server, body)))
-            except Quit as error:
-                if len(bodies) == 1 or error.code != exit_codes.BAD_USE:
-                    raise
-                refused.append(Sent(name, {"id": "-", "state": REFUSED, "error": {"message": error.message}}))
-        ended = watch(server, sent, timeout_s=timeout_s) if wait else [one.job for one in sent]
-    for one, job in zip([*sent, *refused], [*ended, *(one.job for one in refused)], strict=True):
-        _report(one.name, job, as_json)
-    return exit_codes.FAILED if refused or any(_failed(job) for job in ended) else exit_codes.OK
+    def parse_args(self, ctx: typer.Context, args: list[str]) -> list[str]:  # type: ignore[override]
+        if args and args[0] not in self.commands and args[0] not in ("--help", "-h"):
+            args = [DEFAULT_COMMAND, *args]
+        return super().parse_args(ctx, args)
 
 
-def _failed(job: dict[str, Any]) -> bool:
-    """Whether it did not succeed, or a line of a batch did not."""
+index = new_group("Index pages, files and folders; maintain the search index.", cls=TargetGroup)
+
+Name = Annotated[str, typer.Argument(help="Name of the generation; `millrace index generations` lists them.")]
+Wait = Annotated[bool, typer.Option(help="Follow the job to its end.")]
+
+
+@index.command(DEFAULT_COMMAND)
+def add_documents(
+    targets: Annotated[list[str], typer.Argument(help="Files, folders or http(s) addresses.", metavar="TARGET...")],
+    wait: Annotated[bool, typer.Option(help="Follow every job to its end.")] = False,
+    timeout_s: Annotated[float, typer.Option("--timeout", metavar="SECONDS", help="Maximum time to wait.")] = 600,
+    tag: Annotated[list[str] | None, typer.Option(help="A tag for every document; repeatable.")] = None,
+    as_json: AsJson = False,
+) -> int:
+    """Index pages, files and folders, one job each. The word `add` may be omitted."""
+    requests = [request for target in targets for request in documents.list_requests(target, tag or [])]
+    with http.ApiClient() as api:
+        started, refused = _send(api, requests)
+        if wait:
+            ended = wait_for_jobs.wait_for_jobs(api, started, timeout_s=timeout_s)
+        else:
+            ended = [request.job for request in started]
+    for request, job in zip(started, ended, strict=True):
+        _print_document(request.name, job, as_json)
+    for request in refused:
+        _print_document(request.name, request.job, as_json)
+    return exit_codes.FAILED if refused or any(_has_failed(job) for job in ended) else exit_codes.OK
+
+
+def _send(
+    api: http.ApiClient, requests: Sequence[tuple[str, dict[str, Any]]]
+) -> tuple[list[wait_for_jobs.StartedJob], list[wait_for_jobs.StartedJob]]:
+    """Send all requests; return the started jobs and the refused files. A single refused request raises CliExit."""
+    started, refused = [], []
+    for name, body in requests:
+        try:
+            started.append(wait_for_jobs.StartedJob(name, documents.send_request(api, body)))
+        except CliExit as error:
+            if len(requests) == 1 or error.code != exit_codes.USAGE:
+                raise
+            job = {"id": "-", "state": REFUSED, "error": {"message": error.message}}
+            refused.append(wait_for_jobs.StartedJob(name, job))
+    return started, refused
+
+
+def _has_failed(job: dict[str, Any]) -> bool:
+    """Return True if the job failed, or a line of its batch did."""
     return job["state"] in {"failed", "cancelled"} or bool((job.get("result") or {}).get("failed"))
 
 
-def _sent(server: Server, body: dict[str, Any]) -> dict[str, Any]:
-    """The job that answers one document, or one body of many."""
-    lines = body.pop("lines", None)
-    if lines is not None:
-        batch: dict[str, Any] = server.send(BATCH, lines, "application/x-ndjson")
-        return batch
-    path = body.pop("file", None)
-    if path is None:
-        answer: dict[str, Any] = server.post("/api/documents", body)
-        return answer
-    uploaded: dict[str, Any] = server.upload(UPLOAD, path, body)
-    return uploaded
-
-
-def requests(target: str, tags: Sequence[str]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Name and body for each document behind a target; a folder gives all its readable files."""
-    extra = {"tags": list(tags)} if tags else {}
-    if target.startswith(("http://", "https://")):
-        yield target, {"url": target, "source": "cli", **extra}
-        return
-    path = Path(target)
-    if path.is_dir():
-        readable = (*FIELD_OF_SUFFIX, *FILE_SUFFIXES)
-        files = [file for file in sorted(path.rglob("*")) if file.suffix.lower() in readable and file.is_file()]
-        if not files:
-            raise Quit(exit_codes.BAD_USE, f"{target} holds no {', '.join(readable)} files")
-        for file in files:
-            yield str(file), {**_body_of(file), **extra}
-    elif path.is_file() and path.suffix.lower() in BATCH_SUFFIXES:
-        if tags:
-            raise Quit(exit_codes.BAD_USE, f"{target}: each line has tags of its own")
-        yield target, {"lines": path}
-    elif path.is_file():
-        yield target, {**_body_of(path), **extra}
-    else:
-        raise Quit(exit_codes.BAD_USE, f"{target} is no file, no folder and no http(s) URL")
-
-
-def _body_of(path: Path) -> dict[str, Any]:
-    field = FIELD_OF_SUFFIX.get(path.suffix.lower())
-    try:
-        text = None if field is None else path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise Quit(exit_codes.BAD_USE, f"{path} cannot be read: {error}") from error
-    except UnicodeDecodeError:
-        text = None  # in whatever encoding, the server finds out
-    if field is None or text is None:
-        return {"file": path, "url": path.resolve().as_uri(), "source": "cli"}
-    body: dict[str, Any] = {field: text, "url": path.resolve().as_uri(), "source": "cli"}
-    title = _title(text) if field == "markdown" else None
-    return body | {"title": title or path.stem} if field != "html" else body
-
-
-def _title(markdown: str) -> str | None:
-    """The first heading."""
-    for line in markdown.splitlines():
-        if line.startswith("# "):
-            return line[2:].strip()
-    return None
-
-
-def watch(server: Server, sent: Sequence[Sent], *, timeout_s: float) -> list[dict[str, Any]]:
-    """Every job as it ended, in the order they were sent; bars show those under way and the whole."""
-    deadline = time.monotonic() + timeout_s
-    waiting: SimpleQueue[tuple[Sent, Future[dict[str, Any]]]] = SimpleQueue()
-    futures = []
-    for one in sent:
-        futures.append(Future[dict[str, Any]]())
-        waiting.put((one, futures[-1]))
-    with output.progress() as bars:
-        whole = bars.add_task(f"[bold]{len(sent)} documents[/]", total=len(sent), stage="")
-
-        def follow_all() -> None:
-            while not waiting.empty():
-                with suppress(Empty):
-                    one, future = waiting.get_nowait()
-                    _settle(future, server, one, bars, deadline)
-                    bars.advance(whole)
-
-        # Not an executor: its threads would hold up a Ctrl-C until the last stream has spoken.
-        for _ in range(min(WATCHED_AT_ONCE, len(sent))):
-            threading.Thread(target=follow_all, daemon=True).start()
-        return [future.result() for future in futures]
-
-
-def _settle(future: Future[dict[str, Any]], server: Server, one: Sent, bars: Progress, deadline: float) -> None:
-    try:
-        future.set_result(_follow(server, one, bars, deadline))
-    except Quit as error:
-        future.set_exception(error)
-    finally:
-        if not future.done():  # a bug: its traceback is on stderr, and nobody may wait for ever
-            future.set_exception(Quit(exit_codes.FAILED, f"{one.name} could not be watched"))
-
-
-def _follow(server: Server, one: Sent, bars: Progress, deadline: float) -> dict[str, Any]:
-    job_id = str(one.job["id"])
-    if one.job["state"] not in FINAL:
-        bar = bars.add_task(output.text(Path(one.name).name or one.name), total=100, stage=one.job["state"])
-        for event in events(server, job_id, timeout_s=max(0.1, deadline - time.monotonic())):
-            percent = event.data.get("percent")
-            bars.update(bar, completed=percent or 0, stage=event.data.get("stage") or event.data.get("state") or "")
-        bars.remove_task(bar)
-    job: dict[str, Any] = server.get(f"/api/jobs/{job_id}")
-    return job
-
-
-def _report(name: str, job: dict[str, Any], as_json: bool) -> None:
+def _print_document(name: str, job: dict[str, Any], as_json: bool) -> None:
     if as_json:
         output.emit({"target": name, "job": job})
         return
-    error = f"  {output.text(job['error']['message'])}" if job.get("error") else ""
+    note = f"  {output.plain(job['error']['message'])}" if job.get("error") else ""
     if job.get("kind") == "documents.batch" and job.get("result"):
-        said = job["result"]
-        error = f"  {said['indexed']} indexed, {said['unchanged']} unchanged, {said['failed']} failed"
-    output.out.print(f"{output.state(job['state'])}  {output.text(name)}  [dim]{job['id']}[/]{error}")
+        result = job["result"]
+        note = f"  {result['indexed']} indexed, {result['unchanged']} unchanged, {result['failed']} failed"
+    output.out.print(f"{output.style_state(job['state'])}  {output.plain(name)}  [dim]{job['id']}[/]{note}")
+
+
+@index.command("state")
+def show_state(as_json: AsJson = False) -> int:
+    """Show which engine answers searches, and how far behind it is."""
+    with http.ApiClient() as api:
+        state = api.get(f"{PATH}/state")
+    if as_json:
+        output.emit(state)
+        return exit_codes.OK
+    behind = state["behind"]
+    lag = f"{behind['changes']} changes behind, {behind['seconds']:g} s" if behind["changes"] else "up to date"
+    output.out.print(f"{output.plain(state['engine'])}  {output.plain(state['model'])}  {lag}")
+    return exit_codes.OK
+
+
+@index.command("verify")
+def verify_index(
+    repair: Annotated[bool, typer.Option(help="Write entries that differ again.")] = False, as_json: AsJson = False
+) -> int:
+    """Check that rows, vectors and postings agree; fails if they differ."""
+    result = _run_job("verify", {"repair": repair})
+    if as_json:
+        output.emit(result)
+    else:
+        _print_verification(result)
+    return exit_codes.OK if result["ok"] else exit_codes.FAILED
+
+
+def _print_verification(result: dict[str, Any]) -> None:
+    counts = ", ".join(f"{result[name]} {name}" for name in ("documents", "chunks", "vectors", "postings"))
+    output.out.print(f"{result['engine']}: {counts}")
+    for name in ("missing", "extra", "different"):
+        ids = result[name]
+        if ids:
+            output.out.print(f"  {name}: {', '.join(map(str, ids))}")
+    output.out.print("  no differences" if result["ok"] else f"  {result['repaired']} are written again")
+
+
+@index.command("generations")
+def list_generations(as_json: AsJson = False) -> int:
+    """List the models whose vectors are stored, the active one first."""
+    with http.ApiClient() as api:
+        page = api.get(f"{PATH}/generations")
+    if as_json:
+        output.emit(page)
+        return exit_codes.OK
+    table = output.new_table("generation", "dimensions", "state", "since")
+    for generation in page["data"]:
+        name, dimension = output.plain(generation["name"]), str(generation["dimension"])
+        table.add_row(name, dimension, generation["state"], generation["changed_at"] or "")
+    output.out.print(table)
+    return exit_codes.OK
+
+
+@index.command("build")
+def build_generation(wait: Wait = False, as_json: AsJson = False) -> int:
+    """Compute the vectors of the next embedder, while searches use the active generation."""
+    return _start_job("generations/build", {}, wait, as_json)
+
+
+@index.command("compare")
+def compare_generations(
+    first: Name,
+    second: Name,
+    query: Annotated[list[str] | None, typer.Option(help="A query to compare; repeatable.")] = None,
+    as_json: AsJson = False,
+) -> int:
+    """Run the same queries on two generations, and compare the results."""
+    result = _run_job("generations/compare", {"first": first, "second": second, "queries": query or []})
+    if as_json:
+        output.emit(result)
+        return exit_codes.OK
+    output.out.print(
+        f"{result['queries']} queries: {result['overlap']:.0%} of the shown documents are the same, "
+        f"{result['same_first']:.0%} of the first ones"
+    )
+    return exit_codes.OK
+
+
+@index.command("swap")
+def swap_generation(name: Name, wait: Wait = False, as_json: AsJson = False) -> int:
+    """Make a generation the active one; the one before is kept."""
+    return _start_job("generations/swap", {"name": name}, wait, as_json)
+
+
+@index.command("rollback")
+def roll_back_generation(wait: Wait = False, as_json: AsJson = False) -> int:
+    """Make the previous generation the active one again."""
+    return _start_job("generations/rollback", {}, wait, as_json)
+
+
+@index.command("drop")
+def drop_generation(name: Name, wait: Wait = False, as_json: AsJson = False) -> int:
+    """Delete the vectors of a generation that is not active."""
+    return _start_job("generations/drop", {"name": name}, wait, as_json)
+
+
+@index.command("rebuild")
+def rebuild_index(wait: Wait = False, as_json: AsJson = False) -> int:
+    """Rebuild the index; the current one answers searches until the new one is complete."""
+    return _start_job("rebuild", {}, wait, as_json)
+
+
+def _start_job(path: str, body: dict[str, Any], wait: bool, as_json: bool) -> int:
+    with http.ApiClient() as api:
+        job = api.post(f"{PATH}/{path}", body)
+    return follow_jobs.follow_started(job, wait=wait, as_json=as_json)
+
+
+def _run_job(path: str, body: dict[str, Any]) -> dict[str, Any]:
+    """Return the result of the job. Raises CliExit unless it succeeds."""
+    with http.ApiClient() as api:
+        job = api.post(f"{PATH}/{path}", body)
+        [ended] = wait_for_jobs.wait_for_jobs(api, [wait_for_jobs.StartedJob(path, job)], timeout_s=MAX_WAIT_S)
+    result: dict[str, Any] | None = ended.get("result")
+    if result is None:
+        message = (ended.get("error") or {}).get("message")
+        raise CliExit(exit_codes.FAILED, f"job {job['id']} {ended['state']}: {message}")
+    return result

@@ -1,104 +1,131 @@
-"""`millrace keys`: list, create, change, rotate and revoke."""
+"""`millrace keys`: API keys."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Annotated, Any
 
-from rich.table import Table
+import typer
 
-from app.cli import exit_codes, output
-from app.cli.client.http import Server
-from app.cli.exit_codes import Quit
+from app.cli import exit_codes
+from app.cli.exit_codes import CliExit
+from app.cli.lazy import http, output
+from app.cli.options import AsJson, LongLimit, new_group
 
-READ_AND_WRITE = ("read", "write")
+PATH = "/api/keys"
+DEFAULT_SCOPES = ("read", "write")
+RATE_EXAMPLES = "'POST /api/search=600/minute' or '*=unlimited'"
+
+keys = new_group("API keys: list, create, update, rotate, revoke.")
+
+KeyId = Annotated[str, typer.Argument(help="Id of the key.", metavar="ID")]
+Tenant = Annotated[str | None, typer.Option("--tenant", help="Another tenant; requires the scope operator.")]
+Scopes = Annotated[
+    list[str] | None,
+    typer.Option("--scope", help="read, write, admin, operator, kind:NAME or collection:NAME; repeatable."),
+]
+Rates = Annotated[list[str] | None, typer.Option("--rate", help=f"{RATE_EXAMPLES}; repeatable.")]
 
 
-def show_list(*, tenant: str | None, limit: int, as_json: bool) -> int:
-    """The newest keys first."""
-    with Server() as server:
-        page = server.get("/api/keys", tenant=tenant, limit=limit)
+@keys.command("list")
+def list_keys(tenant: Tenant = None, limit: LongLimit = 50, as_json: AsJson = False) -> int:
+    """List keys, the newest first; `--tenant '*'` lists those of all tenants."""
+    with http.ApiClient() as api:
+        page = api.get(PATH, tenant=tenant, limit=limit)
     if as_json:
         output.emit(page)
         return exit_codes.OK
-    table = Table("id", "tenant", "name", "scopes", "state", "last used", box=None, pad_edge=False)
+    table = output.new_table("id", "tenant", "name", "scopes", "state", "last used")
     for key in page["data"]:
-        used = str(key["last_used_at"] or "never")[:19]
-        facts = (key["id"], key["tenant"], key["name"], " ".join(key["scopes"]), key["state"], used)
-        table.add_row(*map(output.text, facts))
-    output.out.print(table)
-    if page.get("has_more"):
-        output.out.print("[dim]and more: --limit[/]")
+        last_used = str(key["last_used_at"] or "never")[:19]
+        cells = (key["id"], key["tenant"], key["name"], " ".join(key["scopes"]), key["state"], last_used)
+        table.add_row(*map(output.plain, cells))
+    output.print_page(table, page)
     return exit_codes.OK
 
 
-def create(
-    name: str,
-    *,
-    scopes: Sequence[str] | None,
-    tenant: str | None,
-    rates: Sequence[str] | None,
-    expires: str | None,
-    as_json: bool,
+@keys.command("create")
+def create_key(
+    name: Annotated[str, typer.Argument(help="Purpose of the key.")],
+    scope: Scopes = None,
+    tenant: Tenant = None,
+    rate: Rates = None,
+    expires: Annotated[str | None, typer.Option(help="End of validity: 2027-01-31T00:00:00Z.")] = None,
+    as_json: AsJson = False,
 ) -> int:
-    """A new key, shown this once."""
+    """Create a key and show its secret this once; without --scope it may read and write."""
     body = {
         "name": name,
-        "scopes": list(scopes or READ_AND_WRITE),
+        "scopes": list(scope or DEFAULT_SCOPES),
         "tenant": tenant,
-        "rate_limits": _rates(rates or ()),
+        "rate_limits": _parse_rates(rate or ()),
         "expires_at": expires,
     }
-    with Server() as server:
-        return _show(server.post("/api/keys", body), as_json)
+    with http.ApiClient() as api:
+        return _print_key(api.post(PATH, body), as_json)
 
 
-def change(
-    key_id: str, *, name: str | None, scopes: Sequence[str] | None, rates: Sequence[str] | None, as_json: bool
+@keys.command("update")
+@keys.command("change", hidden=True)
+def update_key(
+    key_id: KeyId,
+    name: Annotated[str | None, typer.Option(help="Purpose of the key.")] = None,
+    scope: Scopes = None,
+    rate: Rates = None,
+    as_json: AsJson = False,
 ) -> int:
-    """The key with what was given changed."""
-    given = {"name": name, "scopes": scopes, "rate_limits": None if rates is None else _rates(rates)}
+    """Set the name, the scopes or the rate limits of a key."""
+    given = {"name": name, "scopes": scope, "rate_limits": None if rate is None else _parse_rates(rate)}
     body = {field: value for field, value in given.items() if value is not None}
     if not body:
-        raise Quit(exit_codes.BAD_USE, "nothing to change: give --name, --scope or --rate")
-    with Server() as server:
-        return _show(server.patch(f"/api/keys/{key_id}", body), as_json)
+        raise CliExit(exit_codes.USAGE, "nothing to update: give --name, --scope or --rate")
+    with http.ApiClient() as api:
+        return _print_key(api.patch(f"{PATH}/{key_id}", body), as_json)
 
 
-def rotate(key_id: str, *, overlap_s: float, as_json: bool) -> int:
-    """The key with a new secret, shown this once."""
-    with Server() as server:
-        return _show(server.post(f"/api/keys/{key_id}/rotate", {"overlap_s": overlap_s}), as_json)
+@keys.command("rotate")
+def rotate_key(
+    key_id: KeyId,
+    overlap_s: Annotated[
+        float, typer.Option("--overlap", metavar="SECONDS", min=0, help="Time the old secret stays valid.")
+    ] = 0,
+    as_json: AsJson = False,
+) -> int:
+    """Give a key a new secret and show it this once."""
+    with http.ApiClient() as api:
+        return _print_key(api.post(f"{PATH}/{key_id}/rotate", {"overlap_s": overlap_s}), as_json)
 
 
-def revoke(key_id: str, *, as_json: bool) -> int:
-    with Server() as server:
-        return _show(server.delete(f"/api/keys/{key_id}"), as_json)
+@keys.command("revoke")
+def revoke_key(key_id: KeyId, as_json: AsJson = False) -> int:
+    """Revoke a key and close the streams that were opened with it."""
+    with http.ApiClient() as api:
+        return _print_key(api.delete(f"{PATH}/{key_id}"), as_json)
 
 
-def _rates(given: Sequence[str]) -> dict[str, str]:
-    pairs = [text.rpartition("=") for text in given]
-    for route, equals, rate in pairs:
+def _parse_rates(options: Sequence[str]) -> dict[str, str]:
+    rates = {}
+    for option in options:
+        route, equals, rate = option.rpartition("=")
         if not (route and equals and rate):
-            raise Quit(
-                exit_codes.BAD_USE, "--rate: say ROUTE=RATE, such as 'POST /api/search=600/minute' or '*=unlimited'"
-            )
-    return {route.strip(): rate.strip() for route, _, rate in pairs}
+            raise CliExit(exit_codes.USAGE, f"--rate must be ROUTE=RATE, such as {RATE_EXAMPLES}, not {option!r}")
+        rates[route.strip()] = rate.strip()
+    return rates
 
 
-def _show(key: dict[str, Any], as_json: bool) -> int:
+def _print_key(key: dict[str, Any], as_json: bool) -> int:
     if as_json:
         output.emit(key)
         return exit_codes.OK
-    output.out.print(f"[bold]{output.text(key['name'])}[/] {key['id']}  {key['state']}")
+    output.out.print(f"[bold]{output.plain(key['name'])}[/] {key['id']}  {key['state']}")
     facts = {"tenant": key["tenant"], "scopes": " ".join(key["scopes"]), "expires": key["expires_at"]}
     limits = {f"limit {route}": rate for route, rate in key["rate_limits"].items()}
     for name, value in (facts | limits).items():
         if value is not None:
-            output.out.print(f"  {output.text(name)}  {output.text(value)}")
+            output.out.print(f"  {output.plain(name)}  {output.plain(value)}")
     if "key" in key and key["key"] is None:
-        output.err.print(f"It was made, but its secret was lost on the way: millrace keys rotate {key['id']}")
+        output.err.print(f"The key exists, but its secret was lost: run millrace keys rotate {key['id']}")
     elif "key" in key:
         output.err.print("Shown this once:")
-        output.out.print(output.text(key["key"]))
+        output.out.print(output.plain(key["key"]))
     return exit_codes.OK

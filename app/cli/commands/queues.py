@@ -1,35 +1,78 @@
-"""`millrace queues`: what waits where, pause and resume."""
+"""`millrace queues`: waiting jobs by queue; pause and resume queues, kinds and tenants."""
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from rich.table import Table
+import typer
 
-from app.cli import exit_codes, output
-from app.cli.client.http import Server
-
-Scope = Literal["queues", "kinds", "tenants"]
+from app.cli import exit_codes
+from app.cli.exit_codes import CliExit
+from app.cli.lazy import http, output
+from app.cli.options import AsJson, new_group
 
 COUNTS = ("running", "scheduled", "retrying", "workers", "slots")
 
+queues = new_group("Queues: waiting jobs; pause and resume a queue, a kind or a tenant.")
 
-def show(*, as_json: bool) -> int:
-    """Every queue in the order of service."""
-    with Server() as server:
-        page = server.get("/api/queues")
+Kind = Annotated[bool, typer.Option("--kind", help="NAME is a kind of job.")]
+Tenant = Annotated[bool, typer.Option("--tenant", help="NAME is a tenant.")]
+Name = Annotated[str, typer.Argument(help="A queue; with --kind or --tenant a kind or a tenant.", metavar="NAME")]
+
+
+@queues.command("list")
+def list_queues(as_json: AsJson = False) -> int:
+    """List queues in the order of service, with waiting jobs and workers."""
+    with http.ApiClient() as api:
+        page = api.get("/api/queues")
     if as_json:
         output.emit(page)
         return exit_codes.OK
-    table = Table("queue", "queued", "oldest", *COUNTS, "", box=None, pad_edge=False)
+    table = output.new_table("queue", "queued", "oldest", *COUNTS, "")
     for queue in page["data"]:
         counts = [str(queue[name]) for name in COUNTS]
-        table.add_row(queue["name"], str(queue["queued"]), _age(queue["oldest_s"]), *counts, _pause(queue["paused"]))
+        age, pause = _format_age(queue["oldest_s"]), _format_pause(queue["paused"])
+        table.add_row(queue["name"], str(queue["queued"]), age, *counts, pause)
     output.out.print(table)
     return exit_codes.OK
 
 
-def _age(seconds: float) -> str:
+@queues.command("pause")
+def pause_queue(
+    name: Name,
+    kind: Kind = False,
+    tenant: Tenant = False,
+    reason: Annotated[str | None, typer.Option(help="Reason, shown to others.")] = None,
+    as_json: AsJson = False,
+) -> int:
+    """Start no more jobs; running jobs go on, waiting jobs keep their order."""
+    return _command(_scope(kind, tenant), name, "pause", {"reason": reason} if reason else None, as_json)
+
+
+@queues.command("resume")
+def resume_queue(name: Name, kind: Kind = False, tenant: Tenant = False, as_json: AsJson = False) -> int:
+    """Let jobs start again."""
+    return _command(_scope(kind, tenant), name, "resume", None, as_json)
+
+
+def _scope(kind: bool, tenant: bool) -> Literal["queues", "kinds", "tenants"]:
+    if kind and tenant:
+        raise CliExit(exit_codes.USAGE, "--kind and --tenant exclude each other")
+    return "kinds" if kind else "tenants" if tenant else "queues"
+
+
+def _command(scope: str, name: str, action: str, body: dict[str, str] | None, as_json: bool) -> int:
+    with http.ApiClient() as api:
+        limit = api.post(f"/api/{scope}/{name}/{action}", body)
+    if as_json:
+        output.emit(limit)
+        return exit_codes.OK
+    state = _format_pause(limit["paused"]) or "open"
+    output.out.print(f"{output.plain(limit['name'])}  {state}, {limit['running']} running")
+    return exit_codes.OK
+
+
+def _format_age(seconds: float) -> str:
     if seconds < 1:
         return "-"
     for unit, size in (("d", 86400), ("h", 3600), ("min", 60)):
@@ -38,28 +81,8 @@ def _age(seconds: float) -> str:
     return f"{seconds:.0f} s"
 
 
-def _pause(paused: dict[str, str] | None) -> str:
+def _format_pause(paused: dict[str, str] | None) -> str:
     if paused is None:
         return ""
-    reason = f": {output.text(paused['reason'])}" if paused.get("reason") else ""
+    reason = f": {output.plain(paused['reason'])}" if paused.get("reason") else ""
     return f"[yellow]paused since {str(paused['at'])[:19]}{reason}[/]"
-
-
-def pause(scope: Scope, name: str, *, reason: str | None, as_json: bool) -> int:
-    """Start no more of these jobs until they are resumed."""
-    return _say(scope, name, "pause", {"reason": reason} if reason else None, as_json)
-
-
-def resume(scope: Scope, name: str, *, as_json: bool) -> int:
-    """Let them start again."""
-    return _say(scope, name, "resume", None, as_json)
-
-
-def _say(scope: Scope, name: str, word: str, body: dict[str, str] | None, as_json: bool) -> int:
-    with Server() as server:
-        gate = server.post(f"/api/{scope}/{name}/{word}", body)
-    if as_json:
-        output.emit(gate)
-        return exit_codes.OK
-    output.out.print(f"{output.text(gate['name'])}  {_pause(gate['paused']) or 'open'}, {gate['running']} running")
-    return exit_codes.OK

@@ -1,46 +1,31 @@
-"""`millrace search`: the best documents for a question, with the passage that answers it."""
+"""`millrace search`: the best documents for a query, each with its best passage."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
-from rich.text import Text
+import typer
 
-from app.cli import exit_codes, output
-from app.cli.client.http import Server
+from app.cli import exit_codes
+from app.cli.lazy import http, output, search_results
+from app.cli.options import AsJson
 
-LONGEST_PASSAGE = 320
 
-
-def run(query: str, *, mode: str, limit: int, domain: str | None, as_json: bool) -> int:
-    """Print the hits; finding nothing is no failure."""
+def search(
+    query: Annotated[str, typer.Argument(help="Words or a question.")],
+    mode: Annotated[str, typer.Option(help="hybrid, semantic or keyword.")] = "hybrid",
+    limit: Annotated[int, typer.Option(min=1, max=100, help="Maximum number of hits.")] = 5,
+    domain: Annotated[str | None, typer.Option(help="Only pages of this domain.")] = None,
+    as_json: AsJson = False,
+) -> int:
+    """Find documents; a search without hits succeeds."""
     body: dict[str, Any] = {"query": query, "mode": mode, "limit": limit}
     if domain:
         body["filters"] = {"domain": domain}
-    with Server() as server:
-        answer = server.post("/api/search", body)
+    with http.ApiClient() as api:
+        response = api.post("/api/search", body)
     if as_json:
-        output.emit(answer)
+        output.emit(response)
     else:
-        show(answer)
+        search_results.print_results(response)
     return exit_codes.OK
-
-
-def show(answer: dict[str, Any]) -> None:
-    """Rank, title, score, address and passage of each hit."""
-    for rank, hit in enumerate(answer["results"], start=1):
-        title = output.text(hit.get("title") or hit.get("url"))
-        output.out.print(f"[bold]{rank}[/]  [bold]{title}[/]  [dim]{hit['score']:.4f}[/]  {output.text(hit['url'])}")
-        output.out.print(passage(str(hit.get("snippet") or hit.get("text") or ""), hit.get("highlights") or []))
-        output.out.print()
-    if not answer["results"]:
-        output.out.print("nothing found")
-
-
-def passage(snippet: str, highlights: list[list[int]]) -> Text:
-    """The snippet on one line, its matches in colour; spans stay true since each letter keeps its place."""
-    line = Text("".join(" " if letter.isspace() else letter for letter in snippet))
-    for start, end in highlights:
-        line.stylize("bold yellow", start, end)
-    line.truncate(LONGEST_PASSAGE, overflow="ellipsis")
-    return Text("   ") + line

@@ -1,80 +1,113 @@
-"""`millrace tenants`: list, show, create and change."""
+"""`millrace tenants`: tenants and their quotas."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any
 
-from rich.table import Table
+import typer
 
-from app.cli import exit_codes, output
-from app.cli.client.http import Server
-from app.cli.exit_codes import Quit
+from app.cli import exit_codes
+from app.cli.exit_codes import CliExit
+from app.cli.lazy import http, output
+from app.cli.options import AsJson, LongLimit, new_group
 
+PATH = "/api/tenants"
 NO_LIMIT = "none"
+QUOTAS = ("max_open_jobs", "max_documents", "max_bytes")
+
+tenants = new_group("Tenants: list, show, create, update.")
+
+TenantId = Annotated[str, typer.Argument(help="Name of the tenant.", metavar="TENANT")]
+OpenJobs = Annotated[str | None, typer.Option("--max-open-jobs", help="A number, or none.")]
+Documents = Annotated[str | None, typer.Option("--max-documents", help="A number, or none.")]
+Bytes = Annotated[str | None, typer.Option("--max-bytes", help="A number, or none.")]
+Title = Annotated[str | None, typer.Option("--title", help="Title for people.")]
 
 
-def show_list(*, limit: int, as_json: bool) -> int:
-    """By name."""
-    with Server() as server:
-        page = server.get("/api/tenants", limit=limit)
+@tenants.command("list")
+def list_tenants(limit: LongLimit = 50, as_json: AsJson = False) -> int:
+    """List tenants by name, with their quotas."""
+    with http.ApiClient() as api:
+        page = api.get(PATH, limit=limit)
     if as_json:
         output.emit(page)
         return exit_codes.OK
-    table = Table("tenant", "title", "open jobs", "documents", "bytes", "", box=None, pad_edge=False)
+    table = output.new_table("tenant", "title", "open jobs", "documents", "bytes", "")
     for tenant in page["data"]:
-        quotas = [tenant["quotas"][name] for name in ("max_open_jobs", "max_documents", "max_bytes")]
+        quotas = [tenant["quotas"][name] for name in QUOTAS]
         limits = ["-" if quota is None else str(quota) for quota in quotas]
         state = "disabled" if tenant["disabled_at"] else ""
-        table.add_row(output.text(tenant["id"]), output.text(tenant["title"]), *limits, state)
-    output.out.print(table)
-    if page.get("has_more"):
-        output.out.print("[dim]and more: --limit[/]")
+        table.add_row(output.plain(tenant["id"]), output.plain(tenant["title"]), *limits, state)
+    output.print_page(table, page)
     return exit_codes.OK
 
 
-def show_one(tenant: str, *, as_json: bool) -> int:
-    with Server() as server:
-        return _show(server.get(f"/api/tenants/{tenant}"), as_json)
+@tenants.command("show")
+def show_tenant(tenant: TenantId, as_json: AsJson = False) -> int:
+    """Show a tenant with its quotas and its usage."""
+    with http.ApiClient() as api:
+        return _print_tenant(api.get(f"{PATH}/{tenant}"), as_json)
 
 
-def create(tenant: str, *, title: str | None, quotas: Mapping[str, str | None], as_json: bool) -> int:
-    with Server() as server:
-        return _show(server.post("/api/tenants", {"id": tenant, "title": title or "", **_numbers(quotas)}), as_json)
-
-
-def change(
-    tenant: str, *, title: str | None, quotas: Mapping[str, str | None], disabled: bool | None, as_json: bool
+@tenants.command("create")
+def create_tenant(
+    tenant: TenantId,
+    title: Title = None,
+    max_open_jobs: OpenJobs = None,
+    max_documents: Documents = None,
+    max_bytes: Bytes = None,
+    as_json: AsJson = False,
 ) -> int:
-    """The tenant with what was given changed."""
+    """Create a tenant; then create a key for it: millrace keys create NAME --tenant TENANT."""
+    quotas = _parse_quotas(max_open_jobs=max_open_jobs, max_documents=max_documents, max_bytes=max_bytes)
+    with http.ApiClient() as api:
+        return _print_tenant(api.post(PATH, {"id": tenant, "title": title or "", **quotas}), as_json)
+
+
+@tenants.command("update")
+@tenants.command("change", hidden=True)
+def update_tenant(
+    tenant: TenantId,
+    title: Title = None,
+    max_open_jobs: OpenJobs = None,
+    max_documents: Documents = None,
+    max_bytes: Bytes = None,
+    disabled: Annotated[
+        bool | None, typer.Option("--disable/--enable", help="Refuse or accept the tenant's keys.")
+    ] = None,
+    as_json: AsJson = False,
+) -> int:
+    """Set a tenant's title or quotas; disable or enable it."""
     given = {name: value for name, value in (("title", title), ("disabled", disabled)) if value is not None}
-    body = given | _numbers(quotas)
+    quotas = _parse_quotas(max_open_jobs=max_open_jobs, max_documents=max_documents, max_bytes=max_bytes)
+    body = given | quotas
     if not body:
-        raise Quit(exit_codes.BAD_USE, "nothing to change: give --title, a --max-… or --disable")
-    with Server() as server:
-        return _show(server.patch(f"/api/tenants/{tenant}", body), as_json)
+        raise CliExit(exit_codes.USAGE, "nothing to update: give --title, a --max-… or --disable")
+    with http.ApiClient() as api:
+        return _print_tenant(api.patch(f"{PATH}/{tenant}", body), as_json)
 
 
-def _numbers(quotas: Mapping[str, str | None]) -> dict[str, Any]:
-    """What was given: numbers, and `none` for no limit."""
-    found: dict[str, Any] = {}
-    for name, text in quotas.items():
+def _parse_quotas(**options: str | None) -> dict[str, Any]:
+    """Return the quotas that were given: numbers, and None for `none`."""
+    quotas: dict[str, Any] = {}
+    for name, text in options.items():
         if text is not None:
             if text != NO_LIMIT and not (text.isascii() and text.isdigit()):
-                raise Quit(exit_codes.BAD_USE, f"--{name.replace('_', '-')}: a number or '{NO_LIMIT}', not {text!r}")
-            found[name] = None if text == NO_LIMIT else int(text)
-    return found
+                option = name.replace("_", "-")
+                raise CliExit(exit_codes.USAGE, f"--{option} must be a number or '{NO_LIMIT}', not {text!r}")
+            quotas[name] = None if text == NO_LIMIT else int(text)
+    return quotas
 
 
-def _show(tenant: dict[str, Any], as_json: bool) -> int:
+def _print_tenant(tenant: dict[str, Any], as_json: bool) -> int:
     if as_json:
         output.emit(tenant)
         return exit_codes.OK
     state = "  [yellow]disabled[/]" if tenant["disabled_at"] else ""
-    output.out.print(f"[bold]{output.text(tenant['id'])}[/] {output.text(tenant['title'])}{state}")
+    output.out.print(f"[bold]{output.plain(tenant['id'])}[/] {output.plain(tenant['title'])}{state}")
     used = tenant.get("used") or {}
     for name, quota in tenant["quotas"].items():
-        what = name.removeprefix("max_")
-        held = f"{used[what]} of " if what in used else ""
-        output.out.print(f"  {what.replace('_', ' ')}: {held}{'no limit' if quota is None else quota}")
+        resource = name.removeprefix("max_")
+        usage = f"{used[resource]} of " if resource in used else ""
+        output.out.print(f"  {resource.replace('_', ' ')}: {usage}{'no limit' if quota is None else quota}")
     return exit_codes.OK

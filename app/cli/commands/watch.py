@@ -1,89 +1,109 @@
-"""`millrace watch`: pages that changedetection.io watches for us."""
+"""`millrace watch`: pages that changedetection.io checks for changes."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any, Literal
 
-from rich.table import Table
+import typer
 
-from app.cli import exit_codes, output
-from app.cli.client import follow_jobs
-from app.cli.client.http import Server
-from app.cli.exit_codes import Quit
+from app.cli import exit_codes
+from app.cli.exit_codes import CliExit
+from app.cli.lazy import follow_jobs, http, output
+from app.cli.options import AsJson, LongLimit, WaitForJob, new_group
 
 PATH = "/api/watches"
+COLUMNS = ("document_id", "state", "url", "watch_id", "error")
+
+watch = new_group("Pages that changedetection.io checks for changes.")
 
 
-def add(urls: list[str], *, wait: bool, as_json: bool) -> int:
-    """Each page watched, and fetched first where it is not known yet."""
-    with Server() as server:
-        jobs = [server.post(PATH, {"url": url}) for url in urls]
-    for url, job in zip(urls, jobs, strict=True):
+@watch.command("add")
+def add_watches(
+    urls: Annotated[list[str], typer.Argument(help="Addresses of pages.", metavar="URL…")],
+    wait: WaitForJob = False,
+    as_json: AsJson = False,
+) -> int:
+    """Watch pages; a page that is not indexed yet is fetched first."""
+    with http.ApiClient() as api:
+        started = [api.post(PATH, {"url": url}) for url in urls]
+    for url, job in zip(urls, started, strict=True):
         if not as_json:
-            output.out.print(f"{output.text(url)}  {output.text(job['watch']['state'])}")
-    return _followed(jobs, wait=wait, as_json=as_json)
+            output.out.print(f"{output.plain(url)}  {output.plain(job['watch']['state'])}")
+    return _follow(started, wait=wait, as_json=as_json)
 
 
-def show_list(*, state: str | None, limit: int, as_json: bool) -> int:
-    """The newest first; what is wrong with a page stands beside it."""
-    with Server() as server:
-        page = server.get(PATH, state=state, limit=limit)
+@watch.command("list")
+def list_watches(
+    state: Annotated[
+        Literal["wanted", "present", "unwanted", "removed", "failed"] | None, typer.Option(help="Only this state.")
+    ] = None,
+    limit: LongLimit = 50,
+    as_json: AsJson = False,
+) -> int:
+    """List watched pages with their errors, the newest first."""
+    with http.ApiClient() as api:
+        page = api.get(PATH, state=state, limit=limit)
     if as_json:
         output.emit(page)
         return exit_codes.OK
-    table = Table("document", "state", "url", "watch", "error", box=None, pad_edge=False)
-    for one in page["data"]:
-        table.add_row(*(output.text(one[name]) for name in ("document_id", "state", "url", "watch_id", "error")))
-    output.out.print(table)
-    if page.get("has_more"):
-        output.out.print("[dim]and more: --limit[/]")
+    table = output.new_table("document", "state", "url", "watch", "error")
+    for row in page["data"]:
+        table.add_row(*(output.plain(row[name]) for name in COLUMNS))
+    output.print_page(table, page)
     return exit_codes.OK
 
 
-def remove(which: str, *, wait: bool, as_json: bool) -> int:
-    """By the page's address or its document's id."""
-    with Server() as server:
-        document = which
-        if not which.isdecimal():
-            found = server.get(PATH, url=which, limit=1)["data"]
-            if not found:
-                raise Quit(exit_codes.NOT_FOUND, f"{which} is not watched")
-            document = found[0]["document_id"]
-        job = server.delete(f"{PATH}/{document}")
-    return _followed([job], wait=wait, as_json=as_json)
+@watch.command("remove")
+def remove_watch(
+    page: Annotated[str, typer.Argument(help="Address of the page, or id of its document.", metavar="URL|ID")],
+    wait: WaitForJob = False,
+    as_json: AsJson = False,
+) -> int:
+    """Stop watching a page; it stays indexed."""
+    with http.ApiClient() as api:
+        document = page if page.isdecimal() else _find_document(api.get(PATH, url=page, limit=1)["data"], page)
+        job = api.delete(f"{PATH}/{document}")
+    return _follow([job], wait=wait, as_json=as_json)
 
 
-def sync(*, wait: bool, as_json: bool) -> int:
-    with Server() as server:
-        job = server.post(f"{PATH}:sync")
-    return _followed([job], wait=wait, as_json=as_json)
+@watch.command("sync")
+def sync_watches(wait: WaitForJob = False, as_json: AsJson = False) -> int:
+    """Create the missing watches and remove those of deleted pages; a schedule does so each minute."""
+    with http.ApiClient() as api:
+        job = api.post(f"{PATH}:sync")
+    return _follow([job], wait=wait, as_json=as_json)
 
 
-def template(*, as_json: bool) -> int:
-    """What to paste into a watch, or into changedetection.io's own settings."""
-    with Server() as server:
-        said = server.get(f"{PATH}/template")
+@watch.command("template")
+def show_template(as_json: AsJson = False) -> int:
+    """Show the notification settings for a watch made by hand; they contain a token (scope admin)."""
+    with http.ApiClient() as api:
+        template = api.get(f"{PATH}/template")
     if as_json:
-        output.emit(said)
+        output.emit(template)
         return exit_codes.OK
     output.out.print("[bold]Notification URL list[/]")
-    for url in said["notification_urls"]:
-        output.out.print(output.text(url))
+    for url in template["notification_urls"]:
+        output.out.print(output.plain(url))
     output.out.print("\n[bold]Notification body[/]")
-    output.out.print(output.text(said["notification_body"]))
-    output.out.print(f"\n[bold]Notification format[/]\n{output.text(said['notification_format'])}")
+    output.out.print(output.plain(template["notification_body"]))
+    output.out.print(f"\n[bold]Notification format[/]\n{output.plain(template['notification_format'])}")
     return exit_codes.OK
 
 
-def _followed(jobs: list[dict[str, Any]], *, wait: bool, as_json: bool) -> int:
-    """The jobs as they are, or with `wait` as they end; watches of several pages are made by one job."""
-    ids = list(dict.fromkeys(job["id"] for job in jobs))
+def _find_document(rows: list[dict[str, Any]], url: str) -> str:
+    if not rows:
+        raise CliExit(exit_codes.NOT_FOUND, f"{url} is not watched")
+    return str(rows[0]["document_id"])
+
+
+def _follow(started: list[dict[str, Any]], *, wait: bool, as_json: bool) -> int:
+    """Print the jobs, or with `wait` follow them; one job may create the watches of several pages."""
+    jobs: dict[str, dict[str, Any]] = {}
+    for job in started:
+        jobs.setdefault(job["id"], job)
     if wait:
-        return follow_jobs.follow(ids, timeout_s=None, as_json=as_json)
-    for job_id in ids:
-        job = next(job for job in jobs if job["id"] == job_id)
-        if as_json:
-            output.emit(job)
-        else:
-            output.out.print(f"{output.state(job['state'])}  {job_id}")
+        return follow_jobs.follow(list(jobs), timeout_s=None, as_json=as_json)
+    for job in jobs.values():
+        output.print_job(job, as_json)
     return exit_codes.OK

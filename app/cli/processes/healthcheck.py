@@ -1,7 +1,7 @@
-"""`millrace healthy PORT...`: exit code 0 if this container's program is ready; for a container's health check.
+"""`millrace healthcheck PORT...`: exit code 0 if this container's program is ready; for its health check.
 
-The first of the ports that is served decides: an api's own, or the health port of the other programs. No settings are
-read and nothing is imported beyond the standard library, since it runs every few seconds.
+The first port that accepts a connection decides: that of an api, or the health port of the other programs. The check
+runs every few seconds, so it reads no settings and imports only the standard library.
 """
 
 from __future__ import annotations
@@ -9,17 +9,17 @@ from __future__ import annotations
 import http.client
 import sys
 
-PATIENCE_S = 5.0
+TIMEOUT_S = 5.0
 
 
 def run(ports: list[str]) -> int:
-    """0 where /readyz says yes, 1 where it says no or nobody serves."""
+    """Return 0 if /readyz answers 200, else 1."""
     for port in ports:
-        connection = http.client.HTTPConnection("127.0.0.1", int(port), timeout=PATIENCE_S)
+        connection = http.client.HTTPConnection("127.0.0.1", int(port), timeout=TIMEOUT_S)
         try:
             connection.request("GET", "/readyz")
-            answer = connection.getresponse()
-            body = answer.read(500).decode(errors="replace")
+            response = connection.getresponse()
+            body = response.read(500).decode(errors="replace")
         except ConnectionRefusedError:
             continue
         except OSError as error:
@@ -27,7 +27,7 @@ def run(ports: list[str]) -> int:
             return 1
         finally:
             connection.close()
-        sys.stdout.write(f"{answer.status} {body}\n")
-        return 0 if answer.status == 200 else 1
-    sys.stdout.write(f"nothing is served on {' or '.join(ports)}\n")
+        sys.stdout.write(f"{response.status} {body}\n")
+        return 0 if response.status == 200 else 1
+    sys.stdout.write(f"no program listens on port {' or '.join(ports)}\n")
     return 1

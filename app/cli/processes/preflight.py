@@ -1,4 +1,4 @@
-"""Whether database and Redis could ever answer with these settings."""
+"""Check database and Redis before a process starts."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from app.core.db import close_database, database
 from app.core.errors import Unavailable
 
 
-def refuse_what_never_works(role: str) -> None:
-    """Raises ConfigError for a wrong URL or password; what merely does not answer yet is logged and waited for."""
+def check_services(role: str) -> None:
+    """Raise ConfigError for a wrong URL or password; log a service that does not answer yet and go on."""
     logging.setup(role)
     logger = logging.get_logger(__name__)
     for name, ping in (("sql", database().ping), ("redis", redis.ping)):

@@ -1,7 +1,7 @@
-"""The four processes of the system, each started by its word; wrong settings end it before it serves.
+"""Start one of the four processes of the system; a wrong setting ends it before it serves.
 
-Api and worker look at their database and Redis by themselves; for the others that is done here.
-Imports by name keep a worker's start short: it becomes another program anyway.
+Api and worker check their database and Redis; for relay and scheduler it is done here.
+Modules are imported by name, so a worker starts fast: its process becomes another program anyway.
 """
 
 from __future__ import annotations
@@ -21,29 +21,29 @@ ROLE = "MILLRACE_ROLE"
 
 
 def run(word: str, options: list[str]) -> int:
-    """Be the process that `word` names, until it ends; the exit code."""
+    """Run the process that `word` names until it ends; return its exit code."""
     try:
-        settings = _settings_for(word)
+        settings = _load_settings(word)
         if settings.modules:
-            _look_here_too()
+            _add_working_directory()
         if word == "api":
-            return _api(settings)
+            return _run_api(settings)
         if word in ("relay", "scheduler"):
-            importlib.import_module("app.cli.processes.preflight").refuse_what_never_works(word)
+            importlib.import_module("app.cli.processes.preflight").check_services(word)
         if word == "relay":
             importlib.import_module("app.jobs.relay.relay").main()
             return exit_codes.OK
-        return _become(_command(word, settings, options))
+        return _replace_process(_make_command(word, settings, options))
     except ConfigError as error:
         sys.stderr.write(f"millrace {word}: {error.message}\n")
-    return exit_codes.BAD_USE
+    return exit_codes.USAGE
 
 
-def _settings_for(word: str) -> Settings:
-    """The settings, with the role that this word gives. Raises ConfigError for another role's process."""
-    given = os.environ.get(ROLE, "")
-    if given not in ("", word):
-        raise ConfigError(f"{ROLE} is '{given}': this process may not be started as '{word}'")
+def _load_settings(word: str) -> Settings:
+    """Return the settings with the role of this word. Raises ConfigError if MILLRACE_ROLE names another role."""
+    role = os.environ.get(ROLE, "")
+    if role not in ("", word):
+        raise ConfigError(f"{ROLE} is '{role}': this process may not be started as '{word}'")
     os.environ[ROLE] = word
     settings = get_settings()
     if word == "api":
@@ -55,14 +55,14 @@ def _settings_for(word: str) -> Settings:
     return settings
 
 
-def _look_here_too() -> None:
-    """Modules of one's own may lie in the working directory, for us and for the program that we become."""
+def _add_working_directory() -> None:
+    """Add the working directory, which may hold MILLRACE_MODULES, to the import path of this and the next program."""
     here = os.getcwd()
     sys.path.insert(0, here)
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (here, os.environ.get("PYTHONPATH"))))
 
 
-def _api(settings: Settings) -> int:
+def _run_api(settings: Settings) -> int:
     importlib.import_module("uvicorn").run(
         "app.main:app",
         host=settings.host,
@@ -72,27 +72,27 @@ def _api(settings: Settings) -> int:
         server_header=False,
         forwarded_allow_ips=settings.trusted_proxies,
         timeout_graceful_shutdown=max(1, round(settings.grace_s)),
-        # What a WebSocket's client says is not listened to; compressing what it hears would cost more than it holds.
+        # The server ignores messages of WebSocket clients; compressing its small events costs more than it saves.
         ws_max_size=64 * 1024,
         ws_per_message_deflate=False,
     )
     return exit_codes.OK
 
 
-def _command(word: str, settings: Settings, options: list[str]) -> list[str]:
-    """The program behind the word: what a person would type without us."""
+def _make_command(word: str, settings: Settings, options: list[str]) -> list[str]:
+    """Return the command line of the program behind the word."""
     if word == "worker":
-        # Its master is deaf until its child has booted, and waits 30 s for one that was killed at that.
-        # Its own lines before we set up the log would not be in our form.
-        patience = ["--worker-fork-timeout", "500", "--skip-logging"]
-        return ["dramatiq", "actors.main", "-p", "1", "-t", str(settings.worker_threads), *patience, *options]
+        # Dramatiq's master handles no signals until its child has booted; killed then, it waits for 30 s.
+        # Its lines before our logging is set up would have another format.
+        boot_options = ["--worker-fork-timeout", "500", "--skip-logging"]
+        return ["dramatiq", "actors.main", "-p", "1", "-t", str(settings.worker_threads), *boot_options, *options]
     return ["periodiq", "actors.periodic", *options]
 
 
-def _become(command: list[str]) -> int:
-    """Replace this process, so that signals reach the program itself."""
-    beside = Path(sysconfig.get_path("scripts")) / command[0]
-    program = str(beside) if beside.is_file() else shutil.which(command[0])
+def _replace_process(command: list[str]) -> int:
+    """Replace this process by the program, so that signals reach it directly."""
+    installed = Path(sysconfig.get_path("scripts")) / command[0]
+    program = str(installed) if installed.is_file() else shutil.which(command[0])
     if program is None:
         raise ConfigError(f"{command[0]} is not installed in this environment")
     os.execv(program, command)

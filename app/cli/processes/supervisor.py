@@ -1,6 +1,7 @@
-"""supervisord in this process; what the minder left behind is its last line, and then its exit code is 1.
+"""Run supervisord in this process; exit with 1 and print the reason if a program could not stay up.
 
-`python -m app.cli.processes.supervisor json|console FAULT-FILE CONFIGURATION`. supervisord itself always ends with 0.
+`python -m app.cli.processes.supervisor json|console FAULT-FILE CONFIGURATION`. supervisord always exits with 0; the
+listener leaves the reason in the fault file.
 """
 
 from __future__ import annotations
@@ -11,11 +12,11 @@ from pathlib import Path
 
 from supervisor import supervisord
 
-from app.cli.processes.supervisor_listener import render
+from app.cli.processes.supervisor_listener import format_event
 
 
 def run(style: str, fault: Path, configuration: Path) -> int:
-    """Until somebody stops it: 0, or 1 where a program could not stay up."""
+    """Run until a signal stops supervisord. Return 0, or 1 if a program could not stay up."""
     fault.unlink(missing_ok=True)
     supervisord.main(["-n", "-c", str(configuration)])
     try:
@@ -24,7 +25,7 @@ def run(style: str, fault: Path, configuration: Path) -> int:
         return 0
     at = datetime.now(UTC).isoformat().replace("+00:00", "Z")
     event = {"role": "supervisor", "event": reason, "level": "critical", "timestamp": at}
-    sys.stdout.write(render(style, event) + "\n")
+    sys.stdout.write(format_event(style, event) + "\n")
     sys.stdout.flush()
     return 1
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Annotated, Any
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from app.core.errors import InvalidInput
 from app.documents.accept.accept import About, Content
@@ -16,6 +16,12 @@ MAX_METADATA_BYTES = 64 * 1024
 
 class DocumentRequest(BaseModel):
     """One of markdown, text and html; or a url alone, which is fetched. `external_id` is a key of the caller."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [{"url": "https://example.org/prices", "markdown": "# Prices", "tags": ["shop"]}]
+        }
+    )
 
     url: str | None = None
     external_id: Annotated[str, Field(max_length=512)] | None = None

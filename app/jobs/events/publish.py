@@ -78,5 +78,5 @@ def _body(event: JobEvent) -> str:
     body |= {name: event.progress.get(name) for name in PROGRESS_FIELDS}
     if event.reason is not None:
         body["reason"] = event.reason
-    body["at"] = clock.now().isoformat().replace("+00:00", "Z")
+    body["at"] = clock.moment(clock.now())
     return json.dumps(body)

@@ -103,7 +103,7 @@ class JobSnapshot:
         data |= {field: progress.get(field) for field in PROGRESS_FIELDS}
         if self.error_message is not None and self.has_ended:
             data["message"] = self.error_message
-        data["at"] = clock.now().isoformat().replace("+00:00", "Z")
+        data["at"] = clock.moment(clock.now())
         return StreamEvent(data | marks)
 
 
@@ -145,7 +145,7 @@ def opening_events(
 
 
 def _missed_events(tail: StreamTail | None, after: int, ledger_seq: int) -> list[StreamEvent] | None:
-    """Return the events since `after` without a gap, None if the stream cannot prove that there is none."""
+    """Return the events since `after` without a gap, None if the stream may have one."""
     events = [event for text in (tail.events if tail else []) if (event := StreamEvent.parse(text))]
     if not events:
         return [] if after == ledger_seq else None

@@ -45,7 +45,7 @@ class TenantEvent:
     @classmethod
     def notice(cls, name: str, position: str | None) -> TenantEvent:
         """Return an `open` or `reset` event of now."""
-        return cls(position or "", {"event": name, "at": clock.now().isoformat().replace("+00:00", "Z")})
+        return cls(position or "", {"event": name, "at": clock.moment(clock.now())})
 
 
 class TenantPage(NamedTuple):

@@ -1,7 +1,7 @@
-"""Cancel, retry or discard all jobs that a filter finds: a job of its own, in batches, that a crash only interrupts.
+"""Cancel, retry or discard all jobs that match a filter: a job that works in batches and resumes after a crash.
 
-Only what was so when it was asked for is touched: a job that fails again while the rest is still being retried is not
-retried twice.
+Only jobs that matched at the time of the request change. A job that fails again while the others are being retried is
+not retried twice.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _ACTS: dict[Action, Callable[[Session, str, str], JobRow]] = {
     "retry": commands.retry,
     "discard": commands.discard,
 }
-# The states that an action can be asked for; those in the second place are meant where none is named.
+# Allowed states of each action, and its default states.
 _STATES: dict[Action, tuple[tuple[State, ...], tuple[State, ...]]] = {
     "cancel": (OPEN, OPEN),
     "retry": (("failed", "cancelled"), ("failed",)),
@@ -41,8 +41,8 @@ _STATES: dict[Action, tuple[tuple[State, ...], tuple[State, ...]]] = {
 }
 
 
-class Wanted(BaseModel):
-    """Which jobs are meant: all that is named must hold, and something must be named."""
+class BulkFilter(BaseModel):
+    """A filter of jobs: all named conditions must hold, and at least one must be named."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -58,49 +58,49 @@ class Wanted(BaseModel):
 
 
 class Bulk(Job, kind="jobs.bulk", queue="bulk", time_limit_s=6 * 3600, retry_delays=(5.0, 30.0, 120.0)):
-    """What to do with the jobs that were `wanted` at the moment `asked_at`."""
+    """An action for the jobs that matched the filter `wanted` at the time `asked_at`."""
 
     action: Action
-    wanted: Wanted
+    wanted: BulkFilter
     asked_at: datetime
 
 
-def checked(action: Action, wanted: Wanted) -> Wanted:
-    """The same. Raises InvalidInput for one that names nothing, or states that the action cannot change."""
+def check_filter(action: Action, wanted: BulkFilter) -> BulkFilter:
+    """Return the filter. Raises InvalidInput if it is empty, or names states that the action cannot change."""
     if not wanted.model_dump(exclude_none=True):
         raise InvalidInput("filter: name at least one condition", code="filter")
-    wrong = [state for state in wanted.states or () if state not in _STATES[action][0]]
-    if wrong:
+    invalid = [state for state in wanted.states or () if state not in _STATES[action][0]]
+    if invalid:
         allowed = ", ".join(_STATES[action][0])
-        raise InvalidInput(f"filter: {action} is for jobs that are {allowed}, not {wrong[0]}", code="filter")
+        raise InvalidInput(f"filter: {action} is for jobs that are {allowed}, not {invalid[0]}", code="filter")
     return wanted
 
 
 def _matching(tenant: str, job: Bulk) -> list[sa.ColumnElement[bool]]:
-    given = job.wanted.model_dump(exclude={"states"})
+    fields = job.wanted.model_dump(exclude={"states"})
     states = job.wanted.states or _STATES[job.action][1]
-    found = conditions(tenant, JobFilter(states=states, **given))
+    matching = conditions(tenant, JobFilter(states=states, **fields))
     if job.action != "cancel":
-        found += [JobRow.discarded_at.is_(None), JobRow.finished_at <= job.asked_at]
-    # Not itself, nor another of its kind that goes over the same jobs.
-    return [*found, JobRow.created_at <= job.asked_at, JobRow.kind != Bulk.kind]
+        matching += [JobRow.discarded_at.is_(None), JobRow.finished_at <= job.asked_at]
+    # Neither itself nor another bulk job.
+    return [*matching, JobRow.created_at <= job.asked_at, JobRow.kind != Bulk.kind]
 
 
 def preview(session: Session, tenant: str, job: Bulk) -> dict[str, Any]:
-    """What it would touch: how many, in which states and of which kinds, and some of them."""
-    found = _matching(tenant, job)
-    groups = sa.select(JobRow.state, JobRow.kind, sa.func.count()).where(*found).group_by(JobRow.state, JobRow.kind)
+    """Return the number of matching jobs, by state and by kind, and a sample of their ids."""
+    matching = _matching(tenant, job)
+    groups = sa.select(JobRow.state, JobRow.kind, sa.func.count()).where(*matching).group_by(JobRow.state, JobRow.kind)
     states: dict[str, int] = {}
     kinds: dict[str, int] = {}
     for state, kind, number in session.execute(groups):
         states[state] = states.get(state, 0) + number
         kinds[kind] = kinds.get(kind, 0) + number
-    some = session.scalars(sa.select(JobRow.id).where(*found).order_by(JobRow.id).limit(SAMPLE))
-    return {"matched": sum(states.values()), "states": states, "kinds": kinds, "sample": list(some)}
+    sample = session.scalars(sa.select(JobRow.id).where(*matching).order_by(JobRow.id).limit(SAMPLE))
+    return {"matched": sum(states.values()), "states": states, "kinds": kinds, "sample": list(sample)}
 
 
 async def run(job: Bulk, progress: Progress) -> dict[str, Any]:
-    """Go through all of them. Run again after a crash, it goes on behind the last batch that is on record."""
+    """Change all matching jobs. After a crash it continues behind the last recorded batch."""
     done, refused, left = await read(_so_far, progress.claim, job)
     total = done + refused + left
     progress.report(done + refused, total, unit="jobs")
@@ -112,7 +112,7 @@ async def run(job: Bulk, progress: Progress) -> dict[str, Any]:
 
 
 def _so_far(session: Session, claim: Claim, job: Bulk) -> tuple[int, int, int]:
-    """Done, refused, and how many are left."""
+    """Return the numbers of changed, refused and remaining jobs."""
     row = session.get(BulkRow, claim.id) or BulkRow(job_id=claim.id, done=0, refused=0)
     left = sa.select(sa.func.count()).select_from(JobRow).where(*_matching(claim.tenant, job), *_behind(row))
     return row.done, row.refused, session.scalar(left) or 0
@@ -123,14 +123,14 @@ def _behind(row: BulkRow) -> list[sa.ColumnElement[bool]]:
 
 
 def _step(session: Session, claim: Claim, job: Bulk) -> tuple[int, int, bool]:
-    """One batch and how far it brought us, in one transaction; whether there may be more."""
+    """Change one batch and record it, in one transaction; return changed, refused, and True if jobs may remain."""
     row = session.get(BulkRow, claim.id)
     if row is None:
         row = BulkRow(job_id=claim.id, done=0, refused=0)
         session.add(row)
     query = sa.select(JobRow.id).where(*_matching(claim.tenant, job), *_behind(row)).order_by(JobRow.id).limit(BATCH)
     ids = list(session.scalars(query))
-    # In the order of their ids, this job's own among them, as everybody locks.
+    # Locked in the order of ids, this job among them, like everywhere.
     child_counts.lock(session, sorted([*ids, claim.id]))
     claims.hold(session, claim)
     for job_id in ids:
@@ -138,7 +138,7 @@ def _step(session: Session, claim: Claim, job: Bulk) -> tuple[int, int, bool]:
             with session.begin_nested():
                 _ACTS[job.action](session, claim.tenant, job_id)
             row.done += 1
-        except (Conflict, NotFound):  # it moved meanwhile, or another job with its key is open
+        except (Conflict, NotFound):  # its state has changed, or another job with its key is open
             row.refused += 1
     if ids:
         row.last_id = ids[-1]

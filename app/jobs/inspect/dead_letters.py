@@ -1,4 +1,4 @@
-"""Dead letters: failed jobs that nobody has retried or discarded, in groups of the same fault."""
+"""Dead letters: failed jobs that were neither retried nor discarded, in groups by fault."""
 
 from __future__ import annotations
 
@@ -8,15 +8,16 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from app.jobs.ledger.views import NAMELESS, moment
+from app.core.clock import moment
+from app.jobs.ledger.views import NAMELESS
 from app.jobs.models import JobRow
 
-# Not a parameter: PostgreSQL would take it for two different ones in SELECT and GROUP BY.
+# A literal: PostgreSQL would see two different parameters in SELECT and GROUP BY.
 _FINGERPRINT = sa.func.coalesce(JobRow.fingerprint, sa.literal_column(f"'{NAMELESS}'"))
 DEAD = sa.and_(JobRow.state == "failed", JobRow.discarded_at.is_(None))
 
 
-def groups(
+def list_groups(
     session: Session,
     tenant: str,
     *,
@@ -25,7 +26,7 @@ def groups(
     queue: str | None = None,
     after: tuple[datetime, str] | None = None,
 ) -> list[dict[str, Any]]:
-    """One dictionary a fingerprint, the latest seen first; `after` is (last_seen, fingerprint) of the page before."""
+    """Return a dictionary for each fingerprint, latest first; `after` is (last_seen, fingerprint) of the last page."""
     first, last = sa.func.min(JobRow.finished_at), sa.func.max(JobRow.finished_at)
     fingerprint = _FINGERPRINT.label("fingerprint")
     query = (
@@ -41,9 +42,10 @@ def groups(
         query = query.where(JobRow.queue == queue)
     if after is not None:
         query = query.having(sa.or_(last < after[0], sa.and_(last == after[0], fingerprint > after[1])))
-    found = session.execute(query).all()
-    latest = {row.id: row for row in session.scalars(sa.select(JobRow).where(JobRow.id.in_([f[4] for f in found])))}
-    kinds = _kinds(session, tenant, [f[0] for f in found])
+    groups = session.execute(query).all()
+    examples = sa.select(JobRow).where(JobRow.id.in_([group[4] for group in groups]))
+    latest = {row.id: row for row in session.scalars(examples)}
+    kinds = _kinds_by_fingerprint(session, tenant, [group[0] for group in groups])
     return [
         {
             "fingerprint": name,
@@ -54,16 +56,16 @@ def groups(
             "error": _error(latest[example]),
             "latest_job_id": example,
         }
-        for name, count, since, until, example in found
+        for name, count, since, until, example in groups
     ]
 
 
-def _kinds(session: Session, tenant: str, fingerprints: list[str]) -> dict[str, list[str]]:
+def _kinds_by_fingerprint(session: Session, tenant: str, fingerprints: list[str]) -> dict[str, list[str]]:
     query = sa.select(_FINGERPRINT, JobRow.kind).where(DEAD, JobRow.tenant == tenant, _FINGERPRINT.in_(fingerprints))
-    found: dict[str, list[str]] = {}
+    kinds: dict[str, list[str]] = {}
     for name, kind in session.execute(query.distinct().order_by(JobRow.kind)):
-        found.setdefault(name, []).append(kind)
-    return found
+        kinds.setdefault(name, []).append(kind)
+    return kinds
 
 
 def _error(row: JobRow) -> dict[str, Any]:

@@ -57,7 +57,7 @@ def explain(session: Session, tenant: str, job_id: str, services: Services) -> d
         "reason": reason.code,
         "message": reason.message,
         "fix": reason.fix,
-        "since": views.moment(since),
+        "since": clock.moment(since),
         "since_s": None if since is None else round(max(0.0, (clock.now() - since).total_seconds()), 3),
         "facts": reason.facts,
     }
@@ -73,7 +73,7 @@ def _scheduled(session: Session, row: JobRow, services: Services) -> Reason:
     if overdue is not None:
         return overdue
     left = span((row.due_at - clock.now()).total_seconds())
-    message = f"The job is scheduled for {views.moment(row.due_at)}, {left} from now."
+    message = f"The job is scheduled for {clock.moment(row.due_at)}, {left} from now."
     return Reason("due_later", message, f"To start it now, run `millrace jobs run-now {row.id}`.", row.created_at)
 
 

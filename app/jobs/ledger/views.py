@@ -10,6 +10,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
+from app.core.clock import moment
 from app.core.errors import NotFound
 from app.core.ids import is_uuid
 from app.jobs.enqueued import EnqueuedJob
@@ -39,11 +40,6 @@ class JobFilter:
     before_id: str | None = None
     only_kinds: Sequence[str] | None = None
     parent_id: str | None = None
-
-
-def moment(value: datetime | None) -> str | None:
-    """RFC 3339 in UTC."""
-    return None if value is None else value.isoformat().replace("+00:00", "Z")
 
 
 def job_view(job: JobRow | EnqueuedJob) -> dict[str, Any]:

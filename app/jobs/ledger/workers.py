@@ -17,13 +17,13 @@ from sqlalchemy.orm import Session
 
 from app import __version__
 from app.core import clock, redis, sql
+from app.core.clock import moment
 from app.core.db import after_commit
 from app.core.errors import ConfigError, Conflict, NotFound, Unavailable
 from app.core.ids import is_uuid
 from app.core.logging import get_logger
 from app.jobs.admission import push
 from app.jobs.ledger.ends import free
-from app.jobs.ledger.views import moment
 from app.jobs.ledger.worker_host import process_start, this_host
 from app.jobs.models import JobRow, WorkerRow
 from app.jobs.transition import Moved

@@ -209,7 +209,7 @@ def line_view(row: JobLogRow) -> dict[str, Any]:
     """Return a line as the API shows it."""
     return {
         "id": str(row.id),
-        "at": row.at.isoformat().replace("+00:00", "Z"),
+        "at": clock.moment(row.at),
         "level": row.level,
         "attempt": row.attempt,
         "fence": row.fence,

@@ -18,11 +18,11 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from app.core import clock
+from app.core.clock import moment
 from app.core.errors import AppError, Conflict, InvalidInput, NotFound
 from app.jobs.definition import Job, definition
 from app.jobs.enqueued import EnqueuedJob
 from app.jobs.ledger.enqueue import enqueue, mark_scheduled, payload_json
-from app.jobs.ledger.views import moment
 from app.jobs.models import ScheduleRow, ScheduleTickRow
 from app.jobs.schedules import firing
 from app.jobs.schedules.cron import TickTimes

@@ -20,7 +20,7 @@ from app.jobs.worker.middleware.cancellation import Cancellation
 from app.jobs.worker.middleware.finish import Finish
 from app.jobs.worker.middleware.log_context import LogContext
 from app.jobs.worker.middleware.metrics import Metrics
-from app.jobs.worker.middleware.progress import ReportProgress
+from app.jobs.worker.middleware.report_progress import TrackProgress
 from app.jobs.worker.middleware.retries import Retries
 from app.jobs.worker.middleware.time_limits import TimeLimits
 from app.jobs.worker.process import WorkerProcess
@@ -47,7 +47,7 @@ class LedgerBroker(RedisBroker):
             Metrics(process),
             LogContext(),
             Finish(process),
-            ReportProgress(process),
+            TrackProgress(process),
             Cancellation(process),
             Retries(),
             TimeLimits(process),

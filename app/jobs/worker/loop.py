@@ -28,7 +28,7 @@ log = get_logger(__name__)
 
 
 class JobLoop:
-    """A loop in a daemon thread; Dramatiq's own loop thread is none and keeps a stopped worker alive."""
+    """A loop in a daemon thread; Dramatiq's own loop thread is not a daemon and keeps a stopped worker alive."""
 
     def __init__(self) -> None:
         self.loop: asyncio.AbstractEventLoop = _new_loop()

@@ -10,6 +10,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from app.core import clock
+from app.core.clock import moment
 from app.core.errors import NotFound
 from app.documents.accept.accept import About, known_id
 from app.documents.models import Document
@@ -18,7 +19,6 @@ from app.jobs.enqueued import EnqueuedJob
 from app.jobs.ledger import claims
 from app.jobs.ledger.claims import Claim
 from app.jobs.ledger.enqueue import enqueue
-from app.jobs.ledger.views import moment
 from app.jobs.models import JobRow
 from app.sources.models import ChangeEvent, PageWatch
 from app.sources.payloads.change_bodies import PageChange

@@ -10,12 +10,12 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from app.core import clock, sql
+from app.core.clock import moment
 from app.core.errors import InvalidInput, NotFound
 from app.core.settings import get_settings
 from app.documents.models import Document
 from app.jobs.ledger import claims
 from app.jobs.ledger.claims import Claim
-from app.jobs.ledger.views import moment
 from app.jobs.schedules.store import DEFAULT_TENANT
 from app.sources.models import ChangeEvent, PageWatch
 

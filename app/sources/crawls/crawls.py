@@ -11,13 +11,13 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from app.core import clock
+from app.core.clock import moment
 from app.core.errors import NotFound
 from app.core.ids import is_uuid
 from app.core.inserts import add_unless_there
 from app.documents.jobs import IngestDocument
 from app.documents.models import DocumentVersion
 from app.documents.text import clean_line
-from app.jobs.ledger.views import moment
 from app.jobs.models import JobRow
 from app.jobs.states import OPEN
 from app.sources.crawls import counts

@@ -15,9 +15,9 @@ from sqlalchemy.orm import Session
 
 from app.core import clock
 from app.core.blobs import blobs
+from app.core.clock import moment
 from app.core.errors import NotFound
 from app.core.inserts import add_unless_there
-from app.jobs.ledger.views import moment
 from app.sources.models import Delivery
 
 # A longer body is stored as a blob.

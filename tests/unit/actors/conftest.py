@@ -62,7 +62,7 @@ class Plant:
         return self.ledger.row(job_id)
 
     def tick(self) -> None:
-        """What a relay does in a second."""
+        """Run a relay tick with its checks of each second."""
         self.relay._slow_at = 0.0
         self.relay.tick()
 

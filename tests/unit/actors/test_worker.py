@@ -110,7 +110,7 @@ def test_more_starts_than_a_rate_lets_through_are_put_off(plant: Plant) -> None:
 
 
 def test_a_drain_lets_what_runs_finish_and_gives_back_what_waits(plant: Plant) -> None:
-    """Handed back uncounted and at once, beside a running job that takes its time; exit 0."""
+    """Handed back uncounted and at once, next to a running job that takes its time; exit 0."""
     plant.env["MILLRACE_WORKER_THREADS"] = "2"
     worker = plant.worker()
     for number in [plant.enqueue(Noop(number=number)) for number in range(40)]:

@@ -1,4 +1,4 @@
-"""A real worker obeys: paused it finishes what runs, resumed it goes on, drained it ends by itself."""
+"""Orders to a real worker: paused it finishes running jobs, resumed it goes on, drained it exits."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How this process is: alive, ready, and in numbers. Open to everybody, so nothing names a secret or an address."""
+"""Liveness, readiness and metrics of this process. Open without a key: no answer names a secret or an address."""
 
 from __future__ import annotations
 
@@ -14,16 +14,18 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from app import __version__
-from app.api.http.auth import hub_of
+from app.api.http.app_state import hub_of
 from app.api.http.errors import problem
+from app.api.models.base import documented
+from app.api.models.health import HealthDetail, Liveness, Readiness, ServiceInfo
 from app.clients.qdrant import QdrantUnavailable
 from app.core import clock, metrics
 from app.core.blobs import blobs
+from app.core.clock import moment
 from app.core.db import read
 from app.core.errors import ConfigError, Rejected, Unavailable
 from app.core.logging import get_logger
 from app.core.settings import get_settings
-from app.jobs.ledger.views import moment
 from app.search.embedders import embedder
 from app.search.engine import engine
 from app.search.engines.base import Lag
@@ -32,34 +34,34 @@ from app.search.index.generations import active
 log = get_logger(__name__)
 router = APIRouter(tags=["health"])
 
-SQL_PATIENCE_S = 2.0
-SEARCH_PATIENCE_S = 2.0
-EMBEDDER_ASKED_S = 30.0
-# Every so many samples the metrics of the index are taken.
-SEARCH_TURNS = 40
+SQL_TIMEOUT_S = 2.0
+SEARCH_TIMEOUT_S = 2.0
+EMBEDDER_INTERVAL_S = 30.0
+# The metrics of the index are taken once in this many samples.
+SEARCH_INTERVAL_SAMPLES = 40
 LAG_SAMPLE_S = 0.25
-# The lag shown is the worst of the last so many samples.
+# The lag shown is the worst of this many samples.
 LAG_SAMPLES = 40
 OK = "healthy"
 # Embedders that are servers.
 REMOTE = ("tei", "openai")
 
 
-class Pulse:
-    """Feels this process: how late its loop turns, and whether SQL answers; one question to SQL at a time."""
+class HealthProbe:
+    """Measures the lag of the event loop and asks the services; at most one question to SQL is open at a time."""
 
     def __init__(self) -> None:
         self._lags = [0.0] * LAG_SAMPLES
         self._sampling: asyncio.Task[None] | None = None
         self._asking: asyncio.Task[str] | None = None
         self._embedder = (-math.inf, OK)
-        self._telling: asyncio.Task[tuple[str, Lag | None]] | None = None
+        self._asking_search: asyncio.Task[tuple[str, Lag | None]] | None = None
 
     def start(self) -> None:
         self._sampling = asyncio.create_task(self._sample(), name="loop-lag")
 
     async def close(self) -> None:
-        tasks = [task for task in (self._sampling, self._asking, self._telling) if task is not None]
+        tasks = [task for task in (self._sampling, self._asking, self._asking_search) if task is not None]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -71,8 +73,8 @@ class Pulse:
     async def _sample(self) -> None:
         turn = 0
         while True:
-            if turn % SEARCH_TURNS == 0:
-                self._telling = asyncio.create_task(self.search(), name="ask-search")
+            if turn % SEARCH_INTERVAL_SAMPLES == 0:
+                self._asking_search = asyncio.create_task(self.search(), name="ask-search")
             begun = clock.monotonic()
             await asyncio.sleep(LAG_SAMPLE_S)
             self._lags[turn % LAG_SAMPLES] = max(0.0, clock.monotonic() - begun - LAG_SAMPLE_S)
@@ -80,12 +82,12 @@ class Pulse:
             turn += 1
 
     async def search(self) -> tuple[str, Lag | None]:
-        """`healthy` or what is wrong, and how far behind the index is; nothing to tell of the embedded one."""
+        """Return `healthy` or the fault, and the lag of the index; no lag for the embedded engine."""
         if get_settings().search_engine == "embedded":
             return OK, None
         try:
-            opened, searched = await asyncio.to_thread(engine), await active()
-            lag = await asyncio.wait_for(opened.lag(searched), SEARCH_PATIENCE_S)
+            search_engine, generation = await asyncio.to_thread(engine), await active()
+            lag = await asyncio.wait_for(search_engine.lag(generation), SEARCH_TIMEOUT_S)
         except TimeoutError:
             return self._search_down("no answer")
         except (Unavailable, Rejected) as error:
@@ -97,8 +99,8 @@ class Pulse:
         return OK, lag
 
     async def embedder(self) -> str:
-        """`healthy` or what is wrong with the server of embeddings; asked twice a minute at most, since it may cost."""
-        if clock.monotonic() - self._embedder[0] > EMBEDDER_ASKED_S:
+        """Return `healthy` or the fault of the embeddings server; at most two calls a minute."""
+        if clock.monotonic() - self._embedder[0] > EMBEDDER_INTERVAL_S:
             self._embedder = clock.monotonic(), await _ask_embedder()
         return self._embedder[1]
 
@@ -107,11 +109,11 @@ class Pulse:
         return reason, None
 
     async def sql(self) -> str:
-        """`healthy`, or what is wrong; an answer that takes longer than 2 s is waited for by the next who asks."""
+        """Return `healthy` or the fault. If the answer takes more than 2 s, the next call waits for the same answer."""
         if self._asking is None:
             self._asking = asyncio.create_task(_ask_sql(), name="ask-sql")
         asking = self._asking
-        await asyncio.wait([asking], timeout=SQL_PATIENCE_S)
+        await asyncio.wait([asking], timeout=SQL_TIMEOUT_S)
         if not asking.done():
             return "no answer"
         self._asking = None
@@ -134,17 +136,17 @@ def _touch(session: Session) -> None:
     session.execute(sa.text("SELECT 1 FROM job LIMIT 1"))
 
 
-def _pulse(request: Request) -> Pulse:
-    pulse: Pulse = request.app.state.pulse
-    return pulse
+def _probe(request: Request) -> HealthProbe:
+    probe: HealthProbe = request.app.state.probe
+    return probe
 
 
 async def _services(request: Request) -> tuple[dict[str, str], Lag | None]:
-    """The state of each service that is in use, and how far behind an index outside of SQL is."""
+    """Return the state of each service in use, and the lag of an index outside of SQL."""
     redis = OK if hub_of(request).has_redis else "not reachable"
-    services, lag = {"sql": await _pulse(request).sql(), "redis": redis}, None
+    services, lag = {"sql": await _probe(request).sql(), "redis": redis}, None
     if get_settings().search_engine != "embedded" and services["sql"] == OK:
-        services["search"], lag = await _pulse(request).search()
+        services["search"], lag = await _probe(request).search()
     if get_settings().blob_url.startswith("s3:"):
         services["originals"] = await _ask_originals()
     return services, lag
@@ -152,7 +154,7 @@ async def _services(request: Request) -> tuple[dict[str, str], Lag | None]:
 
 async def _ask_originals() -> str:
     try:
-        await asyncio.wait_for(blobs().ping(), SQL_PATIENCE_S)
+        await asyncio.wait_for(blobs().ping(), SQL_TIMEOUT_S)
     except TimeoutError:
         return "no answer"
     except (Unavailable, ConfigError) as error:
@@ -163,7 +165,7 @@ async def _ask_originals() -> str:
 
 async def _ask_embedder() -> str:
     try:
-        await asyncio.wait_for((await asyncio.to_thread(embedder)).ping(), SQL_PATIENCE_S)
+        await asyncio.wait_for((await asyncio.to_thread(embedder)).ping(), SQL_TIMEOUT_S)
     except TimeoutError:
         return "no answer"
     except Unavailable:
@@ -173,18 +175,22 @@ async def _ask_embedder() -> str:
     return OK
 
 
-@router.get("/", summary="What this is")
-async def root() -> dict[str, str]:
+@router.get("/", summary="Get name and version of the service", responses={200: documented(ServiceInfo)})
+async def get_service_info() -> dict[str, str]:
     return {"service": "Millrace", "version": __version__, "status": "running", "docs": "/docs", "health": "/health"}
 
 
-@router.get("/livez", summary="Whether the process answers at all")
-async def livez() -> dict[str, str]:
+@router.get("/livez", summary="Check that the process answers", responses={200: documented(Liveness)})
+async def get_liveness() -> dict[str, str]:
     return {"status": "ok"}
 
 
-@router.get("/readyz", summary="Whether everything it needs is there", responses={503: {"description": "Not ready."}})
-async def readyz(request: Request) -> Response:
+@router.get(
+    "/readyz",
+    summary="Check that all needed services are usable",
+    responses={200: documented(Readiness), 503: {"description": "A service is not usable."}},
+)
+async def get_readiness(request: Request) -> Response:
     services, _ = await _services(request)
     missing = [name for name, state in services.items() if state != OK]
     if not missing:
@@ -193,11 +199,17 @@ async def readyz(request: Request) -> Response:
     return problem(request.scope, 503, detail, code="not_ready", missing=missing, headers={"Retry-After": "1"})
 
 
-@router.get("/health", summary="The state of the services, and numbers of this process; always 200")
-async def health(request: Request) -> dict[str, Any]:
+@router.get(
+    "/health",
+    summary="Get the state of the services and numbers of this process; always 200",
+    responses={200: documented(HealthDetail)},
+)
+async def get_health(request: Request) -> dict[str, Any]:
     services, lag = await _services(request)
-    if get_settings().embedder in REMOTE:  # not in /readyz: without it searches go by words alone, and say so
-        services["embedder"] = await _pulse(request).embedder()
+    if (
+        get_settings().embedder in REMOTE
+    ):  # not in /readyz: without it searches fall back to words, and their answers report it
+        services["embedder"] = await _probe(request).embedder()
     behind = None if lag is None else {"changes": lag.changes, "seconds": round(lag.seconds, 1)}
     return {
         "status": OK if all(state == OK for state in services.values()) else "degraded",
@@ -207,11 +219,11 @@ async def health(request: Request) -> dict[str, Any]:
         "role": get_settings().role or "api",
         "version": __version__,
         "threads": threading.active_count(),
-        "loop_lag_ms": round(_pulse(request).lag_s * 1000, 2),
+        "loop_lag_ms": round(_probe(request).lag_s * 1000, 2),
         "streams": hub_of(request).subscriber_count,
     }
 
 
-@router.get("/metrics", summary="Prometheus", response_class=PlainTextResponse)
-async def prometheus() -> Response:
+@router.get("/metrics", summary="Get Prometheus metrics", response_class=PlainTextResponse)
+async def get_prometheus_metrics() -> Response:
     return Response(metrics.render(), media_type="text/plain; version=0.0.4; charset=utf-8")

@@ -1,4 +1,4 @@
-"""Keys over HTTP: make, list, rotate, revoke; and what administrators did."""
+"""API keys over HTTP: create, list, update, rotate, revoke; and the audit log."""
 
 from __future__ import annotations
 
@@ -7,49 +7,61 @@ from datetime import datetime, timedelta
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request, Response
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy.orm import Session
 
-from app.api.http.auth import Admin, Anyone, Identity, Keys, Page, Paging
-from app.api.http.idempotency import OnceOnly
+from app.api.http.app_state import Keys
+from app.api.http.audit import note
+from app.api.http.auth import Admin, Anyone, Identity
+from app.api.http.idempotency import Answer, Idempotent
+from app.api.http.paging import ListQuery, Paging, invalid_cursor
 from app.api.http.responses import answered
+from app.api.http.tenant_access import OtherTenant, reachable_tenant
 from app.api.http.times import utc
+from app.api.models.base import documented
+from app.api.models.tenants import AuditLogPage, CallerDetail, IssuedKey, KeyDetail, KeyPage
 from app.core import clock
+from app.core.clock import moment
 from app.core.db import in_transaction, read
-from app.core.errors import InvalidInput, NotAllowed, NotFound
+from app.core.errors import InvalidInput, NotAllowed
 from app.core.sql import storable
 from app.documents.accept.quota import usage
-from app.jobs.idempotency import Answer
-from app.jobs.ledger.views import moment
 from app.tenants import audit, keys, limits, scopes
 from app.tenants.models import ApiKey, AuditEntry
 
 router = APIRouter(prefix="/api", tags=["keys"])
 
-LARGEST_ID = 2**63 - 1
+KEY: dict[int | str, dict[str, Any]] = {200: documented(KeyDetail)}
 Name = Annotated[str, Field(min_length=1, max_length=200)]
 Scopes = Annotated[list[Annotated[str, Field(max_length=120)]], Field(max_length=scopes.MAX_SCOPES)]
 RateLimits = Annotated[
     dict[str, str],
-    Field(max_length=limits.MAX_ENTRIES, description='Route or `*` → rate: `{"POST /api/search": "600/minute"}`.'),
-]
-OfTenant = Annotated[
-    str | None, Query(max_length=64, description="Another tenant, or `*` for all: for operators only.")
+    Field(max_length=limits.MAX_ENTRIES, description='Route or `*` to rate: `{"POST /api/search": "600/minute"}`.'),
 ]
 
 
 class KeyRequest(BaseModel):
-    """`scopes`: read, write, admin, operator, kind:NAME, collection:NAME."""
+    """A new key. `scopes`: read, write, admin, operator, kind:NAME, collection:NAME."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {"name": "crawler", "scopes": ["read", "write"], "rate_limits": {"POST /api/search": "600/minute"}}
+            ]
+        }
+    )
 
     name: Name
     scopes: Scopes
-    tenant: Annotated[str, Field(max_length=64)] | None = Field(None, description="Another tenant: for operators only.")
+    tenant: Annotated[str, Field(max_length=64)] | None = Field(None, description="Another tenant; operators only.")
     rate_limits: RateLimits = {}
     expires_at: datetime | None = None
 
 
 class KeyChange(BaseModel):
-    """Only what is given changes."""
+    """Changes to a key; absent fields stay as they are."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"scopes": ["read"]}]})
 
     name: Name | None = None
     scopes: Scopes | None = None
@@ -57,11 +69,17 @@ class KeyChange(BaseModel):
 
 
 class RotateRequest(BaseModel):
-    overlap_s: float = Field(0, ge=0, le=keys.MAX_OVERLAP.total_seconds(), description="How long the old one works")
+    """The time for which the old secret stays valid."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"overlap_s": 3600}]})
+
+    overlap_s: float = Field(
+        0, ge=0, le=keys.MAX_OVERLAP.total_seconds(), description="Seconds for which the old secret stays valid."
+    )
 
 
 def key_view(key: ApiKey) -> dict[str, Any]:
-    """A key as people see it; nothing of its secret."""
+    """Return the key without its secret."""
     state = "active"
     if key.revoked_at is not None:
         state = "revoked"
@@ -80,38 +98,18 @@ def key_view(key: ApiKey) -> dict[str, Any]:
     }
 
 
-def reach(caller: Identity, tenant: str | None) -> str | None:
-    """The tenant that is meant, None for all. Raises NotFound where it is another's and the caller no operator."""
-    if tenant in (None, caller.tenant):
-        return caller.tenant
-    if not caller.may(scopes.OPERATOR):
-        raise NotFound(f"Tenant {tenant} not found", code="tenant_not_found")
-    return None if tenant == "*" else tenant
+@router.get(
+    "/me", summary="Get the tenant and scopes of the key of this request", responses={200: documented(CallerDetail)}
+)
+async def get_me(caller: Anyone) -> dict[str, Any]:
+    """With the scope `read`, also quotas and use of the tenant."""
+    amounts = await read(usage, caller.tenant) if caller.may(scopes.READ) else {}
+    return {"tenant": caller.tenant, "key_id": caller.key_id, "scopes": sorted(caller.scopes), **amounts}
 
 
-def note(session: Session, caller: Identity, action: str, subject: str, *, tenant: str, **details: Any) -> None:
-    """A line in the audit log, in the transaction of the act."""
-    audit.record(
-        session,
-        tenant=tenant,
-        actor=caller.actor,
-        action=action,
-        subject=subject,
-        request_id=caller.request_id,
-        **details,
-    )
-
-
-@router.get("/me", summary="Whose key this is, and what it may do")
-async def me(caller: Anyone) -> dict[str, Any]:
-    """With `read`, also what the tenant may hold and holds."""
-    here = await read(usage, caller.tenant) if caller.may(scopes.READ) else {}
-    return {"tenant": caller.tenant, "key_id": caller.key_id, "scopes": sorted(caller.scopes), **here}
-
-
-@router.post("/keys", summary="Make a key", status_code=201)
-async def create_key(request: Request, caller: Admin, once: OnceOnly, body: KeyRequest) -> Response:
-    """`key` is shown this once; a repeated request (`Idempotency-Key`) is answered with null there."""
+@router.post("/keys", summary="Create a key", status_code=201, responses={201: documented(IssuedKey)})
+async def create_key(request: Request, caller: Admin, once: Idempotent, body: KeyRequest) -> Response:
+    """`key` is shown only in this answer; it is null in the answer to a repeated request (`Idempotency-Key`)."""
     token = None
 
     def work(session: Session) -> Answer:
@@ -126,49 +124,50 @@ async def create_key(request: Request, caller: Admin, once: OnceOnly, body: KeyR
 
 
 def _create(session: Session, caller: Identity, body: KeyRequest) -> tuple[ApiKey, str]:
-    tenant = reach(caller, body.tenant)
+    tenant = reachable_tenant(caller, body.tenant)
     if tenant is None:
-        raise InvalidInput("tenant: a key belongs to one", code="tenant")
-    wanted = scopes.check_scopes(body.scopes)
-    if not scopes.may_grant(caller.scopes, wanted):
+        raise InvalidInput("tenant must name one tenant, not '*'", code="tenant")
+    key_scopes = scopes.check_scopes(body.scopes)
+    if not scopes.may_grant(caller.scopes, key_scopes):
         raise NotAllowed("only an operator may grant 'operator'", code="scope_missing")
     key, token = keys.issue(
         session,
         tenant,
         name=storable(body.name),
-        scopes=wanted,
+        scopes=key_scopes,
         created_by=caller.actor,
         rate_limits=limits.check_limits(body.rate_limits),
         expires_at=utc(body.expires_at, "expires_at"),
     )
-    note(session, caller, "key.create", key.id, tenant=tenant, name=key.name, scopes=wanted)
+    note(session, caller, "key.create", key.id, tenant=tenant, name=key.name, scopes=key_scopes)
     return key, token
 
 
-@router.get("/keys", summary="List keys, the newest first")
-async def list_keys(caller: Admin, paging: Paging, tenant: OfTenant = None) -> dict[str, Any]:
-    return await read(_page_of_keys, reach(caller, tenant), paging)
+@router.get("/keys", summary="List keys, the newest first", responses={200: documented(KeyPage)})
+async def list_keys(caller: Admin, paging: Paging, tenant: OtherTenant = None) -> dict[str, Any]:
+    """Keys of the caller's tenant; operators can name another one."""
+    return await read(_page_of_keys, reachable_tenant(caller, tenant), paging)
 
 
-def _page_of_keys(session: Session, tenant: str | None, paging: Page) -> dict[str, Any]:
+def _page_of_keys(session: Session, tenant: str | None, paging: ListQuery) -> dict[str, Any]:
     match paging.after:
         case None:
             before = None
         case [str(before)] if len(before) <= 16 and before.isalnum():
             pass
         case _:
-            raise InvalidInput("the cursor is not one of ours", code="cursor")
+            raise invalid_cursor()
     rows = keys.list_keys(session, tenant, before_id=before, limit=paging.limit + 1)
     return paging.cut(rows, key_view, lambda row: [row.id])
 
 
-@router.get("/keys/{key_id}", summary="One key")
-async def show_key(caller: Admin, key_id: str) -> dict[str, Any]:
+@router.get("/keys/{key_id}", summary="Get a key", responses=KEY)
+async def get_key(caller: Admin, key_id: str) -> dict[str, Any]:
     return key_view(await read(keys.get, _range(caller), key_id))
 
 
-@router.patch("/keys/{key_id}", summary="Change a key's name, scopes or rate limits")
-async def change_key(caller: Admin, keyring: Keys, key_id: str, body: KeyChange) -> dict[str, Any]:
+@router.patch("/keys/{key_id}", summary="Change name, scopes or rate limits of a key", responses=KEY)
+async def update_key(caller: Admin, keyring: Keys, key_id: str, body: KeyChange) -> dict[str, Any]:
     answer = key_view(await in_transaction(_change, caller, key_id, body))
     await keyring.changed(key_id)
     return answer
@@ -176,10 +175,10 @@ async def change_key(caller: Admin, keyring: Keys, key_id: str, body: KeyChange)
 
 def _change(session: Session, caller: Identity, key_id: str, body: KeyChange) -> ApiKey:
     key = keys.get(session, _range(caller), key_id, lock=True)
-    wanted = key.scopes if body.scopes is None else scopes.check_scopes(body.scopes)
-    if not scopes.may_grant(caller.scopes, {*wanted, *key.scopes}):
+    key_scopes = key.scopes if body.scopes is None else scopes.check_scopes(body.scopes)
+    if not scopes.may_grant(caller.scopes, {*key_scopes, *key.scopes}):
         raise NotAllowed("only an operator may grant 'operator', or change such a key", code="scope_missing")
-    key.scopes = wanted
+    key.scopes = key_scopes
     if body.name is not None:
         key.name = storable(body.name)
     if body.rate_limits is not None:
@@ -189,9 +188,9 @@ def _change(session: Session, caller: Identity, key_id: str, body: KeyChange) ->
     return key
 
 
-@router.post("/keys/{key_id}/rotate", summary="Give a key a new secret")
+@router.post("/keys/{key_id}/rotate", summary="Replace the secret of a key", responses={200: documented(IssuedKey)})
 async def rotate_key(caller: Admin, keyring: Keys, key_id: str, body: RotateRequest | None = None) -> dict[str, Any]:
-    """`key` is the only time that anybody sees it; the one before works on for `overlap_s`."""
+    """`key` is shown only in this answer; the old secret stays valid for `overlap_s`."""
     answer = await in_transaction(_rotate, caller, key_id, (body or RotateRequest(overlap_s=0)).overlap_s)
     await keyring.changed(key_id)
     return answer
@@ -199,15 +198,15 @@ async def rotate_key(caller: Admin, keyring: Keys, key_id: str, body: RotateRequ
 
 def _rotate(session: Session, caller: Identity, key_id: str, overlap_s: float) -> dict[str, Any]:
     if not scopes.may_grant(caller.scopes, keys.get(session, _range(caller), key_id).scopes):
-        raise NotAllowed("only an operator may have the key of one", code="scope_missing")
+        raise NotAllowed("only an operator may rotate the key of an operator", code="scope_missing")
     key, token = keys.rotate(session, _range(caller), key_id, timedelta(seconds=overlap_s))
     note(session, caller, "key.rotate", key.id, tenant=key.tenant, overlap_s=overlap_s)
     return key_view(key) | {"key": token}
 
 
-@router.delete("/keys/{key_id}", summary="Revoke a key")
+@router.delete("/keys/{key_id}", summary="Revoke a key", responses=KEY)
 async def revoke_key(caller: Admin, keyring: Keys, key_id: str) -> dict[str, Any]:
-    """It opens nothing any more, and the streams it opened are closed."""
+    """The key is refused from now on, and its open streams are closed."""
     answer = key_view(await in_transaction(_revoke, caller, key_id))
     await keyring.changed(key_id)
     return answer
@@ -220,32 +219,31 @@ def _revoke(session: Session, caller: Identity, key_id: str) -> ApiKey:
 
 
 def _range(caller: Identity) -> str | None:
-    """Whose keys the caller may touch: None means everybody's."""
+    """Return the tenant whose keys the caller may change; None means all tenants."""
     return None if caller.may(scopes.OPERATOR) else caller.tenant
 
 
-@router.get("/audit-log", summary="What administrators did, the newest first")
-async def audit_log(
+@router.get(
+    "/audit-log",
+    summary="List the actions of administrators, the newest first",
+    responses={200: documented(AuditLogPage)},
+)
+async def list_audit_log(
     caller: Admin,
     paging: Paging,
-    tenant: OfTenant = None,
+    tenant: OtherTenant = None,
     action: Annotated[str | None, Query(max_length=64)] = None,
     actor: Annotated[str | None, Query(max_length=64)] = None,
 ) -> dict[str, Any]:
-    return await read(_page_of_entries, reach(caller, tenant), action, actor, paging)
+    """Actions in the caller's tenant; operators can name another one."""
+    return await read(_page_of_entries, reachable_tenant(caller, tenant), action, actor, paging)
 
 
 def _page_of_entries(
-    session: Session, tenant: str | None, action: str | None, actor: str | None, paging: Page
+    session: Session, tenant: str | None, action: str | None, actor: str | None, paging: ListQuery
 ) -> dict[str, Any]:
-    match paging.after:
-        case None:
-            before = None
-        case [int(before)] if 0 < before <= LARGEST_ID:
-            pass
-        case _:
-            raise InvalidInput("the cursor is not one of ours", code="cursor")
-    rows = audit.entries(session, tenant=tenant, action=action, actor=actor, before_id=before, limit=paging.limit + 1)
+    before_id, limit = paging.after_number(), paging.limit + 1
+    rows = audit.entries(session, tenant=tenant, action=action, actor=actor, before_id=before_id, limit=limit)
     return paging.cut(rows, _entry_view, lambda row: [row.id])
 
 

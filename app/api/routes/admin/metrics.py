@@ -1,4 +1,4 @@
-"""How long requests and the steps of work took, as clients of the old service read it."""
+"""Durations of requests and of steps of work, in the shapes of the old service."""
 
 from __future__ import annotations
 
@@ -7,10 +7,12 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query
 
 from app.api.http.auth import Identity, Reader
-from app.api.routes.admin.keys import OfTenant, reach
+from app.api.http.tenant_access import OtherTenant, reachable_tenant
+from app.api.models.base import documented
+from app.api.models.metrics import OperationTimings, RequestTimings, TimingSummary
+from app.core.clock import moment
 from app.core.db import read
 from app.core.sql import storable
-from app.jobs.ledger.views import moment
 from app.metrics import query
 from app.metrics.models import OperationMetric, RequestMetric
 from app.metrics.query import OperationFilter, RequestFilter, TenantScope
@@ -20,61 +22,71 @@ router = APIRouter(prefix="/api/metrics", tags=["metrics"])
 
 Limit = Annotated[int, Query(ge=1, le=1000)]
 Offset = Annotated[int, Query(ge=0, le=10**9)]
-Hours = Annotated[int, Query(ge=1, le=168, description="Of the last so many hours.")]
-LeastMs = Annotated[float | None, Query(ge=0, allow_inf_nan=False, description="That took so long or longer.")]
+Hours = Annotated[int, Query(ge=1, le=168, description="Number of hours to look back.")]
+MinMs = Annotated[float | None, Query(ge=0, allow_inf_nan=False, description="Minimum duration.")]
 Word = Annotated[str | None, Query(max_length=100)]
 
 
-@router.get("/requests", summary="Requests and how long they took, the newest first")
-async def list_requests(
+@router.get(
+    "/requests", summary="List requests with durations, the newest first", responses={200: documented(RequestTimings)}
+)
+async def list_request_metrics(
     caller: Reader,
     path: Annotated[str | None, Query(max_length=500, description="A path, or a route: /api/jobs/{job_id}.")] = None,
     method: Word = None,
-    min_duration_ms: LeastMs = None,
+    min_duration_ms: MinMs = None,
     hours: Hours = 24,
     limit: Limit = 100,
     offset: Offset = 0,
-    tenant: OfTenant = None,
+    tenant: OtherTenant = None,
 ) -> dict[str, Any]:
-    """`summary` counts all that were asked for, not this page alone. Operators also see what came without a key."""
-    wanted = RequestFilter(hours, storable(path), storable(method), min_duration_ms)
-    rows, sums = await read(query.list_requests, _whose(caller, tenant), wanted, limit, offset)
-    shown = [_request_view(row) for row in rows]
-    return {"metrics": shown, "total": sums["total_requests"], "limit": limit, "offset": offset, "summary": sums}
+    """`summary` covers all requests that match. Operators also get requests that came without a key."""
+    conditions = RequestFilter(hours, storable(path), storable(method), min_duration_ms)
+    rows, sums = await read(query.list_requests, _whose(caller, tenant), conditions, limit, offset)
+    metrics = [_request_view(row) for row in rows]
+    return {"metrics": metrics, "total": sums["total_requests"], "limit": limit, "offset": offset, "summary": sums}
 
 
-@router.get("/operations", summary="Steps of work and how long they took, the newest first")
-async def list_operations(
+@router.get(
+    "/operations",
+    summary="List steps of work with durations, the newest first",
+    responses={200: documented(OperationTimings)},
+)
+async def list_operation_metrics(
     caller: Reader,
     operation_type: Word = None,
     operation_name: Word = None,
     document_url: Annotated[str | None, Query(max_length=3000)] = None,
     success: bool | None = None,
-    min_duration_ms: LeastMs = None,
+    min_duration_ms: MinMs = None,
     hours: Hours = 24,
     limit: Limit = 100,
     offset: Offset = 0,
-    tenant: OfTenant = None,
+    tenant: OtherTenant = None,
 ) -> dict[str, Any]:
-    """`summary_by_type` counts all that were asked for, not this page alone."""
+    """`summary_by_type` covers all steps that match."""
     type_, name, url = storable((operation_type, operation_name, document_url))
-    wanted = OperationFilter(hours, type_, name, url, success, min_duration_ms)
-    rows, by_type = await read(query.list_operations, _whose(caller, tenant), wanted, limit, offset)
+    conditions = OperationFilter(hours, type_, name, url, success, min_duration_ms)
+    rows, by_type = await read(query.list_operations, _whose(caller, tenant), conditions, limit, offset)
     total = sum(sums["total_operations"] for sums in by_type.values())
-    shown = [_operation_view(row) for row in rows]
-    return {"metrics": shown, "total": total, "limit": limit, "offset": offset, "summary_by_type": by_type}
+    metrics = [_operation_view(row) for row in rows]
+    return {"metrics": metrics, "total": total, "limit": limit, "offset": offset, "summary_by_type": by_type}
 
 
-@router.get("/summary", summary="Requests, steps of work and the slowest routes at a look")
-async def show_summary(caller: Reader, hours: Hours = 24, tenant: OfTenant = None) -> dict[str, Any]:
-    """An error is an answer of 400 or more. `slowest_endpoints` are routes: one line for all ids in a path."""
+@router.get(
+    "/summary",
+    summary="Get totals of requests and steps of work, and the slowest routes",
+    responses={200: documented(TimingSummary)},
+)
+async def get_metrics_summary(caller: Reader, hours: Hours = 24, tenant: OtherTenant = None) -> dict[str, Any]:
+    """An error is an answer of status 400 or more. `slowest_endpoints` are routes, with all their ids together."""
     return await read(query.summarize, _whose(caller, tenant), hours)
 
 
 def _whose(caller: Identity, tenant: str | None) -> TenantScope:
-    """What came without a key is no tenant's: operators see it beside their own."""
-    meant = reach(caller, tenant)
-    return TenantScope(meant, keyless=meant == caller.tenant and caller.may(scopes.OPERATOR))
+    """Requests without a key belong to no tenant: operators get them with those of their own."""
+    reachable = reachable_tenant(caller, tenant)
+    return TenantScope(reachable, keyless=reachable == caller.tenant and caller.may(scopes.OPERATOR))
 
 
 def _request_view(row: RequestMetric) -> dict[str, Any]:

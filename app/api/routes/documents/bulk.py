@@ -1,4 +1,4 @@
-"""Many documents at once over HTTP: deleted by a filter, as a job of its own."""
+"""Deletion of all documents that a filter selects, in one job."""
 
 from __future__ import annotations
 
@@ -10,18 +10,20 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy.orm import Session
 
+from app.api.http.audit import note
 from app.api.http.auth import CollectionCaller, Identity
-from app.api.http.idempotency import OnceOnly
+from app.api.http.collection_access import select_collections
+from app.api.http.idempotency import Answer, Idempotent
 from app.api.http.responses import answer_of, answered
 from app.api.http.times import utc
-from app.api.routes.admin.keys import note
-from app.api.routes.documents.collections import reach_of
+from app.api.models.base import documented
+from app.api.models.documents import DeletePreview
+from app.api.models.jobs import AcceptedJob
 from app.core import clock
 from app.core.db import read
 from app.documents import bulk
 from app.documents.jobs import DeleteDocuments, DocumentSelection
 from app.documents.text import scrub_text
-from app.jobs.idempotency import Answer
 from app.jobs.ledger.enqueue import enqueue
 from app.tenants import scopes
 
@@ -30,8 +32,8 @@ router = APIRouter(prefix="/api", tags=["documents"])
 Tag = Annotated[str, Field(max_length=100)]
 
 
-class DocumentsFilter(BaseModel):
-    """All that is named must hold, and something must be named; a document has each of the tags."""
+class DeleteFilter(BaseModel):
+    """Conditions that a document must meet, at least one; it must have all of the tags."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -45,54 +47,68 @@ class DocumentsFilter(BaseModel):
     created_after: datetime | None = None
     created_before: datetime | None = None
 
-    def wanted(self) -> DocumentSelection:
-        """Raises InvalidInput for a filter that means everything."""
+    def selection(self) -> DocumentSelection:
+        """Return the filter of the job. Raises InvalidInput for a filter without a condition."""
         texts = ("domain", "language", "country", "source")
         exact = {name: scrub_text(value) for name in texts if (value := getattr(self, name)) is not None}
-        wanted = DocumentSelection(
+        selection = DocumentSelection(
             **exact,
             tags=tuple(scrub_text(tag) for tag in self.tags),
             indexed=self.indexed,
             created_after=utc(self.created_after, "created_after"),
             created_before=utc(self.created_before, "created_before"),
         )
-        return wanted if self.collection is not None else bulk.check_selection(wanted)
+        return selection if self.collection is not None else bulk.check_selection(selection)
 
 
-class DeleteRequest(BaseModel):
-    model_config = ConfigDict(extra="forbid")
+class DeleteDocumentsRequest(BaseModel):
+    """The documents to delete."""
 
-    filter: DocumentsFilter
-    dry_run: bool = Field(False, description="Say what would be deleted, and delete nothing.")
+    model_config = ConfigDict(
+        extra="forbid",
+        json_schema_extra={"examples": [{"filter": {"domain": "docs.example.org", "tags": ["old"]}, "dry_run": True}]},
+    )
+
+    filter: DeleteFilter
+    dry_run: bool = Field(False, description="Return the selected documents and delete nothing.")
 
 
 @router.post(
     "/documents:delete",
-    summary="Delete all documents that a filter finds",
+    summary="Delete all documents that a filter selects",
     status_code=202,
-    responses={200: {"description": "With `dry_run`: what would be deleted."}, 202: {"description": "The job."}},
+    responses={
+        202: documented(AcceptedJob, "The job. `Location` has its address."),
+        200: documented(DeletePreview | AcceptedJob, "With `dry_run`: the selected documents. Else the ended job."),
+    },
 )
-async def delete_documents(request: Request, caller: CollectionCaller, once: OnceOnly, body: DeleteRequest) -> Response:
-    """A job of its own does it, with progress; only documents that are there now are deleted."""
-    wanted = body.filter.wanted()
+async def delete_documents(
+    request: Request, caller: CollectionCaller, once: Idempotent, body: DeleteDocumentsRequest
+) -> Response:
+    """Starts a job with progress. It deletes only documents that exist at the time of the request."""
+    selection = body.filter.selection()
     if body.dry_run:
-        return JSONResponse(await read(_preview, caller, body, wanted))
+        return JSONResponse(await read(_preview, caller, body, selection))
 
     def work(session: Session) -> Answer:
-        job = _job(session, caller, body, wanted)
+        job = _job(session, caller, body, selection)
         row = enqueue(session, job, tenant=caller.tenant, request_id=caller.request_id)
-        asked = body.filter.model_dump(mode="json", exclude_defaults=True)
-        note(session, caller, "documents.delete", row.id, tenant=caller.tenant, filter=asked)
+        conditions = body.filter.model_dump(mode="json", exclude_defaults=True)
+        note(session, caller, "documents.delete", row.id, tenant=caller.tenant, filter=conditions)
         return answer_of(row)
 
     return await answered(request, caller.tenant, await once.run(caller.tenant, work))
 
 
-def _preview(session: Session, caller: Identity, body: DeleteRequest, wanted: DocumentSelection) -> dict[str, object]:
-    return bulk.preview(session, caller.tenant, _job(session, caller, body, wanted))
+def _preview(
+    session: Session, caller: Identity, body: DeleteDocumentsRequest, selection: DocumentSelection
+) -> dict[str, object]:
+    return bulk.preview(session, caller.tenant, _job(session, caller, body, selection))
 
 
-def _job(session: Session, caller: Identity, body: DeleteRequest, wanted: DocumentSelection) -> DeleteDocuments:
+def _job(
+    session: Session, caller: Identity, body: DeleteDocumentsRequest, selection: DocumentSelection
+) -> DeleteDocuments:
     names = () if body.filter.collection is None else (body.filter.collection,)
-    within = reach_of(session, caller, scopes.WRITE, names)
-    return DeleteDocuments(wanted=wanted.model_copy(update={"collection_ids": within}), asked_at=clock.now())
+    within = select_collections(session, caller, scopes.WRITE, names)
+    return DeleteDocuments(wanted=selection.model_copy(update={"collection_ids": within}), asked_at=clock.now())

@@ -1,4 +1,4 @@
-"""Collections over HTTP: make, list, rename, delete; and what a key for some of them reaches."""
+"""Routes that create, list, change and delete collections."""
 
 from __future__ import annotations
 
@@ -8,18 +8,22 @@ from fastapi import APIRouter, Query, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy.orm import Session
 
-from app.api.http.auth import Caller, CollectionCaller, Identity, Page, Paging
-from app.api.http.idempotency import OnceOnly
+from app.api.http.audit import note
+from app.api.http.auth import Caller, CollectionCaller, Identity
+from app.api.http.collection_access import reachable_collections
+from app.api.http.idempotency import Answer, Idempotent
+from app.api.http.paging import ListQuery, Paging
 from app.api.http.responses import answer_of, answered
-from app.api.routes.admin.keys import note
+from app.api.models.base import documented
+from app.api.models.collections import CollectionPage, CollectionSummary
+from app.api.models.jobs import JOB_ACCEPTED, AcceptedJob
 from app.core import clock
 from app.core.db import in_transaction, read
-from app.core.errors import InvalidInput, NotAllowed, NotFound
+from app.core.errors import NotFound
 from app.core.sql import storable
 from app.documents import collections
 from app.documents.jobs import DeleteDocuments, DocumentSelection
 from app.documents.models import Collection
-from app.jobs.idempotency import Answer
 from app.jobs.ledger.enqueue import enqueue
 from app.tenants import scopes
 
@@ -31,7 +35,11 @@ Name = Annotated[str, Field(min_length=1, max_length=100)]
 
 
 class CollectionRequest(BaseModel):
-    model_config = ConfigDict(extra="forbid")
+    """A new collection."""
+
+    model_config = ConfigDict(
+        extra="forbid", json_schema_extra={"examples": [{"name": "handbook", "title": "Employee handbook"}]}
+    )
 
     name: Name
     title: Title = ""
@@ -39,48 +47,22 @@ class CollectionRequest(BaseModel):
 
 
 class CollectionChange(BaseModel):
-    """Only what is given changes."""
+    """New values; absent fields stay as they are."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"title": "Handbook 2026"}]})
 
     name: Name | None = None
     title: Title | None = None
     description: Description | None = None
 
 
-def reach(session: Session, caller: Identity, scope: str) -> tuple[int, ...] | None:
-    """The ids of the collections whose documents the caller may read or write; None means all there is."""
-    given = caller.collections(scope)
-    return None if given is None else collections.find_reached(session, caller.tenant, given)
-
-
-def reach_of(session: Session, caller: Identity, scope: str, names: tuple[str, ...]) -> tuple[int, ...] | None:
-    """The same of these collections alone, where any are named. Raises NotFound for one that is out of reach."""
-    whole = reach(session, caller, scope)
-    if not names:
-        return whole
-    wanted = collections.ids(session, caller.tenant, names)
-    if whole is not None and not set(wanted) <= set(whole):
-        raise NotFound("Collection not found", code="collection_not_found")
-    return wanted
-
-
-def target(caller: Identity, name: str | None) -> str | None:
-    """The collection that a new document goes to. Raises NotAllowed where the caller may not write there."""
-    given = caller.collections(scopes.WRITE)
-    if given is None:
-        return name
-    if name is None and len(given) == 1 and not given[0].endswith("*"):
-        return given[0]
-    if name is None:
-        raise NotAllowed("this key is for some collections: say which with `collection`", code="scope_missing")
-    if not scopes.among(name, given):
-        raise NotAllowed(f"this key may not write to the collection {name}", code="scope_missing")
-    return name
-
-
-@router.post("/collections", summary="Make a collection", status_code=201)
-async def create_collection(request: Request, caller: Caller, once: OnceOnly, body: CollectionRequest) -> Response:
+@router.post(
+    "/collections",
+    summary="Create a collection",
+    status_code=201,
+    responses={201: documented(CollectionSummary)},
+)
+async def create_collection(request: Request, caller: Caller, once: Idempotent, body: CollectionRequest) -> Response:
     def work(session: Session) -> Answer:
         texts = {"title": storable(body.title), "description": storable(body.description)}
         row = collections.create(session, caller.tenant, body.name, **texts)
@@ -89,52 +71,53 @@ async def create_collection(request: Request, caller: Caller, once: OnceOnly, bo
     return await answered(request, caller.tenant, await once.run(caller.tenant, work))
 
 
-@router.get("/collections", summary="List collections by name")
+@router.get("/collections", summary="List collections by name", responses={200: documented(CollectionPage)})
 async def list_collections(caller: CollectionCaller, paging: Paging) -> dict[str, Any]:
-    """With what is in each now."""
+    """Each collection comes with the counts of its documents."""
     return await read(_page, caller, paging)
 
 
-def _page(session: Session, caller: Identity, paging: Page) -> dict[str, Any]:
-    match paging.after:
-        case None:
-            after = None
-        case [str(after)] if storable(after) == after:
-            pass
-        case _:
-            raise InvalidInput("the cursor is not one of ours", code="cursor")
-    only = reach(session, caller, scopes.READ)
+def _page(session: Session, caller: Identity, paging: ListQuery) -> dict[str, Any]:
+    after = paging.after_name()
+    only = reachable_collections(session, caller, scopes.READ)
     rows = collections.list_collections(session, caller.tenant, only=only, after=after, limit=paging.limit + 1)
     shown = {view["name"]: view for view in collections.views(session, caller.tenant, rows[: paging.limit])}
     return paging.cut(rows, lambda row: shown[row.name], lambda row: [row.name])
 
 
-@router.get("/collections/{collection}", summary="One collection and what is in it")
-async def show_collection(caller: CollectionCaller, collection: str) -> dict[str, Any]:
-    return await read(_show, caller, collection)
+@router.get(
+    "/collections/{collection}",
+    summary="Get a collection and the counts of its documents",
+    responses={200: documented(CollectionSummary)},
+)
+async def get_collection(caller: CollectionCaller, collection: str) -> dict[str, Any]:
+    return await read(_collection, caller, collection)
 
 
-def _show(session: Session, caller: Identity, name: str) -> dict[str, Any]:
-    row = _in_reach(session, caller, name)
+def _collection(session: Session, caller: Identity, name: str) -> dict[str, Any]:
+    row = _reachable_collection(session, caller, name)
     return collections.views(session, caller.tenant, [row])[0]
 
 
-def _in_reach(session: Session, caller: Identity, name: str) -> Collection:
-    given = caller.collections(scopes.READ)
-    if given is not None and not scopes.among(name, given):
+def _reachable_collection(session: Session, caller: Identity, name: str) -> Collection:
+    readable = caller.collections(scopes.READ)
+    if readable is not None and not scopes.among(name, readable):
         raise NotFound("Collection not found", code="collection_not_found")
     return collections.find(session, caller.tenant, name)
 
 
-@router.patch("/collections/{collection}", summary="Rename or describe a collection")
-async def change_collection(caller: Caller, collection: str, body: CollectionChange) -> dict[str, Any]:
-    """Keys name a collection by its name: after a rename those that named the old one reach it no more."""
-    return await in_transaction(_change, caller, collection, body)
+@router.patch(
+    "/collections/{collection}",
+    summary="Rename or describe a collection",
+    responses={200: documented(CollectionSummary)},
+)
+async def update_collection(caller: Caller, collection: str, body: CollectionChange) -> dict[str, Any]:
+    """Keys refer to a collection by name. After a rename, keys for the old name no longer reach it."""
+    return await in_transaction(_update, caller, collection, body)
 
 
-def _change(session: Session, caller: Identity, name: str, body: CollectionChange) -> dict[str, Any]:
-    given = body.model_dump(exclude_none=True)
-    changes = {field: storable(value) for field, value in given.items()}
+def _update(session: Session, caller: Identity, name: str, body: CollectionChange) -> dict[str, Any]:
+    changes = {field: storable(value) for field, value in body.model_dump(exclude_none=True).items()}
     row = collections.change(session, caller.tenant, name, changes)
     note(session, caller, "collection.change", row.name, tenant=caller.tenant, before=name)
     session.flush()
@@ -145,15 +128,19 @@ def _change(session: Session, caller: Identity, name: str, body: CollectionChang
     "/collections/{collection}",
     summary="Delete a collection, with or without its documents",
     status_code=204,
-    responses={202: {"description": "The job that deletes or frees its documents, and then the collection."}},
+    responses=JOB_ACCEPTED
+    | {
+        204: {"description": "The collection was empty and is deleted."},
+        202: documented(AcceptedJob, "The job that deletes or releases its documents, and then the collection."),
+    },
 )
 async def delete_collection(
     request: Request,
     caller: Caller,
-    once: OnceOnly,
+    once: Idempotent,
     collection: str,
     documents: Annotated[
-        Literal["keep", "delete"] | None, Query(description="What becomes of its documents; needed where it has some.")
+        Literal["keep", "delete"] | None, Query(description="Required if the collection has documents.")
     ] = None,
 ) -> Response:
     def work(session: Session) -> Answer:

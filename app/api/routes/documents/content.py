@@ -1,4 +1,4 @@
-"""Pages as they were received, by id, URL or crawl, in the old service's shape; an id is that of a version."""
+"""Pages as received, by id, URL or crawl, in the shape of the old service; an id is that of a version."""
 
 from __future__ import annotations
 
@@ -9,86 +9,99 @@ from fastapi import APIRouter, Path, Query
 from sqlalchemy.orm import Session, aliased
 
 from app.api.http.auth import Reader
+from app.api.models.base import documented
+from app.api.models.documents import ContentItem
+from app.core.clock import moment
 from app.core.db import read
 from app.core.errors import NotFound
 from app.core.sql import storable
 from app.documents import urls
 from app.documents.models import Document, DocumentVersion
-from app.jobs.ledger.views import moment
 
 router = APIRouter(prefix="/api/content", tags=["intake"])
 
 ContentId = Annotated[int, Path(gt=0, le=2**62)]
 
 
-@router.get("/by-url", summary="What was received from a URL, the newest first")
-async def by_url(
+@router.get(
+    "/by-url", summary="List the content of a URL, the newest first", responses={200: documented(list[ContentItem])}
+)
+async def list_content_by_url(
     caller: Reader, url: Annotated[str, Query(max_length=2000)], limit: Annotated[int, Query(ge=1, le=100)] = 10
 ) -> list[dict[str, Any]]:
-    """The page however its address is written: tracking parameters and the like make no difference."""
-    found = await read(_by_url, caller.tenant, storable(url), limit)
-    if not found:
+    """Compares canonical URLs: tracking parameters, fragment and the case of the host make no difference."""
+    items = await read(_by_url, caller.tenant, storable(url), limit)
+    if not items:
         raise NotFound(f"No content found for URL: {url}", code="content_not_found")
-    return found
+    return items
 
 
-@router.get("/by-session/{session_id}", summary="What a crawl brought, the oldest first")
-async def by_session(
+@router.get(
+    "/by-session/{session_id}",
+    summary="List the content of a crawl, the oldest first",
+    responses={200: documented(list[ContentItem])},
+)
+async def list_content_by_crawl(
     caller: Reader,
     session_id: str,
     limit: Annotated[int, Query(ge=1, le=1000)] = 100,
     offset: Annotated[int, Query(ge=0, le=10**9)] = 0,
 ) -> list[dict[str, Any]]:
-    found = await read(_by_session, caller.tenant, storable(session_id), limit, offset)
-    if not found:
+    items = await read(_by_session, caller.tenant, storable(session_id), limit, offset)
+    if not items:
         raise NotFound(f"No content found for session: {session_id}", code="content_not_found")
-    return found
+    return items
 
 
-@router.get("/{content_id}", summary="One page as it was received")
-async def by_id(caller: Reader, content_id: ContentId) -> dict[str, Any]:
-    found = await read(_by_id, caller.tenant, content_id)
-    if not found:
+@router.get("/{content_id}", summary="Get a page as received", responses={200: documented(ContentItem)})
+async def get_content(caller: Reader, content_id: ContentId) -> dict[str, Any]:
+    items = await read(_by_id, caller.tenant, content_id)
+    if not items:
         raise NotFound(f"Content {content_id} not found", code="content_not_found")
-    return found[0]
+    return items[0]
 
 
 def _by_url(session: Session, tenant: str, url: str, limit: int) -> list[dict[str, Any]]:
     same = Document.canonical_url == urls.canonical(url)
-    # By its time first: what was adopted from another system has its id from there.
+    # By time first: an imported version has an id from its old system.
     newest = (DocumentVersion.fetched_at.desc(), DocumentVersion.id.desc())
-    return _found(session, tenant, sa.and_(same), newest, limit)
+    return _items(session, tenant, sa.and_(same), newest, limit)
 
 
 def _by_session(session: Session, tenant: str, crawl: str, limit: int, offset: int) -> list[dict[str, Any]]:
-    return _found(session, tenant, DocumentVersion.crawl_session == crawl, (DocumentVersion.id.asc(),), limit, offset)
+    return _items(session, tenant, DocumentVersion.crawl_session == crawl, (DocumentVersion.id.asc(),), limit, offset)
 
 
 def _by_id(session: Session, tenant: str, content_id: int) -> list[dict[str, Any]]:
-    return _found(session, tenant, DocumentVersion.id == content_id, (DocumentVersion.id.asc(),), 1)
+    return _items(session, tenant, DocumentVersion.id == content_id, (DocumentVersion.id.asc(),), 1)
 
 
-def _found(
-    session: Session, tenant: str, wanted: sa.ColumnElement[bool], order: tuple[Any, ...], limit: int, offset: int = 0
+def _items(
+    session: Session,
+    tenant: str,
+    condition: sa.ColumnElement[bool],
+    order: tuple[Any, ...],
+    limit: int,
+    offset: int = 0,
 ) -> list[dict[str, Any]]:
     query = (
-        sa.select(DocumentVersion, Document.url, _KEPT)
+        sa.select(DocumentVersion, Document.url, _HOLDER)
         .join(Document, Document.id == DocumentVersion.document_id)
-        .where(DocumentVersion.tenant == tenant, wanted)
+        .where(DocumentVersion.tenant == tenant, condition)
         .order_by(*order)
         .offset(offset)
         .limit(limit)
     )
-    found = session.execute(query).all()
-    ids = {kept_id for _, _, kept_id in found if kept_id is not None}
-    keeping = sa.select(DocumentVersion).where(DocumentVersion.id.in_(ids))
-    kept = {version.id: version for version in session.scalars(keeping)} if ids else {}
-    return [_item(version, url, kept.get(kept_id, version)) for version, url, kept_id in found]
+    rows = session.execute(query).all()
+    ids = {holder_id for _, _, holder_id in rows if holder_id is not None}
+    holding = sa.select(DocumentVersion).where(DocumentVersion.id.in_(ids))
+    holders = {version.id: version for version in session.scalars(holding)} if ids else {}
+    return [_item(version, url, holders.get(holder_id, version)) for version, url, holder_id in rows]
 
 
-# The version that keeps the content of one that said nothing new: the one before it that said the same.
+# The content of an unchanged version is stored in the last version before it that has text.
 _BEFORE = aliased(DocumentVersion)
-_KEPT = sa.case(
+_HOLDER = sa.case(
     (
         DocumentVersion.state == "unchanged",
         sa.select(sa.func.max(_BEFORE.id))
@@ -102,18 +115,18 @@ _KEPT = sa.case(
 )
 
 
-def _item(version: DocumentVersion, url: str | None, kept: DocumentVersion) -> dict[str, Any]:
+def _item(version: DocumentVersion, url: str | None, holder: DocumentVersion) -> dict[str, Any]:
     fields = version.fields
-    shown = {name: fields.get(name) for name in ("title", "description", "language", "country")}
+    described = {name: fields.get(name) for name in ("title", "description", "language", "country")}
     return {
         "id": version.id,
         "url": version.url or url,
         "source_url": version.resolved_url,
-        "markdown": kept.text or kept.body,
-        "html": kept.html,
+        "markdown": holder.text or holder.body,
+        "html": holder.html,
         "links": fields.get("links"),
         "screenshot": fields.get("screenshot"),
-        "metadata": {**fields.get("metadata", {}), **shown, "statusCode": version.status_code},
+        "metadata": {**fields.get("metadata", {}), **described, "statusCode": version.status_code},
         "content_source": fields.get("source"),
         "scraped_at": moment(version.fetched_at),
         "created_at": moment(version.created_at),

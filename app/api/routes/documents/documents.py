@@ -1,4 +1,4 @@
-"""Documents over HTTP: give one, list, show, delete; and the two index routes of the old service."""
+"""Routes that add, list, read, change and delete documents, and the two index routes of the old service."""
 
 from __future__ import annotations
 
@@ -10,11 +10,16 @@ from fastapi import APIRouter, Query, Request, Response
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field
 from sqlalchemy.orm import Session
 
-from app.api.http.auth import Caller, CollectionCaller, Identity, Page, Paging
-from app.api.http.idempotency import OnceOnly
-from app.api.http.responses import answer_of, answered, wait_for_end
+from app.api.http.auth import Caller, CollectionCaller, Identity
+from app.api.http.collection_access import reachable_collections, select_collections, target_collection
+from app.api.http.idempotency import Answer, Idempotent
+from app.api.http.paging import ListQuery, Paging
+from app.api.http.responses import answer_of, answered
 from app.api.http.times import utc
-from app.api.routes.documents.collections import reach, reach_of, target
+from app.api.http.waiting import wait_for_end
+from app.api.models.base import documented
+from app.api.models.documents import DocumentDetail, DocumentPage, DocumentSummary, IndexedPage, IndexReport
+from app.api.models.jobs import JOB_ACCEPTED
 from app.core import clock
 from app.core.db import in_transaction, read
 from app.core.errors import InvalidInput
@@ -24,18 +29,12 @@ from app.documents.accept.quota import within
 from app.documents.accept.request import DocumentRequest
 from app.documents.catalog import DocumentFilter, document_view
 from app.documents.text import scrub_text
-from app.jobs.idempotency import Answer
 from app.sources.pages import accept_page
 from app.tenants import scopes
 
 router = APIRouter(prefix="/api", tags=["documents"])
 
 TEST_WAIT_S = 30.0
-LARGEST_ID = 2**63 - 1
-JOB: dict[int | str, dict[str, Any]] = {
-    200: {"description": "The ended job, where the caller waited."},
-    202: {"description": "Accepted: the job, and its address in `Location`."},
-}
 
 
 def _alias(name: str, old: str, default: Any = None) -> Any:
@@ -43,9 +42,22 @@ def _alias(name: str, old: str, default: Any = None) -> Any:
 
 
 class IndexRequest(BaseModel):
-    """A scraped page as the old service took it, or the short form: url and markdown or html."""
+    """A scraped page in the shape of the old service, or the short form: url, and markdown or html."""
 
-    model_config = ConfigDict(populate_by_name=True)
+    model_config = ConfigDict(
+        populate_by_name=True,
+        json_schema_extra={
+            "examples": [
+                {
+                    "url": "https://docs.example.org/keys",
+                    "title": "Keys",
+                    "markdown": "# Keys\n\nRotate keys once a year.",
+                    "statusCode": 200,
+                    "language": "en",
+                }
+            ]
+        },
+    )
 
     url: str
     resolved_url: str | None = _alias("resolved_url", "resolvedUrl")
@@ -61,7 +73,7 @@ class IndexRequest(BaseModel):
     is_mobile: bool | None = _alias("is_mobile", "isMobile", False)
 
     def split(self) -> tuple[About, Content]:
-        """Raises InvalidInput where neither body has text."""
+        """Return the description and the content. Raises InvalidInput if neither markdown nor html has text."""
         markdown, html = self.markdown or "", self.html or ""
         if not markdown.strip() and not html.strip():
             faults = [
@@ -86,42 +98,54 @@ class IndexRequest(BaseModel):
         return about, Content("html", html, resolved_url=resolved, status_code=status)
 
 
-@router.post("/index", summary="Index a scraped page", responses=JOB, status_code=202)
-async def index(request: Request, caller: Caller, once: OnceOnly, body: IndexRequest) -> Response:
+@router.post(
+    "/index",
+    summary="Index a scraped page",
+    status_code=202,
+    responses={
+        202: documented(IndexedPage, "The job. `Location` has its address."),
+        200: documented(IndexedPage, "The job, which has ended."),
+    },
+)
+async def index_page(request: Request, caller: Caller, once: Idempotent, body: IndexRequest) -> Response:
     about, content = body.split()
 
     def work(session: Session) -> Answer:
         job = accept(session, about, content, tenant=caller.tenant, request_id=caller.request_id).job
-        old = {"job_id": job.id, "status": "queued", "message": f"Document queued for indexing: {body.url}"}
-        return answer_of(job, _sayable(old))
+        receipt = {"job_id": job.id, "status": "queued", "message": f"Document queued for indexing: {body.url}"}
+        return answer_of(job, _encodable(receipt))
 
     return await answered(request, caller.tenant, await once.run(caller.tenant, work))
 
 
-@router.post("/test-index", summary="Index a page and wait for it, step by step")
+@router.post(
+    "/test-index",
+    summary="Index a page, wait for the end and report each step",
+    responses={200: documented(IndexReport)},
+)
 async def test_index(request: Request, caller: Caller, body: IndexRequest) -> dict[str, Any]:
     started = clock.monotonic()
-    taken = await _accept(caller, *body.split())
-    job = await wait_for_end(request, caller.tenant, taken.job.id, TEST_WAIT_S)
+    accepted = await _accept(caller, *body.split())
+    job = await wait_for_end(request, caller.tenant, accepted.job.id, TEST_WAIT_S)
     took_ms = round(1000 * (clock.monotonic() - started), 2)
-    return _test_report(job) | _sayable({"url": body.url, "total_duration_ms": took_ms, "job_id": taken.job.id})
+    return _test_report(job) | _encodable({"url": body.url, "total_duration_ms": took_ms, "job_id": accepted.job.id})
 
 
-@router.post("/documents", summary="Give a document, or the url of one", responses=JOB, status_code=202)
-async def add_document(request: Request, caller: CollectionCaller, once: OnceOnly, body: DocumentRequest) -> Response:
-    about, content = replace(body.about(), collection=target(caller, body.collection)), body.content()
+@router.post("/documents", summary="Add a document, or the page at a URL", responses=JOB_ACCEPTED, status_code=202)
+async def add_document(request: Request, caller: CollectionCaller, once: Idempotent, body: DocumentRequest) -> Response:
+    about, content = replace(body.about(), collection=target_collection(caller, body.collection)), body.content()
 
     def work(session: Session) -> Answer:
-        given: Any = {"tenant": caller.tenant, "request_id": caller.request_id}
-        given["reach"] = reach(session, caller, scopes.WRITE)
+        reach = reachable_collections(session, caller, scopes.WRITE)
+        origin: Any = {"tenant": caller.tenant, "request_id": caller.request_id, "reach": reach}
         if content is None:
-            return answer_of(accept_page(session, about, **given))
-        return answer_of(accept(session, about, content, **given).job)
+            return answer_of(accept_page(session, about, **origin))
+        return answer_of(accept(session, about, content, **origin).job)
 
     return await answered(request, caller.tenant, await once.run(caller.tenant, work))
 
 
-@router.get("/documents", summary="List documents, the newest first")
+@router.get("/documents", summary="List documents, the newest first", responses={200: documented(DocumentPage)})
 async def list_documents(
     caller: CollectionCaller,
     paging: Paging,
@@ -141,55 +165,65 @@ async def list_documents(
         "domain": domain, "language": language, "country": country, "source": source, "url": url,
         "external_id": external_id,
     }  # fmt: skip
-    given: dict[str, Any] = {name: scrub_text(value) for name, value in exact.items() if value is not None}
-    wanted = DocumentFilter(
-        **given,
+    conditions: dict[str, Any] = {name: scrub_text(value) for name, value in exact.items() if value is not None}
+    document_filter = DocumentFilter(
+        **conditions,
         tags=tuple(scrub_text(value) for value in tag or ()),
         indexed=indexed,
         created_after=utc(created_after, "created_after"),
         created_before=utc(created_before, "created_before"),
-        before_id=_before(paging),
+        before_id=paging.after_number(),
     )
-    return await read(_page_of_documents, caller, wanted, tuple(collection or ()), paging)
+    return await read(_page_of_documents, caller, document_filter, tuple(collection or ()), paging)
 
 
-@router.get("/documents/{document_id}", summary="One document with text, versions and its last job")
-async def show_document(caller: CollectionCaller, document_id: str) -> dict[str, Any]:
+@router.get(
+    "/documents/{document_id}",
+    summary="Get a document with its text, its versions and its last job",
+    responses={200: documented(DocumentDetail)},
+)
+async def get_document(caller: CollectionCaller, document_id: str) -> dict[str, Any]:
     return await read(_document, caller, document_id)
 
 
 class DocumentChange(BaseModel):
-    """Only what is given changes. `collection`: the name of the one it goes to; null takes it out."""
+    """New values; absent fields stay as they are. `collection`: null removes the document from its collection."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"collection": "handbook"}]})
 
     collection: Annotated[str, Field(max_length=100)] | None = None
 
 
-@router.patch("/documents/{document_id}", summary="Put a document into a collection, or take it out")
-async def change_document(caller: CollectionCaller, document_id: str, body: DocumentChange) -> dict[str, Any]:
-    return await in_transaction(_change, caller, document_id, body)
+@router.patch(
+    "/documents/{document_id}",
+    summary="Move a document into a collection, or out of one",
+    responses={200: documented(DocumentSummary)},
+)
+async def update_document(caller: CollectionCaller, document_id: str, body: DocumentChange) -> dict[str, Any]:
+    return await in_transaction(_update, caller, document_id, body)
 
 
-@router.delete("/documents/{document_id}", summary="Forget a document", status_code=204)
+@router.delete("/documents/{document_id}", summary="Delete a document and its versions", status_code=204)
 async def delete_document(caller: CollectionCaller, document_id: str) -> None:
-    """Its open jobs are cancelled; no search finds it any more."""
+    """Cancels its open jobs; searches no longer find it."""
     await in_transaction(_delete, caller, document_id)
 
 
 def _document(session: Session, caller: Identity, document_id: str) -> dict[str, Any]:
-    return catalog.document_detail(session, caller.tenant, document_id, reach(session, caller, scopes.READ))
+    return catalog.document_detail(
+        session, caller.tenant, document_id, reachable_collections(session, caller, scopes.READ)
+    )
 
 
 def _delete(session: Session, caller: Identity, document_id: str) -> None:
-    catalog.delete(session, caller.tenant, document_id, reach(session, caller, scopes.WRITE))
+    catalog.delete(session, caller.tenant, document_id, reachable_collections(session, caller, scopes.WRITE))
 
 
-def _change(session: Session, caller: Identity, document_id: str, body: DocumentChange) -> dict[str, Any]:
-    within = reach(session, caller, scopes.WRITE)
+def _update(session: Session, caller: Identity, document_id: str, body: DocumentChange) -> dict[str, Any]:
+    within = reachable_collections(session, caller, scopes.WRITE)
     document = catalog.get(session, caller.tenant, document_id, lock=True, reach=within)
     if "collection" in body.model_fields_set:
-        name = target(caller, body.collection)
+        name = target_collection(caller, body.collection)
         catalog.move(session, document, None if name is None else collections.find(session, caller.tenant, name).id)
         session.flush()
         session.refresh(document)
@@ -203,15 +237,15 @@ async def _accept(caller: Caller, about: About, content: Content) -> Accepted:
 
 
 def _page_of_documents(
-    session: Session, caller: Identity, wanted: DocumentFilter, names: tuple[str, ...], paging: Page
+    session: Session, caller: Identity, document_filter: DocumentFilter, names: tuple[str, ...], paging: ListQuery
 ) -> dict[str, Any]:
-    wanted = replace(wanted, collection_ids=reach_of(session, caller, scopes.READ, names))
-    rows = catalog.list_documents(session, caller.tenant, wanted, paging.limit + 1)
+    document_filter = replace(document_filter, collection_ids=select_collections(session, caller, scopes.READ, names))
+    rows = catalog.list_documents(session, caller.tenant, document_filter, paging.limit + 1)
     return paging.cut(rows, document_view, lambda row: [row.id])
 
 
 def _test_report(job: dict[str, Any]) -> dict[str, Any]:
-    """The old service's report, from the job's result."""
+    """Return the report of the old service, from the result of the job."""
     result = job.get("result") or {}
     timings = result.get("timings_ms", {})
     done = job["state"] == "succeeded"
@@ -235,20 +269,11 @@ def _test_report(job: dict[str, Any]) -> dict[str, Any]:
         "indexed_to_bm25": done,
     }
     if not done:
-        report["error"] = error.get("message") or f"the job has not ended within {TEST_WAIT_S:g} s"
+        report["error"] = error.get("message") or f"the job did not end within {TEST_WAIT_S:g} s"
         report["error_type"] = error.get("type") or "Pending"
     return report
 
 
-def _sayable(answer: dict[str, Any]) -> dict[str, Any]:
-    """Without halves of surrogate pairs, which JSON in UTF-8 cannot say."""
+def _encodable(answer: dict[str, Any]) -> dict[str, Any]:
+    """Return the answer without lone surrogates, which UTF-8 cannot encode."""
     return {name: scrub_text(value) if isinstance(value, str) else value for name, value in answer.items()}
-
-
-def _before(paging: Page) -> int | None:
-    match paging.after:
-        case None:
-            return None
-        case [int(document_id)] if 0 < document_id <= LARGEST_ID:
-            return document_id
-    raise InvalidInput("the cursor is not one of ours", code="cursor")

@@ -1,4 +1,4 @@
-"""Files over HTTP: taken in as they come, and given back as they came."""
+"""Uploads of files, and downloads of the stored originals."""
 
 from __future__ import annotations
 
@@ -20,9 +20,12 @@ from sqlalchemy.orm import Session
 from starlette.datastructures import FormData, UploadFile
 
 from app.api.http.auth import CollectionCaller, Identity
-from app.api.http.idempotency import Once, OnceKey
+from app.api.http.collection_access import reachable_collections, target_collection
+from app.api.http.idempotency import Answer, IdempotentRequest, KeyHeader
 from app.api.http.responses import answer_of, answered
-from app.api.routes.documents.collections import reach, target
+from app.api.models.base import documented
+from app.api.models.documents import UploadedDocument, UploadJob, UploadResult
+from app.api.models.jobs import JOB_ACCEPTED
 from app.core.blobs import blobs
 from app.core.db import in_transaction, read
 from app.core.errors import AppError, InvalidInput, TooLarge, Unsupported
@@ -33,20 +36,19 @@ from app.documents.accept.accept import About
 from app.documents.accept.uploads import AcceptedFile, Duplicates, Original
 from app.documents.files.sniff import sniff
 from app.documents.text import scrub
-from app.jobs.idempotency import Answer
 from app.tenants import scopes
 
 router = APIRouter(prefix="/api", tags=["documents"])
 
 PATH = "/api/documents/upload"
-MOST_FILES = 1000
+MAX_FILES = 1000
 PART_BYTES = 1024 * 1024
 Tag = Annotated[str, Field(max_length=100)]
 FIELDS = ("title", "language", "collection", "external_id", "url", "duplicates", "source", "password")
 
 
 class UploadFields(BaseModel):
-    """What a form says beside its files. `tags` may come several times; `metadata` is JSON."""
+    """The fields of a form next to its files. `tags` may be repeated; `metadata` is JSON."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -75,8 +77,8 @@ class UploadFields(BaseModel):
 
 
 @dataclass(frozen=True, slots=True)
-class File:
-    """A file of the request: kept, or why not."""
+class ReceivedFile:
+    """A file of the request: stored, or refused with an error."""
 
     name: str
     original: Original | None
@@ -88,6 +90,7 @@ FORM = {
         "required": True,
         "content": {
             "multipart/form-data": {
+                "example": {"file": ["handbook.pdf"], "collection": "handbook", "tags": ["hr"], "duplicates": "link"},
                 "schema": {
                     "type": "object",
                     "required": ["file"],
@@ -98,7 +101,7 @@ FORM = {
                         "duplicates": {"type": "string", "enum": ["allow", "link", "reject"]},
                         **{name: {"type": "string"} for name in FIELDS if name != "duplicates"},
                     },
-                }
+                },
             }
         },
     }
@@ -107,136 +110,146 @@ FORM = {
 
 @router.post(
     "/documents/upload",
-    summary="Give files: each becomes a document",
+    summary="Upload files; each becomes a document",
     status_code=202,
     openapi_extra=FORM,
     responses={
-        200: {"description": "Every file was there already (`duplicates=link`)."},
-        202: {"description": "Accepted: the job of the one file; of several, `data` and `errors`."},
-        415: {"description": "The one file cannot be read."},
+        202: documented(UploadJob | UploadResult, "The job of the only file; for several files `data` and `errors`."),
+        200: documented(
+            UploadJob | UploadedDocument | UploadResult,
+            "The job has ended, or every file was already stored (`duplicates=link`).",
+        ),
+        415: {"description": "The only file is of no supported type."},
     },
 )
-async def upload(request: Request, caller: CollectionCaller, key: OnceKey) -> Response:
-    """Files go to disk as they arrive and are kept as they came. What they are is told from what is in them; one that
-    is too large, empty or of no kind that can be read is refused, and the others are taken."""
+async def upload_documents(request: Request, caller: CollectionCaller, key: KeyHeader) -> Response:
+    """Stores each file unchanged and detects its type from its content. A file that is too large, empty or of no
+    supported type is refused; the others are accepted."""
     form = await _form(request)
     try:
         fields = _fields(form)
-        about = fields.about(target(caller, fields.collection))
-        given = [value for value in form.getlist("file") if isinstance(value, UploadFile)]
-        _check(given, fields)
-        files = [await _kept(one) for one in given]
+        about = fields.about(target_collection(caller, fields.collection))
+        parts = [value for value in form.getlist("file") if isinstance(value, UploadFile)]
+        _check(parts, fields)
+        files = [await _store(part) for part in parts]
     finally:
         await form.close()
     if len(files) == 1 and files[0].error is not None:
         raise files[0].error
-    once = Once(key, _digest(fields, files))
+    once = IdempotentRequest(key, _digest(fields, files))
 
     def work(session: Session) -> Answer:
-        return _taken(session, caller, about, files, fields)
+        return _accept(session, caller, about, files, fields)
 
     return await answered(request, caller.tenant, await once.run(caller.tenant, work))
 
 
 async def _form(request: Request) -> FormData:
-    """Raises InvalidInput for what is no form, or one with too many parts."""
+    """Return the parsed form. Raises InvalidInput for another content type, or too many parts."""
     if not request.headers.get("content-type", "").startswith("multipart/form-data"):
-        raise InvalidInput("send multipart/form-data with one `file` or several", code="multipart")
-    return await request.form(max_files=MOST_FILES, max_fields=200)
+        raise InvalidInput(
+            "Content-Type must be multipart/form-data, with one or more parts named `file`", code="multipart"
+        )
+    return await request.form(max_files=MAX_FILES, max_fields=200)
 
 
 def _fields(form: FormData) -> UploadFields:
-    given: dict[str, Any] = {name: form[name] for name in FIELDS if name in form}
+    values: dict[str, Any] = {name: form[name] for name in FIELDS if name in form}
     unknown = set(form) - {*FIELDS, "file", "tags", "metadata"}
     if unknown:
         raise InvalidInput(f"unknown field {sorted(unknown)[0]!r}", code="field")
-    given["tags"] = [part.strip() for value in form.getlist("tags") for part in str(value).split(",") if part.strip()]
+    values["tags"] = [part.strip() for value in form.getlist("tags") for part in str(value).split(",") if part.strip()]
     try:
         if "metadata" in form:
-            given["metadata"] = json.loads(str(form["metadata"]))
-        return UploadFields.model_validate(given)
+            values["metadata"] = json.loads(str(form["metadata"]))
+        return UploadFields.model_validate(values)
     except ValidationError as error:
-        faults = [{"field": ".".join(map(str, one["loc"])), "message": one["msg"]} for one in error.errors()]
-        raise InvalidInput("the form has wrong fields", code="field", errors=faults) from error
+        faults = [{"field": ".".join(map(str, fault["loc"])), "message": fault["msg"]} for fault in error.errors()]
+        raise InvalidInput("the form has invalid fields", code="field", errors=faults) from error
     except (ValueError, RecursionError) as error:
-        raise InvalidInput("metadata: it is no JSON", code="field") from error
+        raise InvalidInput("metadata must be JSON", code="field") from error
 
 
-def _check(given: list[UploadFile], fields: UploadFields) -> None:
-    if not given:
-        raise InvalidInput("there is no `file` in the form", code="no_file")
-    if len(given) > 1 and (fields.external_id or fields.url or fields.title):
-        raise InvalidInput("external_id, url and title are for one file", code="field")
+def _check(parts: list[UploadFile], fields: UploadFields) -> None:
+    if not parts:
+        raise InvalidInput("the form has no part named `file`", code="no_file")
+    if len(parts) > 1 and (fields.external_id or fields.url or fields.title):
+        raise InvalidInput("external_id, url and title are allowed with a single file only", code="field")
 
 
-async def _kept(given: UploadFile) -> File:
-    """The file in the store of originals."""
-    name = uploads.safe_name(given.filename)
-    largest = get_settings().max_upload_bytes
+async def _store(part: UploadFile) -> ReceivedFile:
+    """Put the file into the blob store, or return the reason to refuse it."""
+    name = uploads.safe_name(part.filename)
+    max_bytes = get_settings().max_upload_bytes
     with tempfile.TemporaryDirectory(prefix="millrace-") as folder:
         path = Path(folder) / "upload"
-        size = await _written(given, path)
-        if size > largest:
-            return File(name, None, TooLarge(f"{name}: {size:,} bytes, at most {largest:,} are taken"))
+        size = await _write(part, path)
+        if size > max_bytes:
+            return ReceivedFile(name, None, TooLarge(f"{name} has {size:,} bytes; the limit is {max_bytes:,}"))
         if size == 0:
-            return File(name, None, InvalidInput(f"{name} is empty", code="empty_document"))
+            return ReceivedFile(name, None, InvalidInput(f"{name} is empty", code="empty_document"))
         kind = await asyncio.to_thread(sniff, path, name)
         if kind is None:
-            return File(name, None, Unsupported(f"{name} is of no kind that can be read"))
+            return ReceivedFile(name, None, Unsupported(f"{name} is of no supported type"))
         blob = await blobs().put_file(path)
-        return File(name, Original(blob.key, blob.size_bytes, kind, name))
+        return ReceivedFile(name, Original(blob.key, blob.size_bytes, kind, name))
 
 
-async def _written(given: UploadFile, path: Path) -> int:
+async def _write(part: UploadFile, path: Path) -> int:
     size = 0
     with path.open("wb") as file:
-        while part := await given.read(PART_BYTES):
-            size += len(part)
-            await asyncio.to_thread(file.write, part)
+        while chunk := await part.read(PART_BYTES):
+            size += len(chunk)
+            await asyncio.to_thread(file.write, chunk)
     return size
 
 
-def _digest(fields: UploadFields, files: list[File]) -> str:
-    said = [fields.model_dump(mode="json"), [(one.name, one.original and one.original.blob_key) for one in files]]
-    return hashlib.sha256(json.dumps([PATH, said]).encode()).hexdigest()
+def _digest(fields: UploadFields, files: list[ReceivedFile]) -> str:
+    content = [
+        fields.model_dump(mode="json"),
+        [(file.name, file.original and file.original.blob_key) for file in files],
+    ]
+    return hashlib.sha256(json.dumps([PATH, content]).encode()).hexdigest()
 
 
-def _taken(session: Session, caller: Identity, about: About, files: list[File], fields: UploadFields) -> Answer:
-    within = reach(session, caller, scopes.WRITE)
-    shown, errors = [], [_refusal(one.name, one.error) for one in files if one.error is not None]
-    for one in files:
-        if one.original is None:
+def _accept(
+    session: Session, caller: Identity, about: About, files: list[ReceivedFile], fields: UploadFields
+) -> Answer:
+    reach = reachable_collections(session, caller, scopes.WRITE)
+    stored, errors = [], [_refusal(file.name, file.error) for file in files if file.error is not None]
+    for file in files:
+        if file.original is None:
             continue
         try:
             with session.begin_nested():
-                taken = uploads.accept_file(
+                accepted = uploads.accept_file(
                     session,
                     about,
-                    one.original,
+                    file.original,
                     tenant=caller.tenant,
                     request_id=caller.request_id,
-                    reach=within,
+                    reach=reach,
                     duplicates=fields.duplicates,
                     password=fields.password,
                 )
         except AppError as error:
             if len(files) == 1:
                 raise
-            errors.append(_refusal(one.name, error))
+            errors.append(_refusal(file.name, error))
             continue
-        shown.append(_shown(one.name, taken))
-        if len(files) == 1 and taken.job is not None:
-            return answer_of(taken.job, {"file_name": one.name})
-    started = any(one["job"] is not None for one in shown)
+        stored.append(_view(file.name, accepted))
+        if len(files) == 1 and accepted.job is not None:
+            return answer_of(accepted.job, {"file_name": file.name})
     if len(files) == 1:
-        return Answer(200, shown[0])
-    return Answer(202 if started else 200, {"data": shown, "errors": errors})
+        return Answer(200, stored[0])
+    started = any(view["job"] is not None for view in stored)
+    return Answer(202 if started else 200, {"data": stored, "errors": errors})
 
 
-def _shown(name: str, taken: AcceptedFile) -> dict[str, Any]:
-    job = taken.job
+def _view(name: str, accepted: AcceptedFile) -> dict[str, Any]:
+    job = accepted.job
     view = None if job is None else answer_of(job).body
-    return {"file_name": name, "document_id": str(taken.document_id), "duplicate": job is None, "job": view}
+    return {"file_name": name, "document_id": str(accepted.document_id), "duplicate": job is None, "job": view}
 
 
 def _refusal(name: str, error: AppError) -> dict[str, Any]:
@@ -244,50 +257,72 @@ def _refusal(name: str, error: AppError) -> dict[str, Any]:
 
 
 class ReprocessRequest(BaseModel):
-    model_config = ConfigDict(extra="forbid")
+    """Options of a new run over a stored document."""
 
-    password: Annotated[str, Field(max_length=255)] | None = Field(None, description="Of a locked file.")
+    model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"password": "correct horse"}]})
+
+    password: Annotated[str, Field(max_length=255)] | None = Field(
+        None, description="The password of an encrypted file."
+    )
 
 
 @router.post(
-    "/documents/{document_id}/reprocess", summary="Read a document again, from its original where it has one",
+    "/documents/{document_id}/reprocess",
+    summary="Extract and index a document again, from its original if stored",
     status_code=202,
-)  # fmt: skip
-async def reprocess(
+    responses=JOB_ACCEPTED,
+)
+async def reprocess_document(
     request: Request, caller: CollectionCaller, document_id: str, body: ReprocessRequest | None = None
 ) -> Response:
-    """After a failure, or when a newer version reads better. What is searched stays until the new is there."""
+    """For use after a failure, or after an upgrade. Searches use the old content until the new one is indexed."""
     answer = await in_transaction(_reprocess, caller, document_id, body.password if body is not None else None)
     return await answered(request, caller.tenant, answer)
 
 
 def _reprocess(session: Session, caller: Identity, document_id: str, password: str | None) -> Answer:
-    within = reach(session, caller, scopes.WRITE)
-    document = catalog.get(session, caller.tenant, document_id, lock=True, reach=within)
+    reach = reachable_collections(session, caller, scopes.WRITE)
+    document = catalog.get(session, caller.tenant, document_id, lock=True, reach=reach)
     return answer_of(uploads.reprocess(session, document, request_id=caller.request_id, password=password))
 
 
-@router.get("/documents/{document_id}/original", summary="The file as it came", response_class=StreamingResponse)
-async def original(caller: CollectionCaller, document_id: str) -> Response:
-    """Always as an attachment: what strangers gave is not shown under this address."""
-    found = await read(_original, caller, document_id)
+ORIGINAL = {
+    "description": "The file, with its own media type.",
+    "content": {
+        "application/octet-stream": {"schema": {"type": "string", "format": "binary"}},
+        "*/*": {"schema": {"type": "string", "format": "binary"}},
+    },
+}
+
+
+@router.get(
+    "/documents/{document_id}/original",
+    summary="Download the original file",
+    response_class=StreamingResponse,
+    responses={200: ORIGINAL},
+)
+async def download_original(caller: CollectionCaller, document_id: str) -> Response:
+    """Always sent as an attachment: browsers must not render uploaded files under this origin."""
+    file = await read(_original, caller, document_id)
     store = blobs()
-    await store.written_at(found.blob_key)  # a missing one is 404 and not a broken stream
+    await store.written_at(file.blob_key)  # 404 for a missing blob, instead of a broken stream
     headers = {
-        "Content-Disposition": f"attachment; filename*=UTF-8''{quote(found.file_name)}",
-        "Content-Length": str(found.size_bytes),
+        "Content-Disposition": f"attachment; filename*=UTF-8''{quote(file.file_name)}",
+        "Content-Length": str(file.size_bytes),
         "X-Content-Type-Options": "nosniff",
         "Content-Security-Policy": "sandbox",
-        "ETag": f'"{found.blob_key}"',
+        "ETag": f'"{file.blob_key}"',
     }
-    return StreamingResponse(_streamed(store.stream(found.blob_key)), media_type=found.media_type, headers=headers)
+    return StreamingResponse(_close_after(store.stream(file.blob_key)), media_type=file.media_type, headers=headers)
 
 
-async def _streamed(parts: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+async def _close_after(parts: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
     async with contextlib.aclosing(parts) as stream:  # type: ignore[type-var]
         async for part in stream:
             yield part
 
 
 def _original(session: Session, caller: Identity, document_id: str) -> Original:
-    return uploads.find_original(session, caller.tenant, document_id, reach(session, caller, scopes.READ))
+    return uploads.find_original(
+        session, caller.tenant, document_id, reachable_collections(session, caller, scopes.READ)
+    )

@@ -1,4 +1,4 @@
-"""A document's history: its versions, what has changed between two, and who told of each change."""
+"""The history of documents: versions, differences between two of them, and reported changes."""
 
 from __future__ import annotations
 
@@ -8,9 +8,11 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Path, Query
 from sqlalchemy.orm import Session
 
-from app.api.http.auth import CollectionReader, Identity, Page, Paging, Reader
-from app.api.routes.documents.collections import reach
-from app.api.routes.web.deliveries import last_id
+from app.api.http.auth import CollectionReader, Identity, Reader
+from app.api.http.collection_access import reachable_collections
+from app.api.http.paging import ListQuery, Paging
+from app.api.models.base import documented
+from app.api.models.documents import ChangePage, ChangeSummary, VersionDiff, VersionPage
 from app.core.db import read
 from app.core.sql import storable
 from app.documents import catalog, versions
@@ -25,29 +27,47 @@ router = APIRouter(prefix="/api", tags=["documents"])
 State = Literal["queued", "in_progress", "indexed", "unchanged", "superseded", "failed", "cancelled", "ignored"]
 
 
-@router.get("/documents/{document_id}/versions", summary="A document's versions, the newest first")
-async def list_versions(caller: CollectionReader, document_id: str, paging: Paging) -> dict[str, Any]:
+@router.get(
+    "/documents/{document_id}/versions",
+    summary="List the versions of a document, the newest first",
+    responses={200: documented(VersionPage)},
+)
+async def list_document_versions(caller: CollectionReader, document_id: str, paging: Paging) -> dict[str, Any]:
     return await read(_versions, caller, document_id, paging)
 
 
-@router.get("/documents/{document_id}/diff", summary="What changed between two versions of a document")
-async def show_diff(
+@router.get(
+    "/documents/{document_id}/diff",
+    summary="Compare two versions of a document",
+    responses={200: documented(VersionDiff)},
+)
+async def compare_document_versions(
     caller: CollectionReader,
     document_id: str,
-    first: Annotated[int | None, Query(alias="from", gt=0, le=2**62, description="By default the one before.")] = None,
-    last: Annotated[int | None, Query(alias="to", gt=0, le=2**62, description="By default the current one.")] = None,
-    context: Annotated[int, Query(ge=0, le=100, description="Lines shown around a change.")] = 3,
+    first: Annotated[
+        int | None, Query(alias="from", gt=0, le=2**62, description="By default the version before.")
+    ] = None,
+    last: Annotated[
+        int | None, Query(alias="to", gt=0, le=2**62, description="By default the current version.")
+    ] = None,
+    context: Annotated[int, Query(ge=0, le=100, description="Unchanged lines around a change.")] = 3,
 ) -> dict[str, Any]:
     old, new = await read(_pair, caller, document_id, first, last)
     return await asyncio.to_thread(versions.diff, old, new, context=context)
 
 
-@router.get("/documents/{document_id}/changes", summary="Who told of a document's changes, and what came of it")
-async def list_changes_of(caller: CollectionReader, document_id: str, paging: Paging) -> dict[str, Any]:
-    return await read(_changes_of, caller, document_id, paging)
+@router.get(
+    "/documents/{document_id}/changes",
+    summary="List the reported changes of a document, with their outcomes",
+    responses={200: documented(ChangePage)},
+)
+async def list_document_changes(caller: CollectionReader, document_id: str, paging: Paging) -> dict[str, Any]:
+    return await read(_document_changes, caller, document_id, paging)
 
 
-@router.get("/changes", summary="Changes of pages, the newest first")
+@router.get(
+    "/changes", summary="List reported changes of pages, the newest first", responses={200: documented(ChangePage)}
+)
 async def list_changes(
     caller: Reader,
     paging: Paging,
@@ -55,42 +75,42 @@ async def list_changes(
     watch_id: Annotated[str | None, Query(max_length=255)] = None,
     url: Annotated[str | None, Query(max_length=2000)] = None,
 ) -> dict[str, Any]:
-    wanted = ChangeFilter(state, _clean(watch_id), _clean(url), before_id=last_id(paging))
-    return await read(_changes, caller, wanted, paging)
+    change_filter = ChangeFilter(state, _storable(watch_id), _storable(url), before_id=paging.after_number())
+    return await read(_changes, caller, change_filter, paging)
 
 
-@router.get("/changes/{event_id}", summary="One change")
-async def show_change(caller: Reader, event_id: Annotated[int, Path(gt=0, le=2**62)]) -> dict[str, Any]:
+@router.get("/changes/{event_id}", summary="Get a reported change", responses={200: documented(ChangeSummary)})
+async def get_change(caller: Reader, event_id: Annotated[int, Path(gt=0, le=2**62)]) -> dict[str, Any]:
     return await read(_change, caller, event_id)
 
 
-def _clean(value: str | None) -> str | None:
+def _storable(value: str | None) -> str | None:
     return None if value is None else storable(value)
 
 
-def _found(session: Session, caller: Identity, document_id: str) -> Document:
-    return catalog.get(session, caller.tenant, document_id, reach=reach(session, caller, scopes.READ))
+def _document(session: Session, caller: Identity, document_id: str) -> Document:
+    return catalog.get(session, caller.tenant, document_id, reach=reachable_collections(session, caller, scopes.READ))
 
 
-def _versions(session: Session, caller: Identity, document_id: str, paging: Page) -> dict[str, Any]:
-    document = _found(session, caller, document_id)
-    rows = versions.list_versions(session, document, before_id=last_id(paging), limit=paging.limit + 1)
+def _versions(session: Session, caller: Identity, document_id: str, paging: ListQuery) -> dict[str, Any]:
+    document = _document(session, caller, document_id)
+    rows = versions.list_versions(session, document, before_id=paging.after_number(), limit=paging.limit + 1)
     return paging.cut(rows, lambda row: row, lambda row: [int(row["id"])])
 
 
 def _pair(
     session: Session, caller: Identity, document_id: str, first: int | None, last: int | None
 ) -> tuple[VersionText, VersionText]:
-    return versions.find_pair(session, _found(session, caller, document_id), first, last)
+    return versions.find_pair(session, _document(session, caller, document_id), first, last)
 
 
-def _changes_of(session: Session, caller: Identity, document_id: str, paging: Page) -> dict[str, Any]:
-    document = _found(session, caller, document_id)
-    return _changes(session, caller, ChangeFilter(document_id=document.id, before_id=last_id(paging)), paging)
+def _document_changes(session: Session, caller: Identity, document_id: str, paging: ListQuery) -> dict[str, Any]:
+    document = _document(session, caller, document_id)
+    return _changes(session, caller, ChangeFilter(document_id=document.id, before_id=paging.after_number()), paging)
 
 
-def _changes(session: Session, caller: Identity, wanted: ChangeFilter, paging: Page) -> dict[str, Any]:
-    rows = changes.list_events(session, caller.tenant, wanted, paging.limit + 1)
+def _changes(session: Session, caller: Identity, change_filter: ChangeFilter, paging: ListQuery) -> dict[str, Any]:
+    rows = changes.list_events(session, caller.tenant, change_filter, paging.limit + 1)
     return paging.cut(rows, changes.describe, lambda row: [row.id])
 
 

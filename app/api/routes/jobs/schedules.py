@@ -1,4 +1,4 @@
-"""Schedules over HTTP: make, list, show, change, pause, run now, delete."""
+"""Schedules over HTTP: create, list, read, update, pause, run now, delete."""
 
 from __future__ import annotations
 
@@ -9,15 +9,18 @@ from fastapi import APIRouter, Query, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy.orm import Session
 
-import app.retention.jobs  # noqa: F401  its kinds can be run from here
-from app.api.http.auth import Caller, Identity, Page, Paging
-from app.api.http.idempotency import OnceOnly
+import app.retention.jobs  # noqa: F401  schedules of its kinds can be run from here
+from app.api.http.auth import Caller, Identity
+from app.api.http.idempotency import Answer, Idempotent
+from app.api.http.kind_access import require_startable_kind
+from app.api.http.paging import ListQuery, Paging
 from app.api.http.responses import answer_of, answered
-from app.api.routes.jobs.start import open_kind
+from app.api.models.base import documented
+from app.api.models.jobs import JOB_ACCEPTED
+from app.api.models.schedules import ScheduleDetail, SchedulePage
 from app.core.db import in_transaction, read
-from app.core.errors import InvalidInput, NotAllowed, NotFound
+from app.core.errors import NotAllowed, NotFound
 from app.core.sql import storable
-from app.jobs.idempotency import Answer
 from app.jobs.models import ScheduleRow
 from app.jobs.schedules import store
 from app.jobs.schedules.cron import MAX_CRON_LENGTH, MAX_INTERVAL_S, MIN_INTERVAL_S
@@ -27,26 +30,44 @@ from app.tenants import scopes
 
 router = APIRouter(prefix="/api", tags=["schedules"])
 
-# Every number of up to 18 digits is one that a database knows.
+# Every number of up to 18 digits fits the column.
 ID = re.compile(r"[0-9]{1,18}")
 Name = Annotated[str, Field(max_length=100, pattern=r"^[^\x00-\x1f\x7f]+$")]
 Kind = Annotated[str, Field(max_length=100)]
 Cron = Annotated[
-    str, Field(max_length=MAX_CRON_LENGTH, description="minute, hour, day, month, weekday; or @daily and the like")
+    str, Field(max_length=MAX_CRON_LENGTH, description="Minute, hour, day, month, weekday; or a word such as @daily.")
 ]
-Every = Annotated[int, Field(ge=MIN_INTERVAL_S, le=MAX_INTERVAL_S, description="Seconds, from its making on.")]
+Every = Annotated[
+    int,
+    Field(ge=MIN_INTERVAL_S, le=MAX_INTERVAL_S, description="Seconds between ticks, counted from its creation."),
+]
 Zone = Annotated[str, Field(max_length=64, description="The time zone in which `cron` is read.")]
-Limit = Annotated[int, Field(ge=1, le=MAX_CATCH_UP, description="How many `catch_up: all` starts at most.")]
+Limit = Annotated[int, Field(ge=1, le=MAX_CATCH_UP, description="Maximum number of jobs that `catch_up: all` starts.")]
+
+SCHEDULE: dict[int | str, dict[str, Any]] = {200: documented(ScheduleDetail)}
 
 
 class ScheduleRequest(BaseModel):
-    """Either `cron` or `every_s`.
+    """A schedule with either `cron` or `every_s`.
 
-    `catch_up`: of ticks that nobody saw in time start none (skip), one for all (once), each of the last (all).
-    `overlap`: a tick while a job of an earlier one is open is dropped (skip), waits (queue), cancels it (replace).
+    `catch_up`: for ticks missed while no relay ran, start no job (skip), one job (once) or one a tick (all).
+    `overlap`: a tick during an open job of an earlier tick is dropped (skip), waits (queue) or cancels it (replace).
     """
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(
+        extra="forbid",
+        json_schema_extra={
+            "examples": [
+                {
+                    "name": "nightly check",
+                    "kind": "documents.ingest",
+                    "payload": {"document_id": 1},
+                    "cron": "30 2 * * *",
+                    "timezone": "Europe/Berlin",
+                }
+            ]
+        },
+    )
 
     name: Name
     kind: Kind
@@ -64,9 +85,9 @@ class ScheduleRequest(BaseModel):
 
 
 class ScheduleChange(BaseModel):
-    """Only what is given changes; `cron` takes the place of `every_s`, and the other way round."""
+    """Changes to a schedule; absent fields stay. `cron` replaces `every_s`, and the reverse."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"cron": "0 3 * * *"}]})
 
     name: Name | None = None
     kind: Kind | None = None
@@ -79,8 +100,8 @@ class ScheduleChange(BaseModel):
     overlap: Overlap | None = None
 
     def changes(self) -> dict[str, Any]:
-        given = {name: getattr(self, name) for name in Plan.__dataclass_fields__}
-        return {name: value for name, value in given.items() if value is not None}
+        fields = {name: getattr(self, name) for name in Plan.__dataclass_fields__}
+        return {name: value for name, value in fields.items() if value is not None}
 
 
 def _id(schedule_id: str) -> int:
@@ -90,36 +111,30 @@ def _id(schedule_id: str) -> int:
 
 
 def _check_source(caller: Identity, row: ScheduleRow) -> None:
-    """What the program has declared is everybody's: it takes an administrator to touch it."""
+    """Raises NotAllowed for a schedule that the program declares, unless the caller has the scope admin."""
     if row.in_code and not caller.may(scopes.ADMIN):
         raise NotAllowed(
-            f"schedule {row.name!r} is the program's; this key has not the scope 'admin'", code="scope_missing"
+            f"the program declares schedule {row.name!r}; this key needs the scope 'admin'", code="scope_missing"
         )
 
 
-@router.get("/schedules", summary="List schedules, in the order of their making")
+@router.get("/schedules", summary="List schedules, the oldest first", responses={200: documented(SchedulePage)})
 async def list_schedules(
     caller: Caller, paging: Paging, kind: Annotated[str | None, Query(max_length=100)] = None
 ) -> dict[str, Any]:
-    after = 0
-    if paging.after is not None:
-        match paging.after:
-            case [int(after)] if 0 <= after < 2**63:
-                pass
-            case _:
-                raise InvalidInput("the cursor is not one of ours", code="cursor")
-    return await read(_page, caller.tenant, paging, kind, after)
+    """Schedules of the API and those that the program declares."""
+    return await read(_page, caller.tenant, paging, kind, paging.after_number() or 0)
 
 
-def _page(session: Session, tenant: str, paging: Page, kind: str | None, after: int) -> dict[str, Any]:
+def _page(session: Session, tenant: str, paging: ListQuery, kind: str | None, after: int) -> dict[str, Any]:
     rows = store.list_schedules(session, tenant, paging.limit + 1, kind=storable(kind), after_id=after)
     return paging.cut(rows, store.schedule_view, lambda row: [row.id])
 
 
-@router.post("/schedules", summary="Make a schedule", status_code=201)
-async def create_schedule(request: Request, caller: Caller, once: OnceOnly, body: ScheduleRequest) -> Response:
-    """The kind must be one that the caller may start."""
-    open_kind(caller, body.kind)
+@router.post("/schedules", summary="Create a schedule", status_code=201, responses={201: documented(ScheduleDetail)})
+async def create_schedule(request: Request, caller: Caller, once: Idempotent, body: ScheduleRequest) -> Response:
+    """The caller must be allowed to start jobs of the kind."""
+    require_startable_kind(caller, body.kind)
 
     def work(session: Session) -> Answer:
         row = store.create(session, caller.tenant, body.name, body.plan(), paused=body.paused)
@@ -131,8 +146,8 @@ async def create_schedule(request: Request, caller: Caller, once: OnceOnly, body
     return response
 
 
-@router.get("/schedules/{schedule_id}", summary="One schedule, its next times and its last ticks")
-async def show_schedule(caller: Caller, schedule_id: str) -> dict[str, Any]:
+@router.get("/schedules/{schedule_id}", summary="Get a schedule, its next times and its last ticks", responses=SCHEDULE)
+async def get_schedule(caller: Caller, schedule_id: str) -> dict[str, Any]:
     return await read(_show, caller.tenant, schedule_id)
 
 
@@ -140,15 +155,15 @@ def _show(session: Session, tenant: str, schedule_id: str) -> dict[str, Any]:
     return store.schedule_detail(session, store.get(session, tenant, _id(schedule_id)))
 
 
-@router.patch("/schedules/{schedule_id}", summary="Change a schedule")
-async def change_schedule(caller: Caller, schedule_id: str, body: ScheduleChange) -> dict[str, Any]:
-    """409 for one that the program declares."""
+@router.patch("/schedules/{schedule_id}", summary="Change a schedule", responses=SCHEDULE)
+async def update_schedule(caller: Caller, schedule_id: str, body: ScheduleChange) -> dict[str, Any]:
+    """409 for a schedule that the program declares."""
     return await in_transaction(_change, caller, schedule_id, body)
 
 
 def _change(session: Session, caller: Identity, schedule_id: str, body: ScheduleChange) -> dict[str, Any]:
     changed = store.change(session, caller.tenant, _id(schedule_id), body.name, body.changes())
-    open_kind(caller, changed.kind)
+    require_startable_kind(caller, changed.kind)
     return store.schedule_detail(session, changed)
 
 
@@ -157,26 +172,30 @@ async def delete_schedule(caller: Caller, schedule_id: str) -> None:
     await in_transaction(store.delete, caller.tenant, _id(schedule_id))
 
 
-@router.post("/schedules/{schedule_id}/pause", summary="Start nothing until it is resumed")
+@router.post("/schedules/{schedule_id}/pause", summary="Pause a schedule", responses=SCHEDULE)
 async def pause_schedule(caller: Caller, schedule_id: str) -> dict[str, Any]:
-    return await in_transaction(_turn, caller, schedule_id, on=False)
+    return await in_transaction(_switch, caller, schedule_id, on=False)
 
 
-@router.post("/schedules/{schedule_id}/resume", summary="Go on with the next time from now")
+@router.post(
+    "/schedules/{schedule_id}/resume", summary="Resume a schedule with its next time from now", responses=SCHEDULE
+)
 async def resume_schedule(caller: Caller, schedule_id: str) -> dict[str, Any]:
-    return await in_transaction(_turn, caller, schedule_id, on=True)
+    return await in_transaction(_switch, caller, schedule_id, on=True)
 
 
-def _turn(session: Session, caller: Identity, schedule_id: str, *, on: bool) -> dict[str, Any]:
-    turn = store.resume if on else store.pause
-    row = turn(session, caller.tenant, _id(schedule_id))
+def _switch(session: Session, caller: Identity, schedule_id: str, *, on: bool) -> dict[str, Any]:
+    switch = store.resume if on else store.pause
+    row = switch(session, caller.tenant, _id(schedule_id))
     _check_source(caller, row)
     return store.schedule_detail(session, row)
 
 
-@router.post("/schedules/{schedule_id}/run", summary="Start its job now", status_code=202)
-async def run_schedule(request: Request, caller: Caller, once: OnceOnly, schedule_id: str) -> Response:
-    """409 while a job of it is open."""
+@router.post(
+    "/schedules/{schedule_id}/run", summary="Start the job of a schedule now", status_code=202, responses=JOB_ACCEPTED
+)
+async def run_schedule(request: Request, caller: Caller, once: Idempotent, schedule_id: str) -> Response:
+    """409 while a job of the schedule is open."""
 
     def work(session: Session) -> Answer:
         row = store.get(session, caller.tenant, _id(schedule_id))

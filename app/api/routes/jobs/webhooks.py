@@ -1,4 +1,4 @@
-"""What receivers of webhooks need: the secret they verify them with."""
+"""The secret with which receivers verify webhooks."""
 
 from __future__ import annotations
 
@@ -7,13 +7,17 @@ from typing import Any
 from fastapi import APIRouter
 
 from app.api.http.auth import Admin
+from app.api.models.base import documented
+from app.api.models.tenants import WebhookSecret
 from app.deliveries.signing import encode_secret, secrets_of
 
 router = APIRouter(prefix="/api", tags=["webhooks"])
 
 
-@router.get("/webhook-secret", summary="What your receivers verify webhooks with")
-async def webhook_secret(caller: Admin) -> dict[str, Any]:
-    """`secret` is the newest; while a change is under way each delivery is signed with the `former` ones as well."""
+@router.get(
+    "/webhook-secret", summary="Get the secret that verifies webhooks", responses={200: documented(WebhookSecret)}
+)
+async def get_webhook_secret(caller: Admin) -> dict[str, Any]:
+    """`secret` is the newest. During a change of secrets each delivery is also signed with the `former` ones."""
     newest, *former = (encode_secret(secret) for secret in secrets_of(caller.tenant))
     return {"secret": newest, "former": former}

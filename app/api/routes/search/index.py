@@ -1,4 +1,4 @@
-"""The index of search over HTTP: how far it is, the proof that it is whole, and building it anew; for operators."""
+"""Routes for operators: the state of the search index, its verification and its rebuild."""
 
 from __future__ import annotations
 
@@ -9,11 +9,13 @@ from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy.orm import Session
 
+from app.api.http.audit import note
 from app.api.http.auth import Operator
-from app.api.http.idempotency import OnceOnly
+from app.api.http.idempotency import Answer, Idempotent
 from app.api.http.responses import answer_of, answered
-from app.api.routes.admin.keys import note
-from app.jobs.idempotency import Answer
+from app.api.models.base import documented
+from app.api.models.jobs import JOB_ACCEPTED
+from app.api.models.search import IndexStatus
 from app.jobs.ledger.enqueue import enqueue
 from app.jobs.schedules.store import DEFAULT_TENANT
 from app.search.engine import engine
@@ -25,23 +27,34 @@ router = APIRouter(prefix="/api/index", tags=["search"])
 
 
 class VerifyRequest(BaseModel):
-    model_config = ConfigDict(extra="forbid")
+    """Options of the verification."""
 
-    repair: bool = Field(False, description="Write again what is not the same.")
+    model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"repair": True}]})
+
+    repair: bool = Field(False, description="Write the documents that differ again.")
 
 
-@router.get("/state", summary="Which engine answers, and how far behind it is")
-async def state(caller: Operator) -> dict[str, Any]:
-    """`behind`: changes it has not read, and the age of the first of them. The embedded engine is never behind."""
+@router.get(
+    "/state", summary="Get the engine of the search index and its lag", responses={200: documented(IndexStatus)}
+)
+async def get_index_state(caller: Operator) -> dict[str, Any]:
+    """`behind`: the number of unread changes and the age of the oldest. The embedded engine is never behind."""
     opened, model = await asyncio.to_thread(engine), await active()
     lag = await opened.lag(model)
     behind = {"changes": lag.changes, "seconds": round(lag.seconds, 1)}
     return {"engine": opened.name, "model": model.generation, "dimension": model.dimension, "behind": behind}
 
 
-@router.post("/verify", summary="Prove that rows, vectors and postings are the same", status_code=202)
-async def verify(request: Request, caller: Operator, once: OnceOnly, body: VerifyRequest | None = None) -> Response:
-    """A job whose result lists the documents that are missing, too many or different."""
+@router.post(
+    "/verify",
+    summary="Verify that rows, vectors and postings agree",
+    status_code=202,
+    responses=JOB_ACCEPTED,
+)
+async def verify_index(
+    request: Request, caller: Operator, once: Idempotent, body: VerifyRequest | None = None
+) -> Response:
+    """Starts a job. Its result lists the documents that are missing, superfluous or different."""
     repair = body is not None and body.repair
 
     def work(session: Session) -> Answer:
@@ -52,9 +65,10 @@ async def verify(request: Request, caller: Operator, once: OnceOnly, body: Verif
     return await answered(request, caller.tenant, await once.run(caller.tenant, work))
 
 
-@router.post("/rebuild", summary="Build the index anew; the one in use serves until it is whole", status_code=202)
-async def rebuild(request: Request, caller: Operator, once: OnceOnly) -> Response:
-    """The job that does it. An embedded index is built anew by each process before its next answer."""
+@router.post("/rebuild", summary="Rebuild the search index", status_code=202, responses=JOB_ACCEPTED)
+async def rebuild_index(request: Request, caller: Operator, once: Idempotent) -> Response:
+    """Starts a job; searches use the current index until the new one is complete. With the embedded engine, each
+    process rebuilds its index before its next answer."""
 
     def work(session: Session) -> Answer:
         write.force_rebuild(session)

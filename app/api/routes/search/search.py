@@ -1,4 +1,4 @@
-"""Search over HTTP, as the old service's clients ask it."""
+"""The search routes, in the shape of the old service."""
 
 from __future__ import annotations
 
@@ -11,8 +11,10 @@ from fastapi import APIRouter, Query
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, StringConstraints
 
 from app.api.http.auth import CollectionReader, Reader
+from app.api.http.collection_access import select_collections
 from app.api.http.times import utc
-from app.api.routes.documents.collections import reach_of
+from app.api.models.base import documented
+from app.api.models.search import SearchAnswer, SearchStats, SimilarDocuments
 from app.core.db import read
 from app.documents import catalog, collections
 from app.search.engines.base import DEFAULT_FUSION, Facet, Filters, Fusion, Mode
@@ -27,7 +29,7 @@ DocumentId = Annotated[str, StringConstraints(pattern=r"^[0-9]{1,18}$")]
 
 
 class SearchFilters(BaseModel):
-    """Exact values; a document has each of the tags, and was fetched from `since` on and before `until`."""
+    """Exact values. A document must have all of the tags, and be fetched at or after `since` and before `until`."""
 
     model_config = ConfigDict(populate_by_name=True)
 
@@ -41,10 +43,11 @@ class SearchFilters(BaseModel):
     until: datetime | None = None
     document_ids: Annotated[list[DocumentId], Field(max_length=1000)] | None = None
     collections: Annotated[
-        list[str], Field(max_length=20, description="Names of collections: it is in one of them.")
+        list[str], Field(max_length=20, description="Names of collections; the document is in one of them.")
     ] = []
 
-    def plain(self) -> Filters:
+    def filters(self) -> Filters:
+        """Return the filters of the engines, without the collections."""
         return Filters(
             domain=self.domain,
             language=self.language,
@@ -58,29 +61,45 @@ class SearchFilters(BaseModel):
         )
 
 
-class SearchRequest(BaseModel):
+class SearchQuery(BaseModel):
+    """A query with its mode, filters and page."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "query": "how do I rotate a key",
+                    "mode": "hybrid",
+                    "limit": 10,
+                    "filters": {"domain": "docs.example.org", "language": "en"},
+                    "facets": ["domain"],
+                }
+            ]
+        }
+    )
+
     query: Annotated[str, Field(max_length=MAX_QUERY_CHARACTERS)]
     mode: Literal["hybrid", "semantic", "keyword", "bm25"] = "hybrid"
     limit: Annotated[int, Field(ge=1, le=MAX_PAGE_HITS)] = 10
     offset: Annotated[int, Field(ge=0, le=10**9)] = 0
     filters: SearchFilters | None = None
-    fusion: Fusion = Field(DEFAULT_FUSION, description="How a hybrid search joins its two scores.")
+    fusion: Fusion = Field(DEFAULT_FUSION, description="How a hybrid search combines its two scores.")
     cursor: Annotated[str, Field(max_length=500)] | None = Field(None, description="`next_cursor` of the page before.")
     facets: Annotated[list[Facet], Field(max_length=5)] = Field(
-        default=[], description="Count all matches by these; the commonest 50 values of each."
+        default=[], description="Count all matches by these fields; the 50 most frequent values of each."
     )
-    chunks: Literal["best", "all"] = Field("best", description="all: of each document every chunk that fits, up to 20.")
+    chunks: Literal["best", "all"] = Field("best", description="all: every matching chunk of each document, up to 20.")
 
 
-@router.post("/search", summary="Find documents by meaning and by words")
-async def search(caller: CollectionReader, body: SearchRequest) -> dict[str, Any]:
+@router.post("/search", summary="Search documents by meaning and by words", responses={200: documented(SearchAnswer)})
+async def search(caller: CollectionReader, body: SearchQuery) -> dict[str, Any]:
     mode: Mode = "keyword" if body.mode == "bm25" else body.mode
     filters = body.filters or SearchFilters()
-    within = await read(reach_of, caller, scopes.READ, tuple(filters.collections))
+    within = await read(select_collections, caller, scopes.READ, tuple(filters.collections))
     question = Question(
         query=body.query,
         mode=mode,
-        filters=replace(filters.plain(), collection_ids=within),
+        filters=replace(filters.filters(), collection_ids=within),
         limit=body.limit,
         offset=body.offset,
         cursor=body.cursor,
@@ -90,28 +109,31 @@ async def search(caller: CollectionReader, body: SearchRequest) -> dict[str, Any
     )
     answer = await query.search(caller.tenant, question) | {"mode": body.mode}
     if "collection" in answer["facets"]:
-        names = await read(collections.names, [int(one["value"]) for one in answer["facets"]["collection"]])
+        counts = answer["facets"]["collection"]
+        names = await read(collections.names, [int(count["value"]) for count in counts])
         answer["facets"]["collection"] = [
-            one | {"value": names[int(one["value"])]}
-            for one in answer["facets"]["collection"]
-            if int(one["value"]) in names
+            count | {"value": names[int(count["value"])]} for count in counts if int(count["value"]) in names
         ]
     return answer
 
 
-@router.get("/documents/{document_id}/similar", summary="The documents nearest in meaning to this one")
-async def similar(
+@router.get(
+    "/documents/{document_id}/similar",
+    summary="Find the documents nearest in meaning",
+    responses={200: documented(SimilarDocuments)},
+)
+async def find_similar_documents(
     caller: CollectionReader, document_id: str, limit: Annotated[int, Query(ge=1, le=MAX_PAGE_HITS)] = 10
 ) -> dict[str, Any]:
-    """Results as a search gives them, best first; none while the document is not indexed."""
-    within = await read(reach_of, caller, scopes.READ, ())
-    found = await read(partial(catalog.get, reach=within), caller.tenant, document_id)
-    return {"results": await query.similar(caller.tenant, found.id, limit=limit, within=within)}
+    """Returns hits like a search, the best first; none while the document is not indexed."""
+    within = await read(select_collections, caller, scopes.READ, ())
+    document = await read(partial(catalog.get, reach=within), caller.tenant, document_id)
+    return {"results": await query.similar(caller.tenant, document.id, limit=limit, within=within)}
 
 
-@router.get("/stats", summary="How much can be found now")
-async def stats(caller: Reader) -> dict[str, Any]:
-    """`qdrant_points` are vectors, `bm25_documents` documents with words, whichever engine holds them."""
+@router.get("/stats", summary="Get the size of the search index", responses={200: documented(SearchStats)})
+async def get_stats(caller: Reader) -> dict[str, Any]:
+    """`qdrant_points` counts vectors and `bm25_documents` counts documents with words, in any engine."""
     size = await query.stats(caller.tenant)
     stored, model = await read(catalog.count, caller.tenant), await active()
     return {

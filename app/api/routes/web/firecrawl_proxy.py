@@ -1,4 +1,4 @@
-"""Firecrawl's own API under /v2, passed on with our key: a client of it needs no change, and its crawls are known."""
+"""Firecrawl's API under /v2, passed on with the key of Millrace: its clients need no change, and runs are recorded."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import asyncio
 import string
 from collections.abc import AsyncIterator
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import Annotated, Any
 from urllib.parse import quote
 
@@ -13,8 +14,26 @@ from fastapi import APIRouter, Path, Request, Response
 from starlette.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
-from app.api.http.auth import PassingCaller
+from app.api.http.auth import ProxyCaller
 from app.api.http.errors import problem
+from app.api.models.base import documented
+from app.api.models.firecrawl import (
+    FirecrawlAnswer,
+    FirecrawlCancelled,
+    FirecrawlConcurrency,
+    FirecrawlCrawlParams,
+    FirecrawlCrawls,
+    FirecrawlError,
+    FirecrawlErrors,
+    FirecrawlExtraction,
+    FirecrawlMap,
+    FirecrawlQueueStatus,
+    FirecrawlRun,
+    FirecrawlScrape,
+    FirecrawlSearch,
+    FirecrawlStatus,
+    FirecrawlUsage,
+)
 from app.clients import firecrawl
 from app.clients.firecrawl_errors import FirecrawlNotConfigured, FirecrawlTimeout, InvalidResponse
 from app.core import http
@@ -27,10 +46,10 @@ log = get_logger(__name__)
 
 router = APIRouter(prefix="/v2", tags=["firecrawl"])
 
-# What is longer is passed on while it comes.
-HELD_BYTES = 1024 * 1024
+# Longer answers are streamed.
+MAX_BUFFERED_BYTES = 1024 * 1024
 TIMEOUT = "Firecrawl API timeout"
-# These begin a run, by the name under which it is recorded.
+# Requests that start a run, with the name under which the run is recorded.
 STARTS = {
     "/scrape": "scrape",
     "/batch/scrape": "scrape_batch",
@@ -39,86 +58,147 @@ STARTS = {
     "/search": "search",
     "/extract": "extract",
 }
-PLAIN = {
-    "POST": ["/crawl/params-preview", "/x402/search"],
-    "GET": [
-        "/crawl/ongoing",
-        "/crawl/active",
-        "/team/credit-usage",
-        "/team/credit-usage/historical",
-        "/team/token-usage",
-        "/team/token-usage/historical",
-        "/team/queue-status",
-        "/concurrency-check",
-    ],
+_REFUSALS = {
+    400: "Firecrawl found a fault in the request.",
+    401: "The key of Millrace, or the one that Millrace uses at Firecrawl, is missing or wrong.",
+    402: "The credits at Firecrawl are used up.",
+    403: "The key has not the scope for this, or Firecrawl refuses the page.",
+    404: "Firecrawl does not know the run.",
+    408: "Firecrawl gave up waiting for the page.",
+    409: "The run has ended.",
+    413: "The body is too large.",
+    422: "The request is invalid.",
+    429: "Too many requests, here or at Firecrawl.",
+    500: "A bug, here or at Firecrawl.",
+    502: "Firecrawl cannot be reached, or its answer is invalid.",
+    503: "Firecrawl is not configured, or unavailable.",
+    504: "Firecrawl did not answer in time.",
 }
-OF_A_RUN = {
-    "GET": [
-        "/scrape/{run_id}",
-        "/batch/scrape/{run_id}",
-        "/batch/scrape/{run_id}/errors",
-        "/crawl/{run_id}",
-        "/crawl/{run_id}/errors",
-        "/extract/{run_id}",
-    ],
-    "DELETE": ["/batch/scrape/{run_id}", "/crawl/{run_id}"],
+_PROBLEM = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
+_ERRORS: dict[int | str, dict[str, Any]] = {
+    status: documented(FirecrawlError, description) | {"content": _PROBLEM} for status, description in _REFUSALS.items()
 }
-_BODY = {"requestBody": {"required": True, "content": {"application/json": {"schema": {"type": "object"}}}}}
-_ANSWERS: dict[int | str, dict[str, Any]] = {
-    200: {"description": "What Firecrawl answers, with its own status."},
-    502: {"description": "Firecrawl cannot be reached, or its answer cannot be used."},
-    504: {"description": "Firecrawl takes too long."},
-}
+
+
+@dataclass(frozen=True, slots=True)
+class ProxiedRoute:
+    """A route of Firecrawl: its name in clients, its answer, and an example of its body."""
+
+    method: str
+    path: str
+    name: str
+    summary: str
+    answer: type[FirecrawlAnswer]
+    example: dict[str, Any] | None = None
+
+
+_URL = "https://example.org/docs"
+ROUTES = (
+    ProxiedRoute("POST", "/scrape", "scrape", "Scrape a page", FirecrawlScrape, {"url": _URL, "formats": ["markdown"]}),
+    ProxiedRoute("POST", "/batch/scrape", "start_batch_scrape", "Scrape many pages", FirecrawlRun, {"urls": [_URL]}),
+    ProxiedRoute("POST", "/crawl", "start_crawl", "Crawl a site", FirecrawlRun, {"url": _URL, "limit": 100}),
+    ProxiedRoute("POST", "/map", "map_site", "List the URLs of a site", FirecrawlMap, {"url": "https://example.org"}),
+    ProxiedRoute("POST", "/search", "search", "Search the web", FirecrawlSearch, {"query": "durable queues"}),
+    ProxiedRoute(
+        "POST", "/extract", "start_extract", "Extract data from pages", FirecrawlRun,
+        {"urls": [_URL], "prompt": "company name"},
+    ),
+    ProxiedRoute(
+        "POST", "/crawl/params-preview", "preview_crawl_params", "Derive crawl options from a prompt",
+        FirecrawlCrawlParams, {"url": _URL, "prompt": "the guides, without the blog"},
+    ),
+    ProxiedRoute(
+        "POST", "/x402/search", "search_with_payment", "Search the web, paid by request", FirecrawlSearch,
+        {"query": "durable queues"},
+    ),
+    ProxiedRoute("GET", "/crawl/ongoing", "list_ongoing_crawls", "List running crawls", FirecrawlCrawls),
+    ProxiedRoute("GET", "/crawl/active", "list_active_crawls", "List running crawls", FirecrawlCrawls),
+    ProxiedRoute("GET", "/team/credit-usage", "get_credit_usage", "Get the remaining credits", FirecrawlUsage),
+    ProxiedRoute(
+        "GET", "/team/credit-usage/historical", "list_credit_usage", "List the use of credits by period", FirecrawlUsage
+    ),
+    ProxiedRoute("GET", "/team/token-usage", "get_token_usage", "Get the remaining tokens", FirecrawlUsage),
+    ProxiedRoute(
+        "GET", "/team/token-usage/historical", "list_token_usage", "List the use of tokens by period", FirecrawlUsage
+    ),
+    ProxiedRoute("GET", "/team/queue-status", "get_queue_status", "Count the queued jobs", FirecrawlQueueStatus),
+    ProxiedRoute(
+        "GET", "/concurrency-check", "check_concurrency", "Get the number of running jobs", FirecrawlConcurrency
+    ),
+    ProxiedRoute("GET", "/scrape/{run_id}", "get_scrape", "Get the result of a scrape", FirecrawlScrape),
+    ProxiedRoute("GET", "/batch/scrape/{run_id}", "get_batch_scrape", "Get a batch and its pages", FirecrawlStatus),
+    ProxiedRoute("DELETE", "/batch/scrape/{run_id}", "cancel_batch_scrape", "Cancel a batch", FirecrawlCancelled),
+    ProxiedRoute(
+        "GET", "/batch/scrape/{run_id}/errors", "list_batch_scrape_errors", "List the failed pages of a batch",
+        FirecrawlErrors,
+    ),
+    ProxiedRoute("GET", "/crawl/{run_id}", "get_crawl", "Get a crawl and its pages", FirecrawlStatus),
+    ProxiedRoute("DELETE", "/crawl/{run_id}", "cancel_crawl", "Cancel a crawl", FirecrawlCancelled),
+    ProxiedRoute(
+        "GET", "/crawl/{run_id}/errors", "list_crawl_errors", "List the failed pages of a crawl", FirecrawlErrors
+    ),
+    ProxiedRoute("GET", "/extract/{run_id}", "get_extract", "Get the data of an extraction", FirecrawlExtraction),
+)  # fmt: skip
 
 RunId = Annotated[str, Path(pattern=r"^[A-Za-z0-9_-]{1,255}$")]
 
 
-async def start(request: Request, caller: PassingCaller) -> Response:
-    """Passed on; a run that it begins is recorded, and `_webhook_meta` in the answer says so."""
+async def start(request: Request, caller: ProxyCaller) -> Response:
+    """Forwards the request and records the run that it starts; `_webhook_meta` in the answer shows the record."""
     body = await request.body()
     begun = proxy.RunStart.parse(caller.tenant, STARTS[_route(request).removeprefix("/v2")], body)
     response = await _ask(request, _route(request), body)
     if isinstance(response, Response):
         return response
-    return await _held(request, response, begun)
+    return await _buffered(request, response, begun)
 
 
-async def plain(request: Request, caller: PassingCaller) -> Response:
-    """Passed on as it is."""
+async def forward(request: Request, caller: ProxyCaller) -> Response:
+    """Forwards the request unchanged."""
     response = await _ask(request, _route(request), await request.body())
-    return response if isinstance(response, Response) else await _passed(request, response)
+    return response if isinstance(response, Response) else await _forwarded(request, response)
 
 
-async def of_a_run(request: Request, caller: PassingCaller, run_id: RunId) -> Response:
-    """Passed on as it is."""
+async def forward_run(request: Request, caller: ProxyCaller, run_id: RunId) -> Response:
+    """Forwards the request unchanged."""
     response = await _ask(request, _route(request).replace("{run_id}", run_id), b"")
-    return response if isinstance(response, Response) else await _passed(request, response)
+    return response if isinstance(response, Response) else await _forwarded(request, response)
 
 
-async def cancel(request: Request, caller: PassingCaller, run_id: RunId) -> Response:
-    """Passed on; where Firecrawl has cancelled the run, its record says so."""
+async def cancel(request: Request, caller: ProxyCaller, run_id: RunId) -> Response:
+    """Forwards the request, and marks the record of the run as cancelled if Firecrawl cancelled it."""
     response = await _ask(request, _route(request).replace("{run_id}", run_id), b"")
     if isinstance(response, Response):
         return response
-    answer = await _held(request, response, None)
+    answer = await _buffered(request, response, None)
     if response.is_success:
         await proxy.record_cancel(caller.tenant, run_id, bytes(answer.body))
     return answer
 
 
-def _add(path: str, method: str, endpoint: Any, **more: Any) -> None:
-    words = f"{path.strip('/').replace('/', ' ')} (Firecrawl)"
-    router.add_api_route(path, endpoint, methods=[method], summary=words, responses=_ANSWERS, **more)
+def _endpoint(route: ProxiedRoute) -> Any:
+    if route.path in STARTS:
+        return start
+    if "{run_id}" not in route.path:
+        return forward
+    return cancel if route.method == "DELETE" else forward_run
 
 
-for _path in STARTS:
-    _add(_path, "POST", start, openapi_extra=_BODY)
-for _method, _paths in PLAIN.items():
-    for _path in _paths:
-        _add(_path, _method, plain, openapi_extra=_BODY if _method == "POST" else None)
-for _method, _paths in OF_A_RUN.items():
-    for _path in _paths:
-        _add(_path, _method, cancel if _method == "DELETE" else of_a_run)
+def _add(route: ProxiedRoute) -> None:
+    body = {"application/json": {"schema": {"type": "object"}, "example": route.example}}
+    router.add_api_route(
+        route.path,
+        _endpoint(route),
+        methods=[route.method],
+        summary=f"{route.summary} (Firecrawl)",
+        responses={200: documented(route.answer, "The answer of Firecrawl, with its status."), **_ERRORS},
+        operation_id=f"firecrawl_{route.name}",
+        openapi_extra={"requestBody": {"required": True, "content": body}} if route.example else None,
+    )
+
+
+for _proxied in ROUTES:
+    _add(_proxied)
 
 
 def _route(request: Request) -> str:
@@ -127,7 +207,7 @@ def _route(request: Request) -> str:
 
 
 async def _ask(request: Request, path: str, body: bytes) -> http.Response | Response:
-    """Firecrawl's answer, its body unread, or our own where there is none."""
+    """Return the answer of Firecrawl with its body unread, or an error if there is none."""
     query: bytes = request.scope["query_string"]
     target = path + ("?" + quote(query, safe=string.punctuation) if query else "")
     limit_s = get_settings().firecrawl_proxy_timeout_s
@@ -142,8 +222,8 @@ async def _ask(request: Request, path: str, body: bytes) -> http.Response | Resp
     return answer
 
 
-async def _held(request: Request, response: http.Response, begun: proxy.RunStart | None) -> Response:
-    """The whole answer, of which a run that it tells of is recorded."""
+async def _buffered(request: Request, response: http.Response, begun: proxy.RunStart | None) -> Response:
+    """Return the whole answer, and record the run that it started."""
     try:
         async with asyncio.timeout(get_settings().firecrawl_proxy_timeout_s):
             body = await firecrawl.read_body(response)
@@ -156,26 +236,29 @@ async def _held(request: Request, response: http.Response, begun: proxy.RunStart
     return _with_headers(Response(body, response.status_code), response)
 
 
-async def _passed(request: Request, response: http.Response) -> Response:
-    """The answer: short ones whole, so that one that breaks off is still our 502, long ones as they come."""
+async def _forwarded(request: Request, response: http.Response) -> Response:
+    """Return a short answer whole, so that a broken one becomes a 502; stream a long one."""
     try:
-        if int(response.headers.get("content-length") or 0) <= HELD_BYTES and "content-length" in response.headers:
-            return await _held(request, response, None)
-        return _with_headers(Streamed(response), response)
+        if (
+            int(response.headers.get("content-length") or 0) <= MAX_BUFFERED_BYTES
+            and "content-length" in response.headers
+        ):
+            return await _buffered(request, response, None)
+        return _with_headers(StreamedAnswer(response), response)
     except ValueError:
         await response.aclose()
-        return _failed(request, InvalidResponse("Firecrawl's answer has a length that is none"))
+        return _failed(request, InvalidResponse("the Content-Length of Firecrawl's answer is not a number"))
 
 
 def _with_headers(answer: Response, response: http.Response) -> Response:
-    given = ((name.decode("latin-1").lower(), value.decode("latin-1")) for name, value in response.headers.raw)
-    pairs = proxy.response_headers(given)
+    headers = ((name.decode("latin-1").lower(), value.decode("latin-1")) for name, value in response.headers.raw)
+    pairs = proxy.response_headers(headers)
     answer.raw_headers += [(name.encode("latin-1"), value.encode("latin-1")) for name, value in pairs]
     return answer
 
 
-class Streamed(StreamingResponse):
-    """An answer passed on as it comes; what breaks off or is too large breaks off here too."""
+class StreamedAnswer(StreamingResponse):
+    """A streamed answer; it breaks off where Firecrawl's breaks off or is too large."""
 
     def __init__(self, response: http.Response) -> None:
         super().__init__(self._parts(), status_code=response.status_code)
@@ -185,7 +268,7 @@ class Streamed(StreamingResponse):
             self.headers["content-length"] = length
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        # An answer that is not ended is how the server knows to cut the connection.
+        # The server closes the connection of an answer without an end.
         try:
             with suppress(_Broken):
                 await super().__call__(scope, receive, send)
@@ -193,11 +276,11 @@ class Streamed(StreamingResponse):
             await self._response.aclose()
 
     async def _parts(self) -> AsyncIterator[bytes]:
-        size, largest = 0, get_settings().firecrawl_max_bytes
+        size, max_bytes = 0, get_settings().firecrawl_max_bytes
         try:
             async for part in self._response.aiter_bytes():
                 size += len(part)
-                if size > largest:
+                if size > max_bytes:
                     log.warning("firecrawl_answer_cut", size_bytes=size)
                     raise _Broken
                 yield part
@@ -207,7 +290,7 @@ class Streamed(StreamingResponse):
 
 
 class _Broken(Exception):
-    """The rest does not come."""
+    """The answer broke off."""
 
 
 def _failed(request: Request, error: OutsideError | TimeoutError) -> Response:

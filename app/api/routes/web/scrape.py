@@ -1,4 +1,4 @@
-"""A page, or many, scraped at once, as clients of the old service ask for it."""
+"""The scrape route of the old service: one page now, or a batch of pages at Firecrawl."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ from pydantic.alias_generators import to_camel
 
 from app.api.http.auth import Caller
 from app.api.http.errors import problem
+from app.api.models.base import documented
+from app.api.models.web import ScrapeAnswer
 from app.clients.firecrawl_errors import FirecrawlTimeout, PageFault
 from app.core.errors import InvalidInput
 from app.documents import urls
@@ -23,10 +25,11 @@ router = APIRouter(prefix="/api", tags=["intake"])
 
 NO_EXTRACT = "extract is deprecated, use /v2/extract"
 _ANSWERS: dict[int | str, dict[str, Any]] = {
-    200: {"description": "`success: false` with `error` where the page cannot be had for a reason of its own."},
-    400: {"description": "`extract` is asked for."},
+    200: documented(ScrapeAnswer, "`success: false` with `error` if the fault is the page's."),
+    400: {"description": "`extract` is not supported."},
     408: {"description": "The page took longer than `timeout`."},
-    502: {"description": "Firecrawl refuses, or answers what cannot be used."},
+    502: {"description": "Firecrawl refused, or its answer is invalid."},
+    504: {"description": "Firecrawl did not answer in time."},
 }
 
 Format = Literal[
@@ -50,25 +53,30 @@ Address = Annotated[str, AfterValidator(_address)]
 Tags = Annotated[list[Annotated[str, Field(max_length=500)]], Field(max_length=200)]
 
 
-class _Camel(BaseModel):
+class _CamelModel(BaseModel):
     model_config = ConfigDict(alias_generator=to_camel)
 
 
-class Parser(_Camel):
+class ScrapeParser(_CamelModel):
     type: Literal["pdf"] = "pdf"
     max_pages: Annotated[int, Field(ge=1, le=10_000)] = 100
 
 
-class Action(BaseModel):
-    """One step in the browser before the page is read; what else it needs is Firecrawl's."""
+class ScrapeAction(BaseModel):
+    """A step in the browser before the page is read; all other keys go to Firecrawl."""
 
     model_config = ConfigDict(extra="allow")
 
     type: Literal["wait", "click", "write", "press", "scroll", "screenshot", "scrape", "executeJavascript"]
 
 
-class ScrapeRequest(_Camel):
-    """`start` takes `url` or `urls`; the other commands take the `jobId` of a batch."""
+class ScrapeRequest(_CamelModel):
+    """A scrape command. `start` takes `url` or `urls`; the other commands take the `jobId` of a batch."""
+
+    model_config = ConfigDict(
+        alias_generator=to_camel,
+        json_schema_extra={"examples": [{"url": "https://example.org/docs", "formats": ["markdown"], "maxAge": 0}]},
+    )
 
     command: Literal["start", "status", "cancel", "errors"] = "start"
     url: Address | None = None
@@ -81,7 +89,7 @@ class ScrapeRequest(_Camel):
     result_handling: Handling = "saveAndReturn"
     force_rescrape: bool = False
     clean_scrape: bool = True
-    max_age: Annotated[int, Field(ge=0, description="Milliseconds that a kept page may be old.")] = 172_800_000
+    max_age: Annotated[int, Field(ge=0, description="Maximum age of a cached page in milliseconds.")] = 172_800_000
     proxy: Literal["basic", "stealth", "auto"] = "auto"
     block_ads: bool = True
     only_main_content: bool = True
@@ -89,48 +97,48 @@ class ScrapeRequest(_Camel):
     exclude_tags: Tags | None = None
     formats: Annotated[list[Format], Field(min_length=1)] = ["markdown", "html"]
     headers: dict[str, str] | None = None
-    actions: Annotated[list[Action], Field(max_length=100)] | None = None
-    parsers: Annotated[list[Parser], Field(max_length=10)] = []
+    actions: Annotated[list[ScrapeAction], Field(max_length=100)] | None = None
+    parsers: Annotated[list[ScrapeParser], Field(max_length=10)] = []
     extract: Any = Field(None, description="Refused: use /v2/extract.")
 
     @model_validator(mode="after")
-    def _whole(self) -> Self:
+    def _check_target(self) -> Self:
         if self.command != "start" and self.job_id is None:
             raise ValueError(f"jobId is needed for {self.command}")
         if self.command == "start" and (self.url is None) == (self.urls is None):
             raise ValueError("start takes either url or urls")
         return self
 
-    def wish(self) -> PageRequest:
-        """What differs from Firecrawl's defaults is said to it."""
-        wanted = {
+    def page_request(self) -> PageRequest:
+        """Return the request with the options that differ from Firecrawl's defaults."""
+        names = {
             "only_main_content", "wait_for", "include_tags", "exclude_tags", "headers", "actions", "proxy",
             "block_ads", "parsers",
         }  # fmt: skip
-        options = self.model_dump(by_alias=True, include=wanted, exclude_none=True)
-        usual = {"onlyMainContent": True, "proxy": "auto", "blockAds": True, "waitFor": 0}
+        options = self.model_dump(by_alias=True, include=names, exclude_none=True)
+        defaults = {"onlyMainContent": True, "proxy": "auto", "blockAds": True, "waitFor": 0}
         return PageRequest(
             url=self.url or "",
             formats=tuple(dict.fromkeys(self.formats)),
             timeout_ms=self.timeout,
             max_age_ms=self.max_age,
-            options={name: value for name, value in options.items() if value not in ([], {}, usual.get(name))},
+            options={name: value for name, value in options.items() if value not in ([], {}, defaults.get(name))},
             clean=self.clean_scrape,
             force=self.force_rescrape,
             handling=self.result_handling,
         )
 
 
-@router.post("/v2/scrape", summary="Scrape a page, or deal with a batch of them", responses=_ANSWERS)
-async def scrape_now(request: Request, caller: Caller, body: ScrapeRequest) -> Response:
-    """From the cache where a page is kept that is young enough; batches are Firecrawl's and are not cached."""
+@router.post("/v2/scrape", summary="Scrape a page, or a batch of pages", responses=_ANSWERS)
+async def scrape_page(request: Request, caller: Caller, body: ScrapeRequest) -> Response:
+    """Answers from the cache if it has a page of `maxAge` or younger. Batches run at Firecrawl and are not cached."""
     if body.extract is not None:
         return problem(request.scope, 400, NO_EXTRACT, code="extract_deprecated")
     try:
-        data = await _done(caller.tenant, body)
+        data = await _run(caller.tenant, body)
     except PageFault as error:
-        said = {"message": error.message, "code": error.code, "url": body.url}
-        return JSONResponse({"success": False, "command": body.command, "data": None, "error": said})
+        fault = {"message": error.message, "code": error.code, "url": body.url}
+        return JSONResponse({"success": False, "command": body.command, "data": None, "error": fault})
     except FirecrawlTimeout as error:
         wait_s = error.retry_after_s
         headers = {} if wait_s is None else {"Retry-After": str(math.ceil(wait_s))}
@@ -138,10 +146,10 @@ async def scrape_now(request: Request, caller: Caller, body: ScrapeRequest) -> R
     return JSONResponse({"success": True, "command": body.command, "data": data, "error": None})
 
 
-async def _done(tenant: str, body: ScrapeRequest) -> dict[str, Any]:
+async def _run(tenant: str, body: ScrapeRequest) -> dict[str, Any]:
     if body.command == "start":
-        wish = body.wish()
-        return await (scrape(tenant, wish) if body.urls is None else batch.start(body.urls, wish))
+        request = body.page_request()
+        return await (scrape(tenant, request) if body.urls is None else batch.start(body.urls, request))
     assert body.job_id is not None
     commands = {"status": batch.get_status, "cancel": batch.cancel, "errors": batch.list_errors}
     return await commands[body.command](body.job_id)

@@ -1,4 +1,4 @@
-"""Pages that changedetection.io watches for us."""
+"""Pages that changedetection.io watches for Millrace."""
 
 from __future__ import annotations
 
@@ -9,10 +9,13 @@ from fastapi import APIRouter, Query, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy.orm import Session
 
-from app.api.http.auth import Admin, Caller, Identity, Page, Paging, Reader
-from app.api.http.idempotency import OnceOnly
+from app.api.http.auth import Admin, Caller, Identity, Reader
+from app.api.http.idempotency import Answer, Idempotent
+from app.api.http.paging import ListQuery, Paging
 from app.api.http.responses import answer_of, answered
-from app.api.routes.web.deliveries import last_id
+from app.api.models.base import documented
+from app.api.models.jobs import JOB_ACCEPTED
+from app.api.models.web import WatchJob, WatchPage, WatchTemplate
 from app.clients import changedetection
 from app.core.db import read
 from app.core.errors import Conflict
@@ -20,7 +23,6 @@ from app.core.sql import storable
 from app.documents import catalog
 from app.documents.accept.accept import About, known_id
 from app.documents.models import Document
-from app.jobs.idempotency import Answer
 from app.jobs.ledger.enqueue import enqueue
 from app.sources.changes import watch_jobs, watches
 from app.sources.changes.jobs import SyncWatches
@@ -32,13 +34,23 @@ router = APIRouter(prefix="/api", tags=["intake"])
 State = Literal["wanted", "present", "unwanted", "removed", "failed"]
 
 
-class GivenWatch(BaseModel):
-    model_config = ConfigDict(extra="forbid")
+WATCH_ACCEPTED: dict[int | str, dict[str, Any]] = {
+    202: documented(WatchJob, "The job. `Location` has its address."),
+    200: documented(WatchJob, "The job, which has ended."),
+}
 
-    url: Annotated[str, Field(max_length=2000, description="The page's; one that is not known yet is fetched.")]
+
+class AddWatchRequest(BaseModel):
+    """A page to watch."""
+
+    model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"url": "https://example.org/prices"}]})
+
+    url: Annotated[
+        str, Field(max_length=2000, description="The address of the page. An unknown page is fetched first.")
+    ]
 
 
-@router.get("/watches", summary="Watched pages, the newest first")
+@router.get("/watches", summary="List watched pages, the newest first", responses={200: documented(WatchPage)})
 async def list_watches(
     caller: Reader,
     paging: Paging,
@@ -48,65 +60,68 @@ async def list_watches(
     return await read(_page, caller, paging, state, None if url is None else storable(url))
 
 
-@router.post("/watches", summary="Have a page watched", status_code=202)
-async def add_watch(request: Request, caller: Caller, once: OnceOnly, body: GivenWatch) -> Response:
-    """Whatever its source; the job makes the watch, with notifications that come here."""
-    _check_set_up()
+@router.post("/watches", summary="Watch a page", status_code=202, responses=WATCH_ACCEPTED)
+async def add_watch(request: Request, caller: Caller, once: Idempotent, body: AddWatchRequest) -> Response:
+    """Accepts pages of any source. The job creates the watch, with notifications to this API."""
+    _check_configured()
 
     def work(session: Session) -> Answer:
         about = About(url=body.url)
-        found = known_id(session, about, tenant=caller.tenant)
-        if found is None:
+        document_id = known_id(session, about, tenant=caller.tenant)
+        if document_id is None:
             row = accept_page(session, about, tenant=caller.tenant, request_id=caller.request_id)
-            found = row.document_id
-        document = session.get_one(Document, found)
-        return _synced(session, caller, lambda: watches.want(session, document))
+            document_id = row.document_id
+        document = session.get_one(Document, document_id)
+        return _sync(session, caller, lambda: watches.want(session, document))
 
     return await answered(request, caller.tenant, await once.run(caller.tenant, work))
 
 
 @router.post(
     "/watches:sync",
-    summary="Give each page its watch, and remove those of pages that are gone",
+    summary="Create missing watches, and remove those of deleted pages",
     status_code=202,
+    responses=JOB_ACCEPTED,
 )
-async def sync_watches(request: Request, caller: Caller, once: OnceOnly) -> Response:
-    _check_set_up()
-    return await answered(
-        request, caller.tenant, await once.run(caller.tenant, lambda session: _synced(session, caller))
-    )
+async def sync_watches(request: Request, caller: Caller, once: Idempotent) -> Response:
+    _check_configured()
+    return await answered(request, caller.tenant, await once.run(caller.tenant, lambda session: _sync(session, caller)))
 
 
-@router.get("/watches/template", summary="What a watch made by hand needs in order to tell us")
-async def template(caller: Admin) -> dict[str, Any]:
-    """`notification_urls`, `notification_body` and `notification_format`, as changedetection.io's API takes them. The
-    address holds a token: who has it may tell of changes."""
+@router.get(
+    "/watches/template",
+    summary="Get the notification settings for a watch made by hand",
+    responses={200: documented(WatchTemplate)},
+)
+async def get_watch_template(caller: Admin) -> dict[str, Any]:
+    """Returns the fields as the API of changedetection.io takes them. The address contains a token that permits to
+    report changes."""
     return watch_jobs.notification_fields()
 
 
-@router.delete("/watches/{document_id}", summary="Watch a page no more", status_code=202)
-async def remove_watch(request: Request, caller: Caller, once: OnceOnly, document_id: str) -> Response:
+@router.delete("/watches/{document_id}", summary="Stop watching a page", status_code=202, responses=WATCH_ACCEPTED)
+async def remove_watch(request: Request, caller: Caller, once: Idempotent, document_id: str) -> Response:
     def work(session: Session) -> Answer:
         document = catalog.get(session, caller.tenant, document_id, lock=True)
-        _check_set_up()
-        return _synced(session, caller, lambda: watches.unwant(session, caller.tenant, document.id))
+        _check_configured()
+        return _sync(session, caller, lambda: watches.unwant(session, caller.tenant, document.id))
 
     return await answered(request, caller.tenant, await once.run(caller.tenant, work))
 
 
-def _synced(session: Session, caller: Identity, change: Callable[[], PageWatch] | None = None) -> Answer:
+def _sync(session: Session, caller: Identity, change: Callable[[], PageWatch] | None = None) -> Answer:
     session.flush()
-    # The job's row first and the watch's after it, the order in which the job itself takes them.
+    # Lock the job row before the watch row: the job takes them in this order.
     job = enqueue(session, SyncWatches(), tenant=caller.tenant, request_id=caller.request_id)
     return answer_of(job, None if change is None else {"watch": watches.describe(change())})
 
 
-def _check_set_up() -> None:
+def _check_configured() -> None:
     if not changedetection.is_set_up():
-        raise Conflict("no changedetection.io is set up here: MILLRACE_CHANGEDETECTION_URL", code="not_set_up")
+        raise Conflict("changedetection.io is not configured: set MILLRACE_CHANGEDETECTION_URL", code="not_set_up")
 
 
-def _page(session: Session, caller: Identity, paging: Page, state: str | None, url: str | None) -> dict[str, Any]:
-    before, most = last_id(paging), paging.limit + 1
-    rows = watches.list_watches(session, caller.tenant, state=state, url=url, before_id=before, limit=most)
+def _page(session: Session, caller: Identity, paging: ListQuery, state: str | None, url: str | None) -> dict[str, Any]:
+    before, limit = paging.after_number(), paging.limit + 1
+    rows = watches.list_watches(session, caller.tenant, state=state, url=url, before_id=before, limit=limit)
     return paging.cut(rows, watches.describe, lambda row: [row.id])

@@ -60,7 +60,7 @@ def faulty(sqlite_url: str, redis_url: str, settings_env: SettingsEnv) -> Iterat
     async def echo(caller: Caller, count: int = Body(), word: str = Body()) -> dict[str, object]:
         return {"count": count, "word": word, "tenant": caller.tenant, "request_id": caller.request_id}
 
-    app.post("/api/content/echo")(echo)
+    app.post("/api/content/echo", operation_id="echo_of_an_old_route")(echo)
 
     @app.post("/store")
     async def store(word: str = Body(embed=True)) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from app.api.streams.sse import KEEP_ALIVE, Client, TenantClient
+from app.api.streams.sse import KEEP_ALIVE, JobSseConnection, TenantSseConnection
 from app.jobs.events.hub import EventHub
 from app.jobs.events.publish import JobEvent, publish
 from app.jobs.events.subscribers import MAX_WAITING_EVENTS
@@ -17,8 +17,8 @@ from app.jobs.events.tenant_subscriber import MAX_WAITING_TENANT_EVENTS, EventFi
 from app.jobs.models import JobRow
 from tests.support.databases import SettingsEnv
 from tests.support.job_events import set_job
+from tests.support.stream_events import event
 from tests.support.waiting import wait_until_async
-from tests.unit.jobs.events.test_hub import event
 
 Make = Callable[..., JobRow]
 pytestmark = pytest.mark.anyio
@@ -55,8 +55,8 @@ def _environment(sqlite_url: str, redis_url: str, settings_env: SettingsEnv) -> 
     settings_env(database_url=sqlite_url, redis_url=redis_url)
 
 
-async def opened(hub: EventHub, job_id: str) -> tuple[Client, Connection, asyncio.Task[None]]:
-    client, connection = Client(hub, job_id), Connection()
+async def opened(hub: EventHub, job_id: str) -> tuple[JobSseConnection, Connection, asyncio.Task[None]]:
+    client, connection = JobSseConnection(hub, job_id), Connection()
     assert await hub.open(client, "default")
     task = asyncio.create_task(client.run(connection.receive, connection.send))
     await wait_until_async(_says(connection, "snapshot"), what="the snapshot")
@@ -116,7 +116,7 @@ async def test_a_tenants_slow_follower_reads_everything_later_and_once(errand: M
     hub, job, connection = EventHub(), errand(), Connection()
     hub.start()
     await wait_until_async(_reached(hub), what="the hub to reach Redis")
-    client = TenantClient(hub.tenants, "default", EventFilter(names=("state",)), None)
+    client = TenantSseConnection(hub.tenants, "default", EventFilter(names=("state",)), None)
     await hub.tenants.open(client)
     task = asyncio.create_task(client.run(connection.receive, connection.send))
     await wait_until_async(_says(connection, "event: open"), what="the opening")

@@ -1,4 +1,4 @@
-"""Completion: every command and option is in each shell's script, and the shells that are here take it."""
+"""Completion: each shell's script has every command and option, and the installed shells accept it."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ import pytest
 import typer
 
 from app.__main__ import PROCESSES as WORDS
-from app.cli.commands.completion import PROCESSES, SCRIPTS, tree
+from app.cli.commands.completion import PROCESSES, SCRIPTS, make_tree
 from app.cli.main import app
 from tests.support.services import missing
 
-TREE = tree(typer.main.get_command(app))
+TREE = make_tree(typer.main.get_command(app))
 
 
-def test_the_tree_has_what_people_type() -> None:
+def test_the_tree_has_commands_and_options() -> None:
     assert {word.text for word in TREE[""]} >= {*WORDS, "jobs", "search", "completion", "--profile", "--help"}
     assert tuple(PROCESSES) == WORDS
     assert {word.text for word in TREE["jobs"]} >= {"list", "follow", "cancel"}
@@ -31,10 +31,10 @@ def test_the_tree_has_what_people_type() -> None:
     assert {word.text for word in TREE["completion"]} >= set(SCRIPTS)
 
 
-def test_every_command_speaks_json_and_says_what_it_does() -> None:
-    """All but what runs on until it is stopped, and what prints a script."""
+def test_every_command_has_json_and_a_help_text() -> None:
+    """Except the command that runs until it is stopped, and the one that prints a script."""
     groups = {path.rpartition(" ")[0] for path in TREE if path} | {""}
-    commands = TREE.keys() - groups - {"single", "completion"}
+    commands = TREE.keys() - groups - {"all-in-one", "completion"}
     assert [path for path in commands if "--json" not in {word.text for word in TREE[path]}] == []
     assert [word.text for words in TREE.values() for word in words if not word.help] == []
 
@@ -49,7 +49,7 @@ def test_each_script_knows_every_command(shell: str) -> None:
 
 
 @pytest.mark.parametrize("shell", [shell for shell in SCRIPTS if shutil.which(shell)])
-def test_the_shells_that_are_here_take_theirs(shell: str) -> None:
+def test_installed_shells_accept_their_script(shell: str) -> None:
     ran = subprocess.run([shell, "-n"], input=SCRIPTS[shell](TREE), capture_output=True, text=True, check=False)
     assert (ran.returncode, ran.stderr) == (0, "")
 
@@ -93,7 +93,7 @@ def test_fish_completes(typed: str, expected: str, tmp_path: Path) -> None:
 
 @TYPED
 def test_zsh_completes(typed: str, expected: str, tmp_path: Path) -> None:
-    """In a terminal: a Tab behind what was typed, and the line is the whole word."""
+    """In a terminal: press Tab after the typed letters, and read the whole word."""
     if shutil.which("zsh") is None:
         missing("zsh", "apt-get install zsh")
     (tmp_path / "_millrace").write_text(SCRIPTS["zsh"](TREE))
@@ -102,12 +102,12 @@ def test_zsh_completes(typed: str, expected: str, tmp_path: Path) -> None:
         os.chdir(tmp_path)
         os.execve(shutil.which("zsh") or "", ["zsh", "-f", "-i"], {"TERM": "dumb", "HOME": str(tmp_path), "PATH": ""})
     try:
-        _say(terminal, f"unsetopt zle_bracketed_paste; PS1='rea''dy>'; fpath=({tmp_path} $fpath)\n", "ready>")
-        _say(terminal, "autoload -U compinit && compinit -u -D && print com''pletes\n", "completes", patience_s=1)
+        _type(terminal, f"unsetopt zle_bracketed_paste; PS1='rea''dy>'; fpath=({tmp_path} $fpath)\n", "ready>")
+        _type(terminal, "autoload -U compinit && compinit -u -D && print com''pletes\n", "completes", patience_s=1)
         if expected:
-            _say(terminal, f"{typed}\t", expected)
+            _type(terminal, f"{typed}\t", expected)
             return
-        shown = _say(terminal, f"{typed}\t", typed, patience_s=2)
+        shown = _type(terminal, f"{typed}\t", typed, patience_s=2)
         assert re.sub(r"\x07|\x1b\[[?0-9;]*[a-zA-Z]", "", shown).strip() == typed, shown
     finally:
         os.kill(child, signal.SIGKILL)
@@ -115,16 +115,16 @@ def test_zsh_completes(typed: str, expected: str, tmp_path: Path) -> None:
         os.close(terminal)
 
 
-def _say(terminal: int, text: str, until: str, *, patience_s: float = 0.0) -> str:
-    """What comes back, until that is in it and nothing more has come for so long."""
+def _type(terminal: int, text: str, until: str, *, patience_s: float = 0.0) -> str:
+    """Type text; return the output once it contains `until` and nothing came for `patience_s`."""
     os.write(terminal, text.encode())
-    said, deadline = "", time.monotonic() + 40
+    text_out, deadline = "", time.monotonic() + 40
     while time.monotonic() < deadline:
-        ready, _, _ = select.select([terminal], [], [], patience_s if until in said else 1)
+        ready, _, _ = select.select([terminal], [], [], patience_s if until in text_out else 1)
         if ready:
-            said += os.read(terminal, 4096).decode("utf-8", "replace")
-        elif until in said:
-            return said
-        if until in said and not patience_s:
-            return said
-    raise AssertionError(f"waited for {until!r}, got {said!r}")
+            text_out += os.read(terminal, 4096).decode("utf-8", "replace")
+        elif until in text_out:
+            return text_out
+        if until in text_out and not patience_s:
+            return text_out
+    raise AssertionError(f"waited for {until!r}, got {text_out!r}")

@@ -1,36 +1,21 @@
-"""Keys and tenants from a terminal."""
+"""`millrace keys` and `millrace tenants`: keys and quotas of a tenant."""
 
 from __future__ import annotations
 
-import os
-
 import pytest
 
-from tests.support.command import Ran, millrace
-from tests.support.stack import API_SECRET
-from tests.unit.api.conftest import Api, lite_api
-
-__all__ = ["lite_api"]
+from tests.unit.api.conftest import Api
+from tests.unit.cli.terminals import Terminal
 
 pytestmark = pytest.mark.timeout(180)
 
 
-class Terminal:
-    """Commands against an api in this process."""
-
-    def __init__(self, api: Api) -> None:
-        self.env = {**os.environ, "MILLRACE_URL": api.url, "MILLRACE_API_SECRET": API_SECRET}
-
-    def __call__(self, *words: str) -> Ran:
-        return millrace(*words, env=self.env)
-
-
 @pytest.mark.slow
 def test_a_tenant_and_its_key_from_beginning_to_end(lite_api: Api) -> None:
-    terminal = Terminal(lite_api)
+    terminal = Terminal(lite_api.url)
     made = terminal("tenants", "create", "acme", "--title", "Acme", "--max-documents", "7", "--json")
     assert made.json["quotas"]["max_documents"] == 7, made.err
-    changed = terminal("tenants", "change", "acme", "--max-documents", "none", "--max-open-jobs", "3")
+    changed = terminal("tenants", "update", "acme", "--max-documents", "none", "--max-open-jobs", "3")
     assert (changed.code, "open jobs: 3" in changed.out, "documents: no limit" in changed.out) == (0, True, True)
 
     words = ("--tenant", "acme", "--scope", "read", "--rate", "*=9/hour", "--json")
@@ -49,9 +34,8 @@ def test_a_tenant_and_its_key_from_beginning_to_end(lite_api: Api) -> None:
 
 
 @pytest.mark.slow
-def test_what_is_wrong_ends_with_its_exit_code(lite_api: Api) -> None:
-    terminal = Terminal(lite_api)
+def test_wrong_arguments_have_their_exit_codes(terminal: Terminal) -> None:
     assert terminal("keys", "revoke", "0000000000000000").code == 4
     assert terminal("keys", "create", "x", "--scope", "root").code == 2
     assert terminal("keys", "create", "x", "--rate", "often").code == 2
-    assert terminal("tenants", "change", "default", "--max-bytes", "many").code == 2
+    assert terminal("tenants", "update", "default", "--max-bytes", "many").code == 2

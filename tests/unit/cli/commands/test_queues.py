@@ -1,4 +1,4 @@
-"""`millrace queues`: what waits, pause and resume, from the command line."""
+"""`millrace queues`: list, pause and resume queues and kinds."""
 
 from __future__ import annotations
 
@@ -6,14 +6,13 @@ import pytest
 
 from app.core.db import database
 from app.jobs.ledger.enqueue import enqueue
-from tests.unit.api.conftest import Api, Errand
-from tests.unit.cli.commands.test_keys import Terminal
+from tests.unit.api.conftest import Errand
+from tests.unit.cli.terminals import Terminal
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(180)
-def test_a_queue_and_a_kind_are_paused_shown_and_resumed(lite_api: Api) -> None:
-    terminal = Terminal(lite_api)
+def test_queues_and_kinds_are_paused_and_resumed(terminal: Terminal) -> None:
     database().transaction(enqueue, Errand(), tenant="default")
     assert terminal("queues", "pause", "default", "--reason", "disk is full").code == 0
     listed = terminal("queues", "list")

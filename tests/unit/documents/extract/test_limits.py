@@ -56,9 +56,7 @@ def test_attachments_beyond_the_limit_are_told(tmp_path: Path) -> None:
     path = tmp_path / "m.eml"
     made_documents.as_eml(path, "a letter", b"attached")
     truncated = read(path, limits=ExtractLimits(attachments=0))["metadata"]["truncated"]
-    assert truncated == [
-        {"what": "attachments", "limit": 0}
-    ]
+    assert truncated == [{"what": "attachments", "limit": 0}]
 
 
 def test_too_much_text_and_too_many_pages_are_refused(tmp_path: Path) -> None:

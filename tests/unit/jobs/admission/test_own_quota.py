@@ -17,11 +17,11 @@ from app.jobs.schedules import store
 from app.jobs.schedules.store import Schedule
 from app.tenants.models import DEFAULT_TENANT, Tenant
 from tests.support.databases import SettingsEnv
-from tests.support.timetable import MINUTE, Clock, Timetable, hand, table
+from tests.support.timetable import MINUTE, FakeClock, Timetable, fake_clock, timetable
 from tests.unit.jobs.children.family import Desk, Family
 from tests.unit.jobs.conftest import Chore
 
-__all__ = ["hand", "table"]
+__all__ = ["fake_clock", "timetable"]
 
 
 def _set_max_open(count: int | None) -> None:
@@ -75,27 +75,27 @@ def test_existing_child_does_not_count_against_the_quota_again(desk: Desk) -> No
     assert family.start() == 1
 
 
-def test_tick_over_the_quota_is_skipped_with_a_reason(table: Timetable, hand: Clock) -> None:
+def test_tick_over_the_quota_is_skipped_with_a_reason(timetable: Timetable, fake_clock: FakeClock) -> None:
     _set_max_open(1)
-    made = [table.make("a", overlap="queue"), table.make("b", overlap="queue")]
-    hand.on(MINUTE)
-    assert table.fire() == {"started": 1, "skipped": 1}
-    (started,) = (schedule_id for schedule_id in made if table.jobs(schedule_id))
+    made = [timetable.make("a", overlap="queue"), timetable.make("b", overlap="queue")]
+    fake_clock.advance(MINUTE)
+    assert timetable.fire() == {"started": 1, "skipped": 1}
+    (started,) = (schedule_id for schedule_id in made if timetable.jobs(schedule_id))
     (skipped,) = (schedule_id for schedule_id in made if schedule_id != started)
     assert _notes(skipped) == ["the tenant may have 1 open jobs at once"]
-    (job,) = table.jobs(started)
-    table.end(job)
-    hand.on(timedelta(minutes=1))
-    assert table.fire() == {"started": 1, "skipped": 1}
+    (job,) = timetable.jobs(started)
+    timetable.end(job)
+    fake_clock.advance(timedelta(minutes=1))
+    assert timetable.fire() == {"started": 1, "skipped": 1}
     _set_max_open(None)
-    hand.on(MINUTE)
-    table.fire()
-    assert table.jobs(skipped)
+    fake_clock.advance(MINUTE)
+    timetable.fire()
+    assert timetable.jobs(skipped)
 
 
-def test_schedule_of_the_program_ignores_the_quota(table: Timetable, hand: Clock) -> None:
+def test_schedule_of_the_program_ignores_the_quota(timetable: Timetable, fake_clock: FakeClock) -> None:
     _set_max_open(0)
     schedule = Schedule("tests housekeeping", Chore(), cron="* * * * *")
-    table.db.transaction(store.declare, [schedule])
-    hand.on(MINUTE)
-    assert table.fire() == {"started": 1}
+    timetable.db.transaction(store.declare, [schedule])
+    fake_clock.advance(MINUTE)
+    assert timetable.fire() == {"started": 1}

@@ -11,12 +11,7 @@ from app.jobs.events.hub import JobTopic
 from app.jobs.events.snapshot import JobSnapshot, StreamEvent, opening_events
 from app.jobs.events.subscribers import MAX_WAITING_EVENTS, JobSubscriber
 from app.jobs.events.subscription import StreamTail
-
-JOB = "01a20472-8105-7f57-9d0a-6beac39f915f"
-
-
-def event(seq: int, name: str = "progress", state: str = "running", attempt: int = 1) -> StreamEvent:
-    return StreamEvent({"seq": seq, "event": name, "state": state, "attempt": attempt, "job_id": JOB, "percent": seq})
+from tests.support.stream_events import JOB, event
 
 
 def tail(*events: StreamEvent) -> StreamTail:

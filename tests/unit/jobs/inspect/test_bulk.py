@@ -12,7 +12,7 @@ from app.core import clock
 from app.core.db import database
 from app.core.errors import Cancelled, InvalidInput, Stale
 from app.jobs.inspect import bulk
-from app.jobs.inspect.bulk import BATCH, Bulk, Wanted, checked
+from app.jobs.inspect.bulk import BATCH, Bulk, BulkFilter, check_filter
 from app.jobs.ledger import claims, commands, ends
 from app.jobs.ledger.claims import Claim
 from app.jobs.worker.progress import Progress, ProgressPublisher
@@ -40,7 +40,7 @@ def claim(book: Ledger, job: Bulk, job_id: str | None = None) -> Claim:
 
 
 def asked(action: Any, **wanted: Any) -> Bulk:
-    return Bulk(action=action, wanted=checked(action, Wanted(**wanted)), asked_at=clock.now())
+    return Bulk(action=action, wanted=check_filter(action, BulkFilter(**wanted)), asked_at=clock.now())
 
 
 def run(book: Ledger, job: Bulk) -> dict[str, Any]:
@@ -93,7 +93,7 @@ def test_one_that_cannot_be_moved_is_refused_and_keeps_nobody(book: Ledger) -> N
 
 
 def test_a_second_run_goes_on_behind_the_first_ones_last_batch(book: Ledger) -> None:
-    """A worker dies in the midst: what it did is on record, and is neither done again nor counted twice."""
+    """A worker dies in the midst: its changes are on record, and is neither done again nor counted twice."""
     ids = failed(book, 3 * BATCH)
     job = asked("retry", fingerprint="ab")
     first = claim(book, job)

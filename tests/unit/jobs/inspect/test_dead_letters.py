@@ -1,4 +1,4 @@
-"""Dead letters: failures in groups of the same fault, until somebody retries or discards them."""
+"""Dead letters: failures in groups by fault, until they are retried or discarded."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ from typing import Any
 
 import pytest
 
+from app.core.clock import moment
 from app.core.errors import Conflict, NotFound
 from app.core.ids import uuid7
 from app.jobs.inspect import dead_letters
 from app.jobs.ledger import commands
-from app.jobs.ledger.views import JobFilter, list_jobs, moment
+from app.jobs.ledger.views import JobFilter, list_jobs
 from app.jobs.states import STATES
 from tests.unit.jobs.conftest import Chore, Ledger
 
@@ -19,13 +20,13 @@ NOON = datetime(2026, 5, 1, 12, tzinfo=UTC)
 
 
 def fail(ledger: Ledger, fingerprint: str | None, minutes: int, **values: Any) -> str:
-    told = {"error_type": "E", "error_code": "e", "error_message": f"at {minutes}"} | values
+    error = {"error_type": "E", "error_code": "e", "error_message": f"at {minutes}"} | values
     finished_at = NOON + timedelta(minutes=minutes)
-    return ledger.put(state="failed", fingerprint=fingerprint, finished_at=finished_at, **told)
+    return ledger.put(state="failed", fingerprint=fingerprint, finished_at=finished_at, **error)
 
 
-def groups(ledger: Ledger, **wanted: Any) -> list[dict[str, Any]]:
-    return ledger.db.read(dead_letters.groups, "default", **{"limit": 10, **wanted})
+def groups(ledger: Ledger, **options: Any) -> list[dict[str, Any]]:
+    return ledger.db.read(dead_letters.list_groups, "default", **{"limit": 10, **options})
 
 
 def test_failures_of_one_fault_are_one_group(ledger_of: Ledger) -> None:
@@ -70,8 +71,8 @@ def test_discarding_keeps_the_row_and_may_be_repeated_and_undone_by_a_retry(ledg
     first = ledger_of.db.transaction(commands.discard, "default", job_id).discarded_at
     assert ledger_of.db.transaction(commands.discard, "default", job_id).discarded_at == first
     for discarded, expected in ((True, job_id), (False, other)):
-        wanted = JobFilter(fingerprint="aa", discarded=discarded)
-        assert [row.id for row in ledger_of.db.read(list_jobs, "default", wanted, 9)] == [expected]
+        options = JobFilter(fingerprint="aa", discarded=discarded)
+        assert [row.id for row in ledger_of.db.read(list_jobs, "default", options, 9)] == [expected]
     ledger_of.db.transaction(commands.retry, "default", job_id)
     assert ledger_of.row(job_id).discarded_at is None
 

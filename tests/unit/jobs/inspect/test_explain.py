@@ -226,8 +226,8 @@ def test_succeeded(ledger_of: Ledger) -> None:
 def test_failed_for_good_after_all_tries_and_discarded(ledger_of: Ledger) -> None:
     job_id = ledger_of.put()
     verdict = judge(claim(ledger_of, job_id), InvalidInput("no such thing", code="payload"))
-    told = {name: getattr(verdict, name) for name in ("error_type", "error_code", "error_message", "fingerprint")}
-    ledger_of.db.transaction(ends.finish, [end_of(job_id, 1, "failed", tries=1, **told)])
+    error = {name: getattr(verdict, name) for name in ("error_type", "error_code", "error_message", "fingerprint")}
+    ledger_of.db.transaction(ends.finish, [end_of(job_id, 1, "failed", tries=1, **error)])
     explained = why(ledger_of, job_id)
     assert explained["reason"] == "failed"
     assert explained["message"] == "Another try would end the same way; InvalidInput: no such thing"

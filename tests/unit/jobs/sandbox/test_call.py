@@ -1,4 +1,4 @@
-"""What goes into a sandbox and what comes out of it."""
+"""Arguments, results, errors and log lines of sandbox calls."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_function_is_given_as_object() -> None:
 
 
 def test_blob_is_a_path(tmp_path: Path) -> None:
-    """What is too large for a line goes by a file."""
+    """Arguments that are too large for a line are passed as a file."""
     (tmp_path / "page.html").write_text("<p>hello")
     assert call("read", blob=tmp_path / "page.html") == "<p>hello"
 
@@ -55,7 +55,7 @@ def test_arguments_have_a_limit() -> None:
 
 
 def test_results_have_a_limit(tmp_path: Path) -> None:
-    """A result over 16 MiB, or none in JSON, is a clear error that no retry would mend."""
+    """A result over 16 MiB, or none in JSON, is a clear error that no retry would fix."""
     (tmp_path / "large").write_text("x" * 17_000_000)
     with pytest.raises(SandboxFailed, match="write it to a file") as large:
         call("read", blob=tmp_path / "large")
@@ -110,7 +110,7 @@ def test_held_back_report_follows_by_itself(tmp_path: Path) -> None:
 
 
 def test_error_of_the_listener_ends_the_call() -> None:
-    """Who listens may stop the run, as a job does that finds its fence moved."""
+    """A listener may stop the run, like a job whose fence has moved."""
 
     def on_progress(_: dict[str, Any]) -> None:
         raise Cancelled("enough")
@@ -195,7 +195,7 @@ def test_crash_and_garbage(name: str, arguments: dict[str, Any], words: str) -> 
 
 
 def test_prints_do_not_reach_the_channel(capfd: pytest.CaptureFixture[str], one_sandbox: None) -> None:
-    """What Python or C says on fd 1 lands in the host's stderr."""
+    """Output of Python or C to fd 1 goes to the host's stderr."""
     process_pool.stop_pool()
     process_pool.start_pool(1, preload=[HERE])  # here, not in a fixture: there stderr is not the captured one yet
     assert call("make_noise") == "the truth"

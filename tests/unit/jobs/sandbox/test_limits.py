@@ -1,4 +1,4 @@
-"""What ends a call: its limits, a stop, a closed pool."""
+"""Ends of a call: its limits, a stop, a closed pool."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def test_stop_kills_the_sandbox_and_all_it_started(tmp_path: Path, threads: Thre
 
 @on_linux
 def test_death_of_a_sandbox_takes_all_it_started(tmp_path: Path, threads: ThreadPoolExecutor) -> None:
-    """A sandbox that crashed leaves nobody behind either."""
+    """A sandbox that crashed leaves no process behind either."""
     future = threads.submit(call, "sit", note=str(tmp_path / "note"))
     pids = pids_in(tmp_path / "note")
     os.kill(pids[0], signal.SIGSEGV)
@@ -93,7 +93,7 @@ def test_death_of_a_sandbox_takes_all_it_started(tmp_path: Path, threads: Thread
 
 
 def test_stop_while_waiting_for_a_sandbox(tmp_path: Path, one_sandbox: None, threads: ThreadPoolExecutor) -> None:
-    """Who waits in line leaves it at once, and the call before is not disturbed."""
+    """A queued call leaves the queue at once, and the running call is not disturbed."""
     release = tmp_path / "release"
     first_runs = tmp_path / "first"
     first = threads.submit(call, "meet", mine=str(first_runs), other=str(release))
@@ -111,7 +111,7 @@ def test_stop_while_waiting_for_a_sandbox(tmp_path: Path, one_sandbox: None, thr
 
 
 def test_stop_before_and_after_the_run() -> None:
-    """Stopped early it never starts; stopped late nothing happens to whoever has its sandbox now."""
+    """Stopped early it never starts; a late stop does not affect the call that has its sandbox now."""
     early = make("add", left=1, right=1)
     early.stop(Cancelled("early"))
     early.stop(Interrupted("and once more"))

@@ -54,7 +54,7 @@ def test_sandbox_that_was_left_dirty_is_replaced(name: str, arguments: dict[str,
 
 
 def test_sandbox_that_failed_is_replaced(one_sandbox: None) -> None:
-    """Nobody knows what a failure has left behind."""
+    """A failure may have left anything behind."""
     before = call("group")[0]
     with pytest.raises(InvalidInput):
         call("fail", error="invalid")
@@ -70,7 +70,7 @@ def test_sandboxes_have_their_own_group_and_ignore_the_hosts_signals() -> None:
 
 
 def test_dead_idle_sandbox_is_not_handed_out(one_sandbox: None) -> None:
-    """Killed while nobody used it."""
+    """Killed while idle."""
     pid = call("group")[0]
     os.kill(pid, signal.SIGKILL)
     wait_until(lambda: not is_alive(pid), what="its death")
@@ -213,7 +213,7 @@ def test_forked_host_has_sandboxes_of_its_own() -> None:
 
 @pytest.mark.anyio
 async def test_awaited_result() -> None:
-    """The loop goes on meanwhile."""
+    """The loop goes on during the calls."""
     several = [run(sandbox_functions.add, {"left": n, "right": n}) for n in range(5)]
     assert await asyncio.gather(*several) == [0, 2, 4, 6, 8]
     with pytest.raises(InvalidInput):

@@ -69,5 +69,5 @@ def test_take_waits_for_its_turn(key: str) -> None:
 
 @pytest.mark.parametrize("wrong", [{"calls": 0}, {"calls": 1, "per_s": 0}, {"calls": 1, "burst": 0}])
 def test_what_is_no_rate_is_refused(wrong: dict[str, float]) -> None:
-    with pytest.raises(ValueError, match="not a rate"):
+    with pytest.raises(ValueError, match="invalid rate"):
         Rate(**wrong)  # type: ignore[arg-type]

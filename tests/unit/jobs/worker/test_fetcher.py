@@ -1,4 +1,4 @@
-"""From an id in Redis to a claim: what is broken is put aside, what is lost is found, nothing runs twice."""
+"""From an id in Redis to a claim: broken messages are put aside, lost ids are recovered, no job runs twice."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ on_sqlite = pytest.mark.parametrize("spine_env", ["sqlite"], indirect=True)
 
 
 class Urgent(Job, kind="tests.urgent", queue="interactive"):
-    """Somebody waits for it."""
+    """A person waits for it."""
 
 
 class Someday(Job, kind="tests.someday", queue="bulk"):
-    """Nobody waits for it."""
+    """No person waits for it."""
 
 
 class Strange(Job, kind="tests.strange"):
@@ -134,7 +134,7 @@ def test_what_a_lost_answer_took_is_found(desk: Desk) -> None:
 def test_a_redis_that_stands_still_during_a_fetch_loses_nothing(
     redis_server: RedisServer, spine_env: SettingsEnv
 ) -> None:
-    """It takes the command when it wakes, and nobody is there to hear the answer."""
+    """It runs the command when it wakes, and the client that would read the answer is gone."""
     spine_env(redis_url=redis_server.url)
     desk = Desk([Chore.kind])
     try:
@@ -240,7 +240,7 @@ def test_one_slow_job_ends_the_haste_at_once() -> None:
 
 @on_sqlite
 def test_queues_are_served_in_their_order(desks: Desks) -> None:
-    """Whatever came first: interactive before default before bulk."""
+    """Interactive before default before bulk, in any order of arrival."""
     desk = desks(Chore.kind, Urgent.kind, Someday.kind, threads=1)
     someday, chore, urgent = desk.enqueue(Someday(), Chore(), Urgent())
     order = []

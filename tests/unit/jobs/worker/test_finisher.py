@@ -1,4 +1,4 @@
-"""Ends in batches: written, then acked; what cannot be written waits, and holds up nobody."""
+"""Ends in batches: written, then acked; what cannot be written waits, and delays no other end."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ def test_a_cancel_before_the_start_and_a_death_call_on_end_too(desks: Desks) -> 
 
 
 def test_an_on_end_that_fails_is_an_end_refused_and_blocks_nobody(desks: Desks) -> None:
-    """Tried again like any failure, with none of its writes; at last failed, and said so."""
+    """Tried again like any failure, with none of its writes; at last failed, and lines so."""
     desk, relay = desks(Refused.kind, Chore.kind), Relay()
     refused, *others = desk.enqueue(Refused(), Chore(), Chore())
     for run in desk.take(3):
@@ -243,7 +243,7 @@ def test_a_cancel_that_was_asked_for_ends_a_job_that_would_be_tried_again(desk: 
     "text", ["a\x00b", "lone \ud800 surrogate", "\udcff", "quoted \\u0000 stays", "emoji 🎉", "x" * 100_000]
 )
 def test_no_text_of_a_job_keeps_its_end_from_being_written(desk: Desk, text: str) -> None:
-    """In the error, the result, the progress: what a database cannot hold is left out."""
+    """In the error, the result, the progress: characters that a database cannot store are left out."""
     broken, fine = desk.enqueue(Chore(), Chore())
     runs = {run.claim.id: run for run in desk.take(2)}
     for run in runs.values():
@@ -255,11 +255,11 @@ def test_no_text_of_a_job_keeps_its_end_from_being_written(desk: Desk, text: str
     desk.end(runs[fine])
     row = desk.until(broken, "retrying")
     assert row.error_type == "ValueError"
-    kept = text.encode("utf-8", "replace").decode().replace("\x00", "").replace("?", "")
-    assert (row.error_message or "").replace("\ufffd", "").replace("?", "") == kept[:4000]
+    stored = text.encode("utf-8", "replace").decode().replace("\x00", "").replace("?", "")
+    assert (row.error_message or "").replace("\ufffd", "").replace("?", "") == stored[:4000]
     row = desk.until(fine, "succeeded")
     assert row.error_code is None
     assert row.result is not None
     if text.isprintable() and len(text) < 1000:
-        said: Any = row.result["said"]
-        assert said == text
+        lines: Any = row.result["said"]
+        assert lines == text

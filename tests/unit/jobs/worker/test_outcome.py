@@ -32,7 +32,7 @@ from tests.support.databases import SettingsEnv
 
 
 class Hasty(Job, kind="tests.outcome.hasty", retry_delays=(5.0, 50.0)):
-    """Has delays of its own."""
+    """Has its own delays."""
 
 
 def raised(error: BaseException) -> BaseException:

@@ -1,4 +1,4 @@
-"""A bar that rises, told at most ten times a second, and whose stages and end are never left out."""
+"""A bar that rises, published at most ten times a second, and whose stages and end are never left out."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Unweighed(Job, kind="tests.progress.unweighed"):
 
 
 def _silent(kind: str) -> Progress:
-    """A progress that nobody tells of."""
+    """A progress without a publisher."""
     return Progress(claim_of(kind), ProgressPublisher(lambda claim, state: None))
 
 
@@ -94,9 +94,9 @@ def test_percent_never_falls_whatever_is_reported(
 
 
 def _heard(desk: Desk, run: Run) -> list[dict[str, Any]]:
-    """The events that Redis has kept of the job, in their order."""
-    kept = desk.redis.xrange(redis.EVENTS.format(run.claim.id))
-    return [json.loads(fields["e"]) for _, fields in kept]
+    """The events that Redis has stored of the job, in their order."""
+    stored = desk.redis.xrange(redis.EVENTS.format(run.claim.id))
+    return [json.loads(fields["e"]) for _, fields in stored]
 
 
 def _began(desk: Desk, job: Job) -> tuple[Run, Progress]:
@@ -118,9 +118,9 @@ def test_reports_are_told_ten_times_a_second_and_the_last_is_never_dropped(desk:
     desk.end(run)
     desk.until(run.claim.id, "succeeded")
     wait_until(lambda: "end" in [event["event"] for event in _heard(desk, run)], what="the end to be told")
-    told = [event for event in _heard(desk, run) if event["event"] == "progress"]
-    assert 4 <= len(told) <= 14
-    assert told[-1]["done"] == number
+    published = [event for event in _heard(desk, run) if event["event"] == "progress"]
+    assert 4 <= len(published) <= 14
+    assert published[-1]["done"] == number
 
 
 @on_sqlite
@@ -165,9 +165,9 @@ def test_the_ledger_keeps_where_a_job_is(desk: Desk) -> None:
     run, progress = _began(desk, Chore())
     progress.report(1, 4, stage="second", unit="pages", message="half")
     wait_until(lambda: desk.ledger.row(run.claim.id).progress, what="the snapshot")
-    kept = desk.ledger.row(run.claim.id).progress
-    assert kept is not None
-    assert (kept["stage"], kept["done"], kept["total"], kept["unit"], kept["percent"]) == (
+    stored = desk.ledger.row(run.claim.id).progress
+    assert stored is not None
+    assert (stored["stage"], stored["done"], stored["total"], stored["unit"], stored["percent"]) == (
         "second",
         1,
         4,
@@ -222,8 +222,8 @@ def test_whatever_is_given_as_a_text_is_told_as_one(desk: Desk) -> None:
     error: Any = ValueError("page 3 is broken")
     progress.report(1, 2, stage="first", message=error, unit="x" * 5000)
     wait_until(lambda: _heard(desk, run), what="the report to be told")
-    said = _heard(desk, run)[0]
-    assert (said["message"], len(said["unit"])) == ("page 3 is broken", 1000)
+    message = _heard(desk, run)[0]
+    assert (message["message"], len(message["unit"])) == ("page 3 is broken", 1000)
     desk.end(run)
     assert desk.until(run.claim.id, "succeeded").progress is not None
     assert desk.process.is_serving
@@ -247,5 +247,5 @@ def test_each_event_says_which_try_it_belongs_to(desk: Desk) -> None:
 def test_a_tenant_may_be_called_anything(desk: Desk) -> None:
     tenant = 'acme %1 100% {} "quoted"'
     publish.publish([JobEvent(uuid7(), tenant, "state", "queued", 1)])
-    (kept,) = desk.redis.xrange(redis.TENANT_EVENTS.format(tenant))
-    assert json.loads(kept[1]["e"])["state"] == "queued"
+    (stored,) = desk.redis.xrange(redis.TENANT_EVENTS.format(tenant))
+    assert json.loads(stored[1]["e"])["state"] == "queued"

@@ -1,4 +1,4 @@
-"""How long requests and the steps of work took: recorded beside the requests, read in the old service's shapes."""
+"""Durations of requests and of steps of work: recorded after each request, read in the old service's shapes."""
 
 from __future__ import annotations
 
@@ -74,11 +74,11 @@ def test_a_request_is_recorded_field_by_field(api: Api) -> None:
 
 def test_a_page_of_requests_with_the_sums_of_all(api: Api) -> None:
     _put(*[_timing("/api/x", float(n)) for n in range(1, 6)], _timing("/api/x", 99.0, hours=30))
-    found = _requests(api, path="/api/x", limit=2, offset=1)
-    assert found.keys() == {"metrics", "total", "limit", "offset", "summary"}
-    assert (found["total"], found["limit"], found["offset"]) == (5, 2, 1)
-    assert [row["duration_ms"] for row in found["metrics"]] == [4.0, 3.0]
-    assert found["summary"] == {
+    body = _requests(api, path="/api/x", limit=2, offset=1)
+    assert body.keys() == {"metrics", "total", "limit", "offset", "summary"}
+    assert (body["total"], body["limit"], body["offset"]) == (5, 2, 1)
+    assert [row["duration_ms"] for row in body["metrics"]] == [4.0, 3.0]
+    assert body["summary"] == {
         "avg_duration_ms": 3.0, "min_duration_ms": 1.0, "max_duration_ms": 5.0, "total_requests": 5,
     }  # fmt: skip
     assert _requests(api, path="/api/x", hours=31)["total"] == 6
@@ -226,7 +226,7 @@ def test_requests_go_on_while_sql_is_down(
             begun = time.perf_counter()
             assert api.client.get("/").status_code == 200
             slowest = max(slowest, time.perf_counter() - begun)
-            time.sleep(0.02)  # so that several writes fail meanwhile
+            time.sleep(0.02)  # so that several writes fail
         assert len(recorder) == 100 and recorder.dropped == 0
         assert slowest < 0.5, slowest
         postgres_server.restart()
@@ -253,10 +253,10 @@ def test_the_steps_of_an_indexed_page(api: Api) -> None:
     job_id = api.client.post("/api/index", json=body, headers={"X-Request-ID": "mine-8"}).json()["job_id"]
     result = Desk(database()).work(job_id)
     Desk(database()).work(api.client.post("/api/index", json=body).json()["job_id"])
-    found = _operations(api)
-    assert found.keys() == {"metrics", "total", "limit", "offset", "summary_by_type"}
-    assert (found["total"], found["limit"], found["offset"]) == (4, 100, 0)
-    named = {(row["operation_type"], row["operation_name"]): row for row in found["metrics"]}
+    body = _operations(api)
+    assert body.keys() == {"metrics", "total", "limit", "offset", "summary_by_type"}
+    assert (body["total"], body["limit"], body["offset"]) == (4, 100, 0)
+    named = {(row["operation_type"], row["operation_name"]): row for row in body["metrics"]}
     assert named.keys() == {
         ("extraction", "extract_text"), ("chunking", "chunk_text"), ("embedding", "embed_batch"),
         ("qdrant", "index_chunks"),
@@ -268,7 +268,7 @@ def test_the_steps_of_an_indexed_page(api: Api) -> None:
         "success": True, "error_message": None, "request_id": "mine-8", "job_id": job_id,
         "document_url": "https://a.org/mill",
     }  # fmt: skip
-    sums = found["summary_by_type"]["chunking"]
+    sums = body["summary_by_type"]["chunking"]
     assert sums.keys() == SUMS | {"total_operations", "successful_operations", "failed_operations", "success_rate"}
     assert (sums["total_operations"], sums["failed_operations"], sums["success_rate"]) == (1, 0, 100.0)
 

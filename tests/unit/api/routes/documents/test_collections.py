@@ -33,7 +33,7 @@ def give(client: httpx.Client, desk: Desk, word: str, collection: str | None = N
 
 
 def run(desk: Desk, job: dict[str, Any]) -> dict[str, Any]:
-    """What a worker does with the job that deletes many documents."""
+    """Run the job that deletes many documents, as a worker would."""
     progress = desk.claim(job["id"])
     payload = DeleteDocuments.model_validate(progress.claim.payload)
     return asyncio.run(bulk.delete_documents(payload, progress))
@@ -167,7 +167,7 @@ def test_documents_are_deleted_by_a_filter(api: Api, desk: Desk) -> None:
 
 
 def test_deleting_many_goes_on_after_a_crash(api: Api, desk: Desk) -> None:
-    """What a first run has done is counted by the second, and done once."""
+    """The second run counts the work of the first and does not repeat it."""
     for n in range(bulk.BATCH + 5):
         api.client.post("/api/documents", json={"markdown": f"page {n}", "tags": ["x"], "external_id": f"k{n}"})
     job = api.client.post("/api/documents:delete", json={"filter": {"tags": ["x"]}}).json()

@@ -47,9 +47,9 @@ def test_a_page_posted_is_a_page_found(api: Api, desk: Desk) -> None:
     assert (job["status"], job["state"], job["kind"]) == ("queued", "queued", "documents.ingest")
     desk.work(job["job_id"])
     body = {"query": "sluice", "mode": "bm25", "filters": {"isMobile": True, "domain": "example.com", "country": "GB"}}
-    found = api.client.post("/api/search", json=body).json()
-    assert (found["total"], found["query"], found["mode"]) == (1, "sluice", "bm25")
-    hit = found["results"][0]
+    result = api.client.post("/api/search", json=body).json()
+    assert (result["total"], result["query"], result["mode"]) == (1, "sluice", "bm25")
+    hit = result["results"][0]
     assert hit["title"] == "Mills" and hit["description"] == "About mills" and "sluice" in hit["text"]
     assert hit["metadata"]["screenshot_url"] == "https://example.com/shot.png"
     assert hit["metadata"]["isMobile"] is hit["metadata"]["is_mobile"] is True
@@ -101,7 +101,7 @@ def test_bad_documents_are_422(lite_api: Api, body: Any) -> None:
 
 
 def test_odd_bodies_are_never_500(lite_api: Api) -> None:
-    """What JSON can say and databases cannot hold."""
+    """Bodies that JSON can express and databases cannot store."""
     deep = '{"text": "x", "metadata": ' + '{"a":' * 500 + "1" + "}" * 501
     for raw in (
         b'{"text": "a\\u0000b \\ud800 c", "title": "\\udfff", "metadata": {"\\u0000": [NaN, Infinity, "\\ud83d"]}}',
@@ -151,8 +151,8 @@ def test_lists_show_and_delete(api: Api, desk: Desk) -> None:
     assert shown["versions"][0]["id"] == shown["content_id"]
     assert api.client.delete(f"/api/documents/{document_id}").status_code == 204
     assert api.client.get(f"/api/documents/{document_id}").status_code == 404
-    found = api.client.post("/api/search", json={"query": "water"}).json()
-    assert document_id not in [hit["document_id"] for hit in found["results"]] and found["total"] == 3
+    result = api.client.post("/api/search", json={"query": "water"}).json()
+    assert document_id not in [hit["document_id"] for hit in result["results"]] and result["total"] == 3
 
 
 def test_test_index_waits_and_tells_the_steps(api: Api, desk: Desk) -> None:

@@ -1,4 +1,4 @@
-"""Files over HTTP: taken, read, found, given back; refused with a reason; each once."""
+"""Uploads: stored, read, searchable, downloadable; refused with a reason; each once."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def test_a_hit_says_the_page_it_stands_on(api: Api, desk: Desk, tmp_path: Path) 
 
 
 def test_many_files_and_one_that_is_hostile(api: Api, desk: Desk, tmp_path: Path) -> None:
-    """Each is a job of its own; what cannot be taken is named beside them; a bomb fails alone."""
+    """Each is a job of its own; refused files are listed next to them; a bomb fails alone."""
     made = made_documents.make_all(tmp_path, 14)
     strange = tmp_path / "program.bin"
     strange.write_bytes(b"\x7fELF" + bytes(100))
@@ -173,7 +173,7 @@ def test_an_e_mail_brings_its_attachments_along(api: Api, desk: Desk, tmp_path: 
 
 
 def test_a_document_is_read_again(api: Api, desk: Desk, tmp_path: Path) -> None:
-    """From its original after a failure, from its text where it came as text; nothing unchanged is embedded anew."""
+    """From its original after a failure, from its text where it came as text; unchanged text is not embedded again."""
     job = send(api.client, made_documents.make(tmp_path, "odt", "again").path).json()
     desk.work(job["id"])
     again = api.client.post(f"/api/documents/{job['document_id']}/reprocess")

@@ -20,12 +20,12 @@ Make = Callable[..., JobRow]
 
 
 def test_a_job_says_why_it_waits(api: Api, errand: Make) -> None:
-    said = api.client.get(f"/api/jobs/{errand().id}/explain").json()
-    assert (said["state"], said["reason"]) == ("queued", "no_worker")
-    assert "default" in said["message"]
-    assert "millrace worker" in said["fix"]
-    assert said["since_s"] >= 0
-    assert set(said) == {"job_id", "kind", "state", "reason", "message", "fix", "since", "since_s", "facts"}
+    explanation = api.client.get(f"/api/jobs/{errand().id}/explain").json()
+    assert (explanation["state"], explanation["reason"]) == ("queued", "no_worker")
+    assert "default" in explanation["message"]
+    assert "millrace worker" in explanation["fix"]
+    assert explanation["since_s"] >= 0
+    assert set(explanation) == {"job_id", "kind", "state", "reason", "message", "fix", "since", "since_s", "facts"}
 
 
 @pytest.mark.parametrize(

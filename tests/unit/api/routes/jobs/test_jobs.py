@@ -12,6 +12,7 @@ from app.core import ids
 from app.core.db import database
 from app.jobs.models import JobRow
 from tests.support.job_events import publish_event, set_job
+from tests.support.waiting import wait_until
 from tests.unit.api.conftest import Api
 
 Make = Callable[..., JobRow]
@@ -49,7 +50,7 @@ def test_a_list_is_walked_page_by_page_newest_first(api: Api, errand: Make) -> N
         page = api.client.get("/api/jobs", params={"limit": 3} | ({"cursor": cursor} if cursor else {})).json()
         assert len(page["data"]) == expected
         seen += [job["id"] for job in page["data"]]
-        errand()  # what is made meanwhile does not shift the pages
+        errand()  # a new job does not shift the pages
         cursor = page["next_cursor"]
         assert page["has_more"] == (cursor is not None)
     assert seen == made
@@ -60,24 +61,24 @@ def test_a_list_is_filtered(api: Api, errand: Make) -> None:
     errand(tenant="other")
     set_job(failed, state="failed", error_type="E", error_code="boom", error_message="m")
 
-    def found(**wanted: Any) -> set[str]:
-        answer = api.client.get("/api/jobs", params=wanted)
+    def listed_ids(**filters: Any) -> set[str]:
+        answer = api.client.get("/api/jobs", params=filters)
         assert answer.status_code == 200, answer.text
         return {job["id"] for job in answer.json()["data"]}
 
-    assert found() == {plain.id, failed.id, about.id}
-    assert found(state="failed") == found(error_code="boom") == {failed.id}
-    assert found(state=["queued", "running"]) == found(state="queued,running") == {plain.id, about.id}
-    assert found(document_id=5) == {about.id}
-    assert found(kind="tests.unit.api.errand", queue="default") == found()
-    assert found(kind="other") == found(queue="bulk") == set()
-    assert found(parent_id=plain.id) == set()
+    assert listed_ids() == {plain.id, failed.id, about.id}
+    assert listed_ids(state="failed") == listed_ids(error_code="boom") == {failed.id}
+    assert listed_ids(state=["queued", "running"]) == listed_ids(state="queued,running") == {plain.id, about.id}
+    assert listed_ids(document_id=5) == {about.id}
+    assert listed_ids(kind="tests.unit.api.errand", queue="default") == listed_ids()
+    assert listed_ids(kind="other") == listed_ids(queue="bulk") == set()
+    assert listed_ids(parent_id=plain.id) == set()
     set_job(about, parent_id=plain.id, child_index=0)
-    assert found(parent_id=plain.id) == {about.id}
+    assert listed_ids(parent_id=plain.id) == {about.id}
     shown = api.client.get(f"/api/jobs/{failed.id}").json()
-    assert failed.id not in found(created_after=api.client.get(f"/api/jobs/{about.id}").json()["created_at"])
-    assert found(created_before=shown["created_at"]) == {plain.id}
-    assert found(created_after="2020-01-01T00:00:00+05:00") == found()
+    assert failed.id not in listed_ids(created_after=api.client.get(f"/api/jobs/{about.id}").json()["created_at"])
+    assert listed_ids(created_before=shown["created_at"]) == {plain.id}
+    assert listed_ids(created_after="2020-01-01T00:00:00+05:00") == listed_ids()
 
 
 @pytest.mark.parametrize(
@@ -158,21 +159,22 @@ def test_a_failed_job_is_tried_again_and_an_open_one_is_not(api: Api, errand: Ma
     assert (refused.status_code, refused.json()["code"]) == (409, "job_state")
 
 
-@pytest.mark.parametrize("how", [{"params": {"wait": "20"}}, {"headers": {"Prefer": "respond-async, wait=20"}}])
+@pytest.mark.parametrize("how", [{"params": {"wait": "10"}}, {"headers": {"Prefer": "respond-async, wait=10"}}])
 def test_accepted_work_may_be_waited_for(lite_api: Api, errand: Make, how: dict[str, Any]) -> None:
     job = errand()
     set_job(job, state="failed")
 
     def finish() -> None:
+        wait_until(lambda: lite_api.hub.subscriber_count > 0, what="the request to wait for the job")
         set_job(job, state="succeeded")
         publish_event(job, 100, state="succeeded", name="end")
 
-    timer = threading.Timer(0.4, finish)
-    timer.start()
+    finishing = threading.Thread(target=finish)
+    finishing.start()
     answer = lite_api.client.post(f"/api/jobs/{job.id}/retry", **how)
-    timer.join()
+    finishing.join()
     assert (answer.status_code, answer.json()["state"]) == (200, "succeeded")
-    assert answer.headers["preference-applied"] == "wait=20"
+    assert answer.headers["preference-applied"] == "wait=10"
     assert answer.headers["location"] == f"/api/jobs/{job.id}"
 
 

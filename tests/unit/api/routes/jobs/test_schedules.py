@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from app.cli.exit_codes import Quit
+from app.cli.exit_codes import CliExit
 from app.cli.main import app
 from app.core import clock
 from app.core.db import database
@@ -23,13 +23,13 @@ from tests.unit.api.conftest import Api, Errand
 
 
 class Report(Job, kind="tests.unit.api.report", open_to="write"):
-    """What callers may start."""
+    """A kind that callers may start."""
 
     days: int = 1
 
 
 class Purge(Job, kind="tests.unit.api.purge", open_to="admin"):
-    """What administrators may start."""
+    """A kind that administrators may start."""
 
 
 def _make(api: Api, name: str = "nightly", **more: Any) -> dict[str, Any]:
@@ -144,8 +144,8 @@ def test_a_key_starts_only_what_is_open_to_it(api: Api) -> None:
 
 
 def test_what_the_program_declares_is_its_own(api: Api) -> None:
-    one = Schedule("tests api", Errand(note="x"), cron="0 4 * * *")
-    database().transaction(store.declare, [one])
+    schedule = Schedule("tests api", Errand(note="x"), cron="0 4 * * *")
+    database().transaction(store.declare, [schedule])
     (listed,) = api.client.get("/api/schedules").json()["data"]
     path = f"/api/schedules/{listed['id']}"
     assert (listed["source"], listed["kind"]) == ("code", Errand.kind)
@@ -177,7 +177,7 @@ def test_the_command_line_does_it_all(lite_api: Api, settings_env: SettingsEnv) 
     assert millrace("delete", made["id"]) == {"deleted": made["id"]}
     shown = CliRunner().invoke(app, ["schedules", "list"])
     assert "every 3600 s" in shown.stdout
-    with pytest.raises(Quit, match="no JSON"):
+    with pytest.raises(CliExit, match="not JSON"):
         CliRunner().invoke(app, ["schedules", "create", "x", Report.kind, "{"], catch_exceptions=False)
 
 

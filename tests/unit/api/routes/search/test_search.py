@@ -33,18 +33,18 @@ def desk(lite_api: Api) -> Desk:
 def _search(api: Api, **body: Any) -> dict[str, Any]:
     answer = api.client.post("/api/search", json={"mode": "keyword", **body})
     assert answer.status_code == 200, answer.text
-    found: dict[str, Any] = answer.json()
-    return found
+    result: dict[str, Any] = answer.json()
+    return result
 
 
 def test_facets_and_chunks(lite_api: Api, desk: Desk) -> None:
-    found = _search(lite_api, query="wheel", facets=["source", "collection", "source"], chunks="all")
-    assert found["facets"] == {
+    result = _search(lite_api, query="wheel", facets=["source", "collection", "source"], chunks="all")
+    assert result["facets"] == {
         "source": [{"value": "s0", "count": 1}, {"value": "s1", "count": 1}],
         "collection": [{"value": "mills", "count": 1}],
     }
-    assert all(len(hit["chunks"]) == 1 for hit in found["results"])
-    assert found["as_of"] == 3
+    assert all(len(hit["chunks"]) == 1 for hit in result["results"])
+    assert result["as_of"] == 3
     assert _search(lite_api, query='"wind mill"')["total"] == 1
     assert _search(lite_api, query="whele")["corrected_query"] == "wheel"
     for body in ({"facets": ["nothing"]}, {"facets": ["source"] * 6}, {"chunks": "some"}):
@@ -52,8 +52,8 @@ def test_facets_and_chunks(lite_api: Api, desk: Desk) -> None:
 
 
 def test_similar(lite_api: Api, desk: Desk) -> None:
-    found = lite_api.client.get("/api/documents/1/similar?limit=1").json()["results"]
-    assert [hit["document_id"] for hit in found] == ["2"]
+    result = lite_api.client.get("/api/documents/1/similar?limit=1").json()["results"]
+    assert [hit["document_id"] for hit in result] == ["2"]
     assert_problem(lite_api.client.get("/api/documents/99/similar"), 404, "document_not_found")
     assert lite_api.client.get("/api/documents/1/similar?limit=0").status_code == 422
 

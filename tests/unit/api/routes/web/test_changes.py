@@ -1,4 +1,4 @@
-"""A page changes: whoever tells of it is known, the page is read again once, and the trail says what came of it."""
+"""Reported changes: the sender is verified, the page is read again once, and the event keeps the outcome."""
 
 # ruff: noqa: E501  bodies and answers read best on a line
 
@@ -70,18 +70,18 @@ def test_a_change_is_read_and_found_and_told(intake: Api, site: FakeSite) -> Non
     jobs.drain()
     site.pages["/prices"] = page("The kingfisher costs twelve.")
     answer = tell(intake, change(url, title="Prices"))
-    said = answer.json()
-    assert answer.status_code == 202 and said["status"] == "queued" and said["url"] == url
-    assert set(said) == {"status", "job_id", "change_event_id", "url"}
-    assert intake.client.get(f"/api/changes/{said['change_event_id']}").json()["state"] == "queued"
+    reply = answer.json()
+    assert answer.status_code == 202 and reply["status"] == "queued" and reply["url"] == url
+    assert set(reply) == {"status", "job_id", "change_event_id", "url"}
+    assert intake.client.get(f"/api/changes/{reply['change_event_id']}").json()["state"] == "queued"
     [job] = jobs.drain()
-    assert (job.id, job.kind, job.state) == (said["job_id"], "sources.rescrape", "succeeded")
-    assert job.result is not None and job.result["event_id"] == str(said["change_event_id"])
-    found = Desk(database()).find("kingfisher", mode="keyword")["results"]
-    assert [hit["document_id"] for hit in found] == [str(document)]
-    assert found[0]["metadata"]["owner"] == "ada" and found[0]["metadata"]["tags"] == ["shop"]
+    assert (job.id, job.kind, job.state) == (reply["job_id"], "sources.rescrape", "succeeded")
+    assert job.result is not None and job.result["event_id"] == str(reply["change_event_id"])
+    result = Desk(database()).find("kingfisher", mode="keyword")["results"]
+    assert [hit["document_id"] for hit in result] == [str(document)]
+    assert result[0]["metadata"]["owner"] == "ada" and result[0]["metadata"]["tags"] == ["shop"]
     [event] = intake.client.get(f"/api/documents/{document}/changes").json()["data"]
-    assert (event["state"], event["job_id"], event["content_id"]) == ("indexed", said["job_id"], found[0]["id"])
+    assert (event["state"], event["job_id"], event["content_id"]) == ("indexed", reply["job_id"], result[0]["id"])
     assert (event["origin"], event["title"], event["summary"]) == ("webhook", "Prices", "-a\n+b") and event["ended_at"]
     versions = intake.client.get(f"/api/documents/{document}/versions").json()["data"]
     assert [(one["state"], one["is_current"]) for one in versions] == [("current", True), ("superseded", False)]
@@ -173,9 +173,9 @@ def test_asking_for_a_watch_waits_for_the_job_and_not_the_job_for_it(
 
 
 def test_a_cancelled_job_ends_its_event(intake: Api, site: FakeSite) -> None:
-    said = tell(intake, change(f"{site.url}/p")).json()
-    assert intake.client.post(f"/api/jobs/{said['job_id']}/cancel").status_code < 300
-    assert intake.client.get(f"/api/changes/{said['change_event_id']}").json()["state"] == "cancelled"
+    reply = tell(intake, change(f"{site.url}/p")).json()
+    assert intake.client.post(f"/api/jobs/{reply['job_id']}/cancel").status_code < 300
+    assert intake.client.get(f"/api/changes/{reply['change_event_id']}").json()["state"] == "cancelled"
 
 
 def test_who_may_tell(lite: Api) -> None:

@@ -34,8 +34,8 @@ def test_a_crawl_that_went_quiet_is_asked_after(with_remote: Api, remote: FakeFi
     assert jobs.run_inline(CheckCrawls()).result == {"checked": 0, "pages": 0, "closed": 0}  # it is young
     assert _check() == {"checked": 1, "pages": 4, "closed": 1}
     jobs.drain(later=True)
-    told = with_remote.client.get(f"/api/metrics/crawls/{CRAWL}").json()
-    assert (told["status"], told["success"], told["pages_indexed"], told["total_pages"]) == ("completed", True, 5, 5)
+    view = with_remote.client.get(f"/api/metrics/crawls/{CRAWL}").json()
+    assert (view["status"], view["success"], view["pages_indexed"], view["total_pages"]) == ("completed", True, 5, 5)
     assert _check() == {"checked": 0, "pages": 0, "closed": 0}
 
 
@@ -49,12 +49,12 @@ def test_a_crawl_that_nobody_knows_any_more_fails_after_a_day(with_remote: Api, 
     send(with_remote, event("crawl.started", crawl="gone"))
     assert _check(1) == {"checked": 1, "pages": 0, "closed": 0}
     assert _check(25) == {"checked": 1, "pages": 0, "closed": 1}
-    told = with_remote.client.get("/api/metrics/crawls/gone").json()
-    assert told["status"] == "failed" and "no longer has this crawl" in told["error_message"]
+    view = with_remote.client.get("/api/metrics/crawls/gone").json()
+    assert view["status"] == "failed" and "no longer has this crawl" in view["error_message"]
 
 
 def test_without_firecrawl_it_fails_after_a_day_too(lite: Api) -> None:
     send(lite, event("crawl.started", crawl="gone"))
     assert _check(1)["closed"] == 0
     assert _check(25)["closed"] == 1
-    assert "no event arrived" in lite.client.get("/api/metrics/crawls/gone").json()["error_message"]
+    assert "no event arrived for a day" in lite.client.get("/api/metrics/crawls/gone").json()["error_message"]

@@ -79,7 +79,7 @@ def test_a_start_whose_answer_was_lost_is_found_again(with_remote: Api, remote: 
 
 
 def test_firecrawl_says_that_it_failed(with_remote: Api, remote: FakeFirecrawl) -> None:
-    """What it had is indexed; the crawl is closed with its reason."""
+    """The received pages are indexed; the crawl ends with the reason."""
 
     def wrong(asked: Request) -> Response | None:
         if asked.method == "GET" and asked.path == f"/v2/crawl/{CRAWL}":
@@ -90,8 +90,8 @@ def test_firecrawl_says_that_it_failed(with_remote: Api, remote: FakeFirecrawl) 
     remote.wrong = wrong
     crawl = by_firecrawl(with_remote)
     jobs.drain()
-    told = with_remote.client.get(f"/api/metrics/crawls/{crawl['id']}").json()
-    assert (told["status"], told["pages_indexed"]) == ("failed", 1) and "failed" in told["error_message"]
+    view = with_remote.client.get(f"/api/metrics/crawls/{crawl['id']}").json()
+    assert (view["status"], view["pages_indexed"]) == ("failed", 1) and "failed" in view["error_message"]
 
 
 def test_a_cancelled_crawl_is_stopped_there(with_remote: Api, remote: FakeFirecrawl) -> None:
@@ -128,8 +128,8 @@ def test_a_crawl_that_was_stopped_there_is_begun_anew(with_remote: Api, remote: 
     jobs.drain()
     assert with_remote.client.post(f"/api/jobs/{crawl['id']}/retry").status_code == 202
     jobs.drain()
-    told = with_remote.client.get(f"/api/metrics/crawls/{crawl['id']}").json()
-    assert (told["status"], told["pages_indexed"]) == ("completed", 1), told
+    view = with_remote.client.get(f"/api/metrics/crawls/{crawl['id']}").json()
+    assert (view["status"], view["pages_indexed"]) == ("completed", 1), view
     assert len(runs) == len(set(runs)) == 2
 
 
@@ -173,9 +173,9 @@ def test_the_events_of_a_tenant_s_run_are_that_tenant_s(with_remote: Api, remote
         send(with_remote, event("crawl.page", event_page("https://example.org/1"), {"markdown": "x"}, crawl=CRAWL))
         jobs.drain()
         send(with_remote, event("crawl.completed", crawl=CRAWL))
-        told = acme.get(f"/api/metrics/crawls/{CRAWL}").json()
-        assert (told["status"], told["pages_indexed"], told["pages_failed"]) == ("completed", 1, 1)
-        assert acme.get("/api/metrics/crawls").json()["data"] == [told]
+        view = acme.get(f"/api/metrics/crawls/{CRAWL}").json()
+        assert (view["status"], view["pages_indexed"], view["pages_failed"]) == ("completed", 1, 1)
+        assert acme.get("/api/metrics/crawls").json()["data"] == [view]
         assert [one["url"] for one in acme.get("/api/documents").json()["data"]] == ["https://example.org/1"]
     assert with_remote.client.get("/api/documents").json()["data"] == []
     assert with_remote.client.get("/api/metrics/crawls").json()["data"] == []

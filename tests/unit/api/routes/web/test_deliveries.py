@@ -76,9 +76,9 @@ def test_a_whole_crawl(intake: Api) -> None:
     assert set(metrics["aggregate_timing"]) == {"chunking_ms", "embedding_ms", "qdrant_ms", "bm25_ms"}
     assert [one["success"] for one in metrics["per_page_metrics"]] == [True, True]
     assert [one["crawl_id"] for one in intake.client.get("/api/metrics/crawls").json()["data"]] == ["c-1"]
-    found = intake.client.post("/api/search", json={"query": "heron", "mode": "keyword"}).json()
-    assert found["total"] == 2 and {hit["metadata"]["source_type"] for hit in found["results"]} == {"firecrawl"}
-    second = next(hit for hit in found["results"] if hit["url"].endswith("/2"))
+    result = intake.client.post("/api/search", json={"query": "heron", "mode": "keyword"}).json()
+    assert result["total"] == 2 and {hit["metadata"]["source_type"] for hit in result["results"]} == {"firecrawl"}
+    second = next(hit for hit in result["results"] if hit["url"].endswith("/2"))
     assert second["title"] == "A" and second["metadata"]["other"] == 7
     content = intake.client.get(f"/api/content/{second['id']}").json()
     assert (content["url"], content["crawl_session_id"]) == ("https://a.org/2", "c-1")
@@ -128,18 +128,18 @@ def test_what_came_can_be_done_again(intake: Api) -> None:
     ],
 )  # fmt: skip
 def test_answers_of_the_contract(lite_intake: Api, body: Any, status: int, answer: Any) -> None:
-    found = send(lite_intake, body)
-    assert (found.status_code, found.json()) == (status, answer)
+    result = send(lite_intake, body)
+    assert (result.status_code, result.json()) == (status, answer)
 
 
 def test_one_bad_document_among_good_ones(lite_intake: Api) -> None:
     """It is named, the others are taken; links in place of documents are none."""
-    found = send(
+    result = send(
         lite_intake,
         event("crawl.page", page("https://a.org/1"), {"markdown": "x"}, {"metadata": {"url": "https://a.org/3"}}, "https://a.org/4"),
     ).json()  # fmt: skip
-    assert found["queued_jobs"] == 1
-    assert [one["url"] for one in found["failed_documents"]] == [None, "https://a.org/3"]
+    assert result["queued_jobs"] == 1
+    assert [one["url"] for one in result["failed_documents"]] == [None, "https://a.org/3"]
 
 
 def test_a_failed_crawl_is_closed_with_its_reason(lite_intake: Api) -> None:
@@ -147,9 +147,9 @@ def test_a_failed_crawl_is_closed_with_its_reason(lite_intake: Api) -> None:
     send(lite_intake, event("crawl.page", page("https://a.org/1"), crawl="f-1"))
     send(lite_intake, event("crawl.failed", crawl="f-1", error="the site refused"))
     send(lite_intake, event("crawl.page", page("https://a.org/2"), crawl="f-1"))
-    found = lite_intake.client.get("/api/metrics/crawls/f-1").json()
-    assert (found["status"], found["success"], found["error_message"]) == ("failed", False, "the site refused")
-    assert found["total_pages"] == 2 and found["completed_at"]
+    result = lite_intake.client.get("/api/metrics/crawls/f-1").json()
+    assert (result["status"], result["success"], result["error_message"]) == ("failed", False, "the site refused")
+    assert result["total_pages"] == 2 and result["completed_at"]
     send(lite_intake, {"success": False, "type": "batch_scrape.completed", "id": "f-2", "error": "out of credits"})
     assert lite_intake.client.get("/api/metrics/crawls/f-2").json()["error_message"] == "out of credits"
     assert_problem(lite_intake.client.get("/api/metrics/crawls/none"), 404, "crawl_not_found")
@@ -198,16 +198,16 @@ def test_what_is_no_event_waits_for_no_database_and_leaves_nothing(lite_intake: 
 def test_pages_of_a_crawl_that_said_nothing_new_are_found_together(intake: Api) -> None:
     """Each with the text of the version before it, and as many statements for many as for one."""
     for crawl in ("c-1", "c-2"):
-        told = send(
+        view = send(
             intake, event("crawl.page", *(page(f"https://a.org/{n}", f"Text {n}.") for n in range(4)), crawl=crawl)
         )
-        _work(told)
+        _work(view)
     asked: list[int] = []
     for limit in (1, 100):
         with counting("document_version") as seen:
-            found = intake.client.get(f"/api/content/by-session/c-2?limit={limit}").json()
+            result = intake.client.get(f"/api/content/by-session/c-2?limit={limit}").json()
         asked.append(len(seen))
-    assert [one["markdown"] for one in found] == [f"Text {n}." for n in range(4)]
+    assert [one["markdown"] for one in result] == [f"Text {n}." for n in range(4)]
     assert asked[0] == asked[1]
 
 

@@ -1,0 +1,80 @@
+"""Back up and restore the database and the originals of this installation."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from app.cli import exit_codes
+from app.cli.client.profiles import settings
+from app.cli.exit_codes import CliExit
+from app.cli.local.schema import upgrade_schema
+from app.core import backup
+from app.core.blobs import blobs
+from app.core.db import Database, close_database
+from app.core.errors import AppError, ConfigError, DatabaseUnavailable, Unavailable
+from app.core.schema import current
+from app.documents.files import originals
+from app.jobs.ledger import worker_host, workers
+
+
+def back_up(folder: Path) -> dict[str, Any]:
+    """Copy database and originals into the folder; the system may run."""
+    database = _open_database()
+    try:
+        result = backup.back_up(database, folder)
+        count = asyncio.run(originals.back_up(blobs(), folder))
+    except (AppError, OSError) as error:
+        raise _exit_for(error) from error
+    finally:
+        database.close()
+        close_database()
+    return asdict(result) | {"originals": count}
+
+
+def restore(folder: Path, *, replace: bool) -> dict[str, Any]:
+    """Replace the database by a backup, then bring it to this version's schema."""
+    database = _open_database()
+    try:
+        _require_stopped(database)
+        backup.check(database, folder, replace=replace)
+        count = asyncio.run(originals.restore(blobs(), folder))
+        result = backup.restore(database, folder, replace=replace)
+    except (AppError, OSError) as error:
+        raise _exit_for(error) from error
+    finally:
+        database.close()
+    _, schema = upgrade_schema()
+    return asdict(result) | {"schema_now": schema, "originals": count}
+
+
+def _require_stopped(database: Database) -> None:
+    """Raise CliExit if a worker may be alive: it would go on with jobs that the backup does not have.
+
+    Workers that are known to be dead do not count.
+    """
+    if current(database) is None:
+        return
+    rows = database.read(workers.list_alive)
+    alive = [row for row in rows if not worker_host.has_exited(row.host, row.pid, row.pid_birth)]
+    if alive:
+        message = f"{len(alive)} workers are alive or not known to be dead: stop the system first"
+        raise CliExit(exit_codes.FAILED, message)
+
+
+def _open_database() -> Database:
+    here = settings()
+    try:
+        return Database(here.sql_url)
+    except ConfigError as error:
+        raise CliExit(exit_codes.USAGE, error.message) from error
+
+
+def _exit_for(error: Exception) -> CliExit:
+    if isinstance(error, DatabaseUnavailable):
+        return CliExit(exit_codes.UNREACHABLE, error.message)
+    if isinstance(error, Unavailable):
+        return CliExit(exit_codes.FAILED, error.message)
+    return CliExit(exit_codes.USAGE if isinstance(error, AppError) else exit_codes.FAILED, str(error))
