@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import hmac
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Annotated, TypeVar
+from typing import Annotated
 
 from fastapi import Depends, Request, Security, WebSocket
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer, SecurityScopes
@@ -25,11 +24,6 @@ from app.tenants import audit, keys, scopes
 from app.tenants.keyring import KeyLease
 from app.tenants.models import DEFAULT_TENANT
 
-T = TypeVar("T")
-
-LONGEST_WAIT_S = 60.0
-MOST_ON_A_PAGE = 200
-_PREFER_WAIT = re.compile(r"(?:^|[,;\s])wait\s*=\s*\"?([0-9]{1,9})\"?(?:$|[,;\s])", re.ASCII | re.IGNORECASE)
 KIND = "kind"
 COLLECTION = "collection"
 ANY = "any"
