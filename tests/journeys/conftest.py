@@ -1,4 +1,4 @@
-"""What every journey may ask for: the stack with the tests' own kinds, and a hand that enqueues them."""
+"""Fixtures of the journeys: the stack with the tests' kinds, and a view of the ledger."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Ledger:
         return self.row(job_id).state
 
     def outcomes(self, job_id: str) -> list[str]:
-        """How each run of the job ended, in their order."""
+        """Outcomes of the job's runs, in order."""
         query = sa.select(AttemptRow.outcome).where(AttemptRow.job_id == job_id).order_by(AttemptRow.fence)
         return database().read(lambda session: list(session.scalars(query)))
 
@@ -74,7 +74,7 @@ class Ledger:
         return database().read(read)
 
     def worker_id(self, worker: Process) -> str:
-        """Who the worker says it is; empty while it does not answer."""
+        """Id that the worker reports; empty while it does not answer."""
         try:
             with client(2) as http:
                 answer = http.get(f"http://127.0.0.1:{self.stack.health_port(worker)}/health")

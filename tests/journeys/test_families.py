@@ -32,7 +32,7 @@ def _states(parent_id: str) -> Counter[str]:
 
 
 def _effects(parent_id: str) -> tuple[int, int]:
-    """How many effects the children wrote, and of how many children."""
+    """Count the effects of the children, and the children that wrote one."""
     children = sa.select(sa.cast(JobRow.id, EFFECT.c.job_id.type)).where(JobRow.parent_id == parent_id)
     query = sa.select(sa.func.count(), sa.func.count(sa.distinct(EFFECT.c.job_id))).where(EFFECT.c.job_id.in_(children))
 

@@ -1,4 +1,4 @@
-"""Whoever is fetched from is treated well, however many jobs and workers ask."""
+"""A site gets one request at a time, with any number of jobs and workers."""
 
 from __future__ import annotations
 

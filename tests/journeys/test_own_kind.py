@@ -33,7 +33,7 @@ def test_the_ten_lines_of_the_readme_work_as_they_stand(stack: Stack, tmp_path: 
 
 
 def _follow(command: str, stack: Stack, folder: Path) -> None:
-    """What a person does with a line of the README; an unknown line fails."""
+    """Run a line of the README as a person does; an unknown line fails."""
     words = shlex.split(command)
     match words:
         case [".venv/bin/python", *rest]:

@@ -24,7 +24,7 @@ def _total(stack: Stack, text: str) -> int:
 
 @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)  # test_writers.py has Qdrant with PostgreSQL
 def test_qdrant_and_a_worker_killed_under_writes(stack: Stack, ledger: Ledger, qdrant_server: QdrantServer) -> None:
-    """What comes in while it is away is found later; search and /readyz say so; afterwards all is as in SQL."""
+    """Documents accepted in its outage are found later, and /readyz reports the outage; the index ends equal to SQL."""
     stack.env |= {"MILLRACE_SEARCH_ENGINE": "qdrant", "MILLRACE_QDRANT_URL": qdrant_server.url}
     stack.start(workers=2)
     wait_until(lambda: stack.client.get("/readyz").status_code == 200, what="all services, Qdrant among them")

@@ -55,7 +55,7 @@ def _look(session: Session, ids: list[int]) -> tuple[list[Tick], list[str]]:
 
 
 def _all_started(ids: list[int], since: datetime) -> bool:
-    """Whether all that has come since then was started; fails where something was started twice."""
+    """Return True if every tick since then has started; fail if one started twice."""
     ticks, jobs = database().read(_look, ids)
     started = [tick for tick in ticks if tick.outcome == "started"]
     assert sorted(str(tick.job_id) for tick in started) == sorted(jobs), "a job without a tick, or a tick with two"

@@ -12,7 +12,7 @@ from tests.unit.api.conftest import Api
 
 @contextmanager
 def holder(api: Api, *scopes: str, tenant: str = "default") -> Iterator[httpx.Client]:
-    """A client with a key of its own."""
+    """Yield a client with a new key of these scopes."""
     if tenant != "default":
         api.client.post("/api/tenants", json={"id": tenant})
     made = api.client.post("/api/keys", json={"name": "test", "scopes": list(scopes), "tenant": tenant})

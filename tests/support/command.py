@@ -1,4 +1,4 @@
-"""`millrace ...` as a person runs it: a process of its own, its exit code and what it printed."""
+"""`millrace ...` as a person runs it: a separate process, its exit code and what it printed."""
 
 from __future__ import annotations
 

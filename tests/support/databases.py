@@ -81,7 +81,7 @@ def sqlite_url(sqlite_template: Path, tmp_path: Path) -> str:
 
 @pytest.fixture
 def postgres_url(handed_on: HandedOn) -> str:
-    """A PostgreSQL database as the migrations leave it, that nobody else uses during this test."""
+    """A PostgreSQL database as the migrations leave it, for this test alone."""
     return handed_on.fresh()
 
 
@@ -101,7 +101,7 @@ def _forget() -> None:
 
 @pytest.fixture
 def settings_env(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[SettingsEnv]:
-    """Sets MILLRACE_* for this test: `settings_env(worker_threads=4)`. The process's settings are read anew."""
+    """Sets MILLRACE_* for this test: `settings_env(worker_threads=4)`. The process reads its settings again."""
 
     def put(**values: object) -> None:
         for name, value in values.items():

@@ -111,7 +111,7 @@ async def _follow(progress: Progress) -> dict[str, Any]:
 
 
 def on_a_loop(what: Coroutine[Any, Any, T]) -> T:
-    """Its result, on a loop of its own that leaves no connection open."""
+    """Run it on a new event loop that leaves no connection open; return its result."""
 
     async def run() -> T:
         try:

@@ -153,7 +153,7 @@ class Process:
             self._popen.wait(timeout=10)
 
     def wait(self, timeout_s: float = 30.0) -> int:
-        """Its exit code, once it has ended by itself."""
+        """Wait until it has ended; return its exit code."""
         assert self._popen is not None
         try:
             return self._popen.wait(timeout=timeout_s)

@@ -81,7 +81,7 @@ def shared_qdrant(tmp_path_factory: pytest.TempPathFactory) -> Iterator[QdrantSe
 
 @pytest.fixture
 def qdrant_url(shared_qdrant: QdrantServer) -> str:
-    """An empty Qdrant that nobody else uses during this test."""
+    """An empty Qdrant for this test alone."""
     shared_qdrant.drop()
     return shared_qdrant.url
 

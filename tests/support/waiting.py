@@ -25,23 +25,23 @@ def wait_until(condition: Callable[[], T], *, timeout_s: float = 20.0, what: str
             answer = condition()
         except HTTPError as error:
             if time.monotonic() > deadline:
-                raise AssertionError(f"waited {timeout_s:g} s in vain for {what}: {error!r}") from error
+                raise AssertionError(f"waited {timeout_s:g} s for {what}: {error!r}") from error
             time.sleep(poll_s)
             continue
         if answer:
             return answer
         if time.monotonic() > deadline:
-            raise AssertionError(f"waited {timeout_s:g} s in vain for {what}; last answer: {answer!r}")
+            raise AssertionError(f"waited {timeout_s:g} s for {what}; last answer: {answer!r}")
         time.sleep(poll_s)
 
 
 async def wait_until_async(condition: Callable[[], Awaitable[T]], *, timeout_s: float = 20.0, what: str) -> T:
-    """The same for a condition that is awaited; the loop goes on meanwhile."""
+    """Like `wait_until`, for a condition that is awaited."""
     deadline = time.monotonic() + timeout_s
     while True:
         answer = await condition()
         if answer:
             return answer
         if time.monotonic() > deadline:
-            raise AssertionError(f"waited {timeout_s:g} s in vain for {what}; last answer: {answer!r}")
+            raise AssertionError(f"waited {timeout_s:g} s for {what}; last answer: {answer!r}")
         await asyncio.sleep(POLL_S)

@@ -10,7 +10,7 @@ import pytest
 
 
 class Receiver:
-    """Keeps what it is sent; answers as told."""
+    """Stores each request; answers with `status`, `headers` and `body`."""
 
     def __init__(self) -> None:
         self.status, self.headers, self.body = 204, dict[str, str](), b""
