@@ -65,11 +65,6 @@ class Identity:
         names = self.kinds(scope)
         return names is None or scopes.among(kind, names)
 
-    def require_kind(self, kind: str, scope: str = "write") -> None:
-        """Raises NotAllowed unless `may_kind`."""
-        if not self.may_kind(kind, scope):
-            raise NotAllowed(f"this key may not start jobs of kind {kind}", code="scope_missing")
-
 
 async def identify(connection: HTTPConnection, credentials: bytes | None = None) -> Identity:
     """Return the caller. `credentials` replaces the Authorization header. Raises Unauthenticated, Unavailable."""
@@ -166,7 +161,7 @@ async def _check_job(identity: Identity, job_id: str, scope: str) -> None:
 Caller = Annotated[Identity, Security(authenticate)]
 # Like Caller, for requests that are passed on to Firecrawl.
 ProxyCaller = Annotated[Identity, Security(authenticate_proxy)]
-# Like Caller, and open to keys for single kinds: the route checks `caller.kinds(...)` or `require_kind`.
+# Like Caller, and open to keys for single kinds: the route checks the kind itself.
 KindCaller = Annotated[Identity, Security(authenticate, scopes=[KIND])]
 # Like Caller and Reader, and open to keys for single collections: the route checks `caller.collections(...)`.
 CollectionCaller = Annotated[Identity, Security(authenticate, scopes=[COLLECTION])]
