@@ -22,8 +22,7 @@ from app.api.http import docs_page, openapi
 from app.api.http.errors import HANDLERS
 from app.api.http.middleware import RequestMiddleware
 from app.api.routes.admin import health, keys, metrics, tenants
-from app.api.routes.documents import batch, collections, content, documents, uploads, versions
-from app.api.routes.documents import bulk as documents_bulk
+from app.api.routes.documents import batch, collections, content, delete_many, documents, uploads, versions
 from app.api.routes.jobs import bulk, events, explain, jobs, queues, schedules, start, webhooks, workers
 from app.api.routes.search import generations, index, search
 from app.api.routes.web import crawl_metrics, crawls, deliveries, firecrawl_proxy, scrape, watches
@@ -126,7 +125,7 @@ def create_app() -> FastAPI:
         uploads,
         documents,
         batch,
-        documents_bulk,
+        delete_many,
         collections,
         crawl_metrics,
         crawls,

@@ -19,7 +19,6 @@ LONGER_FUNCTIONS: dict[str, str] = {}
 FOLDER_FILES = 25
 LARGER_FOLDERS = {
     "app/migrations/versions": "one file a change of the schema, in their order",
-    "app/cli/commands": "until the words and the work of a command are one file",
 }
 
 

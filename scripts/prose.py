@@ -215,6 +215,8 @@ def _public_classes(result: Survey, name: str, tree: ast.Module) -> None:
 def _file_name(result: Survey, name: str, tree: ast.Module) -> None:
     """Note the file under its name and the package of `app` that it is in."""
     floor, stem = name.split("/")[1], Path(name).stem
+    if "/models/" in name:  # the shapes of a module of the same name
+        return
     only_imports = all(isinstance(node, ast.Import | ast.ImportFrom | ast.Expr | ast.Assign) for node in tree.body)
     if stem not in SHARED_FILES and (floor, stem) not in SAME_IDEA and not only_imports:
         result.files.setdefault((floor, stem), []).append(Place("files", name, 1, f"{stem}.py in app/{floor}"))

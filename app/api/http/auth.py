@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import hmac
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Annotated, TypeVar
+from typing import Annotated
 
 from fastapi import Depends, Request, Security, WebSocket
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer, SecurityScopes
@@ -25,11 +24,6 @@ from app.tenants import audit, keys, scopes
 from app.tenants.keyring import KeyLease
 from app.tenants.models import DEFAULT_TENANT
 
-T = TypeVar("T")
-
-LONGEST_WAIT_S = 60.0
-MOST_ON_A_PAGE = 200
-_PREFER_WAIT = re.compile(r"(?:^|[,;\s])wait\s*=\s*\"?([0-9]{1,9})\"?(?:$|[,;\s])", re.ASCII | re.IGNORECASE)
 KIND = "kind"
 COLLECTION = "collection"
 ANY = "any"
@@ -70,11 +64,6 @@ class Identity:
         """Return True if the caller may read (`read`) or start and change (`write`) jobs of this kind."""
         names = self.kinds(scope)
         return names is None or scopes.among(kind, names)
-
-    def require_kind(self, kind: str, scope: str = "write") -> None:
-        """Raises NotAllowed unless `may_kind`."""
-        if not self.may_kind(kind, scope):
-            raise NotAllowed(f"this key may not start jobs of kind {kind}", code="scope_missing")
 
 
 async def identify(connection: HTTPConnection, credentials: bytes | None = None) -> Identity:
@@ -172,7 +161,7 @@ async def _check_job(identity: Identity, job_id: str, scope: str) -> None:
 Caller = Annotated[Identity, Security(authenticate)]
 # Like Caller, for requests that are passed on to Firecrawl.
 ProxyCaller = Annotated[Identity, Security(authenticate_proxy)]
-# Like Caller, and open to keys for single kinds: the route checks `caller.kinds(...)` or `require_kind`.
+# Like Caller, and open to keys for single kinds: the route checks the kind itself.
 KindCaller = Annotated[Identity, Security(authenticate, scopes=[KIND])]
 # Like Caller and Reader, and open to keys for single collections: the route checks `caller.collections(...)`.
 CollectionCaller = Annotated[Identity, Security(authenticate, scopes=[COLLECTION])]

@@ -22,7 +22,7 @@ KEEP_ALIVE = "keep-alive"
 
 
 @dataclass(frozen=True, slots=True)
-class StreamEvent:
+class ServerEvent:
     """One event of a job. `kind` is progress, state or end; the first event is a snapshot."""
 
     id: str | None
@@ -30,7 +30,7 @@ class StreamEvent:
     data: dict[str, Any]
 
 
-def parse(lines: Iterable[str]) -> Iterator[StreamEvent]:
+def parse(lines: Iterable[str]) -> Iterator[ServerEvent]:
     """Yield the events of a text/event-stream.
 
     An event with an id and no data is a KEEP_ALIVE. Comments and other events without data are skipped.
@@ -41,9 +41,9 @@ def parse(lines: Iterable[str]) -> Iterator[StreamEvent]:
     for line in lines:
         if not line:
             if data:
-                yield StreamEvent(last_id, kind, json.loads("\n".join(data)))
+                yield ServerEvent(last_id, kind, json.loads("\n".join(data)))
             elif has_id:
-                yield StreamEvent(last_id, KEEP_ALIVE, {})
+                yield ServerEvent(last_id, KEEP_ALIVE, {})
             kind, data, has_id = "message", [], False
             continue
         name, _, value = line.partition(":")
@@ -56,7 +56,7 @@ def parse(lines: Iterable[str]) -> Iterator[StreamEvent]:
             data.append(value)
 
 
-def job_events(api: ApiClient, job_id: str, *, timeout_s: float | None = None) -> Iterator[StreamEvent]:
+def job_events(api: ApiClient, job_id: str, *, timeout_s: float | None = None) -> Iterator[ServerEvent]:
     """Yield the events of one job until it has ended. Raises CliExit(TIMEOUT) after timeout_s."""
     timeout = CliExit(exit_codes.TIMEOUT, f"job {job_id} goes on, but was not done in time")
     for event in _read_stream(api, f"/api/jobs/{job_id}/events", {}, timeout_s, timeout):
@@ -65,7 +65,7 @@ def job_events(api: ApiClient, job_id: str, *, timeout_s: float | None = None) -
             return
 
 
-def all_events(api: ApiClient, filters: dict[str, str], *, timeout_s: float | None = None) -> Iterator[StreamEvent]:
+def all_events(api: ApiClient, filters: dict[str, str], *, timeout_s: float | None = None) -> Iterator[ServerEvent]:
     """Yield the events of all jobs that match, until timeout_s has passed."""
     timeout = CliExit(exit_codes.OK)
     try:
@@ -77,7 +77,7 @@ def all_events(api: ApiClient, filters: dict[str, str], *, timeout_s: float | No
 
 def _read_stream(
     api: ApiClient, path: str, filters: dict[str, str], timeout_s: float | None, timeout: CliExit
-) -> Iterator[StreamEvent]:
+) -> Iterator[ServerEvent]:
     """Yield events over as many connections as necessary. Raises `timeout` after timeout_s."""
     deadline = None if timeout_s is None else time.monotonic() + timeout_s
     last_id: str | None = None
@@ -100,7 +100,7 @@ def _read_stream(
 
 def _read_connection(
     api: ApiClient, path: str, filters: dict[str, str], last_id: str | None, deadline: float | None
-) -> Iterator[StreamEvent]:
+) -> Iterator[ServerEvent]:
     silence_s = MAX_SILENCE_S if deadline is None else max(0.1, min(MAX_SILENCE_S, deadline - time.monotonic()))
     headers = {"accept": "text/event-stream", **({"last-event-id": last_id} if last_id else {})}
     with api.client.stream("GET", path, params=filters, headers=headers, timeout=silence_s) as response:
@@ -110,7 +110,7 @@ def _read_connection(
                 response.raise_for_status()
             raise exit_for_refusal(response)
         if response.status_code == 204:  # every event up to the end has been read
-            yield StreamEvent(last_id, "end", {})
+            yield ServerEvent(last_id, "end", {})
         yield from parse(response.iter_lines())
 
 

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from rich.progress import Progress, TaskID
 
 from app.cli import exit_codes, output
-from app.cli.client.event_stream import FINAL_STATES, StreamEvent, all_events, job_events
+from app.cli.client.event_stream import FINAL_STATES, ServerEvent, all_events, job_events
 from app.cli.client.http import ApiClient
 from app.cli.exit_codes import CliExit
 
@@ -24,7 +24,7 @@ class Update(NamedTuple):
     """News of a job from a listening thread: an event, the ended job, or the error that hides its end."""
 
     job_id: str
-    news: StreamEvent | dict[str, Any] | CliExit
+    news: ServerEvent | dict[str, Any] | CliExit
 
 
 class JobBars:
@@ -56,7 +56,7 @@ def follow(job_ids: Sequence[str], *, timeout_s: float | None, as_json: bool) ->
     with ApiClient(TIMEOUT_S) as api, output.new_progress() as progress:
         bars = JobBars(progress)
         for job_id, news in _listen(_job_sources(api, ids), timeout_s):
-            if isinstance(news, StreamEvent):
+            if isinstance(news, ServerEvent):
                 _show_event(bars, job_id, news, as_json)
                 continue
             open_ids.discard(job_id)
@@ -93,19 +93,19 @@ def follow_all(*, kinds: str | None, states: Sequence[str], timeout_s: float | N
         for job_id, news in _listen([read_all], timeout_s):
             if isinstance(news, CliExit):
                 raise news
-            if isinstance(news, StreamEvent):
+            if isinstance(news, ServerEvent):
                 _show_event_of_all(bars, job_id, news, as_json)
     return exit_codes.OK
 
 
-def _show_event(bars: JobBars, job_id: str, event: StreamEvent, as_json: bool) -> None:
+def _show_event(bars: JobBars, job_id: str, event: ServerEvent, as_json: bool) -> None:
     if as_json:
         output.emit({"event": event.kind, "job_id": job_id, **event.data})
     else:
         bars.show(job_id, event.data)
 
 
-def _show_event_of_all(bars: JobBars, job_id: str, event: StreamEvent, as_json: bool) -> None:
+def _show_event_of_all(bars: JobBars, job_id: str, event: ServerEvent, as_json: bool) -> None:
     data = event.data
     if as_json:
         output.emit({"event": event.kind, **data})

@@ -25,7 +25,7 @@ from app.jobs.events.tenant_subscriber import (
     POSITION,
     JobFacts,
     TenantEvent,
-    TenantPage,
+    TenantEventPage,
     TenantSubscriber,
     is_after,
 )
@@ -120,20 +120,20 @@ class TenantStreams:
                 for subscriber in tuple(topic.subscribers):
                     subscriber.offer(event)
 
-    async def read_page(self, tenant: str, after: str | None) -> TenantPage | None:
+    async def read_page(self, tenant: str, after: str | None) -> TenantEventPage | None:
         """Return the events after a position (None: no event, only the end of the stream); None while Redis is away."""
         page = await self._subscription.read_page(tenant, after or START, MAX_PAGE_EVENTS if after else 1)
         if page is None:
             return None
         last = page.last or START
         if after is None:
-            return TenantPage([], last, more=False, lost=False)
+            return TenantEventPage([], last, more=False, lost=False)
         if is_after(after, last):
-            return TenantPage([], last, more=False, lost=True)  # Redis was emptied since then
+            return TenantEventPage([], last, more=False, lost=True)  # Redis was emptied since then
         lost = page.first is not None and is_after(page.first, after)
         more = len(page.events) == MAX_PAGE_EVENTS
         end = page.events[-1][0] if page.events else after
-        return TenantPage(await self._with_facts(page.events), end, more, lost)
+        return TenantEventPage(await self._with_facts(page.events), end, more, lost)
 
     async def _with_facts(self, texts: Sequence[tuple[str, str]]) -> list[TenantEvent]:
         """Return the events, each with its job's kind, queue and document."""

@@ -48,7 +48,7 @@ class TenantEvent:
         return cls(position or "", {"event": name, "at": clock.moment(clock.now())})
 
 
-class TenantPage(NamedTuple):
+class TenantEventPage(NamedTuple):
     """Events after a position. `end` is where the next page begins; `lost` if the position is not kept."""
 
     events: list[TenantEvent]
@@ -95,7 +95,7 @@ class TenantHub(Protocol):
 
     def drop(self, subscriber: TenantSubscriber) -> None: ...
 
-    async def read_page(self, tenant: str, after: str | None) -> TenantPage | None: ...
+    async def read_page(self, tenant: str, after: str | None) -> TenantEventPage | None: ...
 
 
 class TenantSubscriber(Subscriber):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from app.cli.client.event_stream import KEEP_ALIVE, StreamEvent, parse
+from app.cli.client.event_stream import KEEP_ALIVE, ServerEvent, parse
 from tests.support.command import millrace
 from tests.support.processes import Process
 from tests.support.stack import REPOSITORY, Stack
@@ -29,9 +29,9 @@ def test_events_are_parsed_by_the_standard() -> None:
         "",
     ]
     assert list(parse(lines)) == [
-        StreamEvent("4", "progress", {"percent": 50}),
-        StreamEvent("4", "message", {}),
-        StreamEvent("5", KEEP_ALIVE, {}),
+        ServerEvent("4", "progress", {"percent": 50}),
+        ServerEvent("4", "message", {}),
+        ServerEvent("5", KEEP_ALIVE, {}),
     ]
 
 

@@ -137,7 +137,7 @@ def test_odd_rows_are_left_out_with_their_reason_and_keep_no_other_out(db: Datab
     }
     assert "MILLRACE_MAX_BODY_BYTES" in reasons["scraped_content", str(huge)]
     assert "2048" in reasons["scraped_content", str(long)]
-    assert "no url" in reasons["scraped_content", str(blank)]
+    assert "url is missing" in reasons["scraped_content", str(blank)]
     assert report["pages"] == {"read": 11, "taken": 5, "here": 0, "left_out": 6}
     assert report["crawls"] == {"read": 2, "taken": 1, "here": 0, "left_out": 1}
     rows = db.read(versions)

@@ -57,4 +57,4 @@ def test_without_firecrawl_it_fails_after_a_day_too(lite: Api) -> None:
     send(lite, event("crawl.started", crawl="gone"))
     assert _check(1)["closed"] == 0
     assert _check(25)["closed"] == 1
-    assert "no event arrived" in lite.client.get("/api/metrics/crawls/gone").json()["error_message"]
+    assert "no event arrived for a day" in lite.client.get("/api/metrics/crawls/gone").json()["error_message"]
