@@ -14,6 +14,7 @@ from qdrant_client import AsyncQdrantClient
 from qdrant_client.common.client_exceptions import ResourceExhaustedResponse
 from qdrant_client.http.exceptions import ResponseHandlingException, UnexpectedResponse
 
+from app.clients.qdrant_errors import QdrantUnavailable
 from app.core.errors import NotFound, OutsideError, Rejected, Unavailable
 from app.core.logging import get_logger
 from app.core.settings import Settings, get_settings
@@ -25,12 +26,6 @@ SCHEMA_TIMEOUT_S = 60
 _RETRYABLE = {408, 425, 429, 500, 502, 503, 504, 507}
 
 log = get_logger(__name__)
-
-
-class QdrantUnavailable(Unavailable):
-    """No node can be reached, or the node that answers is not ready."""
-
-    code = "qdrant_unavailable"
 
 
 class Qdrant:

@@ -18,7 +18,7 @@ from app.api.http.app_state import hub_of
 from app.api.http.errors import problem
 from app.api.models.base import documented
 from app.api.models.health import HealthDetail, Liveness, Readiness, ServiceInfo
-from app.clients.qdrant import QdrantUnavailable
+from app.clients.qdrant_errors import QdrantUnavailable
 from app.core import clock, metrics
 from app.core.blobs import blobs
 from app.core.clock import moment
