@@ -74,5 +74,6 @@ chaos: setup ## Kill, cut and freeze for ROUNDS rounds; nothing may be lost
 	@$(BIN)/python -m tests.chaos --rounds $(ROUNDS) $(ARGS)
 	@MILLRACE_LONG=1 $(BIN)/pytest -m chaos tests/journeys
 
-verify: check changedetection test ## What CI runs: the checks, the whole suite, and both layouts where an engine is at hand
+verify: check setup changedetection ## What CI runs: the checks, the whole suite, and both layouts where an engine is at hand
+	@JOBS=$(JOBS) scripts/suite.sh
 	@BASE=$(BASE) IMAGE=$(IMAGE) scripts/smoke.sh

@@ -199,8 +199,8 @@ def _error(text: str) -> bytes:
     [
         (("1.18.2", 200, b"{}"), Rejected, r"1\.18\.2; 1\.19 or newer"),
         (("1.20.0-dev", 401, _error("Invalid API key")), Rejected, "MILLRACE_QDRANT_API_KEY"),
-        (("1.20.0", 200, b"<html>"), Unavailable, "no Qdrant"),
-        (("1.20.0", 200, b'{"result": {"points": 7}}'), Unavailable, "no Qdrant"),
+        (("1.20.0", 200, b"<html>"), Unavailable, "does not answer as Qdrant"),
+        (("1.20.0", 200, b'{"result": {"points": 7}}'), Unavailable, "does not answer as Qdrant"),
         (("1.20.0", 400, _error("Wrong input: bad vector")), Rejected, "bad vector"),
         (("1.20.0", 503, _error("shard is recovering")), Unavailable, "recovering"),
         (("1.20.0", 502, b"<h1>Bad Gateway</h1>"), Unavailable, "502"),
