@@ -114,7 +114,7 @@ def test_due_time_is_moved_later_and_earlier(ledger_of: Ledger) -> None:
 
 def test_queued_job_cannot_be_put_off(ledger_of: Ledger) -> None:
     job_id = ledger_of.put()
-    with pytest.raises(Conflict, match="put off"):
+    with pytest.raises(Conflict, match="cannot be postponed"):
         change(ledger_of, job_id, due_at=clock.now() + HOUR)
     change(ledger_of, job_id, due_at=clock.now() - HOUR)
     assert ledger_of.row(job_id).state == "queued"
