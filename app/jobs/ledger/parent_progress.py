@@ -49,6 +49,11 @@ class ParentProgress:
             timer.daemon = True
             timer.start()
 
+    def clear(self) -> None:
+        """Drop pending reports: the settings name another Redis."""
+        with self._lock:
+            self._pending.clear()
+
     def _publish(self) -> None:
         with self._lock:
             pending, self._pending = self._pending, {}

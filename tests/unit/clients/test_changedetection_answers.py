@@ -11,6 +11,7 @@ import pytest
 
 from app.clients.changedetection import MAX_RESPONSE_BYTES, ChangeDetection, WatchRequest, changedetection, is_set_up
 from app.clients.changedetection import close_changedetection as close
+from app.clients.changedetection_answers import RequestRefused
 from app.clients.changedetection_template import BODY, notification, notification_url
 from app.core.errors import AppError, ConfigError, InvalidInput, LimitReached, NotFound, Rejected, Unavailable
 from app.core.settings import overridden
@@ -92,7 +93,7 @@ async def test_a_good_answer_of_no_shape(liar: Liar, call: str) -> None:
     [
         (Response(b'"Invalid access - API key invalid."', 403), Rejected, "changedetection_key"),
         (Response(b"", 401), Rejected, "changedetection_key"),
-        (Response(b'"Invalid or unsupported URL"', 422), Rejected, "changedetection_rejected"),
+        (Response(b'"Invalid or unsupported URL"', 422), RequestRefused, "changedetection_rejected"),
         (Response(b'"Watch limit reached"', 429), Rejected, "changedetection_limit"),
         (Response(b"slowly", 429, {"retry-after": "7"}), LimitReached, "changedetection_busy"),
         (Response(b'{"message": "Internal Server Error"}', 500), Unavailable, "changedetection_unavailable"),

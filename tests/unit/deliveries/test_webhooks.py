@@ -19,10 +19,10 @@ from app.jobs.ledger.end_webhooks import DeliverWebhook
 from app.jobs.worker.outcome import judge
 from tests.support.databases import SettingsEnv
 from tests.support.processes import free_port
-from tests.support.webhook_receiver import Receiver
+from tests.support.webhook_receiver import Receiver, receiver
 from tests.unit.jobs.conftest import Ledger, ledger_databases, ledger_of
 
-__all__ = ["ledger_databases", "ledger_of"]
+__all__ = ["ledger_databases", "ledger_of", "receiver"]
 
 AT = "2026-11-22T09:00:00.000Z"
 

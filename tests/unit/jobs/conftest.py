@@ -23,6 +23,7 @@ from app.jobs.definition import Job
 from app.jobs.ledger import workers
 from app.jobs.ledger.ends import End
 from app.jobs.ledger.enqueue import enqueue_many
+from app.jobs.ledger.parent_progress import parent_progress
 from app.jobs.models import (
     JOB,
     AttemptRow,
@@ -200,6 +201,7 @@ def spine_env(
     """Point this process's settings to an empty database of either kind and an empty Redis."""
     settings_env(database_url=ledger_databases.url(request.param), redis_url=redis_url, retry_delays="0,0,0")
     admit.clear_caches()
+    parent_progress.clear()
     for queue in QUEUES:
         push.window.update(queue, 0, 0)  # cached from another test's Redis
     return settings_env

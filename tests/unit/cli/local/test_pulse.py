@@ -270,7 +270,7 @@ def test_what_cannot_be_read_is_one_sentence_and_code_2(
 ) -> None:
     server = shared_postgres.url_of("")
     wrong = {
-        "nonsense": "no database URL",
+        "nonsense": "invalid database URL",
         "mysql://u@127.0.0.1/x": "PostgreSQL",
         "postgresql://u@127.0.0.1:1/x": "refused",
         f"{server}nowhere": "nowhere",

@@ -131,8 +131,8 @@ def test_odd_changes_are_left_out_with_their_reason_and_keep_no_other_out(
     good = add_change(pulse, "completed", **odd)
     endless = add_change(pulse, "completed", detected_at="infinity", metadata={"watch_title": 7})
     left = {
-        add_change(pulse, "completed", watch_url=None): "no watch_url",
-        add_change(pulse, "completed", watch_url=" "): "no watch_url",
+        add_change(pulse, "completed", watch_url=None): "watch_url is missing",
+        add_change(pulse, "completed", watch_url=" "): "watch_url is missing",
         add_change(pulse, "completed", watch_url="http://[half"): "url",
         add_change(pulse, "completed", watch_url="https://m.example/" + "y" * 3000): "2048",
         add_change(pulse, "completed", diff_summary="z" * 6000): "MILLRACE_MAX_BODY_BYTES",

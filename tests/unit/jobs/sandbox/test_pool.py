@@ -254,7 +254,8 @@ async def test_cancelled_twice_and_in_line(tmp_path: Path) -> None:
 
 
 def test_threads_of_the_host_share_the_sandboxes() -> None:
-    """Thirty-two job threads on two sandboxes: all are served."""
+    """Thirty-two job threads on two sandboxes: all are served, and no thread is left over."""
+    before = threading.active_count()
     with ThreadPoolExecutor(32) as many:
         assert list(many.map(lambda n: call("add", left=n, right=n), range(100))) == [2 * n for n in range(100)]
-    assert threading.active_count() < 40
+    assert threading.active_count() < before + 8

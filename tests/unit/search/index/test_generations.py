@@ -33,7 +33,7 @@ FIRST = "wordllama/l2_supercat/256"
 @pytest.fixture
 def player(monkeypatch: pytest.MonkeyPatch, settings_env: SettingsEnv) -> Iterator[FakeEmbeddings]:
     """The next model: its vectors tell how long a text is."""
-    monkeypatch.setattr(generations, "BELIEF_S", 0.0)
+    monkeypatch.setattr(generations, "MAX_CACHE_AGE_S", 0.0)
     with FakeEmbeddings().running() as server:
         settings_env(
             next_embedder="tei", next_embedder_url=server.url, next_embedder_model="m", next_embedder_dimension=2

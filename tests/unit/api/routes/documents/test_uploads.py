@@ -241,7 +241,7 @@ def test_a_locked_pdf_opens_with_its_password(api: Api, desk: Desk, tmp_path: Pa
         desk.work(first["id"])
     again = api.client.post(f"/api/documents/{first['document_id']}/reprocess", json={"password": "wrong"}).json()
     assert "wrong" in kept() and "wrong" not in json.dumps(api.client.get(f"/api/jobs/{again['id']}").json())
-    with pytest.raises(InvalidInput, match="another one"):
+    with pytest.raises(InvalidInput, match="the password does not open the PDF"):
         desk.work(again["id"])
     assert set(kept()) == {None}
     third = api.client.post(f"/api/documents/{first['document_id']}/reprocess", json={"password": "sesame"}).json()
