@@ -159,8 +159,9 @@ class _Handler(BaseHTTPRequestHandler):
         for _ in range(response.repeat):
             time.sleep(response.pause_s)
             self.wfile.write(data[: len(data) - response.withheld_bytes])
-        if response.withheld_bytes:
-            self.close_connection = True
+        declared = response.all_headers().get("content-length", "0")
+        if response.withheld_bytes or (declared.isdigit() and int(declared) > len(data)):
+            self.close_connection = True  # the caller must not wait for the rest
 
     do_GET = do_POST = do_PUT = do_DELETE = _serve  # noqa: N815
 
