@@ -48,7 +48,8 @@ class Many(Inside):
 
     def workers_alive(self) -> int:
         code = (
-            "from app.core.db import database; from app.jobs import workers; print(len(database().read(workers.alive)))"
+            "from app.core.db import database; from app.jobs.ledger import workers; "
+            "print(len(database().read(workers.list_alive)))"
         )
         return int(self.exec("python", "-c", code))
 
