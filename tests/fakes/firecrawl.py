@@ -38,6 +38,8 @@ def document(url: str, **more: Any) -> dict[str, Any]:
 class FakeFirecrawl(FakeServer):
     """Scrapes any page, has one crawl of five pages and one batch; `wrong` may answer instead."""
 
+    keep_alive = True
+
     def __init__(self) -> None:
         super().__init__()
         self.wrong: Callable[[Request], Response | None] = lambda request: None

@@ -92,6 +92,8 @@ class FakeServer(ThreadingHTTPServer):
     """Answers with `answer(request)`; a subclass for a service overrides `respond`."""
 
     daemon_threads = True
+    # Connections that a client keeps outlive a test whose event loop ends without closing its clients.
+    keep_alive = False
 
     def __init__(self, answer: Callable[[Request], Response] = lambda request: Response(b"", 404)) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
@@ -154,6 +156,8 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_response(response.status)
         for name, value in response.all_headers().items():
             self.send_header(name, value)
+        if not self.server.keep_alive and response.repeat == 1:
+            self.send_header("connection", "close")
         self.end_headers()
         data = response.data()
         for _ in range(response.repeat):

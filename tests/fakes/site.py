@@ -27,6 +27,8 @@ def page(
 class FakeSite(FakeServer):
     """Serves `pages` by path and query; answers 304 to a matching etag."""
 
+    keep_alive = True
+
     def __init__(self) -> None:
         super().__init__()
         self.pages: dict[str, Response] = {}
