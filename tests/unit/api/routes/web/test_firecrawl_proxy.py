@@ -6,12 +6,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from datetime import timedelta
 from typing import Any
 
 import httpx
 import pytest
 import sqlalchemy as sa
 
+from app.core import clock
 from app.core.db import database
 from app.main import create_app
 from app.sources.models import CrawlSession
@@ -248,7 +250,9 @@ def test_slow_away_and_not_there(lite: Api, server: FakeFirecrawl, settings_env:
     assert "MILLRACE_FIRECRAWL_URL" in answer.json()["detail"]
 
 
-def test_who_may_pass(passing: Api, server: FakeFirecrawl, settings_env: SettingsEnv) -> None:
+def test_who_may_pass(
+    passing: Api, server: FakeFirecrawl, settings_env: SettingsEnv, monkeypatch: pytest.MonkeyPatch
+) -> None:
     assert_problem(passing.anyone.post("/v2/crawl", json={}), 401, "unauthenticated")
     with holder(passing, "read", tenant="acme") as reader:
         assert reader.get("/v2/crawl/active").status_code == 200
@@ -263,6 +267,7 @@ def test_who_may_pass(passing: Api, server: FakeFirecrawl, settings_env: Setting
     assert _session(BATCH).tenant == "default"
     assert anyone.get("/v2/crawl/active", headers={"authorization": "Bearer fc-theirs"}).status_code == 200
     assert server.requests[-1].header("authorization") == [f"Bearer {KEY}"]
+    monkeypatch.setattr(clock, "_offset", timedelta(seconds=60 - clock.now().timestamp() % 60))  # a new minute begins
     answers = [anyone.get("/v2/team/queue-status") for _ in range(101)]
     assert {answer.status_code for answer in answers[:100]} == {200}
     assert_problem(answers[-1], 429, "rate_limited")
