@@ -25,7 +25,7 @@ log = get_logger(__name__)
 
 
 class Room(NamedTuple):
-    """How many new jobs their own transaction may admit, and whether they are served before the rest of the queue."""
+    """New jobs that their own transaction may admit; promoted ones are served before the rest of the queue."""
 
     jobs: int
     promoted: bool = False

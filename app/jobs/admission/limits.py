@@ -52,7 +52,7 @@ class Limit(NamedTuple):
 
     @property
     def cap(self) -> int | None:
-        """How many jobs may run at once: set by a person, else declared by the definition."""
+        """The number of jobs that may run at once: set by a person, else declared by the definition."""
         return self.declared_cap if self.running_cap is None else self.running_cap
 
     @property
