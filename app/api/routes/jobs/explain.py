@@ -18,7 +18,7 @@ from app.api.models.base import documented
 from app.api.models.jobs import JOB_ACCEPTED, DeadLetterPage, JobDetail, JobExplanation, JobLogPage, JobSummary
 from app.core.db import in_transaction, read
 from app.core.errors import InvalidInput
-from app.jobs.definition import MAX_PRIORITY
+from app.jobs.definition_checks import MAX_PRIORITY
 from app.jobs.inspect import dead_letters, explain, reason
 from app.jobs.ledger import commands, edit, views
 from app.jobs.ledger.edit import UNCHANGED, Changes

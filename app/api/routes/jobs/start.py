@@ -23,7 +23,8 @@ from app.api.models.jobs import AcceptedJob, KindPage, StartedJobs
 from app.core import clock
 from app.core.errors import InvalidInput
 from app.deliveries.webhooks import check_url
-from app.jobs.definition import MAX_PRIORITY, Debounce, Job, Throttle, definition, kinds
+from app.jobs.definition import Debounce, Job, Throttle, definition, kinds
+from app.jobs.definition_checks import MAX_PRIORITY
 from app.jobs.enqueued import EnqueuedJob
 from app.jobs.ledger import views
 from app.jobs.ledger.enqueue import Options, enqueue_many, tries_of
