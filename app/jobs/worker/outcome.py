@@ -7,7 +7,7 @@ import random
 import re
 import traceback
 from datetime import datetime, timedelta
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from app.core import clock
 from app.core.durations import FALLBACK_RETRY_S, seconds_or_none
@@ -77,13 +77,13 @@ def judge(claim: Claim, error: BaseException | None) -> Verdict:
 def _unreadable(claim: Claim, error: BaseException | None, fault: Exception) -> Verdict:
     """Return the verdict for an error that cannot be read: a counted try that names both classes."""
     tries = claim.tries + 1
-    state: State = "failed" if tries >= claim.max_tries else "retrying"
+    outcome: Literal["failed", "retrying"] = "failed" if tries >= claim.max_tries else "retrying"
     name = type(error).__name__[:200]
     return Verdict(
-        state,
-        state,
+        outcome,
+        outcome,
         tries,
-        delay_s=None if state == "failed" else FALLBACK_RETRY_S,
+        delay_s=None if outcome == "failed" else FALLBACK_RETRY_S,
         error_type=name,
         error_code="unexpected",
         error_message=f"{name}; reading this error raised {type(fault).__name__}",
