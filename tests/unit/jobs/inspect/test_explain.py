@@ -267,8 +267,8 @@ def test_a_running_relay_is_seen_in_redis(desk: Desk) -> None:
     assert check_services() == Services()
 
 
-def test_without_redis_nothing_is_raised(settings_env: SettingsEnv) -> None:
-    settings_env(redis_url=f"redis://127.0.0.1:{free_port()}/0")
+def test_without_redis_nothing_is_raised(sqlite_url: str, settings_env: SettingsEnv) -> None:
+    settings_env(database_url=sqlite_url, redis_url=f"redis://127.0.0.1:{free_port()}/0")
     assert check_services() == Services("not reachable")
 
 
