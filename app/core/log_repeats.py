@@ -42,7 +42,7 @@ class Repeats:
             if len(self._known) >= MAX_KNOWN_LINES:
                 self._known.clear()
             self._known[key] = (now, 0)
-        return event | {"repeated": repeated} if repeated else event
+        return {**event, "repeated": repeated} if repeated else event
 
     def forget(self, event: str) -> None:
         """Log the next line of this event at once: the fault is over."""

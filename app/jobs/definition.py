@@ -170,10 +170,10 @@ def _summary(faults: list[dict[str, str]]) -> str:
     return "; ".join(parts) + (f"; and {more} more" if more else "")
 
 
-def is_same_definition(one: Any, other: Any) -> bool:
+def is_same_definition(first: Any, second: Any) -> bool:
     """Return True if both come from one place in the source: a module that was loaded again, or run as a script."""
-    modules = {one.__module__, other.__module__} - {"__main__"}
-    return bool(one.__qualname__ == other.__qualname__ and len(modules) <= 1)
+    modules = {first.__module__, second.__module__} - {"__main__"}
+    return bool(first.__qualname__ == second.__qualname__ and len(modules) <= 1)
 
 
 def _name_of(cls: type) -> str:

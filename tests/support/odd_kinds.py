@@ -44,7 +44,7 @@ def make_error(name: str) -> BaseException:
     if name == "delay":
         return SlowDown()
     if name == "syntax":
-        return SyntaxError("bad json5", ("f", 1, 1, b"bytes text"))
+        return SyntaxError("bad json5", ("f", 1, 1, b"bytes text"))  # type: ignore[arg-type]
     return RecursionError("deep")
 
 

@@ -116,8 +116,8 @@ def test_a_module_that_is_loaded_again_replaces_its_definition() -> None:
 
 def _alias() -> None:
     class Swapped(Job, kind="tests.swapped"):
-        one: int = Field(alias="other")
-        other: int = Field(alias="one")
+        net: int = Field(alias="gross")
+        gross: int = Field(alias="net")
 
 
 def _excluded() -> None:
@@ -191,7 +191,7 @@ class Order(Job, kind="tests.order"):
         return sum((line.gross for line in self.lines), Decimal(0))
 
 
-ORDERS = st.builds(
+ORDERS: st.SearchStrategy[dict[str, Any]] = st.builds(
     dict,
     orderNo=st.integers(-(2**60), 2**60),
     customer=st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\x00"), max_size=20),

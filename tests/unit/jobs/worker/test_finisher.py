@@ -282,9 +282,6 @@ def test_snoozes_in_a_row_are_one_attempt_with_their_number(desk: Desk) -> None:
         ("succeeded", 1),
     ]
     assert [attempt.fence for attempt in attempts] == [3, 4, 6, 7]
-    for attempt in attempts:
-        assert attempt.started_at is not None
-        assert attempt.finished_at is not None
-        assert attempt.started_at <= attempt.finished_at
-    assert attempts[0].finished_at < attempts[1].started_at
+    times = [time for attempt in attempts for time in (attempt.started_at, attempt.finished_at) if time is not None]
+    assert (len(times), times) == (8, sorted(times))
     assert desk.ledger.row(job_id).tries == 1

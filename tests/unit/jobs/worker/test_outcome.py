@@ -191,7 +191,10 @@ def test_our_errors_refuse_a_delay_that_is_no_number(make: object) -> None:
 @pytest.mark.parametrize(
     ("error", "message"),
     [
-        (SyntaxError("bad json5", ("f", 1, 1, b"bytes text")), "bad json5 (f, line 1)"),
+        (
+            SyntaxError("bad json5", ("f", 1, 1, b"bytes text")),  # type: ignore[arg-type]
+            "bad json5 (f, line 1)",
+        ),
         (Wordless("x"), "<exception str() failed>"),
         (UnicodeDecodeError("utf-8", b"x", 0, 1, "y"), "'utf-8' codec can't decode byte 0x78 in position 0: y"),
     ],
@@ -208,7 +211,7 @@ def test_an_error_that_cannot_be_formatted_ends_the_attempt(error: BaseException
 
 class Unreadable(Snooze):
     @property
-    def retry_after_s(self) -> float:  # type: ignore[override]
+    def retry_after_s(self) -> float:
         raise ZeroDivisionError
 
     @retry_after_s.setter
