@@ -289,6 +289,7 @@ class Lifespan(Middleware):
                 for job_id in cancelled:
                     cancel_run(process, job_id)
                 process.apply_order(state)
+                process.held_check.run(process.id)
                 wait_s = TICK_S if state == "draining" else get_settings().beat_s
                 if state == "draining" and not self._signalled and not len(process.runs):
                     log.info("worker_drained", worker_id=process.id)

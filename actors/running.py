@@ -106,8 +106,9 @@ def _run_in_sandbox(process: WorkerProcess, run: Run, definition: type[Job], fun
 
     call = SandboxCall.of_job(
         f"{definition.__module__}:{definition.__qualname__}",
-        job.model_dump(mode="json"),
+        run.claim.payload,
         function,
+        version=run.claim.payload_version,
         on_progress=report,
         time_limit_s=definition.time_limit_s,
         grace_s=definition.grace_s,

@@ -135,7 +135,11 @@ def error_codes() -> str:
     statuses = error_statuses()
     computed = [(re.compile(name.replace("*", r"\w+")), answers) for name, answers in statuses.items() if "*" in name]
     rows = []
-    for name, (meaning, fix) in sorted(catalogue("error_codes")["codes"].items()):
+    meanings = catalogue("error_codes")["codes"]
+    unknown = sorted(name for name in statuses if "*" not in name and name not in meanings)
+    if unknown:
+        raise SystemExit(f"scripts/catalogue/error_codes.toml has no line for {', '.join(unknown)}")
+    for name, (meaning, fix) in sorted(meanings.items()):
         answers = statuses.get(name) or {status for form, more in computed if form.fullmatch(name) for status in more}
         rows.append((code(name), ", ".join(sorted(answers)) or "job", meaning, fix))
     return f"""\

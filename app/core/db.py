@@ -51,6 +51,8 @@ CONNECT_TIMEOUT_S = 3
 # PostgreSQL ends a transaction that says nothing for so long: a frozen process or a lost host must not keep its locks,
 # on which those wait who would give its jobs to others.
 SILENT_TRANSACTION_S = 8
+# A long read makes SQLite's log grow; after it the next writes cut the file to this size.
+MAX_IDLE_WAL_BYTES = 8 * 1024 * 1024
 
 
 class Base(DeclarativeBase):
@@ -274,7 +276,13 @@ def _make_sqlite(url: sa.URL, pool_size: int, sync: str) -> sa.Engine:
                 if "locked" not in str(error) or clock.monotonic() > deadline:
                     break  # a read-only file: reading still works
                 time.sleep(_dice.uniform(0.0005, 0.005))
-        for pragma in (f"synchronous={sync}", "foreign_keys=ON", "temp_store=MEMORY", "cache_size=-16000"):
+        for pragma in (
+            f"synchronous={sync}",
+            f"journal_size_limit={MAX_IDLE_WAL_BYTES}",
+            "foreign_keys=ON",
+            "temp_store=MEMORY",
+            "cache_size=-16000",
+        ):
             cursor.execute(f"PRAGMA {pragma}")
         cursor.close()
 

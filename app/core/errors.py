@@ -28,6 +28,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from app.core.durations import require_seconds
+
 
 class AppError(Exception):
     """Base of all our errors. `code` is a stable word for programs; `errors` has one dict a fault."""
@@ -85,7 +87,7 @@ class LimitReached(AppError):
 
     def __init__(self, message: str, retry_after_s: float, *, code: str | None = None) -> None:
         super().__init__(message, code=code)
-        self.retry_after_s = retry_after_s
+        self.retry_after_s = require_seconds(retry_after_s, "retry_after_s")
 
 
 class JobQuotaReached(LimitReached):
@@ -99,7 +101,7 @@ class Snooze(AppError):
 
     def __init__(self, retry_after_s: float, message: str = "asked to run later", *, code: str | None = None) -> None:
         super().__init__(message, code=code)
-        self.retry_after_s = retry_after_s
+        self.retry_after_s = require_seconds(retry_after_s, "retry_after_s")
 
 
 # The name until 0.1; kept for one release.

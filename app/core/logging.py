@@ -13,8 +13,10 @@ from typing import Any
 import structlog
 from structlog.typing import EventDict, WrappedLogger
 
+from app.core.log_repeats import Repeats
 from app.core.settings import get_settings
 
+_repeats = Repeats()
 # One variable for all names: structlog's own, one per name, cost a job more than its claim.
 _standing: dict[str, Any] = {}  # on every line of this process
 _bound: ContextVar[dict[str, Any]] = ContextVar("bound", default={})  # noqa: B039  replaced, never changed
@@ -82,7 +84,7 @@ def setup(role: str) -> None:
     if not console:
         renderer = [structlog.processors.format_exc_info, _masked, structlog.processors.JSONRenderer()]
     structlog.configure(
-        processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        processors=[_repeats, *shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
         wrapper_class=structlog.make_filtering_bound_logger(settings.log_level),
         logger_factory=structlog.stdlib.LoggerFactory(),
         cache_logger_on_first_use=True,
@@ -136,6 +138,11 @@ def send_lines(take: Callable[[dict[str, Any]], None] | None) -> None:
 def get_logger(name: str) -> structlog.stdlib.BoundLogger:
     logger: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(name)
     return logger
+
+
+def fault_over(event: str) -> None:
+    """Log the next line of this event at once: the service it complains about has answered again."""
+    _repeats.forget(event)
 
 
 def bind(**values: Any) -> None:

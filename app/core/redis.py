@@ -15,6 +15,7 @@ mr:rate:{key}     string  when the next call to an outside service is due       
 mr:host:{host}    hash    whose turn it is at a host, and the line behind                until its last turn and 1 s
 mr:robots:{origin} string a site's robots.txt                                             1 h
 mr:quarantine     list    messages that cannot be decoded                                   7 days
+mr:probe          string  written by health checks                                          60 s
 
 Channels: mr:e:{job} (its events), mr:e:t:{tenant} (all of its jobs', each after its place in the stream), mr:cancel
 (ids of jobs to stop), mr:orders (ids of workers to look at their row).
@@ -51,6 +52,7 @@ EVENTS = "mr:ev:{}"
 TENANT_EVENTS = "mr:ev:t:{}"
 RATE = "mr:rl:{}"
 QUARANTINE = "mr:quarantine"
+PROBE = "mr:probe"
 CALL_RATE = "mr:rate:{}"
 HOST_TURN = "mr:host:{}"
 ROBOTS = "mr:robots:{}"
@@ -59,6 +61,7 @@ NOTICES_CHANNEL = CHANNEL.format("notices")
 CANCEL_CHANNEL = "mr:cancel"
 ORDERS_CHANNEL = "mr:orders"
 
+PROBE_TTL_S = 60
 CONNECT_TIMEOUT_S = 0.05
 ANSWER_TIMEOUT_S = 2.0
 CIRCUIT_OPEN_S = 1.0
@@ -102,6 +105,20 @@ class Push:
                 raise ConfigError(f"MILLRACE_REDIS_URL: Redis refuses access: {error}") from error
             self._open_until = clock.monotonic() + CIRCUIT_OPEN_S
             raise RedisUnavailable(f"Redis: {error}", retry_after_s=1) from error
+
+    def refusal(self) -> str | None:
+        """Write a key and return why Redis refuses; None if it was written.
+
+        Redis also answers while it takes no writes: out of memory, a replica after a fail-over, a full disk. The text
+        holds no address.
+        """
+        try:
+            self.client.set(PROBE, 1, ex=PROBE_TTL_S)
+        except (redis.exceptions.ConnectionError, redis.exceptions.TimeoutError):
+            return "not reachable"
+        except RedisError as error:
+            return f"refuses writes: {error}"
+        return None
 
     def script(self, path: Path, args: list[Any]) -> Any:
         """Run the Lua script in this file; it is loaded once, by its digest."""

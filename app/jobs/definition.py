@@ -8,6 +8,7 @@ A program that enqueues needs only this; the actor that runs the job lives in th
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, get_args
@@ -15,6 +16,13 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, get_args
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from app.core.errors import InvalidInput
+from app.jobs.definition_checks import (
+    DefinitionError,
+    StoredForm,
+    check_fields,
+    check_kind_name,
+    check_options,
+)
 from app.jobs.queues import QUEUES, Queue
 
 if TYPE_CHECKING:
@@ -26,7 +34,8 @@ OnEnd = Callable[["Session", "JobRow"], None]
 
 OpenTo = Literal["write", "admin", "operator"]
 
-MAX_PRIORITY = 100
+MAX_NAMED_FAULTS = 5
+
 _CALLED = ("on_end", "unique_key", "start_rate_key")
 
 
@@ -74,8 +83,10 @@ class Job(BaseModel):
     from them. on_end(session, row) runs inside the transaction that ends the job.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    # Infinities and NaN have no JSON form; where a field allows them, payload_json finds and refuses them.
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, ser_json_inf_nan="constants")
 
+    stored_form: ClassVar[StoredForm] = StoredForm()
     kind: ClassVar[str] = ""
     queue: ClassVar[Queue] = "default"
     time_limit_s: ClassVar[float] = 600.0
@@ -98,20 +109,22 @@ class Job(BaseModel):
     def __init_subclass__(cls, *, kind: str = "", **options: Any) -> None:
         super().__init_subclass__()
         for name, value in options.items():
-            if name not in Job.__class_vars__:
-                raise TypeError(f"{cls.__name__}: {name!r} is not an option of a job")
+            if name not in Job.__class_vars__ or name == "stored_form":
+                raise DefinitionError(f"{cls.__name__}: {name!r} is not an option of a job")
             setattr(cls, name, staticmethod(value) if name in _CALLED and value else value)
         if not kind:
             return
+        check_kind_name(cls.__name__, kind)
+        check_options(
+            cls.__name__, lambda name: getattr(cls, name), {"start_rate": (Rate,), "unique": (Throttle, Debounce)}
+        )
         if cls.queue not in QUEUES:
-            raise TypeError(f"{cls.__name__}: queue {cls.queue!r} is not one of {', '.join(QUEUES)}")
+            raise DefinitionError(f"{cls.__name__}: queue {cls.queue!r} is not one of {', '.join(QUEUES)}")
         if cls.open_to is not None and cls.open_to not in get_args(OpenTo):
-            raise TypeError(f"{cls.__name__}: open_to must be None or one of {', '.join(get_args(OpenTo))}")
-        if abs(cls.priority) > MAX_PRIORITY:
-            raise TypeError(f"{cls.__name__}: priority is between -{MAX_PRIORITY} and {MAX_PRIORITY}")
+            raise DefinitionError(f"{cls.__name__}: open_to must be None or one of {', '.join(get_args(OpenTo))}")
         other = _registry.get(kind)
-        if other is not None and other.__qualname__ != cls.__qualname__:
-            raise TypeError(f"kind {kind!r} is defined twice: {other.__qualname__} and {cls.__qualname__}")
+        if other is not None and not is_same_definition(other, cls):
+            raise DefinitionError(f"kind {kind!r} is defined twice: by {_name_of(other)} and {_name_of(cls)}")
         cls.kind = kind
         _registry[kind] = cls
 
@@ -119,7 +132,9 @@ class Job(BaseModel):
     def __pydantic_init_subclass__(cls, **options: Any) -> None:
         hidden = sorted(cls.model_fields.keys() & (Job.__class_vars__ | {"load", "upgrade"}))
         if hidden:
-            raise TypeError(f"{cls.__name__}: {hidden[0]!r} is an option of every job; use another name for the field")
+            message = f"{hidden[0]!r} is an option of every job; use another name for the field"
+            raise DefinitionError(f"{cls.__name__}: {message}")
+        cls.stored_form = check_fields(cls)
 
     @classmethod
     def upgrade(cls, payload: dict[str, Any], version: int) -> dict[str, Any]:
@@ -128,17 +143,41 @@ class Job(BaseModel):
 
     @classmethod
     def load(cls, payload: dict[str, Any], version: int) -> Self:
-        """Return the checked payload. Raises InvalidInput if it is not valid (any more)."""
+        """Return the checked payload; a field may be given by its name or its alias.
+
+        Raises InvalidInput if the payload is not valid (any more); the message and `errors` name the fields.
+        """
         if version > cls.payload_version:
             raise InvalidInput(
                 f"{cls.kind}: payload version {version} is newer than this program's {cls.payload_version}",
                 code="payload_version",
             )
         try:
-            return cls.model_validate(cls.upgrade(payload, version) if version < cls.payload_version else payload)
+            current = cls.upgrade(payload, version) if version < cls.payload_version else payload
+            if cls.stored_form.is_strict:
+                return cls.model_validate_json(json.dumps(current), by_alias=True, by_name=True)
+            return cls.model_validate(current, by_alias=True, by_name=True)
         except ValidationError as error:
             faults = [{"field": ".".join(map(str, e["loc"])), "message": e["msg"]} for e in error.errors()]
-            raise InvalidInput(f"{cls.kind}: the payload is not valid", code="payload", errors=faults) from error
+            message = f"{cls.kind}: the payload is not valid: {_summary(faults)}"
+            raise InvalidInput(message, code="payload", errors=faults) from error
+
+
+def _summary(faults: list[dict[str, str]]) -> str:
+    """Return the first faults in one line, each with its field."""
+    parts = [f"{fault['field'] or 'payload'}: {fault['message']}" for fault in faults[:MAX_NAMED_FAULTS]]
+    more = len(faults) - len(parts)
+    return "; ".join(parts) + (f"; and {more} more" if more else "")
+
+
+def is_same_definition(first: Any, second: Any) -> bool:
+    """Return True if both come from one place in the source: a module that was loaded again, or run as a script."""
+    modules = {first.__module__, second.__module__} - {"__main__"}
+    return bool(first.__qualname__ == second.__qualname__ and len(modules) <= 1)
+
+
+def _name_of(cls: type) -> str:
+    return f"{cls.__module__}.{cls.__qualname__}"
 
 
 def definition(kind: str) -> type[Job] | None:

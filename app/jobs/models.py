@@ -118,6 +118,8 @@ class AttemptRow(Base):
     error_type: Mapped[str | None] = mapped_column(sa.String(200))
     error_message: Mapped[str | None] = mapped_column(sa.Text)
     traceback: Mapped[str | None] = mapped_column(sa.Text)
+    # Runs in a row that ended snoozed share a row: from the start of the first to the end of the last.
+    repeats: Mapped[int] = mapped_column(server_default="1")
 
 
 class WorkerRow(Base):

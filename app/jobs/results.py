@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 from app.core.errors import InvalidInput
+from app.core.nesting import MAX_DEPTH, is_deeper
 
 MAX_RESULT_BYTES = 64 * 1024
 
@@ -16,6 +17,8 @@ def check_result(result: Any) -> dict[str, Any] | None:
         return None
     if not isinstance(result, dict):
         raise InvalidInput(f"a job must return a dictionary or None, not {type(result).__name__}", code="result")
+    if is_deeper(result):
+        raise InvalidInput(f"the job's result is nested more than {MAX_DEPTH} levels deep", code="result_depth")
     try:
         size = len(json.dumps(result, allow_nan=False))
     except (TypeError, ValueError) as error:

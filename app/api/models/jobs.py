@@ -84,6 +84,7 @@ class JobAttempt(ResponseModel):
     started_at: Timestamp | None
     finished_at: Timestamp | None
     outcome: str
+    repeats: int = Field(..., description="Runs in a row that this entry stands for; over 1 only if they snoozed.")
     error: AttemptError | None
 
 

@@ -15,6 +15,7 @@ from app.jobs.children import children
 from app.jobs.children.children import ALL, WaitForChildren
 from app.jobs.definition import Job, definition
 from app.jobs.ledger.claims import Claim
+from app.jobs.payloads import payload_dict
 
 # A step whose payload has this field receives the result of the step before it there.
 PREVIOUS = "previous"
@@ -37,7 +38,7 @@ class Pipeline(Job, kind="jobs.pipeline", time_limit_s=60):
     def of(cls, *jobs: Job) -> Self:
         return cls(
             steps=[
-                PipelineStep(kind=job.kind, payload=job.model_dump(mode="json"), payload_version=job.payload_version)
+                PipelineStep(kind=job.kind, payload=payload_dict(job), payload_version=job.payload_version)
                 for job in jobs
             ]
         )

@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 from app.core import clock
 from app.core.settings import get_settings
 from app.jobs.definition import definition
-from app.jobs.inspect.explain_queued import explain_queued
+from app.jobs.inspect.explain_queued import explain_queued, no_writes
 from app.jobs.inspect.reason import Reason, Services, span
 from app.jobs.ledger import views
 from app.jobs.ledger.workers import ALIVE
@@ -65,6 +65,8 @@ def explain(session: Session, tenant: str, job_id: str, services: Services) -> d
 
 def reason_of(session: Session, row: JobRow, services: Services) -> Reason:
     """Return the first obstacle, or the state of affairs."""
+    if row.state not in ENDED and (blocked := no_writes(services)) is not None:
+        return blocked
     return _BY_STATE[row.state](session, row, services)
 
 
@@ -104,7 +106,7 @@ def _not_made_due(row: JobRow, services: Services) -> Reason | None:
     late_s = (clock.now() - row.due_at).total_seconds()
     if late_s < 0:
         return None
-    if services.redis and services.relay and late_s < MAX_DUE_S:
+    if services.redis_fault is None and services.relay and late_s < MAX_DUE_S:
         return Reason("due_now", "The job is due; a relay is about to queue it.", "Nothing to do.", row.due_at)
     message = f"The job has been due for {span(late_s)}, and no relay has queued it."
     return Reason("no_relay", message, "Start a relay: `millrace relay`.", row.due_at)

@@ -107,10 +107,24 @@ def serving_workers(session: Session, queue: str) -> list[WorkerRow]:
 
 
 def _no_redis(services: Services) -> Reason | None:
-    if services.redis:
+    if services.redis_fault is None:
         return None
-    message = "Redis does not answer, so workers get no jobs. No job is lost: the database holds them."
-    return Reason("redis_down", message, "Start Redis again (MILLRACE_REDIS_URL); the job then starts automatically.")
+    lost = "so workers get no jobs. No job is lost: the database holds them."
+    if services.redis_fault.startswith("refuses"):
+        message = f"Redis {services.redis_fault}; {lost}"
+        fix = "Make Redis (MILLRACE_REDIS_URL) take writes: give it memory or disk, or name its primary."
+        return Reason("redis_refuses", message, fix)
+    fix = "Start Redis again (MILLRACE_REDIS_URL); the job then starts automatically."
+    return Reason("redis_down", f"Redis does not answer, {lost}", fix)
+
+
+def no_writes(services: Services) -> Reason | None:
+    """Return the reason for a job that cannot move because the database takes no writes."""
+    if services.sql_fault is None:
+        return None
+    message = f"The database {services.sql_fault}, so no job can begin or end."
+    fix = "Free disk space or name a writable server (MILLRACE_DATABASE_URL); the job then goes on automatically."
+    return Reason("database_refuses", message, fix)
 
 
 def _no_relay(row: JobRow, services: Services) -> Reason | None:

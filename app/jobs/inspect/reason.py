@@ -8,6 +8,7 @@ from typing import Any
 
 from app.core import redis
 from app.core.errors import ConfigError, Unavailable
+from app.jobs.ledger.write_probe import write_fault
 
 # A relay writes the windows each second, to a key that expires after a minute.
 WINDOW_TTL_S = 60
@@ -27,19 +28,27 @@ class Reason:
 
 @dataclass(frozen=True, slots=True)
 class Services:
-    """State of services that SQL does not show: Redis answers; a relay wrote the windows in the last seconds."""
+    """State of the services: a fault is None if there is none.
 
-    redis: bool = True
+    redis_fault, sql_fault: why no key or no row can be written. relay: a relay wrote the windows in the last seconds.
+    """
+
+    redis_fault: str | None = None
+    sql_fault: str | None = None
     relay: bool = True
 
 
 def check_services() -> Services:
-    """Ask Redis; never raises. Do not call it inside a transaction."""
+    """Write to Redis and SQL, and look for a relay; never raises. Do not call it inside a transaction."""
+    sql_fault = write_fault()
+    redis_fault = redis.push().refusal()
+    if redis_fault is not None:
+        return Services(redis_fault, sql_fault)
     try:
         ttl_s = int(redis.push().call(lambda client: client.ttl(redis.WINDOW)))
-    except (Unavailable, ConfigError):
-        return Services(redis=False)
-    return Services(relay=ttl_s > WINDOW_TTL_S - MAX_RELAY_SILENCE_S)
+    except (Unavailable, ConfigError) as error:
+        return Services(error.message, sql_fault)
+    return Services(sql_fault=sql_fault, relay=ttl_s > WINDOW_TTL_S - MAX_RELAY_SILENCE_S)
 
 
 def span(seconds: float) -> str:

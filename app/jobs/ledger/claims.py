@@ -105,6 +105,23 @@ def claim(
     return sorted(claims, key=lambda claimed: place[claimed.id])
 
 
+@lru_cache
+def _claims_of_sql(dialect: str) -> sa.TextualSelect:
+    return typed(
+        f"SELECT {_CLAIMED} FROM job WHERE state = 'running' AND worker_id = {sql.id_cast(dialect, 'worker')} "
+        "AND claimed_at < :before ORDER BY id",
+        _CLAIMED,
+        "before",
+    )
+
+
+def list_claims_of(session: Session, worker_id: str, *, claimed_before: datetime) -> list[Claim]:
+    """Return the worker's claims that the ledger holds as running and that are older than that time."""
+    parameters = {"worker": worker_id, "before": claimed_before}
+    rows = session.execute(_claims_of_sql(sql.dialect_of(session)), parameters).all()
+    return [Claim._make((*row, worker_id, False)) for row in rows]
+
+
 _MARK = {"key_id": "id", "key_fence": "int", "new_started_at": "time"}
 _SNAPSHOT = {"key_id": "id", "key_fence": "int", "new_progress": "json"}
 

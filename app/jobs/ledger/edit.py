@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from datetime import datetime
 from enum import Enum
@@ -14,11 +13,12 @@ from app.core import clock
 from app.core.db import after_commit
 from app.core.errors import Conflict, InvalidInput
 from app.jobs.admission import push
-from app.jobs.definition import MAX_PRIORITY, Job, definition
+from app.jobs.definition import Job, definition
+from app.jobs.definition_checks import MAX_PRIORITY
 from app.jobs.events import publish
 from app.jobs.ledger import unique, views
-from app.jobs.ledger.enqueue import payload_json
 from app.jobs.models import JobRow
+from app.jobs.payloads import payload_dict
 from app.jobs.states import ENDED
 from app.jobs.transition import Moved
 
@@ -93,7 +93,7 @@ def _set_payload(row: JobRow, payload: dict[str, Any]) -> None:
             f"Job {row.id} would have another unique key with this payload; cancel it and start another",
             code="unique_key",
         )
-    row.payload = json.loads(payload_json(job))
+    row.payload = payload_dict(job)
     row.payload_version = kind.payload_version
 
 

@@ -115,10 +115,40 @@ def finish(session: Session, ends: Sequence[End], *, call_on_end: bool = True) -
     ends = _with_newer_payloads(session, ends)
     rows = {"rows": sql.encode_rows(dialect, [_end_row(end) for end in ends]), "ids": ids}
     session.execute(_attempts_sql(dialect), rows)
+    _merge_snoozes(session, [end.id for end in ends if end.outcome == "snoozed"])
     moved = [Moved(*row) for row in session.execute(_finish_sql(dialect), rows).all()]
     moved = child_counts.begin_waiting(session, moved, {end.id: (end.kind, end.wait) for end in ends if end.wait})
     after_moves(session, moved, {end.id: end.kind for end in ends} if call_on_end else {})
     return moved
+
+
+def _merge_snoozes(session: Session, job_ids: Sequence[str]) -> None:
+    """Merge the last two attempts of each job if both ended snoozed: a job that polls would fill the table."""
+    if not job_ids:
+        return
+    dialect = sql.dialect_of(session)
+    parameters = {"ids": sql.ids(dialect, job_ids)}
+    session.execute(_extend_sql(dialect), parameters)
+    session.execute(_drop_merged_sql(dialect), parameters)
+
+
+@lru_cache
+def _extend_sql(dialect: str) -> sa.TextClause:
+    return sa.text(
+        "UPDATE attempt SET repeats = before.repeats + 1, claimed_at = before.claimed_at, "
+        "started_at = before.started_at FROM attempt AS before WHERE before.job_id = attempt.job_id "
+        "AND before.fence = attempt.fence - 1 AND before.outcome = 'snoozed' AND attempt.outcome = 'snoozed' "
+        f"AND attempt.job_id {sql.among(dialect)}"
+    )
+
+
+@lru_cache
+def _drop_merged_sql(dialect: str) -> sa.TextClause:
+    return sa.text(
+        f"DELETE FROM attempt WHERE job_id {sql.among(dialect)} AND outcome = 'snoozed' AND EXISTS (SELECT 1 "
+        "FROM attempt AS later WHERE later.job_id = attempt.job_id AND later.fence = attempt.fence + 1 "
+        "AND later.outcome = 'snoozed')"
+    )
 
 
 def _with_newer_payloads(session: Session, ends: Sequence[End]) -> Sequence[End]:

@@ -10,7 +10,6 @@ from itertools import groupby
 from typing import Any, TypedDict, Unpack
 
 import sqlalchemy as sa
-from pydantic_core import PydanticSerializationError
 from sqlalchemy.orm import Session
 
 from app.core import clock, metrics, sql, trace
@@ -19,12 +18,12 @@ from app.core.errors import InvalidInput
 from app.core.ids import uuid7
 from app.core.settings import get_settings
 from app.jobs.admission import admit
-from app.jobs.definition import MAX_PRIORITY, Debounce, Job
+from app.jobs.definition import Debounce, Job
+from app.jobs.definition_checks import MAX_PRIORITY
 from app.jobs.enqueued import EnqueuedJob
 from app.jobs.ledger import unique
 from app.jobs.ledger.unique import OnConflict, Request
-
-MAX_PAYLOAD_BYTES = 256 * 1024
+from app.jobs.payloads import payload_json
 
 # The fields of EnqueuedJob after its id; the next ones differ from job to job.
 _SHARED_FIELDS = (
@@ -122,7 +121,8 @@ def _shared(kind: type[Job], tenant: str, options: Options) -> dict[str, Any]:
 
 def tries_of(kind: type[Job]) -> int:
     """Return how many tries a job of this kind has."""
-    return kind.max_tries or len(kind.retry_delays or get_settings().retry_delays) + 1
+    delays = get_settings().retry_delays if kind.retry_delays is None else kind.retry_delays
+    return kind.max_tries or len(delays) + 1
 
 
 def _insert(
@@ -155,21 +155,6 @@ def _insert(
     if pushed:
         admit.push_after_commit(session, pushed, promoted=promoted)
     return enqueued
-
-
-def payload_json(job: Job) -> str:
-    """Return the payload as JSON for its row. Raises InvalidInput if a row cannot store it."""
-    try:
-        payload = job.model_dump_json()
-    except PydanticSerializationError as error:  # half a surrogate pair, for example
-        raise InvalidInput(f"{job.kind}: the payload cannot be written as JSON: {error}", code="payload") from error
-    size = len(payload) if payload.isascii() else len(payload.encode())
-    if size > MAX_PAYLOAD_BYTES:
-        limit = MAX_PAYLOAD_BYTES
-        raise InvalidInput(f"{job.kind}: a payload may have {limit} bytes, this has {size}", code="payload_size")
-    if "\\u0000" in payload.replace("\\\\", ""):  # an escaped NUL, not a backslash in the text
-        raise InvalidInput(f"{job.kind}: the payload has a NUL character", code="payload")
-    return payload
 
 
 def mark_scheduled(session: Session, jobs: Sequence[tuple[str, int]]) -> None:

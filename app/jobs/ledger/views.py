@@ -164,6 +164,7 @@ def job_detail(session: Session, row: JobRow) -> dict[str, Any]:
                 claimed_at=row.claimed_at,
                 started_at=row.started_at,
                 outcome="running",
+                repeats=1,
             )
         )
     known = {attempt.worker_id for attempt in attempts if attempt.worker_id}
@@ -205,5 +206,6 @@ def _attempt_view(attempt: AttemptRow, worker: WorkerRow | None) -> dict[str, An
         "started_at": moment(attempt.started_at),
         "finished_at": moment(attempt.finished_at),
         "outcome": attempt.outcome,
+        "repeats": attempt.repeats,
         "error": error,
     }

@@ -27,7 +27,6 @@ from app.jobs.relay.windows import Windows
 TICK_S = 0.5
 BACKLOG_TICK_S = 0.05
 BATCH = 1000
-LOG_AGAIN_S = 10.0
 # Further batches of children to cancel come in the next round.
 MAX_CANCEL_BATCHES_PER_TICK = 20
 
@@ -42,7 +41,7 @@ class Relay:
         self.state: dict[str, Any] = {"status": "starting", "role": "relay"}
         self._windows = Windows()
         self._dead_workers = DeadWorkers(self._attempt)
-        self._logged: dict[str, float] = {}
+        self._problems: list[str] = []
         self._unreachable: set[str] = set()
         self._slow_at = 0.0
 
@@ -71,7 +70,11 @@ class Relay:
             problems += self._attempt(step)
         for service in ("sql", "redis"):
             metrics.SERVICE_UP.labels(service).set(service not in self._unreachable)
-        return bool(windows.waiting), list(dict.fromkeys(problems))
+        if self._problems and not problems:
+            logging.fault_over("relay_waits")
+            log.info("relay_resumed")
+        self._problems = list(dict.fromkeys(problems))
+        return bool(windows.waiting), self._problems
 
     def _attempt(self, step: Callable[[], Any]) -> list[str]:
         """Run the step and return its problem, if any."""
@@ -82,19 +85,12 @@ class Relay:
             self._unreachable.add("sql" if is_sql else "redis")
             if is_sql:
                 self._dead_workers.forget()
-            self._log_problem(error.message)
+            log.warning("relay_waits", reason=error.message)
             return [error.message]
         except Exception as error:  # the relay outlives every fault of one round
             log.exception("relay_step_failed")
             return [f"{type(error).__name__}: {error}"]
         return []
-
-    def _log_problem(self, reason: str) -> None:
-        """Log each reason once in ten seconds, however often it occurs."""
-        now = clock.monotonic()
-        if now - self._logged.get(reason, -LOG_AGAIN_S) >= LOG_AGAIN_S:
-            self._logged = {known: at for known, at in self._logged.items() if now - at < LOG_AGAIN_S} | {reason: now}
-            log.warning("relay_waits", reason=reason)
 
     def _make_due(self) -> None:
         if database().read(timers.has_due):

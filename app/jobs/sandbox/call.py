@@ -88,11 +88,20 @@ class SandboxCall:
 
     @classmethod
     def of_job(
-        cls, definition: str, payload: dict[str, Any], function: str | Callable[..., Any], **options: Any
+        cls,
+        definition: str,
+        payload: dict[str, Any],
+        function: str | Callable[..., Any],
+        *,
+        version: int | None = None,
+        **options: Any,
     ) -> SandboxCall:
-        """Return a call of a plain `def function(job, progress)`; the payload is loaded by `definition` inside."""
+        """Return a call of a plain `def function(job, progress)`; the payload is loaded by `definition` inside.
+
+        version: that of the payload's form, by default the newest.
+        """
         name = function if isinstance(function, str) else _qualified_name(function)
-        arguments = {"definition": definition, "payload": payload, "function": name}
+        arguments = {"definition": definition, "payload": payload, "function": name, "version": version}
         return cls("app.jobs.sandbox.child:call_job", arguments, **options)
 
     def stop(self, reason: AppError) -> None:

@@ -34,6 +34,7 @@ from types import ModuleType
 from typing import Any
 
 from app.core import errors
+from app.core.durations import seconds_or_none
 from app.core.errors import AppError, SandboxOutOfMemory
 from app.jobs.sandbox.child_progress import SandboxProgress, SoftLimit
 
@@ -226,12 +227,20 @@ def describe(error: BaseException) -> dict[str, Any]:
         "module": type(error).__module__,
         "base": kinds[0] if isinstance(error, AppError) else None,
         "message": message[:_MAX_MESSAGE_CHARS],
-        "traceback": "".join(traceback.format_exception(error))[-_MAX_TRACEBACK_CHARS:],
+        "traceback": _traceback_of(error)[-_MAX_TRACEBACK_CHARS:],
         "code": getattr(error, "code", None) if isinstance(error, AppError) else None,
         "errors": error.errors if isinstance(error, AppError) else [],
-        "retry_after_s": getattr(error, "retry_after_s", None),
+        "retry_after_s": seconds_or_none(getattr(error, "retry_after_s", None)),
         "permanent": isinstance(error, UnfitResult),
     }
+
+
+def _traceback_of(error: BaseException) -> str:
+    """Return the traceback; of an error that cannot be formatted, its stack alone."""
+    try:
+        return "".join(traceback.format_exception(error))
+    except Exception:  # noqa: BLE001  for example a SyntaxError whose text is bytes
+        return "".join(traceback.format_tb(error.__traceback__)) + type(error).__name__
 
 
 def _settle() -> None:

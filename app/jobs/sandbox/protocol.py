@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from app.core import errors
+from app.core.durations import FALLBACK_RETRY_S
 from app.core.errors import AppError, LimitReached, SandboxCrashed, Snooze, Unavailable
 from app.jobs.sandbox.child import MAX_RESULT_BYTES
 
@@ -84,13 +85,14 @@ def rebuild_error(error: dict[str, Any]) -> Exception:
     if not (isinstance(kind, type) and issubclass(kind, AppError)):
         return SandboxFailed(str(error["type"]), message, trace, permanent=error["permanent"] is True)
     after_s = error["retry_after_s"]
+    delay_s = FALLBACK_RETRY_S if after_s is None else float(after_s)
     failure: AppError
     if issubclass(kind, LimitReached):
-        failure = kind(message, float(after_s), code=code)
+        failure = kind(message, delay_s, code=code)
     elif issubclass(kind, Snooze):
-        failure = kind(float(after_s), message, code=code)
+        failure = kind(delay_s, message, code=code)
     elif issubclass(kind, Unavailable):
-        failure = kind(message, retry_after_s=None if after_s is None else float(after_s), code=code)
+        failure = kind(message, retry_after_s=None if after_s is None else delay_s, code=code)
     else:
         failure = kind(message, code=code, errors=list(error["errors"]))
     failure.__cause__ = SandboxTraceback(trace)

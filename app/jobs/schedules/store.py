@@ -22,8 +22,9 @@ from app.core.clock import moment
 from app.core.errors import AppError, Conflict, InvalidInput, NotFound
 from app.jobs.definition import Job, definition
 from app.jobs.enqueued import EnqueuedJob
-from app.jobs.ledger.enqueue import enqueue, mark_scheduled, payload_json
+from app.jobs.ledger.enqueue import enqueue, mark_scheduled
 from app.jobs.models import ScheduleRow, ScheduleTickRow
+from app.jobs.payloads import payload_dict, payload_json
 from app.jobs.schedules import firing
 from app.jobs.schedules.cron import TickTimes
 from app.jobs.schedules.firing import CatchUp, Overlap
@@ -101,7 +102,7 @@ class Schedule:
 
     def plan(self) -> Plan:
         how = {name: getattr(self, name) for name in Plan.__dataclass_fields__ if name not in ("kind", "payload")}
-        return Plan(self.job.kind, self.job.model_dump(mode="json"), **how)
+        return Plan(self.job.kind, payload_dict(self.job), **how)
 
 
 def declare(session: Session, declared: Sequence[Schedule] | None = None) -> int:

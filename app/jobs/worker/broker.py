@@ -14,6 +14,7 @@ from dramatiq.brokers.redis import RedisBroker
 from dramatiq.middleware import MiddlewareError
 
 from app.core import redis
+from app.core.errors import AppError
 from app.jobs.queues import QUEUES
 from app.jobs.worker.async_runner import AWAITS, AsyncRunner
 from app.jobs.worker.middleware.cancellation import Cancellation
@@ -23,6 +24,7 @@ from app.jobs.worker.middleware.metrics import Metrics
 from app.jobs.worker.middleware.report_progress import TrackProgress
 from app.jobs.worker.middleware.retries import Retries
 from app.jobs.worker.middleware.time_limits import TimeLimits
+from app.jobs.worker.outcome import judge
 from app.jobs.worker.process import WorkerProcess
 from app.jobs.worker.run import Run
 
@@ -80,6 +82,15 @@ class LedgerBroker(RedisBroker):
                 hook(self, *args, **kwargs)
             except Exception:
                 self.logger.critical("Unexpected failure in %s of %r.", signal, hook, exc_info=True)
+        if signal in ("process_message", "skip_message"):
+            self._end_for_certain(args[0])
+
+    def _end_for_certain(self, message: Any) -> None:
+        """End a run whose hooks failed before they did: no attempt stays open in the ledger."""
+        run: Run = message.options["run"]
+        if not run.ended:
+            error = AppError("the worker could not handle the end of this attempt; see its log", code="end_refused")
+            self.process.end(run, judge(run.claim, error))
 
     def _hooks_of(self, name: str) -> list[Hook]:
         if name not in self._hooks:

@@ -16,7 +16,7 @@ from app.core import clock, metrics, redis
 from app.core.db import database
 from app.core.errors import ConfigError, Unavailable
 from app.core.ids import is_uuid
-from app.core.logging import get_logger
+from app.core.logging import fault_over, get_logger
 from app.jobs.ledger import admissions, limited_claims
 from app.jobs.lua import LUA
 from app.jobs.worker.finisher import Finisher
@@ -118,6 +118,9 @@ class Fetcher:
         self._exclusive = False
         try:
             self._refill()
+            if self.problem:
+                fault_over("intake_waits")
+                log.info("intake_resumed")
             self.problem = ""
         except (RedisError, Unavailable, ConfigError) as error:
             self.problem = f"waiting: {error}"

@@ -43,7 +43,8 @@ class EndedRun(NamedTuple):
 
     end: End
     claim: Claim
-    message: tuple[str, str]
+    # Queue and Redis id to ack; None if the message is acked already.
+    message: tuple[str, str] | None
     events: Sequence[JobEvent] = ()
 
 
@@ -61,7 +62,7 @@ class Finisher:
         self._unacked: list[tuple[str, str]] = []
         self._lock = threading.Lock()
         self._changed = threading.Condition(self._lock)
-        self._in_hand = 0
+        self._in_hand: list[EndedRun] = []
         self._busy = False
         self._stopping = False
         self._thread = threading.Thread(target=self._run, name="finisher", daemon=True)
@@ -75,7 +76,7 @@ class Finisher:
 
     @property
     def is_full(self) -> bool:
-        return len(self._done) + self._in_hand >= MAX_WAITING_ENDS
+        return len(self._done) + len(self._in_hand) >= MAX_WAITING_ENDS
 
     def submit(self, done: EndedRun) -> None:
         with self._lock:
@@ -102,6 +103,11 @@ class Finisher:
             self._unacked.extend(messages)
             self._changed.notify()
 
+    def unwritten(self) -> set[str]:
+        """Return the ids of the jobs whose ends wait to be written."""
+        with self._lock:
+            return {item.end.id for item in (*self._done, *self._in_hand)}
+
     def drain(self, timeout_s: float) -> bool:
         """Wait until all submitted ends are written; return False after the timeout."""
         with self._changed:
@@ -123,21 +129,21 @@ class Finisher:
                 done, self._done = self._done[:BATCH], self._done[BATCH:]
                 marks, self._marks = list(self._marks.values()), {}
                 snapshots, self._snapshots = list(self._snapshots.values()), {}
-                self._busy, self._in_hand = True, len(done)
+                self._busy, self._in_hand = True, done
             written = self._write(done, marks, snapshots)
             with self._changed:
                 if written is None:
                     self._done[:0] = done
                     for claim, at in marks:
                         self._marks.setdefault(claim.id, (claim, at))
-                self._busy, self._in_hand = False, 0
+                self._busy, self._in_hand = False, []
                 self._changed.notify_all()
             if written is None:
                 if self._stopping:
                     return  # the relay that finds this worker gone frees the jobs
                 self._pause(RETRY_S)
                 continue
-            self._ack([item.message for item in done])
+            self._ack([item.message for item in done if item.message is not None])
             self._publish(done, written, marks)
             if len(done) >= LINGER_ENDS:
                 self._pause(LINGER_S)

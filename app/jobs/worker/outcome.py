@@ -7,9 +7,10 @@ import random
 import re
 import traceback
 from datetime import datetime, timedelta
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from app.core import clock
+from app.core.durations import FALLBACK_RETRY_S, seconds_or_none
 from app.core.errors import (
     AppError,
     Cancelled,
@@ -27,6 +28,7 @@ from app.core.errors import (
     TimeLimitExceeded,
     Unavailable,
 )
+from app.core.logging import get_logger
 from app.core.settings import get_settings
 from app.jobs.child_rules import Wait, WaitForChildren
 from app.jobs.definition import definition
@@ -45,6 +47,8 @@ MAX_TRACEBACK_CHARS = 20_000
 # Parts that differ between two occurrences of the same fault: ids, hashes, numbers.
 _VARYING = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}|[0-9a-f]{8,}|\d+")
 
+log = get_logger(__name__)
+
 
 class Verdict(NamedTuple):
     """The state an attempt ends in; None for an attempt that another worker took over: nothing is written."""
@@ -62,7 +66,32 @@ class Verdict(NamedTuple):
 
 
 def judge(claim: Claim, error: BaseException | None) -> Verdict:
-    """Return the verdict for a claim whose code returned (None) or raised."""
+    """Return the verdict for a claim whose code returned (None) or raised. Never raises itself."""
+    try:
+        return _judge(claim, error)
+    except Exception as fault:
+        log.exception("error_unreadable", job_id=claim.id, kind=claim.kind)
+        return _unreadable(claim, error, fault)
+
+
+def _unreadable(claim: Claim, error: BaseException | None, fault: Exception) -> Verdict:
+    """Return the verdict for an error that cannot be read: a counted try that names both classes."""
+    tries = claim.tries + 1
+    outcome: Literal["failed", "retrying"] = "failed" if tries >= claim.max_tries else "retrying"
+    name = type(error).__name__[:200]
+    return Verdict(
+        outcome,
+        outcome,
+        tries,
+        delay_s=None if outcome == "failed" else FALLBACK_RETRY_S,
+        error_type=name,
+        error_code="unexpected",
+        error_message=f"{name}; reading this error raised {type(fault).__name__}",
+        fingerprint=hashlib.sha256(f"{claim.kind} {name} unreadable".encode("utf-8", "replace")).hexdigest()[:32],
+    )
+
+
+def _judge(claim: Claim, error: BaseException | None) -> Verdict:
     if error is None:
         return Verdict("succeeded", "succeeded", claim.tries)
     if isinstance(error, Stale):
@@ -70,7 +99,8 @@ def judge(claim: Claim, error: BaseException | None) -> Verdict:
     if isinstance(error, Interrupted):
         return Verdict("queued", "handed_back", claim.tries)
     if isinstance(error, Snooze):
-        return Verdict("retrying", "snoozed", claim.tries, delay_s=error.retry_after_s)
+        delay_s = seconds_or_none(error.retry_after_s)
+        return Verdict("retrying", "snoozed", claim.tries, delay_s=FALLBACK_RETRY_S if delay_s is None else delay_s)
     if isinstance(error, WaitForChildren):
         return Verdict("waiting", "waiting", claim.tries, wait=error.wait)
     if isinstance(error, Cancelled):
@@ -84,11 +114,11 @@ def judge(claim: Claim, error: BaseException | None) -> Verdict:
 
 def _delay(claim: Claim, error: BaseException, tries: int) -> float:
     """Return the seconds until the next try: the requested time, else the kind's delays with jitter."""
-    requested_s = getattr(error, "retry_after_s", None)
+    requested_s = seconds_or_none(getattr(error, "retry_after_s", None))
     if requested_s is not None:
-        return float(requested_s)
+        return requested_s
     kind = definition(claim.kind)
-    delays = (kind.retry_delays if kind else None) or get_settings().retry_delays or [60.0]
+    delays = (kind.retry_delays if kind else None) or get_settings().retry_delays or [FALLBACK_RETRY_S]
     delay = delays[min(tries, len(delays)) - 1]
     return delay * random.uniform(1 - JITTER, 1 + JITTER)
 
@@ -97,14 +127,12 @@ def _with_error(
     claim: Claim, error: BaseException, state: State, outcome: Outcome, tries: int, *, delay_s: float | None = None
 ) -> Verdict:
     code = error.code if isinstance(error, AppError) else "unexpected"
-    # Not str(): an error whose __str__ fails must not cost its job the end.
-    foreign = "".join(traceback.format_exception_only(error)).strip().partition(": ")[2]
-    text = error.message if isinstance(error, (AppError, SandboxFailed)) else foreign
+    text = error.message if isinstance(error, (AppError, SandboxFailed)) else _message_of(error)
     name = error.type_name if isinstance(error, SandboxFailed) else type(error).__name__
     message = text[:MAX_MESSAGE_CHARS].replace("\x00", "") or name
     trace = None
     if not isinstance(error, (*PERMANENT, *RETRYABLE, Cancelled)):
-        trace = error.traceback if isinstance(error, SandboxFailed) else "".join(traceback.format_exception(error))
+        trace = error.traceback if isinstance(error, SandboxFailed) else _traceback_of(error)
     shape = _VARYING.sub("#", f"{claim.kind} {name} {message}")
     return Verdict(
         state,
@@ -117,6 +145,26 @@ def _with_error(
         fingerprint=hashlib.sha256(shape.encode("utf-8", "replace")).hexdigest()[:32],
         traceback=trace[-MAX_TRACEBACK_CHARS:].replace("\x00", "") if trace else None,
     )
+
+
+def _message_of(error: BaseException) -> str:
+    """Return the text of a foreign error; "" if its own code fails."""
+    try:
+        return "".join(traceback.format_exception_only(error)).strip().partition(": ")[2]
+    except Exception:  # noqa: BLE001  for example a SyntaxError whose text is bytes
+        pass
+    try:
+        return str(error)
+    except Exception:  # noqa: BLE001  its __str__ is foreign code, too
+        return ""
+
+
+def _traceback_of(error: BaseException) -> str:
+    """Return the traceback; of an error that cannot be formatted, its stack alone."""
+    try:
+        return "".join(traceback.format_exception(error))
+    except Exception:  # noqa: BLE001  as in _message_of
+        return "".join(traceback.format_tb(error.__traceback__)) + type(error).__name__
 
 
 def due_after(delay_s: float) -> timedelta:

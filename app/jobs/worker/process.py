@@ -16,6 +16,7 @@ from app.core.settings import get_settings
 from app.jobs.ledger import claims
 from app.jobs.worker.fetcher import Fetcher
 from app.jobs.worker.finisher import EndedRun, Finisher
+from app.jobs.worker.held_check import HeldCheck
 from app.jobs.worker.loop import JobLoop
 from app.jobs.worker.outcome import Verdict, end_of
 from app.jobs.worker.progress import ProgressPublisher
@@ -44,6 +45,7 @@ class WorkerProcess:
         self.finisher = Finisher(lambda: self.id)
         self.progress_publisher = ProgressPublisher(self.finisher.snapshot)
         self.finisher.before_ends = self.progress_publisher.settle
+        self.held_check = HeldCheck(self.runs, self.finisher)
         self.fetcher = Fetcher(lambda: self.id, known_kinds, self.runs, self.finisher)
 
     def start(self, queues: list[str], threads: int) -> None:

@@ -18,7 +18,7 @@ import sqlalchemy as sa
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from app.core.db import Database, UtcDateTime, after_commit, in_transaction, read
+from app.core.db import MAX_IDLE_WAL_BYTES, Database, UtcDateTime, after_commit, in_transaction, read
 from app.core.errors import ConfigError, Unavailable
 from tests.support.services import PostgresServer
 from tests.support.waiting import wait_until
@@ -166,6 +166,19 @@ def full_disk(size: int) -> Iterator[None]:
         yield
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_the_log_shrinks_after_a_long_read(sqlite_db: Database) -> None:
+    log = Path(f"{sqlite_db.engine.url.database}-wal")
+    THINGS.create(sqlite_db.engine)
+    with sqlite_db.engine.connect() as reader:
+        reader.execute(sa.select(THINGS.c.id)).all()
+        for number in range(40):
+            sqlite_db.transaction(put, number, "x" * 1024 * 1024)
+        assert log.stat().st_size > 3 * MAX_IDLE_WAL_BYTES
+    for number in range(40, 43):
+        sqlite_db.transaction(put, number)
+    assert log.stat().st_size <= MAX_IDLE_WAL_BYTES
 
 
 def test_a_full_disk_is_unavailable_and_loses_nothing(sqlite_db: Database) -> None:

@@ -19,13 +19,14 @@ from app.api.http.errors import problem
 from app.api.models.base import documented
 from app.api.models.health import HealthDetail, Liveness, Readiness, ServiceInfo
 from app.clients.qdrant_errors import QdrantUnavailable
-from app.core import clock, metrics
+from app.core import clock, metrics, redis
 from app.core.blobs import blobs
 from app.core.clock import moment
 from app.core.db import read
 from app.core.errors import ConfigError, Rejected, Unavailable
 from app.core.logging import get_logger
 from app.core.settings import get_settings
+from app.jobs.ledger.write_probe import write_fault
 from app.search.embedders import embedder
 from app.search.engine import engine
 from app.search.engines.base import Lag
@@ -37,6 +38,7 @@ router = APIRouter(tags=["health"])
 SQL_TIMEOUT_S = 2.0
 SEARCH_TIMEOUT_S = 2.0
 EMBEDDER_INTERVAL_S = 30.0
+WRITE_INTERVAL_S = 2.0
 # The metrics of the index are taken once in this many samples.
 SEARCH_INTERVAL_SAMPLES = 40
 LAG_SAMPLE_S = 0.25
@@ -54,6 +56,7 @@ class HealthProbe:
         self._lags = [0.0] * LAG_SAMPLES
         self._sampling: asyncio.Task[None] | None = None
         self._asking: asyncio.Task[str] | None = None
+        self._redis = (-math.inf, OK)
         self._embedder = (-math.inf, OK)
         self._asking_search: asyncio.Task[tuple[str, Lag | None]] | None = None
 
@@ -98,6 +101,15 @@ class HealthProbe:
         metrics.SEARCH_SECONDS_BEHIND.set(lag.seconds)
         return OK, lag
 
+    async def redis(self) -> str:
+        """Return `healthy` or why Redis takes no writes, as of the last seconds."""
+        if clock.monotonic() - self._redis[0] > WRITE_INTERVAL_S:
+            fault = await asyncio.to_thread(redis.push().refusal)
+            if fault is not None and fault != self._redis[1]:
+                log.warning("redis_not_usable", reason=fault)
+            self._redis = clock.monotonic(), fault or OK
+        return self._redis[1]
+
     async def embedder(self) -> str:
         """Return `healthy` or the fault of the embeddings server; at most two calls a minute."""
         if clock.monotonic() - self._embedder[0] > EMBEDDER_INTERVAL_S:
@@ -123,13 +135,13 @@ class HealthProbe:
 async def _ask_sql() -> str:
     try:
         await read(_touch)
+        return await asyncio.to_thread(write_fault) or OK
     except (Unavailable, ConfigError) as error:
         log.warning("sql_not_usable", reason=error.message)
         return "not reachable"
     except SQLAlchemyError as error:
         log.warning("sql_not_usable", reason=str(error))
         return "no schema: run `millrace migrate`"
-    return OK
 
 
 def _touch(session: Session) -> None:
@@ -143,8 +155,8 @@ def _probe(request: Request) -> HealthProbe:
 
 async def _services(request: Request) -> tuple[dict[str, str], Lag | None]:
     """Return the state of each service in use, and the lag of an index outside of SQL."""
-    redis = OK if hub_of(request).has_redis else "not reachable"
-    services, lag = {"sql": await _probe(request).sql(), "redis": redis}, None
+    redis_state = await _probe(request).redis() if hub_of(request).has_redis else "not reachable"
+    services, lag = {"sql": await _probe(request).sql(), "redis": redis_state}, None
     if get_settings().search_engine != "embedded" and services["sql"] == OK:
         services["search"], lag = await _probe(request).search()
     if get_settings().blob_url.startswith("s3:"):

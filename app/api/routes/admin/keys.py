@@ -17,7 +17,7 @@ from app.api.http.idempotency import Answer, Idempotent
 from app.api.http.paging import ListQuery, Paging, invalid_cursor
 from app.api.http.responses import answered
 from app.api.http.tenant_access import OtherTenant, reachable_tenant
-from app.api.http.times import utc
+from app.api.http.times import zoned
 from app.api.models.base import documented
 from app.api.models.tenants import AuditLogPage, CallerDetail, IssuedKey, KeyDetail, KeyPage
 from app.core import clock
@@ -137,7 +137,7 @@ def _create(session: Session, caller: Identity, body: KeyRequest) -> tuple[ApiKe
         scopes=key_scopes,
         created_by=caller.actor,
         rate_limits=limits.check_limits(body.rate_limits),
-        expires_at=utc(body.expires_at, "expires_at"),
+        expires_at=zoned(body.expires_at, "expires_at"),
     )
     note(session, caller, "key.create", key.id, tenant=tenant, name=key.name, scopes=key_scopes)
     return key, token

@@ -13,12 +13,12 @@ from sqlalchemy.orm import Session
 from app.api.http.auth import Caller
 from app.api.http.paging import ListQuery, Paging, invalid_cursor
 from app.api.http.responses import accepted
-from app.api.http.times import utc
+from app.api.http.times import utc, zoned
 from app.api.models.base import documented
 from app.api.models.jobs import JOB_ACCEPTED, DeadLetterPage, JobDetail, JobExplanation, JobLogPage, JobSummary
 from app.core.db import in_transaction, read
 from app.core.errors import InvalidInput
-from app.jobs.definition import MAX_PRIORITY
+from app.jobs.definition_checks import MAX_PRIORITY
 from app.jobs.inspect import dead_letters, explain, reason
 from app.jobs.ledger import commands, edit, views
 from app.jobs.ledger.edit import UNCHANGED, Changes
@@ -51,9 +51,9 @@ class JobPatch(BaseModel):
             raise InvalidInput("the body must have payload, due_at, priority or expires_at", code="empty")
         return Changes(
             payload=UNCHANGED if self.payload is None else self.payload,
-            due_at=utc(self.due_at, "due_at") or UNCHANGED,
+            due_at=zoned(self.due_at, "due_at") or UNCHANGED,
             priority=UNCHANGED if self.priority is None else self.priority,
-            expires_at=utc(self.expires_at, "expires_at") if "expires_at" in fields else UNCHANGED,
+            expires_at=zoned(self.expires_at, "expires_at") if "expires_at" in fields else UNCHANGED,
         )
 
 

@@ -17,13 +17,14 @@ from app.api.http.auth import Identity, KindCaller
 from app.api.http.idempotency import Answer, Idempotent
 from app.api.http.kind_access import may_start, require_startable_kind
 from app.api.http.responses import answer_of, answered
-from app.api.http.times import utc
+from app.api.http.times import zoned
 from app.api.models.base import documented
 from app.api.models.jobs import AcceptedJob, KindPage, StartedJobs
 from app.core import clock
 from app.core.errors import InvalidInput
 from app.deliveries.webhooks import check_url
-from app.jobs.definition import MAX_PRIORITY, Debounce, Job, Throttle, definition, kinds
+from app.jobs.definition import Debounce, Job, Throttle, definition, kinds
+from app.jobs.definition_checks import MAX_PRIORITY
 from app.jobs.enqueued import EnqueuedJob
 from app.jobs.ledger import views
 from app.jobs.ledger.enqueue import Options, enqueue_many, tries_of
@@ -69,10 +70,10 @@ class StartRequest(BaseModel):
         """Return the options of enqueue. Raises InvalidInput for impossible times and a forbidden webhook address."""
         if self.webhook_url is not None:
             check_url(self.webhook_url)
-        expires_at = utc(self.expires_at, "expires_at")
+        expires_at = zoned(self.expires_at, "expires_at")
         if expires_at is not None and expires_at <= clock.now():
             raise InvalidInput("expires_at is in the past", code="expires_at")
-        due_at = utc(self.due_at, "due_at")
+        due_at = zoned(self.due_at, "due_at")
         if expires_at is not None and due_at is not None and expires_at <= due_at:
             raise InvalidInput("expires_at must be after due_at", code="expires_at")
         return {

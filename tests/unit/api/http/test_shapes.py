@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import shutil
 import socket
 import sqlite3
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,13 +20,19 @@ from app.api.http.auth import Caller
 from app.api.http.errors import RateLimited
 from app.core import errors
 from app.core.db import database, in_transaction
+from app.core.ids import uuid7
+from app.jobs.ledger import workers
 from app.jobs.models import JobRow
 from app.main import create_app
 from tests.support.databases import SettingsEnv
+from tests.support.full_disk import fill, small_disk
 from tests.support.problems import assert_problem
+from tests.support.services import RedisServer
 from tests.support.stack import API_SECRET
 from tests.support.waiting import wait_until
 from tests.unit.api.conftest import Api, served
+
+__all__ = ["small_disk"]
 
 Make = Callable[..., JobRow]
 RAISED: dict[str, tuple[Callable[[], Exception], int, str]] = {
@@ -253,6 +261,55 @@ def test_ready_names_redis_when_it_is_missing(sqlite_url: str, settings_env: Set
     with served(create_app()) as api:
         assert api.anyone.get("/readyz").json()["missing"] == ["redis"]
         assert api.client.get("/api/jobs").status_code == 200
+
+
+def _refuse_memory(redis_client: Any) -> None:
+    redis_client.config_set("maxmemory", "1")
+
+
+def _follow_nobody(redis_client: Any) -> None:
+    redis_client.replicaof("127.0.0.1", 1)
+
+
+@pytest.mark.parametrize(
+    ("refuse", "words"), [(_refuse_memory, "used memory > 'maxmemory'"), (_follow_nobody, "read only replica")]
+)
+def test_ready_and_explain_say_why_redis_takes_no_writes(
+    sqlite_url: str, redis_server: RedisServer, settings_env: SettingsEnv, errand: Make, refuse: Any, words: str
+) -> None:
+    settings_env(database_url=sqlite_url, redis_url=redis_server.url)
+    with served(create_app()) as api:
+        wait_until(lambda: api.anyone.get("/readyz").status_code == 200, what="the api to be ready")
+        job_id = errand().id
+        database().transaction(workers.register, uuid7(), ["default"], 8, None)
+        refuse(redis_server.client())
+        wait_until(lambda: api.anyone.get("/readyz").status_code == 503, what="the api to notice")
+        answer = api.anyone.get("/readyz").json()
+        assert answer["missing"] == ["redis"]
+        assert words in answer["detail"]
+        assert str(redis_server.port) not in answer["detail"]
+        assert words in api.anyone.get("/health").json()["services"]["redis"]
+        explained = api.client.get(f"/api/jobs/{job_id}/explain").json()
+        assert explained["reason"] == "redis_refuses"
+        assert words in explained["message"]
+
+
+def test_ready_and_explain_say_that_the_disk_is_full(
+    sqlite_url: str, redis_url: str, settings_env: SettingsEnv, errand: Make, small_disk: Path
+) -> None:
+    database_file = shutil.copy(sqlite_url.removeprefix("sqlite:///"), small_disk / "millrace.db")
+    settings_env(database_url=f"sqlite:///{database_file}", redis_url=redis_url)
+    with served(create_app()) as api:
+        wait_until(lambda: api.anyone.get("/readyz").status_code == 200, what="the api to be ready")
+        job_id = errand().id
+        fill(small_disk)
+        wait_until(lambda: api.anyone.get("/readyz").status_code == 503, what="the api to notice")
+        assert api.anyone.get("/readyz").json()["detail"] == "not ready: sql (refuses writes: disk is full)"
+        explained = api.client.get(f"/api/jobs/{job_id}/explain").json()
+        assert explained["reason"] == "database_refuses"
+        assert "disk is full" in explained["message"]
+        (small_disk / "filling").unlink()
+        wait_until(lambda: api.anyone.get("/readyz").status_code == 200, what="the api to recover")
 
 
 def test_health_and_metrics_tell_of_this_process(lite_api: Api, errand: Make) -> None:

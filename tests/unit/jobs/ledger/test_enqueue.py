@@ -14,7 +14,8 @@ from app.core import clock
 from app.core.errors import InvalidInput
 from app.jobs.admission import push
 from app.jobs.definition import Job, definition, kinds
-from app.jobs.ledger.enqueue import MAX_PAYLOAD_BYTES, enqueue, enqueue_many
+from app.jobs.ledger.enqueue import enqueue, enqueue_many
+from app.jobs.payloads import MAX_PAYLOAD_BYTES
 from app.jobs.results import MAX_RESULT_BYTES, check_result
 from tests.support.databases import SettingsEnv
 from tests.support.services import RedisServer

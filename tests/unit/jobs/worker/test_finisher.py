@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy.orm import Session
 
 from app.core import clock
-from app.core.errors import ConfigError, InvalidInput, Stale, Unavailable
+from app.core.errors import ConfigError, InvalidInput, Snooze, Stale, Unavailable
 from app.core.ids import uuid7
 from app.jobs.definition import Job
 from app.jobs.ledger import commands, timers, workers
@@ -263,3 +263,25 @@ def test_no_text_of_a_job_keeps_its_end_from_being_written(desk: Desk, text: str
     if text.isprintable() and len(text) < 1000:
         lines: Any = row.result["said"]
         assert lines == text
+
+
+def test_snoozes_in_a_row_are_one_attempt_with_their_number(desk: Desk) -> None:
+    (job_id,) = desk.enqueue(Chore())
+    errors = [Snooze(0), Snooze(0), Snooze(0), Unavailable("away", retry_after_s=0), Snooze(0), Snooze(0), None]
+    for error in errors:
+        (run,) = desk.take()
+        desk.begin(run)
+        desk.end(run, error)
+        desk.until(job_id, "retrying", "succeeded")
+        Relay().tick()
+    attempts = desk.ledger.attempts(job_id)
+    assert [(attempt.outcome, attempt.repeats) for attempt in attempts] == [
+        ("snoozed", 3),
+        ("retrying", 1),
+        ("snoozed", 2),
+        ("succeeded", 1),
+    ]
+    assert [attempt.fence for attempt in attempts] == [3, 4, 6, 7]
+    times = [time for attempt in attempts for time in (attempt.started_at, attempt.finished_at) if time is not None]
+    assert (len(times), times) == (8, sorted(times))
+    assert desk.ledger.row(job_id).tries == 1

@@ -6,6 +6,7 @@ from datetime import timedelta
 
 import pytest
 
+from app.core.durations import FALLBACK_RETRY_S
 from app.core.errors import (
     AppError,
     Cancelled,
@@ -156,3 +157,69 @@ def test_the_same_fault_with_other_numbers_has_the_same_fingerprint(settings_env
     second = judge(claim_of(), ValueError("row 4 of 99ff047c-bbbb-7bbb-8bbb-bbbbbbbbbbbb has 12 columns"))
     other = judge(claim_of(), ValueError("no such column"))
     assert first.fingerprint == second.fingerprint != other.fingerprint
+
+
+class Wordless(Exception):
+    def __str__(self) -> str:
+        raise RecursionError
+
+
+class Asks(Exception):
+    def __init__(self, retry_after_s: object) -> None:
+        super().__init__("slow down")
+        self.retry_after_s = retry_after_s
+
+
+@pytest.mark.parametrize("requested", ["soon", "5", None, float("nan"), float("inf"), True, [5], timedelta(5)])
+def test_a_delay_that_is_no_number_gives_the_delay_of_the_kind(requested: object) -> None:
+    verdict = judge(claim_of(Hasty.kind), raised(Asks(requested)))
+    assert (verdict.state, verdict.error_message) == ("retrying", "slow down")
+    assert verdict.delay_s == pytest.approx(5.0, rel=JITTER)
+
+
+@pytest.mark.parametrize(("requested", "delay_s"), [(7, 7.0), (0.5, 0.5), (-3, 0.0)])
+def test_a_delay_that_is_a_number_is_taken(requested: float, delay_s: float) -> None:
+    assert judge(claim_of(Hasty.kind), raised(Asks(requested))).delay_s == delay_s
+
+
+@pytest.mark.parametrize("make", [LimitReached, lambda message, after: Snooze(after, message)])
+def test_our_errors_refuse_a_delay_that_is_no_number(make: object) -> None:
+    with pytest.raises(TypeError, match="retry_after_s must be a number of seconds, not 'soon'"):
+        make("x", "soon")  # type: ignore[operator]
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (
+            SyntaxError("bad json5", ("f", 1, 1, b"bytes text")),  # type: ignore[arg-type]
+            "bad json5 (f, line 1)",
+        ),
+        (Wordless("x"), "<exception str() failed>"),
+        (UnicodeDecodeError("utf-8", b"x", 0, 1, "y"), "'utf-8' codec can't decode byte 0x78 in position 0: y"),
+    ],
+)
+def test_an_error_that_cannot_be_formatted_ends_the_attempt(error: BaseException, message: str) -> None:
+    verdict = judge(claim_of(Hasty.kind), raised(error))
+    assert (verdict.state, verdict.tries, verdict.error_type) == ("retrying", 1, type(error).__name__)
+    assert verdict.error_message == message
+    assert verdict.fingerprint
+    assert "in raised" in (verdict.traceback or "")
+    last = judge(claim_of(Hasty.kind, tries=2, max_tries=3), raised(error))
+    assert (last.state, last.tries) == ("failed", 3)
+
+
+class Unreadable(Snooze):
+    @property
+    def retry_after_s(self) -> float:
+        raise ZeroDivisionError
+
+    @retry_after_s.setter
+    def retry_after_s(self, value: float) -> None: ...
+
+
+def test_an_error_whose_attributes_raise_ends_the_attempt() -> None:
+    verdict = judge(claim_of(Hasty.kind), raised(Unreadable(5)))
+    assert (verdict.state, verdict.tries, verdict.delay_s) == ("retrying", 1, FALLBACK_RETRY_S)
+    assert verdict.error_message == "Unreadable; reading this error raised ZeroDivisionError"
+    assert judge(claim_of(Hasty.kind, tries=2, max_tries=3), Unreadable(5)).state == "failed"

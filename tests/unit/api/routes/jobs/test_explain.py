@@ -69,7 +69,7 @@ def test_a_job_is_changed_before_it_starts(api: Api, errand: Make) -> None:
         {}, {"payload": None}, {"payload": []}, {"payload": {"note": 1}}, {"payload": {"other": ""}}, {"due_at": None},
         {"priority": None}, {"priority": 101}, {"priority": "high"},
         {"due_at": "soon"}, {"state": "failed"}, {"payload": {"note": "\0"}},
-        {"expires_at": "0001-01-01T00:00:00+14:00"},
+        {"expires_at": "0001-01-01T00:00:00+14:00"}, {"due_at": "2099-01-01T09:00:00"}, {"due_at": "2099-01-01"},
         {"payload": {"note": "x" * 300_000}}, [], "x", None,
     ],
 )  # fmt: skip
