@@ -40,16 +40,16 @@ def browser(settings_env: SettingsEnv) -> SettingsEnv:
 
 def _left_of(mark: str) -> list[str]:
     """Return the processes whose command line contains the text."""
-    found = []
+    command_lines = []
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit() and int(entry.name) != os.getpid():
             try:
-                said = (entry / "cmdline").read_bytes()
+                command_line = (entry / "cmdline").read_bytes()
             except OSError:
                 continue
-            if mark.encode() in said:
-                found.append(said.decode(errors="replace"))
-    return found
+            if mark.encode() in command_line:
+                command_lines.append(command_line.decode(errors="replace"))
+    return command_lines
 
 
 def test_what_its_scripts_make_of_a_page(browser: SettingsEnv, site: FakeSite) -> None:
@@ -220,9 +220,9 @@ def _through(asked: str, max_bytes: int = 100_000) -> bytes:
         async with proxy, asyncio.timeout(10):
             reader, writer = await asyncio.open_connection("127.0.0.1", proxy.port)
             writer.write(asked.encode())
-            said = await reader.read(-1)
+            response = await reader.read(-1)
             writer.close()
             await writer.wait_closed()
-            return said
+            return response
 
     return asyncio.run(ask())

@@ -34,7 +34,7 @@ class Site:
 
     def __init__(self) -> None:
         self.text = "Price: 10.00 EUR"
-        self.told: list[Request] = []
+        self.notifications: list[Request] = []
         self.refusals = 0
         self.server = FakeServer(self.answer)
         self.url = self.server.url
@@ -42,8 +42,8 @@ class Site:
 
     def answer(self, asked: Request) -> Response:
         if asked.method == "POST":
-            self.told.append(asked)
-            return Response(status=503 if len(self.told) <= self.refusals else 202)
+            self.notifications.append(asked)
+            return Response(status=503 if len(self.notifications) <= self.refusals else 202)
         if asked.path != "/prices":
             return Response(b"no such page", 404)
         page = f"<html><title>Prices</title><pre>\n{self.text}\n</pre></html>"
@@ -73,15 +73,15 @@ async def seen(client: ChangeDetection, uuid: str, times: int) -> list[int]:
     """Wait for this number of snapshots and return their keys."""
 
     async def keys() -> list[int]:
-        found = await client.history(uuid)
-        return found if len(found) >= times else []
+        timestamps = await client.history(uuid)
+        return timestamps if len(timestamps) >= times else []
 
     return await wait_until_async(keys, timeout_s=30, what=f"{times} snapshots")
 
 
-async def changed(client: ChangeDetection, site: Site, text: str, wanted: WatchRequest) -> tuple[str, list[int]]:
+async def changed(client: ChangeDetection, site: Site, text: str, request: WatchRequest) -> tuple[str, list[int]]:
     """Create a watch whose page has changed once."""
-    uuid = await client.create(wanted)
+    uuid = await client.create(request)
     first = await seen(client, uuid, 1)
     site.text = text
     await client.recheck(uuid)
@@ -90,23 +90,23 @@ async def changed(client: ChangeDetection, site: Site, text: str, wanted: WatchR
     return uuid, keys
 
 
-async def told(site: Site, times: int) -> Request:
+async def wait_for_notifications(site: Site, times: int) -> Request:
     async def heard() -> bool:
-        return len(site.told) >= times
+        return len(site.notifications) >= times
 
     await wait_until_async(heard, timeout_s=30, what=f"{times} notifications")
-    assert len(site.told) == times
-    return site.told[-1]
+    assert len(site.notifications) == times
+    return site.notifications[-1]
 
 
 async def test_a_change_is_told_in_the_shape_that_was_asked_for(client: ChangeDetection, site: Site) -> None:
     """A watch is created, checked, changed, notified, read and deleted."""
     tag = await client.tag("Shop")
     asked = notification(f"{site.url}/here%20we%20are/", TOKEN)
-    wanted = WatchRequest(site.address, title="Example prices", tags=(tag,), every_s=93784, notification=asked)
-    uuid, keys = await changed(client, site, "Price: 12.50 EUR", wanted)
+    watch_request = WatchRequest(site.address, title="Example prices", tags=(tag,), every_s=93784, notification=asked)
+    uuid, keys = await changed(client, site, "Price: 12.50 EUR", watch_request)
 
-    request = await told(site, 1)
+    request = await wait_for_notifications(site, 1)
     assert (request.method, request.path) == ("POST", "/here%20we%20are/api/webhook/changedetection")
     assert request.headers["authorization"] == f"Bearer {TOKEN}"
     assert request.headers["content-type"] == "application/json"
@@ -151,7 +151,7 @@ async def test_what_a_page_says_breaks_no_notification(client: ChangeDetection, 
         f"{odd}\n{lines}",
         WatchRequest(site.address, notification=notification(f"{site.url}/here we are", "t")),
     )
-    request = await told(site, 2)
+    request = await wait_for_notifications(site, 2)
     payload = json.loads(json.loads(request.body)["payload"])
     assert payload["watch_uuid"] == uuid and payload["history_key"] == str(keys[-1]) and payload["title"] == "Prices"
     assert 'say "hi" \\ {{ 7*7 }} {% raw %} %20 & <script> Übergröße 🙂' in payload["diff"]
@@ -266,9 +266,9 @@ def test_doctor_asks_it(instance: ChangeDetectionServer) -> None:
     def line(**settings: str) -> tuple[str, str]:
         env = {f"MILLRACE_{name}".upper(): value for name, value in (instance.settings | settings).items()}
         ran = millrace("doctor", "--json", env={**os.environ, **env})
-        (found,) = (one for one in ran.json if one["check"] == "watching")
-        return found["state"], found["found"]
+        (watching,) = (row for row in ran.json if row["check"] == "watching")
+        return watching["state"], watching["found"]
 
     assert line() == ("ok", f"changedetection.io {VERSION} at {instance.url}, 0 watches")
-    state, found = line(changedetection_api_key="wrong")
-    assert state == "fail" and "MILLRACE_CHANGEDETECTION_API_KEY" in found
+    state, message = line(changedetection_api_key="wrong")
+    assert state == "fail" and "MILLRACE_CHANGEDETECTION_API_KEY" in message

@@ -45,13 +45,13 @@ class Liar:
     def __init__(self, server: FakeServer, client: ChangeDetection) -> None:
         self.server, self.client = server, client
 
-    async def ask(self, told: Response, call: str) -> Any:
-        self.server.answer = lambda asked: told
+    async def ask(self, response: Response, call: str) -> Any:
+        self.server.answer = lambda asked: response
         return await CALLS[call](self.client)
 
-    async def refused(self, told: Response, call: str) -> AppError:
+    async def refused(self, response: Response, call: str) -> AppError:
         with pytest.raises(AppError) as caught:
-            await self.ask(told, call)
+            await self.ask(response, call)
         assert "hush-hush" not in caught.value.message
         return caught.value
 
@@ -89,7 +89,7 @@ async def test_a_good_answer_of_no_shape(liar: Liar, call: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("told", "error", "code"),
+    ("response", "error", "code"),
     [
         (Response(b'"Invalid access - API key invalid."', 403), Rejected, "changedetection_key"),
         (Response(b"", 401), Rejected, "changedetection_key"),
@@ -103,11 +103,11 @@ async def test_a_good_answer_of_no_shape(liar: Liar, call: str) -> None:
         (Response(b"x", 200, {"content-encoding": "gzip"}), Rejected, "changedetection_answer"),
         (Response(b"{}", 200, {"content-length": "500"}), Unavailable, "changedetection_unavailable"),
     ],
-    ids=lambda one: f"{one.status}-{len(one.headers)}" if isinstance(one, Response) else "",
+    ids=lambda case: f"{case.status}-{len(case.headers)}" if isinstance(case, Response) else "",
 )
-async def test_a_refusal(liar: Liar, told: Response, error: type[AppError], code: str) -> None:
+async def test_a_refusal(liar: Liar, response: Response, error: type[AppError], code: str) -> None:
     for call in CALLS:
-        caught = await liar.refused(told, call)
+        caught = await liar.refused(response, call)
         assert (type(caught), caught.code) == (error, code), call
         assert not isinstance(caught, LimitReached) or caught.retry_after_s == 7
 
@@ -185,11 +185,11 @@ async def test_none_is_set_up() -> None:
     ],
 )
 def test_where_it_notifies(base: str, begins: str) -> None:
-    said = notification(base, "abc")
-    (url,) = said["notification_urls"]
+    fields = notification(base, "abc")
+    (url,) = fields["notification_urls"]
     rest = ":version=&:type=&:attachments=&:title=&:message=payload&+Authorization=Bearer%20abc&retry=5&wait=2&rto=10"
     assert url == begins + rest
-    assert (said["notification_body"], said["notification_format"]) == (BODY, "text")
+    assert (fields["notification_body"], fields["notification_format"]) == (BODY, "text")
 
 
 def test_the_page_shows_what_is_asked_for() -> None:

@@ -38,8 +38,8 @@ def _server(player: FakeEmbeddings, dialect: Dialect = "tei", **other: Any) -> E
 
 
 def _documents(player: FakeEmbeddings, texts: list[str], dialect: Dialect = "tei", **other: Any) -> Vectors:
-    found: Vectors = _with(_server(player, dialect, **other), lambda client: client.documents(texts))
-    return found
+    vectors: Vectors = _with(_server(player, dialect, **other), lambda client: client.documents(texts))
+    return vectors
 
 
 @pytest.mark.parametrize("dialect", ["tei", "openai"])
@@ -60,8 +60,8 @@ def test_jobs_share_requests(player: FakeEmbeddings) -> None:
     async def all_at_once(client: Embeddings) -> list[Vectors]:
         return list(await asyncio.gather(*(client.documents([f"text{n}"]) for n in range(10))))
 
-    found = _with(_server(player), all_at_once)
-    assert len(found) == 10 and all(rows.shape == (1, 2) for rows in found)
+    vectors = _with(_server(player), all_at_once)
+    assert len(vectors) == 10 and all(rows.shape == (1, 2) for rows in vectors)
     assert len(player.batches) <= 5
 
 

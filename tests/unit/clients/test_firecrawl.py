@@ -36,8 +36,8 @@ def _with(use: Callable[[client.Firecrawl], Any]) -> Any:
 
 
 def _scrape(**options: Any) -> dict[str, Any]:
-    found: dict[str, Any] = _with(lambda one: one.scrape({"url": URL, **options}))
-    return found
+    data: dict[str, Any] = _with(lambda firecrawl: firecrawl.scrape({"url": URL, **options}))
+    return data
 
 
 @pytest.mark.parametrize("end", ["", "/", "/v2", "/v2/", "/v1"])
@@ -72,10 +72,10 @@ def test_nobody_is_set_up(settings_env: SettingsEnv) -> None:
 def test_a_crawl_is_followed_to_its_end(server: FakeFirecrawl) -> None:
     """`next` has another host and scheme; only its path and query are used."""
 
-    async def crawl(one: client.Firecrawl) -> list[client.CrawlStatus]:
-        crawl_id = await one.start_crawl({"url": URL}, idempotency_key="k-1")
+    async def crawl(firecrawl: client.Firecrawl) -> list[client.CrawlStatus]:
+        crawl_id = await firecrawl.start_crawl({"url": URL}, idempotency_key="k-1")
         assert crawl_id == CRAWL
-        return [part async for part in one.crawl_pages(crawl_id)]
+        return [part async for part in firecrawl.crawl_pages(crawl_id)]
 
     parts = _with(crawl)
     assert [len(part.data) for part in parts] == [2, 2, 1]
@@ -85,25 +85,25 @@ def test_a_crawl_is_followed_to_its_end(server: FakeFirecrawl) -> None:
 
 
 def test_a_next_that_leads_in_a_circle_ends(server: FakeFirecrawl) -> None:
-    said = {"status": "scraping", "data": [{}], "next": f"https://x/v2/crawl/{CRAWL}?skip=1"}
-    server.wrong = lambda asked: reply(200, said)
+    body = {"status": "scraping", "data": [{}], "next": f"https://x/v2/crawl/{CRAWL}?skip=1"}
+    server.wrong = lambda asked: reply(200, body)
 
-    async def crawl(one: client.Firecrawl) -> int:
-        return len([part async for part in one.crawl_pages(CRAWL)])
+    async def crawl(firecrawl: client.Firecrawl) -> int:
+        return len([part async for part in firecrawl.crawl_pages(CRAWL)])
 
     assert _with(crawl) == 2
 
 
 def test_batches_maps_and_errors(server: FakeFirecrawl) -> None:
-    async def all_of_it(one: client.Firecrawl) -> list[Any]:
-        await one.cancel_batch(BATCH)
-        await one.cancel_crawl(CRAWL)
+    async def all_of_it(firecrawl: client.Firecrawl) -> list[Any]:
+        await firecrawl.cancel_batch(BATCH)
+        await firecrawl.cancel_crawl(CRAWL)
         return [
-            await one.start_batch({"urls": [URL]}),
-            (await one.batch_status(BATCH, limit=1)).completed,
-            [error["error"] for error in await one.batch_errors(BATCH)],
-            [error["url"] for error in await one.crawl_errors(CRAWL)],
-            await one.map({"url": URL}),
+            await firecrawl.start_batch({"urls": [URL]}),
+            (await firecrawl.batch_status(BATCH, limit=1)).completed,
+            [error["error"] for error in await firecrawl.batch_errors(BATCH)],
+            [error["url"] for error in await firecrawl.crawl_errors(CRAWL)],
+            await firecrawl.map({"url": URL}),
         ]
 
     links = [{"url": "https://example.org/a", "title": "A"}]
@@ -113,7 +113,7 @@ def test_batches_maps_and_errors(server: FakeFirecrawl) -> None:
 @pytest.mark.parametrize("job_id", ["..", "a/b", "a?b", "", "x" * 300, "ü"])
 def test_an_id_is_never_another_path(server: FakeFirecrawl, job_id: str) -> None:
     with pytest.raises(NotFound):
-        _with(lambda one: one.cancel_crawl(job_id))
+        _with(lambda firecrawl: firecrawl.cancel_crawl(job_id))
     assert server.requests == []
 
 
@@ -192,11 +192,13 @@ def test_retry_after_is_obeyed(server: FakeFirecrawl, body: Any, headers: dict[s
 
 def test_unknown_jobs(server: FakeFirecrawl) -> None:
     with pytest.raises(NotFound, match="Job not found"):
-        _with(lambda one: one.crawl_status("none"))
+        _with(lambda firecrawl: firecrawl.crawl_status("none"))
     server.wrong = lambda asked: reply(200, {"success": True})
     for use in (
-        lambda one: one.crawl_status(CRAWL), lambda one: one.crawl_errors(CRAWL), lambda one: one.start_batch({}),
-    ):  # fmt: skip
+        lambda firecrawl: firecrawl.crawl_status(CRAWL),
+        lambda firecrawl: firecrawl.crawl_errors(CRAWL),
+        lambda firecrawl: firecrawl.start_batch({}),
+    ):
         with pytest.raises(InvalidResponse):
             _with(use)
 
@@ -205,10 +207,10 @@ def test_nobody_there_and_one_that_never_answers(server: FakeFirecrawl, settings
     settings_env(firecrawl_timeout_s=0.3)
     server.wrong = lambda asked: reply(200, {}, delay_s=30)
     with pytest.raises(FirecrawlTimeout, match=r"0\.3 s"):
-        _with(lambda one: one.start_crawl({}))
+        _with(lambda firecrawl: firecrawl.start_crawl({}))
     server.wrong = lambda asked: reply(200, {"success": True, "id": "x"}, withheld_bytes=5)
     with pytest.raises(Unavailable, match="broke off"):
-        _with(lambda one: one.start_crawl({}))
+        _with(lambda firecrawl: firecrawl.start_crawl({}))
     settings_env(firecrawl_url="http://127.0.0.1:9")
     with pytest.raises(Unavailable, match="cannot be reached"):
         _scrape()

@@ -55,13 +55,13 @@ def test_what_was_put_comes_back_whatever_its_size(store: Blobs, tmp_path: Path)
 def test_blobs_are_listed_with_their_age_and_deleted(store: Blobs) -> None:
     async def run() -> None:
         before = clock.now()
-        kept, gone = await store.put(b"kept"), await store.put(b"gone")
-        found = {key: at async for key, at in store.written()}
-        assert {kept.key, gone.key} <= set(found)
-        assert abs((found[kept.key] - before).total_seconds()) < 60
-        await store.delete(gone.key)
-        assert gone.key not in {key async for key, _ in store.written()}
-        for ask in (store.written_at(gone.key), _content(store, gone.key)):
+        kept_blob, deleted_blob = await store.put(b"kept"), await store.put(b"gone")
+        written_at = {key: at async for key, at in store.written()}
+        assert {kept_blob.key, deleted_blob.key} <= set(written_at)
+        assert abs((written_at[kept_blob.key] - before).total_seconds()) < 60
+        await store.delete(deleted_blob.key)
+        assert deleted_blob.key not in {key async for key, _ in store.written()}
+        for ask in (store.written_at(deleted_blob.key), _content(store, deleted_blob.key)):
             with pytest.raises(NotFound):
                 await ask
         await store.ping()

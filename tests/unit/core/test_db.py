@@ -95,10 +95,10 @@ def test_what_is_left_for_after_the_commit_is_done_once_and_only_then(things: Da
 def test_times_are_aware_and_utc_whatever_went_in(things: Database) -> None:
     at = datetime(2026, 3, 29, 2, 30, tzinfo=timezone(timedelta(hours=5, minutes=30)))
     things.transaction(lambda session: session.execute(sa.insert(THINGS).values(id=1, at=at)))
-    (found,) = things.read(lambda session: session.scalars(sa.select(THINGS.c.at)).all())
-    assert found == at
-    assert found is not None
-    assert found.tzinfo is UTC
+    (stored_at,) = things.read(lambda session: session.scalars(sa.select(THINGS.c.at)).all())
+    assert stored_at == at
+    assert stored_at is not None
+    assert stored_at.tzinfo is UTC
 
 
 def test_deadlocks_are_tried_again(things: Database) -> None:
@@ -247,9 +247,9 @@ def test_a_connection_that_dies_after_its_last_answer_takes_nothing_along(
     name = postgres_url.rpartition("/")[2]
 
     def cut_off(session: Session) -> int:
-        found = int(session.scalar(sa.text("SELECT 7")) or 0)
+        value = int(session.scalar(sa.text("SELECT 7")) or 0)
         shared_postgres.execute(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'")
-        return found
+        return value
 
     def cut_off_and_fail(session: Session) -> None:
         cut_off(session)

@@ -154,11 +154,11 @@ def _says(*answers: list[str] | socket.gaierror) -> tuple[list[str], Resolver]:
 
 
 @pytest.mark.parametrize(
-    "said",
+    "resolved",
     [["8.8.8.8", "127.0.0.1"], ["127.0.0.1", "8.8.8.8"], ["2606:4700::1111", "::1"], ["8.8.8.8", "fe80::1%eth0"]],
 )
-def test_one_private_address_among_public_ones_is_enough(settings_env: SettingsEnv, said: list[str]) -> None:
-    _, resolver = _says(said)
+def test_one_private_address_among_public_ones_is_enough(settings_env: SettingsEnv, resolved: list[str]) -> None:
+    _, resolver = _says(resolved)
     with pytest.raises(Rejected, match="not on the public internet"):
         asyncio.run(addresses("example.org", 80, resolver=resolver))
 
@@ -166,8 +166,8 @@ def test_one_private_address_among_public_ones_is_enough(settings_env: SettingsE
 def test_a_name_server_is_asked_once(settings_env: SettingsEnv) -> None:
     """What it would say the second time is of no interest: the checked address is the one that is called."""
     asked, resolver = _says(["8.8.8.8", "8.8.4.4", "8.8.8.8"], ["127.0.0.1"])
-    found = asyncio.run(addresses("example.org", 80, resolver=resolver))
-    assert (found, asked) == (["8.8.8.8", "8.8.4.4"], ["example.org"])
+    resolved = asyncio.run(addresses("example.org", 80, resolver=resolver))
+    assert (resolved, asked) == (["8.8.8.8", "8.8.4.4"], ["example.org"])
 
 
 @pytest.mark.parametrize(

@@ -27,14 +27,14 @@ def test_a_url_of_sentinels_names_hosts_service_and_who_asks(tmp_path: Path) -> 
     authority = tmp_path / "ca.pem"
     authority.touch()
     query = f"ssl_ca_certs={authority}&ssl_check_hostname=false&sentinel_password=third"
-    found = redis_url.sentinels(f"rediss+sentinel://me:se%40cret@one:1,two,[::1]:3/mymaster/4?{query}")
-    assert found is not None
-    assert found.hosts == [("one", 1), ("two", redis_url.SENTINEL_PORT), ("::1", 3)]
-    assert (found.service, found.master["db"]) == ("mymaster", 4)
-    assert (found.master["username"], found.master["password"]) == ("me", "se@cret")
+    sentinels = redis_url.sentinels(f"rediss+sentinel://me:se%40cret@one:1,two,[::1]:3/mymaster/4?{query}")
+    assert sentinels is not None
+    assert sentinels.hosts == [("one", 1), ("two", redis_url.SENTINEL_PORT), ("::1", 3)]
+    assert (sentinels.service, sentinels.master["db"]) == ("mymaster", 4)
+    assert (sentinels.master["username"], sentinels.master["password"]) == ("me", "se@cret")
     tls = {"ssl": True, "ssl_ca_certs": str(authority), "ssl_check_hostname": False}
-    assert {name: found.master[name] for name in tls} == tls
-    assert found.sentinel == tls | {"password": "third"}
+    assert {name: sentinels.master[name] for name in tls} == tls
+    assert sentinels.sentinel == tls | {"password": "third"}
     assert redis_url.sentinels("redis://127.0.0.1:6379/0") is None
 
 

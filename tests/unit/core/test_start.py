@@ -44,13 +44,13 @@ def _ends(env: dict[str, str], *roles: str) -> dict[str, tuple[int, str]]:
 
 def _refused(env: dict[str, str], setting: str, *secrets: str) -> None:
     """Each process ends with exit code 2 and one sentence that names the setting and gives no secret away."""
-    for role, (code, said) in _ends(env).items():
-        sentences = [line for line in said.splitlines() if setting in line and line.startswith("millrace")]
-        assert code == 2, f"{role}: {code}\n{said}"
-        assert len(sentences) == 1, f"{role}\n{said}"
-        assert "Traceback" not in said, f"{role}\n{said}"
+    for role, (code, output) in _ends(env).items():
+        sentences = [line for line in output.splitlines() if setting in line and line.startswith("millrace")]
+        assert code == 2, f"{role}: {code}\n{output}"
+        assert len(sentences) == 1, f"{role}\n{output}"
+        assert "Traceback" not in output, f"{role}\n{output}"
         for secret in secrets:
-            assert secret not in said, role
+            assert secret not in output, role
 
 
 def test_wrong_settings_end_every_process_with_all_of_them_named(env: dict[str, str]) -> None:
@@ -78,18 +78,18 @@ def test_a_wrong_database_password_or_name_ends_every_process(
 
 
 def test_a_weak_secret_ends_the_api(env: dict[str, str]) -> None:
-    code, said = _ends(env | {"MILLRACE_API_SECRET": "changeme"}, "api")["api"]
+    code, output = _ends(env | {"MILLRACE_API_SECRET": "changeme"}, "api")["api"]
     assert code == 2
-    assert "MILLRACE_API_SECRET is shorter than 32 characters" in said
-    assert "changeme" not in said
+    assert "MILLRACE_API_SECRET is shorter than 32 characters" in output
+    assert "changeme" not in output
 
 
 def test_a_module_that_is_not_there_ends_every_process(env: dict[str, str]) -> None:
     """Also the relay, where a job may end whose definition wants to hear of it."""
-    for role, (code, said) in _ends(env | {"MILLRACE_MODULES": "no.such.module"}).items():
-        assert (code, role) == (2, role), said
-        assert "MILLRACE_MODULES names no" in said, role
-        assert "Traceback" not in said, role
+    for role, (code, output) in _ends(env | {"MILLRACE_MODULES": "no.such.module"}).items():
+        assert (code, role) == (2, role), output
+        assert "MILLRACE_MODULES names no" in output, role
+        assert "Traceback" not in output, role
 
 
 @pytest.mark.parametrize("database", ["sqlite", "postgresql"])
@@ -143,5 +143,6 @@ def _waits(stack: Stack) -> bool:
         assert process.alive, process.tail()
     text = [process.log.read_text() if process.log.exists() else "" for process in processes]
     return all(
-        "waits" in said or "not_reach" in said or "unavailable" in said or "not heard" in said for said in text[1:]
+        "waits" in output or "not_reach" in output or "unavailable" in output or "not heard" in output
+        for output in text[1:]
     )

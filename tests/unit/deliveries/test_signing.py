@@ -15,8 +15,8 @@ def test_the_specifications_own_vector() -> None:
     """Made with the Python package `standardwebhooks` 1.1.0."""
     secret = base64.b64decode("MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3")
     body = b'{"type":"watch.changed","timestamp":"2026-11-22T09:00:00Z","data":{"id":"w_1"}}'
-    said = signature([secret], "msg_2KWPBgLlAfxdpx2AI54pPJ85f4W", 1700000000, body)
-    assert said == "v1,azaGHsvJIxMZFtpuwI5qEN9GGJfniWLpQsu1yrI1Y10="
+    header = signature([secret], "msg_2KWPBgLlAfxdpx2AI54pPJ85f4W", 1700000000, body)
+    assert header == "v1,azaGHsvJIxMZFtpuwI5qEN9GGJfniWLpQsu1yrI1Y10="
     assert encode_secret(secret) == "whsec_MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3"
 
 

@@ -51,5 +51,5 @@ def test_meaning_is_near() -> None:
 
 def test_the_tokenizer_neither_pads_nor_cuts() -> None:
     """Chunks are measured with it."""
-    found = embedder().tokenizer.encode_batch(["word " * 3000, "word"], add_special_tokens=False)
-    assert len(found[0].ids) >= 3000 and len(found[1].ids) < 3
+    encodings = embedder().tokenizer.encode_batch(["word " * 3000, "word"], add_special_tokens=False)
+    assert len(encodings[0].ids) >= 3000 and len(encodings[1].ids) < 3

@@ -61,8 +61,8 @@ def test_a_server_that_goes(sqlite_url: str, settings_env: SettingsEnv) -> None:
         desk.put("The heron stands in the reed.", external_id="1")
         assert desk.find("a bird", mode="semantic")["results"][0]["document_id"] == "1"
         assert desk.find("heron")["degraded"] == []
-    found = desk.find("heron")
-    assert found["total"] == 1 and "words alone" in found["degraded"][0] and found["mode"] == "hybrid"
+    response = desk.find("heron")
+    assert response["total"] == 1 and "words alone" in response["degraded"][0] and response["mode"] == "hybrid"
     with pytest.raises(Unavailable):
         desk.find("heron", mode="semantic")
     assert desk.find("heron", mode="keyword")["degraded"] == []
@@ -72,7 +72,7 @@ def test_a_server_that_goes(sqlite_url: str, settings_env: SettingsEnv) -> None:
 
 
 @pytest.mark.parametrize(
-    ("given", "says"),
+    ("env", "says"),
     [
         ({"embedder": "tei"}, "EMBEDDER=tei needs MILLRACE_EMBEDDER_URL, MILLRACE_EMBEDDER_MODEL, MILLRACE_EMBED"),
         ({"embedder": "openai", "embedder_url": "http://x/v1", "embedder_model": "m"}, "MILLRACE_EMBEDDER_DIMENSION"),
@@ -80,8 +80,8 @@ def test_a_server_that_goes(sqlite_url: str, settings_env: SettingsEnv) -> None:
         ({"embedder": "word2vec"}, "MILLRACE_EMBEDDER"),
     ],
 )  # fmt: skip
-def test_settings_that_do_not_fit_are_one_sentence(given: dict[str, str], says: str, settings_env: SettingsEnv) -> None:
-    settings_env(**given)
+def test_settings_that_do_not_fit_are_one_sentence(env: dict[str, str], says: str, settings_env: SettingsEnv) -> None:
+    settings_env(**env)
     with pytest.raises(ConfigError, match=says):
         get_settings()
 

@@ -46,8 +46,8 @@ def _scan(desk: Desk) -> dict[str, Any]:
     result = asyncio.run(watched.scan(progress))
     desk._finish(progress.claim, "succeeded", result=result)
     query = sa.select(JobRow.id).where(JobRow.kind == "documents.ingest", JobRow.state == "queued").order_by(JobRow.id)
-    for one in desk.db.read(lambda session: session.scalars(query).all()):
-        desk.work(one)
+    for queued_id in desk.db.read(lambda session: session.scalars(query).all()):
+        desk.work(queued_id)
     return result
 
 

@@ -71,8 +71,8 @@ def test_a_key_is_asked_for_once_however_many_come(db: Database) -> None:
 
     async def scenario(keyring: Keyring) -> None:
         seen = queries(db)
-        found = await asyncio.gather(*(keyring.find(token) for _ in range(20)))
-        assert all(key is not None and key.tenant == "default" for key in found)
+        keys = await asyncio.gather(*(keyring.find(token) for _ in range(20)))
+        assert all(key is not None and key.tenant == "default" for key in keys)
         assert len(seen) == 1
         assert [await keyring.find(unknown) for _ in range(3)] == [None] * 3
         assert await keyring.find(b"Basic dTpw") is None

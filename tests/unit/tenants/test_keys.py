@@ -39,13 +39,13 @@ def later() -> Iterator[object]:
 
 
 def test_a_key_opens_with_its_own_secret_alone(db: Database) -> None:
-    one, token = issue(db)
+    key, token = issue(db)
     _, other = issue(db)
-    assert token.startswith(f"mr_{one.id}_")
+    assert token.startswith(f"mr_{key.id}_")
     assert opens(db, token)
-    assert not opens(db, f"mr_{one.id}_{other.rpartition('_')[2]}"[: len(token)].ljust(len(token), "A"))
-    assert token.encode() not in one.secret_hash
-    assert len(one.secret_hash) == 32
+    assert not opens(db, f"mr_{key.id}_{other.rpartition('_')[2]}"[: len(token)].ljust(len(token), "A"))
+    assert token.encode() not in key.secret_hash
+    assert len(key.secret_hash) == 32
 
 
 @pytest.mark.parametrize(

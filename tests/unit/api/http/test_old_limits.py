@@ -36,8 +36,8 @@ def limited(sqlite_url: str, redis_url: str, settings_env: SettingsEnv) -> Itera
 )  # fmt: skip
 def test_each_route_has_its_limit(limited: Api, method: str, path: str, limit: int) -> None:
     """Said in each answer, a refusal of the body included."""
-    told = limited.client.request(method, path, content=b"{}" if method == "POST" else None)
-    assert told.headers["ratelimit-policy"].endswith(f";q={limit};w=60")
+    response = limited.client.request(method, path, content=b"{}" if method == "POST" else None)
+    assert response.headers["ratelimit-policy"].endswith(f";q={limit};w=60")
 
 
 @pytest.mark.parametrize(("path", "limit"), [("/api/test-index", 5), ("/api/search", 50)])

@@ -151,8 +151,8 @@ def test_what_is_open_to_everybody(faulty: Api, open_: str) -> None:
 def test_a_good_request_id_is_kept_and_any_other_replaced(faulty: Api) -> None:
     assert faulty.client.get("/", headers={"X-Request-ID": "my-id:7"}).headers["x-request-id"] == "my-id:7"
     for odd in (b"", b"two words", b"\xc3\xa9", b"x" * 129, b"tab\there"):
-        given = faulty.client.get("/", headers=[(b"X-Request-ID", odd)]).headers["x-request-id"]
-        assert str(uuid.UUID(given)) == given
+        request_id = faulty.client.get("/", headers=[(b"X-Request-ID", odd)]).headers["x-request-id"]
+        assert str(uuid.UUID(request_id)) == request_id
     body = {"count": 1, "word": "w"}
     assert faulty.client.post("/echo", json=body, headers={"X-Request-ID": "r"}).json()["request_id"] == "r"
 

@@ -49,8 +49,8 @@ class Belongings:
 
     def __init__(self, api: Api, client: httpx.Client, errand: Make) -> None:
         self.client = client
-        given = Desk(database()).give(f"# {MARK}\n\nThe {MARK} is high.", tenant=OURS, title=MARK)
-        Desk(database()).work(given.job.id)
+        accepted = Desk(database()).give(f"# {MARK}\n\nThe {MARK} is high.", tenant=OURS, title=MARK)
+        Desk(database()).work(accepted.job.id)
         waiting = errand(MARK, tenant=OURS)
         schedule = client.post(
             "/api/schedules",
@@ -62,7 +62,7 @@ class Belongings:
         self.ids = {
             "collection": MARK,
             "job_id": waiting.id,
-            "document_id": str(given.document_id),
+            "document_id": str(accepted.document_id),
             "key_id": key["id"],
             "schedule_id": str(schedule.json()["id"]),
             "tenant_id": OURS,
@@ -177,13 +177,13 @@ def test_what_is_not_there_and_what_is_anothers_look_the_same(lite_api: Api, lit
             if name is None or not scopes.allows(["admin"], needed(operation) or "read"):
                 continue
             looked += 1
-            told = []
+            problems = []
             for value in (lite_ours.ids[name], nothing[name]):
                 answer = theirs.request(method, path.replace(f"{{{name}}}", value), json=_body(operation))
                 assert answer.status_code == 404, (method, path, answer.text)
                 problem = answer.json() | {"request_id": None}
-                told.append(json.dumps(problem).replace(value, "ID"))
-            assert told[0] == told[1], (method, path)
+                problems.append(json.dumps(problem).replace(value, "ID"))
+            assert problems[0] == problems[1], (method, path)
     assert looked >= 12
 
 
@@ -203,8 +203,8 @@ def test_searching_finds_only_ones_own(lite_api: Api, lite_ours: Belongings) -> 
             question = {"query": MARK, "mode": mode}
             assert lite_ours.client.post("/api/search", json=question).json()["total"] == 1
             for filters in ({}, {"document_ids": [lite_ours.ids["document_id"]]}):
-                found = theirs.post("/api/search", json=question | {"filters": filters})
-                assert (found.json()["total"], found.json()["results"]) == (0, [])
+                response = theirs.post("/api/search", json=question | {"filters": filters})
+                assert (response.json()["total"], response.json()["results"]) == (0, [])
         assert theirs.get("/api/stats").json()["total_documents"] == 0
 
 

@@ -64,10 +64,10 @@ async def opened(hub: EventHub, job_id: str) -> tuple[JobSseConnection, Connecti
 
 
 def _says(connection: Connection, word: str) -> Any:
-    async def said() -> bool:
+    async def word_arrived() -> bool:
         return word in connection.text
 
-    return said
+    return word_arrived
 
 
 async def _ended(hub: EventHub, task: asyncio.Task[None]) -> None:

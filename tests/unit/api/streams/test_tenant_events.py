@@ -56,28 +56,28 @@ class Told:
 
 
 @contextmanager
-def follow(client: httpx.Client, last: str | None = None, **wanted: str) -> Iterator[Told]:
+def follow(client: httpx.Client, last: str | None = None, **filters: str) -> Iterator[Told]:
     headers = {} if last is None else {"Last-Event-ID": last}
-    with client.stream("GET", "/api/events", params=wanted, headers=headers) as response:
+    with client.stream("GET", "/api/events", params=filters, headers=headers) as response:
         assert response.status_code == 200, response.read()
         assert response.headers["content-type"].startswith("text/event-stream")
         yield Told(response)
 
 
 def test_events_of_all_jobs_come_with_their_kind(api: Api, errand: Make) -> None:
-    one, other = errand(), errand(document_id=7)
+    plain_job, document_job = errand(), errand(document_id=7)
     with follow(api.client) as stream:
         assert stream.next()[0] == "open"
-        publish_event(one, 10)
-        publish_event(other, 20)
-        publish_event(other, 100, "end", "succeeded")
-        told = [stream.next() for _ in range(3)]
-    assert [(name, data["job_id"], data["percent"]) for name, data in told] == [
-        ("progress", one.id, 10),
-        ("progress", other.id, 20),
-        ("end", other.id, 100),
+        publish_event(plain_job, 10)
+        publish_event(document_job, 20)
+        publish_event(document_job, 100, "end", "succeeded")
+        events = [stream.next() for _ in range(3)]
+    assert [(name, data["job_id"], data["percent"]) for name, data in events] == [
+        ("progress", plain_job.id, 10),
+        ("progress", document_job.id, 20),
+        ("end", document_job.id, 100),
     ]
-    _, data = told[2]
+    _, data = events[2]
     assert (data["kind"], data["queue"], data["document_id"]) == ("tests.unit.api.errand", "default", "7")
     assert data["id"] == stream.last_id
     wait_until(lambda: api.hub.subscriber_count == 0, what="the follower to be forgotten")
@@ -120,7 +120,7 @@ def test_an_unknown_place_gets_a_reset(lite_api: Api, errand: Make, unknown: str
 
 
 @pytest.mark.parametrize(
-    ("wanted", "expected"),
+    ("filters", "expected"),
     [
         ({"event": "end"}, [2]),
         ({"state": "retrying,succeeded"}, [2, 4]),
@@ -132,14 +132,14 @@ def test_an_unknown_place_gets_a_reset(lite_api: Api, errand: Make, unknown: str
         ({"kind": "tests"}, []),
     ],
 )
-def test_filters(lite_api: Api, errand: Make, wanted: dict[str, str], expected: list[int]) -> None:
-    one, other = errand(), errand(document_id=7)
+def test_filters(lite_api: Api, errand: Make, filters: dict[str, str], expected: list[int]) -> None:
+    plain_job, document_job = errand(), errand(document_id=7)
     last = errand(document_id=9)
-    with follow(lite_api.client, **wanted) as stream, follow(lite_api.client) as everything:
+    with follow(lite_api.client, **filters) as stream, follow(lite_api.client) as everything:
         assert stream.next()[0] == everything.next()[0] == "open"
-        publish_event(one, 1)
-        publish_event(one, 2, "end", "succeeded")
-        publish_event(other, 3)
+        publish_event(plain_job, 1)
+        publish_event(plain_job, 2, "end", "succeeded")
+        publish_event(document_job, 3)
         publish_event(last, 4, "state", "retrying")
         assert everything.percents(4) == [1, 2, 3, 4]
         assert stream.percents(len(expected)) == expected
@@ -190,10 +190,14 @@ def test_what_is_no_event_is_passed_over(lite_api: Api, redis_url: str, errand: 
 
 def test_all_followers_share_two_connections_to_redis(lite_api: Api, redis_url: str, errand: Make) -> None:
     job = errand()
-    with follow(lite_api.client) as one, follow(lite_api.client) as other, Redis.from_url(redis_url) as redis:
-        assert one.next()[0] == other.next()[0] == "open"
+    with (
+        follow(lite_api.client) as first_stream,
+        follow(lite_api.client) as second_stream,
+        Redis.from_url(redis_url) as redis,
+    ):
+        assert first_stream.next()[0] == second_stream.next()[0] == "open"
         publish_event(job, 5)
-        assert one.percents(1) == other.percents(1) == [5]
+        assert first_stream.percents(1) == second_stream.percents(1) == [5]
         names = [client["name"] for client in redis.client_list()]
         assert names.count("millrace-events") == 2
 

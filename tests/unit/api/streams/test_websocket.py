@@ -81,12 +81,12 @@ def test_a_tenants_events_come_with_places_to_go_on_from(api: Api, errand: Make)
         publish_event(job, 1)
         publish_event(job, 2, "end", "succeeded")
         publish_event(other, 3)
-        told = heard(socket, 2)
-    assert [(event["percent"], event["kind"]) for event in told] == [
+        events = heard(socket, 2)
+    assert [(event["percent"], event["kind"]) for event in events] == [
         (1, "tests.unit.api.errand"),
         (3, "tests.unit.api.errand"),
     ]
-    with opened(api, f"/events/ws?last_event_id={told[0]['id']}") as socket:
+    with opened(api, f"/events/ws?last_event_id={events[0]['id']}") as socket:
         assert [event.get("percent") for event in heard(socket, 3)] == [None, 2, 3]
 
 

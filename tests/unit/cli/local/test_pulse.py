@@ -78,7 +78,7 @@ def test_a_page_keeps_its_id_and_is_found_by_it_and_by_search(api: Api, pulse: P
     assert (item["metadata"]["depth"], item["metadata"]["title"], item["metadata"]["statusCode"]) == (3, "Pond", 200)
     assert (item["links"], item["screenshot"]) == (["https://mills.example/"], "https://mills.example/shot.png")
     assert (item["content_source"], item["source_url"]) == ("firecrawl_crawl", "http://mills.example/pond")
-    assert [one["id"] for one in api.client.get("/api/content/by-session/crawl-1").json()] == [first]
+    assert [row["id"] for row in api.client.get("/api/content/by-session/crawl-1").json()] == [first]
 
     response = api.client.post("/api/search", json={"query": "when is the sluice opened"}).json()
     assert str(response["results"][0]["id"]) == str(first)
@@ -133,7 +133,7 @@ def test_odd_rows_are_left_out_with_their_reason_and_keep_no_other_out(db: Datab
     report = import_json(pulse, MILLRACE_MAX_BODY_BYTES="5000")
     reasons = {(row["table"], row["id"]): row["reason"] for row in report["left_out"]}
     assert {key[1] for key in reasons if key[0] == "scraped_content"} == {
-        str(one) for one in (empty, huge, long, blank, odd, odd + 2)
+        str(row_id) for row_id in (empty, huge, long, blank, odd, odd + 2)
     }
     assert "MILLRACE_MAX_BODY_BYTES" in reasons["scraped_content", str(huge)]
     assert "2048" in reasons["scraped_content", str(long)]
@@ -203,8 +203,8 @@ def test_two_at_once_take_each_row_once(db: Database, pulse: PulseService) -> No
         SELECT 'https://m.example/' || n % 500, 'Text ' || n FROM generate_series(1, 1000) n""")
     pulse.run("INSERT INTO webhook.crawl_sessions (job_id) SELECT 'crawl-' || n FROM generate_series(1, 500) n")
     both = [Running("import", "pulse", pulse.url, env=os.environ) for _ in range(2)]
-    ended = [one.end(60) for one in both]
-    assert [one.code for one in ended] == [0, 0], ended
+    ended = [process.end(60) for process in both]
+    assert [result.code for result in ended] == [0, 0], ended
     assert db.read(counts) == (500, 500, 1000, 500)
 
 

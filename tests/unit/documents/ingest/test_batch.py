@@ -26,7 +26,9 @@ from tests.support.desk import TENANT, Desk
 
 
 def _lines(*documents: Any) -> bytes:
-    return b"".join((one if isinstance(one, bytes) else json.dumps(one).encode()) + b"\n" for one in documents)
+    return b"".join(
+        (document if isinstance(document, bytes) else json.dumps(document).encode()) + b"\n" for document in documents
+    )
 
 
 def _asked(desk: Desk, body: bytes, **more: Any) -> str:
@@ -76,12 +78,12 @@ def test_every_line_has_an_end(desk: Desk) -> None:
         b"[]",
     )
     job_id = _asked(desk, body)
-    said = _run(desk, job_id)
-    assert said == {"lines": 11, "indexed": 3, "unchanged": 1, "failed": 7}
+    counts = _run(desk, job_id)
+    assert counts == {"lines": 11, "indexed": 3, "unchanged": 1, "failed": 7}
     ends = _outcomes(job_id)
-    assert [one["line"] for one in ends] == list(range(1, 12))
-    assert [one["status"] for one in ends].count("indexed") == 3
-    codes = [one["error"]["code"] for one in ends if one["error"]]
+    assert [outcome["line"] for outcome in ends] == list(range(1, 12))
+    assert [outcome["status"] for outcome in ends].count("indexed") == 3
+    codes = [outcome["error"]["code"] for outcome in ends if outcome["error"]]
     assert codes == [
         "line_no_json",
         "line_invalid",
@@ -92,8 +94,8 @@ def test_every_line_has_an_end(desk: Desk) -> None:
         "line_invalid",
     ]
     for word in ("water", "wind", "heron"):
-        found = desk.find(word, mode="keyword")["results"]
-        assert len(found) == 1 and found[0]["document_id"] in {one["document_id"] for one in ends}
+        hits = desk.find(word, mode="keyword")["results"]
+        assert len(hits) == 1 and hits[0]["document_id"] in {outcome["document_id"] for outcome in ends}
     assert desk.find("heron", mode="keyword")["results"][0]["url"] == "https://example.com/page"
     assert ends[0]["document_id"] == ends[9]["document_id"]
 
@@ -118,10 +120,10 @@ def test_a_batch_that_was_interrupted_goes_on_where_it_stood(desk: Desk, monkeyp
     class Gone(Exception):
         """The process ends here."""
 
-    told = progress.report
+    report_progress = progress.report
 
     def report(done: float | None = None, *rest: Any, **more: Any) -> None:
-        told(done, *rest, **more)
+        report_progress(done, *rest, **more)
         if done and done >= 20:
             raise Gone
 
@@ -150,7 +152,7 @@ def test_what_a_quota_has_no_room_for_fails_alone(desk: Desk) -> None:
     desk.db.transaction(directory.change, TENANT, {"max_documents": 2})
     job_id = _asked(desk, _lines(*({"text": f"number{n}"} for n in range(4))))
     assert _run(desk, job_id) == {"lines": 4, "indexed": 2, "unchanged": 0, "failed": 2}
-    assert [one["error"] and one["error"]["code"] for one in _outcomes(job_id)] == [
+    assert [outcome["error"] and outcome["error"]["code"] for outcome in _outcomes(job_id)] == [
         None, None, "quota_documents", "quota_documents"
     ]  # fmt: skip
 

@@ -24,9 +24,9 @@ FAULT = {"state": "failed", "error_type": "E", "error_code": "e", "fingerprint":
 
 @pytest.fixture
 def book(spine_env: SettingsEnv) -> Ledger:
-    found = Ledger(database())
-    found.worker()
-    return found
+    ledger = Ledger(database())
+    ledger.worker()
+    return ledger
 
 
 def failed(book: Ledger, count: int = 1, **values: Any) -> list[str]:
@@ -39,8 +39,8 @@ def claim(book: Ledger, job: Bulk, job_id: str | None = None) -> Claim:
     return taken
 
 
-def asked(action: Any, **wanted: Any) -> Bulk:
-    return Bulk(action=action, wanted=check_filter(action, BulkFilter(**wanted)), asked_at=clock.now())
+def asked(action: Any, **filters: Any) -> Bulk:
+    return Bulk(action=action, wanted=check_filter(action, BulkFilter(**filters)), asked_at=clock.now())
 
 
 def run(book: Ledger, job: Bulk) -> dict[str, Any]:
@@ -118,10 +118,10 @@ def test_a_cancelled_one_stops_between_two_batches(book: Ledger) -> None:
 
 
 @pytest.mark.parametrize(
-    ("action", "wanted"),
+    ("action", "filters"),
     [("cancel", {}), ("retry", {"states": ["succeeded"]}), ("discard", {"states": ["cancelled"]}),
      ("cancel", {"states": ["failed"]}), ("retry", {"states": ["failed", "running"]})],
 )  # fmt: skip
-def test_a_filter_that_means_all_or_nothing_is_refused(action: Any, wanted: dict[str, Any]) -> None:
+def test_a_filter_that_means_all_or_nothing_is_refused(action: Any, filters: dict[str, Any]) -> None:
     with pytest.raises(InvalidInput, match="filter"):
-        asked(action, **wanted)
+        asked(action, **filters)

@@ -95,8 +95,8 @@ def test_more_tenants_than_are_looked_at_come_all_in_turn(ledger_of: Ledger) -> 
     count = MAX_TENANTS + 100
     for number in range(count):
         ledger_of.put(tenant=f"t{number:04}")
-    found = [admit(ledger_of, count) for _ in range(2)]
-    assert [len(refs) for refs in found] == [MAX_TENANTS, 100]
+    batches = [admit(ledger_of, count) for _ in range(2)]
+    assert [len(refs) for refs in batches] == [MAX_TENANTS, 100]
 
 
 def test_every_job_is_admitted_once(ledger_of: Ledger) -> None:

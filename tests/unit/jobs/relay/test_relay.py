@@ -46,9 +46,9 @@ def rows(spine_env: SettingsEnv) -> Ledger:
     return Ledger(database())
 
 
-def listed(queue: str = "default") -> list[str]:
-    found: Any = redis.push().client.lrange(f"mr:q:{queue}", 0, -1)
-    return [str(one) for one in found]
+def window_refs(queue: str = "default") -> list[str]:
+    entries: Any = redis.push().client.lrange(f"mr:q:{queue}", 0, -1)
+    return [str(entry) for entry in entries]
 
 
 def admitted() -> int:
@@ -92,9 +92,9 @@ def test_ten_thousand_queued_jobs_lie_in_sql_and_a_window_of_them_in_redis(rows:
     relay = Relay()
     for _ in range(5):
         relay.tick()
-        assert 0 < len(listed()) <= DEFAULT_WINDOW
-    assert admitted() == len(listed())
-    assert [one.partition(":")[0] for one in listed()] == ids[: len(listed())]
+        assert 0 < len(window_refs()) <= DEFAULT_WINDOW
+    assert admitted() == len(window_refs())
+    assert [ref.partition(":")[0] for ref in window_refs()] == ids[: len(window_refs())]
 
 
 def test_a_window_grows_while_it_is_emptied_and_shrinks_when_it_stays_full() -> None:
@@ -135,7 +135,7 @@ def test_a_relay_feeds_more_at_once_to_workers_that_take_more(rows: Ledger) -> N
     relay, sizes = Relay(), []
     for _ in range(5):
         relay.tick()
-        sizes.append(len(listed()))
+        sizes.append(len(window_refs()))
         redis.push().client.delete("mr:q:default")
     assert sizes[0] == DEFAULT_WINDOW
     assert max(sizes) >= 4 * DEFAULT_WINDOW
@@ -145,7 +145,7 @@ def test_what_is_due_is_queued_and_pushed_and_what_is_not_waits(rows: Ledger) ->
     due = [rows.put(state=state, due_at=clock.now() - HOUR) for state in ("scheduled", "retrying")]
     later = [rows.put(state=state, due_at=clock.now() + HOUR) for state in ("scheduled", "retrying")]
     Relay().tick()
-    assert {one.partition(":")[0] for one in listed()} == set(due)
+    assert {ref.partition(":")[0] for ref in window_refs()} == set(due)
     assert [rows.row(job_id).state for job_id in later] == ["scheduled", "retrying"]
 
 
@@ -153,7 +153,7 @@ def test_what_has_expired_fails_and_is_not_pushed(rows: Ledger) -> None:
     expired = rows.put(expires_at=clock.now() - HOUR)
     Relay().tick()
     row = rows.row(expired)
-    assert (row.state, row.error_code, listed()) == ("failed", "expired", [])
+    assert (row.state, row.error_code, window_refs()) == ("failed", "expired", [])
 
 
 @pytest.mark.parametrize("loss", ["list", "everything of the queue"])
@@ -164,7 +164,7 @@ def test_a_push_that_got_lost_is_pushed_again(desk: Desk, loss: str) -> None:
     if loss != "list":
         redis.push().client.delete("mr:q:default.msgs")
     tick_slowly(relay)
-    assert listed() == []
+    assert window_refs() == []
     clock.shift(LATER)
     tick_slowly(relay)
     assert {run.claim.id for run in desk.take(2)} == set(ids)
@@ -179,8 +179,8 @@ def test_what_a_live_worker_holds_or_waits_in_the_list_is_not_pushed_again(desk:
     redis.push().client.sadd(f"mr:q:__acks__.{desk.process.id}.default", str(taken))
     clock.shift(LATER)
     tick_slowly(relay)
-    assert len(listed()) == 1
-    assert str(taken) not in listed()
+    assert len(window_refs()) == 1
+    assert str(taken) not in window_refs()
 
 
 def test_a_queue_that_nobody_serves_does_not_hide_what_another_has_lost(rows: Ledger) -> None:
@@ -192,8 +192,8 @@ def test_a_queue_that_nobody_serves_does_not_hide_what_another_has_lost(rows: Le
     relay = Relay()
     redis.push().client.set(redis.EPOCH, str(redis.push().client.info("server")["run_id"]))
     relay.tick()
-    assert listed() == [f"{lost}:0"]
-    assert len(listed("bulk")) == 1500
+    assert window_refs() == [f"{lost}:0"]
+    assert len(window_refs("bulk")) == 1500
 
 
 def test_a_flushed_redis_is_an_empty_window_and_filled_at_once(desk: Desk) -> None:
@@ -215,7 +215,7 @@ def test_a_redis_that_was_restarted_is_an_empty_window_whatever_it_kept(
     relays = [Relay(), Relay()]
     for relay in relays:
         relay.tick()
-    assert len(listed()) == 10
+    assert len(window_refs()) == 10
     redis_server.kill()
     redis_server.start()
     wait_until(lambda: not redis.push().is_open and not relays[0].tick()[1], what="Redis to be back")
@@ -223,9 +223,9 @@ def test_a_redis_that_was_restarted_is_an_empty_window_whatever_it_kept(
     for _ in range(3):
         for relay in relays:
             tick_slowly(relay)
-    wait_until(lambda: relays[1].tick() and listed(), what="the window to be filled")
-    assert {one.partition(":")[0] for one in listed()} == set(ids)
-    assert len(listed()) <= 20
+    wait_until(lambda: relays[1].tick() and window_refs(), what="the window to be filled")
+    assert {ref.partition(":")[0] for ref in window_refs()} == set(ids)
+    assert len(window_refs()) <= 20
 
 
 # Workers
@@ -246,7 +246,7 @@ def test_the_jobs_of_a_process_that_has_ended_are_free_at_once(rows: Ledger) -> 
         assert time.monotonic() - began < 2
         row = rows.row(job_id)
         assert (row.state, row.crashes) == ("queued", 1)
-        assert listed() == [f"{job_id}:1"]
+        assert window_refs() == [f"{job_id}:1"]
         assert rows.attempts(job_id)[0].error_message == f"process {child.pid} ended"
     finally:
         child.kill()
@@ -351,7 +351,7 @@ def test_what_a_dead_worker_had_fetched_and_not_claimed_goes_back_to_the_list(ro
     redis.push().client.sadd(f"mr:q:__acks__.{worker_id}.default", f"{job_id}:0")
     database().transaction(lambda session: session.execute(sa.update(WorkerRow).values(state="running")))
     tick_slowly(relay)
-    assert listed() == [f"{job_id}:0"]
+    assert window_refs() == [f"{job_id}:0"]
 
 
 def test_jobs_of_a_worker_that_nobody_knows_are_freed_uncounted_or_counted_as_they_had_begun(rows: Ledger) -> None:
@@ -381,7 +381,7 @@ def test_relays_that_do_the_same_thing_do_it_once(rows: Ledger) -> None:
         list(pool.map(work, [Relay(), Relay(), Relay()]))
     assert {rows.row(job_id).crashes for job_id in running} == {1}
     assert all(len(rows.attempts(job_id)) == 1 for job_id in running)
-    ids = [one.partition(":")[0] for one in listed()]
+    ids = [ref.partition(":")[0] for ref in window_refs()]
     assert len(ids) == len(set(ids)) == admitted()
 
 
@@ -398,7 +398,7 @@ def test_a_relay_without_redis_says_so_and_goes_on(redis_server: RedisServer, sp
     assert (reached("sql"), reached("redis")) == (1, 0)
     assert rows.row(job_id).state == "queued"
     redis_server.start()
-    wait_until(lambda: relay.tick() and listed(), what="the job to be fed")
+    wait_until(lambda: relay.tick() and window_refs(), what="the job to be fed")
     relay.tick()
     assert reached("redis") == 1
 

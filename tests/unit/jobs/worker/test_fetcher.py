@@ -82,8 +82,8 @@ def test_messages_that_cannot_be_read_are_put_aside_and_hold_up_nobody(desk: Des
     desk.push([good])
     (run,) = desk.take()
     assert run.claim.id == good
-    kept = [json.loads(one) for one in desk.redis.lrange(QUARANTINE, 0, -1)]
-    assert {one["id"] for one in kept} == set(BROKEN)
+    quarantined = [json.loads(body) for body in desk.redis.lrange(QUARANTINE, 0, -1)]
+    assert {message["id"] for message in quarantined} == set(BROKEN)
     assert 0 < desk.redis.ttl(QUARANTINE) <= 7 * 86400
     desk.end(run)
     desk.until(good, "succeeded")

@@ -106,7 +106,7 @@ def test_delays_come_from_the_settings_with_some_jitter(settings_env: SettingsEn
     settings_env(retry_delays="10, 20,40")
     for tries, delay in ((0, 10.0), (1, 20.0), (2, 40.0), (7, 40.0)):
         seen = [judge(claim_of(tries=tries, max_tries=99), Unavailable("x")).delay_s or 0 for _ in range(50)]
-        assert all(delay * (1 - JITTER) <= one <= delay * (1 + JITTER) for one in seen)
+        assert all(delay * (1 - JITTER) <= delay_s <= delay * (1 + JITTER) for delay_s in seen)
         assert len(set(seen)) > 10
 
 

@@ -73,8 +73,8 @@ def test_an_index_older_than_the_pruning_is_built_anew(desk: Desk) -> None:
     assert desk.db.transaction(prune_changes, clock.now() + timedelta(days=1)) == 2
     desk.db.read(follower.follow)
     assert follower.at == 2
-    found = follower.index.search(_ask("sluice", mode="keyword"))
-    assert found.total == 1
+    result = follower.index.search(_ask("sluice", mode="keyword"))
+    assert result.total == 1
     assert follower.index.search(_ask("heron", mode="keyword")).total == 0
     assert desk.db.transaction(prune_changes, clock.now() - timedelta(days=7)) == 0
 
@@ -106,10 +106,10 @@ def test_overlapping_writers_never_hide_a_change(desk: Desk, pauses: list[list[i
     seen: list[int] = []
     with ThreadPoolExecutor(len(pauses)) as pool:
         writing = [pool.submit(write, mine) for mine in pauses]
-        while not all(one.done() for one in writing):
+        while not all(future.done() for future in writing):
             seen += desk.db.read(_numbers_after, max([before, *seen]))
-        for one in writing:
-            one.result()
+        for future in writing:
+            future.result()
     seen += desk.db.read(_numbers_after, max([before, *seen]))
     assert seen == list(range(before + 1, before + 1 + sum(map(len, pauses))))
 
@@ -159,9 +159,9 @@ def test_a_cursor_holds_its_place_while_documents_come_and_go(desk: Desk) -> Non
     desk.put("water water water", url="https://example.com/top")
     desk.db.transaction(catalog.delete, TENANT, shown[0])
     second = desk.find("water", mode="keyword", limit=100, cursor=first["next_cursor"])
-    found = [hit["document_id"] for hit in second["results"]]
-    assert not set(found) & set(shown)
-    assert set(rest) <= set(found)
+    second_ids = [hit["document_id"] for hit in second["results"]]
+    assert not set(second_ids) & set(shown)
+    assert set(rest) <= set(second_ids)
 
 
 def test_filters(desk: Desk) -> None:
@@ -171,25 +171,25 @@ def test_filters(desk: Desk) -> None:
     desk.put("water two", url="https://a.org:8080/2", language="de", country="AT", is_mobile=True)
     desk.put("water three", external_id="3", tags=("x",))
 
-    def found(**filters: Any) -> list[str]:
+    def matching_words(**filters: Any) -> list[str]:
         answer = desk.find("water", filters=Filters(**filters), mode="keyword")
         assert answer["total"] == len(answer["results"])
         return sorted(hit["text"].split()[1] for hit in answer["results"])
 
-    assert found() == ["one", "three", "two"]
-    assert found(domain="A.org") == ["one"]
-    assert found(domain="a.org:8080", is_mobile=True) == ["two"]
-    assert found(language="de") == ["two"]
-    assert found(country="GB") == ["one"]
-    assert found(is_mobile=False) == ["one", "three"]
-    assert found(source="crawl") == ["one"]
-    assert found(tags=("x",)) == ["one", "three"]
-    assert found(tags=("x", "y")) == ["one"]
-    assert found(tags=("z",)) == []
-    assert found(since=now - timedelta(hours=1)) == ["one", "three", "two"]
-    assert found(until=now - timedelta(hours=1)) == []
-    assert found(since=datetime.max.replace(tzinfo=UTC)) == []
-    assert found(document_ids=(2, 3, 99)) == ["three", "two"]
+    assert matching_words() == ["one", "three", "two"]
+    assert matching_words(domain="A.org") == ["one"]
+    assert matching_words(domain="a.org:8080", is_mobile=True) == ["two"]
+    assert matching_words(language="de") == ["two"]
+    assert matching_words(country="GB") == ["one"]
+    assert matching_words(is_mobile=False) == ["one", "three"]
+    assert matching_words(source="crawl") == ["one"]
+    assert matching_words(tags=("x",)) == ["one", "three"]
+    assert matching_words(tags=("x", "y")) == ["one"]
+    assert matching_words(tags=("z",)) == []
+    assert matching_words(since=now - timedelta(hours=1)) == ["one", "three", "two"]
+    assert matching_words(until=now - timedelta(hours=1)) == []
+    assert matching_words(since=datetime.max.replace(tzinfo=UTC)) == []
+    assert matching_words(document_ids=(2, 3, 99)) == ["three", "two"]
     assert desk.find("water", filters=Filters(tags=("x",)), mode="hybrid")["total"] == 2
 
 

@@ -88,8 +88,8 @@ def test_a_whole_change_and_back(player: FakeEmbeddings, desk: Desk) -> None:
     desk.put("mill ponds", external_id="short")
     desk.put("the heron stands in the reed " * 4, external_id="long")
     assert _searched(desk) == FIRST
-    said = _run(desk, BuildGeneration())
-    assert said == {"generation": NEXT, "vectors": 2, "embedded": 2}
+    result = _run(desk, BuildGeneration())
+    assert result == {"generation": NEXT, "vectors": 2, "embedded": 2}
     assert _searched(desk) == FIRST and desk.find("a bird", mode="semantic")["results"][0]["text"].startswith(
         "the heron"
     )
@@ -186,9 +186,9 @@ def test_a_page_embedded_before_a_swap_is_not_written_without_the_searched_vecto
     """The next server was away when the page was embedded, and the swap came before it was written: once more."""
     desk.put("mill ponds", external_id="1")
     _run(desk, BuildGeneration())
-    given = desk.give("a heron", external_id="2")
-    progress = desk.claim(given.job.id)
-    version = desk.db.read(lambda session: session.get_one(DocumentVersion, given.version_id))
+    accepted = desk.give("a heron", external_id="2")
+    progress = desk.claim(accepted.job.id)
+    version = desk.db.read(lambda session: session.get_one(DocumentVersion, accepted.version_id))
     draft = Draft(text="a heron", fields=DocumentFields.load(version.fields))
     draft.fields.language = "en"
     cut(draft)
@@ -199,7 +199,7 @@ def test_a_page_embedded_before_a_swap_is_not_written_without_the_searched_vecto
     player.wrong = lambda texts: None
     _run(desk, SwapGeneration(name=NEXT))
     with pytest.raises(Unavailable, match="model"):
-        desk.db.transaction(ingest._index, progress.claim, given.document_id, given.version_id, draft)
+        desk.db.transaction(ingest._index, progress.claim, accepted.document_id, accepted.version_id, draft)
     assert desk.run(progress)["status"] == "indexed"
     desk.follow()
     assert desk.find("heron", mode="semantic")["total"] == 2 and desk.verify()["ok"]

@@ -17,12 +17,13 @@ def test_a_whole_index_is_proven_whole(desk: Desk) -> None:
     desk.delete("5")
     desk.work(desk.give("a secret mill", external_id="x", tenant="acme").job.id)
     desk.follow()
-    said = desk.verify()
-    assert said["ok"] and said["missing"] == said["extra"] == said["different"] == [] and said["repaired"] == 0
-    assert said["documents"] == 6
+    report = desk.verify()
+    assert report["ok"] and report["repaired"] == 0
+    assert report["missing"] == report["extra"] == report["different"] == []
+    assert report["documents"] == 6
     rows = desk.db.read(lambda session: session.scalar(sa.select(sa.func.count()).select_from(Chunk)))
-    assert said["chunks"] == said["vectors"] == rows
-    assert said["postings"] > said["documents"]
+    assert report["chunks"] == report["vectors"] == rows
+    assert report["postings"] > report["documents"]
 
 
 def test_an_empty_index_is_whole(desk: Desk) -> None:
@@ -39,9 +40,9 @@ def test_rows_that_changed_without_a_change_are_found(desk: Desk) -> None:
     desk.put("the wheel", external_id="2")
     desk.find("mill")
     desk.db.transaction(_forget, 2)
-    said = desk.verify(repair=True)
+    report = desk.verify(repair=True)
     # An embedded engine of this process has read the two before; a worker's own would be opened anew.
-    assert said["extra"] == ["2"] and said["repaired"] == 1 and not said["ok"]
+    assert report["extra"] == ["2"] and report["repaired"] == 1 and not report["ok"]
     desk.follow()
     assert desk.verify()["ok"]
     assert desk.find("wheel", mode="keyword")["total"] == 0

@@ -160,7 +160,7 @@ def test_changes_that_nobody_told_of(desk: Desk, there: FakeChangeDetection) -> 
     there.history[watch["uuid"]] = [first, first + 10, first + 20]
     watch["last_changed"], watch["last_error"] = first + 20, "404 Page not found"
     assert jobs.run_inline(ReconcileChanges()).result == {"watches": 1, "changes": 2, "lost": 0}
-    assert [(one.history_key, one.state, one.origin) for one in _events(desk.db)] == [
+    assert [(event.history_key, event.state, event.origin) for event in _events(desk.db)] == [
         (first + 10, "superseded", "reconcile"), (first + 20, "queued", "reconcile"),
     ]  # fmt: skip
     assert _rows(desk.db)[URL].error_message == "404 Page not found"
@@ -220,10 +220,10 @@ def test_a_deleted_page_does_not_come_back_with_its_next_change(desk: Desk, ther
     page = desk.put("The heron.", url=URL, source="crawl")["document_id"]
     _sync()
     [watch] = there.watches
-    told = desk.db.transaction(_told, watch, 1)
+    earlier = desk.db.transaction(_told, watch, 1)
     desk.db.transaction(catalog.delete, TENANT, page)
     late = desk.db.transaction(_told, watch, 2)
-    assert (told.state, late.state) == ("queued", "ignored")
+    assert (earlier.state, late.state) == ("queued", "ignored")
 
 
 def _told(session: Any, watch: str, key: int) -> ChangeEvent:

@@ -170,13 +170,13 @@ def test_a_body_that_says_it_is_too_large_is_not_read(site: FakeSite) -> None:
 def test_who_is_overloaded_says_until_when(site: FakeSite) -> None:
     """In seconds or as a date."""
     due = (clock.now() + timedelta(seconds=90)).strftime("%a, %d %b %Y %H:%M:%S GMT")
-    for said, least, most in ((due, 80.0, 90.0), ("7", 7.0, 7.0), ("999999", 3600.0, 3600.0)):
-        site.pages["/"] = site_page(status=503, headers={"retry-after": said})
+    for retry_after, least, most in ((due, 80.0, 90.0), ("7", 7.0, 7.0), ("999999", 3600.0, 3600.0)):
+        site.pages["/"] = site_page(status=503, headers={"retry-after": retry_after})
         with pytest.raises(Unavailable) as busy:
             _fetch(f"{site.url}/")
         assert busy.value.retry_after_s is not None and least <= busy.value.retry_after_s <= most
-    for said in ("soon", "-1", "Sat, 99 Foo 2026"):
-        site.pages["/"] = site_page(status=503, headers={"retry-after": said})
+    for retry_after in ("soon", "-1", "Sat, 99 Foo 2026"):
+        site.pages["/"] = site_page(status=503, headers={"retry-after": retry_after})
         with pytest.raises(Unavailable) as busy:
             _fetch(f"{site.url}/")
         assert busy.value.retry_after_s is None
@@ -212,10 +212,10 @@ async def _twice_over_kept(url: str) -> None:
 def test_a_name_that_moves_to_a_private_address(settings_env: SettingsEnv, site: FakeSite) -> None:
     """The connection uses the checked address; a new connection resolves and checks again."""
     port = int(site.url.rpartition(":")[2])
-    said = iter([["127.0.0.1"], ["127.0.0.1"], ["10.0.0.1"]])
+    resolutions = iter([["127.0.0.1"], ["127.0.0.1"], ["10.0.0.1"]])
 
     async def resolver(host: str, port: int) -> list[str]:
-        return next(said)
+        return next(resolutions)
 
     async def ask() -> int:
         async with connections.open_client(resolver) as client:

@@ -26,8 +26,8 @@ PAGE = """<html><head><base href="/b/"><link rel="canonical" href="../canonical#
 def _look(tmp_path: Path, html: str, tag: str | None = None) -> PageInspection:
     blob = tmp_path / "page.html"
     blob.write_text(html)
-    found = inspect_html(blob, URL, tag, "Millrace/0.1")
-    return PageInspection(**{**found, "links": tuple(found["links"])})
+    fields = inspect_html(blob, URL, tag, "Millrace/0.1")
+    return PageInspection(**{**fields, "links": tuple(fields["links"])})
 
 
 def test_links_of_a_page(tmp_path: Path) -> None:

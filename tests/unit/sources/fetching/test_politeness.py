@@ -139,8 +139,8 @@ def test_processes_share_the_line(redis_url: str, settings_env: SettingsEnv) -> 
     both = [subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) for _ in range(2)]
     spans: list[tuple[float, float]] = []
     for process in both:
-        said = [float(line) for line in process.communicate(timeout=60)[0].split()]
-        spans += list(zip(said[::2], said[1::2], strict=True))
+        times = [float(line) for line in process.communicate(timeout=60)[0].split()]
+        spans += list(zip(times[::2], times[1::2], strict=True))
     assert len(spans) == 6 and min(_gaps(sorted(spans))) > 0.28
     with redis_py.Redis.from_url(redis_url) as client:
         assert [key for key in client.keys("mr:host:*") if client.pttl(key) < 0] == []

@@ -48,11 +48,11 @@ def _paths(site: FakeSite) -> list[str]:
 
 def test_the_group_that_means_us_is_obeyed(asking: FakeSite) -> None:
     asking.pages["/robots.txt"] = site_page(ROBOTS.encode(), headers=TEXT)
-    for path, wanted in (
+    for path, expected in (
         ("/", True), ("/private", True), ("/not-for-millrace/x", False), ("/a.cgi", False), ("/a.cgi?x", True),
         ("/robots.txt", True),
     ):  # fmt: skip
-        assert _allowed(asking.url + path) is wanted, path
+        assert _allowed(asking.url + path) is expected, path
     assert asyncio.run(robots.crawl_delay(asking.url)) == 0.2
     maps = asyncio.run(robots.sitemaps(asking.url))
     assert maps == [f"{asking.url}/maps/one.xml", "https://elsewhere.example/two.xml"]

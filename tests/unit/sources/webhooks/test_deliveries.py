@@ -33,10 +33,10 @@ def postgres_db(postgres_url: str, settings_env: SettingsEnv) -> Database:
 
 def _take(db: Database, body: bytes, then: Callable[[], object] = lambda: None) -> DeliveryResponse:
     """Store a delivery; call `then` before the commit."""
-    given = asyncio.run(deliveries.receive("default", FIRECRAWL, body, None))
+    delivery = asyncio.run(deliveries.receive("default", FIRECRAWL, body, None))
 
     def work(session: Session) -> DeliveryResponse:
-        answered = deliveries.store(session, given)
+        answered = deliveries.store(session, delivery)
         then()
         return answered
 
@@ -100,11 +100,11 @@ def test_a_page_that_is_refused_leaves_nothing_and_keeps_no_other_out(db: Databa
     good, bad, over = (json.loads(page_event("c", number))["data"][0] for number in range(3))
     bad["metadata"]["url"] = "http://[none"
     answered = _take(db, event("crawl.page", "c", bad, good))
-    assert (answered.jobs, [one["url"] for one in answered.failures]) == (1, ["http://[none"])
+    assert (answered.jobs, [failure["url"] for failure in answered.failures]) == (1, ["http://[none"])
     db.transaction(lambda session: setattr(session.get_one(Tenant, "default"), "max_documents", 1))
     answered = _take(db, event("crawl.page", "c", over, {**good, "markdown": "Other words."}))
-    assert (answered.jobs, [one["url"] for one in answered.failures]) == (1, [over["metadata"]["url"]])
+    assert (answered.jobs, [failure["url"] for failure in answered.failures]) == (1, [over["metadata"]["url"]])
     count = sa.func.count()
-    for table, wanted in ((Document, 1), (DocumentVersion, 2), (JobRow, 2)):
+    for table, expected_count in ((Document, 1), (DocumentVersion, 2), (JobRow, 2)):
         query = sa.select(count).select_from(table)
-        assert db.read(lambda session, query=query: session.scalar(query)) == wanted  # type: ignore[misc]
+        assert db.read(lambda session, query=query: session.scalar(query)) == expected_count  # type: ignore[misc]

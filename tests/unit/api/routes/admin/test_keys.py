@@ -58,10 +58,10 @@ def test_a_repeated_request_makes_no_second_key_and_shows_no_secret(lite_api: Ap
 def test_rotation_gives_a_new_secret(api: Api) -> None:
     made = api.client.post("/api/keys", json={"name": "shop", "scopes": ["read"]}).json()
     path = f"/api/keys/{made['id']}/rotate"
-    kept = api.client.post(path, json={"overlap_s": 3600}).json()["key"]
-    for token in (made["key"], kept):
+    new_token = api.client.post(path, json={"overlap_s": 3600}).json()["key"]
+    for token in (made["key"], new_token):
         assert api.anyone.get("/api/jobs", headers={"Authorization": token}).status_code == 200
-    assert api.client.post(path).json()["key"] != kept
+    assert api.client.post(path).json()["key"] != new_token
     assert_problem(api.client.post(path, json={"overlap_s": 10**9}), 422, "invalid_input")
 
 
@@ -119,7 +119,7 @@ def test_tenants_are_made_changed_and_disabled(api: Api) -> None:
 def test_a_key_for_kinds_reaches_their_jobs_and_nothing_else(lite_api: Api, errand: Make) -> None:
     job = errand("x")
     with holder(lite_api, "kind:tests.unit.api.*") as ours, holder(lite_api, "kind:shop.receipt") as theirs:
-        assert [found["id"] for found in ours.get("/api/jobs").json()["data"]] == [job.id]
+        assert [row["id"] for row in ours.get("/api/jobs").json()["data"]] == [job.id]
         assert theirs.get("/api/jobs").json()["data"] == []
         assert ours.get(f"/api/jobs/{job.id}").json()["payload"] == {"note": "x"}
         for path in (f"/api/jobs/{job.id}", f"/api/jobs/{job.id}/events", f"/api/tasks/{job.id}"):
@@ -212,19 +212,19 @@ def limited(lite_api: Api, settings_env: SettingsEnv) -> Api:
 
 def test_a_route_says_how_often_it_may_be_asked_and_refuses_more(limited: Api) -> None:
     """The old service's limits where its clients know them; each key counts for itself."""
-    with holder(limited, "read", "write") as one, holder(limited, "read", "write") as two:
+    with holder(limited, "read", "write") as first_client, holder(limited, "read", "write") as second_client:
         wait_until(lambda: clock.now().second < 50, timeout_s=30, what="a window with enough time left")
         for left in range(49, -1, -1):
-            answer = one.post("/api/search", json={"query": "x"})
+            answer = first_client.post("/api/search", json={"query": "x"})
             assert answer.headers["ratelimit"].startswith(f'"search";r={left};t=')
         assert answer.headers["ratelimit-policy"] == '"search";q=50;w=60'
-        refused = one.post("/api/search", json={"query": "x"})
+        refused = first_client.post("/api/search", json={"query": "x"})
         assert_problem(refused, 429, "rate_limited")
         assert refused.json()["error"] == "Rate limit exceeded: 50 per 1 minute"
         assert 1 <= int(refused.headers["retry-after"]) <= 60
-        assert two.post("/api/search", json={"query": "x"}).status_code == 200
-        assert one.get("/api/jobs").headers["ratelimit-policy"] == '"jobs";q=6000;w=60'
-        assert one.get("/api/stats").headers["ratelimit-policy"] == '"stats";q=100;w=60'
+        assert second_client.post("/api/search", json={"query": "x"}).status_code == 200
+        assert first_client.get("/api/jobs").headers["ratelimit-policy"] == '"jobs";q=6000;w=60'
+        assert first_client.get("/api/stats").headers["ratelimit-policy"] == '"stats";q=100;w=60'
 
 
 def test_a_key_has_limits_of_its_own(limited: Api) -> None:

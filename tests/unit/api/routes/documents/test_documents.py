@@ -159,10 +159,10 @@ def test_test_index_waits_and_tells_the_steps(api: Api, desk: Desk) -> None:
     """200 with the old service's report, also of a failure."""
 
     def serve() -> None:
-        wanted = JobFilter(states=["queued"])
-        wait_until(lambda: desk.db.read(list_jobs, TENANT, wanted, 1), what="the job")
+        job_filter = JobFilter(states=["queued"])
+        wait_until(lambda: desk.db.read(list_jobs, TENANT, job_filter, 1), what="the job")
         try:
-            desk.work(desk.db.read(list_jobs, TENANT, wanted, 1)[0].id)
+            desk.work(desk.db.read(list_jobs, TENANT, job_filter, 1)[0].id)
         except InvalidInput:
             return
 

@@ -50,9 +50,9 @@ def test_a_schedule_is_made_shown_listed_and_deleted(api: Api) -> None:
     assert api.client.get(path).json() == made
     other = _make(api, "other", cron=None, every_s=3600)
     first = api.client.get("/api/schedules?limit=1").json()
-    assert ([one["id"] for one in first["data"]], first["has_more"]) == ([made["id"]], True)
+    assert ([row["id"] for row in first["data"]], first["has_more"]) == ([made["id"]], True)
     rest = api.client.get("/api/schedules", params={"cursor": first["next_cursor"]}).json()
-    assert ([one["id"] for one in rest["data"]], rest["has_more"]) == ([other["id"]], False)
+    assert ([row["id"] for row in rest["data"]], rest["has_more"]) == ([other["id"]], False)
     assert api.client.get("/api/schedules?kind=none").json()["data"] == []
     assert api.client.delete(path).status_code == 204
     assert_problem(api.client.get(path), 404, "schedule_not_found")
@@ -169,7 +169,7 @@ def test_the_command_line_does_it_all(lite_api: Api, settings_env: SettingsEnv) 
     made = millrace("create", "weekly", Report.kind, '{"days": 7}', "--cron", "0 6 * * 1", "--overlap", "queue")
     assert (made["payload"], made["overlap"], len(made["next"])) == ({"days": 7}, "queue", 5)
     assert millrace("create", "hourly", Report.kind, "--every", "3600")["every_s"] == 3600
-    assert [one["name"] for one in millrace("list")["data"]] == ["weekly", "hourly"]
+    assert [row["name"] for row in millrace("list")["data"]] == ["weekly", "hourly"]
     assert millrace("pause", made["id"])["paused_at"]
     assert millrace("resume", made["id"])["paused_at"] is None
     job = millrace("run", made["id"])

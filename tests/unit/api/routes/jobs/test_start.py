@@ -131,7 +131,7 @@ def test_a_list_is_started_whole_in_its_order(api: Api) -> None:
     answer = api.client.post("/api/jobs", json=asked)
     jobs = answer.json()["data"]
     assert answer.status_code == 202
-    assert [job["kind"] for job in jobs] == [one["kind"] for one in asked]
+    assert [job["kind"] for job in jobs] == [request["kind"] for request in asked]
     assert jobs[5]["id"] == jobs[-1]["id"]
     assert _count() == 999
     shown = api.client.get(f"/api/jobs/{jobs[500]['id']}").json()
@@ -202,7 +202,7 @@ def test_a_key_starts_what_its_scopes_allow(lite_api: Api) -> None:
 
 
 @pytest.mark.parametrize(
-    ("given", "kept"),
+    ("sent_trace", "stored_trace"),
     [
         (TRACE, TRACE),
         (None, None),
@@ -211,13 +211,15 @@ def test_a_key_starts_what_its_scopes_allow(lite_api: Api) -> None:
         (TRACE + "-more", None),
     ],
 )
-def test_a_job_belongs_to_the_trace_of_its_request(lite_api: Api, given: str | None, kept: str | None) -> None:
-    headers = {"traceparent": given} if given else {}
+def test_a_job_belongs_to_the_trace_of_its_request(
+    lite_api: Api, sent_trace: str | None, stored_trace: str | None
+) -> None:
+    headers = {"traceparent": sent_trace} if sent_trace else {}
     started = lite_api.client.post("/api/jobs", json={"kind": "tests.starts.ring"}, headers=headers).json()
     page = {"url": "https://a.example/", "markdown": "text"}
     indexed = lite_api.client.post("/api/documents", json=page, headers=headers).json()
     for job in (started, indexed):
-        assert lite_api.client.get(f"/api/jobs/{job['id']}").json()["traceparent"] == kept
+        assert lite_api.client.get(f"/api/jobs/{job['id']}").json()["traceparent"] == stored_trace
 
 
 class _Echo(BaseHTTPRequestHandler):
@@ -253,5 +255,8 @@ async def test_calls_that_leave_go_on_with_the_trace_as_spans_of_their_own(echo:
             assert (await client_async.get(echo)).text == ""
     finally:
         trace.enter(None)
-    assert all(trace.checked(one) and one[:36] == TRACE[:36] and one[-3:] == "-01" for one in heard)
+    assert all(
+        trace.checked(traceparent) and traceparent[:36] == TRACE[:36] and traceparent[-3:] == "-01"
+        for traceparent in heard
+    )
     assert len({*heard, TRACE}) == 4

@@ -34,7 +34,7 @@ def test_firecrawl_does_it_where_it_is_set_up(with_remote: Api, remote: FakeFire
     """Started once with our rules, all its parts read, its failures told; its webhooks of this crawl add nothing."""
     crawl = by_firecrawl(with_remote, include=["/docs/*"], limit=7, tags=["t"])
     jobs.drain()
-    [asked] = [one for one in remote.requests if one.method == "POST"]
+    [asked] = [request for request in remote.requests if request.method == "POST"]
     assert asked.json["includePaths"] == ["docs/.*"] and asked.json["limit"] == 7
     assert asked.header("x-idempotency-key") == [crawl["id"]]
     job = with_remote.client.get(f"/api/jobs/{crawl['id']}").json()
@@ -43,7 +43,7 @@ def test_firecrawl_does_it_where_it_is_set_up(with_remote: Api, remote: FakeFire
     answer = send(with_remote, event("crawl.page", event_page("https://example.org/1"), crawl=CRAWL))
     assert answer.json() == {"status": "acknowledged", "event_type": "crawl.page"}
     assert database().read(lambda session: session.scalar(sa.select(sa.func.count()).select_from(JobRow))) == before
-    assert [one["crawl_id"] for one in with_remote.client.get("/api/metrics/crawls").json()["data"]] == [crawl["id"]]
+    assert [row["crawl_id"] for row in with_remote.client.get("/api/metrics/crawls").json()["data"]] == [crawl["id"]]
 
 
 def test_firecrawl_goes_away_in_the_middle(with_remote: Api, remote: FakeFirecrawl) -> None:
@@ -59,7 +59,7 @@ def test_firecrawl_goes_away_in_the_middle(with_remote: Api, remote: FakeFirecra
     remote.wrong = lambda asked: None
     jobs.drain(later=True)
     assert with_remote.client.get(f"/api/jobs/{crawl['id']}").json()["result"]["indexed"] == 5
-    assert sum(one.method == "POST" for one in remote.requests) == 1
+    assert sum(request.method == "POST" for request in remote.requests) == 1
     versions = database().read(lambda session: session.scalar(sa.select(sa.func.count()).select_from(DocumentVersion)))
     assert versions == 5
 
@@ -101,7 +101,7 @@ def test_a_cancelled_crawl_is_stopped_there(with_remote: Api, remote: FakeFirecr
     remote.wrong = lambda asked: None
     assert with_remote.client.post(f"/api/jobs/{crawl['id']}/cancel").status_code < 300
     jobs.drain()
-    assert [one.path for one in remote.requests if one.method == "DELETE"] == [f"/v2/crawl/{CRAWL}"]
+    assert [request.path for request in remote.requests if request.method == "DELETE"] == [f"/v2/crawl/{CRAWL}"]
     assert with_remote.client.get(f"/api/metrics/crawls/{crawl['id']}").json()["status"] == "cancelled"
 
 
@@ -115,7 +115,7 @@ def test_a_crawl_that_was_stopped_there_is_begun_anew(with_remote: Api, remote: 
             run = CRAWL if len(runs) == 1 else CRAWL[:-1] + "9"
             return reply(200, {"success": True, "id": run, "url": "https://example.org/"})
         if asked.method == "GET" and asked.path == f"/v2/crawl/{CRAWL}":
-            return gone if any(one.method == "DELETE" for one in remote.requests) else reply(503, b"")
+            return gone if any(request.method == "DELETE" for request in remote.requests) else reply(503, b"")
         if asked.path == f"/v2/crawl/{CRAWL[:-1]}9":
             data = [] if "skip=1" in asked.query else [document("https://example.org/1")]
             return reply(200, {"success": True, "status": "completed", "total": 1, "completed": 1, "data": data})
@@ -163,7 +163,7 @@ def test_an_event_before_firecrawl_s_answer_leaves_no_crawl_open(with_remote: Ap
     jobs.drain()
     send(with_remote, event("crawl.completed", crawl=CRAWL))
     listed = with_remote.client.get("/api/metrics/crawls").json()["data"]
-    assert [one["status"] for one in listed] == ["completed", "completed"]
+    assert [row["status"] for row in listed] == ["completed", "completed"]
 
 
 def test_the_events_of_a_tenant_s_run_are_that_tenant_s(with_remote: Api, remote: FakeFirecrawl) -> None:
@@ -176,7 +176,7 @@ def test_the_events_of_a_tenant_s_run_are_that_tenant_s(with_remote: Api, remote
         view = acme.get(f"/api/metrics/crawls/{CRAWL}").json()
         assert (view["status"], view["pages_indexed"], view["pages_failed"]) == ("completed", 1, 1)
         assert acme.get("/api/metrics/crawls").json()["data"] == [view]
-        assert [one["url"] for one in acme.get("/api/documents").json()["data"]] == ["https://example.org/1"]
+        assert [document["url"] for document in acme.get("/api/documents").json()["data"]] == ["https://example.org/1"]
     assert with_remote.client.get("/api/documents").json()["data"] == []
     assert with_remote.client.get("/api/metrics/crawls").json()["data"] == []
 

@@ -74,8 +74,8 @@ def test_a_whole_crawl(intake: Api) -> None:
     assert (metrics["pages_indexed"], metrics["pages_failed"]) == (2, 0)
     assert metrics["duration_ms"] >= 0 and metrics["e2e_duration_ms"] > metrics["duration_ms"]
     assert set(metrics["aggregate_timing"]) == {"chunking_ms", "embedding_ms", "qdrant_ms", "bm25_ms"}
-    assert [one["success"] for one in metrics["per_page_metrics"]] == [True, True]
-    assert [one["crawl_id"] for one in intake.client.get("/api/metrics/crawls").json()["data"]] == ["c-1"]
+    assert [page["success"] for page in metrics["per_page_metrics"]] == [True, True]
+    assert [row["crawl_id"] for row in intake.client.get("/api/metrics/crawls").json()["data"]] == ["c-1"]
     result = intake.client.post("/api/search", json={"query": "heron", "mode": "keyword"}).json()
     assert result["total"] == 2 and {hit["metadata"]["source_type"] for hit in result["results"]} == {"firecrawl"}
     second = next(hit for hit in result["results"] if hit["url"].endswith("/2"))
@@ -84,7 +84,7 @@ def test_a_whole_crawl(intake: Api) -> None:
     assert (content["url"], content["crawl_session_id"]) == ("https://a.org/2", "c-1")
     assert content["markdown"] == "The heron stands." and content["content_source"] == "firecrawl"
     by_url = intake.client.get("/api/content/by-url", params={"url": "https://A.org/2?utm_source=x"}).json()
-    assert [one["id"] for one in by_url] == [content["id"]]
+    assert [document["id"] for document in by_url] == [content["id"]]
     assert len(intake.client.get("/api/content/by-session/c-1").json()) == 2
 
 
@@ -97,7 +97,7 @@ def test_a_delivery_is_one_piece_of_work(intake: Api) -> None:
     changed = send(intake, event("crawl.page", page("https://a.org/1", "Other words.")))
     assert changed.json()["job_ids"] != first.json()["job_ids"]
     listed = intake.client.get("/api/deliveries/in?source=firecrawl&outcome=accepted").json()["data"]
-    assert [one["repeats"] for one in listed] == [0, 1]
+    assert [delivery["repeats"] for delivery in listed] == [0, 1]
 
 
 def test_what_came_can_be_done_again(intake: Api) -> None:
@@ -139,7 +139,7 @@ def test_one_bad_document_among_good_ones(lite_intake: Api) -> None:
         event("crawl.page", page("https://a.org/1"), {"markdown": "x"}, {"metadata": {"url": "https://a.org/3"}}, "https://a.org/4"),
     ).json()  # fmt: skip
     assert result["queued_jobs"] == 1
-    assert [one["url"] for one in result["failed_documents"]] == [None, "https://a.org/3"]
+    assert [failure["url"] for failure in result["failed_documents"]] == [None, "https://a.org/3"]
 
 
 def test_a_failed_crawl_is_closed_with_its_reason(lite_intake: Api) -> None:
@@ -207,7 +207,7 @@ def test_pages_of_a_crawl_that_said_nothing_new_are_found_together(intake: Api) 
         with counting("document_version") as seen:
             result = intake.client.get(f"/api/content/by-session/c-2?limit={limit}").json()
         asked.append(len(seen))
-    assert [one["markdown"] for one in result] == [f"Text {n}." for n in range(4)]
+    assert [stored_page["markdown"] for stored_page in result] == [f"Text {n}." for n in range(4)]
     assert asked[0] == asked[1]
 
 

@@ -229,9 +229,9 @@ def _no(code: str | None = None) -> dict[str, Any]:
 def test_a_pages_own_fault_is_200(lite: Api, server: FakeFirecrawl, status: int, body: Any, code: str) -> None:
     server.wrong = lambda asked: reply(status, body)
     answer = ask(lite, url=URL)
-    said = answer.json()
-    assert (answer.status_code, said["success"], said["command"], said["data"]) == (200, False, "start", None)
-    assert (said["error"]["code"], said["error"]["url"]) == (code, URL) and said["error"]["message"]
+    report = answer.json()
+    assert (answer.status_code, report["success"], report["command"], report["data"]) == (200, False, "start", None)
+    assert (report["error"]["code"], report["error"]["url"]) == (code, URL) and report["error"]["message"]
     assert _rows() == []
 
 
@@ -309,8 +309,8 @@ def test_a_batch_from_its_start_to_its_end(lite: Api, server: FakeFirecrawl) -> 
     begun = got(lite, url=None, urls=urls, formats=["markdown"], onlyMainContent=False)
     message = "Batch scrape started for 2 URLs; ask for its status with this jobId"
     assert begun == {"jobId": BATCH, "status": "scraping", "total": 2, "completed": 0, "creditsUsed": None, "expiresAt": None, "urls": 2, "message": message}  # fmt: skip
-    wanted = {"urls": urls, "formats": ["markdown"], "timeout": 60000, "maxAge": 0, "onlyMainContent": False}
-    assert server.requests[0].json == wanted
+    expected_request = {"urls": urls, "formats": ["markdown"], "timeout": 60000, "maxAge": 0, "onlyMainContent": False}
+    assert server.requests[0].json == expected_request
     status = got(lite, url=None, command="status", jobId=BATCH)
     message = "Batch scrape progress: 5/5 URLs completed (100%)"
     assert status == {"jobId": BATCH, "status": "completed", "total": 5, "completed": 5, "creditsUsed": 5, "expiresAt": EXPIRES, "urls": None, "message": message}  # fmt: skip

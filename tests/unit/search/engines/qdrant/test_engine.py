@@ -40,9 +40,9 @@ def own(sqlite_url: str, settings_env: SettingsEnv, qdrant_server: QdrantServer)
 
 
 def _whole(desk: Desk) -> None:
-    said = desk.verify()
-    assert said["ok"], said
-    assert said["documents"] > 0 and said["vectors"] == said["chunks"] and said["postings"] > 0
+    report = desk.verify()
+    assert report["ok"], report
+    assert report["documents"] > 0 and report["vectors"] == report["chunks"] and report["postings"] > 0
 
 
 def test_a_lost_index_is_built_anew(desk: Desk, shared_qdrant: QdrantServer) -> None:
@@ -53,8 +53,8 @@ def test_a_lost_index_is_built_anew(desk: Desk, shared_qdrant: QdrantServer) -> 
     with pytest.raises(Unavailable, match="being built"):
         desk.find("number3")
     desk.work(desk.give("one more heron", external_id="y").job.id)
-    said = desk.follow()
-    assert said is not None and said["built"] and said["documents"] == 6
+    outcome = desk.follow()
+    assert outcome is not None and outcome["built"] and outcome["documents"] == 6
     assert desk.find("number3", mode="keyword")["total"] == 1
     assert desk.find("heron", mode="keyword")["total"] == 1
     _whole(desk)
@@ -84,8 +84,8 @@ def test_an_index_that_missed_what_was_pruned_is_built_anew(desk: Desk) -> None:
     desk.put("the heron", external_id="1")
     desk.work(desk.give("the sluice", external_id="1").job.id)
     desk.db.transaction(prune_changes, clock.now().replace(year=9000))
-    said = desk.follow()
-    assert said is not None and said["built"]
+    outcome = desk.follow()
+    assert outcome is not None and outcome["built"]
     assert desk.find("sluice", mode="keyword")["total"] == 1
     assert desk.find("heron", mode="keyword")["total"] == 0
 
@@ -102,9 +102,9 @@ def test_verify_finds_and_repairs_what_is_wrong(desk: Desk, shared_qdrant: Qdran
         client.put(f"{points}?wait=true", json={"points": [ghost]}).raise_for_status()
         client.post(f"{points}/delete?wait=true", json={"points": [1]}).raise_for_status()
         client.post(f"{points}/vectors/delete?wait=true", json={"points": [2], "vector": ["dense"]}).raise_for_status()
-    said = desk.verify(repair=True)
-    assert (said["missing"], said["different"], said["extra"]) == (["1"], ["2"], ["77"]) and not said["ok"]
-    assert said["repaired"] == 3
+    report = desk.verify(repair=True)
+    assert (report["missing"], report["different"], report["extra"]) == (["1"], ["2"], ["77"]) and not report["ok"]
+    assert report["repaired"] == 3
     desk.follow()
     _whole(desk)
 
