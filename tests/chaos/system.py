@@ -41,8 +41,8 @@ SETTINGS = {
     "MILLRACE_SANDBOXES": "2",
     "MILLRACE_LOG_LEVEL": "info",
 }
-LONGEST_STOP_S = 20.0
-LONGEST_START_S = 60.0
+MAX_STOP_S = 20.0
+MAX_START_S = 60.0
 
 
 @dataclass
@@ -141,12 +141,12 @@ class System:
 
     def settle(self) -> None:
         """No fault under way any more: everything thawed, started and serving."""
-        deadline = time.monotonic() + LONGEST_START_S
+        deadline = time.monotonic() + MAX_START_S
         while self._later or self.asked_to_end or not self._all_serve():
             self.supervise(0.2)
-            late = [name for name, at in self.asked_to_end.items() if time.monotonic() - at > LONGEST_STOP_S]
+            late = [name for name, at in self.asked_to_end.items() if time.monotonic() - at > MAX_STOP_S]
             tails = "\n".join(process.tail(60) for process in self.stack.processes if process.name in late)
-            assert not late, f"asked to end {LONGEST_STOP_S:g} s ago and still there: {late}\n{tails}"
+            assert not late, f"asked to end {MAX_STOP_S:g} s ago and still there: {late}\n{tails}"
             idle = [process.tail(20) for process in self.stack.processes if not self._serves(process)]
             assert time.monotonic() < deadline, "these do not serve:\n" + "\n".join(idle)
 
@@ -266,12 +266,12 @@ def reap_orphans(known: set[int]) -> None:
 
 
 def children_of(pid: int) -> list[int]:
-    found: list[int] = []
+    children: list[int] = []
     with suppress(OSError):
         for task in Path(f"/proc/{pid}/task").iterdir():
             with suppress(OSError):
-                found += [int(word) for word in (task / "children").read_text().split()]
-    return found
+                children += [int(word) for word in (task / "children").read_text().split()]
+    return children
 
 
 def _state(pid: int) -> str:
