@@ -52,8 +52,8 @@ def test_a_page_is_as_its_scripts_make_it(stack: Stack, site: FakeSite) -> None:
     site.pages["/words"] = site_page(f"A turbine. {WORDS}".encode())
     stack.start(workers=1)
     assert stack.wait_for_job(_give(stack, f"{site.url}/"), "succeeded", "failed", timeout_s=60)["state"] == "succeeded"
-    found: dict[str, Any] = stack.post("/api/search", {"query": "turbine"}).json()
-    assert found["results"] and "turbine" in str(found["results"][0]).lower()
+    response: dict[str, Any] = stack.post("/api/search", {"query": "turbine"}).json()
+    assert response["results"] and "turbine" in str(response["results"][0]).lower()
 
 
 def _give(stack: Stack, url: str) -> str:

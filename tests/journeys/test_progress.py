@@ -23,8 +23,8 @@ def _in_order(heard: list[Received]) -> None:
     """No progress twice, and no number that goes back; a snapshot has the number of what came before it."""
     ids = [event.id for event in heard]
     assert ids == sorted(ids)
-    told = [event.id for event in heard if event.name == "progress"]
-    assert len(told) == len(set(told))
+    event_ids = [event.id for event in heard if event.name == "progress"]
+    assert len(event_ids) == len(set(event_ids))
 
 
 def test_a_reader_comes_back_and_misses_nothing(stack: Stack, ledger: Ledger) -> None:

@@ -95,9 +95,9 @@ def test_two_schedulers_and_a_clock_that_jumps(stack: Stack, ledger: Ledger) -> 
 def _planned(ids: list[int]) -> datetime:
     """When the last of them comes next."""
     latest = sa.select(ScheduleRow.next_at).where(ScheduleRow.id.in_(ids)).order_by(ScheduleRow.next_at.desc()).limit(1)
-    found = database().read(lambda session: session.scalar(latest))
-    assert found is not None
-    return found
+    next_at = database().read(lambda session: session.scalar(latest))
+    assert next_at is not None
+    return next_at
 
 
 def _pushed(ids: list[int]) -> list[str]:

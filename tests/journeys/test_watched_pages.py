@@ -71,7 +71,9 @@ def test_a_change_becomes_searchable_once(
     wait_until(lambda: bool(_found(watched, "kingfisher")), timeout_s=40, what="the new words to be found")
     assert _found(watched, "kingfisher")[0]["metadata"]["tags"] == ["shop"] and not _found(watched, "heron")
     changes = watched.client.get(f"/api/documents/{document}/changes").json()["data"]
-    assert [(one["origin"], one["state"], one["watch_id"]) for one in changes] == [("webhook", "indexed", watch)]
+    assert [(change["origin"], change["state"], change["watch_id"]) for change in changes] == [
+        ("webhook", "indexed", watch)
+    ]
     assert "+The kingfisher" in changes[0]["summary"]
     diff = watched.client.get(f"/api/documents/{document}/diff").json()
     assert "-The heron" in diff["diff"] and "+The kingfisher" in diff["diff"]
@@ -98,7 +100,10 @@ def test_a_change_becomes_searchable_once(
     ledger.wait(ledger.enqueue(ReconcileChanges()), "succeeded")
     wait_until(lambda: bool(_found(watched, "egret")), timeout_s=30, what="the change that nobody told of")
     changes = watched.client.get(f"/api/documents/{document}/changes").json()["data"]
-    assert [(one["origin"], one["state"]) for one in changes] == [("reconcile", "indexed"), ("webhook", "indexed")]
+    assert [(change["origin"], change["state"]) for change in changes] == [
+        ("reconcile", "indexed"),
+        ("webhook", "indexed"),
+    ]
 
     assert watched.client.delete(f"/api/documents/{document}").status_code == 204
     assert _done(watched, watched.post("/api/watches:sync", None))["result"]["removed"] == 1

@@ -34,11 +34,11 @@ ENVIRONMENT = {
 
 def program() -> Path:
     """Named by MILLRACE_TEST_CHANGEDETECTION, or what `make changedetection` has brought."""
-    found = find_program("changedetection")
+    path = find_program("changedetection")
     brought = Path(__file__).parents[2] / ".services" / "changedetection" / "bin" / "changedetection.io"
-    if found is None and not brought.exists():
+    if path is None and not brought.exists():
         missing("changedetection.io", "make changedetection")
-    return found or brought
+    return path or brought
 
 
 class ChangeDetectionServer:
@@ -75,9 +75,9 @@ class ChangeDetectionServer:
 
     def clear(self) -> None:
         """Forget all watches and tags."""
-        for kind, one in (("watch", "watch"), ("tags", "tag")):
+        for kind, singular in (("watch", "watch"), ("tags", "tag")):
             for uuid in self.ask("GET", f"/{kind}").json():
-                self.ask("DELETE", f"/{one}/{uuid}").raise_for_status()
+                self.ask("DELETE", f"/{singular}/{uuid}").raise_for_status()
 
     def stop(self) -> None:
         self.process.stop()

@@ -82,8 +82,8 @@ class Running:
                 code = self.process.wait(timeout_s)
             except subprocess.TimeoutExpired:
                 self._kill()
-                said, words = f"{self._read(self._out)}\n{self._read(self._err)}", " ".join(self.words)
-                raise AssertionError(f"millrace {words} still ran after {timeout_s:g} s\n{said}") from None
+                output, words = f"{self._read(self._out)}\n{self._read(self._err)}", " ".join(self.words)
+                raise AssertionError(f"millrace {words} still ran after {timeout_s:g} s\n{output}") from None
             return Ran(code, self._read(self._out), self._read(self._err))
 
     @staticmethod

@@ -104,10 +104,10 @@ class Desk:
 
 
 async def _follow(progress: Progress) -> dict[str, Any]:
-    said: dict[str, Any] = {}
+    outcome: dict[str, Any] = {}
     for model in reversed(await read(followed)):
-        said = await engine().follow(model, progress)
-    return said
+        outcome = await engine().follow(model, progress)
+    return outcome
 
 
 def on_a_loop(what: Coroutine[Any, Any, T]) -> T:

@@ -13,7 +13,7 @@ import psycopg
 from tests.support.services import PostgresServer
 
 # More than so much in its tables, dead or alive, and a copy is the quicker way.
-LARGEST_BYTES = 24_000_000
+MAX_DATABASE_BYTES = 24_000_000
 
 _PREPARE = f"""
 CREATE SCHEMA handed_on;
@@ -40,7 +40,7 @@ DECLARE one record; filled boolean; BEGIN
         OR EXISTS (SELECT FROM pg_db_role_setting s JOIN pg_database d ON d.oid = s.setdatabase
                    WHERE d.datname = current_database())
         OR (SELECT sum(pg_relation_size(oid)) FROM pg_class
-            WHERE relkind = 'r' AND relnamespace = 'public'::regnamespace) > {LARGEST_BYTES}
+            WHERE relkind = 'r' AND relnamespace = 'public'::regnamespace) > {MAX_DATABASE_BYTES}
     THEN RETURN false; END IF;
     FOR one IN SELECT oid::regclass AS name FROM pg_class
         WHERE relkind = 'r' AND relnamespace = 'public'::regnamespace

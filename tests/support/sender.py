@@ -80,7 +80,7 @@ class Sender:
 
     @property
     def accepted(self) -> int:
-        return sum(one.accepted for one in list(self.sent))
+        return sum(delivery.accepted for delivery in list(self.sent))
 
     async def _all(self) -> None:
         began = time.monotonic() + 0.05
@@ -88,28 +88,28 @@ class Sender:
         for number, event in enumerate(self.events):
             due_at = began + number / self.rate
             await asyncio.sleep(max(0.0, due_at - time.monotonic()))
-            one = Sent(due_at)
-            self.sent.append(one)
-            tasks.append(asyncio.create_task(self._deliver(one, event)))
+            delivery = Sent(due_at)
+            self.sent.append(delivery)
+            tasks.append(asyncio.create_task(self._deliver(delivery, event)))
         await asyncio.gather(*tasks)
         for _, writer in self._free:
             writer.close()
 
-    async def _deliver(self, one: Sent, event: bytes) -> None:
+    async def _deliver(self, delivery: Sent, event: bytes) -> None:
         while True:
-            one.tries += 1
+            delivery.tries += 1
             began = time.monotonic()
             try:
                 async with asyncio.timeout(self.patience_s):
-                    one.status, one.body = await self._ask(event)
+                    delivery.status, delivery.body = await self._ask(event)
             except (OSError, EOFError, TimeoutError):
-                one.status = 0
+                delivery.status = 0
             now = time.monotonic()
-            one.took_ms, one.try_ms = (now - one.due_at) * 1000, (now - began) * 1000
-            if one.accepted or one.tries >= self.most_tries:
+            delivery.took_ms, delivery.try_ms = (now - delivery.due_at) * 1000, (now - began) * 1000
+            if delivery.accepted or delivery.tries >= self.most_tries:
                 return
-            if one.status:
-                one.refusals.append(one.status)
+            if delivery.status:
+                delivery.refusals.append(delivery.status)
             await asyncio.sleep(PAUSE_S)
 
     async def _ask(self, event: bytes) -> tuple[int, bytes]:

@@ -38,8 +38,8 @@ class TeiServer:
     @property
     def settings(self) -> dict[str, object]:
         """What a process of ours is told, by setting."""
-        said = {"embedder": "tei", "embedder_url": self.url, "embedder_model": self.model}
-        return said | {"embedder_dimension": DIMENSION, "embedder_tokenizer": f"{self.model}/tokenizer.json"}
+        values = {"embedder": "tei", "embedder_url": self.url, "embedder_model": self.model}
+        return values | {"embedder_dimension": DIMENSION, "embedder_tokenizer": f"{self.model}/tokenizer.json"}
 
     def start(self) -> None:
         self.process.start()

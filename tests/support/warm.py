@@ -35,18 +35,18 @@ class Warm:
         self.args = list(command)
         self.returncode: int | None = None
         self._status = status
-        self._said = b""
+        self._status_text = b""
         self._why = why
-        while b"\n" not in self._said:
+        while b"\n" not in self._status_text:
             self._read()
-        first, _, self._said = self._said.partition(b"\n")
+        first, _, self._status_text = self._status_text.partition(b"\n")
         self.pid = int(first)
 
     def _read(self) -> None:
-        said = os.read(self._status, 64)
-        if not said:
+        status = os.read(self._status, 64)
+        if not status:
             raise AssertionError(f"the process that forks for the tests has ended\n{self._why()}")
-        self._said += said
+        self._status_text += status
 
     def poll(self) -> int | None:
         if self.returncode is None and select.select([self._status], [], [], 0)[0]:
@@ -62,9 +62,9 @@ class Warm:
         return self.returncode
 
     def _ended(self) -> None:
-        while b"\n" not in self._said:
+        while b"\n" not in self._status_text:
             self._read()
-        self.returncode = int(self._said)
+        self.returncode = int(self._status_text)
         os.close(self._status)
 
 
@@ -97,9 +97,9 @@ class _Server:
             socket.send_fds(self._socket, [json.dumps(request).encode()], [*stdio, theirs])
         finally:
             os.close(theirs)
-        return Warm(["millrace", *words], status, self.said)
+        return Warm(["millrace", *words], status, self.output)
 
-    def said(self) -> str:
+    def output(self) -> str:
         self._log.seek(0)
         return self._log.read().decode(errors="replace")
 
