@@ -23,7 +23,7 @@ from app.jobs.worker.outcome import judge
 from tests.support.databases import SettingsEnv
 from tests.support.kinds import Paced
 from tests.support.processes import free_port
-from tests.unit.jobs.conftest import WORKER, Chore, Desk, Ledger, end_of
+from tests.unit.jobs.conftest import WORKER, Chore, Ledger, WorkerHarness, end_of
 
 HEALTHY = Services()
 
@@ -261,7 +261,7 @@ def test_every_state_has_a_reason(ledger_of: Ledger) -> None:
         why(ledger_of, ledger_of.put(state=state))
 
 
-def test_a_running_relay_is_seen_in_redis(desk: Desk) -> None:
+def test_a_running_relay_is_seen_in_redis(harness: WorkerHarness) -> None:
     assert check_services() == Services(relay=False)
     Relay().tick()
     assert check_services() == Services()

@@ -20,7 +20,7 @@ from app.jobs.relay.fairness import MAX_TENANTS, _distribute
 from app.jobs.relay.relay import Relay
 from app.jobs.worker.run import Run
 from tests.support.waiting import wait_until
-from tests.unit.jobs.conftest import WORKER, Chore, Desk, Ledger
+from tests.unit.jobs.conftest import WORKER, Chore, Ledger, WorkerHarness
 
 on_sqlite = pytest.mark.parametrize("spine_env", ["sqlite"], indirect=True)
 
@@ -185,23 +185,23 @@ def test_priority_enters_a_full_window_in_small_numbers(ledger_of: Ledger) -> No
     assert [(ref.id, ref.promoted) for ref in refs] == [(job_id, True) for job_id in urgent[:16]]
 
 
-def test_the_first_job_of_a_tenant_overtakes_a_full_window_without_any_relay(desk: Desk) -> None:
-    desk.enqueue(*[Chore(number=number) for number in range(3 * DEFAULT_WINDOW)])
-    assert len(desk.window()) == DEFAULT_WINDOW
+def test_the_first_job_of_a_tenant_overtakes_a_full_window_without_any_relay(harness: WorkerHarness) -> None:
+    harness.enqueue(*[Chore(number=number) for number in range(3 * DEFAULT_WINDOW)])
+    assert len(harness.window()) == DEFAULT_WINDOW
     first = database().transaction(enqueue, Chore(), tenant="quiet")
     second = database().transaction(enqueue, Chore(), tenant="quiet")
     assert (first.admitted_at is not None, second.admitted_at) == (True, None)
-    assert first.id in {run.claim.id for run in desk.take(4)}
+    assert first.id in {run.claim.id for run in harness.take(4)}
 
 
-def test_the_first_job_of_a_tenant_overtakes_a_window_with_room(desk: Desk) -> None:
+def test_the_first_job_of_a_tenant_overtakes_a_window_with_room(harness: WorkerHarness) -> None:
     """Who enqueues does not know before its push that others wait; then the id is moved."""
-    desk.enqueue(*[Chore(number=number) for number in range(20)])
+    harness.enqueue(*[Chore(number=number) for number in range(20)])
     rows = database().transaction(enqueue_many, [Chore(), Chore()], tenant="quiet")
-    taken = [run.claim.id for run in desk.take(4)]
+    taken = [run.claim.id for run in harness.take(4)]
     assert rows[0].id in taken
     assert rows[1].id not in taken
-    assert len(desk.window()) == 22 - 4
+    assert len(harness.window()) == 22 - 4
 
 
 def test_what_lies_behind_others_in_the_window_is_moved_up_to_its_share(ledger_of: Ledger) -> None:
@@ -213,34 +213,34 @@ def test_what_lies_behind_others_in_the_window_is_moved_up_to_its_share(ledger_o
 
 
 @on_sqlite
-def test_the_others_do_not_wait_for_ever_behind_those_who_come_early(desk: Desk) -> None:
-    waiting = desk.ledger.put_many(3)
-    early = desk.ledger.put_many(30)
+def test_the_others_do_not_wait_for_ever_behind_those_who_come_early(harness: WorkerHarness) -> None:
+    waiting = harness.ledger.put_many(3)
+    early = harness.ledger.put_many(30)
     key = "mr:q:default"
     for job_id in (*waiting, *early):
-        desk.redis.rpush(key if job_id in waiting else f"{key}.early", job_id)
+        harness.redis.rpush(key if job_id in waiting else f"{key}.early", job_id)
     served = [redis.push().script(LUA / "fetch.lua", ["mr:q", "w", "default", 1])[1] for _ in range(33)]
     assert [served.index(job_id) for job_id in waiting] == [7, 15, 23]
     assert [job_id for job_id in served if job_id in early] == early
 
 
-def test_the_next_slots_go_half_to_a_second_tenant_with_slow_jobs(desk: Desk) -> None:
+def test_the_next_slots_go_half_to_a_second_tenant_with_slow_jobs(harness: WorkerHarness) -> None:
     """Four slots, a hundred jobs of the first tenant, then twenty of a second."""
-    desk.process.fetcher.prefetch.learn("default", 60.0)
+    harness.process.fetcher.prefetch.learn("default", 60.0)
     relay = Relay()
     relay.tick()
-    desk.enqueue(*[Chore(number=number) for number in range(100)])
-    running = desk.take(4)
+    harness.enqueue(*[Chore(number=number) for number in range(100)])
+    running = harness.take(4)
     for run in running:
-        desk.begin(run)
+        harness.begin(run)
     database().transaction(enqueue_many, [Chore(number=number) for number in range(20)], tenant="second")
     started: Counter[str] = Counter()
     for _ in range(16):
         over = running.pop(0)
-        desk.end(over)
-        desk.until(over.claim.id, "succeeded")
-        (run,) = _next(desk, relay)
-        desk.begin(run)
+        harness.end(over)
+        harness.until(over.claim.id, "succeeded")
+        (run,) = _next(harness, relay)
+        harness.begin(run)
         running.append(run)
         started[run.claim.tenant] += 1
         if sum(started.values()) == 2:
@@ -248,13 +248,13 @@ def test_the_next_slots_go_half_to_a_second_tenant_with_slow_jobs(desk: Desk) ->
     assert 5 <= started["second"] <= 12
 
 
-def _next(desk: Desk, relay: Relay) -> list[Run]:
+def _next(harness: WorkerHarness, relay: Relay) -> list[Run]:
     runs: list[Run] = []
 
     def taken() -> bool:
-        desk.process.fetcher.prefetch.learn("default", 60.0)  # slow jobs, so nothing is claimed ahead of the slots
+        harness.process.fetcher.prefetch.learn("default", 60.0)  # slow jobs, so nothing is claimed ahead of the slots
         relay.tick()
-        runs.extend(desk.process.fetcher.fetch())
+        runs.extend(harness.process.fetcher.fetch())
         return bool(runs)
 
     wait_until(taken, what="the next run")

@@ -27,7 +27,7 @@ from app.jobs.relay.windows import MAX_UNCLAIMED, MAX_WINDOW, QueueWindow
 from tests.support.databases import SettingsEnv
 from tests.support.services import RedisServer
 from tests.support.waiting import wait_until
-from tests.unit.jobs.conftest import Chore, Desk, Ledger, Outage
+from tests.unit.jobs.conftest import Chore, Ledger, Outage, WorkerHarness
 
 on_sqlite = pytest.mark.parametrize("spine_env", ["sqlite"], indirect=True)
 on_postgres = pytest.mark.parametrize("spine_env", ["postgresql"], indirect=True)
@@ -157,8 +157,8 @@ def test_what_has_expired_fails_and_is_not_pushed(rows: Ledger) -> None:
 
 
 @pytest.mark.parametrize("loss", ["list", "everything of the queue"])
-def test_a_push_that_got_lost_is_pushed_again(desk: Desk, loss: str) -> None:
-    ids, relay = desk.enqueue(Chore(), Chore()), Relay()
+def test_a_push_that_got_lost_is_pushed_again(harness: WorkerHarness, loss: str) -> None:
+    ids, relay = harness.enqueue(Chore(), Chore()), Relay()
     relay.tick()
     redis.push().client.delete("mr:q:default")
     if loss != "list":
@@ -167,16 +167,16 @@ def test_a_push_that_got_lost_is_pushed_again(desk: Desk, loss: str) -> None:
     assert window_refs() == []
     clock.shift(LATER)
     tick_slowly(relay)
-    assert {run.claim.id for run in desk.take(2)} == set(ids)
+    assert {run.claim.id for run in harness.take(2)} == set(ids)
 
 
-def test_what_a_live_worker_holds_or_waits_in_the_list_is_not_pushed_again(desk: Desk) -> None:
+def test_what_a_live_worker_holds_or_waits_in_the_list_is_not_pushed_again(harness: WorkerHarness) -> None:
     """However long it takes until somebody claims it."""
     relay = Relay()
     relay.tick()
-    desk.enqueue(Chore(), Chore())
+    harness.enqueue(Chore(), Chore())
     taken = redis.push().client.lpop("mr:q:default")
-    redis.push().client.sadd(f"mr:q:__acks__.{desk.process.id}.default", str(taken))
+    redis.push().client.sadd(f"mr:q:__acks__.{harness.process.id}.default", str(taken))
     clock.shift(LATER)
     tick_slowly(relay)
     assert len(window_refs()) == 1
@@ -196,12 +196,12 @@ def test_a_queue_that_nobody_serves_does_not_hide_what_another_has_lost(rows: Le
     assert len(window_refs("bulk")) == 1500
 
 
-def test_a_flushed_redis_is_an_empty_window_and_filled_at_once(desk: Desk) -> None:
-    ids, relay = desk.enqueue(Chore(), Chore()), Relay()
+def test_a_flushed_redis_is_an_empty_window_and_filled_at_once(harness: WorkerHarness) -> None:
+    ids, relay = harness.enqueue(Chore(), Chore()), Relay()
     relay.tick()
     redis.push().client.flushall()
     relay.tick()
-    assert {run.claim.id for run in desk.take(2)} == set(ids)
+    assert {run.claim.id for run in harness.take(2)} == set(ids)
 
 
 @on_sqlite
@@ -408,17 +408,17 @@ def reached(service: str) -> float | None:
     return metrics.REGISTRY.get_sample_value("millrace_service_up", {"service": service})
 
 
-def test_no_key_of_ours_lives_for_ever_but_dramatiqs_own(desk: Desk) -> None:
-    desk.enqueue(Chore())
+def test_no_key_of_ours_lives_for_ever_but_dramatiqs_own(harness: WorkerHarness) -> None:
+    harness.enqueue(Chore())
     relay = Relay()
     relay.tick()
-    (run,) = desk.take()
-    desk.begin(run)
+    (run,) = harness.take()
+    harness.begin(run)
     assert run.progress is not None
     run.progress.report(1, 2, stage="first")
-    desk.end(run)
-    desk.until(run.claim.id, "succeeded")
-    desk.until_acked()
+    harness.end(run)
+    harness.until(run.claim.id, "succeeded")
+    harness.until_acked()
     client: Any = redis.push().client
     wait_until(lambda: client.exists(f"mr:ev:{run.claim.id}"), what="the events")
     for key in client.scan_iter("*"):
