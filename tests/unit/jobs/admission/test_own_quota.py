@@ -18,7 +18,7 @@ from app.jobs.schedules.store import Schedule
 from app.tenants.models import DEFAULT_TENANT, Tenant
 from tests.support.databases import SettingsEnv
 from tests.support.timetable import MINUTE, FakeClock, Timetable, fake_clock, timetable
-from tests.unit.jobs.children.family import Family, WorkerHarness
+from tests.unit.jobs.children.family import Family, FamilyHarness
 from tests.unit.jobs.conftest import Chore
 
 __all__ = ["fake_clock", "timetable"]
@@ -38,13 +38,13 @@ def _notes(schedule_id: int) -> list[str | None]:
 
 
 @pytest.fixture
-def harness(spine_env: SettingsEnv) -> Iterator[WorkerHarness]:
-    made = WorkerHarness()
+def harness(spine_env: SettingsEnv) -> Iterator[FamilyHarness]:
+    made = FamilyHarness()
     yield made
     made.close()
 
 
-def test_parent_over_the_quota_starts_no_child_and_retries(harness: WorkerHarness) -> None:
+def test_parent_over_the_quota_starts_no_child_and_retries(harness: FamilyHarness) -> None:
     _set_max_open(3)
     family = Family(harness, [Chore(number=n) for n in range(2)])
     first = family.children
@@ -64,7 +64,7 @@ def test_parent_over_the_quota_starts_no_child_and_retries(harness: WorkerHarnes
     assert (family.children[:2], family.counts()) == (first, (4, 2, 0))
 
 
-def test_existing_child_does_not_count_against_the_quota_again(harness: WorkerHarness) -> None:
+def test_existing_child_does_not_count_against_the_quota_again(harness: FamilyHarness) -> None:
     family = Family(harness, [Chore(number=n) for n in range(2)])
     _set_max_open(1)
     assert family.start() == 0

@@ -14,8 +14,7 @@ from app.jobs.models import JobRow
 from app.jobs.relay.relay import Relay
 from app.jobs.worker.run import Run
 from tests.support.waiting import wait_until
-from tests.unit.jobs.conftest import Chore
-from tests.unit.jobs.conftest import WorkerHarness as OneDesk
+from tests.unit.jobs.conftest import Chore, WorkerHarness
 
 
 class Parent(Job, kind="tests.parent"):
@@ -37,7 +36,7 @@ class EndRecorder(Job, kind="tests.end_recorder", on_end=lambda session, row: en
     """Records its end in `ended`."""
 
 
-class WorkerHarness(OneDesk):
+class FamilyHarness(WorkerHarness):
     """Keeps runs claimed beyond the requested count for the next `take`."""
 
     def __init__(self, *more: str) -> None:
@@ -78,7 +77,7 @@ class WorkerHarness(OneDesk):
 class Family:
     """A running parent that has started its children; `children` are their ids in order."""
 
-    def __init__(self, harness: WorkerHarness, jobs: Sequence[Job], parent: Job | None = None) -> None:
+    def __init__(self, harness: FamilyHarness, jobs: Sequence[Job], parent: Job | None = None) -> None:
         self.harness = harness
         (self.id,) = harness.enqueue(parent or Parent())
         (self.run,) = harness.take()

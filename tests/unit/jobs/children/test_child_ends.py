@@ -21,15 +21,15 @@ from app.jobs.models import JobRow
 from app.jobs.relay.relay import Relay
 from tests.support.databases import SettingsEnv
 from tests.support.waiting import wait_until
-from tests.unit.jobs.children.family import FAILED, EndRecorder, Family, Parent, StagedParent, WorkerHarness, ended
+from tests.unit.jobs.children.family import FAILED, EndRecorder, Family, FamilyHarness, Parent, StagedParent, ended
 from tests.unit.jobs.conftest import Chore
 
 
 @pytest.fixture
-def harness(spine_env: SettingsEnv) -> Iterator[WorkerHarness]:
+def harness(spine_env: SettingsEnv) -> Iterator[FamilyHarness]:
     """Return a worker process for parents and children, with four threads."""
     ended.clear()
-    made = WorkerHarness()
+    made = FamilyHarness()
     yield made
     made.close()
 
@@ -37,7 +37,7 @@ def harness(spine_env: SettingsEnv) -> Iterator[WorkerHarness]:
 # Cancel
 
 
-def test_children_and_grandchildren_are_cancelled_with_the_parent(harness: WorkerHarness) -> None:
+def test_children_and_grandchildren_are_cancelled_with_the_parent(harness: FamilyHarness) -> None:
     """Children of any state are cancelled, in several batches; `on_end` is called."""
     family = Family(harness, [EndRecorder() for _ in range(3)] + [Parent()])
     family.wait()
@@ -72,7 +72,7 @@ def _children(parent_id: str) -> Sequence[JobRow]:
 
 
 @pytest.mark.parametrize("error", [Cancelled("stop"), FAILED])
-def test_parent_that_fails_or_is_cancelled_cancels_its_children(harness: WorkerHarness, error: Exception) -> None:
+def test_parent_that_fails_or_is_cancelled_cancels_its_children(harness: FamilyHarness, error: Exception) -> None:
     family = Family(harness, [Chore(number=n) for n in range(5)])
     harness.end(family.run, error)
     harness.until(family.id, "failed", "cancelled")
@@ -80,7 +80,7 @@ def test_parent_that_fails_or_is_cancelled_cancels_its_children(harness: WorkerH
     assert set(family.states()) == {"cancelled"}
 
 
-def test_children_of_a_parent_that_succeeded_without_waiting_go_on(harness: WorkerHarness) -> None:
+def test_children_of_a_parent_that_succeeded_without_waiting_go_on(harness: FamilyHarness) -> None:
     family = Family(harness, [Chore()])
     harness.end(family.run)
     harness.until(family.id, "succeeded")
@@ -90,7 +90,7 @@ def test_children_of_a_parent_that_succeeded_without_waiting_go_on(harness: Work
     assert harness.state(family.id) == "succeeded"
 
 
-def test_parent_cancelled_while_waiting_never_continues(harness: WorkerHarness) -> None:
+def test_parent_cancelled_while_waiting_never_continues(harness: FamilyHarness) -> None:
     family = Family(harness, [Chore()])
     family.wait()
     (child,) = harness.take()
@@ -102,7 +102,7 @@ def test_parent_cancelled_while_waiting_never_continues(harness: WorkerHarness) 
     assert (harness.state(family.id), family.counts()) == ("cancelled", (1, 0, 0))
 
 
-def test_cancel_before_the_wait_wins(harness: WorkerHarness) -> None:
+def test_cancel_before_the_wait_wins(harness: FamilyHarness) -> None:
     family = Family(harness, [Chore()])
     database().transaction(commands.cancel, "default", family.id)
     harness.end(family.run, WaitForChildren())
@@ -114,7 +114,7 @@ def test_cancel_before_the_wait_wins(harness: WorkerHarness) -> None:
 # Retries
 
 
-def test_retried_child_of_an_ended_parent_does_not_reopen_it(harness: WorkerHarness) -> None:
+def test_retried_child_of_an_ended_parent_does_not_reopen_it(harness: FamilyHarness) -> None:
     """The parent keeps its state; its counters follow."""
     family = Family(harness, [Chore(), Chore()])
     family.wait()
@@ -131,7 +131,7 @@ def test_retried_child_of_an_ended_parent_does_not_reopen_it(harness: WorkerHarn
     assert (harness.state(family.id), family.counts()) == ("failed", (2, 0, 1))
 
 
-def test_retried_child_of_a_waiting_parent_counts_as_open(harness: WorkerHarness) -> None:
+def test_retried_child_of_a_waiting_parent_counts_as_open(harness: FamilyHarness) -> None:
     family = Family(harness, [Chore(), Chore()])
     family.wait(max_failures(1))
     (failed,) = family.end(1, FAILED)
@@ -141,7 +141,7 @@ def test_retried_child_of_a_waiting_parent_counts_as_open(harness: WorkerHarness
     assert family.take_parent().claim.continues
 
 
-def test_retried_parent_keeps_succeeded_children_and_repeats_the_others(harness: WorkerHarness) -> None:
+def test_retried_parent_keeps_succeeded_children_and_repeats_the_others(harness: FamilyHarness) -> None:
     family = Family(harness, [Chore(number=n) for n in range(3)])
     family.wait(max_failures(0))
     (succeeded,) = family.end(1)
@@ -167,13 +167,13 @@ def test_retried_parent_keeps_succeeded_children_and_repeats_the_others(harness:
 # Progress and counters
 
 
-def _events(harness: WorkerHarness, job_id: str) -> list[dict[str, Any]]:
+def _events(harness: FamilyHarness, job_id: str) -> list[dict[str, Any]]:
     entries: Any = harness.redis.xrange(redis.TENANT_EVENTS.format("default"))
     events = [json.loads(fields["e"]) for _, fields in entries]
     return [event for event in events if event["job_id"] == job_id]
 
 
-def test_ended_children_move_the_progress_of_the_parent(harness: WorkerHarness) -> None:
+def test_ended_children_move_the_progress_of_the_parent(harness: FamilyHarness) -> None:
     family = Family(harness, [Chore(number=n) for n in range(4)], StagedParent())
     progress = family.run.progress
     assert progress is not None
@@ -197,7 +197,7 @@ def test_ended_children_move_the_progress_of_the_parent(harness: WorkerHarness) 
     assert states[-2:] == ["waiting", "queued"]
 
 
-def test_progress_with_planned_children_does_not_fall(harness: WorkerHarness) -> None:
+def test_progress_with_planned_children_does_not_fall(harness: FamilyHarness) -> None:
     family = Family(harness, [Chore()])
     family.wait(planned=4)
     family.end(1)
@@ -210,7 +210,7 @@ def test_progress_with_planned_children_does_not_fall(harness: WorkerHarness) ->
     assert (view["percent"], view["done"], view["total"]) == (50, 2, 4)
 
 
-def test_job_detail_counts_the_children(harness: WorkerHarness) -> None:
+def test_job_detail_counts_the_children(harness: FamilyHarness) -> None:
     family = Family(harness, [Chore(number=n) for n in range(3)])
     family.wait(max_failures(1))
     family.end(1, FAILED)

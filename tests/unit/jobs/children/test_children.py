@@ -18,20 +18,20 @@ from app.jobs.ledger.enqueue import enqueue
 from app.jobs.relay.relay import Relay
 from tests.support.databases import SettingsEnv
 from tests.support.waiting import wait_until
-from tests.unit.jobs.children.family import FAILED, Family, Keyed, Parent, WorkerHarness, ended
+from tests.unit.jobs.children.family import FAILED, Family, FamilyHarness, Keyed, Parent, ended
 from tests.unit.jobs.conftest import Chore
 
 
 @pytest.fixture
-def harness(spine_env: SettingsEnv) -> Iterator[WorkerHarness]:
+def harness(spine_env: SettingsEnv) -> Iterator[FamilyHarness]:
     """Return a worker process for parents and children, with four threads."""
     ended.clear()
-    made = WorkerHarness()
+    made = FamilyHarness()
     yield made
     made.close()
 
 
-def test_parent_waits_without_a_worker_and_continues_with_the_results(harness: WorkerHarness) -> None:
+def test_parent_waits_without_a_worker_and_continues_with_the_results(harness: FamilyHarness) -> None:
     family = Family(harness, [Chore(number=n) for n in range(3)])
     assert not family.run.claim.continues
     family.wait()
@@ -53,14 +53,14 @@ def test_parent_waits_without_a_worker_and_continues_with_the_results(harness: W
 
 
 @pytest.mark.anyio
-async def test_results_are_read_page_by_page(harness: WorkerHarness, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_results_are_read_page_by_page(harness: FamilyHarness, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(children, "PAGE", 4)
     family = Family(harness, [Chore(number=n) for n in range(10)])
     rows: list[Child] = [child async for child in children.results(family.run.claim)]
     assert [child.number for child in rows] == list(range(10))
 
 
-def test_children_have_the_tenant_and_request_id_of_the_parent(harness: WorkerHarness) -> None:
+def test_children_have_the_tenant_and_request_id_of_the_parent(harness: FamilyHarness) -> None:
     (parent,) = [database().transaction(_enqueue_for, "other")]
     (run,) = harness.take()
     database().transaction(children.start, run.claim, [Chore()])
@@ -73,7 +73,7 @@ def _enqueue_for(session: Session, tenant: str) -> str:
     return enqueue(session, Parent(), tenant=tenant, request_id="asked").id
 
 
-def test_second_run_of_a_parent_starts_no_child_twice(harness: WorkerHarness) -> None:
+def test_second_run_of_a_parent_starts_no_child_twice(harness: FamilyHarness) -> None:
     """The worker dies between two batches; the next run starts only the missing children."""
     family = Family(harness, [Chore(number=n) for n in range(2)])
     first = family.children
@@ -98,7 +98,7 @@ def test_second_run_of_a_parent_starts_no_child_twice(harness: WorkerHarness) ->
     assert family.counts() == (5, 3, 2)
 
 
-def test_lost_claim_starts_no_children(harness: WorkerHarness) -> None:
+def test_lost_claim_starts_no_children(harness: FamilyHarness) -> None:
     family = Family(harness, [Chore()])
     database().transaction(workers.mark_dead, harness.process.id, "killed")
     with pytest.raises(Stale):
@@ -106,13 +106,13 @@ def test_lost_claim_starts_no_children(harness: WorkerHarness) -> None:
     assert family.counts()[0] == 1
 
 
-def test_parent_without_children_continues_at_once(harness: WorkerHarness) -> None:
+def test_parent_without_children_continues_at_once(harness: FamilyHarness) -> None:
     family = Family(harness, [])
     family.wait()
     assert family.take_parent().claim.continues
 
 
-def test_children_that_ended_before_the_wait_count(harness: WorkerHarness) -> None:
+def test_children_that_ended_before_the_wait_count(harness: FamilyHarness) -> None:
     family = Family(harness, [Chore(), Chore()])
     family.end(2)
     family.wait()
@@ -135,7 +135,7 @@ def test_children_that_ended_before_the_wait_count(harness: WorkerHarness) -> No
     ],
 )
 def test_rule_decides_the_state_of_the_parent(
-    harness: WorkerHarness, rule: Rule, succeed: int, fail: int, state: str
+    harness: FamilyHarness, rule: Rule, succeed: int, fail: int, state: str
 ) -> None:
     family = Family(harness, [Chore(number=n) for n in range(3)])
     family.wait(rule)
@@ -152,7 +152,7 @@ def test_rule_decides_the_state_of_the_parent(
 
 @pytest.mark.parametrize(("rule", "error", "state"), [(ALL, FAILED, "failed"), (ANY, None, "queued")])
 def test_early_decision_cancels_other_children(
-    harness: WorkerHarness, rule: Rule, error: BaseException | None, state: str
+    harness: FamilyHarness, rule: Rule, error: BaseException | None, state: str
 ) -> None:
     """The first end decides: waiting children never start, running ones are stopped, then the parent moves."""
     family = Family(harness, [Chore(number=n) for n in range(40)])
@@ -172,7 +172,7 @@ def test_early_decision_cancels_other_children(
     assert family.counts() == (40, 0, 40 if error else 39)
 
 
-def test_later_wait_of_the_same_job_has_a_separate_rule(harness: WorkerHarness) -> None:
+def test_later_wait_of_the_same_job_has_a_separate_rule(harness: FamilyHarness) -> None:
     """Failures allowed by the first rule do not count in the second."""
     family = Family(harness, [Chore(), Chore()])
     family.wait(max_failures(1))
@@ -189,7 +189,7 @@ def test_later_wait_of_the_same_job_has_a_separate_rule(harness: WorkerHarness) 
     harness.until(family.id, "succeeded")
 
 
-def test_failed_grandchild_fails_child_and_parent(harness: WorkerHarness) -> None:
+def test_failed_grandchild_fails_child_and_parent(harness: FamilyHarness) -> None:
     """A child may be a parent; failures move up."""
     family = Family(harness, [Parent()])
     family.wait()
@@ -204,7 +204,7 @@ def test_failed_grandchild_fails_child_and_parent(harness: WorkerHarness) -> Non
     assert family.counts() == (1, 0, 1)
 
 
-def test_retrying_child_is_still_open(harness: WorkerHarness) -> None:
+def test_retrying_child_is_still_open(harness: FamilyHarness) -> None:
     family = Family(harness, [Chore()])
     family.wait()
     family.end(1, Unavailable("not now"))
@@ -213,7 +213,7 @@ def test_retrying_child_is_still_open(harness: WorkerHarness) -> None:
     assert harness.state(family.id) == "waiting"
 
 
-def test_open_job_with_the_key_of_a_child_does_not_become_one(harness: WorkerHarness) -> None:
+def test_open_job_with_the_key_of_a_child_does_not_become_one(harness: FamilyHarness) -> None:
     harness.enqueue(Keyed(number=1))
     (other,) = harness.take()
     family = Family(harness, [Keyed(number=1), Keyed(number=2)])

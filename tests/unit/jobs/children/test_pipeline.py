@@ -16,7 +16,7 @@ from app.jobs.definition import Job
 from app.jobs.ledger import commands
 from app.jobs.worker.run import Run
 from tests.support.databases import SettingsEnv
-from tests.unit.jobs.children.family import FAILED, WorkerHarness
+from tests.unit.jobs.children.family import FAILED, FamilyHarness
 from tests.unit.jobs.conftest import Chore
 
 
@@ -27,13 +27,13 @@ class Next(Job, kind="tests.next_step"):
 
 
 @pytest.fixture
-def harness(spine_env: SettingsEnv) -> Iterator[WorkerHarness]:
-    made = WorkerHarness(Pipeline.kind, Next.kind)
+def harness(spine_env: SettingsEnv) -> Iterator[FamilyHarness]:
+    made = FamilyHarness(Pipeline.kind, Next.kind)
     yield made
     made.close()
 
 
-async def advance(harness: WorkerHarness, run: Run) -> dict[str, Any] | None:
+async def advance(harness: FamilyHarness, run: Run) -> dict[str, Any] | None:
     """Run the pipeline once and wait until its end is written."""
     harness.begin(run)
     try:
@@ -48,7 +48,7 @@ async def advance(harness: WorkerHarness, run: Run) -> dict[str, Any] | None:
 
 
 @pytest.mark.anyio
-async def test_each_step_gets_the_result_of_the_previous_one(harness: WorkerHarness) -> None:
+async def test_each_step_gets_the_result_of_the_previous_one(harness: FamilyHarness) -> None:
     (job_id,) = harness.enqueue(Pipeline.of(Chore(number=7), Next(), Next()))
     steps = []
     for number in range(3):
@@ -65,7 +65,7 @@ async def test_each_step_gets_the_result_of_the_previous_one(harness: WorkerHarn
 
 
 @pytest.mark.anyio
-async def test_retried_pipeline_resumes_at_the_failed_step(harness: WorkerHarness) -> None:
+async def test_retried_pipeline_resumes_at_the_failed_step(harness: FamilyHarness) -> None:
     (job_id,) = harness.enqueue(Pipeline.of(Chore(), Next()))
     for error in (None, FAILED):
         await advance(harness, harness.take_settled(job_id))

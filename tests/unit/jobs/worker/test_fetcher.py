@@ -25,7 +25,7 @@ from tests.support.services import RedisServer
 from tests.support.waiting import wait_until
 from tests.unit.jobs.conftest import Chore, Outage, WorkerHarness
 
-Desks = Callable[..., WorkerHarness]
+MakeHarness = Callable[..., WorkerHarness]
 # For what no database has a part in.
 on_sqlite = pytest.mark.parametrize("spine_env", ["sqlite"], indirect=True)
 
@@ -105,7 +105,7 @@ def test_an_id_without_its_body_is_dropped_and_pushed_again(
 
 
 def test_a_kind_that_is_not_known_is_parked_until_a_worker_comes_that_knows_it(
-    make_harness: Desks, moved_clock: Callable[[timedelta], None]
+    make_harness: MakeHarness, moved_clock: Callable[[timedelta], None]
 ) -> None:
     """And what came in the same batch runs at once."""
     old, relay = make_harness(Chore.kind), Relay()
@@ -164,7 +164,7 @@ def test_a_job_pushed_thrice_runs_once(harness: WorkerHarness) -> None:
     assert [attempt.fence for attempt in harness.ledger.attempts(job_id)] == [1]
 
 
-def test_two_processes_never_claim_the_same_job(make_harness: Desks) -> None:
+def test_two_processes_never_claim_the_same_job(make_harness: MakeHarness) -> None:
     first, second = make_harness(threads=20), make_harness(threads=20)
     ids = first.enqueue(*[Chore(number=number) for number in range(20)])
     push.push([first.ledger.row(job_id) for job_id in ids])
@@ -216,7 +216,7 @@ def test_what_waited_a_second_for_a_thread_is_handed_back_uncounted(harness: Wor
 
 
 @on_sqlite
-def test_a_queue_of_slow_jobs_is_claimed_for_the_threads_a_quick_one_ahead_of_them(make_harness: Desks) -> None:
+def test_a_queue_of_slow_jobs_is_claimed_for_the_threads_a_quick_one_ahead_of_them(make_harness: MakeHarness) -> None:
     harness = make_harness(threads=3)
     harness.enqueue(*[Chore(number=number) for number in range(50)])
     harness.take(3)
@@ -239,7 +239,7 @@ def test_one_slow_job_ends_the_haste_at_once() -> None:
 
 
 @on_sqlite
-def test_queues_are_served_in_their_order(make_harness: Desks) -> None:
+def test_queues_are_served_in_their_order(make_harness: MakeHarness) -> None:
     """Interactive before default before bulk, in any order of arrival."""
     harness = make_harness(Chore.kind, Urgent.kind, Someday.kind, threads=1)
     someday, chore, urgent = harness.enqueue(Someday(), Chore(), Urgent())

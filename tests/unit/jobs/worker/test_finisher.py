@@ -19,7 +19,7 @@ from app.jobs.worker.finisher import MAX_WAITING_ENDS
 from tests.support.waiting import wait_until
 from tests.unit.jobs.conftest import Chore, Outage, WorkerHarness
 
-Desks = Callable[..., WorkerHarness]
+MakeHarness = Callable[..., WorkerHarness]
 on_postgres = pytest.mark.parametrize("spine_env", ["postgresql"], indirect=True)
 
 
@@ -81,7 +81,7 @@ def _told(harness: WorkerHarness, job_id: str) -> str | None:
     [(None, "succeeded", "succeeded"), (InvalidInput("no"), "failed", "failed"), (Unavailable("x"), "retrying", None)],
 )
 def test_an_end_calls_on_end_in_its_own_transaction(
-    make_harness: Desks, error: Exception | None, state: str, outcome: str | None
+    make_harness: MakeHarness, error: Exception | None, state: str, outcome: str | None
 ) -> None:
     harness = make_harness(Counted.kind)
     (job_id,) = harness.enqueue(Counted())
@@ -92,7 +92,7 @@ def test_an_end_calls_on_end_in_its_own_transaction(
     assert _told(harness, job_id) == outcome
 
 
-def test_a_cancel_before_the_start_and_a_death_call_on_end_too(make_harness: Desks) -> None:
+def test_a_cancel_before_the_start_and_a_death_call_on_end_too(make_harness: MakeHarness) -> None:
     harness = make_harness(Counted.kind)
     cancelled, died = harness.enqueue(Counted(), Counted())
     harness.ledger.db.transaction(commands.cancel, "default", cancelled)
@@ -103,7 +103,7 @@ def test_a_cancel_before_the_start_and_a_death_call_on_end_too(make_harness: Des
     assert (_told(harness, cancelled), _told(harness, died)) == ("cancelled", "cancelled")
 
 
-def test_an_on_end_that_fails_is_an_end_refused_and_blocks_nobody(make_harness: Desks) -> None:
+def test_an_on_end_that_fails_is_an_end_refused_and_blocks_nobody(make_harness: MakeHarness) -> None:
     """Tried again like any failure, with none of its writes; at last failed, and lines so."""
     harness, relay = make_harness(Refused.kind, Chore.kind), Relay()
     refused, *others = harness.enqueue(Refused(), Chore(), Chore())
@@ -131,7 +131,7 @@ def test_an_on_end_that_fails_is_an_end_refused_and_blocks_nobody(make_harness: 
 
 
 @pytest.mark.parametrize("job", [Unreachable(), Unset()])
-def test_what_an_on_end_misses_is_not_taken_for_sql_that_is_away(make_harness: Desks, job: Job) -> None:
+def test_what_an_on_end_misses_is_not_taken_for_sql_that_is_away(make_harness: MakeHarness, job: Job) -> None:
     """Or everybody's ends would wait for it."""
     harness = make_harness(job.kind, Chore.kind)
     refused, other = harness.enqueue(job, Chore())
@@ -142,7 +142,7 @@ def test_what_an_on_end_misses_is_not_taken_for_sql_that_is_away(make_harness: D
     assert harness.until(refused, "failed").error_code == "end_refused"
 
 
-def test_an_on_end_that_fails_keeps_no_job_of_a_dead_worker(make_harness: Desks) -> None:
+def test_an_on_end_that_fails_keeps_no_job_of_a_dead_worker(make_harness: MakeHarness) -> None:
     """Its own job ends, the others are free, whatever it raises, and so it is with what expires."""
     harness, now = make_harness(Stuck.kind), clock.now()
     running = {"state": "running", "fence": 1, "worker_id": harness.process.id, "started_at": now}
@@ -176,7 +176,9 @@ def test_an_end_that_could_not_be_written_is_not_acked_and_written_later(
 
 
 @on_postgres
-def test_with_a_thousand_ends_waiting_for_sql_nothing_more_is_claimed(make_harness: Desks, outage: Outage) -> None:
+def test_with_a_thousand_ends_waiting_for_sql_nothing_more_is_claimed(
+    make_harness: MakeHarness, outage: Outage
+) -> None:
     harness = make_harness(threads=MAX_WAITING_ENDS)
     ids = harness.ledger.put_many(MAX_WAITING_ENDS, admitted_at=clock.now())
     harness.push(ids)
