@@ -1,4 +1,4 @@
-"""Row 17 in containers: ours beside a stock one with the same programs' names, from the same image, in the same run.
+"""Row 17 in containers: ours and a stock one with the same program names, from the same image, in the same run.
 
     python -m tests.bench.containers [image]
 
@@ -73,7 +73,7 @@ class Container:
         return sum(int(re.findall(r"^Pss:\s+(\d+)", rollup, re.MULTILINE)[0]) for rollup in rollups) / 1024
 
     def commands_a_second(self, redis: str) -> float:
-        """What clients send to its Redis; what a script calls inside is no round trip."""
+        """Return the commands a second that clients send to its Redis; calls inside a script do not count."""
         assert "PONG" in run("docker", "exec", self.name, "sh", "-c", f"redis-cli {redis} ping").stdout
         monitor = f"timeout {WATCH_S:.0f} redis-cli {redis} monitor"
         output = run("docker", "exec", self.name, "sh", "-c", monitor, check=False).stdout

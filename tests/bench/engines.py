@@ -1,4 +1,4 @@
-"""The engines at growing sizes (row 12): built, added to, asked with and without a filter; beside their peers.
+"""The engines at growing sizes (row 12): built, added to, asked with and without a filter; and their peers.
 
     python -m tests.bench.engines [chunks ...]      by default 10000 100000 300000
 

@@ -1,6 +1,6 @@
 """Row 17: the whole system in one place with nothing to do: its memory, and what it asks of Redis.
 
-python -m tests.bench.idle; beside it a stock set: Dramatiq with as many threads, uvicorn with one route, Redis.
+python -m tests.bench.idle; the peer is a stock set: Dramatiq with as many threads, uvicorn with one route, Redis.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def pss_mib(mark: str) -> float:
 
 
 def commands_a_second(url: str) -> float:
-    """What clients send to a Redis; what a script calls inside is no round trip."""
+    """Return the commands a second that clients send to a Redis; calls inside a script do not count."""
     sent = 0
     with redis.Redis.from_url(url, socket_timeout=1) as client, client.monitor() as monitor:
         ends = time.monotonic() + WATCH_S

@@ -1,4 +1,4 @@
-"""Row 16: from a page's event to its 202, at 200 a second whatever the answers, beside a bare route with one INSERT.
+"""Row 16: from a page's event to its 202, at 200 a second whatever the answers; peer: a bare route with one INSERT.
 
     python -m tests.bench.intake [seconds] [sqlite | postgresql]
 
@@ -30,8 +30,10 @@ SENTENCES, HTML_BYTES, WITH_HTML = 70, 100_000, 10
 
 @dataclass(frozen=True)
 class Timing:
-    """Milliseconds of each answer, and how much of a core the server's process took for an event: beside other load
-    the second says more than the first."""
+    """Milliseconds of each answer, and how much of a core the server's process took for an event.
+
+    While other programs load the machine, the CPU time is the better measure.
+    """
 
     took: list[float]
     cpu_ms: float
@@ -45,7 +47,7 @@ class Timing:
 
 
 def fire(server: Process, port: int, crawl: str, seconds: float, path: str = PATH) -> Timing:
-    """What an event costs once the server is warm; a later try counts from when its event was due."""
+    """Send the events to a warm server and time them; a later try counts from the moment its event was due."""
     warm = [page_event(f"{crawl}-warm", n, SENTENCES) for n in range(50)]
     Sender(port, warm, 50, path).start().join(60)
     events = [page_event(crawl, n, SENTENCES, 0 if n % WITH_HTML else HTML_BYTES) for n in range(int(RATE * seconds))]
@@ -60,7 +62,7 @@ def fire(server: Process, port: int, crawl: str, seconds: float, path: str = PAT
 
 
 def _cpu_ms(process: Process) -> float:
-    """What the process has taken so far, as Linux counts it."""
+    """Return the CPU time of the process so far, as Linux counts it."""
     words = Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()
     return 1000 * (int(words[11]) + int(words[12])) / os.sysconf("SC_CLK_TCK")
 

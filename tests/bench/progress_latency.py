@@ -1,4 +1,4 @@
-"""Row 8: from `progress.report()` in a worker to the event at the browser, beside a bare PUBLISH to a bare subscriber.
+"""Row 8: from `progress.report()` in a worker to the event at the browser; peer: a bare PUBLISH and subscriber.
 
 python -m tests.bench.progress_latency [reports]
 """

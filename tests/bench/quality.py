@@ -2,7 +2,7 @@
 
     python -m tests.bench.quality [collection …]
 
-Collections lie in MILLRACE_IR_DIR (else ../shared/ir beside the repository), each as corpus.jsonl.gz (id, title, text),
+Collections lie in MILLRACE_IR_DIR (else ../shared/ir), each as corpus.jsonl.gz (id, title, text),
 queries.jsonl (id, text) and qrels.tsv (query, document, grade). The peer is rank-bm25 as it comes: words in lower case.
 """
 
@@ -134,7 +134,7 @@ def peer(collection: Collection, split: Callable[[str], list[str]]) -> Score:
 
 
 def measure(names: Sequence[str]) -> dict[str, list[Score]]:
-    """How good each way to rank is, a figure a collection."""
+    """Return the scores of each way to rank, one a collection."""
     scores: dict[str, list[Score]] = defaultdict(list)
     for name in names:
         collection = Collection.load(ROOT / name)
@@ -153,7 +153,7 @@ def collections() -> list[str]:
 
 
 def rows() -> list[Row]:
-    """Hybrid and keyword beside plain rank-bm25; and with MiniLM, where it is at hand."""
+    """Compare hybrid and keyword search with plain rank-bm25, and use MiniLM too where it is installed."""
     made = _rows(TARGETS)
     if MINILM.is_dir():
         with overridden(embedder="fastembed", embedder_model=MINILM):

@@ -1,4 +1,4 @@
-"""Query latency (row 12): 100,000 chunks in the embedded engine, hybrid with a filter, and keyword beside its peers.
+"""Query latency (row 12): 100,000 chunks in the embedded engine, hybrid with a filter, and keyword and its peers.
 
     python -m tests.bench.query_latency [chunks]
 
@@ -96,7 +96,7 @@ def measure(chunks: int = CHUNKS) -> dict[str, tuple[float, float]]:
 
 
 def rows(chunks: int = CHUNKS) -> list[Row]:
-    """Hybrid with a filter; keyword beside its peers."""
+    """Return the rows for hybrid search with a filter and for keyword search with its peers."""
     timings = measure(chunks)
     middle, high = timings["hybrid, filter (a quarter)"]
     what = f"hybrid query with filter, {chunks:,} chunks, p50 / p95"

@@ -89,7 +89,7 @@ def flush_recovery(here: Rig) -> tuple[float, float, float]:
     before = rate(2)
     here.redis.flush()
     began, seen = time.monotonic(), database().read(ended)
-    # What the workers had claimed already ends by itself; beyond that they need the window again.
+    # Jobs that the workers had claimed end without Redis; for further ones they need the window again.
     wait_until(lambda: database().read(ended) > seen + 500, timeout_s=30, what="jobs to end again")
     recovered = time.monotonic() - began
     return recovered, rate(2), before

@@ -1,4 +1,4 @@
-"""Row 9: ten thousand clients that follow jobs on one api process, beside what FastAPI and Starlette take for one.
+"""Row 9: ten thousand clients that follow jobs on one api process; peers: plain streams of FastAPI and Starlette.
 
 python -m tests.bench.sse_clients [clients] [jobs]
 """

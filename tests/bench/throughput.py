@@ -1,4 +1,4 @@
-"""Rows 1 to 3: pick-up, drain and enqueue, with the whole ledger, beside stock Dramatiq without one.
+"""Rows 1 to 3: pick-up, drain and enqueue, with the whole ledger, compared with stock Dramatiq without one.
 
 python -m tests.bench.throughput [sqlite | postgresql]
 """
@@ -28,7 +28,7 @@ from tests.support.waiting import wait_until
 
 DRAINED = 16_000
 PICK_UPS = 40
-# What of stock's rate is to be reached: one a call, a thousand a call.
+# Minimal share of stock's rate: one job a call, a thousand a call.
 ENQUEUE_TARGETS = {"sqlite": (0.45, 12), "postgresql": (0.22, 7)}
 # Workers that have just started also warm their sandboxes, which is no part of a drain.
 WARM_S = 5

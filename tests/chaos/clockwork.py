@@ -1,4 +1,4 @@
-"""Two schedulers beside the chaos: they fire the same minutes, which pass here in a fraction of a second each."""
+"""Two schedulers that run during the chaos: both fire the same minutes, each a fraction of a second here."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The same chaos for plain Dramatiq on the same Redis: what the ledger is for, in figures."""
+"""The same chaos for plain Dramatiq on the same Redis: the losses that the ledger prevents, in figures."""
 
 from __future__ import annotations
 

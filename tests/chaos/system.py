@@ -191,7 +191,7 @@ class System:
         return None
 
     def empty_redis(self) -> None:
-        """Its files are gone, too: what starts next is a new one."""
+        """Kill Redis and delete its files, so that an empty one starts next."""
         self.redis.kill()
         for path in self.redis.folder.iterdir():
             if path.is_dir():
@@ -201,7 +201,7 @@ class System:
         self.redis.start()
 
     def restart_postgres(self) -> None:
-        """An immediate shutdown: nobody is waited for, and the next start recovers from the log."""
+        """Shut PostgreSQL down at once, without waiting for clients; the next start recovers from the log."""
         assert self.postgres is not None
         self.postgres.process.signal(signal.SIGQUIT)
         self.postgres.process.wait(20)
@@ -214,7 +214,7 @@ class System:
         return [*self.stack.processes, *services]
 
     def undead(self) -> list[str]:
-        """Processes that live on though what started them is dead; empty where the kernel does not tell."""
+        """Return processes that outlive their parent; empty where the kernel does not report them."""
         ours = {process.pid for process in self.own_processes() if process.alive}
         orphans = [pid for pid in children_of(os.getpid()) if pid not in ours]
         return [f"{pid} {_words(pid)}" for pid in orphans if _state(pid) not in ("Z", "")]
@@ -253,7 +253,7 @@ class System:
 
 
 def adopt_orphans() -> None:
-    """Whoever loses its parent becomes our child, so that nobody can hide (Linux alone can do that)."""
+    """Become the parent of orphaned processes, so that all of them are found (Linux only)."""
     if sys.platform.startswith("linux"):
         ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 

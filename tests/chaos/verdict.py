@@ -1,4 +1,4 @@
-"""What became of the jobs: nothing lost, nothing done twice, nothing left over."""
+"""Check of the outcome of the jobs: nothing lost, nothing done twice, nothing left over."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def _wait_for_quiet(system: System, load: Load, verdict: Verdict) -> None:
         if not rows and not load.clockwork.start_waiting():
             return
         for row in rows:
-            # Its enqueueing was not confirmed, so nobody has cancelled it yet.
+            # Its enqueueing was not confirmed, so no client has cancelled it yet.
             if _expected(row) == "cancelled" and row.parent_id is None and row.cancel_requested_at is None:
                 database().transaction(commands.cancel, TENANT, row.id)
     for row in database().read(_open_rows):
@@ -114,7 +114,7 @@ def _judge_jobs(load: Load, verdict: Verdict, after: str) -> None:
 
 
 def _expected(row: JobRow) -> str:
-    """How the job has to end; a member of a family as its payload says."""
+    """Return the state in which the job has to end; the payload of a parent or child says it."""
     if row.payload.get("endless"):
         return "cancelled"
     return "failed" if row.payload.get("fails") else EXPECTED.get(row.kind, "succeeded")
@@ -208,7 +208,7 @@ def _judge_redis(system: System, verdict: Verdict) -> None:
 
 
 def _messages(client: Redis) -> dict[str, int]:
-    """What lies in Dramatiq's own keys: lists, bodies and the sets of workers, dead ones included."""
+    """Return the sizes of Dramatiq's keys: lists, bodies and the sets of workers, dead ones included."""
     sizes = {"list": client.llen, "hash": client.hlen, "set": client.scard}
     kinds = {str(key): str(client.type(key)) for key in client.scan_iter(f"{core_redis.NAMESPACE}:*")}
     sizes_by_key = {key: int(sizes[kind](key)) for key, kind in kinds.items() if kind in sizes}
