@@ -1,4 +1,4 @@
-"""A backup taken under load is one moment, and comes back as it was; what is no backup is refused whole."""
+"""A backup taken under load is consistent and restores the same rows; any other file is refused."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from tests.support.services import find_program, missing
 
 @pytest.fixture
 def postgres_url(copied_postgres_url: str) -> str:
-    """A database that holds nothing of the tests' own beside the schema."""
+    """A database that holds the schema and no rows of tests."""
     return copied_postgres_url
 
 
@@ -125,7 +125,7 @@ def test_a_backup_of_a_newer_version_is_refused(sqlite_db: Database, tmp_path: P
 
 
 def _with_an_original(db: Database) -> bytes:
-    """What a document's file holds; another blob, that nothing names, lies beside it."""
+    """Store a document's file and a blob that no row names; return the content of the file."""
     content = b"The penstock is closed."
 
     def put(session: Session, blob: Blob) -> None:

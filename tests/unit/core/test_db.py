@@ -64,7 +64,7 @@ def test_a_transaction_is_whole_or_not_at_all(things: Database) -> None:
 
 
 def test_a_read_sees_one_moment(things: Database) -> None:
-    """What is committed between two of its statements is for the next read."""
+    """A commit between two statements of a read is seen by the next read only."""
 
     def twice(session: Session) -> list[int]:
         first = count(session)
@@ -242,7 +242,7 @@ def test_connections_that_were_cut_are_replaced(postgres_url: str, shared_postgr
 def test_a_connection_that_dies_after_its_last_answer_takes_nothing_along(
     postgres_url: str, shared_postgres: PostgresServer
 ) -> None:
-    """What was read is read, and what fails for another reason fails for that."""
+    """A finished read keeps its result, and any other error is raised as it is."""
     database = Database(postgres_url)
     name = postgres_url.rpartition("/")[2]
 
@@ -282,7 +282,7 @@ def test_what_never_works_is_a_config_error_what_does_not_answer_unavailable(sha
 
 
 def test_too_many_at_once_is_unavailable_not_a_bug(sqlite_url: str) -> None:
-    """Whoever finds no connection in time is told so."""
+    """A caller that gets no connection in time receives Unavailable."""
     database = Database(sqlite_url, pool_size=2)
     database.engine.pool._timeout = 0.1  # type: ignore[attr-defined]
     held = [database.engine.connect() for _ in range(4)]
@@ -295,7 +295,7 @@ def test_too_many_at_once_is_unavailable_not_a_bug(sqlite_url: str) -> None:
 
 
 def test_writers_of_one_process_take_turns_and_a_read_waits_for_none(sqlite_db: Database) -> None:
-    """Who waits gives up as for another process's lock, and the turn is free afterwards."""
+    """A waiting writer gives up as it does for the lock of another process, and the turn is free afterwards."""
     THINGS.create(sqlite_db.engine)
     there, go_on = threading.Event(), threading.Event()
 

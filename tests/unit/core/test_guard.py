@@ -69,7 +69,7 @@ def test_addresses_that_are(address: str) -> None:
 
 @pytest.mark.parametrize("host", HERE)
 def test_every_way_to_say_here_is_refused(settings_env: SettingsEnv, host: str) -> None:
-    """However the name is written, what counts is the address it comes to."""
+    """The resolved address decides, however the name is written."""
     with pytest.raises(Rejected) as refused:
         asyncio.run(resolve(host, 80))
     assert refused.value.code == "private_address"
@@ -164,7 +164,7 @@ def test_one_private_address_among_public_ones_is_enough(settings_env: SettingsE
 
 
 def test_a_name_server_is_asked_once(settings_env: SettingsEnv) -> None:
-    """What it would say the second time is of no interest: the checked address is the one that is called."""
+    """The checked address is the one that is called, so a second answer cannot differ."""
     asked, resolver = _says(["8.8.8.8", "8.8.4.4", "8.8.8.8"], ["127.0.0.1"])
     resolved = asyncio.run(addresses("example.org", 80, resolver=resolver))
     assert (resolved, asked) == (["8.8.8.8", "8.8.4.4"], ["example.org"])

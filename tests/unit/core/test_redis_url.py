@@ -70,7 +70,7 @@ def test_redis_behind_tls_is_asked_by_every_client(tls_redis: TlsRedis) -> None:
 
 
 def test_a_server_that_another_authority_vouches_for_is_refused(tls_redis: TlsRedis, tmp_path: Path) -> None:
-    """A wrong certificate is a wrong setting, and never mends itself."""
+    """A wrong certificate is a wrong setting, so no retry follows."""
     other = Certificates(tmp_path / "other").authority
     with pytest.raises(ConfigError, match="CERTIFICATE_VERIFY_FAILED"):
         Push(f"rediss://127.0.0.1:{tls_redis.port}/0?ssl_ca_certs={other}").call(lambda client: client.ping())

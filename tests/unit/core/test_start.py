@@ -1,4 +1,4 @@
-"""What each process does at its start with a world that is wrong, and with one that is not there yet."""
+"""Start of each process with wrong settings, and with services that are not running yet."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def test_a_module_that_is_not_there_ends_every_process(env: dict[str, str]) -> N
 
 @pytest.mark.parametrize("database", ["sqlite", "postgresql"])
 def test_what_is_not_reachable_yet_is_waited_for(env: dict[str, str], tmp_path: Path, database: str) -> None:
-    """No process ends; a job that was asked for meanwhile runs once all is there."""
+    """No process ends; a job that is enqueued before the services run is run once they do."""
     redis_server = RedisServer(tmp_path / "late")
     postgres = PostgresServer() if database == "postgresql" else None
     env["MILLRACE_REDIS_URL"] = redis_server.url
@@ -137,7 +137,7 @@ def test_what_is_not_reachable_yet_is_waited_for(env: dict[str, str], tmp_path: 
 
 
 def _waits(stack: Stack) -> bool:
-    """Whether every process has told that something is not there, and lives."""
+    """Return True if every process has reported a missing service and still runs."""
     processes: list[Process] = stack.processes
     for process in processes:
         assert process.alive, process.tail()

@@ -1,4 +1,4 @@
-"""What a receiver gets of a job's end, and what its answers lead to."""
+"""Webhooks at the end of a job: the request, and the effect of the receiver's answer."""
 
 from __future__ import annotations
 

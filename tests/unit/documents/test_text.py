@@ -1,4 +1,4 @@
-"""What is stored is clean, whatever came."""
+"""Stored text is clean, whatever the input."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ ROOT = Path(__file__).parents[3]
 
 
 def test_a_transformer_in_a_folder(sqlite_url: str, settings_env: SettingsEnv) -> None:
-    """Vectors of its own length and name; documents are found by them."""
+    """Vectors have the length and name of the model; documents are found by them."""
     settings_env(database_url=sqlite_url, embedder="fastembed", embedder_model=minilm())
     assert (embedder().name, embedder().dimension) == (f"fastembed/minilm/{DIMENSION}", DIMENSION)
     wheel, mill, law = encode(["a water wheel", "the mill by the river", "tax law of companies"])
@@ -96,7 +96,7 @@ def test_a_folder_without_a_model_says_what_is_missing(settings_env: SettingsEnv
 
 
 def test_a_model_that_cannot_be_fetched(tmp_path: Path) -> None:
-    """Nobody at the hub's address: said in one sentence, and nothing is left behind."""
+    """An unreachable hub is reported in one sentence, and no file is left behind."""
     env = {"PATH": "/usr/bin:/bin", "HF_ENDPOINT": "http://127.0.0.1:9", "MILLRACE_DATA_DIR": str(tmp_path / "data")}
     command = [sys.executable, "-m", "app", "models", "fetch", "some/model"]
     ran = subprocess.run(command, env=env, cwd=ROOT, capture_output=True, text=True, timeout=100)

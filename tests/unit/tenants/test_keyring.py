@@ -1,4 +1,4 @@
-"""The keys a process has seen: asked for once, told of changes, and what they hold open closed with them."""
+"""The keys that a process has cached: read once, updated on changes; a revoked key closes its streams."""
 
 from __future__ import annotations
 

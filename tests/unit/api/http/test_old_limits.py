@@ -42,7 +42,7 @@ def test_each_route_has_its_limit(limited: Api, method: str, path: str, limit: i
 
 @pytest.mark.parametrize(("path", "limit"), [("/api/test-index", 5), ("/api/search", 50)])
 def test_one_too_many_is_refused_in_the_old_words(limited: Api, path: str, limit: int) -> None:
-    """Whatever the bodies are: they are counted before they are judged, and nobody else's are."""
+    """Requests count before their bodies are checked, and each client is counted separately."""
     with holder(limited, "read", "write") as client:
         wait_until(lambda: clock.now().second < 50, timeout_s=30, what="a window with enough time left")
         codes = [client.post(path, json={"limit": 0}).status_code for _ in range(limit)]

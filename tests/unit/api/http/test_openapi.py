@@ -20,7 +20,7 @@ from tests.support.databases import SettingsEnv
 from tests.support.stack import API_SECRET
 from tests.unit.api.conftest import Api, served
 
-# Documents that are accepted here stay: nobody runs their jobs, so /api/test-index would wait for 30 s each time.
+# Documents that are accepted here stay: no worker runs their jobs, so /api/test-index would wait for 30 s each time.
 WAITING = "/api/test-index"
 # A stream of all events never ends.
 ENDLESS = "/api/events"

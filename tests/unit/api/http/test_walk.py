@@ -39,7 +39,7 @@ METHODS = {"get", "post", "put", "patch", "delete"}
 
 
 class Walked(Job, kind="tests.walk.open", open_to="write"):
-    """What a schedule may start."""
+    """A kind that a schedule may start."""
 
     note: str = ""
 

@@ -244,7 +244,7 @@ def test_events_wait_for_sql_and_do_not_hold_up_a_stop(lite_api: Api, errand: Ma
 
 
 def rename(table: str, name: str) -> None:
-    """What SQL cannot find is away for us."""
+    """Rename a table, so that queries of it fail like those of a database that is down."""
     with closing(sqlite3.connect(database().engine.url.database or "", timeout=20)) as connection:
         connection.execute(f"ALTER TABLE {table} RENAME TO {name}")
         connection.commit()

@@ -1,4 +1,4 @@
-"""Files of every kind to Markdown: what is in them is found, and what is wrong with them is said."""
+"""Files of every kind to Markdown: their text is found, and their faults are reported."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is too much is cut and said so, what only looks like another kind is not taken for it, torn files say so."""
+"""Excess is cut and reported, a misleading name or first bytes do not change the kind, torn files are errors."""
 
 from __future__ import annotations
 
@@ -126,7 +126,7 @@ def test_a_page_describes_itself(tmp_path: Path) -> None:
 
 
 def test_scans_that_were_not_read_are_named(tmp_path: Path) -> None:
-    """A picture of text beside a page of text, where there is no room, or a tesseract that fails."""
+    """A file with a page of text and a scan, with no scanned page allowed, and with a tesseract that fails."""
     scan = made_documents.picture("SLUICE")
     path = make_pdf.write(tmp_path / "mixed.pdf", [make_pdf.of_lines(["The heron waits here."]), scan])
     extracted = read(path, limits=ExtractLimits(scanned_pages=0))

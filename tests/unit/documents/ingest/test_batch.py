@@ -1,4 +1,4 @@
-"""Many documents by one job: each line once, whatever happens on the way, and what became of it is known."""
+"""Many documents by one job: each line is indexed once despite interruptions, and its outcome is recorded."""
 
 from __future__ import annotations
 

@@ -40,7 +40,7 @@ def test_chunks_cover_the_text(blocks: list[str]) -> None:
 
 
 def test_headings_lead_to_a_chunk() -> None:
-    """The path of its first own line; a heading in code is none; a chunk of headings alone is dropped."""
+    """A chunk has the path of its first own line; a `#` in code is no heading; headings alone make no chunk."""
     body = "Plain words about it. " * 20
     text = f"# Book\n\n{body}\n\n## Part\n\n{body}\n\n```\n# code\n```\n\n### Section\n\n{body}\n\n## Last\n\n{body}"
     paths = {piece.headings for piece in _chunker().chunk(text)}

@@ -104,7 +104,7 @@ def test_a_slow_old_version_does_not_win_against_one_that_said_nothing_new(desk:
 
 
 def test_the_same_content_while_its_job_is_open_is_one_version(desk: Desk) -> None:
-    """Posting twice makes two jobs, of which the second finds its work done."""
+    """Posting twice makes two jobs, and the second finds its work done."""
     first = desk.give(PAGE, url="https://example.com/a")
     second = desk.give(PAGE, url="https://example.com/a")
     assert first.version_id == second.version_id and first.document_id == second.document_id

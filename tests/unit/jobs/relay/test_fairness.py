@@ -1,4 +1,4 @@
-"""Who comes next: priority first, then each tenant by its share, whoever was away before those who hold much."""
+"""Order of admission: priority, then the share of each tenant, the one with the fewest running jobs first."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def tenants(refs: list[QueuedRef]) -> Counter[str]:
 
 
 def fill(rows: Ledger, tenant: str, running: int = 0, fed: int = 0) -> None:
-    """What a tenant has running and in the window."""
+    """Insert running jobs of a tenant and jobs in the window."""
     for _ in range(running):
         rows.put(tenant=tenant, state="running", worker_id=WORKER, fence=1)
     for _ in range(fed):
@@ -116,7 +116,7 @@ def test_every_job_is_admitted_once(ledger_of: Ledger) -> None:
     ),
 )
 def test_places_go_to_who_has_least_for_its_weight(room: int, asked: dict[str, tuple[int, int, int]]) -> None:
-    """All places are given while anybody wants one, and nobody got one that somebody with less was waiting for."""
+    """All places are given while jobs wait, and none goes past a waiting tenant that holds less for its weight."""
     given_ = _distribute(room, asked)
     assert sum(given_.values()) == min(room, sum(limit for _, _, limit in asked.values()))
     for taker, count in given_.items():
@@ -195,7 +195,7 @@ def test_the_first_job_of_a_tenant_overtakes_a_full_window_without_any_relay(har
 
 
 def test_the_first_job_of_a_tenant_overtakes_a_window_with_room(harness: WorkerHarness) -> None:
-    """Who enqueues does not know before its push that others wait; then the id is moved."""
+    """The enqueueing process learns only with its push that others wait; then the id is moved."""
     harness.enqueue(*[Chore(number=number) for number in range(20)])
     rows = database().transaction(enqueue_many, [Chore(), Chore()], tenant="quiet")
     taken = [run.claim.id for run in harness.take(4)]

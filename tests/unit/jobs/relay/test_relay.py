@@ -87,7 +87,7 @@ def tick_slowly(relay: Relay) -> None:
 
 
 def test_ten_thousand_queued_jobs_lie_in_sql_and_a_window_of_them_in_redis(rows: Ledger) -> None:
-    """The oldest first; while nobody takes them, no more come."""
+    """The oldest come first; while no worker takes them, no more come."""
     ids = rows.put_many(10_000)
     relay = Relay()
     for _ in range(5):
@@ -111,7 +111,7 @@ def test_a_window_grows_while_it_is_emptied_and_shrinks_when_it_stays_full() -> 
 
 
 def test_a_batch_has_its_limit_whatever_the_planner_believes(rows: Ledger) -> None:
-    """Of a table that was empty when it was last looked at, PostgreSQL runs a subquery's LIMIT anew for each row."""
+    """Of a table that was empty when it was last looked at, PostgreSQL runs a subquery's LIMIT again for each row."""
     past, db = clock.now() - HOUR, rows.db
     rows.put_many(300, queue="bulk")
     db.transaction(lambda session: session.execute(sa.delete(JOB)))
@@ -171,7 +171,7 @@ def test_a_push_that_got_lost_is_pushed_again(harness: WorkerHarness, loss: str)
 
 
 def test_what_a_live_worker_holds_or_waits_in_the_list_is_not_pushed_again(harness: WorkerHarness) -> None:
-    """However long it takes until somebody claims it."""
+    """However long it takes until a worker claims it."""
     relay = Relay()
     relay.tick()
     harness.enqueue(Chore(), Chore())
@@ -278,7 +278,7 @@ def _until_freed(relay: Relay, rows: Ledger, job_id: str, timeout_s: float = 15.
 
 
 def test_a_beat_that_stands_still_frees_on_the_relays_own_clock(spine_env: SettingsEnv) -> None:
-    """Whatever the wall clocks say: one that jumps a day ahead or back frees nobody."""
+    """A wall clock that jumps a day ahead or back frees no job."""
     spine_env(worker_dead_s=3)
     rows, relay = Ledger(database()), Relay()
     worker_id = put_worker()
@@ -404,7 +404,7 @@ def test_a_relay_without_redis_says_so_and_goes_on(redis_server: RedisServer, sp
 
 
 def reached(service: str) -> float | None:
-    """What /metrics says of it."""
+    """Return the value of `millrace_service_up` for the service."""
     return metrics.REGISTRY.get_sample_value("millrace_service_up", {"service": service})
 
 

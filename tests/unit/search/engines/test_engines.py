@@ -65,7 +65,7 @@ def test_following_equals_building_anew(desk: Desk) -> None:
 
 
 def test_an_index_older_than_the_pruning_is_built_anew(desk: Desk) -> None:
-    """What it has missed cannot be read any more, and it knows."""
+    """It detects that the changes it has missed are pruned."""
     follower = TenantFollower(TENANT, MODEL)
     desk.put("the heron", url="https://example.com/1")
     desk.db.read(follower.follow)
@@ -151,7 +151,7 @@ def test_pages_meet_without_gap_or_double(desk: Desk, how: dict[str, Any]) -> No
 
 
 def test_a_cursor_holds_its_place_while_documents_come_and_go(desk: Desk) -> None:
-    """What was shown is not shown again, and nothing that stays is passed over."""
+    """No document is shown twice, and none that stays is skipped."""
     _fill(desk, 20)
     first = desk.find("water", mode="keyword", limit=5)
     shown = [hit["document_id"] for hit in first["results"]]

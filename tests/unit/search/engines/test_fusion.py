@@ -29,7 +29,7 @@ def test_reciprocal_ranks_by_hand() -> None:
 
 
 def test_shares_of_the_best() -> None:
-    """The best is 1, what was not found is 0; among negative scores the least bad is 1."""
+    """The best is 1, one without a match is 0; among negative scores the least bad is 1."""
     matched = np.array([True, True, True, False])
     assert relative(np.array([4.0, 1.0, -1.0, 9.0]), matched).tolist() == [1, 0.25, 0, 0]
     assert relative(np.array([-1.0, -4.0, -2.0, 9.0]), matched).tolist() == [1, 0.25, 0.5, 0]

@@ -1,4 +1,4 @@
-"""From one model to the next: built beside while everything is searched, compared, swapped, swapped back, dropped."""
+"""Switch of the model: the next generation is built during searches, compared, swapped, swapped back, dropped."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def _ask(desk: Desk, job: Job) -> Progress:
 
 
 def _run(desk: Desk, job: Job) -> dict[str, Any]:
-    """What the job says; each kind as its actor runs it."""
+    """Run the job as the actor of its kind does; return its result."""
     progress = _ask(desk, job)
     try:
         result = on_a_loop(_work(job, progress))

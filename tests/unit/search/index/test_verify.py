@@ -35,13 +35,13 @@ def _forget(session: Session, document_id: int) -> None:
 
 
 def test_rows_that_changed_without_a_change_are_found(desk: Desk) -> None:
-    """Somebody's hand in the database: the index cannot know, the proof does, and repairs."""
+    """Rows that were edited by hand: the index cannot detect them; the verification does and repairs them."""
     desk.put("the mill", external_id="1")
     desk.put("the wheel", external_id="2")
     desk.find("mill")
     desk.db.transaction(_forget, 2)
     report = desk.verify(repair=True)
-    # An embedded engine of this process has read the two before; a worker's own would be opened anew.
+    # An embedded engine of this process has read the two before; a worker's own would be opened again.
     assert report["extra"] == ["2"] and report["repaired"] == 1 and not report["ok"]
     desk.follow()
     assert desk.verify()["ok"]

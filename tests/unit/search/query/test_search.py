@@ -1,4 +1,4 @@
-"""What people ask beyond words: exact words, exclusions, sites, facets, all chunks, slips; on each engine."""
+"""Queries beyond words: exact words, exclusions, sites, facets, all chunks, typos; on each engine."""
 
 from __future__ import annotations
 

@@ -98,7 +98,7 @@ def test_what_a_person_says_wins(desk: Desk, there: FakeChangeDetection) -> None
     page = desk.put("The heron.", url=URL, source="api")["document_id"]
     desk.db.transaction(lambda session: watches.want(session, session.get_one(Document, int(page))))
     assert _sync()["made"] == 1
-    there.watches.clear()  # somebody removed it there
+    there.watches.clear()  # removed by a user there
     desk.db.transaction(watches.unwant, TENANT, int(page))
     assert _sync()["removed"] == 1
     assert _rows(desk.db)[URL].state == "removed"

@@ -44,7 +44,7 @@ def test_a_key_is_shown_once_used_listed_and_revoked(api: Api) -> None:
 
 
 def test_a_repeated_request_makes_no_second_key_and_shows_no_secret(lite_api: Api) -> None:
-    """Nothing keeps the secret, so a lost answer is mended by rotating the key."""
+    """Nothing keeps the secret, so a client that lost the answer rotates the key."""
     body, headers = {"name": "shop", "scopes": ["read"]}, {"Idempotency-Key": "k1"}
     first, again = (lite_api.client.post("/api/keys", json=body, headers=headers) for _ in range(2))
     assert (first.status_code, again.status_code, again.headers["idempotency-replayed"]) == (201, 201, "true")

@@ -129,7 +129,7 @@ def test_the_bounds_themselves_are_allowed(lite_api: Api, query: str) -> None:
 
 
 def test_each_tenant_sees_its_own(api: Api) -> None:
-    """Operators see what came without a key beside their own, and by name or `*` everybody's."""
+    """Operators see their requests and those without a key, and by name or `*` those of other tenants."""
     work = [OperationStep("embedding", "embed_batch", 1.0)]
     for tenant in ("default", "acme"):
         database().transaction(operations.write, work, tenant=tenant, at=clock.now())
@@ -212,7 +212,7 @@ def test_a_stop_writes_what_is_held(sqlite_url: str, redis_url: str, settings_en
 def test_requests_go_on_while_sql_is_down(
     postgres_server: PostgresServer, redis_url: str, settings_env: SettingsEnv
 ) -> None:
-    """They are as fast as before, and what was held is written when it is back."""
+    """Requests are as fast as before, and the buffered rows are written once the database is back."""
     url = postgres_server.create_database("metrics")
     make_schema(url)
     settings_env(database_url=url, redis_url=redis_url)

@@ -118,7 +118,7 @@ def test_a_key_for_a_collection_reaches_nothing_else(api: Api, desk: Desk) -> No
         )
         assert_problem(sites_client.post("/api/documents", json={"markdown": "x"}), 403, "scope_missing")
         assert_problem(site_client.patch(f"/api/documents/{mine}", json={"collection": "other"}), 403, "scope_missing")
-        # Nobody takes a document away from where they may not look.
+        # No client takes a document away from where they may not look.
         for key in ("granite", "marble"):
             taken = site_client.post("/api/documents", json={"markdown": "mine now", "external_id": key})
             assert_problem(taken, 409, "other_collection")

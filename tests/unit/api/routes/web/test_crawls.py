@@ -157,7 +157,7 @@ def test_a_page_that_wants_not_to_be_found(lite: Api, site: FakeSite) -> None:
 
 
 def test_a_crawl_that_was_killed_goes_on_where_it_stood(api: Api, site: FakeSite) -> None:
-    """Its worker dies after some pages: what was taken is not fetched again, nothing is indexed twice."""
+    """The worker dies after some pages: stored pages are not fetched again, and none is indexed twice."""
     put(site)
     crawl = start(api, f"{site.url}/", max_depth=9)
     desk = Desk(database())

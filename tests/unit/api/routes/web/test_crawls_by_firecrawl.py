@@ -167,7 +167,7 @@ def test_an_event_before_firecrawl_s_answer_leaves_no_crawl_open(with_remote: Ap
 
 
 def test_the_events_of_a_tenant_s_run_are_that_tenant_s(with_remote: Api, remote: FakeFirecrawl) -> None:
-    """Begun by way of /v2: its pages, and what is said of it, go to whoever began it."""
+    """A crawl started with /v2: its pages and reports belong to the tenant that started it."""
     with holder(with_remote, "read", "write", tenant="acme") as acme:
         assert acme.post("/v2/crawl", json={"url": "https://example.org/"}).json()["id"] == CRAWL
         send(with_remote, event("crawl.page", event_page("https://example.org/1"), {"markdown": "x"}, crawl=CRAWL))
@@ -182,7 +182,7 @@ def test_the_events_of_a_tenant_s_run_are_that_tenant_s(with_remote: Api, remote
 
 
 def test_single_pages_come_by_firecrawl_too(with_remote: Api, remote: FakeFirecrawl) -> None:
-    """And a page that is the same ends as unchanged, though each scrape has an id of its own."""
+    """An unchanged page ends as unchanged, although each scrape has a different id."""
     remote.wrong = lambda asked: (
         reply(200, {"success": True, "data": document(asked.json["url"], scrapeId=str(len(remote.requests)))})
         if asked.path == "/v2/scrape"
