@@ -105,7 +105,7 @@ def _is_test_module(name: str) -> bool:
 
 
 def test_no_module_imports_from_a_test_module() -> None:
-    """What several tests share is in tests/support, tests/fakes, a conftest or a module without the prefix."""
+    """Shared helpers are in tests/support, tests/fakes, a conftest or a module without the prefix."""
     wrong = [
         f"{path.relative_to(REPOSITORY)}: {name}"
         for path in sorted((REPOSITORY / "tests").rglob("*.py"))

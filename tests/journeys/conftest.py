@@ -26,7 +26,7 @@ TENANT = "default"
 
 
 class Ledger:
-    """The tests' view of the jobs, from beside the system: what an api would enqueue, what the rows say."""
+    """The tests' access to jobs without the api: enqueues jobs and reads their rows."""
 
     def __init__(self, stack: Stack) -> None:
         self.stack = stack

@@ -1,4 +1,4 @@
-"""A cancel holds: what waits never starts, what awaits stops at once, what computes is killed."""
+"""A cancel holds: a waiting job never starts, an awaiting one stops at once, a computing one is killed."""
 
 from __future__ import annotations
 

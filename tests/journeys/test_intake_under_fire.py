@@ -106,7 +106,7 @@ def _strike(stack: Stack, redis_server: RedisServer, sender: Sender, count: int,
 
 
 def _restart_api(stack: Stack) -> None:
-    """Killed as it answers; the sender goes on meanwhile."""
+    """Kill the api while it answers and start it again; the sender goes on."""
     assert stack.api is not None
     stack.api.kill()
     stack.api.start()

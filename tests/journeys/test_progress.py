@@ -28,7 +28,7 @@ def _in_order(heard: list[Received]) -> None:
 
 
 def test_a_reader_comes_back_and_misses_nothing(stack: Stack, ledger: Ledger) -> None:
-    """Twice cut off, once beyond an event or two: the numbers go on, none twice, and nothing is begun anew."""
+    """The reader is cut off twice and misses an event or two: ids continue, none comes twice, no stream restarts."""
     stack.start()
     job_id = ledger.enqueue(Sleep(seconds=3, steps=20))
     heard = []

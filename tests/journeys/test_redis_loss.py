@@ -1,4 +1,4 @@
-"""Redis may be gone, flushed or new: what was accepted is done, each once."""
+"""Redis may be gone, flushed or new: every accepted job runs once."""
 
 from __future__ import annotations
 

@@ -64,7 +64,7 @@ def test_thirty_files_reach_workers_by_a_bucket(stack: Stack, ledger: Ledger, s3
 
 @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)  # which database makes no difference here
 def test_a_bucket_that_is_away(stack: Stack, ledger: Ledger, s3: S3Server, tmp_path: Path) -> None:
-    """Uploads are refused with the reason, what was accepted is read when it is back, and /readyz names it."""
+    """Uploads are refused with the reason, accepted files are read once the bucket is back, and /readyz names it."""
     stack.env |= {f"MILLRACE_{name.upper()}": value for name, value in s3.settings.items()}
     stack.env["MILLRACE_RETRY_DELAYS"] = "1,1,1,1,1,1"
     stack.start(workers=0)

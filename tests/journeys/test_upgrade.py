@@ -1,4 +1,4 @@
-"""A new version beside the old: the schema is new already, and workers of both do what the new api accepts."""
+"""Two versions side by side: with the new schema, workers of both run the jobs that the new api accepts."""
 
 from __future__ import annotations
 

@@ -51,7 +51,7 @@ def test_a_change_becomes_searchable_once(
     watched: Stack, site: FakeSite, changedetection_server: ChangeDetectionServer, ledger: Ledger
 ) -> None:
     """The watch is made, the page changes, the notification comes, the new text is found, the trail says why; the
-    same notification again does nothing; a change whose notification found nobody is found all the same; and with
+    same notification again does nothing; a change whose notification was lost is found all the same; and with
     the page its watch goes."""
     server, url = changedetection_server, f"{site.url}/prices"
     site.pages["/prices"] = page("The heron costs ten.")

@@ -54,7 +54,7 @@ class ChangeDetectionServer:
 
     @property
     def settings(self) -> dict[str, str]:
-        """What a process of ours is told, by setting."""
+        """The settings with which our processes reach it."""
         return {"changedetection_url": self.url, "changedetection_api_key": KEY}
 
     def start(self) -> None:
@@ -95,7 +95,7 @@ def shared_changedetection(tmp_path_factory: pytest.TempPathFactory) -> Iterator
 
 @pytest.fixture
 def changedetection_server(shared_changedetection: ChangeDetectionServer) -> Iterator[ChangeDetectionServer]:
-    """An instance without watches that nobody else uses during this test, and that watches nothing afterwards."""
+    """An instance for this test alone, without watches before and after it."""
     shared_changedetection.clear()
     yield shared_changedetection
     shared_changedetection.clear()

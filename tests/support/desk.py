@@ -95,7 +95,7 @@ class Desk:
         return result
 
     def verify(self, *, repair: bool = False) -> dict[str, Any]:
-        """What a verification of the index says."""
+        """Verify the index and return the report."""
         job = self.db.transaction(lambda session: enqueue(session, VerifyIndex(repair=repair), tenant=TENANT).id)
         progress = self.claim(job)
         result = on_a_loop(verify(progress, repair=repair))

@@ -65,13 +65,13 @@ CREATE EVENT TRIGGER handed_on_altered ON ddl_command_end EXECUTE FUNCTION hande
 
 
 def prepare(server: PostgresServer, template: str) -> None:
-    """Give the template what its copies need to be emptied; ours is in a schema of its own."""
+    """Add to the template the functions that empty its copies, in a separate schema."""
     with server.connect(template) as connection:
         connection.execute(_PREPARE.encode())
 
 
 class HandedOn:
-    """`fresh()` gives the URL of a database with the schema and its first rows, and cuts off whoever still uses it."""
+    """`fresh()` closes connections to the database and returns its URL, with the schema and its first rows."""
 
     def __init__(self, server: PostgresServer, template: str) -> None:
         self._server = server

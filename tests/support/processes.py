@@ -40,7 +40,7 @@ def listens(port: int) -> bool:
 
 
 class Account(NamedTuple):
-    """Who a process runs as."""
+    """The user and group that a process runs as."""
 
     uid: int
     gid: int

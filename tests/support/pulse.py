@@ -32,7 +32,7 @@ CREATE TABLE webhook.change_events (
 
 
 class PulseService:
-    """Whom `url` leads to; `add` writes a row and gives its id."""
+    """A Pulse database at `url`; `add` writes a row and returns its id."""
 
     def __init__(self, url: str) -> None:
         self.url = url

@@ -30,7 +30,7 @@ Connection = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 @dataclass(slots=True)
 class Sent:
-    """What became of one event: the last answer, and the tries it took.
+    """The outcome of one event: the last answer and the number of tries.
 
     `took_ms` is from the moment at which it was due, so a server that stalls is charged for all that queued up behind
     it; `try_ms` is that of the try which was answered.
@@ -52,7 +52,7 @@ class Sent:
 
 @dataclass
 class Sender:
-    """Sends events to a port of this machine, `rate` a second, in a thread of its own."""
+    """Sends events to a port of this machine, `rate` a second, in a background thread."""
 
     port: int
     events: Sequence[bytes]
@@ -72,7 +72,7 @@ class Sender:
         return self
 
     def join(self, timeout_s: float) -> list[Sent]:
-        """What became of each event, in their order, once all are accepted or given up."""
+        """Return the outcome of each event in order, once all are accepted or given up."""
         assert self._thread is not None
         self._thread.join(timeout_s)
         assert not self._thread.is_alive(), f"the sender still sends: {self.accepted} of {len(self.events)} accepted"
@@ -127,7 +127,7 @@ class Sender:
         return int(head.split(b" ", 2)[1]), body
 
     def _kept(self) -> Connection | None:
-        """A connection that the server has not closed meanwhile."""
+        """Return a free connection that the server has not closed, or None."""
         while self._free:
             reader, writer = self._free.pop()
             if not reader.at_eof():

@@ -1,4 +1,4 @@
-"""Programs that no package brings: named by MILLRACE_TEST_<NAME>, on PATH, or beside the repository."""
+"""Programs that no package brings: named by MILLRACE_TEST_<NAME>, on PATH, or next to the repository."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def look_for(name: str) -> Path | None:
 
 
 def shared_program(name: str) -> Path:
-    """The server program; the test skips where there is none, and fails in CI."""
+    """Return the server program; where it is missing, the test is skipped, and fails in CI."""
     path = look_for(name)
     if path is not None:
         return path

@@ -1,4 +1,4 @@
-"""`python -m app ...` as a process of its own that need not import the program first.
+"""`python -m app ...` as a process that need not import the program first.
 
 A start of Python with all that the program imports takes a second of a processor, and the suite has a thousand of
 them. Here one process a test process has imported it, runs nothing, and forks for each command that it is asked for:
@@ -20,7 +20,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-# Each of them is read by Python itself as it starts; any other than these needs a start of its own.
+# Each of them is read by Python itself as it starts; any other than these needs a full start.
 _HARMLESS = {"PYTHONUNBUFFERED", "PYTHONPATH"}
 _AT_START = ("LANG", "LC_ALL", "LC_CTYPE", "LD_PRELOAD", "LD_LIBRARY_PATH", "MALLOC_ARENA_MAX")
 # Read by rich as it is imported.
@@ -114,7 +114,7 @@ _server: _Server | None = None
 
 
 def fits(env: Mapping[str, str]) -> bool:
-    """Whether a fork does for this environment what a start would."""
+    """Return True if a fork serves this environment as well as a full start."""
     if sys.platform != "linux" or not {name for name in env if name.startswith("PYTHON")} <= _HARMLESS:
         return False
     same = all(env.get(name) == os.environ.get(name) for name in (*_AT_START, *_AT_IMPORT))
