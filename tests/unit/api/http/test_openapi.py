@@ -33,7 +33,7 @@ def document(lite_api: Api) -> Iterator[dict[str, Any]]:
     yield lite_api.anyone.get("/openapi.json").json()
 
 
-def test_every_operation_says_what_its_errors_look_like(document: dict[str, Any]) -> None:
+def test_every_operation_documents_its_errors(document: dict[str, Any]) -> None:
     problem = {"schema": {"$ref": "#/components/schemas/Problem"}}
     for path, operations in document["paths"].items():
         for method, operation in operations.items():

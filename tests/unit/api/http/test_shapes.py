@@ -88,7 +88,7 @@ def test_each_error_has_its_status_and_the_one_shape(faulty: Api, how: str) -> N
         assert answer.headers["retry-after"] == "7"
 
 
-def test_a_limit_says_when_and_how_much_in_old_words_and_new(faulty: Api) -> None:
+def test_rate_limit_error_has_old_and_new_fields(faulty: Api) -> None:
     answer = faulty.client.get("/fail/rate")
     assert answer.json()["error"] == "Rate limit exceeded: 50 per 1 minute"
     assert answer.headers["retry-after"] == "13"
@@ -103,7 +103,7 @@ def test_routes_and_methods_that_are_not_there(faulty: Api) -> None:
     assert answer.headers["allow"] == "GET"
 
 
-def test_invalid_bodies_are_told_apart_by_route(faulty: Api) -> None:
+def test_invalid_body_error_has_the_shape_of_its_route(faulty: Api) -> None:
     """New routes give a sentence and errors[]; the old service's clients find their list in `detail`."""
     new, old = (faulty.client.post(path, json={"count": "x"}) for path in ("/echo", "/api/content/echo"))
     assert_problem(new, 422, "invalid_input")
@@ -144,7 +144,7 @@ def test_the_secret_alone_is_enough(faulty: Api) -> None:
 
 
 @pytest.mark.parametrize("open_", ["/", "/livez", "/readyz", "/health", "/metrics", "/docs", "/openapi.json"])
-def test_what_is_open_to_everybody(faulty: Api, open_: str) -> None:
+def test_public_routes_need_no_key(faulty: Api, open_: str) -> None:
     assert faulty.anyone.get(open_).status_code == 200
 
 
@@ -241,7 +241,7 @@ def test_browsers_of_an_allowed_origin_may_call(
             assert stream.headers["access-control-allow-origin"] == "https://a.example"
 
 
-def test_sql_that_is_away_is_503_and_says_when_to_come_back(
+def test_unreachable_database_is_503_with_retry_after(
     redis_url: str, settings_env: SettingsEnv, sqlite_url: str
 ) -> None:
     settings_env(database_url="postgresql://nobody@127.0.0.1:1/none", redis_url=redis_url)
@@ -267,14 +267,14 @@ def _refuse_memory(redis_client: Any) -> None:
     redis_client.config_set("maxmemory", "1")
 
 
-def _follow_nobody(redis_client: Any) -> None:
+def _point_to_no_master(redis_client: Any) -> None:
     redis_client.replicaof("127.0.0.1", 1)
 
 
 @pytest.mark.parametrize(
-    ("refuse", "words"), [(_refuse_memory, "used memory > 'maxmemory'"), (_follow_nobody, "read only replica")]
+    ("refuse", "words"), [(_refuse_memory, "used memory > 'maxmemory'"), (_point_to_no_master, "read only replica")]
 )
-def test_ready_and_explain_say_why_redis_takes_no_writes(
+def test_readyz_and_explain_give_the_reason_why_redis_refuses_writes(
     sqlite_url: str, redis_server: RedisServer, settings_env: SettingsEnv, errand: Make, refuse: Any, words: str
 ) -> None:
     settings_env(database_url=sqlite_url, redis_url=redis_server.url)
@@ -294,7 +294,7 @@ def test_ready_and_explain_say_why_redis_takes_no_writes(
         assert words in explained["message"]
 
 
-def test_ready_and_explain_say_that_the_disk_is_full(
+def test_readyz_and_explain_report_a_full_disk(
     sqlite_url: str, redis_url: str, settings_env: SettingsEnv, errand: Make, small_disk: Path
 ) -> None:
     database_file = shutil.copy(sqlite_url.removeprefix("sqlite:///"), small_disk / "millrace.db")
@@ -312,7 +312,7 @@ def test_ready_and_explain_say_that_the_disk_is_full(
         wait_until(lambda: api.anyone.get("/readyz").status_code == 200, what="the api to recover")
 
 
-def test_health_and_metrics_tell_of_this_process(lite_api: Api, errand: Make) -> None:
+def test_health_and_metrics_describe_this_process(lite_api: Api, errand: Make) -> None:
     wait_until(lambda: lite_api.anyone.get("/readyz").status_code == 200, what="the api to be ready")
     with lite_api.client.stream("GET", f"/api/jobs/{errand().id}/events"):
         body = lite_api.anyone.get("/health").json()

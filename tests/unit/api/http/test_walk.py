@@ -164,7 +164,7 @@ def _knock(operation: Any, ids: dict[str, str], headers: dict[str, str]) -> None
     knock()
 
 
-def test_what_is_not_there_and_what_is_anothers_look_the_same(lite_api: Api, lite_ours: Belongings) -> None:
+def test_unknown_ids_and_those_of_another_tenant_get_equal_answers(lite_api: Api, lite_ours: Belongings) -> None:
     """Every route that names a thing says 404 for another tenant's, in the words for a thing that never was."""
     nothing = {
         "job_id": "0198c5d0-0000-7000-8000-000000000000", "document_id": "999999", "key_id": "0123456789abcdef",
@@ -197,7 +197,7 @@ def _body(operation: dict[str, Any]) -> Any:
     )
 
 
-def test_searching_finds_only_ones_own(lite_api: Api, lite_ours: Belongings) -> None:
+def test_search_returns_documents_of_its_tenant_only(lite_api: Api, lite_ours: Belongings) -> None:
     with holder(lite_api, "read", tenant=THEIRS) as theirs:
         for mode in ("hybrid", "semantic", "keyword"):
             question = {"query": MARK, "mode": mode}

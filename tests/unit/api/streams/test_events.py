@@ -83,7 +83,7 @@ def test_a_number_that_was_trimmed_away_gets_a_reset(lite_api: Api, errand: Make
         assert next(stream).data["percent"] == 99.75
 
 
-def test_an_ended_job_says_so_at_once_and_then_tells_browsers_to_stay_away(api: Api, errand: Make) -> None:
+def test_ended_job_sends_its_end_then_204(api: Api, errand: Make) -> None:
     job = errand()
     set_job(job, state="failed", tries=4, error_type="Boom", error_message="it broke")
     with follow(api.client, job.id) as stream:
@@ -250,7 +250,7 @@ def test_another_tenants_job_is_not_there(lite_api: Api, errand: Make) -> None:
     assert lite_api.client.post(f"/api/jobs/{job.id}/cancel").status_code == 404
 
 
-def test_what_is_no_event_on_a_channel_is_passed_over(lite_api: Api, redis_url: str, errand: Make) -> None:
+def test_malformed_message_on_a_channel_is_ignored(lite_api: Api, redis_url: str, errand: Make) -> None:
     job = errand()
     with follow(lite_api.client, job.id) as stream, Redis.from_url(redis_url) as redis:
         next(stream)

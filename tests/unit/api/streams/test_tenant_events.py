@@ -27,8 +27,8 @@ from tests.unit.api.conftest import Api, served
 Make = Callable[..., JobRow]
 
 
-class Told:
-    """The other end of a stream: its events, each with its id."""
+class EventReader:
+    """Reads the events of a stream, each with its id."""
 
     def __init__(self, response: httpx.Response) -> None:
         self._lines = response.iter_lines()
@@ -56,12 +56,12 @@ class Told:
 
 
 @contextmanager
-def follow(client: httpx.Client, last: str | None = None, **filters: str) -> Iterator[Told]:
+def follow(client: httpx.Client, last: str | None = None, **filters: str) -> Iterator[EventReader]:
     headers = {} if last is None else {"Last-Event-ID": last}
     with client.stream("GET", "/api/events", params=filters, headers=headers) as response:
         assert response.status_code == 200, response.read()
         assert response.headers["content-type"].startswith("text/event-stream")
-        yield Told(response)
+        yield EventReader(response)
 
 
 def test_events_of_all_jobs_come_with_their_kind(api: Api, errand: Make) -> None:
@@ -146,12 +146,12 @@ def test_filters(lite_api: Api, errand: Make, filters: dict[str, str], expected:
 
 
 @pytest.mark.parametrize("wrong", ["state=odd", "queue=odd", "event=odd", "document_id=x", "document_id=-1"])
-def test_a_wish_that_nothing_can_meet_is_refused(lite_api: Api, wrong: str) -> None:
+def test_invalid_filter_is_refused(lite_api: Api, wrong: str) -> None:
     answer = lite_api.client.get(f"/api/events?{wrong}")
     assert (answer.status_code, answer.json()["status"]) == (422, 422)
 
 
-def test_another_tenants_events_are_not_told(lite_api: Api, errand: Make) -> None:
+def test_events_of_another_tenant_are_not_sent(lite_api: Api, errand: Make) -> None:
     ours, theirs = errand(), errand(tenant="other")
     with follow(lite_api.client) as stream:
         stream.next()
@@ -160,7 +160,7 @@ def test_another_tenants_events_are_not_told(lite_api: Api, errand: Make) -> Non
         assert stream.next()[1]["job_id"] == ours.id
 
 
-def test_a_key_for_single_kinds_hears_of_those_alone(lite_api: Api, errand: Make) -> None:
+def test_key_for_kinds_receives_their_events_only(lite_api: Api, errand: Make) -> None:
     job = errand()
     with (
         holder(lite_api, "kind:tests.unit.api.*") as ours,
@@ -178,7 +178,7 @@ def test_a_key_for_single_kinds_hears_of_those_alone(lite_api: Api, errand: Make
         assert list(deaf) == list(asking) == []
 
 
-def test_what_is_no_event_is_passed_over(lite_api: Api, redis_url: str, errand: Make) -> None:
+def test_malformed_message_is_ignored(lite_api: Api, redis_url: str, errand: Make) -> None:
     job = errand()
     with follow(lite_api.client) as stream, Redis.from_url(redis_url) as redis:
         stream.next()
@@ -202,7 +202,7 @@ def test_all_followers_share_two_connections_to_redis(lite_api: Api, redis_url: 
         assert names.count("millrace-events") == 2
 
 
-def test_after_an_outage_of_redis_a_follower_is_told_that_something_may_be_missing(
+def test_redis_outage_sends_a_reset_event(
     sqlite_url: str, redis_server: RedisServer, settings_env: SettingsEnv, errand: Make
 ) -> None:
     settings_env(database_url=sqlite_url, redis_url=redis_server.url)

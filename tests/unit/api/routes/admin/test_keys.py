@@ -167,7 +167,7 @@ def test_a_stream_ends_when_its_key_does(api: Api, errand: Make, close: Callable
         assert_problem(acme.get(path), 401, "unauthenticated")
 
 
-def test_a_revocation_is_told_to_every_process(api: Api, errand: Make) -> None:
+def test_revocation_reaches_every_process(api: Api, errand: Make) -> None:
     """Another api closes what the key opened there, without waiting for its own next look."""
     path = f"/api/jobs/{errand().id}/events"
     with served(create_app()) as other:
@@ -210,7 +210,7 @@ def limited(lite_api: Api, settings_env: SettingsEnv) -> Api:
     return lite_api
 
 
-def test_a_route_says_how_often_it_may_be_asked_and_refuses_more(limited: Api) -> None:
+def test_route_reports_its_rate_limit_and_enforces_it(limited: Api) -> None:
     """The old service's limits where its clients know them; each key counts for itself."""
     with holder(limited, "read", "write") as first_client, holder(limited, "read", "write") as second_client:
         wait_until(lambda: clock.now().second < 50, timeout_s=30, what="a window with enough time left")
@@ -240,7 +240,7 @@ def test_a_key_has_limits_of_its_own(limited: Api) -> None:
         assert_problem(client.get("/api/jobs"), 403, "scope_missing")
 
 
-def test_what_is_open_to_everybody_has_no_limit(limited: Api) -> None:
+def test_public_routes_have_no_rate_limit(limited: Api) -> None:
     assert "ratelimit" not in limited.anyone.get("/health").headers
 
 

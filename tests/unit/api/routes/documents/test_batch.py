@@ -54,7 +54,7 @@ def test_the_same_request_again_is_the_same_job(api: Api) -> None:
     assert_problem(_send(api.client, {"text": "two"}, headers=headers), 422, "idempotency_key_reused")
 
 
-def test_what_is_no_batch_is_refused(lite_api: Api) -> None:
+def test_invalid_batches_are_refused(lite_api: Api) -> None:
     client = lite_api.client
     assert_problem(client.post(PATH, json=[{"text": "x"}]), 415, "unsupported_type")
     assert_problem(client.post(PATH, content=b"\n \n", headers=NDJSON), 422, "empty_batch")

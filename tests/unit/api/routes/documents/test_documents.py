@@ -60,7 +60,7 @@ def test_a_page_posted_is_a_page_found(api: Api, desk: Desk) -> None:
     )
 
 
-def test_the_short_form_and_what_it_needs(api: Api) -> None:
+def test_short_form_requires_url_and_body(api: Api) -> None:
     """url and a body suffice; without, both bodies are named in the old service's list."""
     assert api.client.post("/api/index", json={"url": "https://a.org", "markdown": "text"}).status_code == 202
     assert api.client.post("/api/index", json={"url": "https://a.org", "html": "<p>text</p>"}).status_code == 202
@@ -155,7 +155,7 @@ def test_lists_show_and_delete(api: Api, desk: Desk) -> None:
     assert document_id not in [hit["document_id"] for hit in result["results"]] and result["total"] == 3
 
 
-def test_test_index_waits_and_tells_the_steps(api: Api, desk: Desk) -> None:
+def test_test_index_waits_and_reports_the_steps(api: Api, desk: Desk) -> None:
     """200 with the old service's report, also of a failure."""
 
     def serve() -> None:
@@ -206,7 +206,7 @@ def test_bad_searches_are_422(lite_api: Api, body: dict[str, Any]) -> None:
     assert lite_api.client.post("/api/search", json=body).status_code == 422
 
 
-def test_nobody_searches_without_the_secret(lite_api: Api) -> None:
+def test_every_route_requires_the_secret(lite_api: Api) -> None:
     for method, path in (
         ("POST", "/api/search"),
         ("POST", "/api/index"),

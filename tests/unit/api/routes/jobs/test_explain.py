@@ -19,7 +19,7 @@ from tests.unit.api.conftest import Api
 Make = Callable[..., JobRow]
 
 
-def test_a_job_says_why_it_waits(api: Api, errand: Make) -> None:
+def test_explain_gives_the_reason_of_a_waiting_job(api: Api, errand: Make) -> None:
     explanation = api.client.get(f"/api/jobs/{errand().id}/explain").json()
     assert (explanation["state"], explanation["reason"]) == ("queued", "no_worker")
     assert "default" in explanation["message"]

@@ -179,7 +179,7 @@ def test_accepted_work_may_be_waited_for(lite_api: Api, errand: Make, how: dict[
 
 
 @pytest.mark.parametrize("odd", ["wait=x", "wait=-5", "await=9", "wait", "wait=", "=;,", "wait=0", "é"])
-def test_an_odd_preference_is_passed_over(lite_api: Api, errand: Make, odd: str) -> None:
+def test_unknown_preference_is_ignored(lite_api: Api, errand: Make, odd: str) -> None:
     job = errand()
     set_job(job, state="failed")
     answer = lite_api.client.post(f"/api/jobs/{job.id}/retry", headers=[(b"Prefer", odd.encode())])

@@ -58,7 +58,7 @@ def test_a_schedule_is_made_shown_listed_and_deleted(api: Api) -> None:
     assert_problem(api.client.get(path), 404, "schedule_not_found")
 
 
-def test_its_ticks_tell_what_became_of_them(api: Api) -> None:
+def test_ticks_show_their_outcome(api: Api) -> None:
     made = _make(api, cron="* * * * *", overlap="queue")
     for minutes in (1, 2):
         database().transaction(firing.fire, clock.now() + timedelta(minutes=minutes))
@@ -68,7 +68,7 @@ def test_its_ticks_tell_what_became_of_them(api: Api) -> None:
     assert api.client.get(f"/api/jobs/{shown['open_jobs'][0]}").json()["kind"] == Report.kind
 
 
-def test_it_is_changed_in_what_is_given_alone(api: Api) -> None:
+def test_patch_changes_the_given_fields_only(api: Api) -> None:
     made = _make(api)
     path = f"/api/schedules/{made['id']}"
     changed = api.client.patch(path, json={"every_s": 600, "overlap": "queue", "name": "often"}).json()
@@ -106,13 +106,13 @@ def test_paused_it_has_no_next_time_and_may_be_run(api: Api) -> None:
         ({"more": 1}, "invalid_input"),
     ],
 )  # fmt: skip
-def test_what_is_wrong_is_named(lite_api: Api, wrong: dict[str, Any], code: str) -> None:
+def test_invalid_schedule_is_refused_with_its_code(lite_api: Api, wrong: dict[str, Any], code: str) -> None:
     body = {"name": "n", "kind": Report.kind, "cron": "0 3 * * *"} | wrong
     assert_problem(lite_api.client.post("/api/schedules", json=body), 422, code)
 
 
 @pytest.mark.parametrize("odd", ["0", "x", "9" * 30, "-1", "1e3", "é"])
-def test_what_is_no_id_is_not_found(lite_api: Api, odd: str) -> None:
+def test_malformed_id_is_not_found(lite_api: Api, odd: str) -> None:
     for method, path in (("GET", ""), ("PATCH", ""), ("DELETE", ""), ("POST", "/pause"), ("POST", "/run")):
         body: dict[str, Any] | None = {} if method == "PATCH" else None
         answer = lite_api.client.request(method, f"/api/schedules/{odd}{path}", json=body)
@@ -131,7 +131,7 @@ def test_another_tenants_schedule_is_not_there(api: Api) -> None:
             assert_problem(answer, 404, "schedule_not_found")
 
 
-def test_a_key_starts_only_what_is_open_to_it(api: Api) -> None:
+def test_key_schedules_kinds_of_its_scopes_only(api: Api) -> None:
     body = {"name": "n", "kind": Purge.kind, "cron": "0 3 * * *"}
     with holder(api, "read", "write") as writer, holder(api, "read") as reader, holder(api, "admin") as admin:
         assert_problem(reader.post("/api/schedules", json=body), 403, "scope_missing")
@@ -143,7 +143,7 @@ def test_a_key_starts_only_what_is_open_to_it(api: Api) -> None:
         assert reader.get(f"/api/schedules/{made.json()['id']}").status_code == 200
 
 
-def test_what_the_program_declares_is_its_own(api: Api) -> None:
+def test_schedule_declared_in_code_cannot_be_changed(api: Api) -> None:
     schedule = Schedule("tests api", Errand(note="x"), cron="0 4 * * *")
     database().transaction(store.declare, [schedule])
     (listed,) = api.client.get("/api/schedules").json()["data"]

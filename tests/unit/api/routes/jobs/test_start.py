@@ -81,7 +81,7 @@ def test_a_job_of_an_open_kind_is_started(api: Api) -> None:
     assert shown["expires_at"].startswith(expires_at[:19])
 
 
-def test_what_is_left_out_is_the_definitions_own(api: Api) -> None:
+def test_omitted_options_come_from_the_definition(api: Api) -> None:
     job = api.client.post("/api/jobs", json={"kind": "tests.starts.parcel", "payload": {"number": 1}}).json()
     shown = api.client.get(f"/api/jobs/{job['id']}").json()
     assert (shown["state"], shown["priority"], shown["webhook_url"]) == ("queued", 3, "https://a.example/x")
@@ -114,7 +114,7 @@ def test_what_is_left_out_is_the_definitions_own(api: Api) -> None:
         ("parcel", 422, "invalid_input"),
     ],
 )  # fmt: skip
-def test_what_cannot_be_started_is_refused_with_its_reason(lite_api: Api, asked: Any, status: int, code: str) -> None:
+def test_invalid_start_is_refused_with_the_reason(lite_api: Api, asked: Any, status: int, code: str) -> None:
     answer = lite_api.client.post("/api/jobs", json=asked)
     assert (answer.status_code, answer.json()["code"]) == (status, code), answer.text
     assert answer.headers["content-type"] == "application/problem+json"
@@ -138,7 +138,7 @@ def test_a_list_is_started_whole_in_its_order(api: Api) -> None:
     assert (shown["payload"]["number"], shown["priority"]) == (5000, 9)
 
 
-def test_one_fault_in_a_list_starts_nothing_and_says_where(api: Api) -> None:
+def test_fault_in_a_list_starts_no_job_and_names_the_entry(api: Api) -> None:
     good = {"kind": "tests.starts.parcel", "payload": {"number": 1}}
     answer = api.client.post("/api/jobs", json=[good, good, {"kind": "tests.starts.parcel", "payload": {}}])
     assert answer.status_code == 422
@@ -151,7 +151,7 @@ def test_one_fault_in_a_list_starts_nothing_and_says_where(api: Api) -> None:
     assert _count() == 1
 
 
-def test_a_held_key_returns_its_job_or_says_so(api: Api) -> None:
+def test_unique_key_returns_the_open_job_or_a_conflict(api: Api) -> None:
     first = api.client.post("/api/jobs", json={"kind": "tests.starts.ring"}).json()
     second = api.client.post("/api/jobs", json={"kind": "tests.starts.ring"})
     assert (second.status_code, second.json()["id"]) == (202, first["id"])
@@ -174,7 +174,7 @@ def test_the_kinds_that_may_be_started_are_listed_with_their_schemas(lite_api: A
     assert "tests.starts.inner" not in listed
 
 
-def test_a_key_starts_what_its_scopes_allow(lite_api: Api) -> None:
+def test_key_starts_kinds_of_its_scopes_only(lite_api: Api) -> None:
     parcel = {"kind": "tests.starts.parcel", "payload": {"number": 1}}
     guarded, ring = {"kind": "tests.starts.guarded"}, {"kind": "tests.starts.ring"}
     reads, writes = _key(lite_api, "read"), _key(lite_api, "read", "write")

@@ -58,7 +58,7 @@ def test_similar(lite_api: Api, desk: Desk) -> None:
     assert lite_api.client.get("/api/documents/1/similar?limit=0").status_code == 422
 
 
-def test_the_index_says_how_it_is(lite_api: Api, desk: Desk) -> None:
+def test_index_state_is_shown(lite_api: Api, desk: Desk) -> None:
     state = lite_api.client.get("/api/index/state").json()
     assert (state["engine"], state["dimension"]) == ("embedded", 256)
     assert state["behind"] == {"changes": 0, "seconds": 0.0}

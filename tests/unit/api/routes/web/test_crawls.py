@@ -148,7 +148,7 @@ def test_rules(lite: Api, site: FakeSite, options: dict[str, Any], expected_word
     assert words() == expected_words
 
 
-def test_a_page_that_wants_not_to_be_found(lite: Api, site: FakeSite) -> None:
+def test_noindex_page_is_not_indexed(lite: Api, site: FakeSite) -> None:
     site.pages["/"] = html("start", "/no", "/rel")
     site.pages["/no"] = html("hidden", head='<meta name="robots" content="noindex">')
     crawl = start(lite, f"{site.url}/")
@@ -184,7 +184,7 @@ def test_half_a_crawl_is_not_lost(lite: Api, site: FakeSite) -> None:
 
 
 @pytest.mark.parametrize("when", ["waiting", "running"])
-def test_a_cancelled_crawl_keeps_what_it_has(lite: Api, site: FakeSite, when: str) -> None:
+def test_cancelled_crawl_keeps_its_pages(lite: Api, site: FakeSite, when: str) -> None:
     put(site)
     crawl = start(lite, f"{site.url}/")
     desk = Desk(database())
@@ -241,7 +241,7 @@ def test_a_sitemap_may_name_more_pages_than_a_page_has_links(lite: Api) -> None:
     assert database().read(frontier.count, claim.id).found == 6000
 
 
-def test_a_list_of_crawls_says_of_each_what_it_says_alone(api: Api, site: FakeSite) -> None:
+def test_crawl_in_a_list_equals_the_single_view(api: Api, site: FakeSite) -> None:
     """And asks no more of the database for many than for one."""
     put(site)
     first = start(api, f"{site.url}/")
@@ -268,7 +268,7 @@ def test_a_list_of_crawls_says_of_each_what_it_says_alone(api: Api, site: FakeSi
     assert (own["pages_indexed"], own["pages_failed"]) == (5, 1) and own["aggregate_timing"]["qdrant_ms"] > 0
 
 
-def test_what_cannot_be_crawled(lite: Api) -> None:
+def test_invalid_crawl_requests_are_refused(lite: Api) -> None:
     for body in (
         {"url": "ftp://a.org"},
         {"url": "https://"},

@@ -64,7 +64,7 @@ def test_firecrawl_goes_away_in_the_middle(with_remote: Api, remote: FakeFirecra
     assert versions == 5
 
 
-def test_a_start_whose_answer_was_lost_is_found_again(with_remote: Api, remote: FakeFirecrawl) -> None:
+def test_start_with_a_lost_answer_resumes_the_same_crawl(with_remote: Api, remote: FakeFirecrawl) -> None:
     def wrong(asked: Request) -> Response | None:
         if asked.method == "POST":
             return reply(409, {"success": False, "error": "Idempotency key already used"})
@@ -78,7 +78,7 @@ def test_a_start_whose_answer_was_lost_is_found_again(with_remote: Api, remote: 
     assert with_remote.client.get(f"/api/jobs/{crawl['id']}").json()["result"]["indexed"] == 5
 
 
-def test_firecrawl_says_that_it_failed(with_remote: Api, remote: FakeFirecrawl) -> None:
+def test_crawl_that_failed_at_firecrawl_fails_with_its_reason(with_remote: Api, remote: FakeFirecrawl) -> None:
     """The received pages are indexed; the crawl ends with the reason."""
 
     def wrong(asked: Request) -> Response | None:
@@ -105,7 +105,7 @@ def test_a_cancelled_crawl_is_stopped_there(with_remote: Api, remote: FakeFirecr
     assert with_remote.client.get(f"/api/metrics/crawls/{crawl['id']}").json()["status"] == "cancelled"
 
 
-def test_a_crawl_that_was_stopped_there_is_begun_anew(with_remote: Api, remote: FakeFirecrawl) -> None:
+def test_crawl_cancelled_at_firecrawl_is_started_again(with_remote: Api, remote: FakeFirecrawl) -> None:
     """By another key, which Firecrawl would refuse else; the run that was stopped is not asked again."""
     gone, runs = reply(200, {"success": True, "status": "cancelled", "total": 9, "completed": 0, "data": []}), []
 

@@ -100,7 +100,7 @@ def test_a_delivery_is_one_piece_of_work(intake: Api) -> None:
     assert [delivery["repeats"] for delivery in listed] == [0, 1]
 
 
-def test_what_came_can_be_done_again(intake: Api) -> None:
+def test_delivery_can_be_replayed(intake: Api) -> None:
     body = event("batch_scrape.page", page("https://a.org/1", "Long. " * 20_000), crawl="b-1")
     taken = send(intake, body)
     _work(taken)
@@ -155,7 +155,7 @@ def test_a_failed_crawl_is_closed_with_its_reason(lite_intake: Api) -> None:
     assert_problem(lite_intake.client.get("/api/metrics/crawls/none"), 404, "crawl_not_found")
 
 
-def test_who_may_send(lite_intake: Api, settings_env: SettingsEnv) -> None:
+def test_delivery_requires_a_valid_signature(lite_intake: Api, settings_env: SettingsEnv) -> None:
     body = json.dumps(event("crawl.started")).encode()
     post = lite_intake.anyone.post
     assert_problem(post(PATH, content=body), 401, "unauthenticated")
@@ -176,7 +176,7 @@ def test_who_may_send(lite_intake: Api, settings_env: SettingsEnv) -> None:
              b'{"type": "crawl.page", "id": {"a": 1}}', b'{"type": "crawl.page", "success": "yes"}', b"[" * 100_000],
     ids=lambda body: repr(body[:30]),
 )  # fmt: skip
-def test_what_is_no_event_is_422_and_not_kept(lite_intake: Api, body: bytes) -> None:
+def test_malformed_event_is_422_and_not_stored(lite_intake: Api, body: bytes) -> None:
     answer = send(lite_intake, body)
     assert answer.status_code == 422, answer.text
     detail = answer.json()["detail"]
@@ -184,7 +184,7 @@ def test_what_is_no_event_is_422_and_not_kept(lite_intake: Api, body: bytes) -> 
     assert count_rows(Delivery) == 0
 
 
-def test_what_is_no_event_waits_for_no_database_and_leaves_nothing(lite_intake: Api) -> None:
+def test_malformed_event_needs_no_database_and_stores_nothing(lite_intake: Api) -> None:
     """It is read before any transaction, so that a long one keeps no writer waiting; and its body is not stored."""
     long = json.dumps(event("shop.order", "x" * 100_000)).encode()
     with database().engine.connect().execution_options(millrace_write=True) as writer, writer.begin():
@@ -195,7 +195,7 @@ def test_what_is_no_event_waits_for_no_database_and_leaves_nothing(lite_intake: 
     assert [path for path in blobs if path.is_file()] == []
 
 
-def test_pages_of_a_crawl_that_said_nothing_new_are_found_together(intake: Api) -> None:
+def test_unchanged_pages_of_a_crawl_are_read_in_one_query(intake: Api) -> None:
     """Each with the text of the version before it, and as many statements for many as for one."""
     for crawl in ("c-1", "c-2"):
         view = send(

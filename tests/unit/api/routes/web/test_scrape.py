@@ -118,7 +118,7 @@ def test_the_readers_age_counts(api: Api, server: FakeFirecrawl) -> None:
     assert row.access_count == 3
 
 
-def test_what_makes_another_page(api: Api, server: FakeFirecrawl) -> None:
+def test_options_that_change_the_page_miss_the_cache(api: Api, server: FakeFirecrawl) -> None:
     """The order of lists does not; how long it may take, and how much is shown of it, neither."""
     got(api, formats=["markdown", "html"], includeTags=["a", "b"])
     for same in ({"timeout": 1000}, {"maxChars": 100}, {"startIndex": 7}, {"resultHandling": "returnOnly"}):
@@ -137,7 +137,7 @@ def test_what_makes_another_page(api: Api, server: FakeFirecrawl) -> None:
         assert stranger.post(PATH, json={"url": URL}).json()["data"]["cached"] is True
 
 
-def test_all_wishes_reach_firecrawl(lite: Api, server: FakeFirecrawl) -> None:
+def test_all_options_reach_firecrawl(lite: Api, server: FakeFirecrawl) -> None:
     wishes: dict[str, Any] = {
         "onlyMainContent": False, "waitFor": 500, "includeTags": ["main"], "excludeTags": ["nav"], "blockAds": False,
         "headers": {"Cookie": "a=b"}, "actions": [{"type": "wait", "milliseconds": 5}], "proxy": "stealth",
@@ -249,7 +249,7 @@ def test_a_pages_own_fault_is_200(lite: Api, server: FakeFirecrawl, status: int,
         (502, b"", 503, "firecrawl_unavailable"),
     ],
 )
-def test_a_fault_of_the_system_is_said_as_one(
+def test_firecrawl_system_errors_become_problems(
     lite: Api, server: FakeFirecrawl, status: int, body: Any, ours: int, code: str
 ) -> None:
     server.wrong = lambda asked: reply(status, body, {"retry-after": "9"})
@@ -282,7 +282,9 @@ def test_firecrawl_or_sql_away(lite: Api, settings_env: SettingsEnv, sqlite_url:
         ]),
     ],
 )  # fmt: skip
-def test_what_is_malformed_is_refused_first(lite: Api, server: FakeFirecrawl, body: dict[str, Any]) -> None:
+def test_malformed_request_is_refused_before_firecrawl_is_called(
+    lite: Api, server: FakeFirecrawl, body: dict[str, Any]
+) -> None:
     answer = ask(lite, **body)
     assert_problem(answer, 422, "invalid_input")
     assert isinstance(answer.json()["detail"], list)
