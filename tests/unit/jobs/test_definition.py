@@ -220,7 +220,7 @@ def test_the_stored_payload_has_the_names_of_the_fields() -> None:
     assert not {"orderNo", "client", "label", "total"} & stored.keys()
 
 
-def test_strict_fields_load_what_they_stored() -> None:
+def test_strict_fields_load_their_stored_form() -> None:
     class Exact(Job, kind="tests.exact"):
         id: UUID = Field(strict=True)
         at: Annotated[datetime, Field(strict=True)]
@@ -249,7 +249,7 @@ class Weird(Job, kind="tests.weird"):
         return "seven" if number == 7 else str(number)
 
 
-def test_a_serializer_whose_output_does_not_load_is_refused_before_it_is_stored() -> None:
+def test_payload_that_its_kind_cannot_load_is_not_stored() -> None:
     assert payload_dict(Weird(number=8)) == {"number": "8"}
     with pytest.raises(InvalidInput, match="number: Input should be a valid integer"):
         payload_json(Weird(number=7))

@@ -113,7 +113,7 @@ def test_second_pause_keeps_the_time_of_the_first(ledger_of: Ledger) -> None:
     assert opened == Limit("queue", "bulk")
 
 
-def test_rolled_back_pause_holds_up_nothing(ledger_of: Ledger) -> None:
+def test_rolled_back_pause_has_no_effect(ledger_of: Ledger) -> None:
     job_id = ledger_of.put(admitted_at=clock.now())
 
     def refused(session: Session) -> None:

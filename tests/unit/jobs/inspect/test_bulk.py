@@ -39,7 +39,7 @@ def claim(book: Ledger, job: Bulk, job_id: str | None = None) -> Claim:
     return taken
 
 
-def asked(action: Any, **filters: Any) -> Bulk:
+def bulk_request(action: Any, **filters: Any) -> Bulk:
     return Bulk(action=action, wanted=check_filter(action, BulkFilter(**filters)), asked_at=clock.now())
 
 
@@ -55,7 +55,7 @@ def states(book: Ledger, ids: list[str]) -> set[str]:
 def test_failed_jobs_of_one_fault_are_tried_again_and_no_others(book: Ledger) -> None:
     mine = failed(book, BATCH + 20)
     others = failed(book, 2, fingerprint="cd") + failed(book, tenant="other") + failed(book, discarded_at=clock.now())
-    job = asked("retry", fingerprint="ab")
+    job = bulk_request("retry", fingerprint="ab")
     assert book.db.read(bulk.preview, "default", job)["matched"] == len(mine)
     assert run(book, job) == {"action": "retry", "done": len(mine), "refused": 0}
     assert (states(book, mine), states(book, others)) == ({"queued"}, {"failed"})
@@ -65,37 +65,37 @@ def test_open_jobs_of_a_kind_are_cancelled_those_that_run_are_asked(book: Ledger
     waiting = [*book.put_many(3), book.put(state="scheduled"), book.put(state="retrying")]
     running = book.put(state="running", worker_id=WORKER, fence=1)
     done = book.put(state="succeeded")
-    assert run(book, asked("cancel", kind=Chore.kind))["done"] == 6
+    assert run(book, bulk_request("cancel", kind=Chore.kind))["done"] == 6
     assert (states(book, waiting), states(book, [running, done])) == ({"cancelled"}, {"running", "succeeded"})
     assert book.row(running).cancel_requested_at is not None
 
 
 def test_dead_letters_are_discarded(book: Ledger) -> None:
     ids = failed(book, 3) + failed(book, fingerprint=None)
-    assert run(book, asked("discard", fingerprint="none"))["done"] == 1
-    assert run(book, asked("discard", states=["failed"]))["done"] == 3
+    assert run(book, bulk_request("discard", fingerprint="none"))["done"] == 1
+    assert run(book, bulk_request("discard", states=["failed"]))["done"] == 3
     assert all(book.row(job_id).discarded_at for job_id in ids)
 
 
-def test_what_fails_or_comes_after_it_was_asked_for_is_not_touched(book: Ledger) -> None:
-    job = asked("retry", states=["failed", "cancelled"])
+def test_jobs_that_fail_or_arrive_after_the_request_are_not_touched(book: Ledger) -> None:
+    job = bulk_request("retry", states=["failed", "cancelled"])
     later = failed(book, 2, finished_at=clock.now() + timedelta(seconds=1))
-    cancel = asked("cancel", kind=Chore.kind)
+    cancel = bulk_request("cancel", kind=Chore.kind)
     new = book.put(created_at=clock.now() + timedelta(seconds=1))
     assert (run(book, job)["done"], run(book, cancel)["done"]) == (0, 0)
     assert (states(book, later), states(book, [new])) == ({"failed"}, {"queued"})
 
 
-def test_one_that_cannot_be_moved_is_refused_and_keeps_nobody(book: Ledger) -> None:
+def test_job_that_cannot_move_is_refused_and_the_others_move(book: Ledger) -> None:
     ids = failed(book, 3, unique_key="one house")
-    assert run(book, asked("retry", fingerprint="ab")) == {"action": "retry", "done": 1, "refused": 2}
+    assert run(book, bulk_request("retry", fingerprint="ab")) == {"action": "retry", "done": 1, "refused": 2}
     assert sorted(book.row(job_id).state for job_id in ids) == ["failed", "failed", "queued"]
 
 
 def test_a_second_run_goes_on_behind_the_first_ones_last_batch(book: Ledger) -> None:
     """A worker dies in the midst: its changes are on record, and is neither done again nor counted twice."""
     ids = failed(book, 3 * BATCH)
-    job = asked("retry", fingerprint="ab")
+    job = bulk_request("retry", fingerprint="ab")
     first = claim(book, job)
     assert book.db.transaction(bulk._step, first, job) == (BATCH, 0, True)
     book.db.transaction(ends.free, WORKER, "killed")
@@ -110,7 +110,7 @@ def test_a_second_run_goes_on_behind_the_first_ones_last_batch(book: Ledger) -> 
 
 def test_a_cancelled_one_stops_between_two_batches(book: Ledger) -> None:
     failed(book, 2)
-    job = asked("retry", fingerprint="ab")
+    job = bulk_request("retry", fingerprint="ab")
     taken = claim(book, job)
     book.db.transaction(commands.cancel, "default", taken.id)
     with pytest.raises(Cancelled):
@@ -124,4 +124,4 @@ def test_a_cancelled_one_stops_between_two_batches(book: Ledger) -> None:
 )  # fmt: skip
 def test_a_filter_that_means_all_or_nothing_is_refused(action: Any, filters: dict[str, Any]) -> None:
     with pytest.raises(InvalidInput, match="filter"):
-        asked(action, **filters)
+        bulk_request(action, **filters)

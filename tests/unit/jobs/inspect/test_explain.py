@@ -145,7 +145,7 @@ def test_queued_after_crashes_it_waits_to_be_alone(ledger_of: Ledger) -> None:
     assert reason(ledger_of, ledger_of.put(crashes=2)) == "runs_alone"
 
 
-def test_queued_and_parked_since_no_worker_knows_its_kind(ledger_of: Ledger) -> None:
+def test_queued_job_parked_because_no_worker_has_its_kind(ledger_of: Ledger) -> None:
     job_id = ledger_of.put(kind="shop.unheard_of")
     ledger_of.db.transaction(admissions.park, [job_id], clock.now() + timedelta(seconds=15))
     explained = why(ledger_of, job_id)
@@ -195,7 +195,7 @@ def test_waiting_for_children_names_the_first(ledger_of: Ledger) -> None:
     assert reason(ledger_of, childless) == "children_ended"
 
 
-def test_a_parent_whose_children_stop_and_one_that_failed(ledger_of: Ledger) -> None:
+def test_parent_with_stopping_children_and_failed_parent(ledger_of: Ledger) -> None:
     """By the real moves: one child fails, the rule is broken, the other is cancelled, the parent fails."""
     parent = ledger_of.put(state="waiting", children=2, open_children=2, family_rule="all", family_limit=0)
     first, second = (ledger_of.put(parent_id=parent, child_index=index) for index in range(2))

@@ -44,7 +44,7 @@ def fill(rows: Ledger, tenant: str, running: int = 0, fed: int = 0) -> None:
 # The order of admission
 
 
-def test_tenants_take_turns_and_who_has_little_leaves_its_places(ledger_of: Ledger) -> None:
+def test_tenants_take_turns_and_unused_places_go_to_others(ledger_of: Ledger) -> None:
     ledger_of.put_many(100, tenant="a")
     ledger_of.put_many(100, tenant="b")
     few = ledger_of.put_many(5, tenant="c")
@@ -70,7 +70,7 @@ def test_shares_follow_the_weights(ledger_of: Ledger) -> None:
     assert tenants(refs[:8]) == {"big": 6, "small": 2}
 
 
-def test_what_is_held_already_counts(ledger_of: Ledger) -> None:
+def test_running_and_admitted_jobs_count_towards_the_share(ledger_of: Ledger) -> None:
     fill(ledger_of, "a", running=8, fed=12)
     ledger_of.put_many(50, tenant="a")
     ledger_of.put_many(50, tenant="b")
@@ -115,7 +115,9 @@ def test_every_job_is_admitted_once(ledger_of: Ledger) -> None:
         st.sampled_from("abcdef"), st.tuples(st.integers(0, 30), st.integers(1, 9), st.integers(0, 40))
     ),
 )
-def test_places_go_to_who_has_least_for_its_weight(room: int, asked: dict[str, tuple[int, int, int]]) -> None:
+def test_places_go_to_the_tenant_with_the_least_for_its_weight(
+    room: int, asked: dict[str, tuple[int, int, int]]
+) -> None:
     """All places are given while jobs wait, and none goes past a waiting tenant that holds less for its weight."""
     given_ = _distribute(room, asked)
     assert sum(given_.values()) == min(room, sum(limit for _, _, limit in asked.values()))
@@ -132,7 +134,7 @@ def test_places_go_to_who_has_least_for_its_weight(room: int, asked: dict[str, t
 
 
 @pytest.mark.parametrize(("scope", "name"), [("tenant", "a"), ("kind", "tests.shut")])
-def test_what_is_paused_is_passed_over(ledger_of: Ledger, scope: limits.Scope, name: str) -> None:
+def test_paused_jobs_are_skipped(ledger_of: Ledger, scope: limits.Scope, name: str) -> None:
     ledger_of.put_many(10, tenant="a", kind="tests.shut")
     other = ledger_of.put_many(3, tenant="b")
     ledger_of.db.transaction(limit_commands.pause, scope, name)
@@ -160,7 +162,7 @@ def test_a_cap_of_one_leaves_the_room_to_others(ledger_of: Ledger) -> None:
 # Coming early
 
 
-def test_who_has_nothing_in_a_full_window_comes_early_up_to_its_share_of_what_runs(ledger_of: Ledger) -> None:
+def test_tenant_absent_from_a_full_window_is_promoted_up_to_its_running_share(ledger_of: Ledger) -> None:
     fill(ledger_of, "a", running=8, fed=64)
     ledger_of.put_many(100, tenant="a")
     ledger_of.put_many(20, tenant="b")
@@ -170,7 +172,7 @@ def test_who_has_nothing_in_a_full_window_comes_early_up_to_its_share_of_what_ru
     assert admit(ledger_of, 0) == []
 
 
-def test_who_runs_its_share_waits_for_room(ledger_of: Ledger) -> None:
+def test_tenant_that_runs_its_share_waits_for_room(ledger_of: Ledger) -> None:
     fill(ledger_of, "a", running=4, fed=64)
     fill(ledger_of, "b", running=4)
     ledger_of.put_many(20, tenant="b")
@@ -204,7 +206,7 @@ def test_the_first_job_of_a_tenant_overtakes_a_window_with_room(harness: WorkerH
     assert len(harness.window()) == 22 - 4
 
 
-def test_what_lies_behind_others_in_the_window_is_moved_up_to_its_share(ledger_of: Ledger) -> None:
+def test_jobs_behind_others_in_the_window_are_promoted_up_to_the_share(ledger_of: Ledger) -> None:
     fill(ledger_of, "a", running=8, fed=20)
     assert ledger_of.db.read(fairness.contended) == []
     fill(ledger_of, "b", fed=20)
@@ -213,7 +215,7 @@ def test_what_lies_behind_others_in_the_window_is_moved_up_to_its_share(ledger_o
 
 
 @on_sqlite
-def test_the_others_do_not_wait_for_ever_behind_those_who_come_early(harness: WorkerHarness) -> None:
+def test_one_start_in_eight_goes_to_jobs_that_were_not_promoted(harness: WorkerHarness) -> None:
     waiting = harness.ledger.put_many(3)
     early = harness.ledger.put_many(30)
     key = "mr:q:default"

@@ -110,7 +110,7 @@ def test_a_window_grows_while_it_is_emptied_and_shrinks_when_it_stays_full() -> 
     assert window.size == DEFAULT_WINDOW
 
 
-def test_a_batch_has_its_limit_whatever_the_planner_believes(rows: Ledger) -> None:
+def test_batch_limit_holds_with_stale_planner_statistics(rows: Ledger) -> None:
     """Of a table that was empty when it was last looked at, PostgreSQL runs a subquery's LIMIT again for each row."""
     past, db = clock.now() - HOUR, rows.db
     rows.put_many(300, queue="bulk")
@@ -141,7 +141,7 @@ def test_a_relay_feeds_more_at_once_to_workers_that_take_more(rows: Ledger) -> N
     assert max(sizes) >= 4 * DEFAULT_WINDOW
 
 
-def test_what_is_due_is_queued_and_pushed_and_what_is_not_waits(rows: Ledger) -> None:
+def test_due_jobs_are_queued_and_pushed_and_later_ones_wait(rows: Ledger) -> None:
     due = [rows.put(state=state, due_at=clock.now() - HOUR) for state in ("scheduled", "retrying")]
     later = [rows.put(state=state, due_at=clock.now() + HOUR) for state in ("scheduled", "retrying")]
     Relay().tick()
@@ -149,7 +149,7 @@ def test_what_is_due_is_queued_and_pushed_and_what_is_not_waits(rows: Ledger) ->
     assert [rows.row(job_id).state for job_id in later] == ["scheduled", "retrying"]
 
 
-def test_what_has_expired_fails_and_is_not_pushed(rows: Ledger) -> None:
+def test_expired_job_fails_and_is_not_pushed(rows: Ledger) -> None:
     expired = rows.put(expires_at=clock.now() - HOUR)
     Relay().tick()
     row = rows.row(expired)
@@ -170,7 +170,7 @@ def test_a_push_that_got_lost_is_pushed_again(harness: WorkerHarness, loss: str)
     assert {run.claim.id for run in harness.take(2)} == set(ids)
 
 
-def test_what_a_live_worker_holds_or_waits_in_the_list_is_not_pushed_again(harness: WorkerHarness) -> None:
+def test_job_held_by_a_live_worker_or_in_the_list_is_not_pushed_again(harness: WorkerHarness) -> None:
     """However long it takes until a worker claims it."""
     relay = Relay()
     relay.tick()
@@ -183,7 +183,7 @@ def test_what_a_live_worker_holds_or_waits_in_the_list_is_not_pushed_again(harne
     assert str(taken) not in window_refs()
 
 
-def test_a_queue_that_nobody_serves_does_not_hide_what_another_has_lost(rows: Ledger) -> None:
+def test_unserved_queue_does_not_hide_lost_ids_of_another(rows: Ledger) -> None:
     long_ago = clock.now() - HOUR
     rows.put_many(1500, queue="bulk", admitted_at=long_ago)
     lost = rows.put(admitted_at=clock.now() - LATER)
@@ -205,9 +205,7 @@ def test_a_flushed_redis_is_an_empty_window_and_filled_at_once(harness: WorkerHa
 
 
 @on_sqlite
-def test_a_redis_that_was_restarted_is_an_empty_window_whatever_it_kept(
-    redis_server: RedisServer, spine_env: SettingsEnv
-) -> None:
+def test_restarted_redis_counts_as_an_empty_window(redis_server: RedisServer, spine_env: SettingsEnv) -> None:
     """Two relays, and each finds out once: nothing is pushed over and over."""
     spine_env(redis_url=redis_server.url)
     rows = Ledger(database())
@@ -259,7 +257,7 @@ def test_a_pid_that_has_another_bearer_by_now_is_a_dead_worker(rows: Ledger) -> 
     assert rows.row(job_id).state == "queued"
 
 
-def test_a_living_pid_of_this_host_frees_nobody(rows: Ledger) -> None:
+def test_live_pid_on_this_host_keeps_its_jobs(rows: Ledger) -> None:
     job_id = put_running(rows, put_worker(os.getpid(), process_start(os.getpid()), this_host()))
     Relay().tick()
     assert rows.row(job_id).state == "running"
@@ -310,7 +308,7 @@ def test_a_worker_that_beats_is_never_freed(spine_env: SettingsEnv) -> None:
 
 
 @on_sqlite
-def test_a_relay_that_stood_still_itself_has_watched_nobody(spine_env: SettingsEnv) -> None:
+def test_suspended_relay_restarts_its_timeouts(spine_env: SettingsEnv) -> None:
     """It was stopped, with its whole machine perhaps: what it saw before says nothing."""
     spine_env(worker_dead_s=1.1)
     rows, relay = Ledger(database()), Relay()
@@ -342,7 +340,7 @@ def test_beats_that_could_not_be_read_are_no_beats_that_stood_still(spine_env: S
     assert _until_freed(relay, rows, job_id) > 1.3
 
 
-def test_what_a_dead_worker_had_fetched_and_not_claimed_goes_back_to_the_list(rows: Ledger) -> None:
+def test_ids_fetched_by_a_dead_worker_return_to_the_list(rows: Ledger) -> None:
     job_id, worker_id = rows.put(), put_worker(os.getpid(), 1, this_host())
     database().transaction(workers.set_state, worker_id, "stopped")
     relay = Relay()
@@ -354,7 +352,7 @@ def test_what_a_dead_worker_had_fetched_and_not_claimed_goes_back_to_the_list(ro
     assert window_refs() == [f"{job_id}:0"]
 
 
-def test_jobs_of_a_worker_that_nobody_knows_are_freed_uncounted_or_counted_as_they_had_begun(rows: Ledger) -> None:
+def test_jobs_of_an_unknown_worker_are_freed_and_only_begun_ones_count_a_crash(rows: Ledger) -> None:
     begun = put_running(rows, uuid7())
     claimed = rows.put(state="running", fence=1, worker_id=uuid7(), claimed_at=clock.now())
     Relay().tick()
@@ -386,7 +384,7 @@ def test_relays_that_do_the_same_thing_do_it_once(rows: Ledger) -> None:
 
 
 @on_sqlite
-def test_a_relay_without_redis_says_so_and_goes_on(redis_server: RedisServer, spine_env: SettingsEnv) -> None:
+def test_relay_without_redis_reports_it_and_continues(redis_server: RedisServer, spine_env: SettingsEnv) -> None:
     spine_env(redis_url=redis_server.url)
     rows, relay = Ledger(database()), Relay()
     relay.tick()

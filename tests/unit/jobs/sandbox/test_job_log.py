@@ -95,7 +95,7 @@ def test_old_lines_are_pruned_in_batches(ledger_of: Ledger) -> None:
     assert [row.event for row in ledger_of.db.read(job_log.read_lines, job_id, limit=9)] == ["new"]
 
 
-def test_what_a_jobs_code_logs_is_kept_and_nothing_else(collector: JobLog) -> None:
+def test_only_lines_logged_by_a_job_are_stored(collector: JobLog) -> None:
     job_id = Ledger(database()).put()
     log = logging.get_logger("tests.talking")
     log.warning("before any job")
@@ -129,7 +129,7 @@ def test_a_run_that_talks_without_end_is_cut_with_a_word_and_its_next_run_is_not
     assert [row.event for row in rows[-3:]] == [str(MAX_LINES_PER_RUN - 1), MORE, "the next run"]
 
 
-def test_long_and_odd_lines_are_cut_to_what_a_row_can_hold(collector: JobLog) -> None:
+def test_long_and_malformed_lines_are_cut_to_fit_a_row(collector: JobLog) -> None:
     job_id = Ledger(database()).put()
     logging.bind(job_id=job_id, fence=1, attempt=1)
     collector.take(line("x" * 9000, fields={"long": "y" * 9000, "nul": "a\0b", "nan": float("nan"), "list": [1, {2}]}))
@@ -159,7 +159,7 @@ def test_threads_may_talk_at_once(collector: JobLog) -> None:
         assert [row.event for row in lines(job_id, 100)] == [str(number) for number in range(100)]
 
 
-def test_what_was_said_at_last_is_written_by_the_stop(collector: JobLog) -> None:
+def test_stop_writes_the_last_lines(collector: JobLog) -> None:
     job_id = Ledger(database()).put()
     logging.bind(job_id=job_id, fence=1, attempt=1)
     collector.take(line("last words"))

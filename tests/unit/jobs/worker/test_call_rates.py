@@ -37,7 +37,7 @@ def test_a_burst_may_come_at_once(key: str) -> None:
     assert 30 < waits[3] <= 60 < waits[4] <= 120
 
 
-def test_who_would_wait_too_long_is_sent_away_and_takes_no_place(key: str) -> None:
+def test_call_with_a_long_wait_is_snoozed_without_a_reservation(key: str) -> None:
     call_rates.reserve(key, Rate(1, per_s=3600))
     for _ in range(3):
         with pytest.raises(Snooze) as sent:
@@ -68,6 +68,6 @@ def test_take_waits_for_its_turn(key: str) -> None:
 
 
 @pytest.mark.parametrize("wrong", [{"calls": 0}, {"calls": 1, "per_s": 0}, {"calls": 1, "burst": 0}])
-def test_what_is_no_rate_is_refused(wrong: dict[str, float]) -> None:
+def test_invalid_rate_is_refused(wrong: dict[str, float]) -> None:
     with pytest.raises(ValueError, match="invalid rate"):
         Rate(**wrong)  # type: ignore[arg-type]

@@ -74,7 +74,7 @@ BROKEN: dict[str, str | bytes] = {
 }
 
 
-def test_messages_that_cannot_be_read_are_put_aside_and_hold_up_nobody(harness: WorkerHarness) -> None:
+def test_unreadable_messages_are_quarantined_and_block_no_job(harness: WorkerHarness) -> None:
     """They lie in one batch with a good job; they end in the quarantine, and the good one runs."""
     for name, body in BROKEN.items():
         _raw(harness, name, body)
@@ -104,7 +104,7 @@ def test_an_id_without_its_body_is_dropped_and_pushed_again(
     assert [run.claim.id for run in harness.take()] == [job_id]
 
 
-def test_a_kind_that_is_not_known_is_parked_until_a_worker_comes_that_knows_it(
+def test_job_of_an_unknown_kind_is_parked_until_a_worker_has_the_kind(
     make_harness: MakeHarness, moved_clock: Callable[[timedelta], None]
 ) -> None:
     """And what came in the same batch runs at once."""
@@ -122,7 +122,7 @@ def test_a_kind_that_is_not_known_is_parked_until_a_worker_comes_that_knows_it(
     assert [run.claim.id for run in make_harness(Chore.kind, Strange.kind).take()] == [strange]
 
 
-def test_what_a_lost_answer_took_is_found(harness: WorkerHarness) -> None:
+def test_ids_of_a_lost_redis_answer_are_recovered(harness: WorkerHarness) -> None:
     """The ids lie in this worker's ack set, and it has never heard of them."""
     ids = harness.enqueue(Chore(), Chore())
     taken = harness.redis.lpop("mr:q:default", 2)
@@ -197,7 +197,7 @@ def test_a_job_that_crashed_twice_runs_alone_in_its_process(harness: WorkerHarne
     assert harness.state(after) in ("succeeded", "running")
 
 
-def test_what_waited_a_second_for_a_thread_is_handed_back_uncounted(harness: WorkerHarness) -> None:
+def test_run_without_a_thread_for_a_second_is_handed_back_without_a_try(harness: WorkerHarness) -> None:
     waiting, begun = harness.enqueue(Chore(), Chore())
     runs = {run.claim.id: run for run in harness.take(2)}
     harness.begin(runs[begun])
@@ -259,7 +259,7 @@ def test_a_job_cancelled_in_the_window_is_never_claimed(harness: WorkerHarness) 
     assert harness.state(job_id) == "cancelled"
 
 
-def test_after_the_stop_nothing_is_claimed_and_what_waits_goes_back(harness: WorkerHarness) -> None:
+def test_stopped_worker_claims_nothing_and_hands_back_waiting_runs(harness: WorkerHarness) -> None:
     first, second = harness.enqueue(Chore(), Chore())
     runs = {run.claim.id: run for run in harness.take(2)}
     harness.begin(runs[first])
@@ -271,7 +271,7 @@ def test_after_the_stop_nothing_is_claimed_and_what_waits_goes_back(harness: Wor
 
 
 @pytest.mark.parametrize("spine_env", ["postgresql"], indirect=True)
-def test_what_was_fetched_when_sql_went_away_is_claimed_when_it_is_back(harness: WorkerHarness, outage: Outage) -> None:
+def test_ids_fetched_before_a_database_outage_are_claimed_after_it(harness: WorkerHarness, outage: Outage) -> None:
     ids = harness.enqueue(Chore(), Chore())
     with outage():
         assert harness.process.fetcher.fetch() == []
@@ -282,7 +282,7 @@ def test_what_was_fetched_when_sql_went_away_is_claimed_when_it_is_back(harness:
 
 
 @on_sqlite
-def test_what_was_fetched_and_not_claimed_is_given_back_at_the_stop(harness: WorkerHarness) -> None:
+def test_stop_gives_unclaimed_ids_back(harness: WorkerHarness) -> None:
     (job_id,) = harness.enqueue(Chore())
     taken = harness.redis.lpop("mr:q:default")
     harness.redis.sadd(f"mr:q:__acks__.{harness.process.id}.default", taken)

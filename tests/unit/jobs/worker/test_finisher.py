@@ -71,7 +71,7 @@ class Refused(Job, kind="tests.refused", on_end=_refuse, max_tries=2):
     """Its good end is refused."""
 
 
-def _told(harness: WorkerHarness, job_id: str) -> str | None:
+def _state_seen_by_on_end(harness: WorkerHarness, job_id: str) -> str | None:
     row = harness.ledger.db.read(lambda session: session.get(WorkerRow, job_id))
     return None if row is None else row.health_url
 
@@ -89,7 +89,7 @@ def test_an_end_calls_on_end_in_its_own_transaction(
     harness.begin(run)
     harness.end(run, error)
     harness.until(job_id, state)
-    assert _told(harness, job_id) == outcome
+    assert _state_seen_by_on_end(harness, job_id) == outcome
 
 
 def test_a_cancel_before_the_start_and_a_death_call_on_end_too(make_harness: MakeHarness) -> None:
@@ -100,10 +100,13 @@ def test_a_cancel_before_the_start_and_a_death_call_on_end_too(make_harness: Mak
     assert run.claim.id == died
     harness.ledger.db.transaction(commands.cancel, "default", died)
     harness.ledger.db.transaction(workers.mark_dead, harness.process.id, "killed")
-    assert (_told(harness, cancelled), _told(harness, died)) == ("cancelled", "cancelled")
+    assert (_state_seen_by_on_end(harness, cancelled), _state_seen_by_on_end(harness, died)) == (
+        "cancelled",
+        "cancelled",
+    )
 
 
-def test_an_on_end_that_fails_is_an_end_refused_and_blocks_nobody(make_harness: MakeHarness) -> None:
+def test_failing_on_end_refuses_its_end_and_blocks_no_other(make_harness: MakeHarness) -> None:
     """Tried again like any failure, with none of its writes; at last failed, and lines so."""
     harness, relay = make_harness(Refused.kind, Chore.kind), Relay()
     refused, *others = harness.enqueue(Refused(), Chore(), Chore())
@@ -114,7 +117,7 @@ def test_an_on_end_that_fails_is_an_end_refused_and_blocks_nobody(make_harness: 
         harness.until(job_id, "succeeded")
     row = harness.until(refused, "retrying", "queued")
     assert (row.error_type, row.error_code, row.tries) == ("EndRefused", "end_refused", 1)
-    assert _told(harness, refused) is None
+    assert _state_seen_by_on_end(harness, refused) is None
 
     def again() -> bool:
         relay.tick()
@@ -126,12 +129,12 @@ def test_an_on_end_that_fails_is_an_end_refused_and_blocks_nobody(make_harness: 
     harness.end(run)
     row = harness.until(refused, "failed")
     assert (row.error_code, row.tries, row.result) == ("end_refused", 2, None)
-    assert _told(harness, refused) == "failed"
+    assert _state_seen_by_on_end(harness, refused) == "failed"
     harness.until_acked()
 
 
 @pytest.mark.parametrize("job", [Unreachable(), Unset()])
-def test_what_an_on_end_misses_is_not_taken_for_sql_that_is_away(make_harness: MakeHarness, job: Job) -> None:
+def test_error_raised_by_on_end_is_not_a_database_outage(make_harness: MakeHarness, job: Job) -> None:
     """Or everybody's ends would wait for it."""
     harness = make_harness(job.kind, Chore.kind)
     refused, other = harness.enqueue(job, Chore())
@@ -153,7 +156,7 @@ def test_an_on_end_that_fails_keeps_no_job_of_a_dead_worker(make_harness: MakeHa
     assert (harness.state(stuck), harness.state(other)) == ("cancelled", "queued")
     harness.ledger.db.transaction(timers.expire, 10)
     assert (harness.state(expired), harness.state(expired_too)) == ("failed", "failed")
-    assert _told(harness, stuck) is None
+    assert _state_seen_by_on_end(harness, stuck) is None
 
 
 @on_postgres
@@ -196,7 +199,7 @@ def test_with_a_thousand_ends_waiting_for_sql_nothing_more_is_claimed(
     wait_until(lambda: not harness.process.finisher.is_full, what="the ends to be written")
 
 
-def test_what_was_lost_to_another_worker_is_acked_and_not_written(harness: WorkerHarness) -> None:
+def test_end_of_a_lost_claim_is_acked_and_not_written(harness: WorkerHarness) -> None:
     (job_id,) = harness.enqueue(Chore())
     (run,) = harness.take()
     harness.begin(run)

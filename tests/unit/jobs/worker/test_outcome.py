@@ -118,7 +118,7 @@ def test_a_definitions_own_delays_go_first(settings_env: SettingsEnv) -> None:
 
 
 @pytest.mark.parametrize("asked", [0.0, 1.5, 3600.0])
-def test_what_the_other_side_asks_for_is_obeyed_to_the_second(settings_env: SettingsEnv, asked: float) -> None:
+def test_requested_retry_delay_is_used_exactly(settings_env: SettingsEnv, asked: float) -> None:
     assert judge(claim_of(), Unavailable("x", retry_after_s=asked)).delay_s == asked
     assert judge(claim_of(), LimitReached("x", asked)).delay_s == asked
 
@@ -139,11 +139,11 @@ def test_long_texts_are_cut_and_nul_is_left_out(settings_env: SettingsEnv) -> No
     assert "\x00" not in (verdict.traceback or "")
 
 
-def test_an_error_that_says_nothing_is_called_by_its_name(settings_env: SettingsEnv) -> None:
+def test_error_without_a_message_is_shown_by_its_class(settings_env: SettingsEnv) -> None:
     assert judge(claim_of(), raised(KeyboardInterrupt())).error_message == "KeyboardInterrupt"
 
 
-def test_an_error_that_cannot_be_told_is_an_error_all_the_same(settings_env: SettingsEnv) -> None:
+def test_error_whose_str_raises_is_still_recorded(settings_env: SettingsEnv) -> None:
     class Mute(Exception):
         def __str__(self) -> str:
             raise RuntimeError("I will not say")

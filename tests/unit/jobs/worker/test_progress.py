@@ -80,9 +80,7 @@ reported = st.tuples(numbers, numbers, st.sampled_from([None, "read", "embed", "
 
 @settings(max_examples=60, deadline=None)
 @given(kind=st.sampled_from([Weighed.kind, Unweighed.kind]), reports=st.lists(reported, max_size=12))
-def test_percent_never_falls_whatever_is_reported(
-    kind: str, reports: list[tuple[float | None, float | None, str | None]]
-) -> None:
+def test_percent_never_falls(kind: str, reports: list[tuple[float | None, float | None, str | None]]) -> None:
     """And every state of it is plain JSON."""
     progress, last = _silent(kind), 0.0
     for done, total, stage in reports:
@@ -93,7 +91,7 @@ def test_percent_never_falls_whatever_is_reported(
         last = now["percent"]
 
 
-def _heard(harness: WorkerHarness, run: Run) -> list[dict[str, Any]]:
+def _published_events(harness: WorkerHarness, run: Run) -> list[dict[str, Any]]:
     """The events that Redis has stored of the job, in their order."""
     stored = harness.redis.xrange(redis.EVENTS.format(run.claim.id))
     return [json.loads(fields["e"]) for _, fields in stored]
@@ -108,7 +106,7 @@ def _began(harness: WorkerHarness, job: Job) -> tuple[Run, Progress]:
 
 
 @on_sqlite
-def test_reports_are_told_ten_times_a_second_and_the_last_is_never_dropped(harness: WorkerHarness) -> None:
+def test_reports_are_published_ten_times_a_second_and_always_the_last(harness: WorkerHarness) -> None:
     run, progress = _began(harness, Chore())
     began = time.monotonic()
     for number in itertools.count(1):
@@ -117,8 +115,10 @@ def test_reports_are_told_ten_times_a_second_and_the_last_is_never_dropped(harne
             break
     harness.end(run)
     harness.until(run.claim.id, "succeeded")
-    wait_until(lambda: "end" in [event["event"] for event in _heard(harness, run)], what="the end to be told")
-    published = [event for event in _heard(harness, run) if event["event"] == "progress"]
+    wait_until(
+        lambda: "end" in [event["event"] for event in _published_events(harness, run)], what="the end to be published"
+    )
+    published = [event for event in _published_events(harness, run) if event["event"] == "progress"]
     assert 4 <= len(published) <= 14
     assert published[-1]["done"] == number
 
@@ -132,8 +132,10 @@ def test_no_change_of_stage_is_dropped_however_quick(make_harness: Callable[...,
             progress.report(done, 5, stage=stage)
     harness.end(run)
     harness.until(run.claim.id, "succeeded")
-    wait_until(lambda: "end" in [event["event"] for event in _heard(harness, run)], what="the end to be told")
-    stages = [event["stage"] for event in _heard(harness, run) if event["event"] == "progress"]
+    wait_until(
+        lambda: "end" in [event["event"] for event in _published_events(harness, run)], what="the end to be published"
+    )
+    stages = [event["stage"] for event in _published_events(harness, run) if event["event"] == "progress"]
     assert list(dict.fromkeys(stages)) == ["read", "embed", "write"]
     assert harness.ledger.row(run.claim.id).progress["percent"] == 100.0  # type: ignore[index]
 
@@ -147,7 +149,7 @@ def test_the_numbers_of_events_rise_also_after_a_flush(harness: WorkerHarness) -
     numbers: list[int] = []
     for part in range(6):
         run.progress.report(part, 6, stage="first", message=str(part))
-        wait_until(lambda part=part: run.progress.seq > part, what="the report to be told")  # type: ignore[misc]
+        wait_until(lambda part=part: run.progress.seq > part, what="the report to be published")  # type: ignore[misc]
         numbers.append(run.progress.seq)
         if part == 2:
             harness.redis.flushall()
@@ -177,18 +179,20 @@ def test_the_ledger_keeps_where_a_job_is(harness: WorkerHarness) -> None:
 
 
 @on_sqlite
-def test_a_report_after_the_end_is_not_told(harness: WorkerHarness) -> None:
+def test_report_after_the_end_is_not_published(harness: WorkerHarness) -> None:
     run, progress = _began(harness, Chore())
     progress.report(1, 2, stage="first")
     harness.end(run)
     progress.report(2, 2, stage="second")
     harness.until(run.claim.id, "succeeded")
-    wait_until(lambda: "end" in [event["event"] for event in _heard(harness, run)], what="the end to be told")
-    assert "second" not in [event["stage"] for event in _heard(harness, run)]
+    wait_until(
+        lambda: "end" in [event["event"] for event in _published_events(harness, run)], what="the end to be published"
+    )
+    assert "second" not in [event["stage"] for event in _published_events(harness, run)]
 
 
 @on_sqlite
-def test_a_report_blocks_nobody_and_may_come_from_any_thread(harness: WorkerHarness) -> None:
+def test_report_does_not_block_and_works_from_any_thread(harness: WorkerHarness) -> None:
     run, progress = _began(harness, Chore())
     started = time.monotonic()
     threads = [
@@ -203,7 +207,8 @@ def test_a_report_blocks_nobody_and_may_come_from_any_thread(harness: WorkerHarn
     progress.report(1000, 1000)
     harness.end(run)
     wait_until(
-        lambda: [e["done"] for e in _heard(harness, run) if e["event"] == "progress"][-1:] == [1000], what="the last"
+        lambda: [e["done"] for e in _published_events(harness, run) if e["event"] == "progress"][-1:] == [1000],
+        what="the last",
     )
 
 
@@ -217,19 +222,19 @@ def test_a_number_that_is_none_costs_no_job(harness: WorkerHarness, odd: float) 
 
 
 @on_sqlite
-def test_whatever_is_given_as_a_text_is_told_as_one(harness: WorkerHarness) -> None:
+def test_message_and_unit_are_published_as_text(harness: WorkerHarness) -> None:
     run, progress = _began(harness, Chore())
     error: Any = ValueError("page 3 is broken")
     progress.report(1, 2, stage="first", message=error, unit="x" * 5000)
-    wait_until(lambda: _heard(harness, run), what="the report to be told")
-    message = _heard(harness, run)[0]
+    wait_until(lambda: _published_events(harness, run), what="the report to be published")
+    message = _published_events(harness, run)[0]
     assert (message["message"], len(message["unit"])) == ("page 3 is broken", 1000)
     harness.end(run)
     assert harness.until(run.claim.id, "succeeded").progress is not None
     assert harness.process.is_serving
 
 
-def test_each_event_says_which_try_it_belongs_to(harness: WorkerHarness) -> None:
+def test_each_event_has_its_try(harness: WorkerHarness) -> None:
     job_id = harness.ledger.put(tries=2, fence=2, admitted_at=None)
     harness.push([job_id])
     (run,) = harness.take()
@@ -238,9 +243,13 @@ def test_each_event_says_which_try_it_belongs_to(harness: WorkerHarness) -> None
     run.progress.report(1, 2, stage="first")
     harness.end(run)
     harness.until(job_id, "succeeded")
-    wait_until(lambda: "end" in [event["event"] for event in _heard(harness, run)], what="the end to be told")
-    assert {event["attempt"] for event in _heard(harness, run)} == {3}
-    assert [event["seq"] for event in _heard(harness, run)] == sorted({event["seq"] for event in _heard(harness, run)})
+    wait_until(
+        lambda: "end" in [event["event"] for event in _published_events(harness, run)], what="the end to be published"
+    )
+    assert {event["attempt"] for event in _published_events(harness, run)} == {3}
+    assert [event["seq"] for event in _published_events(harness, run)] == sorted(
+        {event["seq"] for event in _published_events(harness, run)}
+    )
 
 
 @on_sqlite
