@@ -37,7 +37,7 @@ def test_the_api_loads_no_actor() -> None:
     assert ran.stdout.split() == []
 
 
-def test_a_worker_loads_neither_what_migrates_nor_what_sandboxes_compute_with() -> None:
+def test_worker_imports_no_migration_or_parser_libraries() -> None:
     heavy = "{'alembic', 'mako', 'trafilatura', 'lxml', 'wordllama'}"
     code = f"import actors.main, sys; print(*[name for name in sys.modules if name.split('.')[0] in {heavy}])"
     ran = _run(sys.executable, "-c", code)

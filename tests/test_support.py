@@ -36,7 +36,7 @@ def test_a_database_of_either_kind_has_the_schema_and_no_rows(db: Database) -> N
         ("DROP INDEX {index}", True),
     ],
 )
-def test_what_a_test_leaves_in_postgresql_the_next_does_not_see(
+def test_postgresql_is_reset_between_tests(
     handed_on: HandedOn, shared_postgres: PostgresServer, left: str, replaced: bool
 ) -> None:
     """Rows, counters and changes of the schema; who still holds a connection is cut off."""
@@ -99,7 +99,7 @@ def test_redis_is_empty_again(redis_url: str, shared_redis: RedisServer) -> None
         client.set("left", "behind")
 
 
-def test_a_redis_of_ones_own_comes_back_on_its_port(redis_server: RedisServer) -> None:
+def test_separate_redis_restarts_on_its_port(redis_server: RedisServer) -> None:
     redis_server.kill()
     redis_server.start()
     assert redis_server.answers()
@@ -117,6 +117,6 @@ def test_other_machines_are_out_of_reach() -> None:
         socket.getaddrinfo("example.com", 80)
 
 
-def test_waiting_in_vain_says_for_what() -> None:
+def test_wait_timeout_names_the_condition() -> None:
     with pytest.raises(AssertionError, match="the moon to fall"):
         wait_until(lambda: False, timeout_s=0.05, what="the moon to fall")

@@ -105,7 +105,7 @@ def redis_memory(here: Rig, jobs: int) -> float:
     return (int(client.info("memory")["used_memory"]) - before) / 1024**2
 
 
-def redis_gone(here: Rig) -> tuple[list[float], float]:
+def redis_outages(here: Rig) -> tuple[list[float], float]:
     """Milliseconds of each POST while Redis is down, and seconds from its return to the last of the jobs' ends."""
     client, body = here.stack.client, {"text": "Redis is away.", "title": "away"}
     client.post("/api/documents", json=body).raise_for_status()
@@ -163,7 +163,7 @@ def rows(kind: str = "sqlite") -> list[Row]:
     )
     with rig(kind, {"MILLRACE_WORKER_THREADS": "8"}) as here:
         here.stack.start(workers=1, relay=True, api=True)
-        took, resumed = redis_gone(here)
+        took, resumed = redis_outages(here)
     p99 = quantile(took, 0.99)
     ours = f"POST p50 {median(took):.0f} ms, p99 {p99:.0f} ms; resumes in {resumed:.1f} s"
     results.append(

@@ -91,10 +91,10 @@ def drain(here: Rig, *, processes: int = 2, threads: int = 8) -> float:
     time.sleep(WARM_S)
     database().transaction(enqueue_many, [Noop(number=n) for n in range(DRAINED)], tenant="bench")
 
-    def left(session: Any) -> int:
+    def open_jobs(session: Any) -> int:
         return int(session.scalar(sa.select(sa.func.count()).where(JobRow.state != "succeeded")))
 
-    wait_until(lambda: database().read(left) == 0, timeout_s=120, what="the drain", poll_s=0.3)
+    wait_until(lambda: database().read(open_jobs) == 0, timeout_s=120, what="the drain", poll_s=0.3)
     here.stack.end()
 
     def finished(session: Any) -> list[datetime]:

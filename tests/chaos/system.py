@@ -213,7 +213,7 @@ class System:
         services = [self.redis.process] + ([self.postgres.process] if self.postgres else [])
         return [*self.stack.processes, *services]
 
-    def undead(self) -> list[str]:
+    def surviving_processes(self) -> list[str]:
         """Return processes that outlive their parent; empty where the kernel does not report them."""
         ours = {process.pid for process in self.own_processes() if process.alive}
         orphans = [pid for pid in children_of(os.getpid()) if pid not in ours]
@@ -223,7 +223,7 @@ class System:
         statement = sa.text("SELECT count(*) FROM worker WHERE state IN ('running', 'draining')")
         return int(self.database.read(lambda session: session.scalar(statement)) or 0)
 
-    def bury_orphans(self) -> None:
+    def end_orphans(self) -> None:
         for pid in children_of(os.getpid()):
             if pid not in {process.pid for process in self.own_processes() if process.alive}:
                 with suppress(ProcessLookupError):
@@ -240,7 +240,7 @@ class System:
             assert self.postgres is not None
             self.postgres.remove()
         if hasattr(self, "stack"):
-            self.bury_orphans()
+            self.end_orphans()
 
     def wait_until_database(self) -> None:
         def answers() -> bool:

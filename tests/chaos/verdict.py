@@ -180,14 +180,14 @@ def _judge_effects(row: JobRow, effects: list[Any], verdict: Verdict, *, numbere
 
 
 def _judge_processes(system: System, verdict: Verdict) -> None:
-    def all_buried() -> bool:
+    def all_marked_dead() -> bool:
         system.supervise(0.1)
-        return not system.undead() and system.worker_rows_alive() <= system.workers
+        return not system.surviving_processes() and system.worker_rows_alive() <= system.workers
 
     try:
-        wait_until(all_buried, timeout_s=MAX_PROCESS_END_S, what="the dead to be gone")
+        wait_until(all_marked_dead, timeout_s=MAX_PROCESS_END_S, what="the dead to be gone")
     except AssertionError:
-        verdict.left_over += [f"undead process: {process}" for process in system.undead()]
+        verdict.left_over += [f"surviving_processes process: {process}" for process in system.surviving_processes()]
         rows = system.worker_rows_alive()
         if rows > system.workers:
             verdict.left_over.append(f"{rows} workers count as living, {system.workers} do")

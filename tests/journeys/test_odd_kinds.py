@@ -32,7 +32,7 @@ def odd(stack: Stack) -> Stack:
     return stack.start()
 
 
-def test_whatever_a_job_raises_or_returns_it_ends_and_its_worker_stops(odd: Stack) -> None:
+def test_jobs_end_and_workers_stop_after_any_error_or_result(odd: Stack) -> None:
     started = {}
     for name, (kind, payload) in STARTS.items():
         answer = odd.post("/api/jobs", {"kind": kind, "payload": payload})

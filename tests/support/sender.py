@@ -114,7 +114,7 @@ class Sender:
 
     async def _ask(self, event: bytes) -> tuple[int, bytes]:
         """Status and body of the answer; a connection that fails is not used again."""
-        reader, writer = self._kept() or await asyncio.open_connection("127.0.0.1", self.port)
+        reader, writer = self._free_connection() or await asyncio.open_connection("127.0.0.1", self.port)
         try:
             writer.write(self._head(event) + event)
             head = (await reader.readuntil(b"\r\n\r\n")).lower()
@@ -126,7 +126,7 @@ class Sender:
         self._free.append((reader, writer))
         return int(head.split(b" ", 2)[1]), body
 
-    def _kept(self) -> Connection | None:
+    def _free_connection(self) -> Connection | None:
         """Return a free connection that the server has not closed, or None."""
         while self._free:
             reader, writer = self._free.pop()

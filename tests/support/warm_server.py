@@ -73,10 +73,10 @@ class Forks:
             os._exit(1)
         # Written by the child, so that its session exists before a test learns its id.
         os.write(descriptors[3], f"{os.getpid()}\n".encode())
-        self._be_nobody(descriptors)
+        self._become_child(descriptors)
         return True
 
-    def _be_nobody(self, descriptors: list[int]) -> None:
+    def _become_child(self, descriptors: list[int]) -> None:
         """In a child: nothing of the server's stays open, and signals do what they do in a program that begins."""
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)

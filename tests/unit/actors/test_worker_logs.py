@@ -15,7 +15,7 @@ pytestmark = [pytest.mark.timeout(120), pytest.mark.slow]
 
 
 @pytest.mark.parametrize("plant", ["sqlite"], indirect=True)
-def test_what_jobs_log_is_kept_whichever_way_they_run(plant: Plant) -> None:
+def test_log_lines_of_async_and_sandboxed_jobs_are_stored(plant: Plant) -> None:
     plant.env["MILLRACE_LOG_LEVEL"] = "info"  # without Dramatiq's own
     worker = plant.worker()
     awaiting = plant.enqueue(Talk(secret="hidden"))

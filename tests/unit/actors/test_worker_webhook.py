@@ -23,7 +23,7 @@ pytestmark = [pytest.mark.timeout(120), pytest.mark.slow]
 
 
 @pytest.mark.parametrize("plant", ["postgresql"], indirect=True)
-def test_an_end_is_told_until_it_is_heard(plant: Plant, receiver: Receiver) -> None:
+def test_webhook_of_an_end_is_retried_until_accepted(plant: Plant, receiver: Receiver) -> None:
     plant.env["MILLRACE_WEBHOOK_PRIVATE"] = "true"
     receiver.status = 500
     plant.worker()

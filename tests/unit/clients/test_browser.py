@@ -38,7 +38,7 @@ def browser(settings_env: SettingsEnv) -> SettingsEnv:
     return settings_env
 
 
-def _left_of(mark: str) -> list[str]:
+def _processes_with(mark: str) -> list[str]:
     """Return the processes whose command line contains the text."""
     command_lines = []
     for entry in Path("/proc").iterdir():
@@ -52,12 +52,12 @@ def _left_of(mark: str) -> list[str]:
     return command_lines
 
 
-def test_what_its_scripts_make_of_a_page(browser: SettingsEnv, site: FakeSite) -> None:
+def test_page_is_rendered_with_its_scripts(browser: SettingsEnv, site: FakeSite) -> None:
     site.pages["/"] = site_page(SCRIPT.encode())
     site.pages["/words"] = site_page("Räder im Wasser".encode())
     assert '<p id="x">Räder im Wasser</p>' in asyncio.run(render(f"{site.url}/"))
     assert site.requests[0].headers["user-agent"] == "Millrace/0.1"
-    assert _left_of(site.url) == []
+    assert _processes_with(site.url) == []
 
 
 def test_nothing_private_is_reached_from_a_page(browser: SettingsEnv, site: FakeSite) -> None:
@@ -107,7 +107,7 @@ def test_a_page_that_never_rests_is_ended(browser: SettingsEnv, site: FakeSite) 
     with pytest.raises(Unavailable):
         asyncio.run(render(f"{site.url}/"))
     assert clock.monotonic() - started < 10
-    assert _left_of(site.url) == []
+    assert _processes_with(site.url) == []
 
 
 def test_a_page_that_eats_memory_is_ended(browser: SettingsEnv, site: FakeSite) -> None:
@@ -117,7 +117,7 @@ def test_a_page_that_eats_memory_is_ended(browser: SettingsEnv, site: FakeSite) 
     )
     with pytest.raises(Rejected) as refused:
         asyncio.run(render(f"{site.url}/"))
-    assert refused.value.code == "chromium_memory" and _left_of(site.url) == []
+    assert refused.value.code == "chromium_memory" and _processes_with(site.url) == []
 
 
 def test_no_more_are_open_than_may_be(browser: SettingsEnv, site: FakeSite) -> None:
@@ -138,7 +138,7 @@ def test_a_page_that_grows_too_large_is_ended(browser: SettingsEnv, site: FakeSi
     site.pages["/"] = site_page(b"<html><body><script>document.body.append('x'.repeat(1000000))</script></body></html>")
     with pytest.raises(Rejected) as refused:
         asyncio.run(render(f"{site.url}/"))
-    assert refused.value.code == "too_large" and _left_of(site.url) == []
+    assert refused.value.code == "too_large" and _processes_with(site.url) == []
 
 
 def test_cancelled_it_is_gone_at_once(browser: SettingsEnv, site: FakeSite) -> None:
@@ -153,7 +153,7 @@ def test_cancelled_it_is_gone_at_once(browser: SettingsEnv, site: FakeSite) -> N
             await task
 
     asyncio.run(cancelled())
-    assert _left_of(site.url) == []
+    assert _processes_with(site.url) == []
 
 
 def test_it_does_not_outlive_its_worker(browser: SettingsEnv, site: FakeSite) -> None:
@@ -164,10 +164,10 @@ def test_it_does_not_outlive_its_worker(browser: SettingsEnv, site: FakeSite) ->
     wait_until(lambda: len(site.visits) > 0, timeout_s=30, what="the page was asked for")
     worker.kill()
     worker.wait()
-    wait_until(lambda: _left_of(f"{site.url}/?mark") == [], timeout_s=10, what="all of Chromium has ended")
+    wait_until(lambda: _processes_with(f"{site.url}/?mark") == [], timeout_s=10, what="all of Chromium has ended")
 
 
-def test_without_a_chromium_it_is_said(settings_env: SettingsEnv) -> None:
+def test_missing_chromium_is_reported(settings_env: SettingsEnv) -> None:
     settings_env(chromium_path="/nowhere/chromium")
     with pytest.raises(Unavailable) as none:
         asyncio.run(render("http://127.0.0.1/"))

@@ -99,7 +99,7 @@ async def wait_for_notifications(site: Site, times: int) -> Request:
     return site.notifications[-1]
 
 
-async def test_a_change_is_told_in_the_shape_that_was_asked_for(client: ChangeDetection, site: Site) -> None:
+async def test_change_is_notified_in_the_requested_shape(client: ChangeDetection, site: Site) -> None:
     """A watch is created, checked, changed, notified, read and deleted."""
     tag = await client.tag("Shop")
     asked = notification(f"{site.url}/here%20we%20are/", TOKEN)
@@ -140,7 +140,7 @@ async def test_a_change_is_told_in_the_shape_that_was_asked_for(client: ChangeDe
     assert await client.find(site.address) == []
 
 
-async def test_what_a_page_says_breaks_no_notification(client: ChangeDetection, site: Site) -> None:
+async def test_any_page_text_arrives_unchanged_in_the_notification(client: ChangeDetection, site: Site) -> None:
     """Quotes, templates, markup and 100,000 characters arrive unchanged; a missing receiver is retried."""
     site.refusals = 1
     odd = 'say "hi" \\ {{ 7*7 }} {% raw %} %20 &amp; &lt;script&gt; Übergröße 🙂 \t end'
@@ -185,7 +185,7 @@ async def test_a_watch_is_changed(instance: ChangeDetectionServer, client: Chang
     assert caught.value.code == "changedetection_rejected"
 
 
-async def test_a_page_that_fails_says_why(client: ChangeDetection, site: Site) -> None:
+async def test_failed_page_has_its_error(client: ChangeDetection, site: Site) -> None:
     uuid = await client.create(WatchRequest(f"{site.url}/nothing"))
 
     async def failed() -> str:
@@ -196,7 +196,7 @@ async def test_a_page_that_fails_says_why(client: ChangeDetection, site: Site) -
 
 
 @pytest.mark.parametrize("uuid", [NOBODY, "../systeminfo", "", "9f0d40e2", "\0"])
-async def test_what_is_not_there(client: ChangeDetection, uuid: str) -> None:
+async def test_missing_watch_raises_not_found(client: ChangeDetection, uuid: str) -> None:
     for ask in (
         client.watch(uuid),
         client.history(uuid),

@@ -192,7 +192,7 @@ def test_where_it_notifies(base: str, begins: str) -> None:
     assert (fields["notification_body"], fields["notification_format"]) == (BODY, "text")
 
 
-def test_the_page_shows_what_is_asked_for() -> None:
+def test_documentation_shows_the_notification_settings() -> None:
     page = (REPOSITORY / "docs" / "changedetection.md").read_text()
     url = notification_url("https://millrace.example", "TOKEN")
     assert f"\n{BODY}\n" in page and f"`{url}`" in page

@@ -65,7 +65,7 @@ def test_jobs_share_requests(player: FakeEmbeddings) -> None:
     assert len(player.batches) <= 5
 
 
-def test_a_server_that_takes_less_than_it_said_is_given_less(player: FakeEmbeddings) -> None:
+def test_batch_shrinks_when_the_server_refuses_its_size(player: FakeEmbeddings) -> None:
     player.max_batch = 2
     assert _documents(player, ["a", "bb", "ccc", "dddd", "eeeee"]).shape == (5, 2)
     player.wrong = lambda texts: (413, b"too large", {}) if len(texts) > 1 else None
@@ -100,7 +100,7 @@ def test_a_text_that_is_refused_fails_alone(player: FakeEmbeddings) -> None:
         (200, b"[[NaN, 1.0]]", Rejected, "not finite", 1),
     ],
 )
-def test_what_servers_do_wrong(
+def test_server_errors_are_retried_or_raised(
     player: FakeEmbeddings, status: int, body: Any, kind: type[Exception], says: str, tries: int
 ) -> None:
     """Temporary failures are retried, permanent ones raise at once."""
@@ -131,7 +131,7 @@ def test_a_server_of_something_else_is_named(player: FakeEmbeddings) -> None:
         _documents(player, ["a"])
 
 
-def test_nobody_there_and_one_that_never_answers(player: FakeEmbeddings) -> None:
+def test_unreachable_or_silent_server_is_unavailable(player: FakeEmbeddings) -> None:
     nobody = EmbeddingServer("tei", "http://127.0.0.1:9", "m", 2)
     with pytest.raises(Unavailable, match="cannot be reached"):
         _with(nobody, lambda client: client.documents(["a"]))
@@ -192,7 +192,7 @@ def test_one_text_that_is_too_much_fails(player: FakeEmbeddings) -> None:
 @pytest.mark.parametrize(
     ("status", "body"), [(401, b""), (404, {"error": {"message": "no such model"}}), (200, {"vectors": 7})]
 )
-def test_what_is_wrong_for_all_is_not_asked_of_each(player: FakeEmbeddings, status: int, body: Any) -> None:
+def test_error_for_the_whole_batch_is_not_retried_for_each_text(player: FakeEmbeddings, status: int, body: Any) -> None:
     player.wrong = lambda texts: (status, body, {})
     with pytest.raises(Rejected):
         _documents(player, ["a", "b", "c", "d"])

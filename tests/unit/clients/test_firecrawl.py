@@ -64,7 +64,7 @@ def test_the_key_may_lie_in_a_file(server: FakeFirecrawl, monkeypatch: pytest.Mo
     assert server.requests[0].header("authorization") == ["Bearer fc-of-a-file"]
 
 
-def test_nobody_is_set_up(settings_env: SettingsEnv) -> None:
+def test_missing_url_is_reported(settings_env: SettingsEnv) -> None:
     with pytest.raises(Unavailable, match="MILLRACE_FIRECRAWL_URL"):
         _scrape()
 
@@ -156,7 +156,9 @@ def _no(code: str | None = None, error: str = "no", **more: Any) -> dict[str, An
         (200, {"success": True, "data": {"metadata": {"statusCode": 503, "error": 7}}}, PageUnavailable, "http_status"),
     ],
 )
-def test_what_is_refused(server: FakeFirecrawl, status: int, body: Any, kind: type[Exception], code: str) -> None:
+def test_errors_map_to_their_classes(
+    server: FakeFirecrawl, status: int, body: Any, kind: type[Exception], code: str
+) -> None:
     """Errors depend on status, then code; faults of the page are distinguished from Firecrawl's."""
     server.wrong = lambda asked: reply(status, body, {"location": "http://127.0.0.1:9/"} if status == 302 else {})
     with pytest.raises(kind) as caught:
@@ -203,7 +205,7 @@ def test_unknown_jobs(server: FakeFirecrawl) -> None:
             _with(use)
 
 
-def test_nobody_there_and_one_that_never_answers(server: FakeFirecrawl, settings_env: SettingsEnv) -> None:
+def test_unreachable_or_silent_server_is_unavailable(server: FakeFirecrawl, settings_env: SettingsEnv) -> None:
     settings_env(firecrawl_timeout_s=0.3)
     server.wrong = lambda asked: reply(200, {}, delay_s=30)
     with pytest.raises(FirecrawlTimeout, match=r"0\.3 s"):
@@ -216,7 +218,7 @@ def test_nobody_there_and_one_that_never_answers(server: FakeFirecrawl, settings
         _scrape()
 
 
-def test_what_is_too_large_or_squeezed(server: FakeFirecrawl, settings_env: SettingsEnv) -> None:
+def test_compressed_and_oversized_answers(server: FakeFirecrawl, settings_env: SettingsEnv) -> None:
     squeezed = {"success": True, "data": {"markdown": "x" * 5000}}
     server.wrong = lambda asked: reply(200, squeezed, gzipped=True)
     assert len(_scrape()["markdown"]) == 5000

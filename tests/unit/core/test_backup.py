@@ -99,7 +99,7 @@ def test_the_database_still_refuses_wrong_moves_after_a_restore(db: Database, tm
 
 
 @pytest.mark.usefixtures("client")
-def test_what_is_no_whole_backup_changes_nothing(db: Database, tmp_path: Path) -> None:
+def test_incomplete_backup_changes_nothing(db: Database, tmp_path: Path) -> None:
     db.transaction(_pair, 1)
     folder = tmp_path / "kept"
     made = backup.back_up(db, folder)

@@ -36,7 +36,7 @@ async def _content(store: Blobs, key: str) -> bytes:
     return b"".join([part async for part in store.stream(key)])
 
 
-def test_what_was_put_comes_back_whatever_its_size(store: Blobs, tmp_path: Path) -> None:
+def test_blobs_of_any_size_are_read_back(store: Blobs, tmp_path: Path) -> None:
     async def run() -> None:
         for size in (0, 1, 3_000_000):
             path = tmp_path / f"file-{size}"
@@ -82,13 +82,13 @@ def test_a_bucket_that_is_not_there_is_no_blob_either(settings_env: SettingsEnv,
 
 
 @pytest.mark.parametrize("url", ["ftp://x/y", "s3://", "file:", "folder"])
-def test_a_url_that_names_no_store_is_said(settings_env: SettingsEnv, url: str) -> None:
+def test_invalid_store_url_is_reported(settings_env: SettingsEnv, url: str) -> None:
     settings_env(blob_url=url)
     with pytest.raises(ConfigError, match="MILLRACE_BLOB_URL"):
         blobs()
 
 
-def test_a_folder_that_cannot_be_made_is_said(settings_env: SettingsEnv, tmp_path: Path) -> None:
+def test_folder_that_cannot_be_created_is_reported(settings_env: SettingsEnv, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     settings_env(blob_url=f"file:{tmp_path / 'file' / 'folder'}")
     with pytest.raises(ConfigError, match="MILLRACE_BLOB_URL"):

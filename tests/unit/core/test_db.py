@@ -75,7 +75,7 @@ def test_a_read_sees_one_moment(things: Database) -> None:
     assert things.read(count) == 1
 
 
-def test_what_is_left_for_after_the_commit_is_done_once_and_only_then(things: Database) -> None:
+def test_after_commit_runs_once_and_only_after_a_commit(things: Database) -> None:
     done: list[int] = []
 
     def write(session: Session, number: int, *, fail: bool = False) -> None:
@@ -92,7 +92,7 @@ def test_what_is_left_for_after_the_commit_is_done_once_and_only_then(things: Da
     assert done == [1]
 
 
-def test_times_are_aware_and_utc_whatever_went_in(things: Database) -> None:
+def test_times_are_read_as_aware_utc(things: Database) -> None:
     at = datetime(2026, 3, 29, 2, 30, tzinfo=timezone(timedelta(hours=5, minutes=30)))
     things.transaction(lambda session: session.execute(sa.insert(THINGS).values(id=1, at=at)))
     (stored_at,) = things.read(lambda session: session.scalars(sa.select(THINGS.c.at)).all())
@@ -264,7 +264,7 @@ def test_a_connection_that_dies_after_its_last_answer_takes_nothing_along(
     database.close()
 
 
-def test_what_never_works_is_a_config_error_what_does_not_answer_unavailable(shared_postgres: PostgresServer) -> None:
+def test_wrong_credentials_are_a_config_error_and_no_answer_is_unavailable(shared_postgres: PostgresServer) -> None:
     good = sa.make_url(shared_postgres.url_of("postgres"))
     urls = [
         (good.set(password="wrong"), ConfigError),

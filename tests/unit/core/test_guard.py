@@ -68,7 +68,7 @@ def test_addresses_that_are(address: str) -> None:
 
 
 @pytest.mark.parametrize("host", HERE)
-def test_every_way_to_say_here_is_refused(settings_env: SettingsEnv, host: str) -> None:
+def test_every_spelling_of_this_host_is_refused(settings_env: SettingsEnv, host: str) -> None:
     """The resolved address decides, however the name is written."""
     with pytest.raises(Rejected) as refused:
         asyncio.run(resolve(host, 80))
@@ -76,7 +76,7 @@ def test_every_way_to_say_here_is_refused(settings_env: SettingsEnv, host: str) 
 
 
 @pytest.mark.parametrize("host", NOWHERE)
-def test_what_comes_to_no_address_is_refused(settings_env: SettingsEnv, host: str) -> None:
+def test_name_without_an_address_is_refused(settings_env: SettingsEnv, host: str) -> None:
     with pytest.raises(Rejected):
         asyncio.run(resolve(host, 80))
 
@@ -112,14 +112,14 @@ def _bad(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
 
 
 @given(_v4())
-def test_no_ipv4_address_that_python_knows_as_special_is_public(address: ipaddress.IPv4Address) -> None:
+def test_special_ipv4_addresses_are_not_public(address: ipaddress.IPv4Address) -> None:
     assert not (is_public(address) and _bad(address))
 
 
 @given(_v6())
 @example(ipaddress.IPv6Address("::ffff:0.0.0.0"))
 @example(ipaddress.IPv6Address("64:ff9b::"))
-def test_no_ipv6_address_that_python_knows_as_special_is_public(address: ipaddress.IPv6Address) -> None:
+def test_special_ipv6_addresses_are_not_public(address: ipaddress.IPv6Address) -> None:
     """An address that holds a public IPv4 one for those who have no IPv4 is the only exception."""
     if not is_public(address):
         return
@@ -131,7 +131,7 @@ def test_no_ipv6_address_that_python_knows_as_special_is_public(address: ipaddre
 
 
 @given(_v4())
-def test_ipv4_within_ipv6_is_what_it_is(address: ipaddress.IPv4Address) -> None:
+def test_embedded_ipv4_address_decides(address: ipaddress.IPv4Address) -> None:
     for prefix in (0xFFFF << 32, 0x64FF9B << 96):
         assert is_public(ipaddress.IPv6Address(prefix | int(address))) == is_public(address)
     for prefix in (0, 0x64FF9B0001 << 80):

@@ -23,7 +23,7 @@ def tls_redis(tmp_path: Path) -> Iterator[TlsRedis]:
         yield server
 
 
-def test_a_url_of_sentinels_names_hosts_service_and_who_asks(tmp_path: Path) -> None:
+def test_sentinel_url_has_hosts_service_and_credentials(tmp_path: Path) -> None:
     authority = tmp_path / "ca.pem"
     authority.touch()
     query = f"ssl_ca_certs={authority}&ssl_check_hostname=false&sentinel_password=third"
@@ -46,7 +46,7 @@ def test_a_url_of_sentinels_names_hosts_service_and_who_asks(tmp_path: Path) -> 
         "redis+sentinel://one:1/m?colour=red", "rediss://one?ssl_ca_certs=/nowhere/ca.pem", "redis://[",
     ],
 )  # fmt: skip
-def test_what_is_no_such_url_is_said_in_one_sentence(url: str) -> None:
+def test_invalid_url_is_one_sentence(url: str) -> None:
     with pytest.raises(ConfigError, match=r"^MILLRACE_REDIS_URL.*[^.]$"):
         redis_url.client(url)
 
@@ -76,7 +76,7 @@ def test_a_server_that_another_authority_vouches_for_is_refused(tls_redis: TlsRe
         Push(f"rediss://127.0.0.1:{tls_redis.port}/0?ssl_ca_certs={other}").call(lambda client: client.ping())
 
 
-def test_a_new_master_is_found_by_who_knew_the_old_one(watched: Watched) -> None:
+def test_client_follows_a_failover_to_the_new_master(watched: Watched) -> None:
     push = Push(watched.url)
     assert push.call(lambda client: client.set("a", "1"))
     before = watched.master()

@@ -27,7 +27,7 @@ WRONG = {
 }
 
 
-def test_every_wrong_value_is_said_in_one_line(settings_env: SettingsEnv) -> None:
+def test_every_wrong_value_is_reported_in_one_line(settings_env: SettingsEnv) -> None:
     settings_env(**WRONG)
     with pytest.raises(ConfigError) as refusal:
         get_settings()

@@ -93,7 +93,7 @@ def test_a_module_that_is_not_there_ends_every_process(env: dict[str, str]) -> N
 
 
 @pytest.mark.parametrize("database", ["sqlite", "postgresql"])
-def test_what_is_not_reachable_yet_is_waited_for(env: dict[str, str], tmp_path: Path, database: str) -> None:
+def test_processes_wait_for_unreachable_services(env: dict[str, str], tmp_path: Path, database: str) -> None:
     """No process ends; a job that is enqueued before the services run is run once they do."""
     redis_server = RedisServer(tmp_path / "late")
     postgres = PostgresServer() if database == "postgresql" else None

@@ -72,7 +72,7 @@ def test_a_second_try_is_the_same_message(ledger: Ledger, receiver: Receiver) ->
     assert (first["webhook-id"], body) == (second["webhook-id"], again)
 
 
-def test_it_is_told_as_it_ended_even_after_a_retry_or_a_sweep(ledger: Ledger, receiver: Receiver) -> None:
+def test_body_has_the_recorded_end_after_a_retry_or_a_sweep(ledger: Ledger, receiver: Receiver) -> None:
     send(receiver.url, ended(ledger, state="queued", result=None), state="failed")
     gone = uuid7()
     send(receiver.url, gone, state="failed")
@@ -81,7 +81,7 @@ def test_it_is_told_as_it_ended_even_after_a_retry_or_a_sweep(ledger: Ledger, re
     assert swept["data"] == {"id": gone, "state": "failed", "finished_at": AT, "link": f"/api/jobs/{gone}"}
 
 
-def test_another_tenants_job_is_never_told(ledger: Ledger, receiver: Receiver) -> None:
+def test_job_of_another_tenant_is_not_sent(ledger: Ledger, receiver: Receiver) -> None:
     send(receiver.url, ended(ledger, tenant="other", result={"secret": 1}))
     assert "result" not in json.loads(receiver.got[0][1])["data"]
 
@@ -121,7 +121,7 @@ def test_an_answer_decides_whether_it_is_tried_again(
     assert verdict.state == ("failed" if kind is Rejected else "retrying")
 
 
-def test_nobody_there_is_tried_again(ledger: Ledger) -> None:
+def test_unreachable_receiver_is_retried(ledger: Ledger) -> None:
     with pytest.raises(Unavailable, match="cannot be reached"):
         send(f"http://127.0.0.1:{free_port()}/", ended(ledger))
 

@@ -43,7 +43,7 @@ def test_headings_are_titles() -> None:
     assert first_heading("text\n\n## late") is None
 
 
-def test_scrub_refuses_what_is_too_deep() -> None:
+def test_scrub_refuses_values_nested_too_deeply() -> None:
     value: object = "x"
     for _ in range(MAX_DEPTH + 2):
         value = [value]

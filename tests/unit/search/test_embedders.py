@@ -86,7 +86,7 @@ def test_settings_that_do_not_fit_are_one_sentence(env: dict[str, str], says: st
         get_settings()
 
 
-def test_a_folder_without_a_model_says_what_is_missing(settings_env: SettingsEnv, tmp_path: Path) -> None:
+def test_folder_without_a_model_names_the_missing_file(settings_env: SettingsEnv, tmp_path: Path) -> None:
     settings_env(embedder="fastembed", embedder_model=tmp_path)
     with pytest.raises(ConfigError, match=r"model\.onnx"):
         embedder()

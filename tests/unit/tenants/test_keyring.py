@@ -94,7 +94,7 @@ def test_a_caller_that_leaves_does_not_take_the_answer_along(db: Database) -> No
     run(scenario)
 
 
-def test_what_it_hears_counts_at_once(db: Database) -> None:
+def test_notice_of_a_revocation_takes_effect_at_once(db: Database) -> None:
     """Nothing else would make this one look again within an hour."""
     key_id, token = issue(db)
 
@@ -132,7 +132,7 @@ def test_without_a_word_a_stream_ends_at_the_next_look(db: Database) -> None:
     run(scenario, fresh_s=0.1)
 
 
-def test_a_new_secret_ends_what_the_old_one_opened_unless_that_still_counts(db: Database) -> None:
+def test_rotation_closes_streams_of_the_old_secret_after_the_overlap(db: Database) -> None:
     key_id, first = issue(db)
 
     async def scenario(keyring: Keyring) -> None:

@@ -51,7 +51,7 @@ def test_a_key_opens_with_its_own_secret_alone(db: Database) -> None:
 @pytest.mark.parametrize(
     "token", [b"", b"mr_", b"mr__", b"mr_0123456789abcdef_", b"mr_0123456789ABCDEF_" + b"A" * 43, b"\xff" * 63]
 )
-def test_what_does_not_look_like_a_key_is_none(token: bytes) -> None:
+def test_malformed_key_is_rejected(token: bytes) -> None:
     assert keys.split(token) is None
 
 
@@ -127,7 +127,7 @@ def test_unknown_scopes_are_refused(bad: list[str]) -> None:
         scopes.check_scopes(bad)
 
 
-def test_scopes_hold_what_they_say() -> None:
+def test_scopes_allow_their_operations_only() -> None:
     assert scopes.check_scopes(["write", "read", "read"]) == ["read", "write"]
     assert not scopes.allows(["write"], "read") and not scopes.allows(["read"], "write")
     assert all(scopes.allows(["admin"], scope) for scope in ("read", "write", "admin"))

@@ -93,9 +93,7 @@ def test_of_many_at_once_only_so_many_are_let_through(redis_url: str, settings_e
     run(scenario)
 
 
-def test_far_from_its_limit_nobody_waits_and_near_it_the_count_is_exact(
-    redis_url: str, settings_env: SettingsEnv
-) -> None:
+def test_counting_is_local_far_from_the_limit_and_exact_near_it(redis_url: str, settings_env: SettingsEnv) -> None:
     settings_env(redis_url=redis_url)
     rate = RateLimit(200, 86400)
 

@@ -150,7 +150,7 @@ def test_odd_rows_are_left_out_with_their_reason_and_keep_no_other_out(db: Datab
     assert shown.code == 0 and "left out 1:" in shown.out
 
 
-def test_an_id_that_is_taken_is_told_with_the_new_one(db: Database, pulse: PulseService) -> None:
+def test_taken_id_is_reported_with_the_new_one(db: Database, pulse: PulseService) -> None:
     """By another page of ours, or by the same installation moved to another tenant."""
     ours = Desk(db).give("Ours.", url="https://ours.example/").version_id
     pulse.run(f"SELECT setval('webhook.scraped_content_id_seq', {ours}, false)")
@@ -178,7 +178,7 @@ def test_an_id_that_is_taken_is_told_with_the_new_one(db: Database, pulse: Pulse
     assert import_json(pulse, "--tenant", "acme")["pages"]["here"] == 3
 
 
-def test_our_own_newer_content_stays_what_is_searched(api: Api, pulse: PulseService) -> None:
+def test_newer_local_content_stays_searched(api: Api, pulse: PulseService) -> None:
     """Though its id is the lesser one: shown first, and read when the document is to be read again."""
     desk = Desk(database())
     ours = desk.put("Of today.", url="https://m.example/a")
@@ -265,7 +265,7 @@ def test_the_service_s_own_url_for_asyncpg_is_taken(sqlite_db: Database, pulse: 
     assert sqlite_db.read(counts) == (0, 0, 0, 0)
 
 
-def test_what_cannot_be_read_is_one_sentence_and_code_2(
+def test_unreadable_database_is_one_sentence_and_exit_code_2(
     sqlite_db: Database, pulse: PulseService, shared_postgres: PostgresServer
 ) -> None:
     server = shared_postgres.url_of("")

@@ -42,7 +42,7 @@ def add_change(pulse: PulseService, status: str | None, **more: Any) -> int:
     return int(pulse.add("change_events", **columns | more))
 
 
-def test_a_change_is_shown_as_it_was_told_there_beside_its_page(api: Api, pulse: PulseService) -> None:
+def test_imported_change_keeps_its_fields_and_its_page(api: Api, pulse: PulseService) -> None:
     page = pulse.page("https://m.example/p", "Text.")
     old = add_change(
         pulse,
@@ -69,7 +69,7 @@ def test_a_change_is_shown_as_it_was_told_there_beside_its_page(api: Api, pulse:
     assert event["metadata"] == expected_metadata | {"rescrape_job_id": "rq-7"}
 
 
-def test_what_came_of_it_is_its_state_and_its_reason(db: Database, pulse: PulseService) -> None:
+def test_rescrape_status_becomes_state_and_reason(db: Database, pulse: PulseService) -> None:
     at = "2025-03-01T10:01:00+00:00"
     expected = {
         add_change(pulse, "completed"): ("indexed", None),
@@ -90,7 +90,7 @@ def test_what_came_of_it_is_its_state_and_its_reason(db: Database, pulse: PulseS
     assert "3 changes still waited there" in run_import(pulse, "--dry-run").out
 
 
-def test_twice_is_once_and_what_has_ended_since_is_told(db: Database, pulse: PulseService) -> None:
+def test_second_import_adds_nothing_and_updates_ended_changes(db: Database, pulse: PulseService) -> None:
     """And a page that came later gets its change."""
     completed_id = add_change(pulse, "completed")
     waiting_id = add_change(pulse, "in_progress", watch_url="https://m.example/q")

@@ -31,7 +31,7 @@ def _lines(*documents: Any) -> bytes:
     )
 
 
-def _asked(desk: Desk, body: bytes, **more: Any) -> str:
+def _enqueue_batch(desk: Desk, body: bytes, **more: Any) -> str:
     """The job of a batch, as the api makes it."""
     blob = asyncio.run(blobs().put(body))
 
@@ -77,7 +77,7 @@ def test_every_line_has_an_end(desk: Desk) -> None:
         good,
         b"[]",
     )
-    job_id = _asked(desk, body)
+    job_id = _enqueue_batch(desk, body)
     counts = _run(desk, job_id)
     assert counts == {"lines": 11, "indexed": 3, "unchanged": 1, "failed": 7}
     ends = _outcomes(job_id)
@@ -102,9 +102,9 @@ def test_every_line_has_an_end(desk: Desk) -> None:
 
 def test_the_same_batch_again_changes_nothing(desk: Desk) -> None:
     body = _lines(*({"external_id": str(n), "text": f"The mill number{n}."} for n in range(120)))
-    assert _run(desk, _asked(desk, body))["indexed"] == 120
+    assert _run(desk, _enqueue_batch(desk, body))["indexed"] == 120
     changes = _count(desk, IndexChange)
-    assert _run(desk, _asked(desk, body)) == {"lines": 120, "indexed": 0, "unchanged": 120, "failed": 0}
+    assert _run(desk, _enqueue_batch(desk, body)) == {"lines": 120, "indexed": 0, "unchanged": 120, "failed": 0}
     assert _count(desk, IndexChange) == changes
     assert desk.find("number77", mode="keyword")["total"] == 1
 
@@ -113,11 +113,11 @@ def test_a_batch_that_was_interrupted_goes_on_where_it_stood(desk: Desk, monkeyp
     """After the first transactions the worker is gone: its late twin writes nothing, the next one the rest, once."""
     monkeypatch.setattr(batch, "LINES_AT_ONCE", 10)
     body = _lines(*({"text": f"The mill number{n}."} for n in range(35)))
-    job_id = _asked(desk, body)
+    job_id = _enqueue_batch(desk, body)
     progress = desk.claim(job_id)
     job = BatchDocuments.model_validate(progress.claim.payload)
 
-    class Gone(Exception):
+    class Interrupted(Exception):
         """The process ends here."""
 
     report_progress = progress.report
@@ -125,10 +125,10 @@ def test_a_batch_that_was_interrupted_goes_on_where_it_stood(desk: Desk, monkeyp
     def report(done: float | None = None, *rest: Any, **more: Any) -> None:
         report_progress(done, *rest, **more)
         if done and done >= 20:
-            raise Gone
+            raise Interrupted
 
     monkeypatch.setattr(progress, "report", report)
-    with pytest.raises(Gone):
+    with pytest.raises(Interrupted):
         asyncio.run(batch.index_batch(job, progress))
     assert _count(desk, Document) == _count(desk, BatchLine) == 20
     desk.db.transaction(free, desk.worker_id, "gone")
@@ -139,8 +139,8 @@ def test_a_batch_that_was_interrupted_goes_on_where_it_stood(desk: Desk, monkeyp
     assert _count(desk, Document) == _count(desk, BatchLine) == _count(desk, Chunk) == 35
 
 
-def test_a_cancelled_batch_keeps_what_is_done(desk: Desk) -> None:
-    job_id = _asked(desk, _lines({"text": "one"}, {"text": "two"}))
+def test_cancelled_batch_indexes_no_further_line(desk: Desk) -> None:
+    job_id = _enqueue_batch(desk, _lines({"text": "one"}, {"text": "two"}))
     progress = desk.claim(job_id)
     desk.db.transaction(commands.cancel, TENANT, job_id)
     with pytest.raises(Cancelled):
@@ -148,9 +148,9 @@ def test_a_cancelled_batch_keeps_what_is_done(desk: Desk) -> None:
     assert _count(desk, Document) == 0 and _outcomes(job_id) == []
 
 
-def test_what_a_quota_has_no_room_for_fails_alone(desk: Desk) -> None:
+def test_line_over_quota_fails_alone(desk: Desk) -> None:
     desk.db.transaction(directory.change, TENANT, {"max_documents": 2})
-    job_id = _asked(desk, _lines(*({"text": f"number{n}"} for n in range(4))))
+    job_id = _enqueue_batch(desk, _lines(*({"text": f"number{n}"} for n in range(4))))
     assert _run(desk, job_id) == {"lines": 4, "indexed": 2, "unchanged": 0, "failed": 2}
     assert [outcome["error"] and outcome["error"]["code"] for outcome in _outcomes(job_id)] == [
         None, None, "quota_documents", "quota_documents"
@@ -159,7 +159,7 @@ def test_what_a_quota_has_no_room_for_fails_alone(desk: Desk) -> None:
 
 def test_a_page_that_brings_its_sandbox_down_fails_alone(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ingest, "EXTRACT_LIMIT_S", 0.2)
-    job_id = _asked(desk, _lines({"html": "<p>the mill " * 100_000}, {"text": "the heron"}))
+    job_id = _enqueue_batch(desk, _lines({"html": "<p>the mill " * 100_000}, {"text": "the heron"}))
     assert _run(desk, job_id) == {"lines": 2, "indexed": 1, "unchanged": 0, "failed": 1}
     assert _outcomes(job_id)[0]["error"]["code"] == "time_limit"
 
@@ -177,9 +177,9 @@ def test_lines_are_counted_and_bounded(tmp_path: Path, monkeypatch: pytest.Monke
     assert batch.parse_line(1, b"x" * 11, None).error is not None
 
 
-def test_the_body_stays_as_long_as_somebody_may_need_it(desk: Desk) -> None:
+def test_body_is_kept_while_its_job_may_run_again(desk: Desk) -> None:
     """Not swept while its job is open or may be tried again."""
-    job_id = _asked(desk, _lines({"text": "one"}))
+    job_id = _enqueue_batch(desk, _lines({"text": "one"}))
     key = desk.db.read(lambda session: session.scalars(sa.select(Batch.blob_key)).one())
     assert desk.db.read(originals._named, [key]) == {key}
     progress = desk.claim(job_id)

@@ -92,7 +92,7 @@ def test_a_slow_old_version_does_not_win(desk: Desk) -> None:
     assert desk.find("heron", mode="keyword")["total"] == 0
 
 
-def test_a_slow_old_version_does_not_win_against_one_that_said_nothing_new(desk: Desk) -> None:
+def test_slow_older_version_does_not_replace_a_newer_unchanged_one(desk: Desk) -> None:
     """The page changed and changed back; the middle one's job runs last."""
     url = "https://example.com/back"
     desk.put("The heron stands.", url=url)

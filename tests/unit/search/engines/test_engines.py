@@ -47,7 +47,7 @@ def _hits(session: Session, engine: EmbeddedEngine, ask: EngineRequest) -> list[
     return [(hit.document_id, round(hit.score, 5)) for hit in engine.search_now(session, ask).hits]
 
 
-def test_following_equals_building_anew(desk: Desk) -> None:
+def test_followed_index_equals_a_rebuilt_one(desk: Desk) -> None:
     """After puts, replacements and deletes an old index answers as a new one does."""
     old = EmbeddedEngine()
     desk.db.read(old.search_now, _ask("mill"))
@@ -64,7 +64,7 @@ def test_following_equals_building_anew(desk: Desk) -> None:
             assert 5 not in dict(followed)
 
 
-def test_an_index_older_than_the_pruning_is_built_anew(desk: Desk) -> None:
+def test_index_older_than_the_pruning_is_rebuilt(desk: Desk) -> None:
     """It detects that the changes it has missed are pruned."""
     follower = TenantFollower(TENANT, MODEL)
     desk.put("the heron", url="https://example.com/1")
@@ -204,7 +204,7 @@ def test_the_best_chunk_of_a_long_document_is_shown(desk: Desk) -> None:
     assert answer["results"][0]["chunk"]["headings"] == ["Mills", "Herons"]
 
 
-def test_scores_say_how_they_were_made(desk: Desk) -> None:
+def test_scores_contain_their_parts(desk: Desk) -> None:
     """The fused score is the sum of both shares of the best, or of both ranks' shares."""
     _fill(desk, 6)
     best = desk.find("unique4 water", mode="semantic")["results"][0]["score"]
@@ -249,7 +249,7 @@ def test_a_query_of_nothing_finds_nothing_or_something_but_never_fails(desk: Des
         Question("x", cursor="WzEsMiwzLDRd"),
     ],
 )
-def test_what_cannot_be_asked_is_refused(desk: Desk, question: Question) -> None:
+def test_invalid_questions_are_refused(desk: Desk, question: Question) -> None:
     with pytest.raises(InvalidInput):
         desk.find(question.query, limit=question.limit, offset=question.offset, cursor=question.cursor)
 

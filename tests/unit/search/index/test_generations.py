@@ -113,7 +113,9 @@ def test_a_whole_change_and_back(player: FakeEmbeddings, desk: Desk) -> None:
     assert rest == {NEXT}
 
 
-def test_what_cannot_be_done_is_said(player: FakeEmbeddings, desk: Desk, settings_env: SettingsEnv) -> None:
+def test_impossible_generation_commands_are_refused(
+    player: FakeEmbeddings, desk: Desk, settings_env: SettingsEnv
+) -> None:
     desk.put("mill", external_id="1")
     with pytest.raises(NotFound):
         _run(desk, SwapGeneration(name="nothing/1"))
@@ -167,7 +169,7 @@ def test_a_cancelled_build_changes_nothing_that_is_searched(player: FakeEmbeddin
     assert _searched(desk) == FIRST and _beside(desk) == 0
 
 
-def test_what_was_written_while_the_next_server_was_away_is_filled_in(player: FakeEmbeddings, desk: Desk) -> None:
+def test_vectors_missed_during_an_outage_are_added_by_the_swap(player: FakeEmbeddings, desk: Desk) -> None:
     """Nothing that is indexed waits for a model that is not searched; the swap makes what is missing."""
     desk.put("mill ponds", external_id="1")
     _run(desk, BuildGeneration())

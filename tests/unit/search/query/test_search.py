@@ -91,7 +91,7 @@ def test_facets_count_all_that_matches(filled: Desk) -> None:
     assert filled.find("nothingness", mode="keyword", facets=("source",))["facets"] == {"source": []}
 
 
-def test_a_slip_of_the_finger_finds_what_was_meant(filled: Desk) -> None:
+def test_typo_finds_the_intended_word(filled: Desk) -> None:
     """Only where no document has any of the words, and said in the answer."""
     for typed, meant in [
         ("wheell", "wheel"),
@@ -134,7 +134,7 @@ def test_all_chunks_of_a_document(desk: Desk) -> None:
     assert "chunks" not in desk.find("heron", mode="keyword")["results"][0]
 
 
-def test_an_answer_says_what_it_has_read(desk: Desk) -> None:
+def test_answer_contains_the_change_it_has_read(desk: Desk) -> None:
     desk.put("one", external_id="1")
     before = desk.find("one")["as_of"]
     desk.put("two", external_id="2")

@@ -57,7 +57,7 @@ def _events(db: Database) -> list[ChangeEvent]:
     return list(db.read(lambda session: session.scalars(sa.select(ChangeEvent).order_by(ChangeEvent.id)).all()))
 
 
-def test_each_page_gets_one_watch_that_tells_us(desk: Desk, there: FakeChangeDetection) -> None:
+def test_each_page_gets_one_watch_with_a_notification(desk: Desk, there: FakeChangeDetection) -> None:
     """Only indexed pages of the configured sources get a watch; a second run changes nothing."""
     desk.put("The heron.", url=URL, source="firecrawl")
     desk.put("The mill.", url="https://example.org/other", source="api")
@@ -93,7 +93,7 @@ def test_a_watch_that_is_there_is_taken_and_left(desk: Desk, there: FakeChangeDe
     assert _rows(desk.db) == {}
 
 
-def test_what_a_person_says_wins(desk: Desk, there: FakeChangeDetection) -> None:
+def test_request_of_a_user_overrides_the_automatic_choice(desk: Desk, there: FakeChangeDetection) -> None:
     """A page is watched on demand whatever its source; once unwatched, it is not watched automatically."""
     page = desk.put("The heron.", url=URL, source="api")["document_id"]
     desk.db.transaction(lambda session: watches.want(session, session.get_one(Document, int(page))))
@@ -138,7 +138,7 @@ def test_a_page_that_cannot_be_watched_fails_alone(desk: Desk, there: FakeChange
     assert _sync()["failed"] == 0  # not again at once
 
 
-def test_a_wrong_key_fails_the_job_and_keeps_what_is_wanted(desk: Desk, there: FakeChangeDetection) -> None:
+def test_wrong_key_fails_the_job_and_keeps_the_requests(desk: Desk, there: FakeChangeDetection) -> None:
     there.key = "another"
     desk.put("The heron.", url=URL, source="crawl")
     desk.db.transaction(_enqueue)
@@ -148,7 +148,7 @@ def test_a_wrong_key_fails_the_job_and_keeps_what_is_wanted(desk: Desk, there: F
     assert _sync()["made"] == 1
 
 
-def test_changes_that_nobody_told_of(desk: Desk, there: FakeChangeDetection) -> None:
+def test_changes_without_a_notification_are_found(desk: Desk, there: FakeChangeDetection) -> None:
     """The newest change starts a job and supersedes the others; the first snapshot is not a change."""
     desk.put("The heron.", url=URL, source="crawl")
     _sync()
@@ -206,7 +206,7 @@ def test_a_watch_that_was_made_and_not_noted_goes_with_its_page(
     assert list(there.watches) == [others]
 
 
-def test_what_was_removed_is_forgotten_with_its_page(desk: Desk, there: FakeChangeDetection) -> None:
+def test_removed_watch_is_deleted_with_its_page(desk: Desk, there: FakeChangeDetection) -> None:
     page = int(desk.put("The heron.", url=URL, source="crawl")["document_id"])
     _sync()
     desk.db.transaction(watches.unwant, TENANT, page)
@@ -220,12 +220,12 @@ def test_a_deleted_page_does_not_come_back_with_its_next_change(desk: Desk, ther
     page = desk.put("The heron.", url=URL, source="crawl")["document_id"]
     _sync()
     [watch] = there.watches
-    earlier = desk.db.transaction(_told, watch, 1)
+    earlier = desk.db.transaction(_record_change, watch, 1)
     desk.db.transaction(catalog.delete, TENANT, page)
-    late = desk.db.transaction(_told, watch, 2)
+    late = desk.db.transaction(_record_change, watch, 2)
     assert (earlier.state, late.state) == ("queued", "ignored")
 
 
-def _told(session: Any, watch: str, key: int) -> ChangeEvent:
+def _record_change(session: Any, watch: str, key: int) -> ChangeEvent:
     change = PageChange(URL, watch, key, clock.now(), None, "", None)
     return changes.record(session, TENANT, change, origin="webhook")

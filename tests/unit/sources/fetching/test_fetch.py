@@ -103,7 +103,7 @@ def test_encodings(site: FakeSite, body: bytes, media_type: str) -> None:
 
 
 @pytest.mark.usefixtures("private")
-def test_what_has_not_changed_is_not_sent_again(site: FakeSite) -> None:
+def test_unchanged_page_is_not_sent_again(site: FakeSite) -> None:
     """The request carries the validators of the last response."""
     dated = "Sat, 28 Nov 2026 10:00:00 GMT"
     site.pages["/"] = site_page(
@@ -149,7 +149,7 @@ def _packed(body: bytes, packing: str) -> Response:
 
 
 @pytest.mark.usefixtures("private")
-def test_packings_that_nobody_asked_for(site: FakeSite) -> None:
+def test_unrequested_content_encodings_are_refused(site: FakeSite) -> None:
     for named in ("br", "zstd", "gzip, gzip"):
         site.pages["/"] = site_page(b"x", headers={"content-type": "text/html", "content-encoding": named})
         with pytest.raises(Rejected) as refused:
@@ -158,7 +158,7 @@ def test_packings_that_nobody_asked_for(site: FakeSite) -> None:
 
 
 @pytest.mark.usefixtures("private")
-def test_a_body_that_says_it_is_too_large_is_not_read(site: FakeSite) -> None:
+def test_body_with_too_large_content_length_is_not_read(site: FakeSite) -> None:
     """The server needs ten seconds for the response."""
     site.pages["/"] = site_page(headers={"content-type": "text/html", "content-length": "50001"})
     with pytest.raises(Rejected) as refused:
@@ -167,7 +167,7 @@ def test_a_body_that_says_it_is_too_large_is_not_read(site: FakeSite) -> None:
 
 
 @pytest.mark.usefixtures("private")
-def test_who_is_overloaded_says_until_when(site: FakeSite) -> None:
+def test_retry_after_of_an_overloaded_server_is_used(site: FakeSite) -> None:
     """In seconds or as a date."""
     due = (clock.now() + timedelta(seconds=90)).strftime("%a, %d %b %Y %H:%M:%S GMT")
     for retry_after, least, most in ((due, 80.0, 90.0), ("7", 7.0, 7.0), ("999999", 3600.0, 3600.0)):
@@ -189,18 +189,18 @@ def test_a_slow_page_is_given_up(settings_env: SettingsEnv, site: FakeSite) -> N
         _fetch(f"{site.url}/")
 
 
-def test_we_say_who_we_are_and_nothing_else(settings_env: SettingsEnv, site: FakeSite) -> None:
+def test_request_has_the_user_agent_and_no_credentials(settings_env: SettingsEnv, site: FakeSite) -> None:
     """No name or password of a URL is sent, and no cookie comes back."""
     settings_env(fetch_private="true", fetch_user_agent="Gleaner/2 (+https://example.org/bot)")
     site.pages["/"] = site_page(HTML.encode(), headers={"content-type": "text/html", "set-cookie": "who=you; Path=/"})
-    asyncio.run(_twice_over_kept(f"{site.url.replace('://', '://me:secret@')}/"))
+    asyncio.run(_fetch_twice_on_one_connection(f"{site.url.replace('://', '://me:secret@')}/"))
     first, second = site.requests
     assert first.headers["user-agent"] == "Gleaner/2 (+https://example.org/bot)"
     assert not {"authorization", "cookie"} & (first.headers.keys() | second.headers.keys())
     assert first.port == second.port, "the connection was kept"
 
 
-async def _twice_over_kept(url: str) -> None:
+async def _fetch_twice_on_one_connection(url: str) -> None:
     await connections.share()
     try:
         await fetch(url)
@@ -280,7 +280,7 @@ def test_a_url_alone_becomes_a_document(db: Database, settings_env: SettingsEnv,
     assert (again["status"], list(again["timings_ms"])) == ("unchanged", ["fetch", "store"])
 
 
-def test_a_page_that_its_server_says_is_unchanged(
+def test_not_modified_page_is_unchanged(
     db: Database, settings_env: SettingsEnv, redis_url: str, site: FakeSite
 ) -> None:
     """The job ends with the 304 response; other changes to the document are still stored."""
@@ -315,7 +315,7 @@ def test_a_page_that_its_server_says_is_unchanged(
     assert run(tags=("new",))[1] == [3] and site.requests[-1].headers["if-none-match"] == '"2"'
 
 
-def test_a_page_beyond_the_quota_fails_and_leaves_what_there_was(
+def test_page_over_quota_fails_and_keeps_the_stored_version(
     db: Database, settings_env: SettingsEnv, site: FakeSite
 ) -> None:
     settings_env(fetch_private="true", database_url=db.engine.url.render_as_string(hide_password=False))

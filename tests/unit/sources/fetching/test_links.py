@@ -54,7 +54,9 @@ def test_links_of_a_page(tmp_path: Path) -> None:
         ("", "unavailable_after: 25 Jun 2030 15:00:00 PST, nofollow", False, True),
     ],
 )
-def test_what_robots_are_told(tmp_path: Path, html: str, tag: str | None, noindex: bool, nofollow: bool) -> None:
+def test_robots_directives_of_a_page_are_read(
+    tmp_path: Path, html: str, tag: str | None, noindex: bool, nofollow: bool
+) -> None:
     seen = _look(tmp_path, f'<html><head>{html}</head><body><a href="/x">x</a></body></html>', tag)
     assert (seen.noindex, seen.nofollow, bool(seen.links)) == (noindex, nofollow, not nofollow)
 

@@ -64,7 +64,7 @@ def test_hosts_do_not_wait_for_each_other(line: str) -> None:
     assert asyncio.run(both()) < 0.25
 
 
-def test_who_would_wait_long_comes_again_later(line: str) -> None:
+def test_long_wait_for_a_host_snoozes_the_job(line: str) -> None:
     """Its worker slot is free for other jobs during the wait."""
 
     async def second() -> Snooze:
@@ -79,19 +79,19 @@ def test_who_would_wait_long_comes_again_later(line: str) -> None:
     assert later.code == "host_busy" and 20 < later.retry_after_s <= 26 * (1 + SPREAD)
 
 
-def test_many_who_are_sent_away_come_again_one_by_one(line: str) -> None:
+def test_snoozed_jobs_of_a_host_return_one_by_one(line: str) -> None:
     """A thousand jobs of one site do not all return every twenty seconds, and none waits for long."""
 
     async def sent() -> list[float]:
         await pause(line, 60)
-        return [await _sent_away(line) for _ in range(200)]
+        return [await _snooze_of(line) for _ in range(200)]
 
     waits = asyncio.run(sent())
     assert 60 <= waits[0] <= 61 * (1 + SPREAD) and waits[-1] > 60 + 190 * 0.3
     assert asyncio.run(_last_of(line)) <= MAX_SNOOZE_S * (1 + SPREAD)
 
 
-async def _sent_away(host: str, gap: float | None = None) -> float:
+async def _snooze_of(host: str, gap: float | None = None) -> float:
     with pytest.raises(Snooze) as later:
         async with take_turn(host, requested_gap_s=gap):
             pass
@@ -99,7 +99,7 @@ async def _sent_away(host: str, gap: float | None = None) -> float:
 
 
 async def _last_of(host: str) -> float:
-    return max([await _sent_away(host, 30.0) for _ in range(50)])
+    return max([await _snooze_of(host, 30.0) for _ in range(50)])
 
 
 def test_a_host_that_asks_for_patience_gets_it(line: str) -> None:
@@ -146,7 +146,7 @@ def test_processes_share_the_line(redis_url: str, settings_env: SettingsEnv) -> 
         assert [key for key in client.keys("mr:host:*") if client.pttl(key) < 0] == []
 
 
-def test_what_robots_ask_for_is_capped(settings_env: SettingsEnv) -> None:
+def test_crawl_delay_of_robots_txt_is_capped(settings_env: SettingsEnv) -> None:
     settings_env(fetch_host_delay_s=2)
     assert get_settings().fetch_host_delay_s == 2
     assert (gap_s(None), gap_s(0.5), gap_s(7.0), gap_s(86_400.0)) == (2, 2, 7, 30)

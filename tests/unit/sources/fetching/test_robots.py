@@ -83,7 +83,7 @@ def test_while_it_cannot_be_had_nothing_is(asking: FakeSite, status: int) -> Non
     assert _paths(asking) == ["/robots.txt"]
 
 
-def test_nobody_there_is_no_answer(asking: FakeSite) -> None:
+def test_unreachable_robots_txt_is_unavailable(asking: FakeSite) -> None:
     with pytest.raises(Unavailable):
         _allowed("http://127.0.0.1:9/")
 
@@ -101,7 +101,7 @@ def test_in_circles_is_nowhere(asking: FakeSite) -> None:
     assert _allowed(f"{asking.url}/any")
 
 
-def test_what_is_kept_expires(redis_url: str, settings_env: SettingsEnv, site: FakeSite) -> None:
+def test_cached_robots_txt_expires(redis_url: str, settings_env: SettingsEnv, site: FakeSite) -> None:
     settings_env(redis_url=redis_url, fetch_private="true")
     asyncio.run(robots.allows(f"{site.url}/"))
     with redis_py.Redis.from_url(redis_url) as client:
@@ -132,7 +132,7 @@ def test_a_visit_need_not(asking: FakeSite, settings_env: SettingsEnv) -> None:
     assert isinstance(page, PageText) and _paths(asking) == ["/open"]
 
 
-def test_who_asks_for_patience_is_left_alone(asking: FakeSite) -> None:
+def test_retry_after_pauses_the_host(asking: FakeSite) -> None:
     """The next job waits too."""
     asking.pages["/busy"] = site_page(status=429, headers={"retry-after": "1"})
     asking.pages["/open"] = site_page(b"open", headers=TEXT)

@@ -45,7 +45,7 @@ def _whole(desk: Desk) -> None:
     assert report["documents"] > 0 and report["vectors"] == report["chunks"] and report["postings"] > 0
 
 
-def test_a_lost_index_is_built_anew(desk: Desk, shared_qdrant: QdrantServer) -> None:
+def test_lost_index_is_rebuilt(desk: Desk, shared_qdrant: QdrantServer) -> None:
     """All of it, by the next job; until then a search says that it is being built."""
     for n in range(5):
         desk.put(f"the mill number{n}", external_id=str(n))
@@ -80,7 +80,7 @@ def test_a_rebuild_serves_the_old_index_until_the_new_one_is_whole(desk: Desk, s
     _whole(desk)
 
 
-def test_an_index_that_missed_what_was_pruned_is_built_anew(desk: Desk) -> None:
+def test_index_older_than_the_pruned_changes_is_rebuilt(desk: Desk) -> None:
     desk.put("the heron", external_id="1")
     desk.work(desk.give("the sluice", external_id="1").job.id)
     desk.db.transaction(prune_changes, clock.now().replace(year=9000))
@@ -90,7 +90,7 @@ def test_an_index_that_missed_what_was_pruned_is_built_anew(desk: Desk) -> None:
     assert desk.find("heron", mode="keyword")["total"] == 0
 
 
-def test_verify_finds_and_repairs_what_is_wrong(desk: Desk, shared_qdrant: QdrantServer) -> None:
+def test_verify_finds_and_repairs_differences(desk: Desk, shared_qdrant: QdrantServer) -> None:
     """A point that is missing, one too many, and one without its vector."""
     for n in range(4):
         desk.put(f"the mill number{n}", external_id=str(n))
