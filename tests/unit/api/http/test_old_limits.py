@@ -41,7 +41,7 @@ def test_each_route_has_its_limit(limited: Api, method: str, path: str, limit: i
 
 
 @pytest.mark.parametrize(("path", "limit"), [("/api/test-index", 5), ("/api/search", 50)])
-def test_one_too_many_is_refused_in_the_old_words(limited: Api, path: str, limit: int) -> None:
+def test_request_over_the_limit_gets_the_old_error(limited: Api, path: str, limit: int) -> None:
     """Requests count before their bodies are checked, and each client is counted separately."""
     with holder(limited, "read", "write") as client:
         wait_until(lambda: clock.now().second < 50, timeout_s=30, what="a window with enough time left")
@@ -53,7 +53,7 @@ def test_one_too_many_is_refused_in_the_old_words(limited: Api, path: str, limit
     assert limited.client.post(path, json={"limit": 0}).status_code == 422
 
 
-def test_webhooks_are_not_counted_but_bounded_by_their_size(limited: Api) -> None:
+def test_webhooks_have_a_size_limit_and_no_rate_limit(limited: Api) -> None:
     body = json.dumps(event("crawl.started")).encode()
     answers = [send(limited, body) for _ in range(130)]
     assert {answer.status_code for answer in answers} == {200}

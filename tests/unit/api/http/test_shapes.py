@@ -79,7 +79,7 @@ def faulty(sqlite_url: str, redis_url: str, settings_env: SettingsEnv) -> Iterat
 
 
 @pytest.mark.parametrize("how", RAISED)
-def test_each_error_has_its_status_and_the_one_shape(faulty: Api, how: str) -> None:
+def test_each_error_has_its_status_and_the_common_shape(faulty: Api, how: str) -> None:
     _, status, code = RAISED[how]
     answer = faulty.client.get(f"/fail/{how}")
     assert_problem(answer, status, code)
@@ -96,7 +96,7 @@ def test_rate_limit_error_has_old_and_new_fields(faulty: Api) -> None:
     assert answer.headers["ratelimit-policy"] == '"search";q=50;w=60'
 
 
-def test_routes_and_methods_that_are_not_there(faulty: Api) -> None:
+def test_unknown_routes_and_methods(faulty: Api) -> None:
     assert_problem(faulty.client.get("/nowhere"), 404, "not_found")
     answer = faulty.client.delete("/livez")
     assert_problem(answer, 405, "method_not_allowed")
@@ -148,7 +148,7 @@ def test_public_routes_need_no_key(faulty: Api, open_: str) -> None:
     assert faulty.anyone.get(open_).status_code == 200
 
 
-def test_a_good_request_id_is_kept_and_any_other_replaced(faulty: Api) -> None:
+def test_valid_request_id_is_returned_and_an_invalid_one_replaced(faulty: Api) -> None:
     assert faulty.client.get("/", headers={"X-Request-ID": "my-id:7"}).headers["x-request-id"] == "my-id:7"
     for odd in (b"", b"two words", b"\xc3\xa9", b"x" * 129, b"tab\there"):
         request_id = faulty.client.get("/", headers=[(b"X-Request-ID", odd)]).headers["x-request-id"]
@@ -157,7 +157,7 @@ def test_a_good_request_id_is_kept_and_any_other_replaced(faulty: Api) -> None:
     assert faulty.client.post("/echo", json=body, headers={"X-Request-ID": "r"}).json()["request_id"] == "r"
 
 
-def test_huge_bodies_are_refused_announced_or_not(faulty: Api) -> None:
+def test_huge_bodies_are_refused_with_and_without_content_length(faulty: Api) -> None:
     big = json.dumps({"count": 1, "word": "w" * 3000}).encode()
     assert_problem(faulty.client.post("/echo", content=big), 413, "body_too_large")
     chunks = (big[start : start + 100] for start in range(0, len(big), 100))
@@ -182,7 +182,7 @@ def test_huge_bodies_are_refused_announced_or_not(faulty: Api) -> None:
     ],
 )
 @pytest.mark.parametrize("path", ["/echo", "/api/content/echo"])
-def test_odd_bodies_get_a_clean_answer(faulty: Api, path: str, body: bytes, status: int) -> None:
+def test_malformed_bodies_get_a_problem(faulty: Api, path: str, body: bytes, status: int) -> None:
     answer = faulty.client.post(path, content=body, headers={"Content-Type": "application/json"})
     assert answer.status_code in {status, 400, 422}, answer.text
     assert answer.headers["content-type"] == "application/problem+json"
@@ -217,7 +217,7 @@ def test_a_nul_in_the_address_is_refused(faulty: Api, path: str) -> None:
         b"GET /livez HTTP/1.1\r\n\r\n",
     ],
 )
-def test_odd_bytes_on_the_wire_get_an_answer_below_500(faulty: Api, raw: bytes) -> None:
+def test_malformed_http_gets_a_status_below_500(faulty: Api, raw: bytes) -> None:
     with socket.create_connection(("127.0.0.1", faulty.port), timeout=10) as connection:
         connection.sendall(raw)
         answer = connection.recv(4000)
@@ -358,7 +358,7 @@ def test_a_full_disk_is_503_and_nothing_is_lost(lite_api: Api) -> None:
     assert lite_api.client.post("/api/documents", json=big).status_code == 202
 
 
-def test_a_database_that_another_program_locks_is_503_after_some_patience(lite_api: Api, sqlite_url: str) -> None:
+def test_database_locked_by_another_program_is_503_after_a_timeout(lite_api: Api, sqlite_url: str) -> None:
     with closing(sqlite3.connect(sqlite_url.removeprefix("sqlite:///"), isolation_level=None)) as other:
         other.execute("BEGIN EXCLUSIVE")
         _unwritable(lite_api, "database_unavailable")

@@ -116,7 +116,7 @@ def needed(operation: dict[str, Any]) -> str | None:
 
 
 @pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)  # the others of this module are on SQLite
-def test_another_tenants_key_finds_and_changes_nothing(api: Api, ours: Belongings) -> None:
+def test_key_of_another_tenant_reads_and_changes_nothing(api: Api, ours: Belongings) -> None:
     """Each route, with the ids of the other tenant's things and the other inputs that its document allows."""
     before = ours.look()
     schema = schemathesis.openapi.from_url(f"{api.url}/openapi.json")
@@ -208,7 +208,7 @@ def test_search_returns_documents_of_its_tenant_only(lite_api: Api, lite_ours: B
         assert theirs.get("/api/stats").json()["total_documents"] == 0
 
 
-def test_no_websocket_opens_on_anothers_job(lite_api: Api, lite_ours: Belongings) -> None:
+def test_no_websocket_opens_on_a_job_of_another_tenant(lite_api: Api, lite_ours: Belongings) -> None:
     with holder(lite_api, "read", tenant=THEIRS) as theirs:
         url = f"ws://127.0.0.1:{lite_api.port}/api/jobs/{lite_ours.ids['job_id']}/ws"
         with pytest.raises(InvalidStatus) as refused:

@@ -83,7 +83,7 @@ def test_events_of_all_jobs_come_with_their_kind(api: Api, errand: Make) -> None
     wait_until(lambda: api.hub.subscriber_count == 0, what="the follower to be forgotten")
 
 
-def test_a_follower_goes_on_where_it_left_off(api: Api, errand: Make) -> None:
+def test_stream_resumes_after_the_last_event_id(api: Api, errand: Make) -> None:
     job = errand()
     with follow(api.client) as stream:
         stream.next()
@@ -110,7 +110,7 @@ def test_a_long_absence_is_read_page_by_page(lite_api: Api, errand: Make) -> Non
 
 
 @pytest.mark.parametrize("unknown", ["1-0", "99999999999999-0", "abc", "", "1", "9" * 40])
-def test_an_unknown_place_gets_a_reset(lite_api: Api, errand: Make, unknown: str) -> None:
+def test_unknown_event_id_gets_a_reset(lite_api: Api, errand: Make, unknown: str) -> None:
     job = errand()
     publish_event(job, 10)
     with follow(lite_api.client, unknown) as stream:
@@ -224,7 +224,7 @@ def test_redis_outage_sends_a_reset_event(
                 assert stream.percents(1) == late.percents(1) == [20]
 
 
-def test_events_wait_for_sql_and_do_not_hold_up_a_stop(lite_api: Api, errand: Make) -> None:
+def test_events_wait_for_the_database_and_do_not_delay_a_stop(lite_api: Api, errand: Make) -> None:
     known, job, other = errand(), errand(), errand()
     with follow(lite_api.client) as stream:
         stream.next()

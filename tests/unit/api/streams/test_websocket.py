@@ -74,7 +74,7 @@ def test_socket_resumes_and_closes_after_the_end(lite_api: Api, errand: Make) ->
         assert closing(socket) == 1000
 
 
-def test_a_tenants_events_come_with_places_to_go_on_from(api: Api, errand: Make) -> None:
+def test_tenant_events_have_ids_to_resume_from(api: Api, errand: Make) -> None:
     job, other = errand(), errand(document_id=7)
     with opened(api, "/events/ws?event=progress") as socket:
         assert next_events(socket)[0]["event"] == "open"
@@ -90,7 +90,7 @@ def test_a_tenants_events_come_with_places_to_go_on_from(api: Api, errand: Make)
         assert [event.get("percent") for event in next_events(socket, 3)] == [None, 2, 3]
 
 
-def test_a_browser_may_bring_its_key_as_a_subprotocol(lite_api: Api, errand: Make) -> None:
+def test_key_may_be_sent_as_a_subprotocol(lite_api: Api, errand: Make) -> None:
     job = errand()
     with opened(lite_api, f"/jobs/{job.id}/ws", subprotocols=["millrace", f"bearer.{API_SECRET}"]) as socket:
         assert socket.subprotocol == "millrace"

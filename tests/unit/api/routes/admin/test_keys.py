@@ -55,7 +55,7 @@ def test_a_repeated_request_makes_no_second_key_and_shows_no_secret(lite_api: Ap
     assert [answer.status_code for answer in made] == [201, 201]
 
 
-def test_rotation_gives_a_new_secret(api: Api) -> None:
+def test_rotation_returns_a_new_secret(api: Api) -> None:
     made = api.client.post("/api/keys", json={"name": "shop", "scopes": ["read"]}).json()
     path = f"/api/keys/{made['id']}/rotate"
     new_token = api.client.post(path, json={"overlap_s": 3600}).json()["key"]
@@ -65,7 +65,7 @@ def test_rotation_gives_a_new_secret(api: Api) -> None:
     assert_problem(api.client.post(path, json={"overlap_s": 10**9}), 422, "invalid_input")
 
 
-def test_an_administrator_rules_their_tenant_and_no_other(lite_api: Api) -> None:
+def test_administrator_manages_one_tenant_only(lite_api: Api) -> None:
     with holder(lite_api, "admin", tenant="acme") as acme, holder(lite_api, "read") as ours:
         made = acme.post("/api/keys", json={"name": "a", "scopes": ["kind:shop.*"]}).json()
         assert made["tenant"] == "acme"
@@ -87,7 +87,7 @@ def test_an_administrator_rules_their_tenant_and_no_other(lite_api: Api) -> None
         assert {entry["tenant"] for entry in acme.get("/api/audit-log").json()["data"]} == {"acme"}
 
 
-def test_an_administrator_cannot_take_an_operators_key(lite_api: Api) -> None:
+def test_administrator_cannot_rotate_a_key_of_an_operator(lite_api: Api) -> None:
     with holder(lite_api, "operator") as operator, holder(lite_api, "admin") as admin:
         path = f"/api/keys/{operator.headers['X-Key']}/rotate"
         assert_problem(admin.post(path), 403, "scope_missing")
@@ -116,7 +116,7 @@ def test_tenants_are_made_changed_and_disabled(api: Api) -> None:
     assert_problem(api.client.patch("/api/tenants/nobody", json={}), 404, "tenant_not_found")
 
 
-def test_a_key_for_kinds_reaches_their_jobs_and_nothing_else(lite_api: Api, errand: Make) -> None:
+def test_key_for_kinds_reads_jobs_of_these_kinds_only(lite_api: Api, errand: Make) -> None:
     job = errand("x")
     with holder(lite_api, "kind:tests.unit.api.*") as ours, holder(lite_api, "kind:shop.receipt") as theirs:
         assert [row["id"] for row in ours.get("/api/jobs").json()["data"]] == [job.id]
@@ -132,7 +132,7 @@ def test_a_key_for_kinds_reaches_their_jobs_and_nothing_else(lite_api: Api, erra
             assert_problem(client.get("/api/keys"), 403, "scope_missing")
 
 
-def test_reading_and_writing_are_granted_apart(lite_api: Api, errand: Make) -> None:
+def test_read_and_write_are_separate_scopes(lite_api: Api, errand: Make) -> None:
     job = errand()
     with holder(lite_api, "read") as reader, holder(lite_api, "write") as writer:
         assert reader.post("/api/search", json={"query": "x"}).status_code == 200
@@ -227,7 +227,7 @@ def test_route_reports_its_rate_limit_and_enforces_it(limited: Api) -> None:
         assert first_client.get("/api/stats").headers["ratelimit-policy"] == '"stats";q=100;w=60'
 
 
-def test_a_key_has_limits_of_its_own(limited: Api) -> None:
+def test_key_may_have_a_separate_rate_limit(limited: Api) -> None:
     with holder(limited, "read") as client:
         path = f"/api/keys/{client.headers['X-Key']}"
         own = {"POST /api/search": "2/day", "*": "unlimited"}

@@ -88,7 +88,7 @@ def test_documents_are_searched_and_counted_by_collection(api: Api, desk: Desk) 
     assert_problem(refused, 404, "collection_not_found")
 
 
-def test_a_key_for_a_collection_reaches_nothing_else(api: Api, desk: Desk) -> None:
+def test_key_for_a_collection_reaches_this_collection_only(api: Api, desk: Desk) -> None:
     for name in ("site.a", "site.b", "other"):
         api.client.post("/api/collections", json={"name": name})
     theirs = give(api.client, desk, "granite", "other")
@@ -135,7 +135,7 @@ def test_a_key_for_a_collection_reaches_nothing_else(api: Api, desk: Desk) -> No
 
 
 @pytest.mark.parametrize("fate", ["keep", "delete"])
-def test_a_collection_ends_with_or_without_its_documents(api: Api, desk: Desk, fate: str) -> None:
+def test_collection_is_deleted_with_or_without_its_documents(api: Api, desk: Desk, fate: str) -> None:
     api.client.post("/api/collections", json={"name": "gone"})
     words = ["alder", "birch", "cedar"]
     ids = [give(api.client, desk, word, "gone") for word in words]
@@ -168,7 +168,7 @@ def test_documents_are_deleted_by_a_filter(api: Api, desk: Desk) -> None:
     assert sorted(search_ids(api.client, "notes")) == sorted([new, loose, late])
 
 
-def test_deleting_many_goes_on_after_a_crash(api: Api, desk: Desk) -> None:
+def test_bulk_delete_continues_after_a_crash(api: Api, desk: Desk) -> None:
     """The second run counts the work of the first and does not repeat it."""
     for n in range(bulk.BATCH + 5):
         api.client.post("/api/documents", json={"markdown": f"page {n}", "tags": ["x"], "external_id": f"k{n}"})

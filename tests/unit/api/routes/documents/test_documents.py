@@ -37,7 +37,7 @@ def desk(api: Api) -> Desk:
     return Desk(database())
 
 
-def test_a_page_posted_is_a_page_found(api: Api, desk: Desk) -> None:
+def test_posted_page_is_searchable(api: Api, desk: Desk) -> None:
     """The old service's index body and search answer, key for key."""
     answer = api.client.post("/api/index", json=LONG_FORM)
     job = answer.json()
@@ -100,7 +100,7 @@ def test_bad_documents_are_422(lite_api: Api, body: Any) -> None:
     assert answer.headers["content-type"] == "application/problem+json"
 
 
-def test_odd_bodies_are_never_500(lite_api: Api) -> None:
+def test_malformed_bodies_are_never_500(lite_api: Api) -> None:
     """Bodies that JSON can express and databases cannot store."""
     deep = '{"text": "x", "metadata": ' + '{"a":' * 500 + "1" + "}" * 501
     for raw in (
@@ -177,7 +177,7 @@ def test_test_index_waits_and_reports_the_steps(api: Api, desk: Desk) -> None:
     assert report["error_type"] == "InvalidInput" and "no text" in report["error"]
 
 
-def test_wait_answers_when_it_is_done(api: Api, desk: Desk) -> None:
+def test_wait_returns_when_the_job_has_ended(api: Api, desk: Desk) -> None:
     """`?wait=` holds the 202 until the job has ended, then it is 200."""
     answer = api.client.post("/api/documents?wait=0.2", json={"text": "water"})
     assert answer.status_code == 202 and answer.json()["state"] == "queued"

@@ -80,7 +80,7 @@ def test_patch_changes_the_given_fields_only(api: Api) -> None:
     assert_problem(api.client.patch(path, json={"colour": "red"}), 422, "invalid_input")
 
 
-def test_paused_it_has_no_next_time_and_may_be_run(api: Api) -> None:
+def test_paused_schedule_has_no_next_time_and_can_be_run(api: Api) -> None:
     made = _make(api, paused=True)
     path = f"/api/schedules/{made['id']}"
     assert (made["next_at"], made["paused_at"] is not None) == (None, True)
@@ -119,7 +119,7 @@ def test_malformed_id_is_not_found(lite_api: Api, odd: str) -> None:
         assert_problem(answer, 404, "schedule_not_found")
 
 
-def test_another_tenants_schedule_is_not_there(api: Api) -> None:
+def test_schedule_of_another_tenant_is_not_found(api: Api) -> None:
     made = _make(api)
     with holder(api, "read", "write", tenant="acme") as acme:
         assert acme.get("/api/schedules").json()["data"] == []
@@ -158,7 +158,7 @@ def test_schedule_declared_in_code_cannot_be_changed(api: Api) -> None:
     assert api.client.post(f"{path}/run").status_code == 202
 
 
-def test_the_command_line_does_it_all(lite_api: Api, settings_env: SettingsEnv) -> None:
+def test_command_line_manages_schedules(lite_api: Api, settings_env: SettingsEnv) -> None:
     settings_env(url=lite_api.url)
 
     def millrace(*words: str) -> Any:
@@ -181,7 +181,7 @@ def test_the_command_line_does_it_all(lite_api: Api, settings_env: SettingsEnv) 
         CliRunner().invoke(app, ["schedules", "create", "x", Report.kind, "{"], catch_exceptions=False)
 
 
-def test_the_same_request_again_makes_no_second_one(api: Api) -> None:
+def test_repeated_request_creates_no_second_schedule(api: Api) -> None:
     body = {"name": "once", "kind": Report.kind, "cron": "0 3 * * *"}
     headers = {"Idempotency-Key": "k1"}
     first, again = (api.client.post("/api/schedules", json=body, headers=headers) for _ in range(2))

@@ -121,7 +121,7 @@ def test_invalid_start_is_refused_with_the_reason(lite_api: Api, asked: Any, sta
     assert _count() == 0
 
 
-def test_a_list_is_started_whole_in_its_order(api: Api) -> None:
+def test_list_is_started_atomically_and_in_order(api: Api) -> None:
     asked: list[dict[str, Any]] = [
         {"kind": "tests.starts.parcel", "payload": {"number": number}} for number in range(997)
     ]
@@ -244,7 +244,7 @@ def echo() -> Iterator[str]:
 
 
 @pytest.mark.anyio
-async def test_calls_that_leave_go_on_with_the_trace_as_spans_of_their_own(echo: str) -> None:
+async def test_outgoing_calls_are_child_spans_of_the_trace(echo: str) -> None:
     trace.enter(TRACE)
     try:
         with http.client() as client:

@@ -66,7 +66,7 @@ def test_index_state_is_shown(lite_api: Api, desk: Desk) -> None:
     assert health["search"] == {"engine": "embedded", "behind": None}
 
 
-def test_a_proof_and_a_rebuild(lite_api: Api, desk: Desk) -> None:
+def test_index_verification_and_rebuild(lite_api: Api, desk: Desk) -> None:
     """Both are jobs; while a proof is open a second one is the same."""
     first = lite_api.client.post("/api/index/verify")
     assert first.status_code == 202 and first.json()["kind"] == VerifyIndex.kind

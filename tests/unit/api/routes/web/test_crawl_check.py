@@ -26,7 +26,7 @@ def _check(later_h: float = 1) -> dict[str, Any]:
     return row.result
 
 
-def test_a_crawl_that_went_quiet_is_asked_after(with_remote: Api, remote: FakeFirecrawl) -> None:
+def test_crawl_without_recent_events_is_checked(with_remote: Api, remote: FakeFirecrawl) -> None:
     """Its end and four of five pages were never told: they are fetched, once, and the crawl is closed."""
     send(with_remote, event("crawl.started", crawl=CRAWL))
     known = remote.pages[0]
@@ -53,7 +53,7 @@ def test_crawl_unknown_to_firecrawl_fails_after_a_day(with_remote: Api, remote: 
     assert view["status"] == "failed" and "no longer has this crawl" in view["error_message"]
 
 
-def test_without_firecrawl_it_fails_after_a_day_too(lite: Api) -> None:
+def test_crawl_without_firecrawl_fails_after_a_day(lite: Api) -> None:
     send(lite, event("crawl.started", crawl="gone"))
     assert _check(1)["closed"] == 0
     assert _check(25)["closed"] == 1

@@ -156,7 +156,7 @@ def test_noindex_page_is_not_indexed(lite: Api, site: FakeSite) -> None:
     assert words() == {"start"} and rows(crawl)["no"].error_code == "noindex"
 
 
-def test_a_crawl_that_was_killed_goes_on_where_it_stood(api: Api, site: FakeSite) -> None:
+def test_killed_crawl_resumes(api: Api, site: FakeSite) -> None:
     """The worker dies after some pages: stored pages are not fetched again, and none is indexed twice."""
     put(site)
     crawl = start(api, f"{site.url}/", max_depth=9)
@@ -172,7 +172,7 @@ def test_a_crawl_that_was_killed_goes_on_where_it_stood(api: Api, site: FakeSite
     assert len(asked) == len(set(asked))
 
 
-def test_half_a_crawl_is_not_lost(lite: Api, site: FakeSite) -> None:
+def test_failing_page_of_a_crawl_fails_alone(lite: Api, site: FakeSite) -> None:
     """A page that stays away fails alone and at last; the rest is there long before."""
     put(site)
     site.pages["/a"] = site_page(b"busy", 503)
@@ -197,7 +197,7 @@ def test_cancelled_crawl_keeps_its_pages(lite: Api, site: FakeSite, when: str) -
     assert site.visits == []
 
 
-def test_a_crawl_that_was_cancelled_can_be_tried_again(lite: Api, site: FakeSite) -> None:
+def test_cancelled_crawl_can_be_retried(lite: Api, site: FakeSite) -> None:
     """Its pages had come and waited to be indexed: now they are."""
     put(site)
     crawl = start(lite, f"{site.url}/")

@@ -30,7 +30,7 @@ def by_firecrawl(api: Api, **more: Any) -> dict[str, Any]:
     return crawl
 
 
-def test_firecrawl_does_it_where_it_is_set_up(with_remote: Api, remote: FakeFirecrawl) -> None:
+def test_configured_firecrawl_runs_the_crawl(with_remote: Api, remote: FakeFirecrawl) -> None:
     """Started once with our rules, all its parts read, its failures told; its webhooks of this crawl add nothing."""
     crawl = by_firecrawl(with_remote, include=["/docs/*"], limit=7, tags=["t"])
     jobs.drain()
@@ -46,7 +46,7 @@ def test_firecrawl_does_it_where_it_is_set_up(with_remote: Api, remote: FakeFire
     assert [row["crawl_id"] for row in with_remote.client.get("/api/metrics/crawls").json()["data"]] == [crawl["id"]]
 
 
-def test_firecrawl_goes_away_in_the_middle(with_remote: Api, remote: FakeFirecrawl) -> None:
+def test_crawl_survives_an_outage_of_firecrawl(with_remote: Api, remote: FakeFirecrawl) -> None:
     """The job goes on where it was: no second crawl is started, no page is indexed twice."""
 
     def wrong(asked: Request) -> Response | None:
@@ -94,7 +94,7 @@ def test_crawl_that_failed_at_firecrawl_fails_with_its_reason(with_remote: Api, 
     assert (view["status"], view["pages_indexed"]) == ("failed", 1) and "failed" in view["error_message"]
 
 
-def test_a_cancelled_crawl_is_stopped_there(with_remote: Api, remote: FakeFirecrawl) -> None:
+def test_cancelled_crawl_is_cancelled_at_firecrawl(with_remote: Api, remote: FakeFirecrawl) -> None:
     remote.wrong = lambda asked: reply(503, b"") if "skip" in asked.query else None
     crawl = by_firecrawl(with_remote)
     jobs.drain()
@@ -136,7 +136,7 @@ def test_crawl_cancelled_at_firecrawl_is_started_again(with_remote: Api, remote:
 @pytest.mark.parametrize(
     "host", ["127.0.0.1", "169.254.169.254", "[::1]", "127.1", "2130706433", "0x7f000001", "localhost", "qdrant:6333"]
 )
-def test_firecrawl_is_asked_for_no_private_address(lite_remote: Api, remote: FakeFirecrawl, host: str) -> None:
+def test_private_addresses_are_not_sent_to_firecrawl(lite_remote: Api, remote: FakeFirecrawl, host: str) -> None:
     """It stands where our own services do: a page, a scrape, a batch and a crawl are refused here."""
     url = f"http://{host}/"
     client = lite_remote.client
@@ -166,7 +166,7 @@ def test_an_event_before_firecrawl_s_answer_leaves_no_crawl_open(with_remote: Ap
     assert [row["status"] for row in listed] == ["completed", "completed"]
 
 
-def test_the_events_of_a_tenant_s_run_are_that_tenant_s(with_remote: Api, remote: FakeFirecrawl) -> None:
+def test_events_of_a_crawl_belong_to_its_tenant(with_remote: Api, remote: FakeFirecrawl) -> None:
     """A crawl started with /v2: its pages and reports belong to the tenant that started it."""
     with holder(with_remote, "read", "write", tenant="acme") as acme:
         assert acme.post("/v2/crawl", json={"url": "https://example.org/"}).json()["id"] == CRAWL
@@ -181,7 +181,7 @@ def test_the_events_of_a_tenant_s_run_are_that_tenant_s(with_remote: Api, remote
     assert with_remote.client.get("/api/metrics/crawls").json()["data"] == []
 
 
-def test_single_pages_come_by_firecrawl_too(with_remote: Api, remote: FakeFirecrawl) -> None:
+def test_single_pages_are_fetched_by_firecrawl(with_remote: Api, remote: FakeFirecrawl) -> None:
     """An unchanged page ends as unchanged, although each scrape has a different id."""
     remote.wrong = lambda asked: (
         reply(200, {"success": True, "data": document(asked.json["url"], scrapeId=str(len(remote.requests)))})

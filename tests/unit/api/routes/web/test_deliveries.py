@@ -51,7 +51,7 @@ def _work(answer: httpx.Response) -> None:
         desk.work(job_id)
 
 
-def test_a_whole_crawl(intake: Api) -> None:
+def test_events_of_a_whole_crawl_are_indexed(intake: Api) -> None:
     """Started, pages, completed: a job for each page, and a session whose numbers are true whenever they are read."""
     started = send(
         intake, event("crawl.started", metadata={"url": "https://a.org", "initiated_at": "2026-01-02T03:04:05Z"})
@@ -88,7 +88,7 @@ def test_a_whole_crawl(intake: Api) -> None:
     assert len(intake.client.get("/api/content/by-session/c-1").json()) == 2
 
 
-def test_a_delivery_is_one_piece_of_work(intake: Api) -> None:
+def test_repeated_delivery_starts_no_second_job(intake: Api) -> None:
     """The same bytes again: the same answer and no other job; another event about the page is another."""
     first = send(intake, event("crawl.page", page("https://a.org/1")))
     again = send(intake, event("crawl.page", page("https://a.org/1")))
@@ -127,12 +127,12 @@ def test_delivery_can_be_replayed(intake: Api) -> None:
         ({"success": True, "type": "crawl.started", "jobId": "v0"}, 200, {"status": "acknowledged", "event_type": "crawl.started"}),
     ],
 )  # fmt: skip
-def test_answers_of_the_contract(lite_intake: Api, body: Any, status: int, answer: Any) -> None:
+def test_answers_match_the_contract(lite_intake: Api, body: Any, status: int, answer: Any) -> None:
     result = send(lite_intake, body)
     assert (result.status_code, result.json()) == (status, answer)
 
 
-def test_one_bad_document_among_good_ones(lite_intake: Api) -> None:
+def test_bad_document_does_not_stop_the_good_ones(lite_intake: Api) -> None:
     """It is named, the others are taken; links in place of documents are none."""
     result = send(
         lite_intake,
@@ -212,7 +212,7 @@ def test_unchanged_pages_of_a_crawl_are_read_in_one_query(intake: Api) -> None:
 
 
 @pytest.mark.parametrize("number", [-1, 0, 2**63, 10**30, -(10**30)])
-def test_no_number_is_too_odd_for_a_delivery(intake: Api, number: int) -> None:
+def test_malformed_delivery_ids_are_never_500(intake: Api, number: int) -> None:
     """Never a 500, on either database."""
     address = f"/api/deliveries/in/{number}"
     for answer in (intake.client.get(address), intake.client.post(f"{address}/replay")):
@@ -235,13 +235,13 @@ JSON = st.recursive(
     metadata=JSON,
     crawl=st.none() | st.text(max_size=5),
 )  # fmt: skip
-def test_no_signed_body_is_a_500(lite_intake: Api, kind: str, data: Any, metadata: Any, crawl: Any) -> None:
+def test_signed_bodies_are_never_500(lite_intake: Api, kind: str, data: Any, metadata: Any, crawl: Any) -> None:
     body = json.dumps({"type": kind, "id": crawl, "data": data, "metadata": metadata}).encode()
     answer = send(lite_intake, body)
     assert answer.status_code in (200, 202, 422), answer.text
 
 
-def test_sessions_are_each_tenants_own(lite_intake: Api) -> None:
+def test_tenants_do_not_share_crawl_sessions(lite_intake: Api) -> None:
     send(lite_intake, event("crawl.started"))
     assert count_rows(CrawlSession) == 1
     with holder(lite_intake, "admin", tenant="acme") as other:

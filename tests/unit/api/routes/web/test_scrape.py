@@ -80,7 +80,7 @@ def _rows() -> list[ScrapedPage]:
     return database().read(lambda session: list(session.scalars(sa.select(ScrapedPage).order_by(ScrapedPage.id))))
 
 
-def test_a_page_and_then_from_the_cache(api: Api, server: FakeFirecrawl) -> None:
+def test_second_scrape_comes_from_the_cache(api: Api, server: FakeFirecrawl) -> None:
     first = got(api)
     at = first["timestamp"]
     assert first == {
@@ -100,7 +100,7 @@ def test_a_page_and_then_from_the_cache(api: Api, server: FakeFirecrawl) -> None
     assert row.expires_at - row.scraped_at == timedelta(days=2)
 
 
-def test_the_readers_age_counts(api: Api, server: FakeFirecrawl) -> None:
+def test_max_age_of_the_request_decides(api: Api, server: FakeFirecrawl) -> None:
     """However long its writer wanted to keep it; a forced scrape replaces it, and there stays one row."""
     got(api, maxAge=1000)
     clock.shift(timedelta(hours=3))
@@ -155,7 +155,7 @@ def test_all_options_reach_firecrawl(lite: Api, server: FakeFirecrawl) -> None:
     }  # fmt: skip
 
 
-def test_the_three_ways_to_have_it(lite: Api, server: FakeFirecrawl) -> None:
+def test_three_result_handlings(lite: Api, server: FakeFirecrawl) -> None:
     only = got(lite, resultHandling="returnOnly")
     assert only["savedUris"] is None and only["content"] and _rows() == []
     saved = got(lite, resultHandling="saveOnly")
@@ -186,7 +186,7 @@ def test_tiers_and_pictures(lite: Api, server: FakeFirecrawl) -> None:
             assert data["cached"] is cached and data.items() >= shown.items(), page
 
 
-def test_a_page_is_scraped_by_many_at_once(api: Api) -> None:
+def test_concurrent_scrapes_of_a_page_store_one_row(api: Api) -> None:
     """One row, and no error."""
     answers: list[int] = []
     threads = [
@@ -226,7 +226,7 @@ def _no(code: str | None = None) -> dict[str, Any]:
         (200, {"success": True, "data": {"markdown": " ", "metadata": {}}}, "no_content"),
     ],
 )
-def test_a_pages_own_fault_is_200(lite: Api, server: FakeFirecrawl, status: int, body: Any, code: str) -> None:
+def test_error_of_the_page_is_200(lite: Api, server: FakeFirecrawl, status: int, body: Any, code: str) -> None:
     server.wrong = lambda asked: reply(status, body)
     answer = ask(lite, url=URL)
     report = answer.json()
@@ -260,7 +260,7 @@ def test_firecrawl_system_errors_become_problems(
         assert answer.headers["retry-after"] == "9"
 
 
-def test_firecrawl_or_sql_away(lite: Api, settings_env: SettingsEnv, sqlite_url: str) -> None:
+def test_outage_of_firecrawl_or_the_database(lite: Api, settings_env: SettingsEnv, sqlite_url: str) -> None:
     settings_env(firecrawl_url="http://127.0.0.1:9")
     assert_problem(ask(lite, url=URL), 503, "firecrawl_unavailable")
     settings_env(database_url="sqlite:////nowhere/none.db")
@@ -348,7 +348,7 @@ def test_without_firecrawl_pages_are_fetched_here(alone: Api, site: FakeSite) ->
     assert (plain["content"], plain["contentType"]) == ("Only words.", "text/plain")
 
 
-def test_without_firecrawl_a_pages_fault_is_its_own(alone: Api, site: FakeSite, settings_env: SettingsEnv) -> None:
+def test_error_of_a_page_fetched_here_is_200(alone: Api, site: FakeSite, settings_env: SettingsEnv) -> None:
     site.pages["/away"] = site_page(status=503)
     site.pages["/picture"] = site_page(b"x", headers={"content-type": "image/png"})
     site.pages["/empty"] = site_page(b"  ")
