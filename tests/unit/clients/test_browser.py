@@ -60,7 +60,7 @@ def test_page_is_rendered_with_its_scripts(browser: SettingsEnv, site: FakeSite)
     assert _processes_with(site.url) == []
 
 
-def test_nothing_private_is_reached_from_a_page(browser: SettingsEnv, site: FakeSite) -> None:
+def test_page_cannot_reach_private_addresses(browser: SettingsEnv, site: FakeSite) -> None:
     """All requests of a page pass the proxy, which refuses private addresses."""
     browser(fetch_private="false", fetch_javascript_timeout_s=20)
     port = site.url.rpartition(":")[2]
@@ -100,7 +100,7 @@ def _count(listener: socket.socket, knocks: list[object]) -> None:
         connection.close()
 
 
-def test_a_page_that_never_rests_is_ended(browser: SettingsEnv, site: FakeSite) -> None:
+def test_page_that_never_settles_is_stopped(browser: SettingsEnv, site: FakeSite) -> None:
     browser(fetch_javascript_timeout_s=3)
     site.pages["/"] = site_page(b"<html><body><script>while (true) {}</script></body></html>")
     started = clock.monotonic()
@@ -110,7 +110,7 @@ def test_a_page_that_never_rests_is_ended(browser: SettingsEnv, site: FakeSite) 
     assert _processes_with(site.url) == []
 
 
-def test_a_page_that_eats_memory_is_ended(browser: SettingsEnv, site: FakeSite) -> None:
+def test_page_over_the_memory_limit_is_stopped(browser: SettingsEnv, site: FakeSite) -> None:
     browser(chromium_memory_mb=600)
     site.pages["/"] = site_page(
         b"<html><body><script>let a = []; for (;;) a.push(new Uint8Array(20000000).fill(7))</script></body></html>"
@@ -120,7 +120,7 @@ def test_a_page_that_eats_memory_is_ended(browser: SettingsEnv, site: FakeSite) 
     assert refused.value.code == "chromium_memory" and _processes_with(site.url) == []
 
 
-def test_no_more_are_open_than_may_be(browser: SettingsEnv, site: FakeSite) -> None:
+def test_open_browsers_are_limited(browser: SettingsEnv, site: FakeSite) -> None:
     browser(chromium_count=1)
     site.pages["/"] = site_page(SCRIPT.encode())
     site.pages["/words"] = site_page(b"one after the other")
@@ -133,7 +133,7 @@ def test_no_more_are_open_than_may_be(browser: SettingsEnv, site: FakeSite) -> N
     assert asked == ["/", "/words", "/", "/words"]
 
 
-def test_a_page_that_grows_too_large_is_ended(browser: SettingsEnv, site: FakeSite) -> None:
+def test_page_over_the_size_limit_is_stopped(browser: SettingsEnv, site: FakeSite) -> None:
     browser(fetch_max_bytes=100_000)
     site.pages["/"] = site_page(b"<html><body><script>document.body.append('x'.repeat(1000000))</script></body></html>")
     with pytest.raises(Rejected) as refused:
@@ -141,7 +141,7 @@ def test_a_page_that_grows_too_large_is_ended(browser: SettingsEnv, site: FakeSi
     assert refused.value.code == "too_large" and _processes_with(site.url) == []
 
 
-def test_cancelled_it_is_gone_at_once(browser: SettingsEnv, site: FakeSite) -> None:
+def test_cancelled_browser_ends_at_once(browser: SettingsEnv, site: FakeSite) -> None:
     site.pages["/"] = site_page(b"<html><body><script>while (true) {}</script></body></html>")
 
     async def cancelled() -> None:
@@ -156,7 +156,7 @@ def test_cancelled_it_is_gone_at_once(browser: SettingsEnv, site: FakeSite) -> N
     assert _processes_with(site.url) == []
 
 
-def test_it_does_not_outlive_its_worker(browser: SettingsEnv, site: FakeSite) -> None:
+def test_browser_ends_with_its_worker(browser: SettingsEnv, site: FakeSite) -> None:
     """A killed worker leaves no browser."""
     site.pages["/"] = site_page(b"<html><body><script>while (true) {}</script></body></html>")
     code = "import asyncio, sys\nfrom app.clients.browser import render\nasyncio.run(render(sys.argv[1]))"
@@ -193,12 +193,14 @@ def test_missing_chromium_is_reported(settings_env: SettingsEnv) -> None:
         ("\r\n\r\n", b"400"),
     ],
 )
-def test_the_proxy_refuses(settings_env: SettingsEnv, site: FakeSite, asked: str, answer: bytes) -> None:
+def test_proxy_refuses_private_addresses_and_bad_requests(
+    settings_env: SettingsEnv, site: FakeSite, asked: str, answer: bytes
+) -> None:
     assert _through(asked.format(port=site.url.rpartition(":")[2])).split(b" ")[1] == answer
     assert site.visits == []
 
 
-def test_the_proxy_carries(settings_env: SettingsEnv, site: FakeSite) -> None:
+def test_proxy_forwards_requests(settings_env: SettingsEnv, site: FakeSite) -> None:
     """One request a connection, in origin form, within the byte limit."""
     settings_env(fetch_private="true")
     site.pages["/a?b"] = site_page(b"x" * 5_000)

@@ -249,7 +249,7 @@ async def test_a_wrong_setting(
     assert caught.value.code == code and "wrong" not in caught.value.message
 
 
-async def test_another_page_of_the_instance_is_no_api(instance: ChangeDetectionServer) -> None:
+async def test_html_page_instead_of_the_api_is_reported(instance: ChangeDetectionServer) -> None:
     """A 404 for a wrong URL must not be read as "that watch is gone"."""
     with overridden(changedetection_url=f"{instance.url}/elsewhere"):
         client = changedetection()
@@ -262,7 +262,7 @@ async def test_another_page_of_the_instance_is_no_api(instance: ChangeDetectionS
             await close_changedetection()
 
 
-def test_doctor_asks_it(instance: ChangeDetectionServer) -> None:
+def test_doctor_checks_changedetection(instance: ChangeDetectionServer) -> None:
     def line(**settings: str) -> tuple[str, str]:
         env = {f"MILLRACE_{name}".upper(): value for name, value in (instance.settings | settings).items()}
         ran = millrace("doctor", "--json", env={**os.environ, **env})

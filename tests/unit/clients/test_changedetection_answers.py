@@ -81,7 +81,7 @@ PAGE = b"<html>Please log in</html>"
 
 
 @pytest.mark.parametrize("call", CALLS)
-async def test_a_good_answer_of_no_shape(liar: Liar, call: str) -> None:
+async def test_malformed_success_is_an_invalid_response(liar: Liar, call: str) -> None:
     lies = (PAGE, b"[]", b"[" * 200_000, b"\xff\xfe", b'"NO"', b'{"uuid": "../x"}', b'{"a": 1}', b"NaN")
     for body in lies:
         error = await liar.refused(Response(body), call)
@@ -112,7 +112,7 @@ async def test_a_refusal(liar: Liar, response: Response, error: type[AppError], 
         assert not isinstance(caught, LimitReached) or caught.retry_after_s == 7
 
 
-async def test_words_of_a_refusal_are_passed_on(liar: Liar) -> None:
+async def test_error_text_is_passed_on(liar: Liar) -> None:
     for body in (b'{"message": "No interval"}', b'"No interval"'):
         assert (
             await liar.refused(Response(body, 400), "create")
@@ -123,13 +123,13 @@ async def test_words_of_a_refusal_are_passed_on(liar: Liar) -> None:
     assert isinstance(error, Unavailable) and error.retry_after_s == 3600
 
 
-async def test_an_answer_without_end_is_left(liar: Liar) -> None:
+async def test_endless_answer_is_cut_off(liar: Liar) -> None:
     large = Response(b" " * 2**20, headers=TEXT, repeat=MAX_RESPONSE_BYTES // 2**20 + 8)
     for call in ("ping", "snapshot"):
         assert (await liar.refused(large, call)).code == "changedetection_answer"
 
 
-async def test_an_answer_in_drops_is_not_waited_for() -> None:
+async def test_slow_answer_times_out() -> None:
     """Each byte arrives within the timeout, the whole body does not."""
     async with lying(changedetection_timeout_s=0.4) as liar:
         error = await liar.refused(Response(b" ", headers=JSON, repeat=20, pause_s=0.1), "ping")
@@ -146,7 +146,7 @@ async def test_an_answer_in_drops_is_not_waited_for() -> None:
         b'{"url": "http://a.example/"}',
     ],
 )
-async def test_a_watch_of_no_shape(liar: Liar, body: bytes) -> None:
+async def test_malformed_watch_is_an_invalid_response(liar: Liar, body: bytes) -> None:
     assert (await liar.refused(Response(body), "watch")).code == "changedetection_answer"
 
 
@@ -160,13 +160,13 @@ async def test_texts_hold_no_nul(liar: Liar) -> None:
     ).code == "changedetection_answer"
 
 
-async def test_history_of_no_times(liar: Liar) -> None:
+async def test_malformed_history_is_an_invalid_response(liar: Liar) -> None:
     assert await liar.ask(Response(b'{"20": "b", "3": "a"}'), "history") == [3, 20]
     for body in (b'{"latest": "a"}', b'{"-3": "a"}', b'{"99999999999999999999": "a"}'):
         assert (await liar.refused(Response(body), "history")).code == "changedetection_answer"
 
 
-async def test_none_is_set_up() -> None:
+async def test_missing_settings_are_reported() -> None:
     assert not is_set_up()
     with pytest.raises(ConfigError, match="MILLRACE_CHANGEDETECTION_URL"):
         changedetection()
@@ -184,7 +184,7 @@ async def test_none_is_set_up() -> None:
         ("http://[::1]:80/a%20b", "json://[::1]:80/a%20b/api/webhook/changedetection?"),
     ],
 )
-def test_where_it_notifies(base: str, begins: str) -> None:
+def test_notification_url(base: str, begins: str) -> None:
     fields = notification(base, "abc")
     (url,) = fields["notification_urls"]
     rest = ":version=&:type=&:attachments=&:title=&:message=payload&+Authorization=Bearer%20abc&retry=5&wait=2&rto=10"
@@ -219,6 +219,6 @@ def test_documentation_shows_the_notification_settings() -> None:
         ("http://a.example", "x" * 1000),
     ],
 )
-def test_where_it_cannot_notify(base: str, token: str) -> None:
+def test_unusable_notification_url_is_refused(base: str, token: str) -> None:
     with pytest.raises(InvalidInput):
         notification_url(base, token)

@@ -110,7 +110,7 @@ def test_server_errors_are_retried_or_raised(
     assert len(player.batches) == tries
 
 
-def test_one_that_comes_back_is_waited_for(player: FakeEmbeddings) -> None:
+def test_busy_server_is_retried_after_its_delay(player: FakeEmbeddings) -> None:
     player.wrong = lambda texts: (429, {"error": "busy"}, {"retry-after": "0"}) if len(player.batches) < 3 else None
     assert _documents(player, ["a"]).shape == (1, 2)
     player.wrong = lambda texts: (429, {"error": "busy"}, {"retry-after": "3600"})
@@ -119,7 +119,7 @@ def test_one_that_comes_back_is_waited_for(player: FakeEmbeddings) -> None:
     assert caught.value.retry_after_s == 3600
 
 
-def test_a_server_of_something_else_is_named(player: FakeEmbeddings) -> None:
+def test_server_of_another_kind_is_reported(player: FakeEmbeddings) -> None:
     player.info = {"model_id": "other", "model_type": {"embedding": {}}}
     with pytest.raises(Rejected, match="other"):
         _documents(player, ["a"])
@@ -144,7 +144,7 @@ def test_unreachable_or_silent_server_is_unavailable(player: FakeEmbeddings) -> 
     asleep.set()
 
 
-def test_a_cancelled_job_does_not_take_others_with_it(player: FakeEmbeddings) -> None:
+def test_cancelled_job_does_not_cancel_others_of_its_batch(player: FakeEmbeddings) -> None:
     async def one_goes(client: Embeddings) -> Vectors:
         gone = asyncio.create_task(client.documents(["gone"] * 9))
         stays = asyncio.create_task(client.documents(["stays"]))
@@ -175,7 +175,7 @@ def test_the_real_server(tei_server: TeiServer) -> None:
         _with(server, lambda client: client.query("a"))
 
 
-def test_one_text_that_is_too_much_fails(player: FakeEmbeddings) -> None:
+def test_text_over_the_limit_fails(player: FakeEmbeddings) -> None:
     """It is not sent for ever; the other texts get their vectors."""
     player.wrong = lambda texts: (413, b"too large", {}) if "bad" in texts else None
 
@@ -199,7 +199,7 @@ def test_error_for_the_whole_batch_is_not_retried_for_each_text(player: FakeEmbe
     assert len(player.batches) == 1
 
 
-def test_a_quota_that_is_used_up_is_a_final_no(player: FakeEmbeddings) -> None:
+def test_exhausted_quota_is_a_permanent_error(player: FakeEmbeddings) -> None:
     """OpenAI answers 429 for used-up credit, which is not retried; a rate limit may use milliseconds."""
     player.max_batch = 300
     used_up = {"error": {"message": "check your plan", "type": "insufficient_quota", "code": "insufficient_quota"}}

@@ -55,7 +55,7 @@ def test_without_a_key_no_header_is_sent(server: FakeFirecrawl, settings_env: Se
     assert server.requests[0].header("authorization") == []
 
 
-def test_the_key_may_lie_in_a_file(server: FakeFirecrawl, monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
+def test_key_may_be_in_a_file(server: FakeFirecrawl, monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
     (tmp_path / "key").write_text("fc-of-a-file\n")
     monkeypatch.delenv("MILLRACE_FIRECRAWL_API_KEY")
     monkeypatch.setenv("MILLRACE_FIRECRAWL_API_KEY_FILE", str(tmp_path / "key"))
@@ -84,7 +84,7 @@ def test_a_crawl_is_followed_to_its_end(server: FakeFirecrawl) -> None:
     assert server.requests[0].header("x-idempotency-key") == ["k-1"]
 
 
-def test_a_next_that_leads_in_a_circle_ends(server: FakeFirecrawl) -> None:
+def test_circular_next_link_ends(server: FakeFirecrawl) -> None:
     body = {"status": "scraping", "data": [{}], "next": f"https://x/v2/crawl/{CRAWL}?skip=1"}
     server.wrong = lambda asked: reply(200, body)
 
@@ -111,7 +111,7 @@ def test_batches_maps_and_errors(server: FakeFirecrawl) -> None:
 
 
 @pytest.mark.parametrize("job_id", ["..", "a/b", "a?b", "", "x" * 300, "ü"])
-def test_an_id_is_never_another_path(server: FakeFirecrawl, job_id: str) -> None:
+def test_id_cannot_change_the_path(server: FakeFirecrawl, job_id: str) -> None:
     with pytest.raises(NotFound):
         _with(lambda firecrawl: firecrawl.cancel_crawl(job_id))
     assert server.requests == []
@@ -181,7 +181,7 @@ def test_errors_map_to_their_classes(
         (_no(details=[]), {}, None),
     ],
 )
-def test_retry_after_is_obeyed(server: FakeFirecrawl, body: Any, headers: dict[str, str], wait_s: float | None) -> None:
+def test_retry_after_is_used(server: FakeFirecrawl, body: Any, headers: dict[str, str], wait_s: float | None) -> None:
     server.wrong = lambda asked: reply(408, body, headers)
     with pytest.raises(FirecrawlTimeout) as caught:
         _scrape()
@@ -234,7 +234,7 @@ def test_compressed_and_oversized_answers(server: FakeFirecrawl, settings_env: S
     ("name", "value"),
     [("firecrawl_url", "firecrawl:3002"), ("firecrawl_url", "http://a:b@c/"), ("firecrawl_api_key", "two words")],
 )
-def test_settings_that_cannot_be(settings_env: SettingsEnv, name: str, value: str) -> None:
+def test_invalid_settings_are_refused(settings_env: SettingsEnv, name: str, value: str) -> None:
     settings_env(**{name: value})
     with pytest.raises(ConfigError, match=name.upper()):
         get_settings()

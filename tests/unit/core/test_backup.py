@@ -52,7 +52,7 @@ def _numbers(session: Session) -> list[int]:
 
 
 @pytest.mark.usefixtures("client")
-def test_a_backup_under_load_is_one_moment_and_comes_back(db: Database, tmp_path: Path) -> None:
+def test_backup_under_load_is_consistent_and_restorable(db: Database, tmp_path: Path) -> None:
     done = threading.Event()
     written = threading.Event()
 
@@ -141,7 +141,7 @@ def _with_an_original(db: Database) -> bytes:
     return content
 
 
-def test_the_words_of_the_command_line(sqlite_db: Database, redis_url: str, tmp_path: Path) -> None:
+def test_backup_and_restore_by_command_line(sqlite_db: Database, redis_url: str, tmp_path: Path) -> None:
     sqlite_db.transaction(_pair, 7)
     original = _with_an_original(sqlite_db)
     folder = tmp_path / "kept"

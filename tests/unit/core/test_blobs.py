@@ -69,13 +69,13 @@ def test_blobs_are_listed_with_their_age_and_deleted(store: Blobs) -> None:
     asyncio.run(run())
 
 
-def test_a_store_that_is_away_may_come_back(settings_env: SettingsEnv, s3: S3Server) -> None:
+def test_unreachable_store_is_unavailable(settings_env: SettingsEnv, s3: S3Server) -> None:
     settings_env(**s3.settings | {"s3_endpoint": f"http://127.0.0.1:{free_port()}"})
     with pytest.raises(Unavailable, match="cannot be used now"):
         asyncio.run(blobs().put(b"x"))
 
 
-def test_a_bucket_that_is_not_there_is_no_blob_either(settings_env: SettingsEnv, s3: S3Server) -> None:
+def test_missing_bucket_is_an_error(settings_env: SettingsEnv, s3: S3Server) -> None:
     settings_env(**s3.settings | {"blob_url": "s3://nowhere/x"})
     with pytest.raises((NotFound, ConfigError, Unavailable)):
         asyncio.run(blobs().put(b"x"))
@@ -95,7 +95,7 @@ def test_folder_that_cannot_be_created_is_reported(settings_env: SettingsEnv, tm
         blobs()
 
 
-def test_by_default_they_lie_in_the_data_folder(settings_env: SettingsEnv, tmp_path: Path) -> None:
+def test_default_store_is_the_data_folder(settings_env: SettingsEnv, tmp_path: Path) -> None:
     settings_env(data_dir=tmp_path / "data")
     blob = asyncio.run(blobs().put(b"here"))
     assert (tmp_path / "data" / "blobs" / blob.key[:2] / blob.key).read_bytes() == b"here"

@@ -51,7 +51,7 @@ def things(db: Database) -> Database:
     return db
 
 
-def test_a_transaction_is_whole_or_not_at_all(things: Database) -> None:
+def test_transaction_is_atomic(things: Database) -> None:
     def torn(session: Session) -> None:
         put(session, 1)
         raise LookupError
@@ -63,7 +63,7 @@ def test_a_transaction_is_whole_or_not_at_all(things: Database) -> None:
     assert things.read(count) == 0
 
 
-def test_a_read_sees_one_moment(things: Database) -> None:
+def test_read_is_one_snapshot(things: Database) -> None:
     """A commit between two statements of a read is seen by the next read only."""
 
     def twice(session: Session) -> list[int]:
@@ -101,7 +101,7 @@ def test_times_are_read_as_aware_utc(things: Database) -> None:
     assert stored_at.tzinfo is UTC
 
 
-def test_deadlocks_are_tried_again(things: Database) -> None:
+def test_deadlocks_are_retried(things: Database) -> None:
     """Two transactions that take the same rows in opposite order both come through."""
     things.transaction(put_all, 1, 2)
     meet, runs = threading.Barrier(2), []
@@ -239,7 +239,7 @@ def test_connections_that_were_cut_are_replaced(postgres_url: str, shared_postgr
     cut.close()
 
 
-def test_a_connection_that_dies_after_its_last_answer_takes_nothing_along(
+def test_connection_lost_after_its_last_answer_changes_no_result(
     postgres_url: str, shared_postgres: PostgresServer
 ) -> None:
     """A finished read keeps its result, and any other error is raised as it is."""

@@ -58,12 +58,12 @@ TRICKS = [
 
 
 @pytest.mark.parametrize("address", NOT_PUBLIC)
-def test_addresses_that_are_not_public(address: str) -> None:
+def test_private_addresses_are_refused(address: str) -> None:
     assert not is_public(ipaddress.ip_address(address))
 
 
 @pytest.mark.parametrize("address", PUBLIC)
-def test_addresses_that_are(address: str) -> None:
+def test_public_addresses_are_allowed(address: str) -> None:
     assert is_public(ipaddress.ip_address(address))
 
 
@@ -82,7 +82,7 @@ def test_name_without_an_address_is_refused(settings_env: SettingsEnv, host: str
 
 
 @pytest.mark.parametrize("url", TRICKS)
-def test_no_url_hides_where_it_leads(settings_env: SettingsEnv, url: str) -> None:
+def test_tricky_urls_cannot_hide_a_private_address(settings_env: SettingsEnv, url: str) -> None:
     """The host that is resolved is the one behind the last @ and before any path, query or fragment."""
     host = split_url(url).hostname or ""
     with pytest.raises(Rejected):
@@ -163,7 +163,7 @@ def test_one_private_address_among_public_ones_is_enough(settings_env: SettingsE
         asyncio.run(addresses("example.org", 80, resolver=resolver))
 
 
-def test_a_name_server_is_asked_once(settings_env: SettingsEnv) -> None:
+def test_name_is_resolved_once(settings_env: SettingsEnv) -> None:
     """The checked address is the one that is called, so a second answer cannot differ."""
     asked, resolver = _says(["8.8.8.8", "8.8.4.4", "8.8.8.8"], ["127.0.0.1"])
     resolved = asyncio.run(addresses("example.org", 80, resolver=resolver))
@@ -179,7 +179,7 @@ def test_a_name_server_is_asked_once(settings_env: SettingsEnv) -> None:
         (["not an address"], Rejected),
     ],
 )
-def test_no_address_is_no_address(
+def test_empty_answer_of_a_name_server_is_an_error(
     settings_env: SettingsEnv, answer: list[str] | socket.gaierror, error: type[Exception]
 ) -> None:
     _, resolver = _says(answer)
@@ -187,7 +187,7 @@ def test_no_address_is_no_address(
         asyncio.run(addresses("example.org", 80, resolver=resolver))
 
 
-def test_where_it_is_allowed_here_is_here(settings_env: SettingsEnv) -> None:
+def test_private_addresses_are_allowed_by_the_setting(settings_env: SettingsEnv) -> None:
     settings_env(fetch_private="true")
     assert asyncio.run(resolve("127.1", 80)) == "127.0.0.1"
     settings_env(fetch_private="false")

@@ -16,7 +16,7 @@ def _page(key: str | None) -> dict[str, object]:
     return {"tenant": "default", "external_id": key, "created_at": now, "updated_at": now}
 
 
-def test_a_row_is_there_once_and_the_transaction_goes_on(db: Database) -> None:
+def test_duplicate_insert_is_skipped_and_the_transaction_continues(db: Database) -> None:
     def write(session: Session) -> list[int | None]:
         return [add_unless_there(session, Document, _page(key)) for key in ("a", "a", "b")]
 

@@ -51,7 +51,7 @@ def test_invalid_url_is_one_sentence(url: str) -> None:
         redis_url.client(url)
 
 
-def test_redis_behind_tls_is_asked_by_every_client(tls_redis: TlsRedis) -> None:
+def test_every_client_reaches_redis_behind_tls(tls_redis: TlsRedis) -> None:
     url = tls_redis.url
     push = Push(url)
     assert push.call(lambda client: client.set("a", "1"))
@@ -69,7 +69,7 @@ def test_redis_behind_tls_is_asked_by_every_client(tls_redis: TlsRedis) -> None:
     assert asyncio.run(on_the_loop()) == "1"
 
 
-def test_a_server_that_another_authority_vouches_for_is_refused(tls_redis: TlsRedis, tmp_path: Path) -> None:
+def test_certificate_of_another_authority_is_refused(tls_redis: TlsRedis, tmp_path: Path) -> None:
     """A wrong certificate is a wrong setting, so no retry follows."""
     other = Certificates(tmp_path / "other").authority
     with pytest.raises(ConfigError, match="CERTIFICATE_VERIFY_FAILED"):

@@ -57,7 +57,7 @@ def test_wrong_settings_end_every_process_with_all_of_them_named(env: dict[str, 
     _refused(env | {"MILLRACE_WORKER_THREADS": "many", "MILLRACE_LOG_LEVEL": "loud"}, "MILLRACE_WORKER_THREADS")
 
 
-def test_a_url_that_is_none_ends_every_process(env: dict[str, str]) -> None:
+def test_invalid_url_ends_every_process(env: dict[str, str]) -> None:
     _refused(env | {"MILLRACE_DATABASE_URL": "oracle://somewhere"}, "MILLRACE_DATABASE_URL")
     _refused(env | {"MILLRACE_REDIS_URL": "http://somewhere"}, "MILLRACE_REDIS_URL")
 
@@ -84,7 +84,7 @@ def test_a_weak_secret_ends_the_api(env: dict[str, str]) -> None:
     assert "changeme" not in output
 
 
-def test_a_module_that_is_not_there_ends_every_process(env: dict[str, str]) -> None:
+def test_missing_module_ends_every_process(env: dict[str, str]) -> None:
     """Also the relay, where a job may end whose definition wants to hear of it."""
     for role, (code, output) in _ends(env | {"MILLRACE_MODULES": "no.such.module"}).items():
         assert (code, role) == (2, role), output

@@ -13,7 +13,7 @@ ANYTHING = st.text(st.characters(categories=None), max_size=300)
 
 
 @given(ANYTHING)
-def test_clean_text_can_be_stored_and_is_clean_already(text: str) -> None:
+def test_clean_is_idempotent_and_its_result_can_be_stored(text: str) -> None:
     """UTF-8 can say it, PostgreSQL takes it, and cleaning again changes nothing."""
     cleaned = clean(text)
     assert "\x00" not in cleaned and "\r" not in cleaned

@@ -24,7 +24,7 @@ assert logging.getLogger().handlers == []
 """
 
 
-def test_it_loads_with_the_network_closed() -> None:
+def test_model_loads_without_network() -> None:
     """In a fresh process with an empty home, and without touching the program's logging."""
     environment = {"HOME": "/nonexistent", "PATH": "/usr/bin:/bin"}
     subprocess.run([sys.executable, "-c", OFFLINE], check=True, env=environment, cwd=ROOT, timeout=50)
@@ -44,7 +44,7 @@ def test_a_query_equals_the_same_document() -> None:
     np.testing.assert_allclose(encode(["water"])[0], documents[0], atol=1e-6)
 
 
-def test_meaning_is_near() -> None:
+def test_similar_meanings_have_near_vectors() -> None:
     wheel, mill, law = encode(["a water wheel", "the mill by the river", "tax law of companies"])
     assert wheel @ mill > wheel @ law
 

@@ -50,7 +50,7 @@ def test_a_real_server(sqlite_url: str, settings_env: SettingsEnv, tei_server: T
     assert desk.find("a bird", mode="semantic")["results"][0]["document_id"] == "1"
 
 
-def test_a_server_that_goes(sqlite_url: str, settings_env: SettingsEnv) -> None:
+def test_search_without_the_embedding_server_uses_words(sqlite_url: str, settings_env: SettingsEnv) -> None:
     """Without it words are searched and the answer says so, meaning is 503, and what is indexed waits for it."""
     with FakeEmbeddings().running() as player:
         settings_env(
@@ -80,7 +80,7 @@ def test_a_server_that_goes(sqlite_url: str, settings_env: SettingsEnv) -> None:
         ({"embedder": "word2vec"}, "MILLRACE_EMBEDDER"),
     ],
 )  # fmt: skip
-def test_settings_that_do_not_fit_are_one_sentence(env: dict[str, str], says: str, settings_env: SettingsEnv) -> None:
+def test_inconsistent_settings_are_one_sentence(env: dict[str, str], says: str, settings_env: SettingsEnv) -> None:
     settings_env(**env)
     with pytest.raises(ConfigError, match=says):
         get_settings()

@@ -65,7 +65,7 @@ async def held(keyring: Keyring, key_id: str, token: bytes, begun: asyncio.Event
     return "never"
 
 
-def test_a_key_is_asked_for_once_however_many_come(db: Database) -> None:
+def test_concurrent_lookups_of_a_key_make_one_query(db: Database) -> None:
     _, token = issue(db)
     unknown = b"mr_0123456789abcdef_" + b"A" * 43
 
@@ -82,7 +82,7 @@ def test_a_key_is_asked_for_once_however_many_come(db: Database) -> None:
     run(scenario)
 
 
-def test_a_caller_that_leaves_does_not_take_the_answer_along(db: Database) -> None:
+def test_cancelled_caller_does_not_cancel_the_lookup(db: Database) -> None:
     _, token = issue(db)
 
     async def scenario(keyring: Keyring) -> None:
@@ -113,7 +113,7 @@ def test_notice_of_a_revocation_takes_effect_at_once(db: Database) -> None:
     run(scenario)
 
 
-def test_without_a_word_a_stream_ends_at_the_next_look(db: Database) -> None:
+def test_stream_ends_at_the_next_recheck_without_a_notice(db: Database) -> None:
     """As when Redis was away while the key was revoked."""
     (key_id, token), (other_id, other_token) = issue(db), issue(db)
 

@@ -38,7 +38,7 @@ def run(scenario: Callable[[Counter, Counter], Coroutine[None, None, None]]) -> 
     asyncio.run(both())
 
 
-def test_rates_are_words() -> None:
+def test_rates_are_parsed_from_text() -> None:
     assert RateLimit.parse("50/minute") == RateLimit(50, 60)
     assert str(RateLimit.parse("50/minute")) == "50 per 1 minute"
     assert RateLimit.parse("unlimited") is None
@@ -50,7 +50,7 @@ def test_rates_are_words() -> None:
             limits.check_limits({bad_route: "1/day"})
 
 
-def test_a_keys_own_limit_counts_before_the_routes() -> None:
+def test_limit_of_a_key_precedes_that_of_the_route() -> None:
     own = {"POST /api/search": "7/hour", "*": "unlimited"}
     assert limits.of_key(own, "POST /api/search", LONG) == RateLimit(7, 3600)
     assert limits.of_key(own, "GET /api/jobs", LONG) is None
@@ -83,7 +83,7 @@ def test_next_window_starts_from_zero(redis_url: str, settings_env: SettingsEnv)
     run(scenario)
 
 
-def test_of_many_at_once_only_so_many_are_let_through(redis_url: str, settings_env: SettingsEnv) -> None:
+def test_concurrent_requests_do_not_exceed_the_limit(redis_url: str, settings_env: SettingsEnv) -> None:
     settings_env(redis_url=redis_url)
 
     async def scenario(first: Counter, second: Counter) -> None:

@@ -90,7 +90,7 @@ def test_a_page_keeps_its_id_and_is_found_by_it_and_by_search(api: Api, pulse: P
     assert made.version_id > first
 
 
-def test_of_several_contents_the_newest_is_indexed_and_twice_is_once(db: Database, pulse: PulseService) -> None:
+def test_newest_content_is_indexed_and_a_second_import_adds_nothing(db: Database, pulse: PulseService) -> None:
     old = [pulse.page("https://m.example/a", f"Text {n}.", scraped_at=f"2025-01-0{n} 00:00:00") for n in (1, 3, 2)]
     lone = pulse.page("https://m.example/b", None, html="<p>Only HTML.</p>", crawl_session_id="nobody-knows")
     pulse.add("crawl_sessions", job_id="c", status="completed", completed_at="2025-03-01T09:00:00+00:00")
@@ -115,7 +115,7 @@ def test_of_several_contents_the_newest_is_indexed_and_twice_is_once(db: Databas
     assert db.read(versions)[same].html == "<p>Only HTML.</p>"
 
 
-def test_odd_rows_are_left_out_with_their_reason_and_keep_no_other_out(db: Database, pulse: PulseService) -> None:
+def test_invalid_rows_are_skipped_with_their_reason(db: Database, pulse: PulseService) -> None:
     good = pulse.page("https://m.example/good", "Good.")
     empty = pulse.page("https://m.example/empty", " \n", html="")
     huge = pulse.page("https://m.example/huge", "x" * 6000)
@@ -198,7 +198,7 @@ def _current() -> list[str | None]:
     return [row.text for row in database().read(versions).values() if row.state == "current"]
 
 
-def test_two_at_once_take_each_row_once(db: Database, pulse: PulseService) -> None:
+def test_concurrent_imports_take_each_row_once(db: Database, pulse: PulseService) -> None:
     pulse.run("""INSERT INTO webhook.scraped_content (url, markdown)
         SELECT 'https://m.example/' || n % 500, 'Text ' || n FROM generate_series(1, 1000) n""")
     pulse.run("INSERT INTO webhook.crawl_sessions (job_id) SELECT 'crawl-' || n FROM generate_series(1, 500) n")
@@ -222,7 +222,7 @@ def test_a_server_that_goes_away_is_one_sentence(sqlite_db: Database, postgres_s
     assert sqlite_db.read(counts)[2] >= 200
 
 
-def test_killed_on_the_way_and_run_again_it_is_complete(db: Database, pulse: PulseService, redis_url: str) -> None:
+def test_killed_import_is_completed_by_the_next_run(db: Database, pulse: PulseService, redis_url: str) -> None:
     pulse.run("""INSERT INTO webhook.scraped_content (url, markdown, crawl_session_id)
         SELECT 'https://m.example/' || n % 1000, 'Text ' || n, 'crawl-' || n % 7 FROM generate_series(1, 2000) n""")
     pulse.run("INSERT INTO webhook.crawl_sessions (job_id, status) SELECT 'crawl-' || n, 'completed' "
@@ -258,7 +258,7 @@ def test_an_older_version_with_fewer_columns(sqlite_db: Database, pulse: PulseSe
     assert "no schema 'webhook'" in run_import(pulse).err
 
 
-def test_the_service_s_own_url_for_asyncpg_is_taken(sqlite_db: Database, pulse: PulseService) -> None:
+def test_asyncpg_url_is_accepted(sqlite_db: Database, pulse: PulseService) -> None:
     pulse.url = pulse.url.replace("+psycopg", "+asyncpg") + "?ssl=disable"
     pulse.page("https://m.example/", "Plain.")
     assert import_json(pulse, "--dry-run")["pages"]["taken"] == 1

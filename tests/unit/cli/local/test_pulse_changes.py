@@ -117,9 +117,7 @@ def test_second_import_adds_nothing_and_updates_ended_changes(db: Database, puls
     assert rows[waiting_id].document_id is None
 
 
-def test_another_installation_with_the_same_ids_and_another_tenant_have_their_own(
-    db: Database, pulse: PulseService
-) -> None:
+def test_changes_of_other_installations_and_tenants_are_separate(db: Database, pulse: PulseService) -> None:
     add_change(pulse, "completed")
     import_json(pulse)
     pulse.run("UPDATE webhook.change_events SET watch_id = 'of-another'")
@@ -129,9 +127,7 @@ def test_another_installation_with_the_same_ids_and_another_tenant_have_their_ow
     assert (import_json(pulse, "--tenant", "acme")["changes"]["here"], db.read(count)) == (1, 3)
 
 
-def test_odd_changes_are_left_out_with_their_reason_and_keep_no_other_out(
-    sqlite_db: Database, pulse: PulseService
-) -> None:
+def test_invalid_changes_are_skipped_with_their_reason(sqlite_db: Database, pulse: PulseService) -> None:
     """Also with a table that has times without a zone, which are UTC, and fewer columns."""
     pulse.run("ALTER TABLE webhook.change_events ALTER detected_at TYPE timestamp, DROP snapshot_url, DROP indexed_at")
     odd = {"watch_id": None, "diff_summary": "y" * 2000, "metadata": ["x"], "detected_at": "2025-03-01 10:00:00"}
@@ -161,7 +157,7 @@ def test_odd_changes_are_left_out_with_their_reason_and_keep_no_other_out(
     assert import_json(pulse)["changes"]["read"] == 0
 
 
-def test_killed_and_two_at_once_it_is_complete_and_nothing_double(
+def test_killed_and_concurrent_imports_are_complete_without_doubles(
     db: Database, pulse: PulseService, redis_url: str
 ) -> None:
     pulse.run("""INSERT INTO webhook.change_events (watch_id, watch_url, detected_at, rescrape_status)

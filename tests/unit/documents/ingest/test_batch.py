@@ -60,7 +60,7 @@ def _count(desk: Desk, table: Any) -> int:
     return desk.db.read(lambda session: session.scalar(sa.select(sa.func.count()).select_from(table))) or 0
 
 
-def test_every_line_has_an_end(desk: Desk) -> None:
+def test_every_line_has_an_outcome(desk: Desk) -> None:
     """Good ones are found, a bad one fails alone and says why; a document that comes twice is put once."""
     good = {"external_id": "a", "markdown": "# Mills\n\nThe water mill.", "tags": ["x"]}
     body = _lines(
@@ -109,7 +109,7 @@ def test_the_same_batch_again_changes_nothing(desk: Desk) -> None:
     assert desk.find("number77", mode="keyword")["total"] == 1
 
 
-def test_a_batch_that_was_interrupted_goes_on_where_it_stood(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_interrupted_batch_resumes(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     """After the first transactions the worker is gone: its late twin writes nothing, the next one the rest, once."""
     monkeypatch.setattr(batch, "LINES_AT_ONCE", 10)
     body = _lines(*({"text": f"The mill number{n}."} for n in range(35)))
@@ -157,7 +157,7 @@ def test_line_over_quota_fails_alone(desk: Desk) -> None:
     ]  # fmt: skip
 
 
-def test_a_page_that_brings_its_sandbox_down_fails_alone(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_page_that_kills_its_sandbox_fails_alone(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ingest, "EXTRACT_LIMIT_S", 0.2)
     job_id = _enqueue_batch(desk, _lines({"html": "<p>the mill " * 100_000}, {"text": "the heron"}))
     assert _run(desk, job_id) == {"lines": 2, "indexed": 1, "unchanged": 0, "failed": 1}

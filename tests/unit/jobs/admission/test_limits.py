@@ -79,7 +79,7 @@ def test_pause_survives_a_flush_of_redis(harness: WorkerHarness, scope: Scope, n
     assert [run.claim.id for run in harness.take()] == [job_id]
 
 
-def test_pauses_of_other_scopes_hold_up_nothing(harness: WorkerHarness) -> None:
+def test_pause_of_another_scope_has_no_effect(harness: WorkerHarness) -> None:
     pause("tenant", "another")
     pause("queue", "bulk")
     pause("kind", "tests.other")

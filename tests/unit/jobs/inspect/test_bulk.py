@@ -52,7 +52,7 @@ def states(book: Ledger, ids: list[str]) -> set[str]:
     return {book.row(job_id).state for job_id in ids}
 
 
-def test_failed_jobs_of_one_fault_are_tried_again_and_no_others(book: Ledger) -> None:
+def test_failed_jobs_of_one_fault_are_retried_and_no_others(book: Ledger) -> None:
     mine = failed(book, BATCH + 20)
     others = failed(book, 2, fingerprint="cd") + failed(book, tenant="other") + failed(book, discarded_at=clock.now())
     job = bulk_request("retry", fingerprint="ab")
@@ -61,7 +61,7 @@ def test_failed_jobs_of_one_fault_are_tried_again_and_no_others(book: Ledger) ->
     assert (states(book, mine), states(book, others)) == ({"queued"}, {"failed"})
 
 
-def test_open_jobs_of_a_kind_are_cancelled_those_that_run_are_asked(book: Ledger) -> None:
+def test_waiting_jobs_of_a_kind_are_cancelled_and_running_ones_requested_to(book: Ledger) -> None:
     waiting = [*book.put_many(3), book.put(state="scheduled"), book.put(state="retrying")]
     running = book.put(state="running", worker_id=WORKER, fence=1)
     done = book.put(state="succeeded")
@@ -108,7 +108,7 @@ def test_a_second_run_goes_on_behind_the_first_ones_last_batch(book: Ledger) -> 
     assert (states(book, ids), states(book, again)) == ({"queued"}, {"failed"})
 
 
-def test_a_cancelled_one_stops_between_two_batches(book: Ledger) -> None:
+def test_cancelled_bulk_job_stops_between_batches(book: Ledger) -> None:
     failed(book, 2)
     job = bulk_request("retry", fingerprint="ab")
     taken = claim(book, job)
@@ -122,6 +122,6 @@ def test_a_cancelled_one_stops_between_two_batches(book: Ledger) -> None:
     [("cancel", {}), ("retry", {"states": ["succeeded"]}), ("discard", {"states": ["cancelled"]}),
      ("cancel", {"states": ["failed"]}), ("retry", {"states": ["failed", "running"]})],
 )  # fmt: skip
-def test_a_filter_that_means_all_or_nothing_is_refused(action: Any, filters: dict[str, Any]) -> None:
+def test_filter_without_a_usable_condition_is_refused(action: Any, filters: dict[str, Any]) -> None:
     with pytest.raises(InvalidInput, match="filter"):
         bulk_request(action, **filters)

@@ -53,7 +53,7 @@ def worker_is(ledger: Ledger, **values: Any) -> None:
     ledger.db.transaction(lambda session: session.execute(sa.update(WorkerRow).values(**values)))
 
 
-def test_an_unknown_job_and_another_tenants_have_no_reason(ledger_of: Ledger) -> None:
+def test_unknown_job_and_job_of_another_tenant_have_no_reason(ledger_of: Ledger) -> None:
     theirs = ledger_of.put(tenant="other")
     for job_id in (theirs, uuid7(), "x"):
         with pytest.raises(NotFound):
@@ -119,7 +119,7 @@ def test_queued_with_a_pause_or_a_full_limit(ledger_of: Ledger, scope: limits.Sc
     assert (explained["reason"], explained["facts"]["cap"], explained["facts"]["running"]) == ("capped", 2, 2)
 
 
-def test_queued_while_redis_or_the_relay_is_away(ledger_of: Ledger) -> None:
+def test_queued_during_an_outage_of_redis_or_the_relay(ledger_of: Ledger) -> None:
     job_id = ledger_of.put()
     assert reason(ledger_of, job_id, Services("not reachable")) == "redis_down"
     assert reason(ledger_of, job_id, Services(relay=False)) == "no_relay"
@@ -141,7 +141,7 @@ def test_queued_behind_others_and_while_all_are_busy(ledger_of: Ledger) -> None:
     assert (explained["reason"], explained["facts"]["busy"]) == ("workers_busy", 8)
 
 
-def test_queued_after_crashes_it_waits_to_be_alone(ledger_of: Ledger) -> None:
+def test_queued_after_crashes_waits_for_an_exclusive_claim(ledger_of: Ledger) -> None:
     assert reason(ledger_of, ledger_of.put(crashes=2)) == "runs_alone"
 
 
@@ -275,5 +275,5 @@ def test_without_redis_nothing_is_raised(sqlite_url: str, settings_env: Settings
 @pytest.mark.parametrize(
     ("seconds", "text"), [(0, "0 s"), (119, "119 s"), (120, "2 min"), (7200, "2 h"), (86400 * 3, "3 days")]
 )
-def test_lengths_of_time_for_people(seconds: float, text: str) -> None:
+def test_durations_are_readable(seconds: float, text: str) -> None:
     assert span(seconds) == text

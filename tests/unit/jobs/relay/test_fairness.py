@@ -55,7 +55,7 @@ def test_tenants_take_turns_and_unused_places_go_to_others(ledger_of: Ledger) ->
     assert not any(ref.promoted for ref in refs)
 
 
-def test_a_tenant_alone_has_all_of_the_window_the_oldest_first(ledger_of: Ledger) -> None:
+def test_single_tenant_gets_the_whole_window_oldest_first(ledger_of: Ledger) -> None:
     ids = ledger_of.put_many(40, tenant="a")
     assert [ref.id for ref in admit(ledger_of, 30)] == ids[:30]
     assert [ref.id for ref in admit(ledger_of, 30)] == ids[30:]
@@ -77,7 +77,7 @@ def test_running_and_admitted_jobs_count_towards_the_share(ledger_of: Ledger) ->
     assert tenants(admit(ledger_of, 30)) == {"a": 5, "b": 25}
 
 
-def test_priority_goes_before_all_shares(ledger_of: Ledger) -> None:
+def test_priority_precedes_shares(ledger_of: Ledger) -> None:
     low = ledger_of.put_many(10, tenant="a")
     high = ledger_of.put_many(5, tenant="b", priority=5)
     lowest = ledger_of.put_many(5, tenant="c", priority=-5)
@@ -86,12 +86,12 @@ def test_priority_goes_before_all_shares(ledger_of: Ledger) -> None:
     assert [ref.promoted for ref in refs] == [True] * 5 + [False] * 13
 
 
-def test_the_kinds_of_one_tenant_go_by_age(ledger_of: Ledger) -> None:
+def test_kinds_of_one_tenant_are_admitted_by_age(ledger_of: Ledger) -> None:
     ids = [ledger_of.put(kind=f"tests.kind{number % 3}") for number in range(12)]
     assert [ref.id for ref in admit(ledger_of, 7)] == ids[:7]
 
 
-def test_more_tenants_than_are_looked_at_come_all_in_turn(ledger_of: Ledger) -> None:
+def test_tenants_beyond_max_tenants_are_admitted_in_turn(ledger_of: Ledger) -> None:
     count = MAX_TENANTS + 100
     for number in range(count):
         ledger_of.put(tenant=f"t{number:04}")
@@ -144,7 +144,7 @@ def test_paused_jobs_are_skipped(ledger_of: Ledger, scope: limits.Scope, name: s
 
 
 @pytest.mark.parametrize(("scope", "name"), [("tenant", "a"), ("kind", Chore.kind), ("queue", "default")])
-def test_no_more_is_admitted_than_a_cap_lets_run(ledger_of: Ledger, scope: limits.Scope, name: str) -> None:
+def test_admission_respects_concurrency_caps(ledger_of: Ledger, scope: limits.Scope, name: str) -> None:
     fill(ledger_of, "a", running=2, fed=1)
     ledger_of.put_many(10, tenant="a")
     ledger_of.db.transaction(limit_commands.set_limits, scope, name, running_cap=5)
@@ -152,7 +152,7 @@ def test_no_more_is_admitted_than_a_cap_lets_run(ledger_of: Ledger, scope: limit
     assert admit(ledger_of, 10) == []
 
 
-def test_a_cap_of_one_leaves_the_room_to_others(ledger_of: Ledger) -> None:
+def test_capped_kind_leaves_its_places_to_others(ledger_of: Ledger) -> None:
     ledger_of.db.transaction(limit_commands.set_limits, "tenant", "a", running_cap=2)
     ledger_of.put_many(50, tenant="a")
     ledger_of.put_many(50, tenant="b")

@@ -86,7 +86,7 @@ def tick_slowly(relay: Relay) -> None:
 # Windows
 
 
-def test_ten_thousand_queued_jobs_lie_in_sql_and_a_window_of_them_in_redis(rows: Ledger) -> None:
+def test_redis_holds_a_window_of_ten_thousand_queued_jobs(rows: Ledger) -> None:
     """The oldest come first; while no worker takes them, no more come."""
     ids = rows.put_many(10_000)
     relay = Relay()
@@ -130,7 +130,7 @@ def test_batch_limit_holds_with_stale_planner_statistics(rows: Ledger) -> None:
 
 
 @on_sqlite
-def test_a_relay_feeds_more_at_once_to_workers_that_take_more(rows: Ledger) -> None:
+def test_window_grows_with_the_demand_of_workers(rows: Ledger) -> None:
     rows.put_many(3000)
     relay, sizes = Relay(), []
     for _ in range(5):
@@ -157,7 +157,7 @@ def test_expired_job_fails_and_is_not_pushed(rows: Ledger) -> None:
 
 
 @pytest.mark.parametrize("loss", ["list", "everything of the queue"])
-def test_a_push_that_got_lost_is_pushed_again(harness: WorkerHarness, loss: str) -> None:
+def test_lost_push_is_repeated(harness: WorkerHarness, loss: str) -> None:
     ids, relay = harness.enqueue(Chore(), Chore()), Relay()
     relay.tick()
     redis.push().client.delete("mr:q:default")
@@ -196,7 +196,7 @@ def test_unserved_queue_does_not_hide_lost_ids_of_another(rows: Ledger) -> None:
     assert len(window_refs("bulk")) == 1500
 
 
-def test_a_flushed_redis_is_an_empty_window_and_filled_at_once(harness: WorkerHarness) -> None:
+def test_flushed_redis_is_refilled_at_once(harness: WorkerHarness) -> None:
     ids, relay = harness.enqueue(Chore(), Chore()), Relay()
     relay.tick()
     redis.push().client.flushall()
@@ -229,7 +229,7 @@ def test_restarted_redis_counts_as_an_empty_window(redis_server: RedisServer, sp
 # Workers
 
 
-def test_the_jobs_of_a_process_that_has_ended_are_free_at_once(rows: Ledger) -> None:
+def test_jobs_of_an_ended_process_are_freed_at_once(rows: Ledger) -> None:
     child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
     try:
         worker_id = put_worker(child.pid, process_start(child.pid), this_host())
@@ -251,7 +251,7 @@ def test_the_jobs_of_a_process_that_has_ended_are_free_at_once(rows: Ledger) -> 
         child.communicate()
 
 
-def test_a_pid_that_has_another_bearer_by_now_is_a_dead_worker(rows: Ledger) -> None:
+def test_reused_pid_is_a_dead_worker(rows: Ledger) -> None:
     job_id = put_running(rows, put_worker(os.getpid(), process_start(os.getpid()) + 1, this_host()))
     Relay().tick()
     assert rows.row(job_id).state == "queued"
@@ -275,7 +275,7 @@ def _until_freed(relay: Relay, rows: Ledger, job_id: str, timeout_s: float = 15.
     return time.monotonic() - began
 
 
-def test_a_beat_that_stands_still_frees_on_the_relays_own_clock(spine_env: SettingsEnv) -> None:
+def test_stale_heartbeat_frees_jobs_by_the_clock_of_the_relay(spine_env: SettingsEnv) -> None:
     """A wall clock that jumps a day ahead or back frees no job."""
     spine_env(worker_dead_s=3)
     rows, relay = Ledger(database()), Relay()
@@ -292,7 +292,7 @@ def test_a_beat_that_stands_still_frees_on_the_relays_own_clock(spine_env: Setti
 
 
 @on_sqlite
-def test_a_worker_that_beats_is_never_freed(spine_env: SettingsEnv) -> None:
+def test_worker_with_heartbeats_keeps_its_jobs(spine_env: SettingsEnv) -> None:
     spine_env(worker_dead_s=1.1)
     rows, relay, end = Ledger(database()), Relay(), time.monotonic() + 2.5
     worker_id = put_worker()
@@ -322,7 +322,7 @@ def test_suspended_relay_restarts_its_timeouts(spine_env: SettingsEnv) -> None:
 
 
 @on_postgres
-def test_beats_that_could_not_be_read_are_no_beats_that_stood_still(spine_env: SettingsEnv, outage: Outage) -> None:
+def test_unreadable_heartbeats_are_not_stale(spine_env: SettingsEnv, outage: Outage) -> None:
     spine_env(worker_dead_s=1.5)
     rows, relay = Ledger(database()), Relay()
     job_id = put_running(rows, put_worker())
@@ -362,7 +362,7 @@ def test_jobs_of_an_unknown_worker_are_freed_and_only_begun_ones_count_a_crash(r
     ]
 
 
-def test_relays_that_do_the_same_thing_do_it_once(rows: Ledger) -> None:
+def test_concurrent_relays_do_each_step_once(rows: Ledger) -> None:
     dead = put_worker(os.getpid(), 1, this_host())
     running = [put_running(rows, dead) for _ in range(20)]
     rows.put_many(50, state="scheduled", due_at=clock.now() - HOUR)
@@ -406,7 +406,7 @@ def reached(service: str) -> float | None:
     return metrics.REGISTRY.get_sample_value("millrace_service_up", {"service": service})
 
 
-def test_no_key_of_ours_lives_for_ever_but_dramatiqs_own(harness: WorkerHarness) -> None:
+def test_every_redis_key_except_those_of_dramatiq_expires(harness: WorkerHarness) -> None:
     harness.enqueue(Chore())
     relay = Relay()
     relay.tick()

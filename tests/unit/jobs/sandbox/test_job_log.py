@@ -74,7 +74,7 @@ def test_lines_are_chosen_by_level_and_attempt(ledger_of: Ledger) -> None:
     assert events_of(level="error", attempt=2) == [(2, "error"), (2, "critical")]
 
 
-def test_a_deleted_job_takes_its_lines_along_and_late_ones_are_dropped(ledger_of: Ledger) -> None:
+def test_deleted_job_loses_its_lines_and_late_ones_are_dropped(ledger_of: Ledger) -> None:
     job_id = ledger_of.put()
     row = job_log._row(line()) | {"key_id": job_id, "fence": 1, "attempt": 1}
     ledger_of.db.transaction(job_log.write, [row])
@@ -118,7 +118,7 @@ def test_only_lines_logged_by_a_job_are_stored(collector: JobLog) -> None:
     assert len(lines(job_id, 2)) == 2
 
 
-def test_a_run_that_talks_without_end_is_cut_with_a_word_and_its_next_run_is_not(collector: JobLog) -> None:
+def test_lines_of_a_run_are_limited_with_a_note_and_the_next_run_starts_afresh(collector: JobLog) -> None:
     job_id = Ledger(database()).put()
     logging.bind(job_id=job_id, fence=1, attempt=1)
     for number in range(MAX_LINES_PER_RUN + 50):
@@ -142,7 +142,7 @@ def test_long_and_malformed_lines_are_cut_to_fit_a_row(collector: JobLog) -> Non
     assert (third.level, third.event, third.fields) == ("info", "", {})
 
 
-def test_threads_may_talk_at_once(collector: JobLog) -> None:
+def test_threads_may_log_concurrently(collector: JobLog) -> None:
     ids = Ledger(database()).put_many(4)
 
     def talk(job_id: str) -> None:

@@ -131,9 +131,7 @@ def test_ids_of_a_lost_redis_answer_are_recovered(harness: WorkerHarness) -> Non
 
 
 @on_sqlite
-def test_a_redis_that_stands_still_during_a_fetch_loses_nothing(
-    redis_server: RedisServer, spine_env: SettingsEnv
-) -> None:
+def test_suspended_redis_during_a_fetch_loses_no_id(redis_server: RedisServer, spine_env: SettingsEnv) -> None:
     """It runs the command when it wakes, and the client that would read the answer is gone."""
     spine_env(redis_url=redis_server.url)
     harness = WorkerHarness([Chore.kind])
@@ -229,7 +227,7 @@ def test_a_queue_of_slow_jobs_is_claimed_for_the_threads_a_quick_one_ahead_of_th
     assert harness.process.fetcher.fetch() == []
 
 
-def test_one_slow_job_ends_the_haste_at_once() -> None:
+def test_slow_job_resets_the_prefetch_factor() -> None:
     depth = PrefetchFactor()
     for _ in range(20):
         depth.learn("bulk", 0.001)

@@ -92,7 +92,7 @@ def test_an_end_calls_on_end_in_its_own_transaction(
     assert _state_seen_by_on_end(harness, job_id) == outcome
 
 
-def test_a_cancel_before_the_start_and_a_death_call_on_end_too(make_harness: MakeHarness) -> None:
+def test_on_end_is_called_after_a_cancel_before_the_start_and_a_worker_death(make_harness: MakeHarness) -> None:
     harness = make_harness(Counted.kind)
     cancelled, died = harness.enqueue(Counted(), Counted())
     harness.ledger.db.transaction(commands.cancel, "default", cancelled)
@@ -145,7 +145,7 @@ def test_error_raised_by_on_end_is_not_a_database_outage(make_harness: MakeHarne
     assert harness.until(refused, "failed").error_code == "end_refused"
 
 
-def test_an_on_end_that_fails_keeps_no_job_of_a_dead_worker(make_harness: MakeHarness) -> None:
+def test_failing_on_end_does_not_keep_jobs_of_a_dead_worker(make_harness: MakeHarness) -> None:
     """Its own job ends, the others are free, whatever it raises, and so it is with what expires."""
     harness, now = make_harness(Stuck.kind), clock.now()
     running = {"state": "running", "fence": 1, "worker_id": harness.process.id, "started_at": now}
@@ -179,9 +179,7 @@ def test_an_end_that_could_not_be_written_is_not_acked_and_written_later(
 
 
 @on_postgres
-def test_with_a_thousand_ends_waiting_for_sql_nothing_more_is_claimed(
-    make_harness: MakeHarness, outage: Outage
-) -> None:
+def test_worker_with_a_thousand_unwritten_ends_claims_no_more(make_harness: MakeHarness, outage: Outage) -> None:
     harness = make_harness(threads=MAX_WAITING_ENDS)
     ids = harness.ledger.put_many(MAX_WAITING_ENDS, admitted_at=clock.now())
     harness.push(ids)
@@ -211,7 +209,7 @@ def test_end_of_a_lost_claim_is_acked_and_not_written(harness: WorkerHarness) ->
     assert [attempt.outcome for attempt in harness.ledger.attempts(job_id)] == ["died"]
 
 
-def test_a_worker_that_does_not_know_of_its_loss_writes_nothing_either(harness: WorkerHarness) -> None:
+def test_worker_unaware_of_its_lost_claim_writes_nothing(harness: WorkerHarness) -> None:
     """The fence has not moved yet, but the job is not running any more."""
     (job_id,) = harness.enqueue(Chore())
     (run,) = harness.take()
@@ -223,7 +221,7 @@ def test_a_worker_that_does_not_know_of_its_loss_writes_nothing_either(harness: 
     assert [attempt.outcome for attempt in harness.ledger.attempts(job_id)] == ["died"]
 
 
-def test_a_start_that_goes_on_is_put_on_record(harness: WorkerHarness) -> None:
+def test_start_of_a_run_is_recorded(harness: WorkerHarness) -> None:
     (job_id,) = harness.enqueue(Chore())
     (run,) = harness.take()
     harness.begin(run)
@@ -237,7 +235,7 @@ def test_a_start_that_goes_on_is_put_on_record(harness: WorkerHarness) -> None:
     assert row.started_at == harness.ledger.attempts(job_id)[0].started_at
 
 
-def test_a_cancel_that_was_asked_for_ends_a_job_that_would_be_tried_again(harness: WorkerHarness) -> None:
+def test_cancel_request_ends_a_job_that_would_be_retried(harness: WorkerHarness) -> None:
     (job_id,) = harness.enqueue(Chore())
     (run,) = harness.take()
     harness.begin(run)
@@ -249,7 +247,7 @@ def test_a_cancel_that_was_asked_for_ends_a_job_that_would_be_tried_again(harnes
 @pytest.mark.parametrize(
     "text", ["a\x00b", "lone \ud800 surrogate", "\udcff", "quoted \\u0000 stays", "emoji 🎉", "x" * 100_000]
 )
-def test_no_text_of_a_job_keeps_its_end_from_being_written(harness: WorkerHarness, text: str) -> None:
+def test_any_text_of_a_job_can_be_written_at_its_end(harness: WorkerHarness, text: str) -> None:
     """In the error, the result, the progress: characters that a database cannot store are left out."""
     broken, fine = harness.enqueue(Chore(), Chore())
     runs = {run.claim.id: run for run in harness.take(2)}
@@ -272,7 +270,7 @@ def test_no_text_of_a_job_keeps_its_end_from_being_written(harness: WorkerHarnes
         assert lines == text
 
 
-def test_snoozes_in_a_row_are_one_attempt_with_their_number(harness: WorkerHarness) -> None:
+def test_consecutive_snoozes_are_one_attempt_with_a_count(harness: WorkerHarness) -> None:
     (job_id,) = harness.enqueue(Chore())
     errors = [Snooze(0), Snooze(0), Snooze(0), Unavailable("away", retry_after_s=0), Snooze(0), Snooze(0), None]
     for error in errors:

@@ -57,7 +57,7 @@ def test_a_job_that_no_run_holds_ends_as_a_failed_try(harness: WorkerHarness) ->
     )
 
 
-def test_a_held_job_and_a_fresh_claim_are_left_alone(harness: WorkerHarness) -> None:
+def test_held_job_and_fresh_claim_are_not_changed(harness: WorkerHarness) -> None:
     (held,) = harness.enqueue(Chore())
     (run,) = harness.take()
     harness.begin(run)
@@ -85,7 +85,7 @@ def test_an_end_that_waits_for_the_database_counts_as_held(harness: WorkerHarnes
     wait_until(lambda: harness.process.finisher.unwritten() == set(), what="no end to wait")
 
 
-def test_the_check_rests_between_its_turns(harness: WorkerHarness) -> None:
+def test_check_runs_once_an_interval(harness: WorkerHarness) -> None:
     job_id = claim_unheld(harness)
     with later():
         check(harness)

@@ -124,7 +124,7 @@ def test_reports_are_published_ten_times_a_second_and_always_the_last(harness: W
 
 
 @on_sqlite
-def test_no_change_of_stage_is_dropped_however_quick(make_harness: Callable[..., WorkerHarness]) -> None:
+def test_no_change_of_stage_is_dropped(make_harness: Callable[..., WorkerHarness]) -> None:
     harness = make_harness(Weighed.kind)
     run, progress = _began(harness, Weighed())
     for stage in ("read", "embed", "write"):
@@ -163,7 +163,7 @@ def test_the_numbers_of_events_rise_also_after_a_flush(harness: WorkerHarness) -
     assert again > numbers[-1]
 
 
-def test_the_ledger_keeps_where_a_job_is(harness: WorkerHarness) -> None:
+def test_ledger_stores_the_progress(harness: WorkerHarness) -> None:
     run, progress = _began(harness, Chore())
     progress.report(1, 4, stage="second", unit="pages", message="half")
     wait_until(lambda: harness.ledger.row(run.claim.id).progress, what="the snapshot")
@@ -214,7 +214,7 @@ def test_report_does_not_block_and_works_from_any_thread(harness: WorkerHarness)
 
 @on_sqlite
 @pytest.mark.parametrize("odd", [math.nan, math.inf])
-def test_a_number_that_is_none_costs_no_job(harness: WorkerHarness, odd: float) -> None:
+def test_invalid_number_in_a_report_does_not_fail_the_job(harness: WorkerHarness, odd: float) -> None:
     run, progress = _began(harness, Chore())
     progress.report(odd, odd, stage="first")
     harness.end(run)
@@ -253,7 +253,7 @@ def test_each_event_has_its_try(harness: WorkerHarness) -> None:
 
 
 @on_sqlite
-def test_a_tenant_may_be_called_anything(harness: WorkerHarness) -> None:
+def test_any_tenant_name_works(harness: WorkerHarness) -> None:
     tenant = 'acme %1 100% {} "quoted"'
     publish.publish([JobEvent(uuid7(), tenant, "state", "queued", 1)])
     (stored,) = harness.redis.xrange(redis.TENANT_EVENTS.format(tenant))

@@ -126,7 +126,7 @@ def _numbers_after(session: Session, at: int) -> list[int]:
 @pytest.mark.parametrize(
     "how", [{"mode": "hybrid"}, {"fusion": "rrf"}, {"mode": "semantic"}, {"mode": "keyword"}], ids=str
 )
-def test_pages_meet_without_gap_or_double(desk: Desk, how: dict[str, Any]) -> None:
+def test_pages_have_no_gaps_or_duplicates(desk: Desk, how: dict[str, Any]) -> None:
     """By offset and by cursor the pages are the one long list, and the total is its length."""
     _fill(desk, 25)
     whole = desk.find("water mill", limit=100, **how)
@@ -150,7 +150,7 @@ def test_pages_meet_without_gap_or_double(desk: Desk, how: dict[str, Any]) -> No
     assert desk.find("water mill", offset=10_000, **how)["results"] == []
 
 
-def test_a_cursor_holds_its_place_while_documents_come_and_go(desk: Desk) -> None:
+def test_cursor_is_stable_while_documents_are_added_and_deleted(desk: Desk) -> None:
     """No document is shown twice, and none that stays is skipped."""
     _fill(desk, 20)
     first = desk.find("water", mode="keyword", limit=5)
@@ -230,7 +230,7 @@ def test_stems_and_accents_of_the_documents_language(desk: Desk) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "   ", "the of and", "\ud800", "🛞", "?!", "a" * 4096])
-def test_a_query_of_nothing_finds_nothing_or_something_but_never_fails(desk: Desk, text: str) -> None:
+def test_query_without_words_never_fails(desk: Desk, text: str) -> None:
     assert desk.find(text)["total"] == 0
     desk.put("the mill of the bank", external_id="1")
     assert desk.find(text)["total"] in (0, 1)

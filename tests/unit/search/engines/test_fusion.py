@@ -20,7 +20,7 @@ def _rankings() -> list[Ranking]:
     return [Ranking(rng.integers(0, 50, 3000) / 7, some, IDS), Ranking(rng.random(3000), all_, IDS)]
 
 
-def test_reciprocal_ranks_by_hand() -> None:
+def test_reciprocal_rank_fusion_example() -> None:
     """1/(60 + rank), summed over both."""
     ids, scores = rrf([np.array([7, 5, 9]), np.array([5, 7])])
     assert dict(zip(ids.tolist(), scores.tolist(), strict=True)) == pytest.approx(
@@ -28,7 +28,7 @@ def test_reciprocal_ranks_by_hand() -> None:
     )
 
 
-def test_shares_of_the_best() -> None:
+def test_scores_relative_to_the_best() -> None:
     """The best is 1, one without a match is 0; among negative scores the least bad is 1."""
     matched = np.array([True, True, True, False])
     assert relative(np.array([4.0, 1.0, -1.0, 9.0]), matched).tolist() == [1, 0.25, 0, 0]

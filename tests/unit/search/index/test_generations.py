@@ -83,7 +83,7 @@ def _near(desk: Desk, length: int) -> str:
     return str(desk.find("x" * length, mode="semantic")["results"][0]["text"])
 
 
-def test_a_whole_change_and_back(player: FakeEmbeddings, desk: Desk) -> None:
+def test_model_is_switched_and_switched_back(player: FakeEmbeddings, desk: Desk) -> None:
     """Searches answer by the first model until the swap, by the second until the way back, and words always."""
     desk.put("mill ponds", external_id="short")
     desk.put("the heron stands in the reed " * 4, external_id="long")
@@ -136,9 +136,7 @@ def test_impossible_generation_commands_are_refused(
         _run(desk, BuildGeneration())
 
 
-def test_a_build_that_was_interrupted_goes_on(
-    player: FakeEmbeddings, desk: Desk, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_interrupted_build_resumes(player: FakeEmbeddings, desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     """Killed after a batch: half of it is not swapped to, the next run makes the rest, a late twin writes nothing."""
     monkeypatch.setattr(model_switch, "CHUNKS_AT_ONCE", 2)
     for n in range(6):

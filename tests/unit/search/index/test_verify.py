@@ -9,7 +9,7 @@ from app.search.models import Chunk
 from tests.support.desk import Desk
 
 
-def test_a_whole_index_is_proven_whole(desk: Desk) -> None:
+def test_consistent_index_is_verified(desk: Desk) -> None:
     """Over more than one tenant; after replacements and deletes."""
     for n in range(6):
         desk.put(f"# Mill {n}\n\n" + "The wheel turns. " * 120, external_id=str(n))
@@ -26,7 +26,7 @@ def test_a_whole_index_is_proven_whole(desk: Desk) -> None:
     assert report["postings"] > report["documents"]
 
 
-def test_an_empty_index_is_whole(desk: Desk) -> None:
+def test_empty_index_is_consistent(desk: Desk) -> None:
     assert desk.verify()["ok"]
 
 
@@ -34,7 +34,7 @@ def _forget(session: Session, document_id: int) -> None:
     session.execute(sa.delete(Chunk).where(Chunk.document_id == document_id))
 
 
-def test_rows_that_changed_without_a_change_are_found(desk: Desk) -> None:
+def test_rows_edited_without_a_change_are_found(desk: Desk) -> None:
     """Rows that were edited by hand: the index cannot detect them; the verification does and repairs them."""
     desk.put("the mill", external_id="1")
     desk.put("the wheel", external_id="2")

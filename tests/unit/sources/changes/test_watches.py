@@ -76,7 +76,7 @@ def test_each_page_gets_one_watch_with_a_notification(desk: Desk, there: FakeCha
     assert len(there.calls) == asked
 
 
-def test_a_watch_that_is_there_is_taken_and_left(desk: Desk, there: FakeChangeDetection) -> None:
+def test_existing_watch_is_adopted_and_not_deleted(desk: Desk, there: FakeChangeDetection) -> None:
     """An existing watch is used and not deleted with the page; a watch of ours that was not recorded is adopted."""
     there.add(URL)
     there.tags["millrace"] = "22222222-2222-4222-8222-222222222222"
@@ -169,7 +169,7 @@ def test_changes_without_a_notification_are_found(desk: Desk, there: FakeChangeD
     assert kinds.count("sources.rescrape") == 1
 
 
-def test_a_watch_that_vanished_is_made_again(desk: Desk, there: FakeChangeDetection) -> None:
+def test_missing_watch_is_created_again(desk: Desk, there: FakeChangeDetection) -> None:
     desk.put("The heron.", url=URL, source="crawl")
     _sync()
     there.watches.clear()
@@ -177,7 +177,7 @@ def test_a_watch_that_vanished_is_made_again(desk: Desk, there: FakeChangeDetect
     assert _sync()["made"] == 1 and _rows(desk.db)[URL].state == "present"
 
 
-def test_a_page_removed_while_its_watch_is_made_keeps_none(desk: Desk, there: FakeChangeDetection) -> None:
+def test_page_removed_during_the_creation_has_no_watch(desk: Desk, there: FakeChangeDetection) -> None:
     page = int(desk.put("The heron.", url=URL, source="crawl")["document_id"])
     there.on_create = lambda: desk.db.transaction(watches.unwant, TENANT, page)
     _sync()
@@ -187,9 +187,7 @@ def test_a_page_removed_while_its_watch_is_made_keeps_none(desk: Desk, there: Fa
 
 
 @pytest.mark.parametrize("how", ["deleted", "unwanted"])
-def test_a_watch_that_was_made_and_not_noted_goes_with_its_page(
-    desk: Desk, there: FakeChangeDetection, how: str
-) -> None:
+def test_unrecorded_watch_is_deleted_with_its_page(desk: Desk, there: FakeChangeDetection, how: str) -> None:
     """After a crash the page is unwatched before the next run: our watch is deleted, another's stays."""
     page = int(desk.put("The heron.", url=URL, source="crawl")["document_id"])
     there.drops = "after"
@@ -216,7 +214,7 @@ def test_removed_watch_is_deleted_with_its_page(desk: Desk, there: FakeChangeDet
     assert _rows(desk.db) == {}
 
 
-def test_a_deleted_page_does_not_come_back_with_its_next_change(desk: Desk, there: FakeChangeDetection) -> None:
+def test_deleted_page_is_not_restored_by_a_change(desk: Desk, there: FakeChangeDetection) -> None:
     page = desk.put("The heron.", url=URL, source="crawl")["document_id"]
     _sync()
     [watch] = there.watches

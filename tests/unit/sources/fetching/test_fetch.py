@@ -123,7 +123,7 @@ def test_unchanged_page_is_not_sent_again(site: FakeSite) -> None:
 
 @pytest.mark.usefixtures("private")
 @pytest.mark.parametrize("packing", ["gzip", "deflate", "raw", "members"])
-def test_packed_pages_are_unpacked_and_bombs_are_not(site: FakeSite, packing: str) -> None:
+def test_compressed_pages_are_decoded_and_bombs_refused(site: FakeSite, packing: str) -> None:
     """The limit applies to the decompressed size, and memory never holds more."""
     site.pages["/"] = _packed(HTML.encode(), packing)
     assert _fetch(f"{site.url}/").text == HTML
@@ -182,7 +182,7 @@ def test_retry_after_of_an_overloaded_server_is_used(site: FakeSite) -> None:
         assert busy.value.retry_after_s is None
 
 
-def test_a_slow_page_is_given_up(settings_env: SettingsEnv, site: FakeSite) -> None:
+def test_slow_page_times_out(settings_env: SettingsEnv, site: FakeSite) -> None:
     settings_env(fetch_private="true", fetch_timeout_s=0.3)
     site.pages["/"] = site_page(HTML.encode(), delay_s=1.0)
     with pytest.raises(Unavailable):
@@ -209,7 +209,7 @@ async def _fetch_twice_on_one_connection(url: str) -> None:
         await connections.close()
 
 
-def test_a_name_that_moves_to_a_private_address(settings_env: SettingsEnv, site: FakeSite) -> None:
+def test_name_that_changes_to_a_private_address_is_refused(settings_env: SettingsEnv, site: FakeSite) -> None:
     """The connection uses the checked address; a new connection resolves and checks again."""
     port = int(site.url.rpartition(":")[2])
     resolutions = iter([["127.0.0.1"], ["127.0.0.1"], ["10.0.0.1"]])
@@ -239,7 +239,9 @@ def test_a_name_that_moves_to_a_private_address(settings_env: SettingsEnv, site:
         "http://100.64.0.1/", "http://8.8.8.8@10.0.0.1/", "//192.168.1.1/", "http://[fd00:ec2::254]/",
     ],
 )  # fmt: skip
-def test_a_public_page_does_not_lead_inside(settings_env: SettingsEnv, site: FakeSite, there: str) -> None:
+def test_redirect_of_a_public_page_cannot_reach_private_addresses(
+    settings_env: SettingsEnv, site: FakeSite, there: str
+) -> None:
     """The local site stands for a public one: only its address passes the check."""
     site.pages["/"] = site_page(status=302, headers={"location": there})
 

@@ -61,7 +61,7 @@ def test_robots_directives_of_a_page_are_read(
     assert (seen.noindex, seen.nofollow, bool(seen.links)) == (noindex, nofollow, not nofollow)
 
 
-def test_odd_pages_are_looked_at_all_the_same(tmp_path: Path) -> None:
+def test_malformed_pages_are_inspected(tmp_path: Path) -> None:
     assert _look(tmp_path, "").links == ()
     assert _look(tmp_path, "\x00<a href=x\x00>" * 5).links is not None
     many = "".join(f'<a href="/{number}">' for number in range(MAX_LINKS + 100))
@@ -70,7 +70,7 @@ def test_odd_pages_are_looked_at_all_the_same(tmp_path: Path) -> None:
     assert directives([""], "Millrace/0.1") == {""}
 
 
-def test_a_fetched_page_is_looked_at_in_a_lane() -> None:
+def test_fetched_page_is_inspected_in_a_sandbox() -> None:
     page = PageText(URL, 200, "html", PAGE, robots_tag="nofollow")
     seen = asyncio.run(inspect_page(page))
     assert seen.nofollow and seen.links == () and seen.canonical == "https://example.org/canonical"

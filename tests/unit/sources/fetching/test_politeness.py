@@ -50,7 +50,7 @@ def test_one_at_a_time_with_a_pause_between(line: str) -> None:
     assert min(gaps) > 0.28 and max(gaps) < 1.5
 
 
-def test_a_long_request_holds_the_next_one_up(line: str) -> None:
+def test_long_request_delays_the_next_one(line: str) -> None:
     """The next request begins after the end of a long one and the pause."""
     assert min(_gaps(asyncio.run(_spans(line, 3, takes_s=0.7)))) > 0.28
 
@@ -102,7 +102,7 @@ async def _last_of(host: str) -> float:
     return max([await _snooze_of(host, 30.0) for _ in range(50)])
 
 
-def test_a_host_that_asks_for_patience_gets_it(line: str) -> None:
+def test_retry_after_of_a_host_is_respected(line: str) -> None:
     async def after() -> float:
         await pause(line, 0.6)
         started = clock.monotonic()
@@ -112,7 +112,7 @@ def test_a_host_that_asks_for_patience_gets_it(line: str) -> None:
     assert 0.5 < asyncio.run(after()) < 1.5
 
 
-def test_a_turn_that_was_given_up_is_free(line: str) -> None:
+def test_abandoned_turn_is_free(line: str) -> None:
     """Cancelled during the wait, or during the request."""
 
     async def third() -> float:
@@ -128,7 +128,7 @@ def test_a_turn_that_was_given_up_is_free(line: str) -> None:
     assert asyncio.run(third()) < 2
 
 
-def test_processes_share_the_line(redis_url: str, settings_env: SettingsEnv) -> None:
+def test_processes_share_turns_of_a_host(redis_url: str, settings_env: SettingsEnv) -> None:
     """No key stays in Redis."""
     settings_env(redis_url=redis_url, fetch_host_delay_s=0.3)
     code = (

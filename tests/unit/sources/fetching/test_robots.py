@@ -46,7 +46,7 @@ def _paths(site: FakeSite) -> list[str]:
     return [path for path, _ in site.visits]
 
 
-def test_the_group_that_means_us_is_obeyed(asking: FakeSite) -> None:
+def test_group_of_our_user_agent_is_applied(asking: FakeSite) -> None:
     asking.pages["/robots.txt"] = site_page(ROBOTS.encode(), headers=TEXT)
     for path, expected in (
         ("/", True), ("/private", True), ("/not-for-millrace/x", False), ("/a.cgi", False), ("/a.cgi?x", True),
@@ -59,7 +59,7 @@ def test_the_group_that_means_us_is_obeyed(asking: FakeSite) -> None:
     assert _paths(asking) == ["/robots.txt"], "asked once"
 
 
-def test_another_name_is_another_group(asking: FakeSite, settings_env: SettingsEnv) -> None:
+def test_other_user_agent_uses_its_group(asking: FakeSite, settings_env: SettingsEnv) -> None:
     settings_env(fetch_user_agent="Mozilla/5.0 (compatible; Gleaner/1.0)")
     asking.pages["/robots.txt"] = site_page(ROBOTS.encode(), headers=TEXT)
     assert not _allowed(f"{asking.url}/private") and _allowed(f"{asking.url}/private/open")
@@ -67,13 +67,13 @@ def test_another_name_is_another_group(asking: FakeSite, settings_env: SettingsE
 
 
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 410])
-def test_without_one_all_is_allowed(asking: FakeSite, status: int) -> None:
+def test_missing_robots_txt_allows_everything(asking: FakeSite, status: int) -> None:
     asking.pages["/robots.txt"] = site_page(b"User-agent: *\nDisallow: /", status)
     assert _allowed(f"{asking.url}/any")
 
 
 @pytest.mark.parametrize("status", [429, 500, 503])
-def test_while_it_cannot_be_had_nothing_is(asking: FakeSite, status: int) -> None:
+def test_unavailable_robots_txt_allows_nothing(asking: FakeSite, status: int) -> None:
     """It is not requested again for each page."""
     asking.pages["/robots.txt"] = site_page(status=status)
     for _ in range(2):
@@ -88,7 +88,7 @@ def test_unreachable_robots_txt_is_unavailable(asking: FakeSite) -> None:
         _allowed("http://127.0.0.1:9/")
 
 
-def test_redirects_odd_bytes_and_great_length(asking: FakeSite) -> None:
+def test_redirected_malformed_and_long_robots_txt(asking: FakeSite) -> None:
     """Bytes beyond 500 KiB are ignored, and bytes that cannot be decoded affect only their line."""
     body = b"User-agent: *\nDisallow: /\xff\nDisallow: /no\n" + b"# filler\n" * 60_000 + b"Disallow: /far\n"
     asking.pages["/robots.txt"] = site_page(status=301, headers={"location": "/there.txt"})
@@ -96,7 +96,7 @@ def test_redirects_odd_bytes_and_great_length(asking: FakeSite) -> None:
     assert not _allowed(f"{asking.url}/no") and _allowed(f"{asking.url}/far")
 
 
-def test_in_circles_is_nowhere(asking: FakeSite) -> None:
+def test_circular_redirect_is_a_missing_robots_txt(asking: FakeSite) -> None:
     asking.pages["/robots.txt"] = site_page(status=302, headers={"location": "/robots.txt"})
     assert _allowed(f"{asking.url}/any")
 
@@ -109,7 +109,7 @@ def test_cached_robots_txt_expires(redis_url: str, settings_env: SettingsEnv, si
         assert 3500 < client.ttl(key) <= 3600
 
 
-def test_a_visit_obeys(asking: FakeSite) -> None:
+def test_polite_fetch_applies_robots_txt(asking: FakeSite) -> None:
     """The target of a redirect is checked too."""
     asking.pages["/robots.txt"] = site_page(ROBOTS.encode(), headers=TEXT)
     asking.pages["/open"] = site_page(b"open", headers={**TEXT, "etag": '"x"'})
@@ -124,7 +124,7 @@ def test_a_visit_obeys(asking: FakeSite) -> None:
     assert asking.requests[1].begun_at - asking.requests[0].ended_at < 0.2, "robots.txt and page in one turn"
 
 
-def test_a_visit_need_not(asking: FakeSite, settings_env: SettingsEnv) -> None:
+def test_polite_fetch_may_ignore_robots_txt(asking: FakeSite, settings_env: SettingsEnv) -> None:
     settings_env(fetch_robots="off")
     asking.pages["/robots.txt"] = site_page(b"User-agent: *\nDisallow: /", headers=TEXT)
     asking.pages["/open"] = site_page(b"open", headers=TEXT)

@@ -68,7 +68,7 @@ def test_pages_of_a_crawl_do_not_wait_for_each_other(postgres_db: Database) -> N
         assert first.result(10).status == 202
 
 
-def test_a_twin_waits_for_the_first_and_is_answered_like_it(postgres_db: Database) -> None:
+def test_concurrent_repeat_waits_and_gets_the_first_answer(postgres_db: Database) -> None:
     _take(postgres_db, event("crawl.started", "c"))
     with ThreadPoolExecutor(2) as pool:
         first, go_on = _held(postgres_db, pool, page_event("c", 1))
@@ -93,7 +93,7 @@ def test_the_first_events_of_a_crawl_make_it_once(db: Database, settings_env: Se
     assert [tuple(row) for row in rows] == [("c", "completed")]
 
 
-def test_a_page_that_is_refused_leaves_nothing_and_keeps_no_other_out(db: Database, settings_env: SettingsEnv) -> None:
+def test_refused_page_stores_nothing_and_does_not_block_others(db: Database, settings_env: SettingsEnv) -> None:
     """A page over the quota and one with an invalid URL, each with a page that is accepted."""
     settings_env(redis_url="redis://127.0.0.1:9/0")
     db = database()

@@ -60,13 +60,13 @@ def test_lost_index_is_rebuilt(desk: Desk, shared_qdrant: QdrantServer) -> None:
     _whole(desk)
 
 
-def test_nothing_indexed_is_no_fault(desk: Desk) -> None:
+def test_empty_index_is_no_error(desk: Desk) -> None:
     assert desk.find("anything")["total"] == 0
     assert on_a_loop(search.stats(TENANT)).documents == 0
     assert on_a_loop(search.similar(TENANT, 1, limit=3)) == []
 
 
-def test_a_rebuild_serves_the_old_index_until_the_new_one_is_whole(desk: Desk, shared_qdrant: QdrantServer) -> None:
+def test_rebuild_serves_the_old_index_until_the_new_one_is_complete(desk: Desk, shared_qdrant: QdrantServer) -> None:
     """And leaves one collection behind, also when it was interrupted and went on."""
     for n in range(3):
         desk.put(f"the mill number{n}", external_id=str(n))
@@ -129,7 +129,7 @@ async def _follow(progress: Progress) -> None:
     await engine().follow(await active(), progress)
 
 
-def test_a_server_that_is_away_is_waited_for(own: Desk, qdrant_server: QdrantServer) -> None:
+def test_unreachable_server_is_retried(own: Desk, qdrant_server: QdrantServer) -> None:
     """The job asks to run later, search says why it cannot answer; both go on when it is back."""
     own.put("the mill", external_id="1")
     qdrant_server.kill()
@@ -209,7 +209,7 @@ def _error(text: str) -> bytes:
     ],
     indirect=["liar"],
 )
-def test_a_server_that_lies_or_refuses(
+def test_malformed_answers_and_refusals_of_the_server(
     liar: Liar, kind: type[Exception], says: str, sqlite_url: str, settings_env: SettingsEnv
 ) -> None:
     settings_env(
@@ -219,7 +219,7 @@ def test_a_server_that_lies_or_refuses(
         Desk(database()).find("mill")
 
 
-def test_a_key_that_is_needed(tmp_path: Path, sqlite_url: str, settings_env: SettingsEnv) -> None:
+def test_missing_or_wrong_api_key(tmp_path: Path, sqlite_url: str, settings_env: SettingsEnv) -> None:
     server = QdrantServer(tmp_path / "locked", key="a-key-of-tests")
     server.start()
     try:
