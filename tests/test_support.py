@@ -65,7 +65,7 @@ _EVERYTHING = """
 """
 
 
-def test_a_command_that_was_forked_is_a_process_of_its_own(sqlite_url: str, tmp_path: Path) -> None:
+def test_forked_command_is_a_separate_process(sqlite_url: str, tmp_path: Path) -> None:
     """Its environment, folder, streams and exit code are those that a start of Python would have given it."""
     env = {**os.environ, "MILLRACE_DATABASE_URL": sqlite_url, "MILLRACE_DATA_DIR": "here"}
     words = ("config", "show", "--json")
@@ -79,7 +79,7 @@ def test_a_command_that_was_forked_is_a_process_of_its_own(sqlite_url: str, tmp_
     assert forked == started and forked.code == 2
 
 
-def test_a_command_that_was_forked_can_be_killed(redis_url: str, sqlite_url: str, tmp_path: Path) -> None:
+def test_forked_command_can_be_killed(redis_url: str, sqlite_url: str, tmp_path: Path) -> None:
     running = Running("relay", env=make_stack_env(sqlite_url, redis_url, tmp_path))
     assert running.poll() is None
     assert running.process.pid != os.getpid() and os.getpgid(running.process.pid) == running.process.pid
@@ -105,12 +105,12 @@ def test_separate_redis_restarts_on_its_port(redis_server: RedisServer) -> None:
     assert redis_server.answers()
 
 
-def test_settings_are_those_of_the_test(settings_env) -> None:  # type: ignore[no-untyped-def]
+def test_settings_are_isolated_between_tests(settings_env) -> None:  # type: ignore[no-untyped-def]
     settings_env(worker_threads=3)
     assert get_settings().worker_threads == 3
 
 
-def test_other_machines_are_out_of_reach() -> None:
+def test_connections_to_other_machines_are_refused() -> None:
     with socket.socket() as outside, pytest.raises(NetworkClosed):
         outside.connect(("192.0.2.1", 80))
     with pytest.raises(socket.gaierror):

@@ -23,7 +23,7 @@ def _cancel(stack: Stack, ledger: Ledger, job_id: str) -> float:
     return time.monotonic() - asked
 
 
-def test_a_cancelled_job_does_not_go_on(stack: Stack, ledger: Ledger, tmp_path: Path) -> None:
+def test_cancelled_job_stops(stack: Stack, ledger: Ledger, tmp_path: Path) -> None:
     stack.start(workers=0)
     path = tmp_path / "touched"
     waiting = ledger.enqueue(Touch(path=str(path)))

@@ -43,7 +43,7 @@ def _effects(parent_id: str) -> tuple[int, int]:
     return database().read(count)
 
 
-def test_a_family_of_more_than_a_thousand(stack: Stack, ledger: Ledger) -> None:
+def test_parent_with_more_than_a_thousand_children(stack: Stack, ledger: Ledger) -> None:
     """Every child is there once and did its work once; the parent goes on with their results, or is cancelled with
     them. Then a pipeline hands its results on, and one of whose steps fails goes no further."""
     stack.start(workers=2)

@@ -23,7 +23,7 @@ GAP_S = 0.3
 
 
 @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)  # turns are kept in Redis
-def test_a_site_is_asked_one_thing_at_a_time(stack: Stack, site: FakeSite) -> None:
+def test_one_request_at_a_time_per_host(stack: Stack, site: FakeSite) -> None:
     """By two workers at once: robots.txt once, a pause after each page, and what is forbidden not at all."""
     stack.env["MILLRACE_FETCH_HOST_DELAY_S"] = str(GAP_S)
     robots = b"User-agent: *\nDisallow: /forbidden\n"
@@ -42,7 +42,7 @@ def test_a_site_is_asked_one_thing_at_a_time(stack: Stack, site: FakeSite) -> No
 
 
 @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)  # the subject is Chromium
-def test_a_page_is_as_its_scripts_make_it(stack: Stack, site: FakeSite) -> None:
+def test_rendered_page_is_indexed_with_its_scripts(stack: Stack, site: FakeSite) -> None:
     """Fetched, opened in Chromium, indexed, found."""
     if find_chromium() is None:
         missing("chromium", "apt-get install chromium")

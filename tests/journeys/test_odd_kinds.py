@@ -66,7 +66,7 @@ REFUSED = [
 ]
 
 
-def test_a_payload_that_could_not_be_run_is_refused_at_the_door(odd: Stack) -> None:
+def test_payload_that_cannot_load_is_refused_by_the_api(odd: Stack) -> None:
     for kind, payload, code, message in REFUSED:
         body = f'{{"kind": "{kind}", "payload": {payload}}}'
         answer = odd.client.post("/api/jobs", content=body, headers={"Content-Type": "application/json"})

@@ -27,7 +27,7 @@ def _in_order(heard: list[Received]) -> None:
     assert len(event_ids) == len(set(event_ids))
 
 
-def test_a_reader_comes_back_and_misses_nothing(stack: Stack, ledger: Ledger) -> None:
+def test_reconnected_stream_misses_no_event(stack: Stack, ledger: Ledger) -> None:
     """The reader is cut off twice and misses an event or two: ids continue, none comes twice, no stream restarts."""
     stack.start()
     job_id = ledger.enqueue(Sleep(seconds=3, steps=20))

@@ -15,7 +15,7 @@ from tests.support.stack import Stack
 pytestmark = [pytest.mark.journey, pytest.mark.timeout(120)]
 
 
-def test_redis_gone_for_a_while(stack: Stack, ledger: Ledger, redis_server: RedisServer) -> None:
+def test_redis_outage_loses_no_job(stack: Stack, ledger: Ledger, redis_server: RedisServer) -> None:
     """POST is still a 202, and quick; work resumes soon after Redis is back."""
     stack.start()
     running = ledger.enqueue(Sleep(seconds=1))
@@ -39,7 +39,7 @@ def test_redis_gone_for_a_while(stack: Stack, ledger: Ledger, redis_server: Redi
     assert {row.state for row in ledger.wait_all(accepted)} == {"succeeded"}
 
 
-def test_redis_flushed_restarted_and_emptied_under_load(
+def test_redis_flush_and_restart_under_load_lose_no_job(
     stack: Stack, ledger: Ledger, redis_server: RedisServer
 ) -> None:
     """Three lives of Redis, each with jobs in its lists and in the worker's hands; every job ran once."""

@@ -36,7 +36,9 @@ def search_hits(stack: Stack, word: str) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)  # hosts that share no disk share no SQLite
-def test_thirty_files_reach_workers_by_a_bucket(stack: Stack, ledger: Ledger, s3: S3Server, tmp_path: Path) -> None:
+def test_thirty_files_reach_workers_through_a_bucket(
+    stack: Stack, ledger: Ledger, s3: S3Server, tmp_path: Path
+) -> None:
     """A worker is killed on the way; a sentence of each file is found, the hostile one fails alone."""
     stack.env |= {f"MILLRACE_{name.upper()}": value for name, value in s3.settings.items()}
     stack.start(workers=0)
@@ -63,7 +65,9 @@ def test_thirty_files_reach_workers_by_a_bucket(stack: Stack, ledger: Ledger, s3
 
 
 @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)  # which database makes no difference here
-def test_a_bucket_that_is_away(stack: Stack, ledger: Ledger, s3: S3Server, tmp_path: Path) -> None:
+def test_bucket_outage_refuses_uploads_and_loses_no_file(
+    stack: Stack, ledger: Ledger, s3: S3Server, tmp_path: Path
+) -> None:
     """Uploads are refused with the reason, accepted files are read once the bucket is back, and /readyz names it."""
     stack.env |= {f"MILLRACE_{name.upper()}": value for name, value in s3.settings.items()}
     stack.env["MILLRACE_RETRY_DELAYS"] = "1,1,1,1,1,1"
