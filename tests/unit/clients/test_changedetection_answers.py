@@ -39,7 +39,7 @@ CALLS: dict[str, Call] = {
 }
 
 
-class Liar:
+class ScriptedServer:
     """A fake server with one response, and a client of it."""
 
     def __init__(self, server: FakeServer, client: ChangeDetection) -> None:
@@ -57,19 +57,19 @@ class Liar:
 
 
 @asynccontextmanager
-async def lying(**settings: object) -> AsyncIterator[Liar]:
+async def scripted_server(**settings: object) -> AsyncIterator[ScriptedServer]:
     with FakeServer(lambda asked: Response()).running() as server:
         key = {"changedetection_api_key": "hush-hush"}
         with overridden(changedetection_url=server.url, **key, **settings):
             try:
-                yield Liar(server, changedetection())
+                yield ScriptedServer(server, changedetection())
             finally:
                 await close()
 
 
 @pytest.fixture
-async def liar() -> AsyncIterator[Liar]:
-    async with lying() as made:
+async def scripted() -> AsyncIterator[ScriptedServer]:
+    async with scripted_server() as made:
         yield made
 
 
@@ -81,10 +81,10 @@ PAGE = b"<html>Please log in</html>"
 
 
 @pytest.mark.parametrize("call", CALLS)
-async def test_malformed_success_is_an_invalid_response(liar: Liar, call: str) -> None:
+async def test_malformed_success_is_an_invalid_response(scripted: ScriptedServer, call: str) -> None:
     lies = (PAGE, b"[]", b"[" * 200_000, b"\xff\xfe", b'"NO"', b'{"uuid": "../x"}', b'{"a": 1}', b"NaN")
     for body in lies:
-        error = await liar.refused(Response(body), call)
+        error = await scripted.refused(Response(body), call)
         assert isinstance(error, Rejected) and error.code == "changedetection_answer", body[:50]
 
 
@@ -105,34 +105,34 @@ async def test_malformed_success_is_an_invalid_response(liar: Liar, call: str) -
     ],
     ids=lambda case: f"{case.status}-{len(case.headers)}" if isinstance(case, Response) else "",
 )
-async def test_a_refusal(liar: Liar, response: Response, error: type[AppError], code: str) -> None:
+async def test_a_refusal(scripted: ScriptedServer, response: Response, error: type[AppError], code: str) -> None:
     for call in CALLS:
-        caught = await liar.refused(response, call)
+        caught = await scripted.refused(response, call)
         assert (type(caught), caught.code) == (error, code), call
         assert not isinstance(caught, LimitReached) or caught.retry_after_s == 7
 
 
-async def test_error_text_is_passed_on(liar: Liar) -> None:
+async def test_error_text_is_passed_on(scripted: ScriptedServer) -> None:
     for body in (b'{"message": "No interval"}', b'"No interval"'):
         assert (
-            await liar.refused(Response(body, 400), "create")
+            await scripted.refused(Response(body, 400), "create")
         ).message == "changedetection.io answers 400: No interval"
-    error = await liar.refused(Response(b'{"message": "No watch exists"}', 404), "watch")
+    error = await scripted.refused(Response(b'{"message": "No watch exists"}', 404), "watch")
     assert isinstance(error, NotFound) and error.code == "changedetection_missing"
-    error = await liar.refused(Response(b"", 503, {"retry-after": "9" * 30}), "ping")
+    error = await scripted.refused(Response(b"", 503, {"retry-after": "9" * 30}), "ping")
     assert isinstance(error, Unavailable) and error.retry_after_s == 3600
 
 
-async def test_endless_answer_is_cut_off(liar: Liar) -> None:
+async def test_endless_answer_is_cut_off(scripted: ScriptedServer) -> None:
     large = Response(b" " * 2**20, headers=TEXT, repeat=MAX_RESPONSE_BYTES // 2**20 + 8)
     for call in ("ping", "snapshot"):
-        assert (await liar.refused(large, call)).code == "changedetection_answer"
+        assert (await scripted.refused(large, call)).code == "changedetection_answer"
 
 
 async def test_slow_answer_times_out() -> None:
     """Each byte arrives within the timeout, the whole body does not."""
-    async with lying(changedetection_timeout_s=0.4) as liar:
-        error = await liar.refused(Response(b" ", headers=JSON, repeat=20, pause_s=0.1), "ping")
+    async with scripted_server(changedetection_timeout_s=0.4) as scripted:
+        error = await scripted.refused(Response(b" ", headers=JSON, repeat=20, pause_s=0.1), "ping")
     assert isinstance(error, Unavailable) and "within 0.4 s" in error.message
 
 
@@ -146,24 +146,24 @@ async def test_slow_answer_times_out() -> None:
         b'{"url": "http://a.example/"}',
     ],
 )
-async def test_malformed_watch_is_an_invalid_response(liar: Liar, body: bytes) -> None:
-    assert (await liar.refused(Response(body), "watch")).code == "changedetection_answer"
+async def test_malformed_watch_is_an_invalid_response(scripted: ScriptedServer, body: bytes) -> None:
+    assert (await scripted.refused(Response(body), "watch")).code == "changedetection_answer"
 
 
-async def test_texts_hold_no_nul(liar: Liar) -> None:
+async def test_texts_hold_no_nul(scripted: ScriptedServer) -> None:
     """Lone surrogates and NUL are removed, since no database stores them."""
-    read = await liar.ask(Response(watch(title="a\0b", page_title="c\ud800d", last_error=False)), "watch")
+    read = await scripted.ask(Response(watch(title="a\0b", page_title="c\ud800d", last_error=False)), "watch")
     assert (read.title, read.page_title, read.last_error) == ("ab", "c?d", "")
-    assert await liar.ask(Response("ü\0\n".encode() + b"\xff", headers=TEXT), "snapshot") == "ü\n�"
+    assert await scripted.ask(Response("ü\0\n".encode() + b"\xff", headers=TEXT), "snapshot") == "ü\n�"
     assert (
-        await liar.refused(Response(b"{}", headers={"content-type": "text/html"}), "snapshot")
+        await scripted.refused(Response(b"{}", headers={"content-type": "text/html"}), "snapshot")
     ).code == "changedetection_answer"
 
 
-async def test_malformed_history_is_an_invalid_response(liar: Liar) -> None:
-    assert await liar.ask(Response(b'{"20": "b", "3": "a"}'), "history") == [3, 20]
+async def test_malformed_history_is_an_invalid_response(scripted: ScriptedServer) -> None:
+    assert await scripted.ask(Response(b'{"20": "b", "3": "a"}'), "history") == [3, 20]
     for body in (b'{"latest": "a"}', b'{"-3": "a"}', b'{"99999999999999999999": "a"}'):
-        assert (await liar.refused(Response(body), "history")).code == "changedetection_answer"
+        assert (await scripted.refused(Response(body), "history")).code == "changedetection_answer"
 
 
 async def test_missing_settings_are_reported() -> None:

@@ -32,8 +32,8 @@ def opens(db: Database, token: str) -> bool:
 
 
 @pytest.fixture
-def later() -> Iterator[object]:
-    """Moves the clock: `later(hours=1)`."""
+def advance_clock() -> Iterator[object]:
+    """Moves the clock: `advance_clock(hours=1)`."""
     yield lambda **delta: clock.shift(timedelta(**delta))
     clock.shift(timedelta(0))
 
@@ -55,11 +55,11 @@ def test_malformed_key_is_rejected(token: bytes) -> None:
     assert keys.split(token) is None
 
 
-def test_rotated_key_accepts_the_old_secret_during_the_overlap(db: Database, later: object) -> None:
+def test_rotated_key_accepts_the_old_secret_during_the_overlap(db: Database, advance_clock: object) -> None:
     key, old = issue(db)
     _, new = db.transaction(keys.rotate, "default", key.id, timedelta(hours=1))
     assert opens(db, old) and opens(db, new)
-    later(hours=2)  # type: ignore[operator]
+    advance_clock(hours=2)  # type: ignore[operator]
     assert (opens(db, old), opens(db, new)) == (False, True)
     _, newest = db.transaction(keys.rotate, "default", key.id, timedelta(0))
     assert (opens(db, new), opens(db, newest)) == (False, True)
@@ -74,10 +74,10 @@ def test_revoked_key_is_invalid_and_cannot_be_rotated(db: Database) -> None:
         db.transaction(keys.rotate, "default", key.id, timedelta(0))
 
 
-def test_expired_key_is_invalid(db: Database, later: object) -> None:
+def test_expired_key_is_invalid(db: Database, advance_clock: object) -> None:
     _, token = issue(db, expires_at=clock.now() + timedelta(minutes=1))
     assert opens(db, token)
-    later(minutes=2)  # type: ignore[operator]
+    advance_clock(minutes=2)  # type: ignore[operator]
     assert not opens(db, token)
     with pytest.raises(InvalidInput):
         issue(db, expires_at=clock.now() - timedelta(seconds=1))

@@ -35,7 +35,7 @@ HTML = "<html><head><title>Mühlen</title></head><body><p>" + "Das Wasser treibt
 
 
 @pytest.fixture
-def private(settings_env: SettingsEnv) -> None:
+def private_allowed(settings_env: SettingsEnv) -> None:
     settings_env(fetch_private="true", fetch_timeout_s=2, fetch_max_bytes=50_000)
 
 
@@ -50,7 +50,7 @@ def test_a_redirect_to_a_private_address_is_refused(settings_env: SettingsEnv, s
     assert site.visits == []
 
 
-@pytest.mark.usefixtures("private")
+@pytest.mark.usefixtures("private_allowed")
 def test_redirects_are_followed_and_counted(site: FakeSite) -> None:
     """Relative and absolute ones; the Host header is the name, not the address."""
     site.pages["/a"] = site_page(status=302, headers={"location": "b"})
@@ -67,7 +67,7 @@ def test_redirects_are_followed_and_counted(site: FakeSite) -> None:
         _fetch(f"{site.url}/away")
 
 
-@pytest.mark.usefixtures("private")
+@pytest.mark.usefixtures("private_allowed")
 def test_limits_and_answers(site: FakeSite) -> None:
     """Too large, of a wrong type, refused: final. Overloaded or silent: another try."""
     site.pages["/large"] = site_page(b"x" * 10_000, repeat=10)
@@ -86,7 +86,7 @@ def test_limits_and_answers(site: FakeSite) -> None:
         _fetch("http://127.0.0.1:9/")
 
 
-@pytest.mark.usefixtures("private")
+@pytest.mark.usefixtures("private_allowed")
 @pytest.mark.parametrize(
     ("body", "media_type"),
     [
@@ -102,7 +102,7 @@ def test_encodings(site: FakeSite, body: bytes, media_type: str) -> None:
     assert "Räder" in _fetch(f"{site.url}/").text
 
 
-@pytest.mark.usefixtures("private")
+@pytest.mark.usefixtures("private_allowed")
 def test_unchanged_page_is_not_sent_again(site: FakeSite) -> None:
     """The request carries the validators of the last response."""
     dated = "Sat, 28 Nov 2026 10:00:00 GMT"
@@ -121,7 +121,7 @@ def test_unchanged_page_is_not_sent_again(site: FakeSite) -> None:
         _fetch(f"{site.url}/odd")
 
 
-@pytest.mark.usefixtures("private")
+@pytest.mark.usefixtures("private_allowed")
 @pytest.mark.parametrize("packing", ["gzip", "deflate", "raw", "members"])
 def test_compressed_pages_are_decoded_and_bombs_refused(site: FakeSite, packing: str) -> None:
     """The limit applies to the decompressed size, and memory never holds more."""
@@ -148,7 +148,7 @@ def _packed(body: bytes, packing: str) -> Response:
     return site_page(squeezed, headers={"content-type": "text/html; charset=utf-8", "content-encoding": named})
 
 
-@pytest.mark.usefixtures("private")
+@pytest.mark.usefixtures("private_allowed")
 def test_unrequested_content_encodings_are_refused(site: FakeSite) -> None:
     for named in ("br", "zstd", "gzip, gzip"):
         site.pages["/"] = site_page(b"x", headers={"content-type": "text/html", "content-encoding": named})
@@ -157,7 +157,7 @@ def test_unrequested_content_encodings_are_refused(site: FakeSite) -> None:
         assert refused.value.code == "content_encoding"
 
 
-@pytest.mark.usefixtures("private")
+@pytest.mark.usefixtures("private_allowed")
 def test_body_with_too_large_content_length_is_not_read(site: FakeSite) -> None:
     """The server needs ten seconds for the response."""
     site.pages["/"] = site_page(headers={"content-type": "text/html", "content-length": "50001"})
@@ -166,7 +166,7 @@ def test_body_with_too_large_content_length_is_not_read(site: FakeSite) -> None:
     assert refused.value.code == "too_large"
 
 
-@pytest.mark.usefixtures("private")
+@pytest.mark.usefixtures("private_allowed")
 def test_retry_after_of_an_overloaded_server_is_used(site: FakeSite) -> None:
     """In seconds or as a date."""
     due = (clock.now() + timedelta(seconds=90)).strftime("%a, %d %b %Y %H:%M:%S GMT")

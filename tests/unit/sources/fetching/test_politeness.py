@@ -21,7 +21,7 @@ NOBODY = "redis://127.0.0.1:1/0"
 
 
 @pytest.fixture(params=["redis", "alone"])
-def line(request: pytest.FixtureRequest, settings_env: SettingsEnv) -> Iterator[str]:
+def unused_host(request: pytest.FixtureRequest, settings_env: SettingsEnv) -> Iterator[str]:
     """Store the turns in Redis, or in this process while Redis is down; return an unused host name."""
     url = request.getfixturevalue("redis_url") if request.param == "redis" else NOBODY
     settings_env(redis_url=url, fetch_host_delay_s=0.3)
@@ -45,33 +45,33 @@ def _gaps(spans: list[tuple[float, float]]) -> list[float]:
     return [after[0] - before[1] for before, after in pairwise(spans)]
 
 
-def test_one_at_a_time_with_a_pause_between(line: str) -> None:
-    gaps = _gaps(asyncio.run(_spans(line, 4)))
+def test_one_at_a_time_with_a_pause_between(unused_host: str) -> None:
+    gaps = _gaps(asyncio.run(_spans(unused_host, 4)))
     assert min(gaps) > 0.28 and max(gaps) < 1.5
 
 
-def test_long_request_delays_the_next_one(line: str) -> None:
+def test_long_request_delays_the_next_one(unused_host: str) -> None:
     """The next request begins after the end of a long one and the pause."""
-    assert min(_gaps(asyncio.run(_spans(line, 3, takes_s=0.7)))) > 0.28
+    assert min(_gaps(asyncio.run(_spans(unused_host, 3, takes_s=0.7)))) > 0.28
 
 
-def test_hosts_do_not_wait_for_each_other(line: str) -> None:
+def test_hosts_do_not_wait_for_each_other(unused_host: str) -> None:
     async def both() -> float:
         started = clock.monotonic()
-        async with take_turn(line), take_turn(f"other.{line}"):
+        async with take_turn(unused_host), take_turn(f"other.{unused_host}"):
             return clock.monotonic() - started
 
     assert asyncio.run(both()) < 0.25
 
 
-def test_long_wait_for_a_host_snoozes_the_job(line: str) -> None:
+def test_long_wait_for_a_host_snoozes_the_job(unused_host: str) -> None:
     """Its worker slot is free for other jobs during the wait."""
 
     async def second() -> Snooze:
-        async with take_turn(line) as mine:
+        async with take_turn(unused_host) as mine:
             mine.gap_s = 25.0
         with pytest.raises(Snooze) as later:
-            async with take_turn(line):
+            async with take_turn(unused_host):
                 pass
         return later.value
 
@@ -79,16 +79,16 @@ def test_long_wait_for_a_host_snoozes_the_job(line: str) -> None:
     assert later.code == "host_busy" and 20 < later.retry_after_s <= 26 * (1 + SPREAD)
 
 
-def test_snoozed_jobs_of_a_host_return_one_by_one(line: str) -> None:
+def test_snoozed_jobs_of_a_host_return_one_by_one(unused_host: str) -> None:
     """A thousand jobs of one site do not all return every twenty seconds, and none waits for long."""
 
     async def sent() -> list[float]:
-        await pause(line, 60)
-        return [await _snooze_of(line) for _ in range(200)]
+        await pause(unused_host, 60)
+        return [await _snooze_of(unused_host) for _ in range(200)]
 
     waits = asyncio.run(sent())
     assert 60 <= waits[0] <= 61 * (1 + SPREAD) and waits[-1] > 60 + 190 * 0.3
-    assert asyncio.run(_last_of(line)) <= MAX_SNOOZE_S * (1 + SPREAD)
+    assert asyncio.run(_last_of(unused_host)) <= MAX_SNOOZE_S * (1 + SPREAD)
 
 
 async def _snooze_of(host: str, gap: float | None = None) -> float:
@@ -102,27 +102,27 @@ async def _last_of(host: str) -> float:
     return max([await _snooze_of(host, 30.0) for _ in range(50)])
 
 
-def test_retry_after_of_a_host_is_respected(line: str) -> None:
+def test_retry_after_of_a_host_is_respected(unused_host: str) -> None:
     async def after() -> float:
-        await pause(line, 0.6)
+        await pause(unused_host, 0.6)
         started = clock.monotonic()
-        async with take_turn(line):
+        async with take_turn(unused_host):
             return clock.monotonic() - started
 
     assert 0.5 < asyncio.run(after()) < 1.5
 
 
-def test_abandoned_turn_is_free(line: str) -> None:
+def test_abandoned_turn_is_free(unused_host: str) -> None:
     """Cancelled during the wait, or during the request."""
 
     async def third() -> float:
-        first = asyncio.ensure_future(_spans(line, 2, takes_s=30))
+        first = asyncio.ensure_future(_spans(unused_host, 2, takes_s=30))
         await asyncio.sleep(0.5)
         first.cancel()
         with pytest.raises(asyncio.CancelledError):
             await first
         started = clock.monotonic()
-        async with take_turn(line):
+        async with take_turn(unused_host):
             return clock.monotonic() - started
 
     assert asyncio.run(third()) < 2

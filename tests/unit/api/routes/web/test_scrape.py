@@ -55,7 +55,7 @@ def lite(sqlite_url: str, settings_env: SettingsEnv, server: FakeFirecrawl) -> I
 
 
 @pytest.fixture
-def alone(sqlite_url: str, settings_env: SettingsEnv) -> Iterator[Api]:
+def api_without_firecrawl(sqlite_url: str, settings_env: SettingsEnv) -> Iterator[Api]:
     """Without a Firecrawl."""
     settings_env(database_url=sqlite_url, redis_url="redis://127.0.0.1:9/0", fetch_private="true")
     with served(create_app()) as running:
@@ -334,21 +334,23 @@ HTML = (
 )
 
 
-def test_without_firecrawl_pages_are_fetched_here(alone: Api, site: FakeSite) -> None:
+def test_without_firecrawl_pages_are_fetched_here(api_without_firecrawl: Api, site: FakeSite) -> None:
     site.pages["/mill"] = site_page(HTML.encode())
-    data = got(alone, url=f"{site.url}/mill")
+    data = got(api_without_firecrawl, url=f"{site.url}/mill")
     assert (data["source"], data["contentType"], data["cached"]) == ("builtin", "text/markdown", False)
     assert "treibt die Räder" in data["content"] and "<p>" not in data["content"]
     assert data["metadata"]["rawLength"] == len(HTML)
-    assert got(alone, url=f"{site.url}/mill")["cached"] is True
-    raw = got(alone, url=f"{site.url}/mill", cleanScrape=False)
+    assert got(api_without_firecrawl, url=f"{site.url}/mill")["cached"] is True
+    raw = got(api_without_firecrawl, url=f"{site.url}/mill", cleanScrape=False)
     assert (raw["content"], raw["contentType"]) == (HTML, "text/html")
     site.pages["/plain"] = site_page(b"Only words.", headers={"content-type": "text/plain"})
-    plain = got(alone, url=f"{site.url}/plain")
+    plain = got(api_without_firecrawl, url=f"{site.url}/plain")
     assert (plain["content"], plain["contentType"]) == ("Only words.", "text/plain")
 
 
-def test_error_of_a_page_fetched_here_is_200(alone: Api, site: FakeSite, settings_env: SettingsEnv) -> None:
+def test_error_of_a_page_fetched_here_is_200(
+    api_without_firecrawl: Api, site: FakeSite, settings_env: SettingsEnv
+) -> None:
     site.pages["/away"] = site_page(status=503)
     site.pages["/picture"] = site_page(b"x", headers={"content-type": "image/png"})
     site.pages["/empty"] = site_page(b"  ")
@@ -358,18 +360,18 @@ def test_error_of_a_page_fetched_here_is_200(alone: Api, site: FakeSite, setting
         "/picture": "media_type",
         "/empty": "no_content",
     }.items():
-        answer = ask(alone, url=site.url + path)
+        answer = ask(api_without_firecrawl, url=site.url + path)
         assert (answer.status_code, answer.json()["success"], answer.json()["error"]["code"]) == (200, False, code)
     settings_env(fetch_private="false")
-    assert ask(alone, url=f"{site.url}/none").json()["error"]["code"] == "private_address"
+    assert ask(api_without_firecrawl, url=f"{site.url}/none").json()["error"]["code"] == "private_address"
     for body in ({"urls": [URL]}, {"command": "status", "jobId": "x"}):
-        answer = ask(alone, **body)
+        answer = ask(api_without_firecrawl, **body)
         assert_problem(answer, 503, "firecrawl_not_configured")
         assert "MILLRACE_FIRECRAWL_URL" in answer.json()["detail"]
 
 
-def test_a_page_that_takes_too_long_is_408(alone: Api, settings_env: SettingsEnv) -> None:
+def test_a_page_that_takes_too_long_is_408(api_without_firecrawl: Api, settings_env: SettingsEnv) -> None:
     with FakeFirecrawl().running() as slow:
         slow.wrong = lambda asked: reply(200, b"x", delay_s=30)
-        answer = ask(alone, url=f"{slow.url}/page", timeout=1000)
+        answer = ask(api_without_firecrawl, url=f"{slow.url}/page", timeout=1000)
     assert_problem(answer, 408, "scrape_timeout")

@@ -1,4 +1,4 @@
-"""Qdrant as it can be: lost, killed, too old, lying, refusing, one of three gone; and the index always heals."""
+"""Faults of Qdrant: lost, killed, too old, malformed or refused answers, one of three nodes down; the index recovers."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def desk(sqlite_url: str, settings_env: SettingsEnv, qdrant_url: str) -> Desk:
 
 
 @pytest.fixture
-def own(sqlite_url: str, settings_env: SettingsEnv, qdrant_server: QdrantServer) -> Desk:
+def separate_desk(sqlite_url: str, settings_env: SettingsEnv, qdrant_server: QdrantServer) -> Desk:
     """With a server that may be hurt."""
     settings_env(database_url=sqlite_url, search_engine="qdrant", qdrant_url=qdrant_server.url)
     return Desk(database())
@@ -129,24 +129,24 @@ async def _follow(progress: Progress) -> None:
     await engine().follow(await active(), progress)
 
 
-def test_unreachable_server_is_retried(own: Desk, qdrant_server: QdrantServer) -> None:
+def test_unreachable_server_is_retried(separate_desk: Desk, qdrant_server: QdrantServer) -> None:
     """The job asks to run later, search says why it cannot answer; both go on when it is back."""
-    own.put("the mill", external_id="1")
+    separate_desk.put("the mill", external_id="1")
     qdrant_server.kill()
     with pytest.raises(Unavailable, match="cannot be reached"):
-        own.find("mill")
-    own.work(own.give("the heron", external_id="2").job.id)
+        separate_desk.find("mill")
+    separate_desk.work(separate_desk.give("the heron", external_id="2").job.id)
     with pytest.raises(Snooze, match="cannot be reached"):
-        own.follow()
-    own.db.transaction(ends.free, own.worker_id, "the test lets go of it")
+        separate_desk.follow()
+    separate_desk.db.transaction(ends.free, separate_desk.worker_id, "the test lets go of it")
     qdrant_server.start()
-    assert own.find("mill", mode="keyword")["total"] == 1  # what was answered was on disk
-    own.put("the sluice", external_id="3")
-    assert own.find("heron", mode="keyword")["total"] == 1
-    _whole(own)
+    assert separate_desk.find("mill", mode="keyword")["total"] == 1  # what was answered was on disk
+    separate_desk.put("the sluice", external_id="3")
+    assert separate_desk.find("heron", mode="keyword")["total"] == 1
+    _whole(separate_desk)
 
 
-class Liar(ThreadingHTTPServer):
+class ScriptedServer(ThreadingHTTPServer):
     """Answers like a Qdrant of some version, and otherwise as it was told."""
 
     def __init__(self, version: str, status: int, body: bytes) -> None:
@@ -155,7 +155,7 @@ class Liar(ThreadingHTTPServer):
 
 
 class _Lies(BaseHTTPRequestHandler):
-    server: Liar
+    server: ScriptedServer
 
     def do_GET(self) -> None:
         if self.path == "/":
@@ -182,8 +182,8 @@ class _Lies(BaseHTTPRequestHandler):
 
 
 @pytest.fixture
-def liar(request: pytest.FixtureRequest) -> Iterator[Liar]:
-    server = Liar(*request.param)
+def scripted_server(request: pytest.FixtureRequest) -> Iterator[ScriptedServer]:
+    server = ScriptedServer(*request.param)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     yield server
     server.shutdown()
@@ -195,7 +195,7 @@ def _error(text: str) -> bytes:
 
 
 @pytest.mark.parametrize(
-    ("liar", "kind", "says"),
+    ("scripted_server", "kind", "says"),
     [
         (("1.18.2", 200, b"{}"), Rejected, r"1\.18\.2; 1\.19 or newer"),
         (("1.20.0-dev", 401, _error("Invalid API key")), Rejected, "MILLRACE_QDRANT_API_KEY"),
@@ -207,13 +207,15 @@ def _error(text: str) -> bytes:
         (("1.20.0", 507, _error("storage quota")), Unavailable, "quota"),
         (("what", 200, b"{}"), Rejected, "or newer"),
     ],
-    indirect=["liar"],
+    indirect=["scripted_server"],
 )
 def test_malformed_answers_and_refusals_of_the_server(
-    liar: Liar, kind: type[Exception], says: str, sqlite_url: str, settings_env: SettingsEnv
+    scripted_server: ScriptedServer, kind: type[Exception], says: str, sqlite_url: str, settings_env: SettingsEnv
 ) -> None:
     settings_env(
-        database_url=sqlite_url, search_engine="qdrant", qdrant_url=f"http://127.0.0.1:{liar.server_address[1]}"
+        database_url=sqlite_url,
+        search_engine="qdrant",
+        qdrant_url=f"http://127.0.0.1:{scripted_server.server_address[1]}",
     )
     with pytest.raises(kind, match=says):
         Desk(database()).find("mill")
