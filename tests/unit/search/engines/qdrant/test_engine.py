@@ -1,4 +1,4 @@
-"""Faults of Qdrant: lost, killed, too old, malformed or refused answers, one of three nodes down; the index recovers."""
+"""Faults of Qdrant: lost, killed, too old, malformed answers, refusals, one of three nodes down; the index recovers."""
 
 from __future__ import annotations
 
