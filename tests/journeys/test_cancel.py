@@ -17,10 +17,10 @@ pytestmark = [pytest.mark.journey, pytest.mark.timeout(120)]
 
 def _cancel(stack: Stack, ledger: Ledger, job_id: str) -> float:
     """Seconds from the request to the cancelled row."""
-    asked = time.monotonic()
+    requested_at = time.monotonic()
     assert stack.post(f"/api/jobs/{job_id}/cancel", None).status_code in (200, 202)
     ledger.wait(job_id, "cancelled", timeout_s=10)
-    return time.monotonic() - asked
+    return time.monotonic() - requested_at
 
 
 def test_cancelled_job_stops(stack: Stack, ledger: Ledger, tmp_path: Path) -> None:

@@ -37,7 +37,7 @@ def test_one_request_at_a_time_per_host(stack: Stack, site: FakeSite) -> None:
     assert [end["state"] for end in ends] == ["succeeded"] * 6 + ["failed"]
     assert ends[-1]["error"]["code"] == "robots"
     assert sorted(path for path, _ in site.visits) == ["/0", "/1", "/2", "/3", "/4", "/5", "/robots.txt"]
-    pages = sorted((asked.begun_at, asked.ended_at) for asked in site.requests if asked.path != "/robots.txt")
+    pages = sorted((request.begun_at, request.ended_at) for request in site.requests if request.path != "/robots.txt")
     assert min(after[0] - before[1] for before, after in pairwise(pages)) > 0.8 * GAP_S
 
 

@@ -36,11 +36,11 @@ def test_a_page_goes_in_and_a_search_finds_it(stack: Stack) -> None:
     assert answer.headers["location"] == f"/api/jobs/{job['id']}"
 
     with follow(stack.client, job["id"]) as events:
-        heard = list(events)
-    assert (heard[-1].name, heard[-1].data["state"], heard[-1].data["percent"]) == ("end", "succeeded", 100)
-    percents = [event.data["percent"] for event in heard if event.data["percent"] is not None]
+        received = list(events)
+    assert (received[-1].name, received[-1].data["state"], received[-1].data["percent"]) == ("end", "succeeded", 100)
+    percents = [event.data["percent"] for event in received if event.data["percent"] is not None]
     assert percents == sorted(percents)
-    stages = list(dict.fromkeys(event.data["stage"] for event in heard if event.data["stage"]))
+    stages = list(dict.fromkeys(event.data["stage"] for event in received if event.data["stage"]))
     assert stages == [stage for stage in STAGES if stage in stages]
     assert stages[-1] == "index"
 

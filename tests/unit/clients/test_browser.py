@@ -129,8 +129,8 @@ def test_open_browsers_are_limited(browser: SettingsEnv, site: FakeSite) -> None
         return await asyncio.gather(*(render(f"{site.url}/") for _ in range(2)))
 
     assert all("one after the other</p>" in html for html in asyncio.run(both()))
-    asked = [path for path, _ in site.visits if path != "/favicon.ico"]
-    assert asked == ["/", "/words", "/", "/words"]
+    paths = [path for path, _ in site.visits if path != "/favicon.ico"]
+    assert paths == ["/", "/words", "/", "/words"]
 
 
 def test_page_over_the_size_limit_is_stopped(browser: SettingsEnv, site: FakeSite) -> None:
@@ -179,7 +179,7 @@ def test_missing_chromium_is_reported(settings_env: SettingsEnv) -> None:
 
 
 @pytest.mark.parametrize(
-    ("asked", "answer"),
+    ("raw_request", "answer"),
     [
         ("CONNECT 127.0.0.1:{port} HTTP/1.1\r\n\r\n", b"403"),
         ("CONNECT 2130706433:{port} HTTP/1.1\r\n\r\n", b"403"),
@@ -194,9 +194,9 @@ def test_missing_chromium_is_reported(settings_env: SettingsEnv) -> None:
     ],
 )
 def test_proxy_refuses_private_addresses_and_bad_requests(
-    settings_env: SettingsEnv, site: FakeSite, asked: str, answer: bytes
+    settings_env: SettingsEnv, site: FakeSite, raw_request: str, answer: bytes
 ) -> None:
-    assert _through(asked.format(port=site.url.rpartition(":")[2])).split(b" ")[1] == answer
+    assert _through(raw_request.format(port=site.url.rpartition(":")[2])).split(b" ")[1] == answer
     assert site.visits == []
 
 
@@ -205,15 +205,15 @@ def test_proxy_forwards_requests(settings_env: SettingsEnv, site: FakeSite) -> N
     settings_env(fetch_private="true")
     site.pages["/a?b"] = site_page(b"x" * 5_000)
     port = site.url.rpartition(":")[2]
-    asked = (
+    request = (
         f"GET http://inside.example:{port}/a?b HTTP/1.1\r\nHost: inside.example\r\nProxy-Connection: keep-alive\r\n\r\n"
     )
-    assert _through(asked).endswith(b"x" * 5_000)
+    assert _through(request).endswith(b"x" * 5_000)
     assert site.requests[-1].headers == {"host": "inside.example", "connection": "close"}
-    assert len(_through(asked, max_bytes=1_000)) < 5_000
+    assert len(_through(request, max_bytes=1_000)) < 5_000
 
 
-def _through(asked: str, max_bytes: int = 100_000) -> bytes:
+def _through(request: str, max_bytes: int = 100_000) -> bytes:
     async def resolver(host: str, port: int) -> list[str]:
         return ["127.0.0.1"]
 
@@ -221,7 +221,7 @@ def _through(asked: str, max_bytes: int = 100_000) -> bytes:
         proxy = GuardedProxy(max_bytes=max_bytes, blocked_hosts={"home.example"}, resolver=resolver)
         async with proxy, asyncio.timeout(10):
             reader, writer = await asyncio.open_connection("127.0.0.1", proxy.port)
-            writer.write(asked.encode())
+            writer.write(request.encode())
             response = await reader.read(-1)
             writer.close()
             await writer.wait_closed()

@@ -25,7 +25,7 @@ from tests.support.waiting import wait_until_async
 
 # It takes seconds to start, and a second or two for each check of a page.
 pytestmark = [pytest.mark.anyio, pytest.mark.slow]
-NOBODY = "9f0d40e2-48b3-429e-ac12-706728affa97"
+UNKNOWN_UUID = "9f0d40e2-48b3-429e-ac12-706728affa97"
 TOKEN = "s3cret/with+odd=signs&%20{{token}}\"'~"
 
 
@@ -40,11 +40,11 @@ class Site:
         self.url = self.server.url
         self.address = f"{self.url}/prices"
 
-    def answer(self, asked: Request) -> Response:
-        if asked.method == "POST":
-            self.notifications.append(asked)
+    def answer(self, request: Request) -> Response:
+        if request.method == "POST":
+            self.notifications.append(request)
             return Response(status=503 if len(self.notifications) <= self.refusals else 202)
-        if asked.path != "/prices":
+        if request.path != "/prices":
             return Response(b"no such page", 404)
         page = f"<html><title>Prices</title><pre>\n{self.text}\n</pre></html>"
         return Response(page.encode(), headers={"content-type": "text/html; charset=utf-8"})
@@ -91,10 +91,10 @@ async def changed(client: ChangeDetection, site: Site, text: str, request: Watch
 
 
 async def wait_for_notifications(site: Site, times: int) -> Request:
-    async def heard() -> bool:
+    async def arrived() -> bool:
         return len(site.notifications) >= times
 
-    await wait_until_async(heard, timeout_s=30, what=f"{times} notifications")
+    await wait_until_async(arrived, timeout_s=30, what=f"{times} notifications")
     assert len(site.notifications) == times
     return site.notifications[-1]
 
@@ -102,8 +102,10 @@ async def wait_for_notifications(site: Site, times: int) -> Request:
 async def test_change_is_notified_in_the_requested_shape(client: ChangeDetection, site: Site) -> None:
     """A watch is created, checked, changed, notified, read and deleted."""
     tag = await client.tag("Shop")
-    asked = notification(f"{site.url}/here%20we%20are/", TOKEN)
-    watch_request = WatchRequest(site.address, title="Example prices", tags=(tag,), every_s=93784, notification=asked)
+    notification_fields = notification(f"{site.url}/here%20we%20are/", TOKEN)
+    watch_request = WatchRequest(
+        site.address, title="Example prices", tags=(tag,), every_s=93784, notification=notification_fields
+    )
     uuid, keys = await changed(client, site, "Price: 12.50 EUR", watch_request)
 
     request = await wait_for_notifications(site, 1)
@@ -162,12 +164,12 @@ async def test_watches_are_listed_by_tag_and_found_by_address(client: ChangeDete
     tag = await client.tag("Millrace")
     assert tag == await client.tag(" millrace ")
     here = await client.create(WatchRequest(site.address, tags=(tag,)))
-    twin = await client.create(WatchRequest(site.address))
+    second_uuid = await client.create(WatchRequest(site.address))
     other = await client.create(WatchRequest(f"{site.url}/PRICES", title=site.address))
     braces = await client.create(WatchRequest(f"{site.url}/{{{{1}}}}"))
-    assert {watch.uuid for watch in await client.find(site.address)} == {here, twin}
+    assert {watch.uuid for watch in await client.find(site.address)} == {here, second_uuid}
     assert [watch.uuid for watch in await client.find(f"{site.url}/{{{{1}}}}")] == [braces]
-    assert set(await client.watches()) == {here, twin, other, braces}
+    assert set(await client.watches()) == {here, second_uuid, other, braces}
     assert {uuid: watch.tags for uuid, watch in (await client.watches("MillRace")).items()} == {here: (tag,)}
     assert await client.watches("no such tag") == {}
 
@@ -195,7 +197,7 @@ async def test_failed_page_has_its_error(client: ChangeDetection, site: Site) ->
     assert await client.history(uuid) == []
 
 
-@pytest.mark.parametrize("uuid", [NOBODY, "../systeminfo", "", "9f0d40e2", "\0"])
+@pytest.mark.parametrize("uuid", [UNKNOWN_UUID, "../systeminfo", "", "9f0d40e2", "\0"])
 async def test_missing_watch_raises_not_found(client: ChangeDetection, uuid: str) -> None:
     for ask in (
         client.watch(uuid),
@@ -254,7 +256,7 @@ async def test_html_page_instead_of_the_api_is_reported(instance: ChangeDetectio
     with overridden(changedetection_url=f"{instance.url}/elsewhere"):
         client = changedetection()
         try:
-            for ask in (client.ping(), client.watch(NOBODY), client.delete(NOBODY), client.watches()):
+            for ask in (client.ping(), client.watch(UNKNOWN_UUID), client.delete(UNKNOWN_UUID), client.watches()):
                 with pytest.raises(Rejected) as caught:
                     await ask
                 assert caught.value.code == "changedetection_answer"

@@ -46,7 +46,7 @@ class ScriptedServer:
         self.server, self.client = server, client
 
     async def ask(self, response: Response, call: str) -> Any:
-        self.server.answer = lambda asked: response
+        self.server.answer = lambda request: response
         return await CALLS[call](self.client)
 
     async def refused(self, response: Response, call: str) -> AppError:
@@ -58,7 +58,7 @@ class ScriptedServer:
 
 @asynccontextmanager
 async def scripted_server(**settings: object) -> AsyncIterator[ScriptedServer]:
-    with FakeServer(lambda asked: Response()).running() as server:
+    with FakeServer(lambda request: Response()).running() as server:
         key = {"changedetection_api_key": "hush-hush"}
         with overridden(changedetection_url=server.url, **key, **settings):
             try:

@@ -136,11 +136,11 @@ def test_server_of_another_kind_is_reported(fake_embeddings: FakeEmbeddings) -> 
 
 
 def test_unreachable_or_silent_server_is_unavailable(fake_embeddings: FakeEmbeddings) -> None:
-    nobody = EmbeddingServer("tei", "http://127.0.0.1:9", "m", 2)
+    unreachable = EmbeddingServer("tei", "http://127.0.0.1:9", "m", 2)
     with pytest.raises(Unavailable, match="cannot be reached"):
-        _with(nobody, lambda client: client.documents(["a"]))
+        _with(unreachable, lambda client: client.documents(["a"]))
     with pytest.raises(Unavailable, match="cannot be reached"):
-        _with(nobody, lambda client: client.query("a"))
+        _with(unreachable, lambda client: client.query("a"))
     asleep = threading.Event()
     fake_embeddings.wrong = lambda texts: (200, [[1.0, 1.0]], {}) if asleep.wait(5) else None
     with pytest.raises(Unavailable, match=r"within 0\.2 s"):

@@ -44,9 +44,9 @@ def _scrape(**options: Any) -> dict[str, Any]:
 def test_a_page_however_the_address_is_written(server: FakeFirecrawl, settings_env: SettingsEnv, end: str) -> None:
     settings_env(firecrawl_url=server.url + end)
     assert _scrape()["markdown"] == f"# Docs of {URL}"
-    (asked,) = server.requests
-    assert (asked.path, asked.json) == ("/v2/scrape", {"url": URL})
-    assert asked.header("authorization") == [f"Bearer {KEY}"]
+    (request,) = server.requests
+    assert (request.path, request.json) == ("/v2/scrape", {"url": URL})
+    assert request.header("authorization") == [f"Bearer {KEY}"]
 
 
 def test_without_a_key_no_header_is_sent(server: FakeFirecrawl, settings_env: SettingsEnv) -> None:
@@ -80,13 +80,13 @@ def test_a_crawl_is_followed_to_its_end(server: FakeFirecrawl) -> None:
     parts = _with(crawl)
     assert [len(part.data) for part in parts] == [2, 2, 1]
     assert (parts[0].status, parts[0].total, parts[-1].next) == ("completed", 5, None)
-    assert [asked.query for asked in server.requests] == ["", "", "skip=2", "skip=4"]
+    assert [request.query for request in server.requests] == ["", "", "skip=2", "skip=4"]
     assert server.requests[0].header("x-idempotency-key") == ["k-1"]
 
 
 def test_circular_next_link_ends(server: FakeFirecrawl) -> None:
     body = {"status": "scraping", "data": [{}], "next": f"https://x/v2/crawl/{CRAWL}?skip=1"}
-    server.wrong = lambda asked: reply(200, body)
+    server.wrong = lambda request: reply(200, body)
 
     async def crawl(firecrawl: client.Firecrawl) -> int:
         return len([part async for part in firecrawl.crawl_pages(CRAWL)])
@@ -160,7 +160,7 @@ def test_errors_map_to_their_classes(
     server: FakeFirecrawl, status: int, body: Any, kind: type[Exception], code: str
 ) -> None:
     """Errors depend on status, then code; faults of the page are distinguished from Firecrawl's."""
-    server.wrong = lambda asked: reply(status, body, {"location": "http://127.0.0.1:9/"} if status == 302 else {})
+    server.wrong = lambda request: reply(status, body, {"location": "http://127.0.0.1:9/"} if status == 302 else {})
     with pytest.raises(kind) as caught:
         _scrape()
     assert caught.value.code == code  # type: ignore[attr-defined]
@@ -182,11 +182,11 @@ def test_errors_map_to_their_classes(
     ],
 )
 def test_retry_after_is_used(server: FakeFirecrawl, body: Any, headers: dict[str, str], wait_s: float | None) -> None:
-    server.wrong = lambda asked: reply(408, body, headers)
+    server.wrong = lambda request: reply(408, body, headers)
     with pytest.raises(FirecrawlTimeout) as caught:
         _scrape()
     assert caught.value.retry_after_s == wait_s
-    server.wrong = lambda asked: reply(429, body, headers)
+    server.wrong = lambda request: reply(429, body, headers)
     with pytest.raises(Unavailable) as again:
         _scrape()
     assert again.value.retry_after_s == (wait_s or 1)
@@ -195,7 +195,7 @@ def test_retry_after_is_used(server: FakeFirecrawl, body: Any, headers: dict[str
 def test_unknown_jobs(server: FakeFirecrawl) -> None:
     with pytest.raises(NotFound, match="Job not found"):
         _with(lambda firecrawl: firecrawl.crawl_status("none"))
-    server.wrong = lambda asked: reply(200, {"success": True})
+    server.wrong = lambda request: reply(200, {"success": True})
     for use in (
         lambda firecrawl: firecrawl.crawl_status(CRAWL),
         lambda firecrawl: firecrawl.crawl_errors(CRAWL),
@@ -207,10 +207,10 @@ def test_unknown_jobs(server: FakeFirecrawl) -> None:
 
 def test_unreachable_or_silent_server_is_unavailable(server: FakeFirecrawl, settings_env: SettingsEnv) -> None:
     settings_env(firecrawl_timeout_s=0.3)
-    server.wrong = lambda asked: reply(200, {}, delay_s=30)
+    server.wrong = lambda request: reply(200, {}, delay_s=30)
     with pytest.raises(FirecrawlTimeout, match=r"0\.3 s"):
         _with(lambda firecrawl: firecrawl.start_crawl({}))
-    server.wrong = lambda asked: reply(200, {"success": True, "id": "x"}, withheld_bytes=5)
+    server.wrong = lambda request: reply(200, {"success": True, "id": "x"}, withheld_bytes=5)
     with pytest.raises(Unavailable, match="broke off"):
         _with(lambda firecrawl: firecrawl.start_crawl({}))
     settings_env(firecrawl_url="http://127.0.0.1:9")
@@ -220,12 +220,12 @@ def test_unreachable_or_silent_server_is_unavailable(server: FakeFirecrawl, sett
 
 def test_compressed_and_oversized_answers(server: FakeFirecrawl, settings_env: SettingsEnv) -> None:
     squeezed = {"success": True, "data": {"markdown": "x" * 5000}}
-    server.wrong = lambda asked: reply(200, squeezed, gzipped=True)
+    server.wrong = lambda request: reply(200, squeezed, gzipped=True)
     assert len(_scrape()["markdown"]) == 5000
     settings_env(firecrawl_max_bytes=2000)
     with pytest.raises(InvalidResponse, match="larger than 2,000 bytes"):
         _scrape()
-    server.wrong = lambda asked: reply(200, b"no gzip", {"content-encoding": "gzip"})
+    server.wrong = lambda request: reply(200, b"no gzip", {"content-encoding": "gzip"})
     with pytest.raises(Unavailable):
         _scrape()
 

@@ -141,16 +141,16 @@ def test_embedded_ipv4_address_decides(address: ipaddress.IPv4Address) -> None:
 
 def _says(*answers: list[str] | socket.gaierror) -> tuple[list[str], Resolver]:
     """A name server that answers so, one answer after the other."""
-    asked: list[str] = []
+    names: list[str] = []
 
     async def resolver(host: str, port: int) -> list[str]:
-        asked.append(host)
-        answer = answers[min(len(asked), len(answers)) - 1]
+        names.append(host)
+        answer = answers[min(len(names), len(answers)) - 1]
         if isinstance(answer, socket.gaierror):
             raise answer
         return answer
 
-    return asked, resolver
+    return names, resolver
 
 
 @pytest.mark.parametrize(

@@ -233,8 +233,8 @@ def test_browsers_of_an_allowed_origin_may_call(
         allowed = api.client.get("/api/jobs", headers={"Origin": "https://a.example"})
         assert allowed.headers["access-control-allow-origin"] == "https://a.example"
         assert "access-control-allow-origin" not in api.client.get("/", headers={"Origin": "https://evil"}).headers
-        asked = {"Origin": "https://a.example", "Access-Control-Request-Method": "POST"}
-        assert api.anyone.options("/api/jobs/x/cancel", headers=asked).status_code == 200
+        headers = {"Origin": "https://a.example", "Access-Control-Request-Method": "POST"}
+        assert api.anyone.options("/api/jobs/x/cancel", headers=headers).status_code == 200
         with api.client.stream(
             "GET", f"/api/jobs/{errand().id}/events", headers={"Origin": "https://a.example"}
         ) as stream:

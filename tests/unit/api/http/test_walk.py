@@ -111,8 +111,8 @@ def operations(api: Api) -> Iterator[tuple[str, str, dict[str, Any]]]:
 def needed(operation: dict[str, Any]) -> str | None:
     """The scope that the document says the route needs."""
     (requirement,) = operation["security"]
-    ((_, asked),) = requirement.items()
-    return asked[0] if asked else None
+    ((_, scopes),) = requirement.items()
+    return scopes[0] if scopes else None
 
 
 @pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)  # the others of this module are on SQLite
@@ -227,7 +227,7 @@ def test_without_its_scope_each_route_refuses(lite_api: Api) -> None:
     refused = dict.fromkeys(single, 0)
     with ExitStack() as stack:
         clients = {scope: stack.enter_context(holder(lite_api, scope)) for scope in single}
-        nobody = stack.enter_context(holder(lite_api, "kind:nothing.such"))
+        unrelated_key = stack.enter_context(holder(lite_api, "kind:nothing.such"))
         for method, path, operation in operations(lite_api):
             address = path
             for name, value in ids.items():
@@ -241,7 +241,7 @@ def test_without_its_scope_each_route_refuses(lite_api: Api) -> None:
                 assert (answer.status_code == 403) == (not allowed), (method, path, scope, need, answer.text)
                 refused[scope] += not allowed
             if path not in NOT_WALKED:
-                status = nobody.request(method, address).status_code
+                status = unrelated_key.request(method, address).status_code
                 by_kind = "`kind:NAME`" in operation["description"]
                 assert status == 403 or need is None or by_kind or (status == 404 and "{job_id}" in path), (
                     method,

@@ -116,8 +116,8 @@ def test_unauthorized_socket_is_refused_before_the_upgrade(lite_api: Api, errand
 
 def test_opening_counts_against_the_keys_limit(lite_api: Api, settings_env: SettingsEnv) -> None:
     settings_env(rate_limits="on")
-    asked = {"name": "n", "scopes": ["read"], "rate_limits": {"GET /api/events/ws": "2/day"}}
-    protocols = ["millrace", f"bearer.{lite_api.client.post('/api/keys', json=asked).json()['key']}"]
+    body = {"name": "n", "scopes": ["read"], "rate_limits": {"GET /api/events/ws": "2/day"}}
+    protocols = ["millrace", f"bearer.{lite_api.client.post('/api/keys', json=body).json()['key']}"]
     for _ in range(2):
         with opened(lite_api, "/events/ws", subprotocols=protocols) as socket:
             assert next_events(socket)[0]["event"] == "open"

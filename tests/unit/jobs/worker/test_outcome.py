@@ -117,10 +117,10 @@ def test_delays_of_the_definition_win(settings_env: SettingsEnv) -> None:
         assert seen == pytest.approx(delay, rel=JITTER + 0.01)
 
 
-@pytest.mark.parametrize("asked", [0.0, 1.5, 3600.0])
-def test_requested_retry_delay_is_used_exactly(settings_env: SettingsEnv, asked: float) -> None:
-    assert judge(claim_of(), Unavailable("x", retry_after_s=asked)).delay_s == asked
-    assert judge(claim_of(), LimitReached("x", asked)).delay_s == asked
+@pytest.mark.parametrize("requested_s", [0.0, 1.5, 3600.0])
+def test_requested_retry_delay_is_used_exactly(settings_env: SettingsEnv, requested_s: float) -> None:
+    assert judge(claim_of(), Unavailable("x", retry_after_s=requested_s)).delay_s == requested_s
+    assert judge(claim_of(), LimitReached("x", requested_s)).delay_s == requested_s
 
 
 @pytest.mark.parametrize(

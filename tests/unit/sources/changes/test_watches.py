@@ -72,9 +72,9 @@ def test_each_page_gets_one_watch_with_a_notification(desk: Desk, fake_changedet
     assert SECRET not in made["notification_urls"][0]
     row = _rows(desk.db)[URL]
     assert (row.state, row.watch_id, row.is_ours) == ("present", made["uuid"], True)
-    asked = len(fake_changedetection.calls)
+    calls_before = len(fake_changedetection.calls)
     assert _sync() == {"made": 0, "known": 0, "removed": 0, "failed": 0}
-    assert len(fake_changedetection.calls) == asked
+    assert len(fake_changedetection.calls) == calls_before
 
 
 def test_existing_watch_is_adopted_and_not_deleted(desk: Desk, fake_changedetection: FakeChangeDetection) -> None:

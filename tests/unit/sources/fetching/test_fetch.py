@@ -298,22 +298,22 @@ def test_not_modified_page_is_unchanged(
         claim = desk.db.transaction(claims.claim, [row.id], worker)[0]
         job = FetchPage.load(claim.payload, claim.payload_version)
         result = asyncio.run(fetch_and_ingest(job, Progress(claim, ProgressPublisher(lambda claim, snapshot: None))))
-        return result, [len(asked.headers.get("if-none-match", "")) for asked in site.requests[before:]]
+        return result, [len(request.headers.get("if-none-match", "")) for request in site.requests[before:]]
 
     site.pages["/page"] = site_page(HTML.encode(), headers={"content-type": "text/html; charset=utf-8", "etag": '"1"'})
-    first, asked = run()
-    assert first["status"] == "indexed" and asked == [0, 0]
+    first, tag_lengths = run()
+    assert first["status"] == "indexed" and tag_lengths == [0, 0]
     fetched_at = desk.db.read(catalog.get, TENANT, first["document_id"]).fetched_at
-    again, asked = run()
-    assert again["status"] == "unchanged" and asked == [3]
+    again, tag_lengths = run()
+    assert again["status"] == "unchanged" and tag_lengths == [3]
     assert (again["version_id"], again["chunks"]) == (first["version_id"], first["chunks"])
     seen_at = desk.db.read(catalog.get, TENANT, first["document_id"]).fetched_at
     assert fetched_at is not None and seen_at is not None and seen_at > fetched_at
-    tagged, asked = run(tags=("new",))
-    assert tagged["status"] == "indexed" and asked == [0]
+    tagged, tag_lengths = run(tags=("new",))
+    assert tagged["status"] == "indexed" and tag_lengths == [0]
     site.pages["/page"].headers["etag"] = '"2"'
-    same, asked = run(tags=("new",))
-    assert same["status"] == "unchanged" and asked == [3], "sent again, and the same"
+    same, tag_lengths = run(tags=("new",))
+    assert same["status"] == "unchanged" and tag_lengths == [3], "sent again, and the same"
     assert run(tags=("new",))[1] == [3] and site.requests[-1].headers["if-none-match"] == '"2"'
 
 

@@ -17,13 +17,13 @@ from app.core.settings import get_settings
 from app.sources.fetching.politeness import MAX_SNOOZE_S, SPREAD, gap_s, host_of, pause, take_turn
 from tests.support.databases import SettingsEnv
 
-NOBODY = "redis://127.0.0.1:1/0"
+NO_REDIS = "redis://127.0.0.1:1/0"
 
 
 @pytest.fixture(params=["redis", "alone"])
 def unused_host(request: pytest.FixtureRequest, settings_env: SettingsEnv) -> Iterator[str]:
     """Store the turns in Redis, or in this process while Redis is down; return an unused host name."""
-    url = request.getfixturevalue("redis_url") if request.param == "redis" else NOBODY
+    url = request.getfixturevalue("redis_url") if request.param == "redis" else NO_REDIS
     settings_env(redis_url=url, fetch_host_delay_s=0.3)
     yield f"host-{clock.monotonic()}.example"
 

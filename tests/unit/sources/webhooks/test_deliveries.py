@@ -72,9 +72,9 @@ def test_concurrent_repeat_waits_and_gets_the_first_answer(postgres_db: Database
     _take(postgres_db, event("crawl.started", "c"))
     with ThreadPoolExecutor(2) as pool:
         first, go_on = _held(postgres_db, pool, page_event("c", 1))
-        twin = pool.submit(_take, postgres_db, page_event("c", 1))
+        repeat = pool.submit(_take, postgres_db, page_event("c", 1))
         go_on.set()
-        assert twin.result(10).body == first.result(10).body
+        assert repeat.result(10).body == first.result(10).body
     counts = [
         postgres_db.read(lambda session, table=table: session.scalar(sa.select(sa.func.count()).select_from(table)))  # type: ignore[misc]
         for table in (JobRow, CrawlSession, Delivery)

@@ -172,11 +172,11 @@ def test_revocation_reaches_every_process(api: Api, errand: Make) -> None:
     path = f"/api/jobs/{errand().id}/events"
     with served(create_app()) as other:
         wait_until(lambda: other.hub.has_redis, what="the other api to reach Redis")
-        heard: list[str] = []
+        notices: list[str] = []
         hear = other.hub.on_notice
 
         def overhear(notice: str) -> None:
-            heard.append(notice)
+            notices.append(notice)
             hear(notice)
 
         other.hub.on_notice = overhear
@@ -187,7 +187,7 @@ def test_revocation_reaches_every_process(api: Api, errand: Make) -> None:
                 assert "retry:" in next(lines)
                 api.client.delete(f"/api/keys/{client.headers['X-Key']}")
                 assert "event: end" not in list(lines)
-            wait_until(lambda: heard == [f"key {client.headers['X-Key']}"], what="the other api to hear of it")
+            wait_until(lambda: notices == [f"key {client.headers['X-Key']}"], what="the other api to hear of it")
             assert_problem(other.anyone.get(path, headers=headers), 401, "unauthenticated")
 
 

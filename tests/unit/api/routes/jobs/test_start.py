@@ -61,7 +61,7 @@ def _key(api: Api, *scopes: str) -> dict[str, str]:
 
 def test_a_job_of_an_open_kind_is_started(api: Api) -> None:
     expires_at = (clock.now() + timedelta(hours=2)).isoformat()
-    asked = {
+    body = {
         "kind": "tests.starts.parcel",
         "payload": {"number": 7},
         "due_at": (clock.now() + timedelta(hours=1)).isoformat(),
@@ -70,7 +70,7 @@ def test_a_job_of_an_open_kind_is_started(api: Api) -> None:
         "unique_key": "seven",
         "webhook_url": "https://shop.example/done",
     }
-    answer = api.client.post("/api/jobs", json=asked)
+    answer = api.client.post("/api/jobs", json=body)
     job = answer.json()
     assert (answer.status_code, answer.headers["location"]) == (202, f"/api/jobs/{job['id']}")
     assert (job["kind"], job["queue"], job["state"]) == ("tests.starts.parcel", "bulk", "scheduled")
@@ -89,7 +89,7 @@ def test_omitted_options_come_from_the_definition(api: Api) -> None:
 
 
 @pytest.mark.parametrize(
-    ("asked", "status", "code"),
+    ("body", "status", "code"),
     [
         ({"kind": "tests.starts.nothing"}, 422, "kind_unknown"),
         ({"kind": "tests.starts.inner"}, 403, "kind_closed"),
@@ -114,24 +114,24 @@ def test_omitted_options_come_from_the_definition(api: Api) -> None:
         ("parcel", 422, "invalid_input"),
     ],
 )  # fmt: skip
-def test_invalid_start_is_refused_with_the_reason(lite_api: Api, asked: Any, status: int, code: str) -> None:
-    answer = lite_api.client.post("/api/jobs", json=asked)
+def test_invalid_start_is_refused_with_the_reason(lite_api: Api, body: Any, status: int, code: str) -> None:
+    answer = lite_api.client.post("/api/jobs", json=body)
     assert (answer.status_code, answer.json()["code"]) == (status, code), answer.text
     assert answer.headers["content-type"] == "application/problem+json"
     assert _count() == 0
 
 
 def test_list_is_started_atomically_and_in_order(api: Api) -> None:
-    asked: list[dict[str, Any]] = [
+    requests: list[dict[str, Any]] = [
         {"kind": "tests.starts.parcel", "payload": {"number": number}} for number in range(997)
     ]
-    asked.insert(5, {"kind": "tests.starts.ring"})
-    asked.insert(500, {"kind": "tests.starts.parcel", "payload": {"number": 5000}, "priority": 9})
-    asked.append({"kind": "tests.starts.ring"})
-    answer = api.client.post("/api/jobs", json=asked)
+    requests.insert(5, {"kind": "tests.starts.ring"})
+    requests.insert(500, {"kind": "tests.starts.parcel", "payload": {"number": 5000}, "priority": 9})
+    requests.append({"kind": "tests.starts.ring"})
+    answer = api.client.post("/api/jobs", json=requests)
     jobs = answer.json()["data"]
     assert answer.status_code == 202
-    assert [job["kind"] for job in jobs] == [request["kind"] for request in asked]
+    assert [job["kind"] for job in jobs] == [request["kind"] for request in requests]
     assert jobs[5]["id"] == jobs[-1]["id"]
     assert _count() == 999
     shown = api.client.get(f"/api/jobs/{jobs[500]['id']}").json()
@@ -179,7 +179,7 @@ def test_key_starts_kinds_of_its_scopes_only(lite_api: Api) -> None:
     guarded, ring = {"kind": "tests.starts.guarded"}, {"kind": "tests.starts.ring"}
     reads, writes = _key(lite_api, "read"), _key(lite_api, "read", "write")
     parcels, both = _key(lite_api, "kind:tests.starts.parcel"), _key(lite_api, "write", "kind:tests.starts.guarded")
-    for headers, asked, status in (
+    for headers, body, status in (
         (reads, parcel, 403),
         (writes, parcel, 202),
         (writes, guarded, 403),
@@ -188,8 +188,8 @@ def test_key_starts_kinds_of_its_scopes_only(lite_api: Api) -> None:
         (parcels, guarded, 403),
         (both, guarded, 202),
     ):
-        answer = lite_api.anyone.post("/api/jobs", json=asked, headers=headers)
-        assert answer.status_code == status, (asked, answer.text)
+        answer = lite_api.anyone.post("/api/jobs", json=body, headers=headers)
+        assert answer.status_code == status, (body, answer.text)
     assert lite_api.anyone.post("/api/jobs", json=parcel).status_code == 401
     listed = lite_api.anyone.get("/api/kinds", headers=parcels).json()["data"]
     assert [kind["kind"] for kind in listed] == ["tests.starts.parcel"]
@@ -248,15 +248,15 @@ async def test_outgoing_calls_are_child_spans_of_the_trace(echo: str) -> None:
     trace.enter(TRACE)
     try:
         with http.client() as client:
-            heard = [client.get(echo).text, client.get(echo).text]
+            traceparents = [client.get(echo).text, client.get(echo).text]
         async with http.async_client() as client_async:
-            heard.append((await client_async.get(echo)).text)
+            traceparents.append((await client_async.get(echo)).text)
             trace.enter(None)
             assert (await client_async.get(echo)).text == ""
     finally:
         trace.enter(None)
     assert all(
         trace.checked(traceparent) and traceparent[:36] == TRACE[:36] and traceparent[-3:] == "-01"
-        for traceparent in heard
+        for traceparent in traceparents
     )
-    assert len({*heard, TRACE}) == 4
+    assert len({*traceparents, TRACE}) == 4

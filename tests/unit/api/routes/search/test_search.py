@@ -107,7 +107,7 @@ def test_health_names_the_server_of_embeddings(sqlite_url: str, redis_url: str, 
         with served(create_app()) as api:
             wait_until(lambda: api.hub.has_redis, what="the hub to reach Redis")
             assert api.client.get("/health").json()["services"]["embedder"] == "healthy"
-            asked = len(player.batches)
+            batches_before = len(player.batches)
             api.client.get("/health")
-            assert len(player.batches) == asked
+            assert len(player.batches) == batches_before
             assert "embedder" not in api.client.get("/readyz").json()["services"]

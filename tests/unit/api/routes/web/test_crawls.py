@@ -168,8 +168,8 @@ def test_killed_crawl_resumes(api: Api, site: FakeSite) -> None:
     site.pages["/deep"] = html("egret", "/deeper")
     jobs.drain()
     assert words() == {"start", "heron", "mill", "egret", "carp"}
-    asked = [path for path, _ in site.visits]
-    assert len(asked) == len(set(asked))
+    paths = [path for path, _ in site.visits]
+    assert len(paths) == len(set(paths))
 
 
 def test_failing_page_of_a_crawl_fails_alone(lite: Api, site: FakeSite) -> None:

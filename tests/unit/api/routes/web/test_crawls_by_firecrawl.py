@@ -34,9 +34,9 @@ def test_configured_firecrawl_runs_the_crawl(with_remote: Api, remote: FakeFirec
     """Started once with our rules, all its parts read, its failures told; its webhooks of this crawl add nothing."""
     crawl = by_firecrawl(with_remote, include=["/docs/*"], limit=7, tags=["t"])
     jobs.drain()
-    [asked] = [request for request in remote.requests if request.method == "POST"]
-    assert asked.json["includePaths"] == ["docs/.*"] and asked.json["limit"] == 7
-    assert asked.header("x-idempotency-key") == [crawl["id"]]
+    [start_request] = [request for request in remote.requests if request.method == "POST"]
+    assert start_request.json["includePaths"] == ["docs/.*"] and start_request.json["limit"] == 7
+    assert start_request.header("x-idempotency-key") == [crawl["id"]]
     job = with_remote.client.get(f"/api/jobs/{crawl['id']}").json()
     assert (job["state"], job["result"]["indexed"], job["result"]["failed"]) == ("succeeded", 5, 1)
     before = database().read(lambda session: session.scalar(sa.select(sa.func.count()).select_from(JobRow)))
@@ -49,14 +49,14 @@ def test_configured_firecrawl_runs_the_crawl(with_remote: Api, remote: FakeFirec
 def test_crawl_survives_an_outage_of_firecrawl(with_remote: Api, remote: FakeFirecrawl) -> None:
     """The job goes on where it was: no second crawl is started, no page is indexed twice."""
 
-    def wrong(asked: Request) -> Response | None:
-        return reply(502, b"") if "skip=2" in asked.query else None
+    def wrong(request: Request) -> Response | None:
+        return reply(502, b"") if "skip=2" in request.query else None
 
     remote.wrong = wrong
     crawl = by_firecrawl(with_remote)
     jobs.drain()
     assert with_remote.client.get(f"/api/jobs/{crawl['id']}").json()["state"] == "retrying"
-    remote.wrong = lambda asked: None
+    remote.wrong = lambda request: None
     jobs.drain(later=True)
     assert with_remote.client.get(f"/api/jobs/{crawl['id']}").json()["result"]["indexed"] == 5
     assert sum(request.method == "POST" for request in remote.requests) == 1
@@ -65,10 +65,10 @@ def test_crawl_survives_an_outage_of_firecrawl(with_remote: Api, remote: FakeFir
 
 
 def test_start_with_a_lost_answer_resumes_the_same_crawl(with_remote: Api, remote: FakeFirecrawl) -> None:
-    def wrong(asked: Request) -> Response | None:
-        if asked.method == "POST":
+    def wrong(request: Request) -> Response | None:
+        if request.method == "POST":
             return reply(409, {"success": False, "error": "Idempotency key already used"})
-        if asked.path.endswith("/active"):
+        if request.path.endswith("/active"):
             return reply(200, {"success": True, "crawls": [{"id": CRAWL, "url": "https://example.org/"}]})
         return None
 
@@ -81,9 +81,9 @@ def test_start_with_a_lost_answer_resumes_the_same_crawl(with_remote: Api, remot
 def test_crawl_that_failed_at_firecrawl_fails_with_its_reason(with_remote: Api, remote: FakeFirecrawl) -> None:
     """The received pages are indexed; the crawl ends with the reason."""
 
-    def wrong(asked: Request) -> Response | None:
-        if asked.method == "GET" and asked.path == f"/v2/crawl/{CRAWL}":
-            data = [] if "skip=1" in asked.query else [document("https://example.org/1")]
+    def wrong(request: Request) -> Response | None:
+        if request.method == "GET" and request.path == f"/v2/crawl/{CRAWL}":
+            data = [] if "skip=1" in request.query else [document("https://example.org/1")]
             return reply(200, {"success": True, "status": "failed", "total": 9, "completed": 1, "data": data})
         return None
 
@@ -95,10 +95,10 @@ def test_crawl_that_failed_at_firecrawl_fails_with_its_reason(with_remote: Api, 
 
 
 def test_cancelled_crawl_is_cancelled_at_firecrawl(with_remote: Api, remote: FakeFirecrawl) -> None:
-    remote.wrong = lambda asked: reply(503, b"") if "skip" in asked.query else None
+    remote.wrong = lambda request: reply(503, b"") if "skip" in request.query else None
     crawl = by_firecrawl(with_remote)
     jobs.drain()
-    remote.wrong = lambda asked: None
+    remote.wrong = lambda request: None
     assert with_remote.client.post(f"/api/jobs/{crawl['id']}/cancel").status_code < 300
     jobs.drain()
     assert [request.path for request in remote.requests if request.method == "DELETE"] == [f"/v2/crawl/{CRAWL}"]
@@ -183,9 +183,9 @@ def test_events_of_a_crawl_belong_to_its_tenant(with_remote: Api, remote: FakeFi
 
 def test_single_pages_are_fetched_by_firecrawl(with_remote: Api, remote: FakeFirecrawl) -> None:
     """An unchanged page ends as unchanged, although each scrape has a different id."""
-    remote.wrong = lambda asked: (
-        reply(200, {"success": True, "data": document(asked.json["url"], scrapeId=str(len(remote.requests)))})
-        if asked.path == "/v2/scrape"
+    remote.wrong = lambda request: (
+        reply(200, {"success": True, "data": document(request.json["url"], scrapeId=str(len(remote.requests)))})
+        if request.path == "/v2/scrape"
         else None
     )
     for status in ("indexed", "unchanged"):

@@ -202,13 +202,13 @@ def test_unchanged_pages_of_a_crawl_are_read_in_one_query(intake: Api) -> None:
             intake, event("crawl.page", *(page(f"https://a.org/{n}", f"Text {n}.") for n in range(4)), crawl=crawl)
         )
         _work(view)
-    asked: list[int] = []
+    query_counts: list[int] = []
     for limit in (1, 100):
         with counting("document_version") as seen:
             result = intake.client.get(f"/api/content/by-session/c-2?limit={limit}").json()
-        asked.append(len(seen))
+        query_counts.append(len(seen))
     assert [stored_page["markdown"] for stored_page in result] == [f"Text {n}." for n in range(4)]
-    assert asked[0] == asked[1]
+    assert query_counts[0] == query_counts[1]
 
 
 @pytest.mark.parametrize("number", [-1, 0, 2**63, 10**30, -(10**30)])

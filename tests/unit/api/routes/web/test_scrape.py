@@ -180,7 +180,7 @@ def test_tiers_and_pictures(lite: Api, server: FakeFirecrawl) -> None:
         ({"markdown": "a\0b\ud800c"}, {"content": "ab?c"}),
     ]  # fmt: skip
     for page, shown in pages:
-        server.wrong = lambda asked, page=page: reply(200, {"success": True, "data": page})  # type: ignore[misc]
+        server.wrong = lambda request, page=page: reply(200, {"success": True, "data": page})  # type: ignore[misc]
         for cached in (False, True):
             data = got(lite, formats=["markdown", "links", "screenshot"], forceRescrape=not cached)
             assert data["cached"] is cached and data.items() >= shown.items(), page
@@ -227,7 +227,7 @@ def _no(code: str | None = None) -> dict[str, Any]:
     ],
 )
 def test_error_of_the_page_is_200(lite: Api, server: FakeFirecrawl, status: int, body: Any, code: str) -> None:
-    server.wrong = lambda asked: reply(status, body)
+    server.wrong = lambda request: reply(status, body)
     answer = ask(lite, url=URL)
     report = answer.json()
     assert (answer.status_code, report["success"], report["command"], report["data"]) == (200, False, "start", None)
@@ -252,7 +252,7 @@ def test_error_of_the_page_is_200(lite: Api, server: FakeFirecrawl, status: int,
 def test_firecrawl_system_errors_become_problems(
     lite: Api, server: FakeFirecrawl, status: int, body: Any, ours: int, code: str
 ) -> None:
-    server.wrong = lambda asked: reply(status, body, {"retry-after": "9"})
+    server.wrong = lambda request: reply(status, body, {"retry-after": "9"})
     answer = ask(lite, url=URL)
     assert_problem(answer, ours, code)
     assert answer.json()["detail"]
@@ -323,7 +323,7 @@ def test_a_batch_from_its_start_to_its_end(lite: Api, server: FakeFirecrawl) -> 
     cancelled = got(lite, url=None, command="cancel", jobId=BATCH)
     assert (cancelled["status"], cancelled["message"]) == ("cancelled", "Batch scrape cancelled")
     assert_problem(ask(lite, command="status", jobId="none"), 404, "firecrawl_job_not_found")
-    server.wrong = lambda asked: reply(409, _no())
+    server.wrong = lambda request: reply(409, _no())
     assert_problem(ask(lite, command="cancel", jobId=BATCH), 409, "firecrawl_conflict")
 
 
@@ -372,6 +372,6 @@ def test_error_of_a_page_fetched_here_is_200(
 
 def test_a_page_that_takes_too_long_is_408(api_without_firecrawl: Api, settings_env: SettingsEnv) -> None:
     with FakeFirecrawl().running() as slow:
-        slow.wrong = lambda asked: reply(200, b"x", delay_s=30)
+        slow.wrong = lambda request: reply(200, b"x", delay_s=30)
         answer = ask(api_without_firecrawl, url=f"{slow.url}/page", timeout=1000)
     assert_problem(answer, 408, "scrape_timeout")
