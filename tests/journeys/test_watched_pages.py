@@ -28,7 +28,7 @@ def watched(stack: Stack, changedetection_server: ChangeDetectionServer) -> Iter
     yield stack.start()
 
 
-def _wait_for_success(stack: Stack, answer: Any) -> dict[str, Any]:
+def _await_job(stack: Stack, answer: Any) -> dict[str, Any]:
     job_id = answer.json()["id"]
     shown: dict[str, Any] = {}
 
@@ -55,11 +55,9 @@ def test_a_change_becomes_searchable_once(
     the page its watch goes."""
     server, url = changedetection_server, f"{site.url}/prices"
     site.pages["/prices"] = page("The heron costs ten.")
-    indexed = _wait_for_success(
-        watched, watched.post("/api/documents", {"url": url, "source": "crawl", "tags": ["shop"]})
-    )
+    indexed = _await_job(watched, watched.post("/api/documents", {"url": url, "source": "crawl", "tags": ["shop"]}))
     document = indexed["document_id"]
-    assert _wait_for_success(watched, watched.post("/api/watches:sync", None))["result"]["made"] == 1
+    assert _await_job(watched, watched.post("/api/watches:sync", None))["result"]["made"] == 1
     [mine] = watched.client.get("/api/watches").json()["data"]
     watch = mine["watch_id"]
     assert (mine["state"], mine["url"], mine["is_ours"]) == ("present", url, True)
@@ -73,9 +71,7 @@ def test_a_change_becomes_searchable_once(
     wait_until(lambda: bool(_search_hits(watched, "kingfisher")), timeout_s=40, what="the new words to be found")
     assert _search_hits(watched, "kingfisher")[0]["metadata"]["tags"] == ["shop"] and not _search_hits(watched, "heron")
     changes = watched.client.get(f"/api/documents/{document}/changes").json()["data"]
-    assert [(change["origin"], change["state"], change["watch_id"]) for change in changes] == [
-        ("webhook", "indexed", watch)
-    ]
+    assert [(row["origin"], row["state"], row["watch_id"]) for row in changes] == [("webhook", "indexed", watch)]
     assert "+The kingfisher" in changes[0]["summary"]
     diff = watched.client.get(f"/api/documents/{document}/diff").json()
     assert "-The heron" in diff["diff"] and "+The kingfisher" in diff["diff"]
@@ -102,11 +98,8 @@ def test_a_change_becomes_searchable_once(
     ledger.wait(ledger.enqueue(ReconcileChanges()), "succeeded")
     wait_until(lambda: bool(_search_hits(watched, "egret")), timeout_s=30, what="the change that nobody told of")
     changes = watched.client.get(f"/api/documents/{document}/changes").json()["data"]
-    assert [(change["origin"], change["state"]) for change in changes] == [
-        ("reconcile", "indexed"),
-        ("webhook", "indexed"),
-    ]
+    assert [(row["origin"], row["state"]) for row in changes] == [("reconcile", "indexed"), ("webhook", "indexed")]
 
     assert watched.client.delete(f"/api/documents/{document}").status_code == 204
-    assert _wait_for_success(watched, watched.post("/api/watches:sync", None))["result"]["removed"] == 1
+    assert _await_job(watched, watched.post("/api/watches:sync", None))["result"]["removed"] == 1
     assert server.ask("GET", "/watch").json() == {}

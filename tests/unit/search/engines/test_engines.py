@@ -204,7 +204,7 @@ def test_the_best_chunk_of_a_long_document_is_shown(desk: Desk) -> None:
     assert answer["results"][0]["chunk"]["headings"] == ["Mills", "Herons"]
 
 
-def test_scores_contain_their_parts(desk: Desk) -> None:
+def test_scores_say_how_they_were_made(desk: Desk) -> None:
     """The fused score is the sum of both shares of the best, or of both ranks' shares."""
     _fill(desk, 6)
     best = desk.find("unique4 water", mode="semantic")["results"][0]["score"]

@@ -28,12 +28,12 @@ def test_reciprocal_rank_fusion_example() -> None:
     )
 
 
-def test_scores_relative_to_the_best() -> None:
-    """The best is 1, one without a match is 0; among negative scores the least bad is 1."""
-    matched = np.array([True, True, True, False])
-    assert relative(np.array([4.0, 1.0, -1.0, 9.0]), matched).tolist() == [1, 0.25, 0, 0]
-    assert relative(np.array([-1.0, -4.0, -2.0, 9.0]), matched).tolist() == [1, 0.25, 0.5, 0]
-    assert relative(np.array([0.0, -4.0, 0.0, 9.0]), matched).tolist() == [1, 0, 1, 0]
+def test_shares_of_the_best() -> None:
+    """The best is 1, what was not found is 0; among negative scores the least bad is 1."""
+    found = np.array([True, True, True, False])
+    assert relative(np.array([4.0, 1.0, -1.0, 9.0]), found).tolist() == [1, 0.25, 0, 0]
+    assert relative(np.array([-1.0, -4.0, -2.0, 9.0]), found).tolist() == [1, 0.25, 0.5, 0]
+    assert relative(np.array([0.0, -4.0, 0.0, 9.0]), found).tolist() == [1, 0, 1, 0]
     assert relative(np.zeros(4), np.zeros(4, np.bool_)).tolist() == [0, 0, 0, 0]
 
 

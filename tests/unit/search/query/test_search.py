@@ -52,7 +52,7 @@ def test_exact_words(filled: Desk) -> None:
     assert _numbers(filled, "mill") == ["1", "2", "3", "6"]
 
 
-def test_excluded_words(filled: Desk) -> None:
+def test_words_to_leave_out(filled: Desk) -> None:
     """In any of their forms, by words and by meaning; a phrase only where it stands as such."""
     assert _numbers(filled, "mill -wheels") == ["1", "6"]
     assert _numbers(filled, 'mill -"water mill"') == ["2", "3", "6"]

@@ -25,7 +25,7 @@ STEPS = st.lists(
 
 
 def _check(ours: Bm25, living: dict[int, list[int]], query: list[int]) -> None:
-    scores, matched = ours.match(query)
+    scores, found = ours.match(query)
     if not any(living.values()):
         assert not scores.any()
         return
@@ -34,7 +34,7 @@ def _check(ours: Bm25, living: dict[int, list[int]], query: list[int]) -> None:
     assert ours.avgdl == pytest.approx(parent.avgdl)
     assert ours.corpus_size == parent.corpus_size
     for slot in range(ours.slots):
-        assert matched[slot] == (slot in living and bool(set(living[slot]) & set(query)))
+        assert found[slot] == (slot in living and bool(set(living[slot]) & set(query)))
         assert slot in living or scores[slot] == 0
 
 
