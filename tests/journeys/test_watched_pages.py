@@ -28,7 +28,7 @@ def watched(stack: Stack, changedetection_server: ChangeDetectionServer) -> Iter
     yield stack.start()
 
 
-def _await_job(stack: Stack, answer: Any) -> dict[str, Any]:
+def _done(stack: Stack, answer: Any) -> dict[str, Any]:
     job_id = answer.json()["id"]
     shown: dict[str, Any] = {}
 
@@ -41,7 +41,7 @@ def _await_job(stack: Stack, answer: Any) -> dict[str, Any]:
     return shown
 
 
-def _search_hits(stack: Stack, word: str) -> list[dict[str, Any]]:
+def _found(stack: Stack, word: str) -> list[dict[str, Any]]:
     results: list[dict[str, Any]] = stack.post("/api/search", {"query": word, "mode": "keyword"}).json()["results"]
     return results
 
@@ -55,9 +55,9 @@ def test_a_change_becomes_searchable_once(
     the page its watch goes."""
     server, url = changedetection_server, f"{site.url}/prices"
     site.pages["/prices"] = page("The heron costs ten.")
-    indexed = _await_job(watched, watched.post("/api/documents", {"url": url, "source": "crawl", "tags": ["shop"]}))
+    indexed = _done(watched, watched.post("/api/documents", {"url": url, "source": "crawl", "tags": ["shop"]}))
     document = indexed["document_id"]
-    assert _await_job(watched, watched.post("/api/watches:sync", None))["result"]["made"] == 1
+    assert _done(watched, watched.post("/api/watches:sync", None))["result"]["made"] == 1
     [mine] = watched.client.get("/api/watches").json()["data"]
     watch = mine["watch_id"]
     assert (mine["state"], mine["url"], mine["is_ours"]) == ("present", url, True)
@@ -68,8 +68,8 @@ def test_a_change_becomes_searchable_once(
     wait_until(lambda: snapshots() == 1, timeout_s=30, what="the first look at the page")
     site.pages["/prices"] = page("The kingfisher costs twelve.")
     server.ask("GET", f"/watch/{watch}", params={"recheck": "true"}).raise_for_status()
-    wait_until(lambda: bool(_search_hits(watched, "kingfisher")), timeout_s=40, what="the new words to be found")
-    assert _search_hits(watched, "kingfisher")[0]["metadata"]["tags"] == ["shop"] and not _search_hits(watched, "heron")
+    wait_until(lambda: bool(_found(watched, "kingfisher")), timeout_s=40, what="the new words to be found")
+    assert _found(watched, "kingfisher")[0]["metadata"]["tags"] == ["shop"] and not _found(watched, "heron")
     changes = watched.client.get(f"/api/documents/{document}/changes").json()["data"]
     assert [(row["origin"], row["state"], row["watch_id"]) for row in changes] == [("webhook", "indexed", watch)]
     assert "+The kingfisher" in changes[0]["summary"]
@@ -96,10 +96,10 @@ def test_a_change_becomes_searchable_once(
     )
     watched.start_api()
     ledger.wait(ledger.enqueue(ReconcileChanges()), "succeeded")
-    wait_until(lambda: bool(_search_hits(watched, "egret")), timeout_s=30, what="the change that nobody told of")
+    wait_until(lambda: bool(_found(watched, "egret")), timeout_s=30, what="the change that nobody told of")
     changes = watched.client.get(f"/api/documents/{document}/changes").json()["data"]
     assert [(row["origin"], row["state"]) for row in changes] == [("reconcile", "indexed"), ("webhook", "indexed")]
 
     assert watched.client.delete(f"/api/documents/{document}").status_code == 204
-    assert _await_job(watched, watched.post("/api/watches:sync", None))["result"]["removed"] == 1
+    assert _done(watched, watched.post("/api/watches:sync", None))["result"]["removed"] == 1
     assert server.ask("GET", "/watch").json() == {}
