@@ -42,7 +42,7 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What lies in tests/journeys is a journey, without saying so in each file."""
+    """Mark every test in tests/journeys as a journey."""
     for item in items:
         if "journeys" in item.path.parts:
             item.add_marker("journey")
@@ -69,7 +69,7 @@ def shared_redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServ
 
 @pytest.fixture
 def redis_url(shared_redis: RedisServer) -> str:
-    """An empty Redis that nobody else uses during this test."""
+    """An empty Redis for this test alone."""
     shared_redis.flush()
     return shared_redis.url
 

@@ -38,7 +38,7 @@ def _leads_somewhere(page: Path, link: str) -> bool:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(REPOSITORY)))
-def test_each_link_leads_somewhere(page: Path) -> None:
+def test_each_link_has_a_target(page: Path) -> None:
     links = [link for link in _LINK.findall(_FENCED.sub("", page.read_text())) if not link.startswith(("http", "/"))]
     assert [link for link in links if not _leads_somewhere(page, link)] == []
 

@@ -31,10 +31,10 @@ def writes(source: str) -> list[str]:
     """Statements of a module that write a job row."""
     tree = ast.parse(source)
     rows = [node for node in ast.walk(tree) if isinstance(node, ast.Name) and node.id in ("JobRow", "JOB")]
-    found = [ast.unparse(node) for node in ast.walk(tree) if _is_write(node)]
+    statements = [ast.unparse(node) for node in ast.walk(tree) if _is_write(node)]
     if rows:
-        found += [ast.unparse(node) for node in ast.walk(tree) if _sets_column(node)]
-    return found + RAW.findall(source)
+        statements += [ast.unparse(node) for node in ast.walk(tree) if _sets_column(node)]
+    return statements + RAW.findall(source)
 
 
 def _is_write(node: ast.AST) -> bool:

@@ -23,7 +23,7 @@ def _run(*command: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=55, check=False)
 
 
-def test_the_floors_hold() -> None:
+def test_imports_point_down_the_floors() -> None:
     ran = _run(str(BIN / "lint-imports"), "--no-cache")
     assert ran.returncode == 0, ran.stdout
 
@@ -37,7 +37,7 @@ def test_the_api_loads_no_actor() -> None:
     assert ran.stdout.split() == []
 
 
-def test_a_worker_loads_neither_what_migrates_nor_what_sandboxes_compute_with() -> None:
+def test_worker_imports_no_migration_or_parser_libraries() -> None:
     heavy = "{'alembic', 'mako', 'trafilatura', 'lxml', 'wordllama'}"
     code = f"import actors.main, sys; print(*[name for name in sys.modules if name.split('.')[0] in {heavy}])"
     ran = _run(sys.executable, "-c", code)
@@ -60,12 +60,12 @@ def test_every_setting_has_a_meaning() -> None:
     assert nameless == []
 
 
-def test_the_reference_pages_are_those_of_the_program() -> None:
+def test_reference_pages_match_the_program() -> None:
     ran = _run(sys.executable, "scripts/reference_pages.py", "--check")
     assert ran.returncode == 0, ran.stdout + ran.stderr
 
 
-def test_documents_name_no_setting_that_is_none() -> None:
+def test_documents_name_existing_settings_only() -> None:
     known = {f"{PREFIX}{name.upper()}" for name in Settings.model_fields}
     for path in [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").rglob("*.md"))]:
         words = path.read_text().replace("`", " ").replace("=", " ").replace("$", " ").split()
@@ -105,7 +105,7 @@ def _is_test_module(name: str) -> bool:
 
 
 def test_no_module_imports_from_a_test_module() -> None:
-    """What several tests share is in tests/support, tests/fakes, a conftest or a module without the prefix."""
+    """Shared helpers are in tests/support, tests/fakes, a conftest or a module without the prefix."""
     wrong = [
         f"{path.relative_to(REPOSITORY)}: {name}"
         for path in sorted((REPOSITORY / "tests").rglob("*.py"))

@@ -36,7 +36,7 @@ def test_a_database_of_either_kind_has_the_schema_and_no_rows(db: Database) -> N
         ("DROP INDEX {index}", True),
     ],
 )
-def test_what_a_test_leaves_in_postgresql_the_next_does_not_see(
+def test_postgresql_is_reset_between_tests(
     handed_on: HandedOn, shared_postgres: PostgresServer, left: str, replaced: bool
 ) -> None:
     """Rows, counters and changes of the schema; who still holds a connection is cut off."""
@@ -65,7 +65,7 @@ _EVERYTHING = """
 """
 
 
-def test_a_command_that_was_forked_is_a_process_of_its_own(sqlite_url: str, tmp_path: Path) -> None:
+def test_forked_command_is_a_separate_process(sqlite_url: str, tmp_path: Path) -> None:
     """Its environment, folder, streams and exit code are those that a start of Python would have given it."""
     env = {**os.environ, "MILLRACE_DATABASE_URL": sqlite_url, "MILLRACE_DATA_DIR": "here"}
     words = ("config", "show", "--json")
@@ -79,7 +79,7 @@ def test_a_command_that_was_forked_is_a_process_of_its_own(sqlite_url: str, tmp_
     assert forked == started and forked.code == 2
 
 
-def test_a_command_that_was_forked_can_be_killed(redis_url: str, sqlite_url: str, tmp_path: Path) -> None:
+def test_forked_command_can_be_killed(redis_url: str, sqlite_url: str, tmp_path: Path) -> None:
     running = Running("relay", env=make_stack_env(sqlite_url, redis_url, tmp_path))
     assert running.poll() is None
     assert running.process.pid != os.getpid() and os.getpgid(running.process.pid) == running.process.pid
@@ -99,24 +99,24 @@ def test_redis_is_empty_again(redis_url: str, shared_redis: RedisServer) -> None
         client.set("left", "behind")
 
 
-def test_a_redis_of_ones_own_comes_back_on_its_port(redis_server: RedisServer) -> None:
+def test_separate_redis_restarts_on_its_port(redis_server: RedisServer) -> None:
     redis_server.kill()
     redis_server.start()
     assert redis_server.answers()
 
 
-def test_settings_are_those_of_the_test(settings_env) -> None:  # type: ignore[no-untyped-def]
+def test_settings_are_isolated_between_tests(settings_env) -> None:  # type: ignore[no-untyped-def]
     settings_env(worker_threads=3)
     assert get_settings().worker_threads == 3
 
 
-def test_other_machines_are_out_of_reach() -> None:
+def test_connections_to_other_machines_are_refused() -> None:
     with socket.socket() as outside, pytest.raises(NetworkClosed):
         outside.connect(("192.0.2.1", 80))
     with pytest.raises(socket.gaierror):
         socket.getaddrinfo("example.com", 80)
 
 
-def test_waiting_in_vain_says_for_what() -> None:
+def test_wait_timeout_names_the_condition() -> None:
     with pytest.raises(AssertionError, match="the moon to fall"):
         wait_until(lambda: False, timeout_s=0.05, what="the moon to fall")

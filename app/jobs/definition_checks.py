@@ -22,9 +22,9 @@ class DefinitionError(TypeError):
 
 
 class StoredForm(NamedTuple):
-    """How the payloads of a kind are stored and loaded.
+    """Rules for storing and loading the payloads of a kind.
 
-    needs_check: fields have serializers of their own, so each payload is loaded once before it is stored.
+    needs_check: fields define serializers, so each payload is loaded once before it is stored.
     is_strict: fields accept only their own type, so a payload is validated as JSON text.
     """
 

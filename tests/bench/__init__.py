@@ -1,1 +1,1 @@
-"""Benchmarks: each prints its row beside the peer or the bare library, measured in the same run."""
+"""Benchmarks: each prints its row with the figure of the peer or the bare library from the same run."""

@@ -31,16 +31,16 @@ MODULES = (
 
 
 def main() -> None:
-    wanted = sys.argv[1:] or MODULES
-    found: list[Row] = []
+    names = sys.argv[1:] or MODULES
+    rows: list[Row] = []
     broken = []
-    for name in wanted:
+    for name in names:
         try:
-            found += importlib.import_module(f"tests.bench.{name}").rows()
+            rows += importlib.import_module(f"tests.bench.{name}").rows()
         except (Exception, SystemExit):  # noqa: BLE001  one row that cannot be had here must not cost the others
             traceback.print_exc()
             broken.append(name)
-    print(f"\nMeasured on {machine()}.\n\n{markdown(found)}")
+    print(f"\nMeasured on {machine()}.\n\n{markdown(rows)}")
     if broken:
         sys.exit(f"could not be measured: {', '.join(broken)}")
 

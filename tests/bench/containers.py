@@ -1,4 +1,4 @@
-"""Row 17 in containers: ours beside a stock one with the same programs' names, from the same image, in the same run.
+"""Row 17 in containers: ours and a stock one with the same program names, from the same image, in the same run.
 
     python -m tests.bench.containers [image]
 
@@ -20,7 +20,7 @@ from uuid import uuid4
 
 from app.core.http import HTTPError, client
 from app.jobs.queues import QUEUES
-from tests.bench.idle import MOST_COMMANDS, MOST_MIB, SETTLE_S, TALKERS, WATCH_S
+from tests.bench.idle import MAX_COMMANDS_PER_S, MAX_MEMORY_MIB, SETTLE_S, TALKERS, WATCH_S
 from tests.bench.table import Row, markdown
 from tests.smoke.engine import has_image, missing, run
 from tests.support.processes import free_port
@@ -73,11 +73,11 @@ class Container:
         return sum(int(re.findall(r"^Pss:\s+(\d+)", rollup, re.MULTILINE)[0]) for rollup in rollups) / 1024
 
     def commands_a_second(self, redis: str) -> float:
-        """What clients send to its Redis; what a script calls inside is no round trip."""
+        """Return the commands a second that clients send to its Redis; calls inside a script do not count."""
         assert "PONG" in run("docker", "exec", self.name, "sh", "-c", f"redis-cli {redis} ping").stdout
         monitor = f"timeout {WATCH_S:.0f} redis-cli {redis} monitor"
-        told = run("docker", "exec", self.name, "sh", "-c", monitor, check=False).stdout
-        return sum(" lua]" not in line and "[" in line for line in told.splitlines()) / WATCH_S
+        output = run("docker", "exec", self.name, "sh", "-c", monitor, check=False).stdout
+        return sum(" lua]" not in line and "[" in line for line in output.splitlines()) / WATCH_S
 
     def end(self) -> None:
         run("docker", "rm", "-f", "-v", self.name, check=False)
@@ -121,8 +121,8 @@ def rows(image: str = IMAGE) -> list[Row]:
             "one container, idle: ready, memory (PSS), Redis commands a second",
             f"{ready_s:.1f} s, {memory:.0f} MiB, {commands:.1f}/s ({each:.1f} a queue and process)",
             f"stock container {stock[0]:.1f} s, {stock[1]:.0f} MiB, {stock[2]:.1f}/s for one queue",
-            f"≤ {MOST_MIB} MiB, ≤ {MOST_COMMANDS:g}/s a queue and process",
-            memory <= MOST_MIB and each <= MOST_COMMANDS,
+            f"≤ {MAX_MEMORY_MIB} MiB, ≤ {MAX_COMMANDS_PER_S:g}/s a queue and process",
+            memory <= MAX_MEMORY_MIB and each <= MAX_COMMANDS_PER_S,
         )
     ]
 

@@ -1,4 +1,4 @@
-"""The engines at growing sizes (row 12): built, added to, asked with and without a filter; beside their peers.
+"""The engines at growing sizes (row 12): built, added to, asked with and without a filter; and their peers.
 
     python -m tests.bench.engines [chunks ...]      by default 10000 100000 300000
 
@@ -32,7 +32,7 @@ from tests.support.shared import look_for
 
 SIZES = (10_000, 100_000, 300_000)
 QUERIES, FEW = 100, 10
-MOST_FOR_SLOW = 100_000
+MAX_ROWS_FOR_SLOW = 100_000
 MODEL = Model("bench", DIMENSION)
 
 
@@ -61,7 +61,7 @@ def measure(sizes: Sequence[int] = SIZES) -> list[Line]:
             return EngineRequest("", texts[n], vectors[n], MODEL, filters=Filters(country=country))
 
         lines.append(_embedded(corpus, ask))
-        if size <= MOST_FOR_SLOW:
+        if size <= MAX_ROWS_FOR_SLOW:
             lines += _qdrant(corpus, ask)
             lines.append(_plain(corpus, queries))
         lines.append(_fts5(corpus, texts))
@@ -151,9 +151,9 @@ def _fts5(corpus: Corpus, texts: list[str]) -> Line:
     built = time.perf_counter() - began
 
     def search(n: int, more: str = "") -> object:
-        wanted = " OR ".join(texts[n].split())
+        query = " OR ".join(texts[n].split())
         statement = f"SELECT rowid, bm25(page) FROM page WHERE page MATCH ? {more} ORDER BY bm25(page) LIMIT 10"
-        return database.execute(statement, (wanted,)).fetchall()
+        return database.execute(statement, (query,)).fetchall()
 
     plain = timed(search, FEW)[0]
     filtered = timed(lambda n: search(n, "AND country = 'AT'"), FEW)[0]

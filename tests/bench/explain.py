@@ -1,4 +1,4 @@
-"""How long "why is this job where it is" takes, with a hundred thousand jobs queued and writers at work beside it."""
+"""Duration of "why is this job where it is" with a hundred thousand queued jobs and concurrent writers."""
 
 from __future__ import annotations
 

@@ -61,14 +61,14 @@ def _start_of(job_id: str) -> float:
 
 
 def rows(kinds: tuple[str, ...] = DATABASES) -> list[Row]:
-    found = []
+    results = []
     for kind in kinds:
         with rig(kind) as here:
             waits = arrivals(here)
         worst = max(waits)
         ours = f"p50 {quantile(waits, 0.5):.2f}, worst {worst:.2f} job lengths"
-        found.append(Row("11", f"one of B behind {NOISE:,} of A, {kind}", ours, "–", "≤ 2 job lengths", worst <= 2))
-    return found
+        results.append(Row("11", f"one of B behind {NOISE:,} of A, {kind}", ours, "–", "≤ 2 job lengths", worst <= 2))
+    return results
 
 
 if __name__ == "__main__":

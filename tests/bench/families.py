@@ -1,4 +1,4 @@
-"""What a family costs: a parent with 10,000 no-op children, beside as many jobs that are nobody's children.
+"""Cost of children: a parent with 10,000 no-op children, compared with as many jobs without a parent.
 
 python -m tests.bench.families [sqlite | postgresql]
 """

@@ -1,4 +1,4 @@
-"""The least api that a stock set would have beside its workers."""
+"""The least api that a stock set would have next to its workers."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Row 17: the whole system in one place with nothing to do: its memory, and what it asks of Redis.
 
-python -m tests.bench.idle; beside it a stock set: Dramatiq with as many threads, uvicorn with one route, Redis.
+python -m tests.bench.idle; the peer is a stock set: Dramatiq with as many threads, uvicorn with one route, Redis.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from tests.support.waiting import wait_until
 
 SETTLE_S = 20.0
 WATCH_S = 20.0
-MOST_MIB = 450
-MOST_COMMANDS = 2.0
+MAX_MEMORY_MIB = 450
+MAX_COMMANDS_PER_S = 2.0
 # Api, relay and worker; the scheduler asks Redis for nothing.
 TALKERS = 3
 
@@ -45,16 +45,16 @@ def pss_mib(mark: str) -> float:
 
 
 def commands_a_second(url: str) -> float:
-    """What clients send to a Redis; what a script calls inside is no round trip."""
+    """Return the commands a second that clients send to a Redis; calls inside a script do not count."""
     sent = 0
     with redis.Redis.from_url(url, socket_timeout=1) as client, client.monitor() as monitor:
         ends = time.monotonic() + WATCH_S
         while time.monotonic() < ends:
             try:
-                told = monitor.next_command()
+                command = monitor.next_command()
             except redis.TimeoutError:
                 continue
-            if told["client_type"] != "lua":
+            if command["client_type"] != "lua":
                 sent += 1
     return sent / WATCH_S
 
@@ -117,8 +117,8 @@ def rows() -> list[Row]:
             "everything in one place, idle: memory (PSS), Redis commands a second",
             f"{memory:.0f} MiB, {commands:.1f}/s ({each:.1f} a queue and process); ready in {ready_s:.1f} s",
             f"stock worker + uvicorn + Redis {peer_memory:.0f} MiB, {peer_commands:.1f}/s for one queue",
-            f"≤ {MOST_MIB} MiB, ≤ {MOST_COMMANDS:g}/s a queue and process",
-            memory <= MOST_MIB and each <= MOST_COMMANDS,
+            f"≤ {MAX_MEMORY_MIB} MiB, ≤ {MAX_COMMANDS_PER_S:g}/s a queue and process",
+            memory <= MAX_MEMORY_MIB and each <= MAX_COMMANDS_PER_S,
         )
     ]
 

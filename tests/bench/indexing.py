@@ -122,9 +122,9 @@ def rows(pages: int = PAGES) -> list[Row]:
     if Path(MINILM).is_dir():
         whole, embedding = many(PAGES_OF_TRANSFORMER, embedder="fastembed", embedder_model=MINILM)
         beyond = 1 - embedding / whole
-        told = f"{whole:.0f} s, {beyond:.0%} is not embedding"
+        summary = f"{whole:.0f} s, {beyond:.0%} is not embedding"
         made.append(
-            Row("15", f"{PAGES_OF_TRANSFORMER:,} pages by one batch, MiniLM", told, "–", "≤ 25 %", beyond <= 0.25)
+            Row("15", f"{PAGES_OF_TRANSFORMER:,} pages by one batch, MiniLM", summary, "–", "≤ 25 %", beyond <= 0.25)
         )
     return made
 

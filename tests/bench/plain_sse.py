@@ -1,4 +1,4 @@
-"""What one would write without a hub: an event stream as FastAPI and as Starlette offer it, that sends one event."""
+"""Event streams without a hub, as FastAPI and Starlette offer them; each sends one event."""
 
 from __future__ import annotations
 

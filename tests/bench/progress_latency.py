@@ -1,4 +1,4 @@
-"""Row 8: from `progress.report()` in a worker to the event at the browser, beside a bare PUBLISH to a bare subscriber.
+"""Row 8: from `progress.report()` in a worker to the event at the browser; peer: a bare PUBLISH and subscriber.
 
 python -m tests.bench.progress_latency [reports]
 """
@@ -57,14 +57,14 @@ def bare(here: Rig, reports: int) -> list[float]:
 
 
 def rows(reports: int = REPORTS) -> list[Row]:
-    found = []
+    results = []
     for kind in DATABASES:
         with rig(kind, {"MILLRACE_MODULES": "tests.bench.progress_kinds"}) as here:
             here.stack.start(workers=1, relay=True)
             wait_until(lambda: here.stack.client.get("/readyz").status_code == 200, what="the api to be ready")
             late, beside = ours(here, reports), bare(here, reports)
         p50, p99 = quantile(late, 0.5), quantile(late, 0.99)
-        found.append(
+        results.append(
             Row(
                 "8",
                 f"progress report to browser, {kind}",
@@ -74,7 +74,7 @@ def rows(reports: int = REPORTS) -> list[Row]:
                 p50 <= 5 and p99 <= 25,
             )
         )
-    return found
+    return results
 
 
 def main() -> None:

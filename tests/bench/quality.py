@@ -2,7 +2,7 @@
 
     python -m tests.bench.quality [collection …]
 
-Collections lie in MILLRACE_IR_DIR (else ../shared/ir beside the repository), each as corpus.jsonl.gz (id, title, text),
+Collections lie in MILLRACE_IR_DIR (else ../shared/ir), each as corpus.jsonl.gz (id, title, text),
 queries.jsonl (id, text) and qrels.tsv (query, document, grade). The peer is rank-bm25 as it comes: words in lower case.
 """
 
@@ -66,8 +66,8 @@ class Collection:
 
     def score(self, rank: Callable[[str], Iterable[str]]) -> Score:
         """Mean nDCG@10 and Recall@100 over the judged queries; gains are the grades."""
-        found = [(list(rank(query["text"])), self.grades[query["id"]]) for query in self.queries]
-        judged = [one for one in found if any(grade > 0 for grade in one[1].values())]
+        rankings = [(list(rank(query["text"])), self.grades[query["id"]]) for query in self.queries]
+        judged = [ranking for ranking in rankings if any(grade > 0 for grade in ranking[1].values())]
         gains = [_ndcg(ranked, grades) for ranked, grades in judged]
         recalls = [_recall(ranked, grades) for ranked, grades in judged]
         return Score(sum(gains) / len(judged), sum(recalls) / len(judged))
@@ -134,18 +134,18 @@ def peer(collection: Collection, split: Callable[[str], list[str]]) -> Score:
 
 
 def measure(names: Sequence[str]) -> dict[str, list[Score]]:
-    """How good each way to rank is, a figure a collection."""
-    found: dict[str, list[Score]] = defaultdict(list)
+    """Return the scores of each way to rank, one a collection."""
+    scores: dict[str, list[Score]] = defaultdict(list)
     for name in names:
         collection = Collection.load(ROOT / name)
         index = index_of(collection)
-        found["millrace keyword"].append(ours(collection, index, "keyword", "rrf"))
-        found["millrace semantic"].append(ours(collection, index, "semantic", "rrf"))
-        found["by reciprocal rank, hybrid"].append(ours(collection, index, "hybrid", "rrf"))
-        found["millrace hybrid"].append(ours(collection, index, "hybrid", DEFAULT_FUSION))
-        found["rank-bm25, split at blanks"].append(peer(collection, lambda text: text.lower().split()))
-        found["rank-bm25, words"].append(peer(collection, lambda text: re.findall(r"\w+", text.lower())))
-    return found
+        scores["millrace keyword"].append(ours(collection, index, "keyword", "rrf"))
+        scores["millrace semantic"].append(ours(collection, index, "semantic", "rrf"))
+        scores["by reciprocal rank, hybrid"].append(ours(collection, index, "hybrid", "rrf"))
+        scores["millrace hybrid"].append(ours(collection, index, "hybrid", DEFAULT_FUSION))
+        scores["rank-bm25, split at blanks"].append(peer(collection, lambda text: text.lower().split()))
+        scores["rank-bm25, words"].append(peer(collection, lambda text: re.findall(r"\w+", text.lower())))
+    return scores
 
 
 def collections() -> list[str]:
@@ -153,7 +153,7 @@ def collections() -> list[str]:
 
 
 def rows() -> list[Row]:
-    """Hybrid and keyword beside plain rank-bm25; and with MiniLM, where it is at hand."""
+    """Compare hybrid and keyword search with plain rank-bm25, and use MiniLM too where it is installed."""
     made = _rows(TARGETS)
     if MINILM.is_dir():
         with overridden(embedder="fastembed", embedder_model=MINILM):
@@ -163,13 +163,13 @@ def rows() -> list[Row]:
 
 def _rows(targets: Mapping[str, Mapping[str, float]]) -> list[Row]:
     names = collections()
-    found = measure(names)
+    scores = measure(names)
 
     def line(label: str) -> str:
-        return " / ".join(f"{value.ndcg:.3f}" for value in found[label])
+        return " / ".join(f"{value.ndcg:.3f}" for value in scores[label])
 
     def recall(label: str) -> str:
-        return " / ".join(f"{value.recall:.3f}" for value in found[label])
+        return " / ".join(f"{value.recall:.3f}" for value in scores[label])
 
     names_of = " / ".join(names)
     made = [
@@ -183,9 +183,9 @@ def _rows(targets: Mapping[str, Mapping[str, float]]) -> list[Row]:
     ]
     for mode in targets:
         label = f"millrace {mode}"
-        wanted = [targets[mode].get(name, 0.0) for name in names]
-        met = all(value.ndcg >= least for value, least in zip(found[label], wanted, strict=True))
-        reach = "≥ " + " / ".join(f"{least:g}" for least in wanted)
+        minimums = [targets[mode].get(name, 0.0) for name in names]
+        met = all(value.ndcg >= least for value, least in zip(scores[label], minimums, strict=True))
+        reach = "≥ " + " / ".join(f"{least:g}" for least in minimums)
         what = f"nDCG@10 {' / '.join(names)}, {mode}, {embedder().name}"
         made.append(Row("13", what, line(label), f"rank-bm25 {line('rank-bm25, words')}", reach, met))
     return made
@@ -196,8 +196,8 @@ def main() -> None:
     print(f"nDCG@{DEPTH} (Recall@{RECALL_DEPTH}), embedder {embedder().name}")
     print(f"{'':28}" + "".join(f"{name:>12}" for name in names) + "   target")
     for label, values in measure(names).items():
-        wanted = TARGETS.get(label.removeprefix("millrace "), {})
-        targets = " / ".join(f"{wanted[name]:g}" for name in names if name in wanted)
+        minimums = TARGETS.get(label.removeprefix("millrace "), {})
+        targets = " / ".join(f"{minimums[name]:g}" for name in names if name in minimums)
         figures = "".join(f"{value.ndcg:12.4f} ({value.recall:.3f})" for value in values)
         print(f"{label:28}{figures}" + (f"   ≥ {targets}" if targets else ""))
 

@@ -1,4 +1,4 @@
-"""Query latency (row 12): 100,000 chunks in the embedded engine, hybrid with a filter, and keyword beside its peers.
+"""Query latency (row 12): 100,000 chunks in the embedded engine, hybrid with a filter, and keyword and its peers.
 
     python -m tests.bench.query_latency [chunks]
 
@@ -87,22 +87,26 @@ def measure(chunks: int = CHUNKS) -> dict[str, tuple[float, float]]:
         text = " ".join(corpus.names[word] for word in queries[n])
         return index.search(EngineRequest("bench", text, vectors[n], model, mode=mode, filters=filters))
 
-    found: dict[str, tuple[float, float]] = {}
+    timings: dict[str, tuple[float, float]] = {}
     for label, filters in (("", Filters()), (", filter (a quarter)", Filters(country="AT"))):
         modes: tuple[Mode, ...] = ("hybrid", "semantic", "keyword")
-        found |= {f"{mode}{label}": timed(partial(ask, mode, filters), QUERIES) for mode in modes}
-    found["keyword scores alone"] = timed(lambda n: index.bm25.match(corpus.hashes[queries[n]].tolist()), QUERIES)
-    return found | dict(_peers(corpus, queries))
+        timings |= {f"{mode}{label}": timed(partial(ask, mode, filters), QUERIES) for mode in modes}
+    timings["keyword scores alone"] = timed(lambda n: index.bm25.match(corpus.hashes[queries[n]].tolist()), QUERIES)
+    return timings | dict(_peers(corpus, queries))
 
 
 def rows(chunks: int = CHUNKS) -> list[Row]:
-    """Hybrid with a filter; keyword beside its peers."""
-    found = measure(chunks)
-    middle, high = found["hybrid, filter (a quarter)"]
+    """Return the rows for hybrid search with a filter and for keyword search with its peers."""
+    timings = measure(chunks)
+    middle, high = timings["hybrid, filter (a quarter)"]
     what = f"hybrid query with filter, {chunks:,} chunks, p50 / p95"
     made = [Row("12", what, f"{middle:.1f} / {high:.1f} ms", "–", "≤ 8 / ≤ 15 ms", middle <= 8 and high <= 15)]
-    scores, whole, plain = found["keyword scores alone"][0], found["keyword"][0], found["rank-bm25, same documents"][0]
-    other = found.get("tantivy, same documents")
+    scores, whole, plain = (
+        timings["keyword scores alone"][0],
+        timings["keyword"][0],
+        timings["rank-bm25, same documents"][0],
+    )
+    other = timings.get("tantivy, same documents")
     peers = f"rank-bm25 {plain:.0f} ms" + (f", tantivy {other[0]:.2f} ms" if other else "")
     ours = f"scores {scores:.2f} ms, whole query {whole:.2f} ms; {plain / scores:.0f} x faster than rank-bm25"
     met = plain >= 150 * scores and (other is None or scores <= 3 * other[0])

@@ -39,7 +39,7 @@ def _row(job_id: str) -> JobRow:
 
 def restarts(here: Rig, number: int = signal.SIGKILL) -> list[float]:
     """Seconds from the end of a worker's process to its job running elsewhere."""
-    found = []
+    seconds = []
     for _ in range(KILLS):
         job = database().transaction(enqueue, Sleep(seconds=60, steps=600), tenant="bench")
         wait_until(lambda job=job: _row(job.id).started_at is not None, timeout_s=20, what="the start")  # type: ignore[misc]
@@ -53,14 +53,14 @@ def restarts(here: Rig, number: int = signal.SIGKILL) -> list[float]:
             timeout_s=60,
             what="the restart elsewhere",
         )
-        found.append(time.monotonic() - began)
+        seconds.append(time.monotonic() - began)
         database().transaction(commands.cancel, "bench", job.id)
         if number == signal.SIGSTOP:
             for pid in [*_children(holder), holder.pid]:
                 os.kill(pid, signal.SIGKILL)
         here.stack.workers.remove(holder)
         here.stack.add_worker()
-    return found
+    return seconds
 
 
 def _holder(here: Rig, row: JobRow) -> Process:
@@ -89,7 +89,7 @@ def flush_recovery(here: Rig) -> tuple[float, float, float]:
     before = rate(2)
     here.redis.flush()
     began, seen = time.monotonic(), database().read(ended)
-    # What the workers had claimed already ends by itself; beyond that they need the window again.
+    # Jobs that the workers had claimed end without Redis; for further ones they need the window again.
     wait_until(lambda: database().read(ended) > seen + 500, timeout_s=30, what="jobs to end again")
     recovered = time.monotonic() - began
     return recovered, rate(2), before
@@ -105,7 +105,7 @@ def redis_memory(here: Rig, jobs: int) -> float:
     return (int(client.info("memory")["used_memory"]) - before) / 1024**2
 
 
-def redis_gone(here: Rig) -> tuple[list[float], float]:
+def redis_outages(here: Rig) -> tuple[list[float], float]:
     """Milliseconds of each POST while Redis is down, and seconds from its return to the last of the jobs' ends."""
     client, body = here.stack.client, {"text": "Redis is away.", "title": "away"}
     client.post("/api/documents", json=body).raise_for_status()
@@ -141,7 +141,7 @@ def cancels(here: Rig) -> tuple[list[float], list[float]]:
 
 
 def rows(kind: str = "sqlite") -> list[Row]:
-    found = []
+    results = []
     with rig(kind, {"MILLRACE_WORKER_THREADS": "8"}) as here:
         here.stack.start(workers=2, relay=True, api=False)
         killed = restarts(here)
@@ -150,7 +150,7 @@ def rows(kind: str = "sqlite") -> list[Row]:
     what = f"kill -9 of a worker → its job runs elsewhere, {kind}"
     ours = f"p50 {p50:.2f} s, max {p99:.2f} s; silent host: max {host:.1f} s"
     peers = "streaq 64 s, saq 104 s, Dramatiq none in 150 s (as published)"
-    found.append(Row("5", what, ours, peers, "p50 ≤ 2 s, p99 ≤ 5 s; ≤ 20 s", p50 <= 2 and p99 <= 5 and host <= 20))
+    results.append(Row("5", what, ours, peers, "p50 ≤ 2 s, p99 ≤ 5 s; ≤ 20 s", p50 <= 2 and p99 <= 5 and host <= 20))
     with rig(kind, {"MILLRACE_WORKER_THREADS": "8"}) as here:
         memory = redis_memory(here, 1_000_000)
     with rig(kind, {"MILLRACE_WORKER_THREADS": "8"}) as here:
@@ -158,15 +158,15 @@ def rows(kind: str = "sqlite") -> list[Row]:
         recovered, after, before = flush_recovery(here)
     ours = f"{recovered:.2f} s; {after:,.0f}/s after, {before:,.0f}/s before; {memory:.1f} MiB for 1,000,000"
     met = recovered <= 2 and after >= 0.8 * before and memory <= 10
-    found.append(
+    results.append(
         Row("6", f"FLUSHALL with 100,000 queued, {kind}", ours, "none recovers", "≤ 2 s, rate as before, ≤ 10 MB", met)
     )
     with rig(kind, {"MILLRACE_WORKER_THREADS": "8"}) as here:
         here.stack.start(workers=1, relay=True, api=True)
-        took, resumed = redis_gone(here)
+        took, resumed = redis_outages(here)
     p99 = quantile(took, 0.99)
     ours = f"POST p50 {median(took):.0f} ms, p99 {p99:.0f} ms; resumes in {resumed:.1f} s"
-    found.append(
+    results.append(
         Row("7", f"Redis down, {kind}", ours, "none without it", "202, p99 ≤ 50 ms; ≤ 3 s", p99 <= 50 and resumed <= 3)
     )
     with rig(kind, {"MILLRACE_WORKER_THREADS": "8"}) as here:
@@ -176,8 +176,8 @@ def rows(kind: str = "sqlite") -> list[Row]:
     ours = f"awaiting p50 {median(awaiting):.0f}, max {slowest[0]:.0f} ms"
     ours += f"; sandbox {median(sandbox):.0f}, {slowest[1]:.0f} ms"
     met = slowest[0] <= 250 and slowest[1] <= 2000
-    found.append(Row("10", f"cancel → ended, {kind}", ours, "Dramatiq cannot", "≤ 250 ms; ≤ 2 s", met))
-    return found
+    results.append(Row("10", f"cancel → ended, {kind}", ours, "Dramatiq cannot", "≤ 250 ms; ≤ 2 s", met))
+    return results
 
 
 if __name__ == "__main__":

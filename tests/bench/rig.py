@@ -1,4 +1,4 @@
-"""What a benchmark runs on: a Redis, a database of either kind with its real durability, and worker processes."""
+"""Set-up of a benchmark: a Redis, a database of either kind with its real durability, and worker processes."""
 
 from __future__ import annotations
 

@@ -59,7 +59,7 @@ def _make(session: Session) -> None:
 
 
 def _tick(now: datetime) -> tuple[int, float, float]:
-    """How many jobs a tick started, in how many seconds, and how many of them were the scheduler's own CPU time."""
+    """Return the number of jobs that a tick started, its seconds, and the CPU seconds of the scheduler among them."""
     began, cpu, started = time.perf_counter(), time.process_time(), 0
     database().transaction(firing.replan, now)
     while True:

@@ -1,4 +1,4 @@
-"""Row 9: ten thousand clients that follow jobs on one api process, beside what FastAPI and Starlette take for one.
+"""Row 9: ten thousand clients that follow jobs on one api process; peers: plain streams of FastAPI and Starlette.
 
 python -m tests.bench.sse_clients [clients] [jobs]
 """
@@ -38,7 +38,7 @@ class Browser(asyncio.Protocol):
     def __init__(self, request: bytes) -> None:
         self.request = request
         self.opened: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self.told: asyncio.Future[float] = asyncio.get_running_loop().create_future()
+        self.received: asyncio.Future[float] = asyncio.get_running_loop().create_future()
         self.transport: asyncio.Transport | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -49,8 +49,8 @@ class Browser(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         if b"data:" in data and not self.opened.done():
             self.opened.set_result(None)
-        if b"event: progress" in data and not self.told.done():
-            self.told.set_result(time.perf_counter())
+        if b"event: progress" in data and not self.received.done():
+            self.received.set_result(time.perf_counter())
 
     def connection_lost(self, exc: Exception | None) -> None:
         if not self.opened.done():
@@ -70,7 +70,7 @@ async def connect(port: int, paths: list[str]) -> list[Browser]:
     loop = asyncio.get_running_loop()
     gate = asyncio.Semaphore(AT_ONCE)
 
-    async def one(number: int, path: str) -> Browser:
+    async def open_browser(number: int, path: str) -> Browser:
         request = f"GET {path} HTTP/1.1\r\nHost: bench\r\nAuthorization: Bearer {API_SECRET}\r\n\r\n".encode()
         source = (f"127.0.0.{1 + number // CLIENTS_AN_ADDRESS}", 0)
         async with gate:
@@ -78,14 +78,14 @@ async def connect(port: int, paths: list[str]) -> list[Browser]:
             await asyncio.wait_for(browser.opened, 60)
         return browser
 
-    return list(await asyncio.gather(*(one(number, path) for number, path in enumerate(paths))))
+    return list(await asyncio.gather(*(open_browser(number, path) for number, path in enumerate(paths))))
 
 
 async def disconnect(browsers: list[Browser]) -> None:
     for browser in browsers:
         if browser.transport is not None:
             browser.transport.abort()
-        browser.told.cancel()
+        browser.received.cancel()
     await asyncio.sleep(1)
 
 
@@ -110,8 +110,8 @@ async def tell_all(jobs: list[EnqueuedJob], browsers: list[Browser]) -> list[flo
         batch = [JobEvent(job.id, job.tenant, "progress", "queued", 1, progress) for job in some]
         began += [time.perf_counter()] * len(batch)
         await asyncio.to_thread(publish.publish, batch)
-    told = await asyncio.wait_for(asyncio.gather(*(browser.told for browser in browsers)), 60)
-    return [(at - began[number % len(jobs)]) * 1000 for number, at in enumerate(told)]
+    received_at = await asyncio.wait_for(asyncio.gather(*(browser.received for browser in browsers)), 60)
+    return [(at - began[number % len(jobs)]) * 1000 for number, at in enumerate(received_at)]
 
 
 async def ours(here: Rig, clients: int, count: int) -> tuple[float, float, int, list[float]]:
@@ -153,7 +153,7 @@ async def of_everything(here: Rig, clients: int) -> tuple[float, float, list[flo
 
 def peers(here: Rig, clients: int) -> dict[str, float]:
     """KiB a client of the plain streams."""
-    found = {}
+    kib_by_path = {}
     for path in ("/fastapi", "/starlette"):
         port = free_port()
         command = [sys.executable, "-m", "uvicorn", "tests.bench.plain_sse:app", "--port", str(port), "--no-access-log"]
@@ -161,10 +161,10 @@ def peers(here: Rig, clients: int) -> dict[str, float]:
         process.start()
         try:
             process.wait_for_port(port)
-            found[path], _ = asyncio.run(measure(port, process.pid, [path] * clients))
+            kib_by_path[path], _ = asyncio.run(measure(port, process.pid, [path] * clients))
         finally:
             process.stop(timeout_s=5)
-    return found
+    return kib_by_path
 
 
 def rows(clients: int = CLIENTS, count: int = JOBS) -> list[Row]:
@@ -177,12 +177,12 @@ def rows(clients: int = CLIENTS, count: int = JOBS) -> list[Row]:
         wide, widely, lately = asyncio.run(of_everything(here, clients // 5))
         each, took, connections, late = asyncio.run(ours(here, clients, count))
         plain = peers(here, clients)
-    told = f"an event to all: p50 {quantile(late, 0.5):.0f} ms, p99 {quantile(late, 0.99):.0f} ms"
+    latency = f"an event to all: p50 {quantile(late, 0.5):.0f} ms, p99 {quantile(late, 0.99):.0f} ms"
     return [
         Row(
             "9",
             f"{clients:,} SSE clients of {count:,} jobs on one api process",
-            f"{each:.1f} KiB each, {connections} Redis connections, all connected in {took:.0f} s; {told}",
+            f"{each:.1f} KiB each, {connections} Redis connections, all connected in {took:.0f} s; {latency}",
             f"fastapi.sse {plain['/fastapi']:.1f} KiB, StreamingResponse {plain['/starlette']:.1f} KiB",
             "10,000 on ≤ 2 connections, ≤ 30 KiB each",
             each <= 30 and connections <= 2,
@@ -200,8 +200,8 @@ def rows(clients: int = CLIENTS, count: int = JOBS) -> list[Row]:
 
 
 def main() -> None:
-    given = [int(word) for word in sys.argv[1:]]
-    print(markdown(rows(*given)))
+    arguments = [int(word) for word in sys.argv[1:]]
+    print(markdown(rows(*arguments)))
 
 
 if __name__ == "__main__":

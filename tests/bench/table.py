@@ -1,4 +1,4 @@
-"""The table that all benchmarks fill: what was measured, beside what, and what was to be reached."""
+"""The table that all benchmarks fill: the measured value, that of the peer, and the target."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def quantile(values: Sequence[float], share: float) -> float:
 
 
 def machine() -> str:
-    """What this ran on, in a line."""
+    """Return a line that describes this machine."""
     memory = 0
     meminfo = Path("/proc/meminfo")
     if meminfo.exists():

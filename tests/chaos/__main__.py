@@ -40,9 +40,9 @@ def main() -> int:
             texts.append(stock.run(options.rounds, options.seed))
         else:
             for dialect in dialects:
-                found = run(dialect, options)
-                texts.append(found.text())
-                good = good and found.good
+                dialect_report = run(dialect, options)
+                texts.append(dialect_report.text())
+                good = good and dialect_report.good
     except (pytest.skip.Exception, pytest.fail.Exception) as missing:
         print(f"chaos: {missing}", file=sys.stderr)
         return 2
@@ -70,29 +70,29 @@ def _options() -> argparse.Namespace:
 def run(dialect: str, options: argparse.Namespace) -> Report:
     folder = options.keep / dialect if options.keep else Path(tempfile.mkdtemp(prefix="millrace-chaos-"))
     shutil.rmtree(folder, ignore_errors=True)
-    found = Report(dialect, options.seed)
+    report = Report(dialect, options.seed)
     system, load = System(folder, dialect), Load(options.seed, options.rate)
     try:
         system.start()
         load.start()
-        _rounds(system, load, found, options)
+        _rounds(system, load, report, options)
     finally:
         load.stop()
         system.end()
-        if found.good and not options.keep:
+        if report.good and not options.keep:
             shutil.rmtree(folder, ignore_errors=True)
         else:
             print(f"logs and database: {folder}", flush=True)
-    return found
+    return report
 
 
-def _rounds(system: System, load: Load, found: Report, options: argparse.Namespace) -> None:
+def _rounds(system: System, load: Load, report: Report, options: argparse.Namespace) -> None:
     plan = _plan(random.Random(options.seed), system.dialect, options)
     rng = random.Random(options.seed + 1)  # apart, so that the plan is the seed's alone
     began, checked = time.monotonic(), ""
     probes: list[tuple[str, str, datetime]] = []
     for number, fault in enumerate(plan, 1):
-        found.rounds, found.faults[fault.name] = number, found.faults[fault.name] + 1
+        report.rounds, report.faults[fault.name] = number, report.faults[fault.name] + 1
         if fault is faults.LONG_OUTAGE:
             system.settle()  # else its minute would be counted against the faults before it
         fault.strike(system, rng)
@@ -101,24 +101,24 @@ def _rounds(system: System, load: Load, found: Report, options: argparse.Namespa
         if number % ROUNDS_TO_CHECK == 0 or number == options.rounds:
             after = "" if number == options.rounds else checked
             checked = max(load.confirmed, default="")
-            _check(system, load, found, after)
-            found.seconds = time.monotonic() - began
+            _check(system, load, report, after)
+            report.seconds = time.monotonic() - began
             load.resume()
-    found.recoveries = verdict.recoveries(probes)
-    found.attempts = verdict.attempts()
+    report.recoveries = verdict.recoveries(probes)
+    report.attempts = verdict.attempts()
 
 
-def _check(system: System, load: Load, found: Report, after: str) -> None:
+def _check(system: System, load: Load, report: Report, after: str) -> None:
     """Come to rest and look at every job that is newer than `after`; the last look is at all."""
     seen = verdict.judge(system, load, after)
     for name in ("lost", "doubled", "left_over"):
-        known = set(getattr(found, name))
-        getattr(found, name).extend(sentence for sentence in getattr(seen, name) if sentence not in known)
-    found.longest_quiet_s = max(found.longest_quiet_s, seen.quiet_s)
-    found.exits, found.unconfirmed = system.exits, load.unconfirmed
-    found.jobs, found.effects = seen.jobs, seen.effects
-    ills = f"lost {len(found.lost)}, doubled {len(found.doubled)}, left over {len(found.left_over)}"
-    print(f"{system.dialect} {found.rounds}: {len(load.confirmed)} jobs, quiet after {seen.quiet_s:.1f} s, {ills}")
+        known = set(getattr(report, name))
+        getattr(report, name).extend(sentence for sentence in getattr(seen, name) if sentence not in known)
+    report.longest_quiet_s = max(report.longest_quiet_s, seen.quiet_s)
+    report.exits, report.unconfirmed = system.exits, load.unconfirmed
+    report.jobs, report.effects = seen.jobs, seen.effects
+    ills = f"lost {len(report.lost)}, doubled {len(report.doubled)}, left over {len(report.left_over)}"
+    print(f"{system.dialect} {report.rounds}: {len(load.confirmed)} jobs, quiet after {seen.quiet_s:.1f} s, {ills}")
     for sentence in seen.sentences():
         print(f"  {sentence}")
     sys.stdout.flush()

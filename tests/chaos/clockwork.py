@@ -1,4 +1,4 @@
-"""Two schedulers beside the chaos: they fire the same minutes, which pass here in a fraction of a second each."""
+"""Two schedulers that run during the chaos: both fire the same minutes, each a fraction of a second here."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.support.chaos_kinds import Quick
 MINUTE = timedelta(minutes=1)
 SECONDS_A_MINUTE = 0.5
 # Far fewer than a schedule lets wait.
-MOST_WAITING = 20
+MAX_WAITING_JOBS = 20
 NAME = "every minute"
 
 
@@ -74,7 +74,7 @@ class Clockwork:
                 if not self._running.is_set():
                     continue
                 try:
-                    if database().read(_waiting) > MOST_WAITING:
+                    if database().read(_waiting) > MAX_WAITING_JOBS:
                         continue  # else ticks are skipped, as they should
                     database().transaction(firing.fire, self.began + (mine + 1) * MINUTE)
                     database().transaction(firing.start_waiting)

@@ -1,4 +1,4 @@
-"""What can go wrong, each as one function with how often it is tried; it returns once the fault itself is over."""
+"""Faults, each a function with a weight; it returns once the fault itself is over."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def kill_master(system: System, rng: random.Random) -> None:
 
 
 def freeze_worker(system: System, rng: random.Random) -> None:
-    """Stopped beyond its death, then woken: it must find that its jobs are somebody else's."""
+    """Suspend a worker until it counts as dead, then resume it: it must find that it has lost its jobs."""
     worker = system.pick_worker(rng)
     if worker is not None:
         system.freeze(worker, FROZEN_S)

@@ -52,10 +52,10 @@ class Report:
         if self.exits:
             lines += ["Ends: " + ", ".join(f"{name} {count} times" for name, count in sorted(self.exits.items())) + "."]
         for title in ("lost", "doubled", "left_over"):
-            found = getattr(self, title)
-            lines += [f"- {title.replace('_', ' ')}: {sentence}" for sentence in found[:20]]
-            if len(found) > 20:
-                lines.append(f"- {title.replace('_', ' ')}: and {len(found) - 20} more")
+            sentences = getattr(self, title)
+            lines += [f"- {title.replace('_', ' ')}: {sentence}" for sentence in sentences[:20]]
+            if len(sentences) > 20:
+                lines.append(f"- {title.replace('_', ' ')}: and {len(sentences) - 20} more")
         return "\n".join(lines) + "\n"
 
 

@@ -1,4 +1,4 @@
-"""The same chaos for plain Dramatiq on the same Redis: what the ledger is for, in figures."""
+"""The same chaos for plain Dramatiq on the same Redis: the losses that the ledger prevents, in figures."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from tests.support.processes import Process
 from tests.support.services import RedisServer
 from tests.support.stack import REPOSITORY, Stack
 
-LONGEST_QUIET_S = 60.0
+MAX_QUIET_S = 60.0
 RATE = 20.0
 
 
@@ -111,7 +111,7 @@ def run(rounds: int, seed: int) -> str:
 def _table(system: StockSystem, load: StockLoad, actors: Any, counted: Counter[str], seconds: float) -> str:
     while system.something_put_off:
         system.supervise(0.2)
-    deadline = time.monotonic() + LONGEST_QUIET_S
+    deadline = time.monotonic() + MAX_QUIET_S
     done: Counter[str] = Counter()
     while time.monotonic() < deadline and len(done) < len(load.accepted):
         system.supervise(1)
@@ -120,9 +120,9 @@ def _table(system: StockSystem, load: StockLoad, actors: Any, counted: Counter[s
     with closing(actors.connect()) as connection:
         effects = Counter(dict(connection.execute("SELECT job_id, count(*) FROM effect GROUP BY job_id").fetchall()))
     missing = [job_id for job_id in load.accepted if not done[job_id]]
-    kept = "".join(_bodies(system))
-    stranded = [job_id for job_id in missing if job_id in kept]
-    doubled = [job_id for job_id, wanted in load.accepted.items() if effects[job_id] > wanted]
+    stored_bodies = "".join(_bodies(system))
+    stranded = [job_id for job_id in missing if job_id in stored_bodies]
+    doubled = [job_id for job_id, expected in load.accepted.items() if effects[job_id] > expected]
     rows = [
         "## Plain Dramatiq, the same faults on workers and Redis",
         "",
@@ -133,7 +133,7 @@ def _table(system: StockSystem, load: StockLoad, actors: Any, counted: Counter[s
         f"| {len(missing) - len(stranded)} | {len(stranded)} | {sum(1 for count in done.values() if count > 1)} "
         f"| {len(doubled)} |",
         "",
-        f"Looked at {LONGEST_QUIET_S:g} s after the last fault; stranded are messages that Redis still holds for "
+        f"Looked at {MAX_QUIET_S:g} s after the last fault; stranded are messages that Redis still holds for "
         "workers long dead.",
         "",
         "Faults: " + ", ".join(f"{name} {count}" for name, count in sorted(counted.items())) + ".",
@@ -142,8 +142,8 @@ def _table(system: StockSystem, load: StockLoad, actors: Any, counted: Counter[s
 
 
 def _bodies(system: StockSystem) -> list[str]:
-    found: list[str] = []
+    bodies: list[str] = []
     with system.redis.client() as client:
         for key in client.scan_iter("dramatiq:*.msgs"):
-            found += [str(body) for body in client.hvals(str(key))]
-    return found
+            bodies += [str(body) for body in client.hvals(str(key))]
+    return bodies

@@ -33,8 +33,8 @@ def _write_effect(job_id: str, effect: int) -> None:
     """Looks first, as ours do; nothing fences it."""
     with closing(connect()) as connection:
         connection.execute("BEGIN IMMEDIATE")
-        found = connection.execute("SELECT 1 FROM effect WHERE job_id = ? AND effect = ?", (job_id, effect))
-        if found.fetchone() is None:
+        existing = connection.execute("SELECT 1 FROM effect WHERE job_id = ? AND effect = ?", (job_id, effect))
+        if existing.fetchone() is None:
             connection.execute("INSERT INTO effect VALUES (?, ?)", (job_id, effect))
         connection.execute("COMMIT")
 

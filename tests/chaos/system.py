@@ -41,8 +41,8 @@ SETTINGS = {
     "MILLRACE_SANDBOXES": "2",
     "MILLRACE_LOG_LEVEL": "info",
 }
-LONGEST_STOP_S = 20.0
-LONGEST_START_S = 60.0
+MAX_STOP_S = 20.0
+MAX_START_S = 60.0
 
 
 @dataclass
@@ -141,12 +141,12 @@ class System:
 
     def settle(self) -> None:
         """No fault under way any more: everything thawed, started and serving."""
-        deadline = time.monotonic() + LONGEST_START_S
+        deadline = time.monotonic() + MAX_START_S
         while self._later or self.asked_to_end or not self._all_serve():
             self.supervise(0.2)
-            late = [name for name, at in self.asked_to_end.items() if time.monotonic() - at > LONGEST_STOP_S]
+            late = [name for name, at in self.asked_to_end.items() if time.monotonic() - at > MAX_STOP_S]
             tails = "\n".join(process.tail(60) for process in self.stack.processes if process.name in late)
-            assert not late, f"asked to end {LONGEST_STOP_S:g} s ago and still there: {late}\n{tails}"
+            assert not late, f"asked to end {MAX_STOP_S:g} s ago and still there: {late}\n{tails}"
             idle = [process.tail(20) for process in self.stack.processes if not self._serves(process)]
             assert time.monotonic() < deadline, "these do not serve:\n" + "\n".join(idle)
 
@@ -191,7 +191,7 @@ class System:
         return None
 
     def empty_redis(self) -> None:
-        """Its files are gone, too: what starts next is a new one."""
+        """Kill Redis and delete its files, so that an empty one starts next."""
         self.redis.kill()
         for path in self.redis.folder.iterdir():
             if path.is_dir():
@@ -201,7 +201,7 @@ class System:
         self.redis.start()
 
     def restart_postgres(self) -> None:
-        """An immediate shutdown: nobody is waited for, and the next start recovers from the log."""
+        """Shut PostgreSQL down at once, without waiting for clients; the next start recovers from the log."""
         assert self.postgres is not None
         self.postgres.process.signal(signal.SIGQUIT)
         self.postgres.process.wait(20)
@@ -213,8 +213,8 @@ class System:
         services = [self.redis.process] + ([self.postgres.process] if self.postgres else [])
         return [*self.stack.processes, *services]
 
-    def undead(self) -> list[str]:
-        """Processes that live on though what started them is dead; empty where the kernel does not tell."""
+    def surviving_processes(self) -> list[str]:
+        """Return processes that outlive their parent; empty where the kernel does not report them."""
         ours = {process.pid for process in self.own_processes() if process.alive}
         orphans = [pid for pid in children_of(os.getpid()) if pid not in ours]
         return [f"{pid} {_words(pid)}" for pid in orphans if _state(pid) not in ("Z", "")]
@@ -223,7 +223,7 @@ class System:
         statement = sa.text("SELECT count(*) FROM worker WHERE state IN ('running', 'draining')")
         return int(self.database.read(lambda session: session.scalar(statement)) or 0)
 
-    def bury_orphans(self) -> None:
+    def end_orphans(self) -> None:
         for pid in children_of(os.getpid()):
             if pid not in {process.pid for process in self.own_processes() if process.alive}:
                 with suppress(ProcessLookupError):
@@ -240,7 +240,7 @@ class System:
             assert self.postgres is not None
             self.postgres.remove()
         if hasattr(self, "stack"):
-            self.bury_orphans()
+            self.end_orphans()
 
     def wait_until_database(self) -> None:
         def answers() -> bool:
@@ -253,7 +253,7 @@ class System:
 
 
 def adopt_orphans() -> None:
-    """Whoever loses its parent becomes our child, so that nobody can hide (Linux alone can do that)."""
+    """Become the parent of orphaned processes, so that all of them are found (Linux only)."""
     if sys.platform.startswith("linux"):
         ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
@@ -266,12 +266,12 @@ def reap_orphans(known: set[int]) -> None:
 
 
 def children_of(pid: int) -> list[int]:
-    found: list[int] = []
+    children: list[int] = []
     with suppress(OSError):
         for task in Path(f"/proc/{pid}/task").iterdir():
             with suppress(OSError):
-                found += [int(word) for word in (task / "children").read_text().split()]
-    return found
+                children += [int(word) for word in (task / "children").read_text().split()]
+    return children
 
 
 def _state(pid: int) -> str:

@@ -20,7 +20,7 @@ SEEDS = {"sqlite": 2383, "postgresql": 703}
 @pytest.mark.timeout(240)
 @pytest.mark.parametrize("database", ["sqlite", "postgresql"])
 def test_nothing_is_lost_or_doubled(database: str) -> None:
-    """After nine faults every job has ended as it should, every effect is written once, and nobody lives on."""
+    """After nine faults every job has ended as it should, every effect is written once, and no process lives on."""
     for program in ("redis-server", *(("postgres",) if database == "postgresql" else ())):
         if find_program(program) is None:
             missing(program, "apt-get install redis-server postgresql")

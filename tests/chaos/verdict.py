@@ -1,4 +1,4 @@
-"""What became of the jobs: nothing lost, nothing done twice, nothing left over."""
+"""Check of the outcome of the jobs: nothing lost, nothing done twice, nothing left over."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ from tests.chaos.system import System
 from tests.support.chaos_kinds import EFFECT, Broken, Endless, Family, Latest
 from tests.support.waiting import wait_until
 
-LONGEST_QUIET_S = 60.0
+MAX_QUIET_S = 60.0
 # Drains, sandboxes and the watchers of dead masters need a moment.
-LONGEST_DYING_S = 15.0
+MAX_PROCESS_END_S = 15.0
 EXPECTED = {Broken.kind: "failed", Endless.kind: "cancelled"}
 
 
@@ -70,14 +70,14 @@ def judge(system: System, load: Load, after: str = "") -> Verdict:
 
 
 def _wait_for_quiet(system: System, load: Load, verdict: Verdict) -> None:
-    deadline = time.monotonic() + LONGEST_QUIET_S
+    deadline = time.monotonic() + MAX_QUIET_S
     while time.monotonic() < deadline:
         system.supervise(0.05)
         rows = database().read(_open_rows)
         if not rows and not load.clockwork.start_waiting():
             return
         for row in rows:
-            # Its enqueueing was not confirmed, so nobody has cancelled it yet.
+            # Its enqueueing was not confirmed, so no client has cancelled it yet.
             if _expected(row) == "cancelled" and row.parent_id is None and row.cancel_requested_at is None:
                 database().transaction(commands.cancel, TENANT, row.id)
     for row in database().read(_open_rows):
@@ -98,23 +98,23 @@ def _judge_jobs(load: Load, verdict: Verdict, after: str) -> None:
     for row in rows:
         if row.state not in ENDED:
             continue
-        wanted = _expected(row)
-        if row.state != wanted:
+        expected_state = _expected(row)
+        if row.state != expected_state:
             verdict.lost.append(
-                f"{row.kind} {row.id} is {row.state}, not {wanted} (crashes {row.crashes}, {row.error_code}: "
+                f"{row.kind} {row.id} is {row.state}, not {expected_state} (crashes {row.crashes}, {row.error_code}: "
                 f"{row.error_message})"
             )
         if row.kind == Latest.kind:  # runs once more for a number that came while it ran
             _judge_effects(row, effects[row.id], verdict, numbered=False)
             continue
-        if wanted == "succeeded" and successes[row.id] != 1:
+        if expected_state == "succeeded" and successes[row.id] != 1:
             verdict.doubled.append(f"{row.kind} {row.id} succeeded {successes[row.id]} times")
         verdict.effects += len(effects[row.id])
         _judge_effects(row, effects[row.id], verdict)
 
 
 def _expected(row: JobRow) -> str:
-    """How the job has to end; a member of a family as its payload says."""
+    """Return the state in which the job has to end; the payload of a parent or child says it."""
     if row.payload.get("endless"):
         return "cancelled"
     return "failed" if row.payload.get("fails") else EXPECTED.get(row.kind, "succeeded")
@@ -168,11 +168,11 @@ def _judge_effects(row: JobRow, effects: list[Any], verdict: Verdict, *, numbere
     for number, count in counted.items():
         if count > 1:
             verdict.doubled.append(f"effect {row.id}:{number} was written {count} times")
-    wanted = int(row.payload.get("effects", 0)) if numbered else 0
-    missing = set(range(wanted)) - set(counted)
+    expected_count = int(row.payload.get("effects", 0)) if numbered else 0
+    missing = set(range(expected_count)) - set(counted)
     if missing and row.state == "succeeded":
         verdict.lost.append(f"{row.kind} {row.id} succeeded without its effects {sorted(missing)}")
-    if numbered and max(counted, default=-1) >= wanted:
+    if numbered and max(counted, default=-1) >= expected_count:
         verdict.doubled.append(f"{row.kind} {row.id} went on after its end: effects {sorted(counted)}")
     fences = [effect.fence for effect in effects]
     if fences != sorted(fences) or any(effect.fence != effect.job_fence for effect in effects):
@@ -180,14 +180,14 @@ def _judge_effects(row: JobRow, effects: list[Any], verdict: Verdict, *, numbere
 
 
 def _judge_processes(system: System, verdict: Verdict) -> None:
-    def all_buried() -> bool:
+    def all_marked_dead() -> bool:
         system.supervise(0.1)
-        return not system.undead() and system.worker_rows_alive() <= system.workers
+        return not system.surviving_processes() and system.worker_rows_alive() <= system.workers
 
     try:
-        wait_until(all_buried, timeout_s=LONGEST_DYING_S, what="the dead to be gone")
+        wait_until(all_marked_dead, timeout_s=MAX_PROCESS_END_S, what="the dead to be gone")
     except AssertionError:
-        verdict.left_over += [f"undead process: {process}" for process in system.undead()]
+        verdict.left_over += [f"surviving_processes process: {process}" for process in system.surviving_processes()]
         rows = system.worker_rows_alive()
         if rows > system.workers:
             verdict.left_over.append(f"{rows} workers count as living, {system.workers} do")
@@ -208,11 +208,11 @@ def _judge_redis(system: System, verdict: Verdict) -> None:
 
 
 def _messages(client: Redis) -> dict[str, int]:
-    """What lies in Dramatiq's own keys: lists, bodies and the sets of workers, dead ones included."""
+    """Return the sizes of Dramatiq's keys: lists, bodies and the sets of workers, dead ones included."""
     sizes = {"list": client.llen, "hash": client.hlen, "set": client.scard}
     kinds = {str(key): str(client.type(key)) for key in client.scan_iter(f"{core_redis.NAMESPACE}:*")}
-    found = {key: int(sizes[kind](key)) for key, kind in kinds.items() if kind in sizes}
-    return {key: size for key, size in found.items() if size}
+    sizes_by_key = {key: int(sizes[kind](key)) for key, kind in kinds.items() if kind in sizes}
+    return {key: size for key, size in sizes_by_key.items() if size}
 
 
 def recoveries(probes: list[tuple[str, str, datetime]]) -> dict[str, list[float]]:
@@ -224,11 +224,11 @@ def recoveries(probes: list[tuple[str, str, datetime]]) -> dict[str, list[float]
         return {job_id: finished for job_id, finished in session.execute(query) if finished is not None}
 
     finished = database().read(ends)
-    found: dict[str, list[float]] = defaultdict(list)
+    delays: dict[str, list[float]] = defaultdict(list)
     for fault, job_id, over_at in probes:
         if job_id in finished:
-            found[fault].append(max(0.0, (finished[job_id] - over_at).total_seconds()))
-    return found
+            delays[fault].append(max(0.0, (finished[job_id] - over_at).total_seconds()))
+    return delays
 
 
 def attempts() -> Counter[str]:

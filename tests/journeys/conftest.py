@@ -26,7 +26,7 @@ TENANT = "default"
 
 
 class Ledger:
-    """The tests' view of the jobs, from beside the system: what an api would enqueue, what the rows say."""
+    """The tests' access to jobs without the api: enqueues jobs and reads their rows."""
 
     def __init__(self, stack: Stack) -> None:
         self.stack = stack
@@ -48,9 +48,9 @@ class Ledger:
         return database().read(lambda session: list(session.scalars(query)))
 
     def wait(self, job_id: str, *states: str, timeout_s: float = 30.0) -> JobRow:
-        wanted = states or ENDED
-        what = f"job {job_id} to be {' or '.join(wanted)}"
-        wait_until(lambda: self.state(job_id) in wanted, timeout_s=timeout_s, what=what)
+        expected = states or ENDED
+        what = f"job {job_id} to be {' or '.join(expected)}"
+        wait_until(lambda: self.state(job_id) in expected, timeout_s=timeout_s, what=what)
         return self.row(job_id)
 
     def wait_all(self, job_ids: list[str], timeout_s: float = 40.0) -> list[JobRow]:

@@ -1,4 +1,4 @@
-"""A cancel holds: what waits never starts, what awaits stops at once, what computes is killed."""
+"""A cancel holds: a waiting job never starts, an awaiting one stops at once, a computing one is killed."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ pytestmark = [pytest.mark.journey, pytest.mark.timeout(120)]
 
 def _cancel(stack: Stack, ledger: Ledger, job_id: str) -> float:
     """Seconds from the request to the cancelled row."""
-    asked = time.monotonic()
+    requested_at = time.monotonic()
     assert stack.post(f"/api/jobs/{job_id}/cancel", None).status_code in (200, 202)
     ledger.wait(job_id, "cancelled", timeout_s=10)
-    return time.monotonic() - asked
+    return time.monotonic() - requested_at
 
 
-def test_a_cancelled_job_does_not_go_on(stack: Stack, ledger: Ledger, tmp_path: Path) -> None:
+def test_cancelled_job_stops(stack: Stack, ledger: Ledger, tmp_path: Path) -> None:
     stack.start(workers=0)
     path = tmp_path / "touched"
     waiting = ledger.enqueue(Touch(path=str(path)))

@@ -43,7 +43,7 @@ def _effects(parent_id: str) -> tuple[int, int]:
     return database().read(count)
 
 
-def test_a_family_of_more_than_a_thousand(stack: Stack, ledger: Ledger) -> None:
+def test_parent_with_more_than_a_thousand_children(stack: Stack, ledger: Ledger) -> None:
     """Every child is there once and did its work once; the parent goes on with their results, or is cancelled with
     them. Then a pipeline hands its results on, and one of whose steps fails goes no further."""
     stack.start(workers=2)
@@ -72,10 +72,10 @@ def test_a_family_of_more_than_a_thousand(stack: Stack, ledger: Ledger) -> None:
         "total": CANCELLED, "succeeded": 0, "failed": CANCELLED, "open": 0, "rule": "at_most:0",
     }  # fmt: skip
 
-    one, other = database().transaction(_pipelines)
-    assert ledger.wait(one).result == {"count": 3}
-    assert (ledger.wait(other).state, ledger.row(other).error_code) == ("failed", "children_failed")
-    assert [child.state for child in database().read(families.results_page, other)] == ["succeeded", "failed"]
+    first_id, second_id = database().transaction(_pipelines)
+    assert ledger.wait(first_id).result == {"count": 3}
+    assert (ledger.wait(second_id).state, ledger.row(second_id).error_code) == ("failed", "children_failed")
+    assert [child.state for child in database().read(families.results_page, second_id)] == ["succeeded", "failed"]
 
 
 def _pipelines(session: Session) -> tuple[str, str]:

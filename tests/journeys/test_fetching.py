@@ -23,7 +23,7 @@ GAP_S = 0.3
 
 
 @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)  # turns are kept in Redis
-def test_a_site_is_asked_one_thing_at_a_time(stack: Stack, site: FakeSite) -> None:
+def test_one_request_at_a_time_per_host(stack: Stack, site: FakeSite) -> None:
     """By two workers at once: robots.txt once, a pause after each page, and what is forbidden not at all."""
     stack.env["MILLRACE_FETCH_HOST_DELAY_S"] = str(GAP_S)
     robots = b"User-agent: *\nDisallow: /forbidden\n"
@@ -37,12 +37,12 @@ def test_a_site_is_asked_one_thing_at_a_time(stack: Stack, site: FakeSite) -> No
     assert [end["state"] for end in ends] == ["succeeded"] * 6 + ["failed"]
     assert ends[-1]["error"]["code"] == "robots"
     assert sorted(path for path, _ in site.visits) == ["/0", "/1", "/2", "/3", "/4", "/5", "/robots.txt"]
-    pages = sorted((asked.begun_at, asked.ended_at) for asked in site.requests if asked.path != "/robots.txt")
+    pages = sorted((request.begun_at, request.ended_at) for request in site.requests if request.path != "/robots.txt")
     assert min(after[0] - before[1] for before, after in pairwise(pages)) > 0.8 * GAP_S
 
 
 @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)  # the subject is Chromium
-def test_a_page_is_as_its_scripts_make_it(stack: Stack, site: FakeSite) -> None:
+def test_rendered_page_is_indexed_with_its_scripts(stack: Stack, site: FakeSite) -> None:
     """Fetched, opened in Chromium, indexed, found."""
     if find_chromium() is None:
         missing("chromium", "apt-get install chromium")
@@ -52,8 +52,8 @@ def test_a_page_is_as_its_scripts_make_it(stack: Stack, site: FakeSite) -> None:
     site.pages["/words"] = site_page(f"A turbine. {WORDS}".encode())
     stack.start(workers=1)
     assert stack.wait_for_job(_give(stack, f"{site.url}/"), "succeeded", "failed", timeout_s=60)["state"] == "succeeded"
-    found: dict[str, Any] = stack.post("/api/search", {"query": "turbine"}).json()
-    assert found["results"] and "turbine" in str(found["results"][0]).lower()
+    response: dict[str, Any] = stack.post("/api/search", {"query": "turbine"}).json()
+    assert response["results"] and "turbine" in str(response["results"][0]).lower()
 
 
 def _give(stack: Stack, url: str) -> str:

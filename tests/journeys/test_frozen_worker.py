@@ -15,7 +15,7 @@ from tests.support.waiting import wait_until
 pytestmark = [pytest.mark.journey, pytest.mark.timeout(120)]
 
 
-def test_a_worker_frozen_past_its_death_and_woken(stack: Stack, ledger: Ledger) -> None:
+def test_worker_suspended_until_marked_dead_loses_its_jobs(stack: Stack, ledger: Ledger) -> None:
     """Its job ends elsewhere; awake, it finds the fence moved, drops what it had and works on under a new name."""
     stack.env |= {"MILLRACE_WORKER_DEAD_S": "2", "MILLRACE_BEAT_S": "0.4"}
     stack.start(workers=2, api=False)
@@ -42,7 +42,7 @@ def test_a_worker_frozen_past_its_death_and_woken(stack: Stack, ledger: Ledger) 
 
 
 @pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)  # SQLite has one writer for all, frozen or not
-def test_a_worker_frozen_inside_a_transaction(stack: Stack, ledger: Ledger, tmp_path: Path) -> None:
+def test_worker_suspended_inside_a_transaction(stack: Stack, ledger: Ledger, tmp_path: Path) -> None:
     """The lock that it holds on its job is taken from it: neither its job nor the relay waits until it wakes."""
     stack.env |= {"MILLRACE_WORKER_DEAD_S": "2", "MILLRACE_BEAT_S": "0.4"}
     stack.start(workers=2, api=False)

@@ -54,11 +54,11 @@ def test_every_accepted_page_is_indexed_once(
     sender = Sender(stack.port, events, RATE).start()
     dark = _strike(stack, redis_server, sender, count, strikes)
     sent = sender.join(timeout_s=300)
-    assert all(one.accepted for one in sent)
-    assert {status for one in sent for status in one.refusals} == set(), "an answer was no 2xx"
+    assert all(delivery.accepted for delivery in sent)
+    assert {status for delivery in sent for status in delivery.refusals} == set(), "an answer was no 2xx"
     _tell(sent, dark)
     _send(stack, [event("crawl.completed", CRAWL)])
-    jobs = [job_id for one in sent for job_id in json.loads(one.body)["job_ids"]]
+    jobs = [job_id for delivery in sent for job_id in json.loads(delivery.body)["job_ids"]]
     assert len(set(jobs)) == count
     _wait_for_rest(count)
     _check_rows(jobs, count)
@@ -66,15 +66,17 @@ def test_every_accepted_page_is_indexed_once(
     _check_metrics(stack, count)
     _check_window(redis_server)
     again = Sender(stack.port, events, RATE).start().join(timeout_s=300)
-    first, second = ([(one.status, json.loads(one.body)) for one in answers] for answers in (sent, again))
+    first, second = (
+        [(delivery.status, json.loads(delivery.body)) for delivery in answers] for answers in (sent, again)
+    )
     assert second == first, "a delivery got another answer than at first"
     _wait_for_rest(count)
     _check_rows(jobs, count)
 
 
 def _send(stack: Stack, events: Sequence[bytes]) -> None:
-    for one in Sender(stack.port, events, RATE).start().join(timeout_s=60):
-        assert one.status == 200, one.body
+    for delivery in Sender(stack.port, events, RATE).start().join(timeout_s=60):
+        assert delivery.status == 200, delivery.body
 
 
 def _strike(stack: Stack, redis_server: RedisServer, sender: Sender, count: int, strikes: int) -> list[tuple[int, int]]:
@@ -104,7 +106,7 @@ def _strike(stack: Stack, redis_server: RedisServer, sender: Sender, count: int,
 
 
 def _restart_api(stack: Stack) -> None:
-    """Killed as it answers; the sender goes on meanwhile."""
+    """Kill the api while it answers and start it again; the sender goes on."""
     assert stack.api is not None
     stack.api.kill()
     stack.api.start()
@@ -113,10 +115,10 @@ def _restart_api(stack: Stack) -> None:
 
 def _tell(sent: Sequence[Sent], dark: Sequence[tuple[int, int]]) -> None:
     """Of the tries that were answered; a retry after a kill waited for the api to start, which is not told here."""
-    in_the_dark = [one for gone, back in dark for one in sent[gone:back]]
+    in_the_dark = [delivery for gone, back in dark for delivery in sent[gone:back]]
     for label, some in (("all", sent), ("while Redis was away", in_the_dark)):
-        took = [one.try_ms for one in some if one.tries == 1]
-        tries = sum(one.tries - 1 for one in some)
+        took = [delivery.try_ms for delivery in some if delivery.tries == 1]
+        tries = sum(delivery.tries - 1 for delivery in some)
         if not took:
             print(f"{label}: {len(some)} events, none answered at its first try; {tries} further tries")
             continue
@@ -150,8 +152,8 @@ def _check_rows(jobs: Sequence[str], count: int) -> None:
     runs = _rows(sa.select(AttemptRow.job_id, AttemptRow.outcome).where(AttemptRow.job_id.in_(sa.select(JobRow.id))))
     assert sorted(row.job_id for row in runs if row.outcome == "succeeded") == sorted(row.id for row in made)
     chunks = _rows(sa.select(Chunk.document_id, Chunk.version_id, Chunk.ordinal))
-    wanted = [(row.id, row.version_id, n) for row in documents for n in range(row.chunk_count)]
-    assert sorted(map(tuple, chunks)) == sorted(wanted)
+    expected = [(row.id, row.version_id, n) for row in documents for n in range(row.chunk_count)]
+    assert sorted(map(tuple, chunks)) == sorted(expected)
     assert all(row.chunk_count for row in documents)
 
 
@@ -159,8 +161,8 @@ def _check_search(stack: Stack, count: int) -> None:
     """The word of each page finds that page alone."""
     for number in range(count):
         body = {"query": word_of(number), "mode": "keyword", "limit": 5}
-        found = stack.post("/api/search", body).json()
-        assert [hit["url"] for hit in found["results"]] == [url_of(CRAWL, number)], word_of(number)
+        response = stack.post("/api/search", body).json()
+        assert [hit["url"] for hit in response["results"]] == [url_of(CRAWL, number)], word_of(number)
 
 
 def _check_metrics(stack: Stack, count: int) -> None:

@@ -77,8 +77,8 @@ def test_a_worker_killed_at_every_step(stack: Stack, ledger: Ledger) -> None:
         chunks, different, changes = _counts(row.document_id)
         assert chunks == different > 50, stage
         assert changes == 1, stage
-        found = stack.post("/api/search", {"query": f"zz{name}", "mode": "keyword"}).json()
-        assert (found["total"], found["results"][0]["title"]) == (1, f"Killed at {name}")
+        response = stack.post("/api/search", {"query": f"zz{name}", "mode": "keyword"}).json()
+        assert (response["total"], response["results"][0]["title"]) == (1, f"Killed at {name}")
         stack.wait_ready()
 
 

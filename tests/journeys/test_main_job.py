@@ -36,18 +36,18 @@ def test_a_page_goes_in_and_a_search_finds_it(stack: Stack) -> None:
     assert answer.headers["location"] == f"/api/jobs/{job['id']}"
 
     with follow(stack.client, job["id"]) as events:
-        heard = list(events)
-    assert (heard[-1].name, heard[-1].data["state"], heard[-1].data["percent"]) == ("end", "succeeded", 100)
-    percents = [event.data["percent"] for event in heard if event.data["percent"] is not None]
+        received = list(events)
+    assert (received[-1].name, received[-1].data["state"], received[-1].data["percent"]) == ("end", "succeeded", 100)
+    percents = [event.data["percent"] for event in received if event.data["percent"] is not None]
     assert percents == sorted(percents)
-    told = list(dict.fromkeys(event.data["stage"] for event in heard if event.data["stage"]))
-    assert told == [stage for stage in STAGES if stage in told]
-    assert told[-1] == "index"
+    stages = list(dict.fromkeys(event.data["stage"] for event in received if event.data["stage"]))
+    assert stages == [stage for stage in STAGES if stage in stages]
+    assert stages[-1] == "index"
 
     for mode in ("hybrid", "semantic", "keyword"):
-        found = stack.post("/api/search", {"query": "breaking ice on the mill race", "mode": mode}).json()
-        assert found["results"][0]["title"] == "Keeping a mill pond", mode
-        assert "maul" in found["results"][0]["text"], mode
+        response = stack.post("/api/search", {"query": "breaking ice on the mill race", "mode": mode}).json()
+        assert response["results"][0]["title"] == "Keeping a mill pond", mode
+        assert "maul" in response["results"][0]["text"], mode
 
     shown = stack.client.get(f"/api/documents/{job['document_id']}").json()
     assert shown["metadata"]["by"] == "miller"
@@ -75,8 +75,8 @@ def test_a_file_of_lines_is_indexed_as_one_job(stack: Stack, tmp_path: Path) -> 
     ends = stack.client.get(f"/api/documents:batch/{job['id']}").text.splitlines()
     assert [json.loads(end)["line"] for end in ends] == list(range(1, 402))
     assert json.loads(ends[200])["error"]["code"] == "line_no_json"
-    found = stack.post("/api/search", {"query": "number7", "mode": "keyword"}).json()
-    assert found["total"] == 1
+    response = stack.post("/api/search", {"query": "number7", "mode": "keyword"}).json()
+    assert response["total"] == 1
     assert stack.client.get("/api/stats").json()["total_documents"] == 400
     command = [sys.executable, "-m", "app", "index", str(path), "--wait"]
     env = {**stack.env, "MILLRACE_API_SECRET": stack.secret}

@@ -27,18 +27,18 @@ STARTS: dict[str, tuple[str, dict[str, Any]]] = {
 
 
 @pytest.fixture
-def odd(stack: Stack) -> Stack:
+def odd_kinds_stack(stack: Stack) -> Stack:
     stack.env["MILLRACE_MODULES"] = "tests.support.odd_kinds"
     return stack.start()
 
 
-def test_whatever_a_job_raises_or_returns_it_ends_and_its_worker_stops(odd: Stack) -> None:
+def test_jobs_end_and_workers_stop_after_any_error_or_result(odd_kinds_stack: Stack) -> None:
     started = {}
     for name, (kind, payload) in STARTS.items():
-        answer = odd.post("/api/jobs", {"kind": kind, "payload": payload})
+        answer = odd_kinds_stack.post("/api/jobs", {"kind": kind, "payload": payload})
         assert answer.status_code == 202, answer.text
         started[name] = answer.json()["id"]
-    ended = {name: odd.wait_for_job(job_id, "succeeded", "failed") for name, job_id in started.items()}
+    ended = {name: odd_kinds_stack.wait_for_job(job_id, "succeeded", "failed") for name, job_id in started.items()}
     for name in ("bad delay", "bad delay in a child"):
         assert (ended[name]["state"], ended[name]["error"]["message"]) == ("failed", "slow down")
     for name in ("bad syntax error", "bad syntax error in a child"):
@@ -51,7 +51,7 @@ def test_whatever_a_job_raises_or_returns_it_ends_and_its_worker_stops(odd: Stac
     while deepest:
         deepest, levels = deepest["x"], levels + 1
     assert levels == 100
-    for worker in odd.workers:
+    for worker in odd_kinds_stack.workers:
         began = time.monotonic()
         worker.stop()
         assert time.monotonic() - began < 10
@@ -66,9 +66,9 @@ REFUSED = [
 ]
 
 
-def test_a_payload_that_could_not_be_run_is_refused_at_the_door(odd: Stack) -> None:
+def test_payload_that_cannot_load_is_refused_by_the_api(odd_kinds_stack: Stack) -> None:
     for kind, payload, code, message in REFUSED:
         body = f'{{"kind": "{kind}", "payload": {payload}}}'
-        answer = odd.client.post("/api/jobs", content=body, headers={"Content-Type": "application/json"})
+        answer = odd_kinds_stack.client.post("/api/jobs", content=body, headers={"Content-Type": "application/json"})
         assert (answer.status_code, answer.json()["code"]) == (422, code), answer.text
         assert message in answer.json()["detail"]

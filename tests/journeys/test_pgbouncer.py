@@ -1,4 +1,4 @@
-"""PostgreSQL behind PgBouncer in transaction mode: nothing of ours needs a session of its own."""
+"""PostgreSQL behind PgBouncer in transaction mode: no part of the system depends on session state."""
 
 from __future__ import annotations
 

@@ -51,8 +51,8 @@ def test_qdrant_and_a_worker_killed_under_writes(stack: Stack, ledger: Ledger, q
     wait_until(lambda: _total(stack, "common") == 40, timeout_s=60, what="all documents to be found")
     for n in (0, 4, 19, 20, 39):
         assert _total(stack, f"number{n}") == 1
-    said = verify_index(stack)
-    assert (said["engine"], said["documents"], said["chunks"], said["vectors"]) == ("qdrant", 40, 40, 40)
+    report = verify_index(stack)
+    assert (report["engine"], report["documents"], report["chunks"], report["vectors"]) == ("qdrant", 40, 40, 40)
     wait_until(
         lambda: stack.client.get("/health").json()["search"]["behind"] == {"changes": 0, "seconds": 0.0},
         timeout_s=20,

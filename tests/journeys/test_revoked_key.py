@@ -1,4 +1,4 @@
-"""A key is revoked while somebody follows a job with it."""
+"""A key is revoked while a client follows a job with it."""
 
 from __future__ import annotations
 

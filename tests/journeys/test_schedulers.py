@@ -28,7 +28,7 @@ MINUTE = timedelta(minutes=1)
 
 
 def _make(session: Session) -> list[int]:
-    """Schedules of every minute that nobody has looked at for three."""
+    """Insert schedules of every minute that no scheduler has fired for three minutes."""
     last = clock.now().replace(second=0, microsecond=0)
     made = []
     for number in range(SCHEDULES):
@@ -82,7 +82,7 @@ def test_two_schedulers_and_a_clock_that_jumps(stack: Stack, ledger: Ledger) -> 
     ticks, _ = database().read(_look, ids)
     assert any(tick.at > tomorrow for tick in ticks)
 
-    # Right again: planned for the next minute, and what was done is not done again.
+    # Right again: planned for the next minute, and no tick fires twice.
     stack.env["TESTS_CLOCK_JUMP_S"] = "0"
     stack.add_scheduler()
     soon = "the schedules to be planned by the right clock"
@@ -95,9 +95,9 @@ def test_two_schedulers_and_a_clock_that_jumps(stack: Stack, ledger: Ledger) -> 
 def _planned(ids: list[int]) -> datetime:
     """When the last of them comes next."""
     latest = sa.select(ScheduleRow.next_at).where(ScheduleRow.id.in_(ids)).order_by(ScheduleRow.next_at.desc()).limit(1)
-    found = database().read(lambda session: session.scalar(latest))
-    assert found is not None
-    return found
+    next_at = database().read(lambda session: session.scalar(latest))
+    assert next_at is not None
+    return next_at
 
 
 def _pushed(ids: list[int]) -> list[str]:

@@ -30,13 +30,15 @@ def send(stack: Stack, *paths: Path) -> Response:
     return stack.client.post("/api/documents/upload", files=files)
 
 
-def found(stack: Stack, word: str) -> list[dict[str, Any]]:
+def search_hits(stack: Stack, word: str) -> list[dict[str, Any]]:
     results: list[dict[str, Any]] = stack.post("/api/search", {"query": word, "mode": "keyword"}).json()["results"]
     return results
 
 
 @pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)  # hosts that share no disk share no SQLite
-def test_thirty_files_reach_workers_by_a_bucket(stack: Stack, ledger: Ledger, s3: S3Server, tmp_path: Path) -> None:
+def test_thirty_files_reach_workers_through_a_bucket(
+    stack: Stack, ledger: Ledger, s3: S3Server, tmp_path: Path
+) -> None:
     """A worker is killed on the way; a sentence of each file is found, the hostile one fails alone."""
     stack.env |= {f"MILLRACE_{name.upper()}": value for name, value in s3.settings.items()}
     stack.start(workers=0)
@@ -45,26 +47,28 @@ def test_thirty_files_reach_workers_by_a_bucket(stack: Stack, ledger: Ledger, s3
         stack.add_worker()
     (tmp_path / "files").mkdir()
     made = made_documents.make_all(tmp_path / "files", 30)
-    answer = send(stack, *[one.path for one in made])
+    answer = send(stack, *[made_file.path for made_file in made])
     assert answer.status_code == 202, answer.text
     taken = answer.json()["data"]
     assert len(taken) == 30 and answer.json()["errors"] == []
     stack.workers[0].kill()
-    rows = {row.id: row for row in ledger.wait_all([one["job"]["id"] for one in taken], timeout_s=120)}
-    for one, file in zip(taken, made, strict=True):
-        row = rows[one["job"]["id"]]
+    rows = {row.id: row for row in ledger.wait_all([upload["job"]["id"] for upload in taken], timeout_s=120)}
+    for upload, file in zip(taken, made, strict=True):
+        row = rows[upload["job"]["id"]]
         if file.sentence is None:
             assert (row.state, row.error_code) == ("failed", "archive_bomb")
             continue
         assert row.state == "succeeded", (file.path.name, row.error_message)
-        assert [hit["document_id"] for hit in found(stack, file.path.stem)] == [one["document_id"]]
-        original = stack.client.get(f"/api/documents/{one['document_id']}/original")
+        assert [hit["document_id"] for hit in search_hits(stack, file.path.stem)] == [upload["document_id"]]
+        original = stack.client.get(f"/api/documents/{upload['document_id']}/original")
         assert original.content == file.path.read_bytes()
 
 
 @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)  # which database makes no difference here
-def test_a_bucket_that_is_away(stack: Stack, ledger: Ledger, s3: S3Server, tmp_path: Path) -> None:
-    """Uploads are refused with the reason, what was accepted is read when it is back, and /readyz names it."""
+def test_bucket_outage_refuses_uploads_and_loses_no_file(
+    stack: Stack, ledger: Ledger, s3: S3Server, tmp_path: Path
+) -> None:
+    """Uploads are refused with the reason, accepted files are read once the bucket is back, and /readyz names it."""
     stack.env |= {f"MILLRACE_{name.upper()}": value for name, value in s3.settings.items()}
     stack.env["MILLRACE_RETRY_DELAYS"] = "1,1,1,1,1,1"
     stack.start(workers=0)
@@ -82,4 +86,4 @@ def test_a_bucket_that_is_away(stack: Stack, ledger: Ledger, s3: S3Server, tmp_p
     finally:
         s3.process.wake()
     assert ledger.wait(accepted["id"], timeout_s=90).state == "succeeded"
-    assert found(stack, "first")
+    assert search_hits(stack, "first")

@@ -25,8 +25,8 @@ def test_fifty_starts_are_one_job_and_a_storm_ends_with_its_last_payload(
 
 
 def _fifty_at_once(stack: Stack, ledger: Ledger, path: Path) -> None:
-    asked = {"kind": "tests.single", "payload": {"path": str(path)}}
-    answers = at_once(50, lambda number: stack.post("/api/jobs", asked))
+    body = {"kind": "tests.single", "payload": {"path": str(path)}}
+    answers = at_once(50, lambda number: stack.post("/api/jobs", body))
     assert {answer.status_code for answer in answers} == {202}
     (job_id,) = {answer.json()["id"] for answer in answers}
     Path(f"{path}.go").touch()
@@ -36,8 +36,8 @@ def _fifty_at_once(stack: Stack, ledger: Ledger, path: Path) -> None:
 
 def _storm(stack: Stack, ledger: Ledger, path: Path) -> None:
     def ask(number: int) -> str:
-        asked = {"kind": "tests.noted", "payload": {"path": str(path), "number": number}}
-        answer = stack.post("/api/jobs", asked)
+        body = {"kind": "tests.noted", "payload": {"path": str(path), "number": number}}
+        answer = stack.post("/api/jobs", body)
         assert answer.status_code == 202, answer.text
         return str(answer.json()["id"])
 

@@ -1,4 +1,4 @@
-"""A new version beside the old: the schema is new already, and workers of both do what the new api accepts."""
+"""Two versions side by side: with the new schema, workers of both run the jobs that the new api accepts."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Novelty(Job, kind="tests.upgrade.novelty"):
 
 
 @pytest.fixture
-def older(tmp_path: Path) -> Path:
+def older_tree(tmp_path: Path) -> Path:
     """A tree of the version before, and that it is one for an older schema or a release."""
     commit = earlier.commit()
     if commit is None:
@@ -34,11 +34,11 @@ def older(tmp_path: Path) -> Path:
     return folder
 
 
-def test_the_version_before_works_on_todays_schema(stack: Stack, ledger: Ledger, older: Path) -> None:
+def test_the_version_before_works_on_todays_schema(stack: Stack, ledger: Ledger, older_tree: Path) -> None:
     """Its worker does today's jobs, lets alone what it does not know, and drains without burning an attempt."""
     assert schema.current(database()) == schema.head()
     stack.start(workers=0)
-    stack.cwd = older
+    stack.cwd = older_tree
     old = stack.add_worker()
     page = stack.post("/api/documents", {"markdown": "# Sluices\n\nA sluice stops the water."})
     assert page.status_code == 202

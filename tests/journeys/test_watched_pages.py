@@ -51,7 +51,7 @@ def test_a_change_becomes_searchable_once(
     watched: Stack, site: FakeSite, changedetection_server: ChangeDetectionServer, ledger: Ledger
 ) -> None:
     """The watch is made, the page changes, the notification comes, the new text is found, the trail says why; the
-    same notification again does nothing; a change whose notification found nobody is found all the same; and with
+    same notification again does nothing; a change whose notification was lost is found all the same; and with
     the page its watch goes."""
     server, url = changedetection_server, f"{site.url}/prices"
     site.pages["/prices"] = page("The heron costs ten.")
@@ -71,7 +71,7 @@ def test_a_change_becomes_searchable_once(
     wait_until(lambda: bool(_found(watched, "kingfisher")), timeout_s=40, what="the new words to be found")
     assert _found(watched, "kingfisher")[0]["metadata"]["tags"] == ["shop"] and not _found(watched, "heron")
     changes = watched.client.get(f"/api/documents/{document}/changes").json()["data"]
-    assert [(one["origin"], one["state"], one["watch_id"]) for one in changes] == [("webhook", "indexed", watch)]
+    assert [(row["origin"], row["state"], row["watch_id"]) for row in changes] == [("webhook", "indexed", watch)]
     assert "+The kingfisher" in changes[0]["summary"]
     diff = watched.client.get(f"/api/documents/{document}/diff").json()
     assert "-The heron" in diff["diff"] and "+The kingfisher" in diff["diff"]
@@ -98,7 +98,7 @@ def test_a_change_becomes_searchable_once(
     ledger.wait(ledger.enqueue(ReconcileChanges()), "succeeded")
     wait_until(lambda: bool(_found(watched, "egret")), timeout_s=30, what="the change that nobody told of")
     changes = watched.client.get(f"/api/documents/{document}/changes").json()["data"]
-    assert [(one["origin"], one["state"]) for one in changes] == [("reconcile", "indexed"), ("webhook", "indexed")]
+    assert [(row["origin"], row["state"]) for row in changes] == [("reconcile", "indexed"), ("webhook", "indexed")]
 
     assert watched.client.delete(f"/api/documents/{document}").status_code == 204
     assert _done(watched, watched.post("/api/watches:sync", None))["result"]["removed"] == 1

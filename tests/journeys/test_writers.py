@@ -64,11 +64,11 @@ def test_rows_vectors_and_postings_are_the_same(
     assert set(answers) <= {200, 503}
     # An index outside of SQL may still be built for the first time when the last document is in.
     assert answers[200] > 0 or engine == "qdrant"
-    said = verify_index(stack)
-    assert said["documents"] == DOCUMENTS and said["chunks"] == said["vectors"] > DOCUMENTS
+    report = verify_index(stack)
+    assert report["documents"] == DOCUMENTS and report["chunks"] == report["vectors"] > DOCUMENTS
 
-    def found(n: int) -> int:
+    def total_hits(n: int) -> int:
         return int(stack.post("/api/search", {"query": f"zq{n}x", "mode": "keyword"}).json()["total"])
 
-    wait_until(lambda: found(DOCUMENTS - 1) == 1, timeout_s=30, what="the last document to be found")
-    assert [n for n in range(DOCUMENTS) if found(n) != 1] == []
+    wait_until(lambda: total_hits(DOCUMENTS - 1) == 1, timeout_s=30, what="the last document to be found")
+    assert [n for n in range(DOCUMENTS) if total_hits(n) != 1] == []

@@ -19,20 +19,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="tests.smoke")
     parser.add_argument("layouts", nargs="*", choices=[[], *LAYOUTS], default=[])
     parser.add_argument("--image", default="millrace:dev")
-    given = parser.parse_args()
+    options = parser.parse_args()
     reason = missing()
     if reason:
         print(f"smoke: skipped, {reason}")
         return
-    if not has_image(given.image):
-        sys.exit(f"smoke: there is no image {given.image}; make image builds it")
-    for name in given.layouts or LAYOUTS:
+    if not has_image(options.image):
+        sys.exit(f"smoke: there is no image {options.image}; make image builds it")
+    for name in options.layouts or LAYOUTS:
         began = time.monotonic()
 
         def say(text: str, layout: str = name, since: float = began) -> None:
             print(f"{layout:<8}{time.monotonic() - since:6.1f} s  {text}", flush=True)
 
-        LAYOUTS[name](given.image, say)
+        LAYOUTS[name](options.image, say)
     print("smoke: all well")
 
 

@@ -1,1 +1,1 @@
-"""What tests stand on: real services, real processes, and a way to wait for them."""
+"""Support for tests: real services, real processes, and a way to wait for them."""

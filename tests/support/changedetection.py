@@ -34,11 +34,11 @@ ENVIRONMENT = {
 
 def program() -> Path:
     """Named by MILLRACE_TEST_CHANGEDETECTION, or what `make changedetection` has brought."""
-    found = find_program("changedetection")
+    path = find_program("changedetection")
     brought = Path(__file__).parents[2] / ".services" / "changedetection" / "bin" / "changedetection.io"
-    if found is None and not brought.exists():
+    if path is None and not brought.exists():
         missing("changedetection.io", "make changedetection")
-    return found or brought
+    return path or brought
 
 
 class ChangeDetectionServer:
@@ -54,7 +54,7 @@ class ChangeDetectionServer:
 
     @property
     def settings(self) -> dict[str, str]:
-        """What a process of ours is told, by setting."""
+        """The settings with which our processes reach it."""
         return {"changedetection_url": self.url, "changedetection_api_key": KEY}
 
     def start(self) -> None:
@@ -75,9 +75,9 @@ class ChangeDetectionServer:
 
     def clear(self) -> None:
         """Forget all watches and tags."""
-        for kind, one in (("watch", "watch"), ("tags", "tag")):
+        for kind, singular in (("watch", "watch"), ("tags", "tag")):
             for uuid in self.ask("GET", f"/{kind}").json():
-                self.ask("DELETE", f"/{one}/{uuid}").raise_for_status()
+                self.ask("DELETE", f"/{singular}/{uuid}").raise_for_status()
 
     def stop(self) -> None:
         self.process.stop()
@@ -95,7 +95,7 @@ def shared_changedetection(tmp_path_factory: pytest.TempPathFactory) -> Iterator
 
 @pytest.fixture
 def changedetection_server(shared_changedetection: ChangeDetectionServer) -> Iterator[ChangeDetectionServer]:
-    """An instance without watches that nobody else uses during this test, and that watches nothing afterwards."""
+    """An instance for this test alone, without watches before and after it."""
     shared_changedetection.clear()
     yield shared_changedetection
     shared_changedetection.clear()

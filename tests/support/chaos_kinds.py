@@ -1,8 +1,8 @@
-"""Jobs of the chaos run: what each has done is a row, so that losses and doubles can be counted.
+"""Jobs of the chaos run: each effect is a row, so that losses and doubles can be counted.
 
-An effect is one transaction of its own, begun with a hold, and looks first whether an earlier run of the job has
-written it. Nothing in the table forbids a second one: a double is to be seen, not refused. Beside the writer's fence
-stands the job's at that moment; where they differ, a worker wrote that had lost the job.
+An effect is a separate transaction. It begins with a hold and is skipped if an earlier run of the job has written it.
+The table has no unique key: a double is to be seen, not refused. A row has the fence of the writer and that of the job
+at that moment; where they differ, the writer had lost the job.
 """
 
 from __future__ import annotations
@@ -98,7 +98,7 @@ async def flaky(job: Flaky, progress: Progress) -> None:
 
 
 class Broken(Job, kind="chaos.broken", retry_delays=DELAYS):
-    """One effect, then an error that no try mends."""
+    """One effect, then an error on every try."""
 
     effects: int = 1
 
@@ -196,7 +196,7 @@ async def family(job: Family, progress: Progress) -> dict[str, Any]:
 
 
 class Chain(Job, kind="chaos.chain", retry_delays=DELAYS):
-    """A step of a pipeline: counts on from the one before it, with an effect of its own."""
+    """A step of a pipeline: continues the count of the previous step and writes one effect."""
 
     effects: int = 1
     previous: dict[str, int] | None = None

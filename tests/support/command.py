@@ -18,7 +18,7 @@ from tests.support.stack import REPOSITORY
 
 
 class Ran(NamedTuple):
-    """How a command ended."""
+    """Exit code and output of a command that has ended."""
 
     code: int
     out: str
@@ -66,7 +66,7 @@ class Running:
         return self.process.poll()
 
     def kill(self) -> int:
-        """kill -9 of it and its group; its exit code. What it has said is gone."""
+        """Send SIGKILL to it and its group and return its exit code; its output is lost."""
         with self._out, self._err:
             return self._kill()
 
@@ -76,14 +76,14 @@ class Running:
         return self.process.wait(10)
 
     def end(self, timeout_s: float = 50) -> Ran:
-        """How it ended."""
+        """Wait for its end and return its exit code and output."""
         with self._out, self._err:
             try:
                 code = self.process.wait(timeout_s)
             except subprocess.TimeoutExpired:
                 self._kill()
-                said, words = f"{self._read(self._out)}\n{self._read(self._err)}", " ".join(self.words)
-                raise AssertionError(f"millrace {words} still ran after {timeout_s:g} s\n{said}") from None
+                output, words = f"{self._read(self._out)}\n{self._read(self._err)}", " ".join(self.words)
+                raise AssertionError(f"millrace {words} still ran after {timeout_s:g} s\n{output}") from None
             return Ran(code, self._read(self._out), self._read(self._err))
 
     @staticmethod

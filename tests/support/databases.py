@@ -93,7 +93,7 @@ def database_url(request: pytest.FixtureRequest) -> str:
 
 
 def _forget() -> None:
-    """What this process keeps of settings that a test has changed."""
+    """Clear the caches of settings that a test has changed."""
     core_db.close_database()
     core_redis.push.cache_clear()
     get_settings.cache_clear()

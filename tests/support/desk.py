@@ -95,7 +95,7 @@ class Desk:
         return result
 
     def verify(self, *, repair: bool = False) -> dict[str, Any]:
-        """What a verification of the index says."""
+        """Verify the index and return the report."""
         job = self.db.transaction(lambda session: enqueue(session, VerifyIndex(repair=repair), tenant=TENANT).id)
         progress = self.claim(job)
         result = on_a_loop(verify(progress, repair=repair))
@@ -104,10 +104,10 @@ class Desk:
 
 
 async def _follow(progress: Progress) -> dict[str, Any]:
-    said: dict[str, Any] = {}
+    outcome: dict[str, Any] = {}
     for model in reversed(await read(followed)):
-        said = await engine().follow(model, progress)
-    return said
+        outcome = await engine().follow(model, progress)
+    return outcome
 
 
 def on_a_loop(what: Coroutine[Any, Any, T]) -> T:

@@ -13,7 +13,7 @@ import psycopg
 from tests.support.services import PostgresServer
 
 # More than so much in its tables, dead or alive, and a copy is the quicker way.
-LARGEST_BYTES = 24_000_000
+MAX_DATABASE_BYTES = 24_000_000
 
 _PREPARE = f"""
 CREATE SCHEMA handed_on;
@@ -40,7 +40,7 @@ DECLARE one record; filled boolean; BEGIN
         OR EXISTS (SELECT FROM pg_db_role_setting s JOIN pg_database d ON d.oid = s.setdatabase
                    WHERE d.datname = current_database())
         OR (SELECT sum(pg_relation_size(oid)) FROM pg_class
-            WHERE relkind = 'r' AND relnamespace = 'public'::regnamespace) > {LARGEST_BYTES}
+            WHERE relkind = 'r' AND relnamespace = 'public'::regnamespace) > {MAX_DATABASE_BYTES}
     THEN RETURN false; END IF;
     FOR one IN SELECT oid::regclass AS name FROM pg_class
         WHERE relkind = 'r' AND relnamespace = 'public'::regnamespace
@@ -65,13 +65,13 @@ CREATE EVENT TRIGGER handed_on_altered ON ddl_command_end EXECUTE FUNCTION hande
 
 
 def prepare(server: PostgresServer, template: str) -> None:
-    """Give the template what its copies need to be emptied; ours is in a schema of its own."""
+    """Add to the template the functions that empty its copies, in a separate schema."""
     with server.connect(template) as connection:
         connection.execute(_PREPARE.encode())
 
 
 class HandedOn:
-    """`fresh()` gives the URL of a database with the schema and its first rows, and cuts off whoever still uses it."""
+    """`fresh()` closes connections to the database and returns its URL, with the schema and its first rows."""
 
     def __init__(self, server: PostgresServer, template: str) -> None:
         self._server = server

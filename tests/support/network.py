@@ -1,4 +1,4 @@
-"""The network of a test ends at the loopback: whoever reaches further is stopped, loudly."""
+"""Tests may connect to the loopback only; any other connection raises an error."""
 
 from __future__ import annotations
 

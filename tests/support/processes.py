@@ -40,7 +40,7 @@ def listens(port: int) -> bool:
 
 
 class Account(NamedTuple):
-    """Who a process runs as."""
+    """The user and group that a process runs as."""
 
     uid: int
     gid: int
@@ -48,7 +48,7 @@ class Account(NamedTuple):
 
 def leftovers(folder: Path) -> list[str]:
     """Command lines of processes that were started for this data folder (Linux tells)."""
-    found = []
+    command_lines = []
     for process in Path("/proc").glob("[0-9]*"):
         try:
             environment = (process / "environ").read_bytes()
@@ -56,8 +56,8 @@ def leftovers(folder: Path) -> list[str]:
         except OSError:
             continue
         if f"MILLRACE_DATA_DIR={folder}\0".encode() in environment + b"\0" and state != "Z":
-            found.append((process / "cmdline").read_text().replace("\0", " "))
-    return found
+            command_lines.append((process / "cmdline").read_text().replace("\0", " "))
+    return command_lines
 
 
 def _dies_with_us(command: Sequence[str], account: Account | None) -> list[str]:

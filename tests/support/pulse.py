@@ -32,7 +32,7 @@ CREATE TABLE webhook.change_events (
 
 
 class PulseService:
-    """Whom `url` leads to; `add` writes a row and gives its id."""
+    """A Pulse database at `url`; `add` writes a row and returns its id."""
 
     def __init__(self, url: str) -> None:
         self.url = url
@@ -44,15 +44,15 @@ class PulseService:
             connection.execute(statement.encode())
 
     def add(self, table: str, **values: Any) -> Any:
-        given = {name: json.dumps(v) if isinstance(v, (dict, list)) else v for name, v in values.items()}
+        columns = {name: json.dumps(v) if isinstance(v, (dict, list)) else v for name, v in values.items()}
         query = sql.SQL("INSERT INTO webhook.{} ({}) VALUES ({}) RETURNING {}").format(
             sql.Identifier(table),
-            sql.SQL(", ").join(map(sql.Identifier, given)),
-            sql.SQL(", ").join(sql.Placeholder() * len(given)),
+            sql.SQL(", ").join(map(sql.Identifier, columns)),
+            sql.SQL(", ").join(sql.Placeholder() * len(columns)),
             sql.Identifier("id"),
         )
         with psycopg.connect(self._dsn, autocommit=True) as connection:
-            row = connection.execute(query, list(given.values())).fetchone()
+            row = connection.execute(query, list(columns.values())).fetchone()
         assert row is not None
         return row[0]
 

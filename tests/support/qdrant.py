@@ -56,8 +56,8 @@ class QdrantServer:
 
     def collections(self) -> list[str]:
         with http.client(10, headers={"api-key": self._key}) as client:
-            found = client.get(f"{self.url}/collections").json()["result"]["collections"]
-        return sorted(one["name"] for one in found)
+            entries = client.get(f"{self.url}/collections").json()["result"]["collections"]
+        return sorted(entry["name"] for entry in entries)
 
     def drop(self) -> None:
         """Delete all collections: what a lost volume leaves."""

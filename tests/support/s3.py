@@ -22,7 +22,7 @@ class S3Server:
 
     @property
     def settings(self) -> dict[str, str]:
-        """What a process of ours is told, by setting."""
+        """The settings with which our processes reach it."""
         return {
             "blob_url": f"s3://{BUCKET}/here",
             "s3_endpoint": self.endpoint,

@@ -30,7 +30,7 @@ Connection = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 @dataclass(slots=True)
 class Sent:
-    """What became of one event: the last answer, and the tries it took.
+    """The outcome of one event: the last answer and the number of tries.
 
     `took_ms` is from the moment at which it was due, so a server that stalls is charged for all that queued up behind
     it; `try_ms` is that of the try which was answered.
@@ -52,7 +52,7 @@ class Sent:
 
 @dataclass
 class Sender:
-    """Sends events to a port of this machine, `rate` a second, in a thread of its own."""
+    """Sends events to a port of this machine, `rate` a second, in a background thread."""
 
     port: int
     events: Sequence[bytes]
@@ -72,7 +72,7 @@ class Sender:
         return self
 
     def join(self, timeout_s: float) -> list[Sent]:
-        """What became of each event, in their order, once all are accepted or given up."""
+        """Return the outcome of each event in order, once all are accepted or given up."""
         assert self._thread is not None
         self._thread.join(timeout_s)
         assert not self._thread.is_alive(), f"the sender still sends: {self.accepted} of {len(self.events)} accepted"
@@ -80,7 +80,7 @@ class Sender:
 
     @property
     def accepted(self) -> int:
-        return sum(one.accepted for one in list(self.sent))
+        return sum(delivery.accepted for delivery in list(self.sent))
 
     async def _all(self) -> None:
         began = time.monotonic() + 0.05
@@ -88,33 +88,33 @@ class Sender:
         for number, event in enumerate(self.events):
             due_at = began + number / self.rate
             await asyncio.sleep(max(0.0, due_at - time.monotonic()))
-            one = Sent(due_at)
-            self.sent.append(one)
-            tasks.append(asyncio.create_task(self._deliver(one, event)))
+            delivery = Sent(due_at)
+            self.sent.append(delivery)
+            tasks.append(asyncio.create_task(self._deliver(delivery, event)))
         await asyncio.gather(*tasks)
         for _, writer in self._free:
             writer.close()
 
-    async def _deliver(self, one: Sent, event: bytes) -> None:
+    async def _deliver(self, delivery: Sent, event: bytes) -> None:
         while True:
-            one.tries += 1
+            delivery.tries += 1
             began = time.monotonic()
             try:
                 async with asyncio.timeout(self.patience_s):
-                    one.status, one.body = await self._ask(event)
+                    delivery.status, delivery.body = await self._ask(event)
             except (OSError, EOFError, TimeoutError):
-                one.status = 0
+                delivery.status = 0
             now = time.monotonic()
-            one.took_ms, one.try_ms = (now - one.due_at) * 1000, (now - began) * 1000
-            if one.accepted or one.tries >= self.most_tries:
+            delivery.took_ms, delivery.try_ms = (now - delivery.due_at) * 1000, (now - began) * 1000
+            if delivery.accepted or delivery.tries >= self.most_tries:
                 return
-            if one.status:
-                one.refusals.append(one.status)
+            if delivery.status:
+                delivery.refusals.append(delivery.status)
             await asyncio.sleep(PAUSE_S)
 
     async def _ask(self, event: bytes) -> tuple[int, bytes]:
         """Status and body of the answer; a connection that fails is not used again."""
-        reader, writer = self._kept() or await asyncio.open_connection("127.0.0.1", self.port)
+        reader, writer = self._free_connection() or await asyncio.open_connection("127.0.0.1", self.port)
         try:
             writer.write(self._head(event) + event)
             head = (await reader.readuntil(b"\r\n\r\n")).lower()
@@ -126,8 +126,8 @@ class Sender:
         self._free.append((reader, writer))
         return int(head.split(b" ", 2)[1]), body
 
-    def _kept(self) -> Connection | None:
-        """A connection that the server has not closed meanwhile."""
+    def _free_connection(self) -> Connection | None:
+        """Return a free connection that the server has not closed, or None."""
         while self._free:
             reader, writer = self._free.pop()
             if not reader.at_eof():

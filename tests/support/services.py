@@ -200,7 +200,7 @@ class PostgresServer:
 
 
 def unprivileged_account() -> Account | None:
-    """PostgreSQL refuses to run as root: the account to run it as, or None where we are somebody else already."""
+    """Return the account for PostgreSQL, which refuses to run as root; None if this process is not root."""
     if os.geteuid() != 0:
         return None
     for name in ("postgres", "nobody"):

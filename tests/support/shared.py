@@ -1,4 +1,4 @@
-"""Programs that no package brings: named by MILLRACE_TEST_<NAME>, on PATH, or beside the repository."""
+"""Programs that no package brings: named by MILLRACE_TEST_<NAME>, on PATH, or next to the repository."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ BESIDE = Path(__file__).parents[3] / "shared"
 
 def look_for(name: str) -> Path | None:
     """The program, unpacked where it lies packed."""
-    found = find_program(name)
-    if found is None and (BESIDE / "bin" / f"{name}.xz").exists():
+    path = find_program(name)
+    if path is None and (BESIDE / "bin" / f"{name}.xz").exists():
         return Path(subprocess.check_output([str(BESIDE / "bin" / "run-xz"), "--path", name], text=True).strip())
-    return found
+    return path
 
 
 def shared_program(name: str) -> Path:
-    """The server program; the test skips where there is none, and fails in CI."""
-    found = look_for(name)
-    if found is not None:
-        return found
+    """Return the server program; where it is missing, the test is skipped, and fails in CI."""
+    path = look_for(name)
+    if path is not None:
+        return path
     missing(name, f"set MILLRACE_TEST_{name.upper().replace('-', '_')} to the program")
 
 

@@ -141,15 +141,15 @@ class Stack:
 
     def wait_for_job(self, job_id: str, *states: str, timeout_s: float = 30.0) -> dict[str, Any]:
         """The job, once it is in one of `states` (the final ones when none is named)."""
-        wanted = set(states) or {"succeeded", "failed", "cancelled"}
+        expected = set(states) or {"succeeded", "failed", "cancelled"}
 
         def there() -> dict[str, Any] | None:
             job = self.job(job_id)
-            return job if job["state"] in wanted else None
+            return job if job["state"] in expected else None
 
-        found = wait_until(there, timeout_s=timeout_s, what=f"job {job_id} to be {' or '.join(sorted(wanted))}")
-        assert found is not None
-        return found
+        job_view = wait_until(there, timeout_s=timeout_s, what=f"job {job_id} to be {' or '.join(sorted(expected))}")
+        assert job_view is not None
+        return job_view
 
     def logs(self, lines: int = 60) -> str:
         return "\n\n".join(process.tail(lines) for process in self.processes)

@@ -18,7 +18,7 @@ DIMENSION = 384
 
 
 def minilm() -> Path:
-    """The folder of the transformer; skips where there is none."""
+    """Return the folder of the transformer; skip the test where it is missing."""
     folder = BESIDE / "models" / "minilm"
     if not folder.is_dir():
         missing("the model minilm", "it lies in ../shared/models beside the repository")
@@ -37,9 +37,9 @@ class TeiServer:
 
     @property
     def settings(self) -> dict[str, object]:
-        """What a process of ours is told, by setting."""
-        said = {"embedder": "tei", "embedder_url": self.url, "embedder_model": self.model}
-        return said | {"embedder_dimension": DIMENSION, "embedder_tokenizer": f"{self.model}/tokenizer.json"}
+        """The settings with which our processes reach it."""
+        values = {"embedder": "tei", "embedder_url": self.url, "embedder_model": self.model}
+        return values | {"embedder_dimension": DIMENSION, "embedder_tokenizer": f"{self.model}/tokenizer.json"}
 
     def start(self) -> None:
         self.process.start()

@@ -1,4 +1,4 @@
-"""`python -m app ...` as a process of its own that need not import the program first.
+"""`python -m app ...` as a process that need not import the program first.
 
 A start of Python with all that the program imports takes a second of a processor, and the suite has a thousand of
 them. Here one process a test process has imported it, runs nothing, and forks for each command that it is asked for:
@@ -20,7 +20,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-# Each of them is read by Python itself as it starts; any other than these needs a start of its own.
+# Each of them is read by Python itself as it starts; any other than these needs a full start.
 _HARMLESS = {"PYTHONUNBUFFERED", "PYTHONPATH"}
 _AT_START = ("LANG", "LC_ALL", "LC_CTYPE", "LD_PRELOAD", "LD_LIBRARY_PATH", "MALLOC_ARENA_MAX")
 # Read by rich as it is imported.
@@ -35,18 +35,18 @@ class Warm:
         self.args = list(command)
         self.returncode: int | None = None
         self._status = status
-        self._said = b""
+        self._status_text = b""
         self._why = why
-        while b"\n" not in self._said:
+        while b"\n" not in self._status_text:
             self._read()
-        first, _, self._said = self._said.partition(b"\n")
+        first, _, self._status_text = self._status_text.partition(b"\n")
         self.pid = int(first)
 
     def _read(self) -> None:
-        said = os.read(self._status, 64)
-        if not said:
+        status = os.read(self._status, 64)
+        if not status:
             raise AssertionError(f"the process that forks for the tests has ended\n{self._why()}")
-        self._said += said
+        self._status_text += status
 
     def poll(self) -> int | None:
         if self.returncode is None and select.select([self._status], [], [], 0)[0]:
@@ -62,9 +62,9 @@ class Warm:
         return self.returncode
 
     def _ended(self) -> None:
-        while b"\n" not in self._said:
+        while b"\n" not in self._status_text:
             self._read()
-        self.returncode = int(self._said)
+        self.returncode = int(self._status_text)
         os.close(self._status)
 
 
@@ -97,9 +97,9 @@ class _Server:
             socket.send_fds(self._socket, [json.dumps(request).encode()], [*stdio, theirs])
         finally:
             os.close(theirs)
-        return Warm(["millrace", *words], status, self.said)
+        return Warm(["millrace", *words], status, self.output)
 
-    def said(self) -> str:
+    def output(self) -> str:
         self._log.seek(0)
         return self._log.read().decode(errors="replace")
 
@@ -114,7 +114,7 @@ _server: _Server | None = None
 
 
 def fits(env: Mapping[str, str]) -> bool:
-    """Whether a fork does for this environment what a start would."""
+    """Return True if a fork serves this environment as well as a full start."""
     if sys.platform != "linux" or not {name for name in env if name.startswith("PYTHON")} <= _HARMLESS:
         return False
     same = all(env.get(name) == os.environ.get(name) for name in (*_AT_START, *_AT_IMPORT))

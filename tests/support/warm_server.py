@@ -34,7 +34,7 @@ def warm_up() -> None:
 
 
 class Forks:
-    """`serve()` returns in a child, with what it is to be; in the server itself it ends the program."""
+    """`serve()` returns in a child, with its request; in the server itself it ends the program."""
 
     def __init__(self, requests: socket.socket) -> None:
         self._requests = requests
@@ -71,12 +71,12 @@ class Forks:
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
         if os.getppid() != parent:
             os._exit(1)
-        # Told by the child, so that its session is there for whoever knows its id.
+        # Written by the child, so that its session exists before a test learns its id.
         os.write(descriptors[3], f"{os.getpid()}\n".encode())
-        self._be_nobody(descriptors)
+        self._become_child(descriptors)
         return True
 
-    def _be_nobody(self, descriptors: list[int]) -> None:
+    def _become_child(self, descriptors: list[int]) -> None:
         """In a child: nothing of the server's stays open, and signals do what they do in a program that begins."""
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
@@ -118,7 +118,7 @@ def become(what: dict[str, Any]) -> None:
     sys.stdout = io.TextIOWrapper(out, write_through=at_once, line_buffering=at_once)
     sys.stderr = io.TextIOWrapper(err, errors="backslashreplace", line_buffering=True)
     program = sys.modules["app.__main__"]
-    # Whoever asks for the main program (a process that is spawned, a message with its name) is told of the real one.
+    # A lookup of the main program (by a spawned process, by a message with its name) gets the real one.
     sys.modules["__main__"] = program
     sys.argv = [str(program.__file__), *what["words"]]
 

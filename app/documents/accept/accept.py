@@ -127,7 +127,7 @@ def accept(
 
 
 def find_or_make(session: Session, about: About, *, tenant: str, reach: Reach = None) -> int:
-    """Return the id of the document with this key, else this URL, its row locked; create it if there is none.
+    """Return the id of the document with this key, else this URL, with its row locked; create a missing document.
 
     The document is put into the collection that `about` names. Raises as accept() does.
     """
@@ -229,7 +229,7 @@ def _version(document_id: int, about: About, content: Content, tenant: str) -> d
 
 
 def known_id(session: Session, about: About, *, tenant: str) -> int | None:
-    """Return the id of the document that `about` identifies, without a lock; None if there is none."""
+    """Return the id of the document that `about` identifies, or None, without a lock."""
     return _find(session, tenant, clean_line(about.external_id, MAX_KEY_CHARACTERS), about.url, lock=False)
 
 

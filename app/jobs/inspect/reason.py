@@ -28,7 +28,7 @@ class Reason:
 
 @dataclass(frozen=True, slots=True)
 class Services:
-    """State of the services: a fault is None if there is none.
+    """State of the services; a fault is None while the service works.
 
     redis_fault, sql_fault: why no key or no row can be written. relay: a relay wrote the windows in the last seconds.
     """

@@ -161,7 +161,7 @@ def _update(row: ScheduleRow, columns: dict[str, Any]) -> bool:
 
 
 def plan_next(row: ScheduleRow, now: datetime) -> bool:
-    """Compute the next time from now; return False if there is none."""
+    """Compute the next time from now; return False if the schedule has no further time."""
     row.next_at, row.planned_at = timing(row).after(now), now
     return row.next_at is not None
 

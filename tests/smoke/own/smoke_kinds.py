@@ -1,4 +1,4 @@
-"""The kind of job that the containers run: long enough to be hurt meanwhile."""
+"""The kind of job that the containers run: long enough to be interrupted."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ pytestmark = [pytest.mark.timeout(120), pytest.mark.slow]
 
 
 @pytest.mark.parametrize("plant", ["sqlite"], indirect=True)
-def test_what_jobs_log_is_kept_whichever_way_they_run(plant: Plant) -> None:
+def test_log_lines_of_async_and_sandboxed_jobs_are_stored(plant: Plant) -> None:
     plant.env["MILLRACE_LOG_LEVEL"] = "info"  # without Dramatiq's own
     worker = plant.worker()
     awaiting = plant.enqueue(Talk(secret="hidden"))
@@ -24,9 +24,9 @@ def test_what_jobs_log_is_kept_whichever_way_they_run(plant: Plant) -> None:
         plant.until(job_id, "succeeded")
 
     def lines(job_id: str) -> list[str]:
-        found = database().read(job_log.read_lines, job_id, limit=5000)
-        assert "hidden" not in str([line.fields for line in found])
-        return [line.event for line in found]
+        rows = database().read(job_log.read_lines, job_id, limit=5000)
+        assert "hidden" not in str([line.fields for line in rows])
+        return [line.event for line in rows]
 
     expected = ["hello", "plain words", "from a thread", "caught"]
     wait_until(lambda: lines(awaiting) == expected, what=f"{expected}, not {lines(awaiting)}")

@@ -15,7 +15,7 @@ pytestmark = [pytest.mark.timeout(120), pytest.mark.slow]
 
 @pytest.mark.parametrize("plant", ["postgresql"], indirect=True)
 def test_pause_resume_and_drain(plant: Plant) -> None:
-    plant.env["MILLRACE_BEAT_S"] = "30"  # what is heard is heard by the order's own word
+    plant.env["MILLRACE_BEAT_S"] = "30"  # so a beat cannot deliver the order
     plant.env["MILLRACE_GRACE_S"] = "0"  # a drain waits for its jobs, whatever a stop would do
     worker = plant.worker()
     (worker_id,) = plant.workers()

@@ -23,7 +23,7 @@ pytestmark = [pytest.mark.timeout(120), pytest.mark.slow]
 
 
 @pytest.mark.parametrize("plant", ["postgresql"], indirect=True)
-def test_an_end_is_told_until_it_is_heard(plant: Plant, receiver: Receiver) -> None:
+def test_webhook_of_an_end_is_retried_until_accepted(plant: Plant, receiver: Receiver) -> None:
     plant.env["MILLRACE_WEBHOOK_PRIVATE"] = "true"
     receiver.status = 500
     plant.worker()
@@ -31,16 +31,20 @@ def test_an_end_is_told_until_it_is_heard(plant: Plant, receiver: Receiver) -> N
     plant.until(job_id, "succeeded")
 
     query = sa.select(JobRow.id).where(JobRow.kind == DeliverWebhook.kind)
-    told = str(wait_until(lambda: database().read(lambda session: session.scalar(query)), what="the delivery's row"))
-    row = plant.until(told, "retrying")
+    delivery_id = str(
+        wait_until(lambda: database().read(lambda session: session.scalar(query)), what="the delivery's row")
+    )
+    row = plant.until(delivery_id, "retrying")
     assert (row.error_type, row.tries) == ("Unavailable", 1)
     receiver.status = 200
-    database().transaction(run_now, "default", told)
-    row = plant.until(told, "succeeded")
+    database().transaction(run_now, "default", delivery_id)
+    row = plant.until(delivery_id, "succeeded")
     assert row.result is not None
     assert row.result["status"] == 200
     (_, first), (headers, body) = receiver.got
     assert first == body
     assert json.loads(body)["data"]["id"] == job_id
-    said = signature(secrets_of("default"), headers["webhook-id"], int(headers["webhook-timestamp"]), body)
-    assert headers["webhook-signature"] == said
+    expected_signature = signature(
+        secrets_of("default"), headers["webhook-id"], int(headers["webhook-timestamp"]), body
+    )
+    assert headers["webhook-signature"] == expected_signature

@@ -38,29 +38,29 @@ def browser(settings_env: SettingsEnv) -> SettingsEnv:
     return settings_env
 
 
-def _left_of(mark: str) -> list[str]:
+def _processes_with(mark: str) -> list[str]:
     """Return the processes whose command line contains the text."""
-    found = []
+    command_lines = []
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit() and int(entry.name) != os.getpid():
             try:
-                said = (entry / "cmdline").read_bytes()
+                command_line = (entry / "cmdline").read_bytes()
             except OSError:
                 continue
-            if mark.encode() in said:
-                found.append(said.decode(errors="replace"))
-    return found
+            if mark.encode() in command_line:
+                command_lines.append(command_line.decode(errors="replace"))
+    return command_lines
 
 
-def test_what_its_scripts_make_of_a_page(browser: SettingsEnv, site: FakeSite) -> None:
+def test_page_is_rendered_with_its_scripts(browser: SettingsEnv, site: FakeSite) -> None:
     site.pages["/"] = site_page(SCRIPT.encode())
     site.pages["/words"] = site_page("Räder im Wasser".encode())
     assert '<p id="x">Räder im Wasser</p>' in asyncio.run(render(f"{site.url}/"))
     assert site.requests[0].headers["user-agent"] == "Millrace/0.1"
-    assert _left_of(site.url) == []
+    assert _processes_with(site.url) == []
 
 
-def test_nothing_private_is_reached_from_a_page(browser: SettingsEnv, site: FakeSite) -> None:
+def test_page_cannot_reach_private_addresses(browser: SettingsEnv, site: FakeSite) -> None:
     """All requests of a page pass the proxy, which refuses private addresses."""
     browser(fetch_private="false", fetch_javascript_timeout_s=20)
     port = site.url.rpartition(":")[2]
@@ -100,27 +100,27 @@ def _count(listener: socket.socket, knocks: list[object]) -> None:
         connection.close()
 
 
-def test_a_page_that_never_rests_is_ended(browser: SettingsEnv, site: FakeSite) -> None:
+def test_page_that_never_settles_is_stopped(browser: SettingsEnv, site: FakeSite) -> None:
     browser(fetch_javascript_timeout_s=3)
     site.pages["/"] = site_page(b"<html><body><script>while (true) {}</script></body></html>")
     started = clock.monotonic()
     with pytest.raises(Unavailable):
         asyncio.run(render(f"{site.url}/"))
     assert clock.monotonic() - started < 10
-    assert _left_of(site.url) == []
+    assert _processes_with(site.url) == []
 
 
-def test_a_page_that_eats_memory_is_ended(browser: SettingsEnv, site: FakeSite) -> None:
+def test_page_over_the_memory_limit_is_stopped(browser: SettingsEnv, site: FakeSite) -> None:
     browser(chromium_memory_mb=600)
     site.pages["/"] = site_page(
         b"<html><body><script>let a = []; for (;;) a.push(new Uint8Array(20000000).fill(7))</script></body></html>"
     )
     with pytest.raises(Rejected) as refused:
         asyncio.run(render(f"{site.url}/"))
-    assert refused.value.code == "chromium_memory" and _left_of(site.url) == []
+    assert refused.value.code == "chromium_memory" and _processes_with(site.url) == []
 
 
-def test_no_more_are_open_than_may_be(browser: SettingsEnv, site: FakeSite) -> None:
+def test_open_browsers_are_limited(browser: SettingsEnv, site: FakeSite) -> None:
     browser(chromium_count=1)
     site.pages["/"] = site_page(SCRIPT.encode())
     site.pages["/words"] = site_page(b"one after the other")
@@ -129,19 +129,19 @@ def test_no_more_are_open_than_may_be(browser: SettingsEnv, site: FakeSite) -> N
         return await asyncio.gather(*(render(f"{site.url}/") for _ in range(2)))
 
     assert all("one after the other</p>" in html for html in asyncio.run(both()))
-    asked = [path for path, _ in site.visits if path != "/favicon.ico"]
-    assert asked == ["/", "/words", "/", "/words"]
+    paths = [path for path, _ in site.visits if path != "/favicon.ico"]
+    assert paths == ["/", "/words", "/", "/words"]
 
 
-def test_a_page_that_grows_too_large_is_ended(browser: SettingsEnv, site: FakeSite) -> None:
+def test_page_over_the_size_limit_is_stopped(browser: SettingsEnv, site: FakeSite) -> None:
     browser(fetch_max_bytes=100_000)
     site.pages["/"] = site_page(b"<html><body><script>document.body.append('x'.repeat(1000000))</script></body></html>")
     with pytest.raises(Rejected) as refused:
         asyncio.run(render(f"{site.url}/"))
-    assert refused.value.code == "too_large" and _left_of(site.url) == []
+    assert refused.value.code == "too_large" and _processes_with(site.url) == []
 
 
-def test_cancelled_it_is_gone_at_once(browser: SettingsEnv, site: FakeSite) -> None:
+def test_cancelled_browser_ends_at_once(browser: SettingsEnv, site: FakeSite) -> None:
     site.pages["/"] = site_page(b"<html><body><script>while (true) {}</script></body></html>")
 
     async def cancelled() -> None:
@@ -153,10 +153,10 @@ def test_cancelled_it_is_gone_at_once(browser: SettingsEnv, site: FakeSite) -> N
             await task
 
     asyncio.run(cancelled())
-    assert _left_of(site.url) == []
+    assert _processes_with(site.url) == []
 
 
-def test_it_does_not_outlive_its_worker(browser: SettingsEnv, site: FakeSite) -> None:
+def test_browser_ends_with_its_worker(browser: SettingsEnv, site: FakeSite) -> None:
     """A killed worker leaves no browser."""
     site.pages["/"] = site_page(b"<html><body><script>while (true) {}</script></body></html>")
     code = "import asyncio, sys\nfrom app.clients.browser import render\nasyncio.run(render(sys.argv[1]))"
@@ -164,10 +164,10 @@ def test_it_does_not_outlive_its_worker(browser: SettingsEnv, site: FakeSite) ->
     wait_until(lambda: len(site.visits) > 0, timeout_s=30, what="the page was asked for")
     worker.kill()
     worker.wait()
-    wait_until(lambda: _left_of(f"{site.url}/?mark") == [], timeout_s=10, what="all of Chromium has ended")
+    wait_until(lambda: _processes_with(f"{site.url}/?mark") == [], timeout_s=10, what="all of Chromium has ended")
 
 
-def test_without_a_chromium_it_is_said(settings_env: SettingsEnv) -> None:
+def test_missing_chromium_is_reported(settings_env: SettingsEnv) -> None:
     settings_env(chromium_path="/nowhere/chromium")
     with pytest.raises(Unavailable) as none:
         asyncio.run(render("http://127.0.0.1/"))
@@ -179,7 +179,7 @@ def test_without_a_chromium_it_is_said(settings_env: SettingsEnv) -> None:
 
 
 @pytest.mark.parametrize(
-    ("asked", "answer"),
+    ("raw_request", "answer"),
     [
         ("CONNECT 127.0.0.1:{port} HTTP/1.1\r\n\r\n", b"403"),
         ("CONNECT 2130706433:{port} HTTP/1.1\r\n\r\n", b"403"),
@@ -193,25 +193,27 @@ def test_without_a_chromium_it_is_said(settings_env: SettingsEnv) -> None:
         ("\r\n\r\n", b"400"),
     ],
 )
-def test_the_proxy_refuses(settings_env: SettingsEnv, site: FakeSite, asked: str, answer: bytes) -> None:
-    assert _through(asked.format(port=site.url.rpartition(":")[2])).split(b" ")[1] == answer
+def test_proxy_refuses_private_addresses_and_bad_requests(
+    settings_env: SettingsEnv, site: FakeSite, raw_request: str, answer: bytes
+) -> None:
+    assert _through(raw_request.format(port=site.url.rpartition(":")[2])).split(b" ")[1] == answer
     assert site.visits == []
 
 
-def test_the_proxy_carries(settings_env: SettingsEnv, site: FakeSite) -> None:
+def test_proxy_forwards_requests(settings_env: SettingsEnv, site: FakeSite) -> None:
     """One request a connection, in origin form, within the byte limit."""
     settings_env(fetch_private="true")
     site.pages["/a?b"] = site_page(b"x" * 5_000)
     port = site.url.rpartition(":")[2]
-    asked = (
+    request = (
         f"GET http://inside.example:{port}/a?b HTTP/1.1\r\nHost: inside.example\r\nProxy-Connection: keep-alive\r\n\r\n"
     )
-    assert _through(asked).endswith(b"x" * 5_000)
+    assert _through(request).endswith(b"x" * 5_000)
     assert site.requests[-1].headers == {"host": "inside.example", "connection": "close"}
-    assert len(_through(asked, max_bytes=1_000)) < 5_000
+    assert len(_through(request, max_bytes=1_000)) < 5_000
 
 
-def _through(asked: str, max_bytes: int = 100_000) -> bytes:
+def _through(request: str, max_bytes: int = 100_000) -> bytes:
     async def resolver(host: str, port: int) -> list[str]:
         return ["127.0.0.1"]
 
@@ -219,10 +221,10 @@ def _through(asked: str, max_bytes: int = 100_000) -> bytes:
         proxy = GuardedProxy(max_bytes=max_bytes, blocked_hosts={"home.example"}, resolver=resolver)
         async with proxy, asyncio.timeout(10):
             reader, writer = await asyncio.open_connection("127.0.0.1", proxy.port)
-            writer.write(asked.encode())
-            said = await reader.read(-1)
+            writer.write(request.encode())
+            response = await reader.read(-1)
             writer.close()
             await writer.wait_closed()
-            return said
+            return response
 
     return asyncio.run(ask())

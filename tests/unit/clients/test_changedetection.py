@@ -25,7 +25,7 @@ from tests.support.waiting import wait_until_async
 
 # It takes seconds to start, and a second or two for each check of a page.
 pytestmark = [pytest.mark.anyio, pytest.mark.slow]
-NOBODY = "9f0d40e2-48b3-429e-ac12-706728affa97"
+UNKNOWN_UUID = "9f0d40e2-48b3-429e-ac12-706728affa97"
 TOKEN = "s3cret/with+odd=signs&%20{{token}}\"'~"
 
 
@@ -34,17 +34,17 @@ class Site:
 
     def __init__(self) -> None:
         self.text = "Price: 10.00 EUR"
-        self.told: list[Request] = []
+        self.notifications: list[Request] = []
         self.refusals = 0
         self.server = FakeServer(self.answer)
         self.url = self.server.url
         self.address = f"{self.url}/prices"
 
-    def answer(self, asked: Request) -> Response:
-        if asked.method == "POST":
-            self.told.append(asked)
-            return Response(status=503 if len(self.told) <= self.refusals else 202)
-        if asked.path != "/prices":
+    def answer(self, request: Request) -> Response:
+        if request.method == "POST":
+            self.notifications.append(request)
+            return Response(status=503 if len(self.notifications) <= self.refusals else 202)
+        if request.path != "/prices":
             return Response(b"no such page", 404)
         page = f"<html><title>Prices</title><pre>\n{self.text}\n</pre></html>"
         return Response(page.encode(), headers={"content-type": "text/html; charset=utf-8"})
@@ -73,15 +73,15 @@ async def seen(client: ChangeDetection, uuid: str, times: int) -> list[int]:
     """Wait for this number of snapshots and return their keys."""
 
     async def keys() -> list[int]:
-        found = await client.history(uuid)
-        return found if len(found) >= times else []
+        timestamps = await client.history(uuid)
+        return timestamps if len(timestamps) >= times else []
 
     return await wait_until_async(keys, timeout_s=30, what=f"{times} snapshots")
 
 
-async def changed(client: ChangeDetection, site: Site, text: str, wanted: WatchRequest) -> tuple[str, list[int]]:
+async def changed(client: ChangeDetection, site: Site, text: str, request: WatchRequest) -> tuple[str, list[int]]:
     """Create a watch whose page has changed once."""
-    uuid = await client.create(wanted)
+    uuid = await client.create(request)
     first = await seen(client, uuid, 1)
     site.text = text
     await client.recheck(uuid)
@@ -90,23 +90,25 @@ async def changed(client: ChangeDetection, site: Site, text: str, wanted: WatchR
     return uuid, keys
 
 
-async def told(site: Site, times: int) -> Request:
-    async def heard() -> bool:
-        return len(site.told) >= times
+async def wait_for_notifications(site: Site, times: int) -> Request:
+    async def arrived() -> bool:
+        return len(site.notifications) >= times
 
-    await wait_until_async(heard, timeout_s=30, what=f"{times} notifications")
-    assert len(site.told) == times
-    return site.told[-1]
+    await wait_until_async(arrived, timeout_s=30, what=f"{times} notifications")
+    assert len(site.notifications) == times
+    return site.notifications[-1]
 
 
-async def test_a_change_is_told_in_the_shape_that_was_asked_for(client: ChangeDetection, site: Site) -> None:
+async def test_change_is_notified_in_the_requested_shape(client: ChangeDetection, site: Site) -> None:
     """A watch is created, checked, changed, notified, read and deleted."""
     tag = await client.tag("Shop")
-    asked = notification(f"{site.url}/here%20we%20are/", TOKEN)
-    wanted = WatchRequest(site.address, title="Example prices", tags=(tag,), every_s=93784, notification=asked)
-    uuid, keys = await changed(client, site, "Price: 12.50 EUR", wanted)
+    notification_fields = notification(f"{site.url}/here%20we%20are/", TOKEN)
+    watch_request = WatchRequest(
+        site.address, title="Example prices", tags=(tag,), every_s=93784, notification=notification_fields
+    )
+    uuid, keys = await changed(client, site, "Price: 12.50 EUR", watch_request)
 
-    request = await told(site, 1)
+    request = await wait_for_notifications(site, 1)
     assert (request.method, request.path) == ("POST", "/here%20we%20are/api/webhook/changedetection")
     assert request.headers["authorization"] == f"Bearer {TOKEN}"
     assert request.headers["content-type"] == "application/json"
@@ -140,7 +142,7 @@ async def test_a_change_is_told_in_the_shape_that_was_asked_for(client: ChangeDe
     assert await client.find(site.address) == []
 
 
-async def test_what_a_page_says_breaks_no_notification(client: ChangeDetection, site: Site) -> None:
+async def test_any_page_text_arrives_unchanged_in_the_notification(client: ChangeDetection, site: Site) -> None:
     """Quotes, templates, markup and 100,000 characters arrive unchanged; a missing receiver is retried."""
     site.refusals = 1
     odd = 'say "hi" \\ {{ 7*7 }} {% raw %} %20 &amp; &lt;script&gt; Übergröße 🙂 \t end'
@@ -151,7 +153,7 @@ async def test_what_a_page_says_breaks_no_notification(client: ChangeDetection, 
         f"{odd}\n{lines}",
         WatchRequest(site.address, notification=notification(f"{site.url}/here we are", "t")),
     )
-    request = await told(site, 2)
+    request = await wait_for_notifications(site, 2)
     payload = json.loads(json.loads(request.body)["payload"])
     assert payload["watch_uuid"] == uuid and payload["history_key"] == str(keys[-1]) and payload["title"] == "Prices"
     assert 'say "hi" \\ {{ 7*7 }} {% raw %} %20 & <script> Übergröße 🙂' in payload["diff"]
@@ -162,12 +164,12 @@ async def test_watches_are_listed_by_tag_and_found_by_address(client: ChangeDete
     tag = await client.tag("Millrace")
     assert tag == await client.tag(" millrace ")
     here = await client.create(WatchRequest(site.address, tags=(tag,)))
-    twin = await client.create(WatchRequest(site.address))
+    second_uuid = await client.create(WatchRequest(site.address))
     other = await client.create(WatchRequest(f"{site.url}/PRICES", title=site.address))
     braces = await client.create(WatchRequest(f"{site.url}/{{{{1}}}}"))
-    assert {watch.uuid for watch in await client.find(site.address)} == {here, twin}
+    assert {watch.uuid for watch in await client.find(site.address)} == {here, second_uuid}
     assert [watch.uuid for watch in await client.find(f"{site.url}/{{{{1}}}}")] == [braces]
-    assert set(await client.watches()) == {here, twin, other, braces}
+    assert set(await client.watches()) == {here, second_uuid, other, braces}
     assert {uuid: watch.tags for uuid, watch in (await client.watches("MillRace")).items()} == {here: (tag,)}
     assert await client.watches("no such tag") == {}
 
@@ -185,7 +187,7 @@ async def test_a_watch_is_changed(instance: ChangeDetectionServer, client: Chang
     assert caught.value.code == "changedetection_rejected"
 
 
-async def test_a_page_that_fails_says_why(client: ChangeDetection, site: Site) -> None:
+async def test_failed_page_has_its_error(client: ChangeDetection, site: Site) -> None:
     uuid = await client.create(WatchRequest(f"{site.url}/nothing"))
 
     async def failed() -> str:
@@ -195,8 +197,8 @@ async def test_a_page_that_fails_says_why(client: ChangeDetection, site: Site) -
     assert await client.history(uuid) == []
 
 
-@pytest.mark.parametrize("uuid", [NOBODY, "../systeminfo", "", "9f0d40e2", "\0"])
-async def test_what_is_not_there(client: ChangeDetection, uuid: str) -> None:
+@pytest.mark.parametrize("uuid", [UNKNOWN_UUID, "../systeminfo", "", "9f0d40e2", "\0"])
+async def test_missing_watch_raises_not_found(client: ChangeDetection, uuid: str) -> None:
     for ask in (
         client.watch(uuid),
         client.history(uuid),
@@ -249,12 +251,12 @@ async def test_a_wrong_setting(
     assert caught.value.code == code and "wrong" not in caught.value.message
 
 
-async def test_another_page_of_the_instance_is_no_api(instance: ChangeDetectionServer) -> None:
+async def test_html_page_instead_of_the_api_is_reported(instance: ChangeDetectionServer) -> None:
     """A 404 for a wrong URL must not be read as "that watch is gone"."""
     with overridden(changedetection_url=f"{instance.url}/elsewhere"):
         client = changedetection()
         try:
-            for ask in (client.ping(), client.watch(NOBODY), client.delete(NOBODY), client.watches()):
+            for ask in (client.ping(), client.watch(UNKNOWN_UUID), client.delete(UNKNOWN_UUID), client.watches()):
                 with pytest.raises(Rejected) as caught:
                     await ask
                 assert caught.value.code == "changedetection_answer"
@@ -262,13 +264,13 @@ async def test_another_page_of_the_instance_is_no_api(instance: ChangeDetectionS
             await close_changedetection()
 
 
-def test_doctor_asks_it(instance: ChangeDetectionServer) -> None:
+def test_doctor_checks_changedetection(instance: ChangeDetectionServer) -> None:
     def line(**settings: str) -> tuple[str, str]:
         env = {f"MILLRACE_{name}".upper(): value for name, value in (instance.settings | settings).items()}
         ran = millrace("doctor", "--json", env={**os.environ, **env})
-        (found,) = (one for one in ran.json if one["check"] == "watching")
-        return found["state"], found["found"]
+        (watching,) = (row for row in ran.json if row["check"] == "watching")
+        return watching["state"], watching["found"]
 
     assert line() == ("ok", f"changedetection.io {VERSION} at {instance.url}, 0 watches")
-    state, found = line(changedetection_api_key="wrong")
-    assert state == "fail" and "MILLRACE_CHANGEDETECTION_API_KEY" in found
+    state, message = line(changedetection_api_key="wrong")
+    assert state == "fail" and "MILLRACE_CHANGEDETECTION_API_KEY" in message

@@ -39,37 +39,37 @@ CALLS: dict[str, Call] = {
 }
 
 
-class Liar:
+class ScriptedServer:
     """A fake server with one response, and a client of it."""
 
     def __init__(self, server: FakeServer, client: ChangeDetection) -> None:
         self.server, self.client = server, client
 
-    async def ask(self, told: Response, call: str) -> Any:
-        self.server.answer = lambda asked: told
+    async def ask(self, response: Response, call: str) -> Any:
+        self.server.answer = lambda request: response
         return await CALLS[call](self.client)
 
-    async def refused(self, told: Response, call: str) -> AppError:
+    async def refused(self, response: Response, call: str) -> AppError:
         with pytest.raises(AppError) as caught:
-            await self.ask(told, call)
+            await self.ask(response, call)
         assert "hush-hush" not in caught.value.message
         return caught.value
 
 
 @asynccontextmanager
-async def lying(**settings: object) -> AsyncIterator[Liar]:
-    with FakeServer(lambda asked: Response()).running() as server:
+async def scripted_server(**settings: object) -> AsyncIterator[ScriptedServer]:
+    with FakeServer(lambda request: Response()).running() as server:
         key = {"changedetection_api_key": "hush-hush"}
         with overridden(changedetection_url=server.url, **key, **settings):
             try:
-                yield Liar(server, changedetection())
+                yield ScriptedServer(server, changedetection())
             finally:
                 await close()
 
 
 @pytest.fixture
-async def liar() -> AsyncIterator[Liar]:
-    async with lying() as made:
+async def scripted() -> AsyncIterator[ScriptedServer]:
+    async with scripted_server() as made:
         yield made
 
 
@@ -81,15 +81,15 @@ PAGE = b"<html>Please log in</html>"
 
 
 @pytest.mark.parametrize("call", CALLS)
-async def test_a_good_answer_of_no_shape(liar: Liar, call: str) -> None:
+async def test_malformed_success_is_an_invalid_response(scripted: ScriptedServer, call: str) -> None:
     lies = (PAGE, b"[]", b"[" * 200_000, b"\xff\xfe", b'"NO"', b'{"uuid": "../x"}', b'{"a": 1}', b"NaN")
     for body in lies:
-        error = await liar.refused(Response(body), call)
+        error = await scripted.refused(Response(body), call)
         assert isinstance(error, Rejected) and error.code == "changedetection_answer", body[:50]
 
 
 @pytest.mark.parametrize(
-    ("told", "error", "code"),
+    ("response", "error", "code"),
     [
         (Response(b'"Invalid access - API key invalid."', 403), Rejected, "changedetection_key"),
         (Response(b"", 401), Rejected, "changedetection_key"),
@@ -103,36 +103,36 @@ async def test_a_good_answer_of_no_shape(liar: Liar, call: str) -> None:
         (Response(b"x", 200, {"content-encoding": "gzip"}), Rejected, "changedetection_answer"),
         (Response(b"{}", 200, {"content-length": "500"}), Unavailable, "changedetection_unavailable"),
     ],
-    ids=lambda one: f"{one.status}-{len(one.headers)}" if isinstance(one, Response) else "",
+    ids=lambda case: f"{case.status}-{len(case.headers)}" if isinstance(case, Response) else "",
 )
-async def test_a_refusal(liar: Liar, told: Response, error: type[AppError], code: str) -> None:
+async def test_a_refusal(scripted: ScriptedServer, response: Response, error: type[AppError], code: str) -> None:
     for call in CALLS:
-        caught = await liar.refused(told, call)
+        caught = await scripted.refused(response, call)
         assert (type(caught), caught.code) == (error, code), call
         assert not isinstance(caught, LimitReached) or caught.retry_after_s == 7
 
 
-async def test_words_of_a_refusal_are_passed_on(liar: Liar) -> None:
+async def test_error_text_is_passed_on(scripted: ScriptedServer) -> None:
     for body in (b'{"message": "No interval"}', b'"No interval"'):
         assert (
-            await liar.refused(Response(body, 400), "create")
+            await scripted.refused(Response(body, 400), "create")
         ).message == "changedetection.io answers 400: No interval"
-    error = await liar.refused(Response(b'{"message": "No watch exists"}', 404), "watch")
+    error = await scripted.refused(Response(b'{"message": "No watch exists"}', 404), "watch")
     assert isinstance(error, NotFound) and error.code == "changedetection_missing"
-    error = await liar.refused(Response(b"", 503, {"retry-after": "9" * 30}), "ping")
+    error = await scripted.refused(Response(b"", 503, {"retry-after": "9" * 30}), "ping")
     assert isinstance(error, Unavailable) and error.retry_after_s == 3600
 
 
-async def test_an_answer_without_end_is_left(liar: Liar) -> None:
+async def test_endless_answer_is_cut_off(scripted: ScriptedServer) -> None:
     large = Response(b" " * 2**20, headers=TEXT, repeat=MAX_RESPONSE_BYTES // 2**20 + 8)
     for call in ("ping", "snapshot"):
-        assert (await liar.refused(large, call)).code == "changedetection_answer"
+        assert (await scripted.refused(large, call)).code == "changedetection_answer"
 
 
-async def test_an_answer_in_drops_is_not_waited_for() -> None:
+async def test_slow_answer_times_out() -> None:
     """Each byte arrives within the timeout, the whole body does not."""
-    async with lying(changedetection_timeout_s=0.4) as liar:
-        error = await liar.refused(Response(b" ", headers=JSON, repeat=20, pause_s=0.1), "ping")
+    async with scripted_server(changedetection_timeout_s=0.4) as scripted:
+        error = await scripted.refused(Response(b" ", headers=JSON, repeat=20, pause_s=0.1), "ping")
     assert isinstance(error, Unavailable) and "within 0.4 s" in error.message
 
 
@@ -146,27 +146,27 @@ async def test_an_answer_in_drops_is_not_waited_for() -> None:
         b'{"url": "http://a.example/"}',
     ],
 )
-async def test_a_watch_of_no_shape(liar: Liar, body: bytes) -> None:
-    assert (await liar.refused(Response(body), "watch")).code == "changedetection_answer"
+async def test_malformed_watch_is_an_invalid_response(scripted: ScriptedServer, body: bytes) -> None:
+    assert (await scripted.refused(Response(body), "watch")).code == "changedetection_answer"
 
 
-async def test_texts_hold_no_nul(liar: Liar) -> None:
+async def test_texts_hold_no_nul(scripted: ScriptedServer) -> None:
     """Lone surrogates and NUL are removed, since no database stores them."""
-    read = await liar.ask(Response(watch(title="a\0b", page_title="c\ud800d", last_error=False)), "watch")
+    read = await scripted.ask(Response(watch(title="a\0b", page_title="c\ud800d", last_error=False)), "watch")
     assert (read.title, read.page_title, read.last_error) == ("ab", "c?d", "")
-    assert await liar.ask(Response("ü\0\n".encode() + b"\xff", headers=TEXT), "snapshot") == "ü\n�"
+    assert await scripted.ask(Response("ü\0\n".encode() + b"\xff", headers=TEXT), "snapshot") == "ü\n�"
     assert (
-        await liar.refused(Response(b"{}", headers={"content-type": "text/html"}), "snapshot")
+        await scripted.refused(Response(b"{}", headers={"content-type": "text/html"}), "snapshot")
     ).code == "changedetection_answer"
 
 
-async def test_history_of_no_times(liar: Liar) -> None:
-    assert await liar.ask(Response(b'{"20": "b", "3": "a"}'), "history") == [3, 20]
+async def test_malformed_history_is_an_invalid_response(scripted: ScriptedServer) -> None:
+    assert await scripted.ask(Response(b'{"20": "b", "3": "a"}'), "history") == [3, 20]
     for body in (b'{"latest": "a"}', b'{"-3": "a"}', b'{"99999999999999999999": "a"}'):
-        assert (await liar.refused(Response(body), "history")).code == "changedetection_answer"
+        assert (await scripted.refused(Response(body), "history")).code == "changedetection_answer"
 
 
-async def test_none_is_set_up() -> None:
+async def test_missing_settings_are_reported() -> None:
     assert not is_set_up()
     with pytest.raises(ConfigError, match="MILLRACE_CHANGEDETECTION_URL"):
         changedetection()
@@ -184,15 +184,15 @@ async def test_none_is_set_up() -> None:
         ("http://[::1]:80/a%20b", "json://[::1]:80/a%20b/api/webhook/changedetection?"),
     ],
 )
-def test_where_it_notifies(base: str, begins: str) -> None:
-    said = notification(base, "abc")
-    (url,) = said["notification_urls"]
+def test_notification_url(base: str, begins: str) -> None:
+    fields = notification(base, "abc")
+    (url,) = fields["notification_urls"]
     rest = ":version=&:type=&:attachments=&:title=&:message=payload&+Authorization=Bearer%20abc&retry=5&wait=2&rto=10"
     assert url == begins + rest
-    assert (said["notification_body"], said["notification_format"]) == (BODY, "text")
+    assert (fields["notification_body"], fields["notification_format"]) == (BODY, "text")
 
 
-def test_the_page_shows_what_is_asked_for() -> None:
+def test_documentation_shows_the_notification_settings() -> None:
     page = (REPOSITORY / "docs" / "changedetection.md").read_text()
     url = notification_url("https://millrace.example", "TOKEN")
     assert f"\n{BODY}\n" in page and f"`{url}`" in page
@@ -219,6 +219,6 @@ def test_the_page_shows_what_is_asked_for() -> None:
         ("http://a.example", "x" * 1000),
     ],
 )
-def test_where_it_cannot_notify(base: str, token: str) -> None:
+def test_unusable_notification_url_is_refused(base: str, token: str) -> None:
     with pytest.raises(InvalidInput):
         notification_url(base, token)

@@ -36,17 +36,17 @@ def _with(use: Callable[[client.Firecrawl], Any]) -> Any:
 
 
 def _scrape(**options: Any) -> dict[str, Any]:
-    found: dict[str, Any] = _with(lambda one: one.scrape({"url": URL, **options}))
-    return found
+    data: dict[str, Any] = _with(lambda firecrawl: firecrawl.scrape({"url": URL, **options}))
+    return data
 
 
 @pytest.mark.parametrize("end", ["", "/", "/v2", "/v2/", "/v1"])
 def test_a_page_however_the_address_is_written(server: FakeFirecrawl, settings_env: SettingsEnv, end: str) -> None:
     settings_env(firecrawl_url=server.url + end)
     assert _scrape()["markdown"] == f"# Docs of {URL}"
-    (asked,) = server.requests
-    assert (asked.path, asked.json) == ("/v2/scrape", {"url": URL})
-    assert asked.header("authorization") == [f"Bearer {KEY}"]
+    (request,) = server.requests
+    assert (request.path, request.json) == ("/v2/scrape", {"url": URL})
+    assert request.header("authorization") == [f"Bearer {KEY}"]
 
 
 def test_without_a_key_no_header_is_sent(server: FakeFirecrawl, settings_env: SettingsEnv) -> None:
@@ -55,7 +55,7 @@ def test_without_a_key_no_header_is_sent(server: FakeFirecrawl, settings_env: Se
     assert server.requests[0].header("authorization") == []
 
 
-def test_the_key_may_lie_in_a_file(server: FakeFirecrawl, monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
+def test_key_may_be_in_a_file(server: FakeFirecrawl, monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
     (tmp_path / "key").write_text("fc-of-a-file\n")
     monkeypatch.delenv("MILLRACE_FIRECRAWL_API_KEY")
     monkeypatch.setenv("MILLRACE_FIRECRAWL_API_KEY_FILE", str(tmp_path / "key"))
@@ -64,7 +64,7 @@ def test_the_key_may_lie_in_a_file(server: FakeFirecrawl, monkeypatch: pytest.Mo
     assert server.requests[0].header("authorization") == ["Bearer fc-of-a-file"]
 
 
-def test_nobody_is_set_up(settings_env: SettingsEnv) -> None:
+def test_missing_url_is_reported(settings_env: SettingsEnv) -> None:
     with pytest.raises(Unavailable, match="MILLRACE_FIRECRAWL_URL"):
         _scrape()
 
@@ -72,38 +72,38 @@ def test_nobody_is_set_up(settings_env: SettingsEnv) -> None:
 def test_a_crawl_is_followed_to_its_end(server: FakeFirecrawl) -> None:
     """`next` has another host and scheme; only its path and query are used."""
 
-    async def crawl(one: client.Firecrawl) -> list[client.CrawlStatus]:
-        crawl_id = await one.start_crawl({"url": URL}, idempotency_key="k-1")
+    async def crawl(firecrawl: client.Firecrawl) -> list[client.CrawlStatus]:
+        crawl_id = await firecrawl.start_crawl({"url": URL}, idempotency_key="k-1")
         assert crawl_id == CRAWL
-        return [part async for part in one.crawl_pages(crawl_id)]
+        return [part async for part in firecrawl.crawl_pages(crawl_id)]
 
     parts = _with(crawl)
     assert [len(part.data) for part in parts] == [2, 2, 1]
     assert (parts[0].status, parts[0].total, parts[-1].next) == ("completed", 5, None)
-    assert [asked.query for asked in server.requests] == ["", "", "skip=2", "skip=4"]
+    assert [request.query for request in server.requests] == ["", "", "skip=2", "skip=4"]
     assert server.requests[0].header("x-idempotency-key") == ["k-1"]
 
 
-def test_a_next_that_leads_in_a_circle_ends(server: FakeFirecrawl) -> None:
-    said = {"status": "scraping", "data": [{}], "next": f"https://x/v2/crawl/{CRAWL}?skip=1"}
-    server.wrong = lambda asked: reply(200, said)
+def test_circular_next_link_ends(server: FakeFirecrawl) -> None:
+    body = {"status": "scraping", "data": [{}], "next": f"https://x/v2/crawl/{CRAWL}?skip=1"}
+    server.wrong = lambda request: reply(200, body)
 
-    async def crawl(one: client.Firecrawl) -> int:
-        return len([part async for part in one.crawl_pages(CRAWL)])
+    async def crawl(firecrawl: client.Firecrawl) -> int:
+        return len([part async for part in firecrawl.crawl_pages(CRAWL)])
 
     assert _with(crawl) == 2
 
 
 def test_batches_maps_and_errors(server: FakeFirecrawl) -> None:
-    async def all_of_it(one: client.Firecrawl) -> list[Any]:
-        await one.cancel_batch(BATCH)
-        await one.cancel_crawl(CRAWL)
+    async def all_of_it(firecrawl: client.Firecrawl) -> list[Any]:
+        await firecrawl.cancel_batch(BATCH)
+        await firecrawl.cancel_crawl(CRAWL)
         return [
-            await one.start_batch({"urls": [URL]}),
-            (await one.batch_status(BATCH, limit=1)).completed,
-            [error["error"] for error in await one.batch_errors(BATCH)],
-            [error["url"] for error in await one.crawl_errors(CRAWL)],
-            await one.map({"url": URL}),
+            await firecrawl.start_batch({"urls": [URL]}),
+            (await firecrawl.batch_status(BATCH, limit=1)).completed,
+            [error["error"] for error in await firecrawl.batch_errors(BATCH)],
+            [error["url"] for error in await firecrawl.crawl_errors(CRAWL)],
+            await firecrawl.map({"url": URL}),
         ]
 
     links = [{"url": "https://example.org/a", "title": "A"}]
@@ -111,9 +111,9 @@ def test_batches_maps_and_errors(server: FakeFirecrawl) -> None:
 
 
 @pytest.mark.parametrize("job_id", ["..", "a/b", "a?b", "", "x" * 300, "ü"])
-def test_an_id_is_never_another_path(server: FakeFirecrawl, job_id: str) -> None:
+def test_id_cannot_change_the_path(server: FakeFirecrawl, job_id: str) -> None:
     with pytest.raises(NotFound):
-        _with(lambda one: one.cancel_crawl(job_id))
+        _with(lambda firecrawl: firecrawl.cancel_crawl(job_id))
     assert server.requests == []
 
 
@@ -156,9 +156,11 @@ def _no(code: str | None = None, error: str = "no", **more: Any) -> dict[str, An
         (200, {"success": True, "data": {"metadata": {"statusCode": 503, "error": 7}}}, PageUnavailable, "http_status"),
     ],
 )
-def test_what_is_refused(server: FakeFirecrawl, status: int, body: Any, kind: type[Exception], code: str) -> None:
+def test_errors_map_to_their_classes(
+    server: FakeFirecrawl, status: int, body: Any, kind: type[Exception], code: str
+) -> None:
     """Errors depend on status, then code; faults of the page are distinguished from Firecrawl's."""
-    server.wrong = lambda asked: reply(status, body, {"location": "http://127.0.0.1:9/"} if status == 302 else {})
+    server.wrong = lambda request: reply(status, body, {"location": "http://127.0.0.1:9/"} if status == 302 else {})
     with pytest.raises(kind) as caught:
         _scrape()
     assert caught.value.code == code  # type: ignore[attr-defined]
@@ -179,12 +181,12 @@ def test_what_is_refused(server: FakeFirecrawl, status: int, body: Any, kind: ty
         (_no(details=[]), {}, None),
     ],
 )
-def test_retry_after_is_obeyed(server: FakeFirecrawl, body: Any, headers: dict[str, str], wait_s: float | None) -> None:
-    server.wrong = lambda asked: reply(408, body, headers)
+def test_retry_after_is_used(server: FakeFirecrawl, body: Any, headers: dict[str, str], wait_s: float | None) -> None:
+    server.wrong = lambda request: reply(408, body, headers)
     with pytest.raises(FirecrawlTimeout) as caught:
         _scrape()
     assert caught.value.retry_after_s == wait_s
-    server.wrong = lambda asked: reply(429, body, headers)
+    server.wrong = lambda request: reply(429, body, headers)
     with pytest.raises(Unavailable) as again:
         _scrape()
     assert again.value.retry_after_s == (wait_s or 1)
@@ -192,36 +194,38 @@ def test_retry_after_is_obeyed(server: FakeFirecrawl, body: Any, headers: dict[s
 
 def test_unknown_jobs(server: FakeFirecrawl) -> None:
     with pytest.raises(NotFound, match="Job not found"):
-        _with(lambda one: one.crawl_status("none"))
-    server.wrong = lambda asked: reply(200, {"success": True})
+        _with(lambda firecrawl: firecrawl.crawl_status("none"))
+    server.wrong = lambda request: reply(200, {"success": True})
     for use in (
-        lambda one: one.crawl_status(CRAWL), lambda one: one.crawl_errors(CRAWL), lambda one: one.start_batch({}),
-    ):  # fmt: skip
+        lambda firecrawl: firecrawl.crawl_status(CRAWL),
+        lambda firecrawl: firecrawl.crawl_errors(CRAWL),
+        lambda firecrawl: firecrawl.start_batch({}),
+    ):
         with pytest.raises(InvalidResponse):
             _with(use)
 
 
-def test_nobody_there_and_one_that_never_answers(server: FakeFirecrawl, settings_env: SettingsEnv) -> None:
+def test_unreachable_or_silent_server_is_unavailable(server: FakeFirecrawl, settings_env: SettingsEnv) -> None:
     settings_env(firecrawl_timeout_s=0.3)
-    server.wrong = lambda asked: reply(200, {}, delay_s=30)
+    server.wrong = lambda request: reply(200, {}, delay_s=30)
     with pytest.raises(FirecrawlTimeout, match=r"0\.3 s"):
-        _with(lambda one: one.start_crawl({}))
-    server.wrong = lambda asked: reply(200, {"success": True, "id": "x"}, withheld_bytes=5)
+        _with(lambda firecrawl: firecrawl.start_crawl({}))
+    server.wrong = lambda request: reply(200, {"success": True, "id": "x"}, withheld_bytes=5)
     with pytest.raises(Unavailable, match="broke off"):
-        _with(lambda one: one.start_crawl({}))
+        _with(lambda firecrawl: firecrawl.start_crawl({}))
     settings_env(firecrawl_url="http://127.0.0.1:9")
     with pytest.raises(Unavailable, match="cannot be reached"):
         _scrape()
 
 
-def test_what_is_too_large_or_squeezed(server: FakeFirecrawl, settings_env: SettingsEnv) -> None:
+def test_compressed_and_oversized_answers(server: FakeFirecrawl, settings_env: SettingsEnv) -> None:
     squeezed = {"success": True, "data": {"markdown": "x" * 5000}}
-    server.wrong = lambda asked: reply(200, squeezed, gzipped=True)
+    server.wrong = lambda request: reply(200, squeezed, gzipped=True)
     assert len(_scrape()["markdown"]) == 5000
     settings_env(firecrawl_max_bytes=2000)
     with pytest.raises(InvalidResponse, match="larger than 2,000 bytes"):
         _scrape()
-    server.wrong = lambda asked: reply(200, b"no gzip", {"content-encoding": "gzip"})
+    server.wrong = lambda request: reply(200, b"no gzip", {"content-encoding": "gzip"})
     with pytest.raises(Unavailable):
         _scrape()
 
@@ -230,7 +234,7 @@ def test_what_is_too_large_or_squeezed(server: FakeFirecrawl, settings_env: Sett
     ("name", "value"),
     [("firecrawl_url", "firecrawl:3002"), ("firecrawl_url", "http://a:b@c/"), ("firecrawl_api_key", "two words")],
 )
-def test_settings_that_cannot_be(settings_env: SettingsEnv, name: str, value: str) -> None:
+def test_invalid_settings_are_refused(settings_env: SettingsEnv, name: str, value: str) -> None:
     settings_env(**{name: value})
     with pytest.raises(ConfigError, match=name.upper()):
         get_settings()

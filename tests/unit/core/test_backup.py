@@ -1,4 +1,4 @@
-"""A backup taken under load is one moment, and comes back as it was; what is no backup is refused whole."""
+"""A backup taken under load is consistent and restores the same rows; any other file is refused."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from tests.support.services import find_program, missing
 
 @pytest.fixture
 def postgres_url(copied_postgres_url: str) -> str:
-    """A database that holds nothing of the tests' own beside the schema."""
+    """A database that holds the schema and no rows of tests."""
     return copied_postgres_url
 
 
@@ -52,7 +52,7 @@ def _numbers(session: Session) -> list[int]:
 
 
 @pytest.mark.usefixtures("client")
-def test_a_backup_under_load_is_one_moment_and_comes_back(db: Database, tmp_path: Path) -> None:
+def test_backup_under_load_is_consistent_and_restorable(db: Database, tmp_path: Path) -> None:
     done = threading.Event()
     written = threading.Event()
 
@@ -99,7 +99,7 @@ def test_the_database_still_refuses_wrong_moves_after_a_restore(db: Database, tm
 
 
 @pytest.mark.usefixtures("client")
-def test_what_is_no_whole_backup_changes_nothing(db: Database, tmp_path: Path) -> None:
+def test_incomplete_backup_changes_nothing(db: Database, tmp_path: Path) -> None:
     db.transaction(_pair, 1)
     folder = tmp_path / "kept"
     made = backup.back_up(db, folder)
@@ -125,7 +125,7 @@ def test_a_backup_of_a_newer_version_is_refused(sqlite_db: Database, tmp_path: P
 
 
 def _with_an_original(db: Database) -> bytes:
-    """What a document's file holds; another blob, that nothing names, lies beside it."""
+    """Store a document's file and a blob that no row names; return the content of the file."""
     content = b"The penstock is closed."
 
     def put(session: Session, blob: Blob) -> None:
@@ -141,7 +141,7 @@ def _with_an_original(db: Database) -> bytes:
     return content
 
 
-def test_the_words_of_the_command_line(sqlite_db: Database, redis_url: str, tmp_path: Path) -> None:
+def test_backup_and_restore_by_command_line(sqlite_db: Database, redis_url: str, tmp_path: Path) -> None:
     sqlite_db.transaction(_pair, 7)
     original = _with_an_original(sqlite_db)
     folder = tmp_path / "kept"

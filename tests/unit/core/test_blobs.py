@@ -36,7 +36,7 @@ async def _content(store: Blobs, key: str) -> bytes:
     return b"".join([part async for part in store.stream(key)])
 
 
-def test_what_was_put_comes_back_whatever_its_size(store: Blobs, tmp_path: Path) -> None:
+def test_blobs_of_any_size_are_read_back(store: Blobs, tmp_path: Path) -> None:
     async def run() -> None:
         for size in (0, 1, 3_000_000):
             path = tmp_path / f"file-{size}"
@@ -55,13 +55,13 @@ def test_what_was_put_comes_back_whatever_its_size(store: Blobs, tmp_path: Path)
 def test_blobs_are_listed_with_their_age_and_deleted(store: Blobs) -> None:
     async def run() -> None:
         before = clock.now()
-        kept, gone = await store.put(b"kept"), await store.put(b"gone")
-        found = {key: at async for key, at in store.written()}
-        assert {kept.key, gone.key} <= set(found)
-        assert abs((found[kept.key] - before).total_seconds()) < 60
-        await store.delete(gone.key)
-        assert gone.key not in {key async for key, _ in store.written()}
-        for ask in (store.written_at(gone.key), _content(store, gone.key)):
+        kept_blob, deleted_blob = await store.put(b"kept"), await store.put(b"gone")
+        written_at = {key: at async for key, at in store.written()}
+        assert {kept_blob.key, deleted_blob.key} <= set(written_at)
+        assert abs((written_at[kept_blob.key] - before).total_seconds()) < 60
+        await store.delete(deleted_blob.key)
+        assert deleted_blob.key not in {key async for key, _ in store.written()}
+        for ask in (store.written_at(deleted_blob.key), _content(store, deleted_blob.key)):
             with pytest.raises(NotFound):
                 await ask
         await store.ping()
@@ -69,33 +69,33 @@ def test_blobs_are_listed_with_their_age_and_deleted(store: Blobs) -> None:
     asyncio.run(run())
 
 
-def test_a_store_that_is_away_may_come_back(settings_env: SettingsEnv, s3: S3Server) -> None:
+def test_unreachable_store_is_unavailable(settings_env: SettingsEnv, s3: S3Server) -> None:
     settings_env(**s3.settings | {"s3_endpoint": f"http://127.0.0.1:{free_port()}"})
     with pytest.raises(Unavailable, match="cannot be used now"):
         asyncio.run(blobs().put(b"x"))
 
 
-def test_a_bucket_that_is_not_there_is_no_blob_either(settings_env: SettingsEnv, s3: S3Server) -> None:
+def test_missing_bucket_is_an_error(settings_env: SettingsEnv, s3: S3Server) -> None:
     settings_env(**s3.settings | {"blob_url": "s3://nowhere/x"})
     with pytest.raises((NotFound, ConfigError, Unavailable)):
         asyncio.run(blobs().put(b"x"))
 
 
 @pytest.mark.parametrize("url", ["ftp://x/y", "s3://", "file:", "folder"])
-def test_a_url_that_names_no_store_is_said(settings_env: SettingsEnv, url: str) -> None:
+def test_invalid_store_url_is_reported(settings_env: SettingsEnv, url: str) -> None:
     settings_env(blob_url=url)
     with pytest.raises(ConfigError, match="MILLRACE_BLOB_URL"):
         blobs()
 
 
-def test_a_folder_that_cannot_be_made_is_said(settings_env: SettingsEnv, tmp_path: Path) -> None:
+def test_folder_that_cannot_be_created_is_reported(settings_env: SettingsEnv, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     settings_env(blob_url=f"file:{tmp_path / 'file' / 'folder'}")
     with pytest.raises(ConfigError, match="MILLRACE_BLOB_URL"):
         blobs()
 
 
-def test_by_default_they_lie_in_the_data_folder(settings_env: SettingsEnv, tmp_path: Path) -> None:
+def test_default_store_is_the_data_folder(settings_env: SettingsEnv, tmp_path: Path) -> None:
     settings_env(data_dir=tmp_path / "data")
     blob = asyncio.run(blobs().put(b"here"))
     assert (tmp_path / "data" / "blobs" / blob.key[:2] / blob.key).read_bytes() == b"here"

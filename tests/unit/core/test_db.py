@@ -51,7 +51,7 @@ def things(db: Database) -> Database:
     return db
 
 
-def test_a_transaction_is_whole_or_not_at_all(things: Database) -> None:
+def test_transaction_is_atomic(things: Database) -> None:
     def torn(session: Session) -> None:
         put(session, 1)
         raise LookupError
@@ -63,8 +63,8 @@ def test_a_transaction_is_whole_or_not_at_all(things: Database) -> None:
     assert things.read(count) == 0
 
 
-def test_a_read_sees_one_moment(things: Database) -> None:
-    """What is committed between two of its statements is for the next read."""
+def test_read_is_one_snapshot(things: Database) -> None:
+    """A commit between two statements of a read is seen by the next read only."""
 
     def twice(session: Session) -> list[int]:
         first = count(session)
@@ -75,7 +75,7 @@ def test_a_read_sees_one_moment(things: Database) -> None:
     assert things.read(count) == 1
 
 
-def test_what_is_left_for_after_the_commit_is_done_once_and_only_then(things: Database) -> None:
+def test_after_commit_runs_once_and_only_after_a_commit(things: Database) -> None:
     done: list[int] = []
 
     def write(session: Session, number: int, *, fail: bool = False) -> None:
@@ -92,16 +92,16 @@ def test_what_is_left_for_after_the_commit_is_done_once_and_only_then(things: Da
     assert done == [1]
 
 
-def test_times_are_aware_and_utc_whatever_went_in(things: Database) -> None:
+def test_times_are_read_as_aware_utc(things: Database) -> None:
     at = datetime(2026, 3, 29, 2, 30, tzinfo=timezone(timedelta(hours=5, minutes=30)))
     things.transaction(lambda session: session.execute(sa.insert(THINGS).values(id=1, at=at)))
-    (found,) = things.read(lambda session: session.scalars(sa.select(THINGS.c.at)).all())
-    assert found == at
-    assert found is not None
-    assert found.tzinfo is UTC
+    (stored_at,) = things.read(lambda session: session.scalars(sa.select(THINGS.c.at)).all())
+    assert stored_at == at
+    assert stored_at is not None
+    assert stored_at.tzinfo is UTC
 
 
-def test_deadlocks_are_tried_again(things: Database) -> None:
+def test_deadlocks_are_retried(things: Database) -> None:
     """Two transactions that take the same rows in opposite order both come through."""
     things.transaction(put_all, 1, 2)
     meet, runs = threading.Barrier(2), []
@@ -239,17 +239,17 @@ def test_connections_that_were_cut_are_replaced(postgres_url: str, shared_postgr
     cut.close()
 
 
-def test_a_connection_that_dies_after_its_last_answer_takes_nothing_along(
+def test_connection_lost_after_its_last_answer_changes_no_result(
     postgres_url: str, shared_postgres: PostgresServer
 ) -> None:
-    """What was read is read, and what fails for another reason fails for that."""
+    """A finished read keeps its result, and any other error is raised as it is."""
     database = Database(postgres_url)
     name = postgres_url.rpartition("/")[2]
 
     def cut_off(session: Session) -> int:
-        found = int(session.scalar(sa.text("SELECT 7")) or 0)
+        value = int(session.scalar(sa.text("SELECT 7")) or 0)
         shared_postgres.execute(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'")
-        return found
+        return value
 
     def cut_off_and_fail(session: Session) -> None:
         cut_off(session)
@@ -264,7 +264,7 @@ def test_a_connection_that_dies_after_its_last_answer_takes_nothing_along(
     database.close()
 
 
-def test_what_never_works_is_a_config_error_what_does_not_answer_unavailable(shared_postgres: PostgresServer) -> None:
+def test_wrong_credentials_are_a_config_error_and_no_answer_is_unavailable(shared_postgres: PostgresServer) -> None:
     good = sa.make_url(shared_postgres.url_of("postgres"))
     urls = [
         (good.set(password="wrong"), ConfigError),
@@ -282,7 +282,7 @@ def test_what_never_works_is_a_config_error_what_does_not_answer_unavailable(sha
 
 
 def test_too_many_at_once_is_unavailable_not_a_bug(sqlite_url: str) -> None:
-    """Whoever finds no connection in time is told so."""
+    """A caller that gets no connection in time receives Unavailable."""
     database = Database(sqlite_url, pool_size=2)
     database.engine.pool._timeout = 0.1  # type: ignore[attr-defined]
     held = [database.engine.connect() for _ in range(4)]
@@ -295,7 +295,7 @@ def test_too_many_at_once_is_unavailable_not_a_bug(sqlite_url: str) -> None:
 
 
 def test_writers_of_one_process_take_turns_and_a_read_waits_for_none(sqlite_db: Database) -> None:
-    """Who waits gives up as for another process's lock, and the turn is free afterwards."""
+    """A waiting writer gives up as it does for the lock of another process, and the turn is free afterwards."""
     THINGS.create(sqlite_db.engine)
     there, go_on = threading.Event(), threading.Event()
 

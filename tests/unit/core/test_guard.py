@@ -58,31 +58,31 @@ TRICKS = [
 
 
 @pytest.mark.parametrize("address", NOT_PUBLIC)
-def test_addresses_that_are_not_public(address: str) -> None:
+def test_private_addresses_are_refused(address: str) -> None:
     assert not is_public(ipaddress.ip_address(address))
 
 
 @pytest.mark.parametrize("address", PUBLIC)
-def test_addresses_that_are(address: str) -> None:
+def test_public_addresses_are_allowed(address: str) -> None:
     assert is_public(ipaddress.ip_address(address))
 
 
 @pytest.mark.parametrize("host", HERE)
-def test_every_way_to_say_here_is_refused(settings_env: SettingsEnv, host: str) -> None:
-    """However the name is written, what counts is the address it comes to."""
+def test_every_spelling_of_this_host_is_refused(settings_env: SettingsEnv, host: str) -> None:
+    """The resolved address decides, however the name is written."""
     with pytest.raises(Rejected) as refused:
         asyncio.run(resolve(host, 80))
     assert refused.value.code == "private_address"
 
 
 @pytest.mark.parametrize("host", NOWHERE)
-def test_what_comes_to_no_address_is_refused(settings_env: SettingsEnv, host: str) -> None:
+def test_name_without_an_address_is_refused(settings_env: SettingsEnv, host: str) -> None:
     with pytest.raises(Rejected):
         asyncio.run(resolve(host, 80))
 
 
 @pytest.mark.parametrize("url", TRICKS)
-def test_no_url_hides_where_it_leads(settings_env: SettingsEnv, url: str) -> None:
+def test_tricky_urls_cannot_hide_a_private_address(settings_env: SettingsEnv, url: str) -> None:
     """The host that is resolved is the one behind the last @ and before any path, query or fragment."""
     host = split_url(url).hostname or ""
     with pytest.raises(Rejected):
@@ -112,14 +112,14 @@ def _bad(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
 
 
 @given(_v4())
-def test_no_ipv4_address_that_python_knows_as_special_is_public(address: ipaddress.IPv4Address) -> None:
+def test_special_ipv4_addresses_are_not_public(address: ipaddress.IPv4Address) -> None:
     assert not (is_public(address) and _bad(address))
 
 
 @given(_v6())
 @example(ipaddress.IPv6Address("::ffff:0.0.0.0"))
 @example(ipaddress.IPv6Address("64:ff9b::"))
-def test_no_ipv6_address_that_python_knows_as_special_is_public(address: ipaddress.IPv6Address) -> None:
+def test_special_ipv6_addresses_are_not_public(address: ipaddress.IPv6Address) -> None:
     """An address that holds a public IPv4 one for those who have no IPv4 is the only exception."""
     if not is_public(address):
         return
@@ -131,7 +131,7 @@ def test_no_ipv6_address_that_python_knows_as_special_is_public(address: ipaddre
 
 
 @given(_v4())
-def test_ipv4_within_ipv6_is_what_it_is(address: ipaddress.IPv4Address) -> None:
+def test_embedded_ipv4_address_decides(address: ipaddress.IPv4Address) -> None:
     for prefix in (0xFFFF << 32, 0x64FF9B << 96):
         assert is_public(ipaddress.IPv6Address(prefix | int(address))) == is_public(address)
     for prefix in (0, 0x64FF9B0001 << 80):
@@ -141,33 +141,33 @@ def test_ipv4_within_ipv6_is_what_it_is(address: ipaddress.IPv4Address) -> None:
 
 def _says(*answers: list[str] | socket.gaierror) -> tuple[list[str], Resolver]:
     """A name server that answers so, one answer after the other."""
-    asked: list[str] = []
+    names: list[str] = []
 
     async def resolver(host: str, port: int) -> list[str]:
-        asked.append(host)
-        answer = answers[min(len(asked), len(answers)) - 1]
+        names.append(host)
+        answer = answers[min(len(names), len(answers)) - 1]
         if isinstance(answer, socket.gaierror):
             raise answer
         return answer
 
-    return asked, resolver
+    return names, resolver
 
 
 @pytest.mark.parametrize(
-    "said",
+    "resolved",
     [["8.8.8.8", "127.0.0.1"], ["127.0.0.1", "8.8.8.8"], ["2606:4700::1111", "::1"], ["8.8.8.8", "fe80::1%eth0"]],
 )
-def test_one_private_address_among_public_ones_is_enough(settings_env: SettingsEnv, said: list[str]) -> None:
-    _, resolver = _says(said)
+def test_one_private_address_among_public_ones_is_enough(settings_env: SettingsEnv, resolved: list[str]) -> None:
+    _, resolver = _says(resolved)
     with pytest.raises(Rejected, match="not on the public internet"):
         asyncio.run(addresses("example.org", 80, resolver=resolver))
 
 
-def test_a_name_server_is_asked_once(settings_env: SettingsEnv) -> None:
-    """What it would say the second time is of no interest: the checked address is the one that is called."""
+def test_name_is_resolved_once(settings_env: SettingsEnv) -> None:
+    """The checked address is the one that is called, so a second answer cannot differ."""
     asked, resolver = _says(["8.8.8.8", "8.8.4.4", "8.8.8.8"], ["127.0.0.1"])
-    found = asyncio.run(addresses("example.org", 80, resolver=resolver))
-    assert (found, asked) == (["8.8.8.8", "8.8.4.4"], ["example.org"])
+    resolved = asyncio.run(addresses("example.org", 80, resolver=resolver))
+    assert (resolved, asked) == (["8.8.8.8", "8.8.4.4"], ["example.org"])
 
 
 @pytest.mark.parametrize(
@@ -179,7 +179,7 @@ def test_a_name_server_is_asked_once(settings_env: SettingsEnv) -> None:
         (["not an address"], Rejected),
     ],
 )
-def test_no_address_is_no_address(
+def test_empty_answer_of_a_name_server_is_an_error(
     settings_env: SettingsEnv, answer: list[str] | socket.gaierror, error: type[Exception]
 ) -> None:
     _, resolver = _says(answer)
@@ -187,7 +187,7 @@ def test_no_address_is_no_address(
         asyncio.run(addresses("example.org", 80, resolver=resolver))
 
 
-def test_where_it_is_allowed_here_is_here(settings_env: SettingsEnv) -> None:
+def test_private_addresses_are_allowed_by_the_setting(settings_env: SettingsEnv) -> None:
     settings_env(fetch_private="true")
     assert asyncio.run(resolve("127.1", 80)) == "127.0.0.1"
     settings_env(fetch_private="false")

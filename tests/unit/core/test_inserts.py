@@ -16,7 +16,7 @@ def _page(key: str | None) -> dict[str, object]:
     return {"tenant": "default", "external_id": key, "created_at": now, "updated_at": now}
 
 
-def test_a_row_is_there_once_and_the_transaction_goes_on(db: Database) -> None:
+def test_duplicate_insert_is_skipped_and_the_transaction_continues(db: Database) -> None:
     def write(session: Session) -> list[int | None]:
         return [add_unless_there(session, Document, _page(key)) for key in ("a", "a", "b")]
 
@@ -25,7 +25,7 @@ def test_a_row_is_there_once_and_the_transaction_goes_on(db: Database) -> None:
     assert db.read(lambda session: session.scalars(sa.select(Document.id)).all()) == [first, other]
 
 
-def test_what_is_left_out_has_its_default(db: Database) -> None:
+def test_omitted_columns_get_their_defaults(db: Database) -> None:
     made = db.transaction(add, Document, _page(None))
     row = db.read(lambda session: session.get_one(Document, made))
     assert (row.tags, row.meta, row.source, row.chunk_count, row.version_id) == ([], {}, "api", 0, None)

@@ -23,18 +23,18 @@ def tls_redis(tmp_path: Path) -> Iterator[TlsRedis]:
         yield server
 
 
-def test_a_url_of_sentinels_names_hosts_service_and_who_asks(tmp_path: Path) -> None:
+def test_sentinel_url_has_hosts_service_and_credentials(tmp_path: Path) -> None:
     authority = tmp_path / "ca.pem"
     authority.touch()
     query = f"ssl_ca_certs={authority}&ssl_check_hostname=false&sentinel_password=third"
-    found = redis_url.sentinels(f"rediss+sentinel://me:se%40cret@one:1,two,[::1]:3/mymaster/4?{query}")
-    assert found is not None
-    assert found.hosts == [("one", 1), ("two", redis_url.SENTINEL_PORT), ("::1", 3)]
-    assert (found.service, found.master["db"]) == ("mymaster", 4)
-    assert (found.master["username"], found.master["password"]) == ("me", "se@cret")
+    sentinels = redis_url.sentinels(f"rediss+sentinel://me:se%40cret@one:1,two,[::1]:3/mymaster/4?{query}")
+    assert sentinels is not None
+    assert sentinels.hosts == [("one", 1), ("two", redis_url.SENTINEL_PORT), ("::1", 3)]
+    assert (sentinels.service, sentinels.master["db"]) == ("mymaster", 4)
+    assert (sentinels.master["username"], sentinels.master["password"]) == ("me", "se@cret")
     tls = {"ssl": True, "ssl_ca_certs": str(authority), "ssl_check_hostname": False}
-    assert {name: found.master[name] for name in tls} == tls
-    assert found.sentinel == tls | {"password": "third"}
+    assert {name: sentinels.master[name] for name in tls} == tls
+    assert sentinels.sentinel == tls | {"password": "third"}
     assert redis_url.sentinels("redis://127.0.0.1:6379/0") is None
 
 
@@ -46,12 +46,12 @@ def test_a_url_of_sentinels_names_hosts_service_and_who_asks(tmp_path: Path) -> 
         "redis+sentinel://one:1/m?colour=red", "rediss://one?ssl_ca_certs=/nowhere/ca.pem", "redis://[",
     ],
 )  # fmt: skip
-def test_what_is_no_such_url_is_said_in_one_sentence(url: str) -> None:
+def test_invalid_url_is_one_sentence(url: str) -> None:
     with pytest.raises(ConfigError, match=r"^MILLRACE_REDIS_URL.*[^.]$"):
         redis_url.client(url)
 
 
-def test_redis_behind_tls_is_asked_by_every_client(tls_redis: TlsRedis) -> None:
+def test_every_client_reaches_redis_behind_tls(tls_redis: TlsRedis) -> None:
     url = tls_redis.url
     push = Push(url)
     assert push.call(lambda client: client.set("a", "1"))
@@ -69,14 +69,14 @@ def test_redis_behind_tls_is_asked_by_every_client(tls_redis: TlsRedis) -> None:
     assert asyncio.run(on_the_loop()) == "1"
 
 
-def test_a_server_that_another_authority_vouches_for_is_refused(tls_redis: TlsRedis, tmp_path: Path) -> None:
-    """A wrong certificate is a wrong setting, and never mends itself."""
+def test_certificate_of_another_authority_is_refused(tls_redis: TlsRedis, tmp_path: Path) -> None:
+    """A wrong certificate is a wrong setting, so no retry follows."""
     other = Certificates(tmp_path / "other").authority
     with pytest.raises(ConfigError, match="CERTIFICATE_VERIFY_FAILED"):
         Push(f"rediss://127.0.0.1:{tls_redis.port}/0?ssl_ca_certs={other}").call(lambda client: client.ping())
 
 
-def test_a_new_master_is_found_by_who_knew_the_old_one(watched: Watched) -> None:
+def test_client_follows_a_failover_to_the_new_master(watched: Watched) -> None:
     push = Push(watched.url)
     assert push.call(lambda client: client.set("a", "1"))
     before = watched.master()

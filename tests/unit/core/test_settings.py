@@ -27,7 +27,7 @@ WRONG = {
 }
 
 
-def test_every_wrong_value_is_said_in_one_line(settings_env: SettingsEnv) -> None:
+def test_every_wrong_value_is_reported_in_one_line(settings_env: SettingsEnv) -> None:
     settings_env(**WRONG)
     with pytest.raises(ConfigError) as refusal:
         get_settings()
@@ -37,7 +37,7 @@ def test_every_wrong_value_is_said_in_one_line(settings_env: SettingsEnv) -> Non
 
 
 @pytest.mark.parametrize("delays", ["-1", "nan", "inf", "1,,x"])
-def test_a_delay_that_is_none_is_wrong(settings_env: SettingsEnv, delays: str) -> None:
+def test_invalid_delay_is_refused(settings_env: SettingsEnv, delays: str) -> None:
     settings_env(retry_delays=delays)
     with pytest.raises(ConfigError, match="MILLRACE_RETRY_DELAYS"):
         get_settings()
@@ -55,7 +55,7 @@ def test_without_any_setting_the_defaults_hold(tmp_path: Path, monkeypatch: pyte
     assert settings.sql_url == f"sqlite:///{tmp_path / 'data' / 'millrace.db'}"
 
 
-def test_a_secret_may_come_in_a_file_and_the_variable_goes_first(
+def test_secret_may_be_in_a_file_and_the_variable_wins(
     settings_env: SettingsEnv, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "secret"
@@ -67,7 +67,7 @@ def test_a_secret_may_come_in_a_file_and_the_variable_goes_first(
     assert get_settings().api_secret.get_secret_value() == "x" * 40
 
 
-def test_a_secret_file_that_is_not_there_is_named(settings_env: SettingsEnv, tmp_path: Path) -> None:
+def test_missing_secret_file_is_named(settings_env: SettingsEnv, tmp_path: Path) -> None:
     settings_env(redis_url_file=tmp_path / "nowhere")
     with pytest.raises(ConfigError, match=r"MILLRACE_REDIS_URL_FILE: No such file or directory: .*nowhere"):
         get_settings()
@@ -102,7 +102,7 @@ def test_a_wrong_number_of_sandboxes_is_named_by_its_variable(settings_env: Sett
         get_settings()
 
 
-def test_the_folders_env_goes_before_the_data_folders(
+def test_env_file_of_the_working_directory_wins(
     settings_env: SettingsEnv, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "data").mkdir()
@@ -146,13 +146,13 @@ def test_secrets_are_not_printed(settings_env: SettingsEnv) -> None:
 
 
 @pytest.mark.parametrize("url", ["mysql://u@h/d", "no url", "postgresql://h:port/d", "sqlite+nothing:///x", "://"])
-def test_a_url_of_no_database_of_ours_is_a_config_error(url: str) -> None:
+def test_url_of_an_unsupported_database_is_a_config_error(url: str) -> None:
     with pytest.raises(ConfigError, match="MILLRACE_DATABASE_URL"):
         Database(url)
 
 
 @pytest.mark.parametrize("url", ["http://127.0.0.1:6379", "127.0.0.1:6379", "redis://127.0.0.1:port/0", ""])
-def test_a_url_of_no_redis_is_a_config_error(settings_env: SettingsEnv, url: str) -> None:
+def test_url_that_is_not_of_redis_is_a_config_error(settings_env: SettingsEnv, url: str) -> None:
     settings_env(redis_url=url)
     with pytest.raises(ConfigError, match="MILLRACE_REDIS_URL"):
         redis.ping()

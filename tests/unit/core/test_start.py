@@ -1,4 +1,4 @@
-"""What each process does at its start with a world that is wrong, and with one that is not there yet."""
+"""Start of each process with wrong settings, and with services that are not running yet."""
 
 from __future__ import annotations
 
@@ -44,20 +44,20 @@ def _ends(env: dict[str, str], *roles: str) -> dict[str, tuple[int, str]]:
 
 def _refused(env: dict[str, str], setting: str, *secrets: str) -> None:
     """Each process ends with exit code 2 and one sentence that names the setting and gives no secret away."""
-    for role, (code, said) in _ends(env).items():
-        sentences = [line for line in said.splitlines() if setting in line and line.startswith("millrace")]
-        assert code == 2, f"{role}: {code}\n{said}"
-        assert len(sentences) == 1, f"{role}\n{said}"
-        assert "Traceback" not in said, f"{role}\n{said}"
+    for role, (code, output) in _ends(env).items():
+        sentences = [line for line in output.splitlines() if setting in line and line.startswith("millrace")]
+        assert code == 2, f"{role}: {code}\n{output}"
+        assert len(sentences) == 1, f"{role}\n{output}"
+        assert "Traceback" not in output, f"{role}\n{output}"
         for secret in secrets:
-            assert secret not in said, role
+            assert secret not in output, role
 
 
 def test_wrong_settings_end_every_process_with_all_of_them_named(env: dict[str, str]) -> None:
     _refused(env | {"MILLRACE_WORKER_THREADS": "many", "MILLRACE_LOG_LEVEL": "loud"}, "MILLRACE_WORKER_THREADS")
 
 
-def test_a_url_that_is_none_ends_every_process(env: dict[str, str]) -> None:
+def test_invalid_url_ends_every_process(env: dict[str, str]) -> None:
     _refused(env | {"MILLRACE_DATABASE_URL": "oracle://somewhere"}, "MILLRACE_DATABASE_URL")
     _refused(env | {"MILLRACE_REDIS_URL": "http://somewhere"}, "MILLRACE_REDIS_URL")
 
@@ -78,23 +78,23 @@ def test_a_wrong_database_password_or_name_ends_every_process(
 
 
 def test_a_weak_secret_ends_the_api(env: dict[str, str]) -> None:
-    code, said = _ends(env | {"MILLRACE_API_SECRET": "changeme"}, "api")["api"]
+    code, output = _ends(env | {"MILLRACE_API_SECRET": "changeme"}, "api")["api"]
     assert code == 2
-    assert "MILLRACE_API_SECRET is shorter than 32 characters" in said
-    assert "changeme" not in said
+    assert "MILLRACE_API_SECRET is shorter than 32 characters" in output
+    assert "changeme" not in output
 
 
-def test_a_module_that_is_not_there_ends_every_process(env: dict[str, str]) -> None:
+def test_missing_module_ends_every_process(env: dict[str, str]) -> None:
     """Also the relay, where a job may end whose definition wants to hear of it."""
-    for role, (code, said) in _ends(env | {"MILLRACE_MODULES": "no.such.module"}).items():
-        assert (code, role) == (2, role), said
-        assert "MILLRACE_MODULES names no" in said, role
-        assert "Traceback" not in said, role
+    for role, (code, output) in _ends(env | {"MILLRACE_MODULES": "no.such.module"}).items():
+        assert (code, role) == (2, role), output
+        assert "MILLRACE_MODULES names no" in output, role
+        assert "Traceback" not in output, role
 
 
 @pytest.mark.parametrize("database", ["sqlite", "postgresql"])
-def test_what_is_not_reachable_yet_is_waited_for(env: dict[str, str], tmp_path: Path, database: str) -> None:
-    """No process ends; a job that was asked for meanwhile runs once all is there."""
+def test_processes_wait_for_unreachable_services(env: dict[str, str], tmp_path: Path, database: str) -> None:
+    """No process ends; a job that is enqueued before the services run is run once they do."""
     redis_server = RedisServer(tmp_path / "late")
     postgres = PostgresServer() if database == "postgresql" else None
     env["MILLRACE_REDIS_URL"] = redis_server.url
@@ -137,11 +137,12 @@ def test_what_is_not_reachable_yet_is_waited_for(env: dict[str, str], tmp_path: 
 
 
 def _waits(stack: Stack) -> bool:
-    """Whether every process has told that something is not there, and lives."""
+    """Return True if every process has reported a missing service and still runs."""
     processes: list[Process] = stack.processes
     for process in processes:
         assert process.alive, process.tail()
     text = [process.log.read_text() if process.log.exists() else "" for process in processes]
     return all(
-        "waits" in said or "not_reach" in said or "unavailable" in said or "not heard" in said for said in text[1:]
+        "waits" in output or "not_reach" in output or "unavailable" in output or "not heard" in output
+        for output in text[1:]
     )

@@ -11,16 +11,16 @@ from app.deliveries.signing import encode_secret, secrets_of, signature
 from tests.support.databases import SettingsEnv
 
 
-def test_the_specifications_own_vector() -> None:
+def test_vector_of_the_specification() -> None:
     """Made with the Python package `standardwebhooks` 1.1.0."""
     secret = base64.b64decode("MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3")
     body = b'{"type":"watch.changed","timestamp":"2026-11-22T09:00:00Z","data":{"id":"w_1"}}'
-    said = signature([secret], "msg_2KWPBgLlAfxdpx2AI54pPJ85f4W", 1700000000, body)
-    assert said == "v1,azaGHsvJIxMZFtpuwI5qEN9GGJfniWLpQsu1yrI1Y10="
+    header = signature([secret], "msg_2KWPBgLlAfxdpx2AI54pPJ85f4W", 1700000000, body)
+    assert header == "v1,azaGHsvJIxMZFtpuwI5qEN9GGJfniWLpQsu1yrI1Y10="
     assert encode_secret(secret) == "whsec_MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3"
 
 
-def test_each_tenant_has_secrets_of_its_own_and_a_former_one_signs_as_well(settings_env: SettingsEnv) -> None:
+def test_each_tenant_has_its_secrets_and_the_previous_one_signs_too(settings_env: SettingsEnv) -> None:
     settings_env(webhook_secrets="new-one-0123456789 old-one-0123456789")
     mine, theirs = secrets_of("mine"), secrets_of("theirs")
     assert len({*mine, *theirs}) == 4
@@ -31,7 +31,7 @@ def test_each_tenant_has_secrets_of_its_own_and_a_former_one_signs_as_well(setti
     assert secrets_of("mine") == mine[1:]
 
 
-def test_without_a_setting_they_are_made_of_the_api_secret_and_without_that_there_are_none(
+def test_secrets_default_to_a_derivation_of_the_api_secret(
     settings_env: SettingsEnv,
 ) -> None:
     assert len(secrets_of("default")) == 1

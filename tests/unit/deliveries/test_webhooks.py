@@ -1,4 +1,4 @@
-"""What a receiver gets of a job's end, and what its answers lead to."""
+"""Webhooks at the end of a job: the request, and the effect of the receiver's answer."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def test_the_event_is_sent_and_can_be_verified(ledger: Ledger, receiver: Receive
     assert "authorization" not in headers
 
 
-def test_a_second_try_is_the_same_message(ledger: Ledger, receiver: Receiver) -> None:
+def test_retry_sends_the_same_message(ledger: Ledger, receiver: Receiver) -> None:
     job_id, claim = ended(ledger), claim_of()
     for _ in range(2):
         send(receiver.url, job_id, claim=claim)
@@ -72,7 +72,7 @@ def test_a_second_try_is_the_same_message(ledger: Ledger, receiver: Receiver) ->
     assert (first["webhook-id"], body) == (second["webhook-id"], again)
 
 
-def test_it_is_told_as_it_ended_even_after_a_retry_or_a_sweep(ledger: Ledger, receiver: Receiver) -> None:
+def test_body_has_the_recorded_end_after_a_retry_or_a_sweep(ledger: Ledger, receiver: Receiver) -> None:
     send(receiver.url, ended(ledger, state="queued", result=None), state="failed")
     gone = uuid7()
     send(receiver.url, gone, state="failed")
@@ -81,12 +81,12 @@ def test_it_is_told_as_it_ended_even_after_a_retry_or_a_sweep(ledger: Ledger, re
     assert swept["data"] == {"id": gone, "state": "failed", "finished_at": AT, "link": f"/api/jobs/{gone}"}
 
 
-def test_another_tenants_job_is_never_told(ledger: Ledger, receiver: Receiver) -> None:
+def test_job_of_another_tenant_is_not_sent(ledger: Ledger, receiver: Receiver) -> None:
     send(receiver.url, ended(ledger, tenant="other", result={"secret": 1}))
     assert "result" not in json.loads(receiver.got[0][1])["data"]
 
 
-def test_a_large_result_is_left_to_the_link(ledger: Ledger, receiver: Receiver) -> None:
+def test_large_result_is_replaced_by_a_link(ledger: Ledger, receiver: Receiver) -> None:
     send(receiver.url, ended(ledger, result={"text": "x" * 50_000}))
     ((_, body),) = receiver.got
     assert (json.loads(body)["data"]["result"], len(body) < 20_000) == (None, True)
@@ -103,7 +103,7 @@ def test_a_large_result_is_left_to_the_link(ledger: Ledger, receiver: Receiver) 
         (302, {"location": "http://127.0.0.1:1/"}, Unavailable, None),
     ],
 )
-def test_an_answer_decides_whether_it_is_tried_again(
+def test_status_of_the_answer_decides_on_a_retry(
     ledger: Ledger,
     receiver: Receiver,
     status: int,
@@ -121,7 +121,7 @@ def test_an_answer_decides_whether_it_is_tried_again(
     assert verdict.state == ("failed" if kind is Rejected else "retrying")
 
 
-def test_nobody_there_is_tried_again(ledger: Ledger) -> None:
+def test_unreachable_receiver_is_retried(ledger: Ledger) -> None:
     with pytest.raises(Unavailable, match="cannot be reached"):
         send(f"http://127.0.0.1:{free_port()}/", ended(ledger))
 
@@ -142,7 +142,7 @@ def test_private_addresses_are_refused_for_good(ledger: Ledger, settings_env: Se
         "https://x/\n", "https://shop.example/" + "x" * 2000,
     ],
 )  # fmt: skip
-def test_an_address_that_is_none_is_refused(settings_env: SettingsEnv, wrong: str) -> None:
+def test_invalid_url_is_refused(settings_env: SettingsEnv, wrong: str) -> None:
     with pytest.raises(InvalidInput, match="webhook_url"):
         check_url(wrong)
 

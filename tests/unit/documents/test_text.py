@@ -1,4 +1,4 @@
-"""What is stored is clean, whatever came."""
+"""Stored text is clean, whatever the input."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ ANYTHING = st.text(st.characters(categories=None), max_size=300)
 
 
 @given(ANYTHING)
-def test_clean_text_can_be_stored_and_is_clean_already(text: str) -> None:
+def test_clean_is_idempotent_and_its_result_can_be_stored(text: str) -> None:
     """UTF-8 can say it, PostgreSQL takes it, and cleaning again changes nothing."""
     cleaned = clean(text)
     assert "\x00" not in cleaned and "\r" not in cleaned
@@ -43,7 +43,7 @@ def test_headings_are_titles() -> None:
     assert first_heading("text\n\n## late") is None
 
 
-def test_scrub_refuses_what_is_too_deep() -> None:
+def test_scrub_refuses_values_nested_too_deeply() -> None:
     value: object = "x"
     for _ in range(MAX_DEPTH + 2):
         value = [value]

@@ -207,7 +207,7 @@ def spine_env(
     return settings_env
 
 
-class Desk:
+class WorkerHarness:
     """A worker process without its loop: the test takes runs, ends them and reads SQL and Redis."""
 
     def __init__(self, kinds: Sequence[str], threads: int = 4) -> None:
@@ -271,20 +271,20 @@ class Desk:
 
 
 @pytest.fixture
-def desks(spine_env: SettingsEnv) -> Iterator[Callable[..., Desk]]:
-    """Return a factory of worker processes: `desks("tests.chore", threads=2)`."""
-    made: list[Desk] = []
+def make_harness(spine_env: SettingsEnv) -> Iterator[Callable[..., WorkerHarness]]:
+    """Return a factory of worker processes: `make_harness("tests.chore", threads=2)`."""
+    made: list[WorkerHarness] = []
 
-    def make(*kinds: str, threads: int = 4) -> Desk:
-        made.append(Desk(kinds or (Chore.kind,), threads))
+    def make(*kinds: str, threads: int = 4) -> WorkerHarness:
+        made.append(WorkerHarness(kinds or (Chore.kind,), threads))
         return made[-1]
 
     yield make
-    for desk in made:
-        desk.close()
+    for harness in made:
+        harness.close()
 
 
 @pytest.fixture
-def desk(desks: Callable[..., Desk]) -> Desk:
+def harness(make_harness: Callable[..., WorkerHarness]) -> WorkerHarness:
     """Return a worker process for `tests.chore` with four threads."""
-    return desks()
+    return make_harness()

@@ -77,18 +77,18 @@ def declare(**options: Any) -> type[Job]:
         ("retries", 3),
     ],
 )
-def test_a_wrong_option_is_named_where_it_is_declared(option: str, value: Any) -> None:
+def test_invalid_option_is_named_at_its_declaration(option: str, value: Any) -> None:
     with pytest.raises(DefinitionError, match=rf"^Receipt: .*{option}"):
         declare(**{option: value})
 
 
 @pytest.mark.parametrize("kind", ["a b", " ", "x" * 101, 7, "tests.\n"])
-def test_a_kind_that_no_caller_could_name_is_refused(kind: Any) -> None:
+def test_invalid_kind_name_is_refused(kind: Any) -> None:
     with pytest.raises(DefinitionError, match="kind must be a name"):
         type("Receipt", (Job,), {"__module__": __name__}, kind=kind)
 
 
-def test_every_option_takes_its_right_value() -> None:
+def test_every_option_accepts_valid_values() -> None:
     made = declare(
         time_limit_s=60, grace_s=0, max_tries=2, retry_delays=[0, 1.5], stages={"a": 1, "b": 2.5}, payload_version=2,
         memory_mb=300, running_cap=4, priority=-100, webhook_url="https://example.org/hook", on_end=print,
@@ -153,7 +153,7 @@ def _secret(annotation: Any) -> Callable[[], None]:
         (_secret(Secret[int]), "'token' is a secret"),
     ],
 )
-def test_a_field_that_would_not_survive_being_stored_is_refused(declaration: Callable[[], None], reason: str) -> None:
+def test_field_that_cannot_be_stored_is_refused(declaration: Callable[[], None], reason: str) -> None:
     with pytest.raises(DefinitionError, match=reason):
         declaration()
 
@@ -208,7 +208,7 @@ ORDERS: st.SearchStrategy[dict[str, Any]] = st.builds(
 
 
 @given(ORDERS)
-def test_a_payload_that_is_accepted_loads_as_it_was(values: dict[str, Any]) -> None:
+def test_accepted_payload_loads_unchanged(values: dict[str, Any]) -> None:
     order = Order.load(values, 1)
     assert Order.load(payload_dict(order), 1) == order
 
@@ -220,7 +220,7 @@ def test_the_stored_payload_has_the_names_of_the_fields() -> None:
     assert not {"orderNo", "client", "label", "total"} & stored.keys()
 
 
-def test_strict_fields_load_what_they_stored() -> None:
+def test_strict_fields_load_their_stored_form() -> None:
     class Exact(Job, kind="tests.exact"):
         id: UUID = Field(strict=True)
         at: Annotated[datetime, Field(strict=True)]
@@ -237,7 +237,7 @@ def test_numbers_without_a_json_form_are_refused(value: float) -> None:
         payload_json(Order(orderNo=1, extra={"deep": [value]}))
 
 
-def test_the_words_of_such_numbers_are_only_text() -> None:
+def test_words_such_as_nan_are_plain_text() -> None:
     assert payload_dict(Order(orderNo=1, extra="NaN or -Infinity"))["extra"] == "NaN or -Infinity"
 
 
@@ -249,7 +249,7 @@ class Weird(Job, kind="tests.weird"):
         return "seven" if number == 7 else str(number)
 
 
-def test_a_serializer_whose_output_does_not_load_is_refused_before_it_is_stored() -> None:
+def test_payload_that_its_kind_cannot_load_is_not_stored() -> None:
     assert payload_dict(Weird(number=8)) == {"number": "8"}
     with pytest.raises(InvalidInput, match="number: Input should be a valid integer"):
         payload_json(Weird(number=7))

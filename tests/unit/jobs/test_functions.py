@@ -88,7 +88,7 @@ def test_a_function_that_yields_is_refused() -> None:
             functions.declare(Parcel, function)
 
 
-def test_a_function_with_more_parameters_of_its_own_is_accepted() -> None:
+def test_function_with_optional_parameters_is_accepted() -> None:
     def send(job: Any, progress: Any, dry: bool = False, **more: Any) -> None: ...
 
     functions.declare(Parcel, send)
@@ -130,7 +130,7 @@ WRONG_MODULES = {
 
 
 @pytest.mark.parametrize("case", WRONG_MODULES)
-def test_a_wrong_module_is_one_sentence_with_its_name(module: Callable[..., str], case: str) -> None:
+def test_invalid_module_is_one_sentence_with_its_name(module: Callable[..., str], case: str) -> None:
     parts, sentence = WRONG_MODULES[case]
     with pytest.raises(ConfigError, match=f"MILLRACE_MODULES: .*{sentence}") as refusal:
         functions.import_modules([module(**parts)])

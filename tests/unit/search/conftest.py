@@ -1,4 +1,4 @@
-"""What tests of search share."""
+"""Fixtures that the tests of search share."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ assert logging.getLogger().handlers == []
 """
 
 
-def test_it_loads_with_the_network_closed() -> None:
+def test_model_loads_without_network() -> None:
     """In a fresh process with an empty home, and without touching the program's logging."""
     environment = {"HOME": "/nonexistent", "PATH": "/usr/bin:/bin"}
     subprocess.run([sys.executable, "-c", OFFLINE], check=True, env=environment, cwd=ROOT, timeout=50)
@@ -44,12 +44,12 @@ def test_a_query_equals_the_same_document() -> None:
     np.testing.assert_allclose(encode(["water"])[0], documents[0], atol=1e-6)
 
 
-def test_meaning_is_near() -> None:
+def test_similar_meanings_have_near_vectors() -> None:
     wheel, mill, law = encode(["a water wheel", "the mill by the river", "tax law of companies"])
     assert wheel @ mill > wheel @ law
 
 
 def test_the_tokenizer_neither_pads_nor_cuts() -> None:
     """Chunks are measured with it."""
-    found = embedder().tokenizer.encode_batch(["word " * 3000, "word"], add_special_tokens=False)
-    assert len(found[0].ids) >= 3000 and len(found[1].ids) < 3
+    encodings = embedder().tokenizer.encode_batch(["word " * 3000, "word"], add_special_tokens=False)
+    assert len(encodings[0].ids) >= 3000 and len(encodings[1].ids) < 3

@@ -22,7 +22,7 @@ ROOT = Path(__file__).parents[3]
 
 
 def test_a_transformer_in_a_folder(sqlite_url: str, settings_env: SettingsEnv) -> None:
-    """Vectors of its own length and name; documents are found by them."""
+    """Vectors have the length and name of the model; documents are found by them."""
     settings_env(database_url=sqlite_url, embedder="fastembed", embedder_model=minilm())
     assert (embedder().name, embedder().dimension) == (f"fastembed/minilm/{DIMENSION}", DIMENSION)
     wheel, mill, law = encode(["a water wheel", "the mill by the river", "tax law of companies"])
@@ -50,7 +50,7 @@ def test_a_real_server(sqlite_url: str, settings_env: SettingsEnv, tei_server: T
     assert desk.find("a bird", mode="semantic")["results"][0]["document_id"] == "1"
 
 
-def test_a_server_that_goes(sqlite_url: str, settings_env: SettingsEnv) -> None:
+def test_search_without_the_embedding_server_uses_words(sqlite_url: str, settings_env: SettingsEnv) -> None:
     """Without it words are searched and the answer says so, meaning is 503, and what is indexed waits for it."""
     with FakeEmbeddings().running() as player:
         settings_env(
@@ -61,8 +61,8 @@ def test_a_server_that_goes(sqlite_url: str, settings_env: SettingsEnv) -> None:
         desk.put("The heron stands in the reed.", external_id="1")
         assert desk.find("a bird", mode="semantic")["results"][0]["document_id"] == "1"
         assert desk.find("heron")["degraded"] == []
-    found = desk.find("heron")
-    assert found["total"] == 1 and "words alone" in found["degraded"][0] and found["mode"] == "hybrid"
+    response = desk.find("heron")
+    assert response["total"] == 1 and "words alone" in response["degraded"][0] and response["mode"] == "hybrid"
     with pytest.raises(Unavailable):
         desk.find("heron", mode="semantic")
     assert desk.find("heron", mode="keyword")["degraded"] == []
@@ -72,7 +72,7 @@ def test_a_server_that_goes(sqlite_url: str, settings_env: SettingsEnv) -> None:
 
 
 @pytest.mark.parametrize(
-    ("given", "says"),
+    ("env", "says"),
     [
         ({"embedder": "tei"}, "EMBEDDER=tei needs MILLRACE_EMBEDDER_URL, MILLRACE_EMBEDDER_MODEL, MILLRACE_EMBED"),
         ({"embedder": "openai", "embedder_url": "http://x/v1", "embedder_model": "m"}, "MILLRACE_EMBEDDER_DIMENSION"),
@@ -80,13 +80,13 @@ def test_a_server_that_goes(sqlite_url: str, settings_env: SettingsEnv) -> None:
         ({"embedder": "word2vec"}, "MILLRACE_EMBEDDER"),
     ],
 )  # fmt: skip
-def test_settings_that_do_not_fit_are_one_sentence(given: dict[str, str], says: str, settings_env: SettingsEnv) -> None:
-    settings_env(**given)
+def test_inconsistent_settings_are_one_sentence(env: dict[str, str], says: str, settings_env: SettingsEnv) -> None:
+    settings_env(**env)
     with pytest.raises(ConfigError, match=says):
         get_settings()
 
 
-def test_a_folder_without_a_model_says_what_is_missing(settings_env: SettingsEnv, tmp_path: Path) -> None:
+def test_folder_without_a_model_names_the_missing_file(settings_env: SettingsEnv, tmp_path: Path) -> None:
     settings_env(embedder="fastembed", embedder_model=tmp_path)
     with pytest.raises(ConfigError, match=r"model\.onnx"):
         embedder()
@@ -96,7 +96,7 @@ def test_a_folder_without_a_model_says_what_is_missing(settings_env: SettingsEnv
 
 
 def test_a_model_that_cannot_be_fetched(tmp_path: Path) -> None:
-    """Nobody at the hub's address: said in one sentence, and nothing is left behind."""
+    """An unreachable hub is reported in one sentence, and no file is left behind."""
     env = {"PATH": "/usr/bin:/bin", "HF_ENDPOINT": "http://127.0.0.1:9", "MILLRACE_DATA_DIR": str(tmp_path / "data")}
     command = [sys.executable, "-m", "app", "models", "fetch", "some/model"]
     ran = subprocess.run(command, env=env, cwd=ROOT, capture_output=True, text=True, timeout=100)

@@ -46,8 +46,8 @@ def _scan(desk: Desk) -> dict[str, Any]:
     result = asyncio.run(watched.scan(progress))
     desk._finish(progress.claim, "succeeded", result=result)
     query = sa.select(JobRow.id).where(JobRow.kind == "documents.ingest", JobRow.state == "queued").order_by(JobRow.id)
-    for one in desk.db.read(lambda session: session.scalars(query).all()):
-        desk.work(one)
+    for queued_id in desk.db.read(lambda session: session.scalars(query).all()):
+        desk.work(queued_id)
     return result
 
 
@@ -89,7 +89,7 @@ def test_a_file_that_cannot_be_read_is_not_tried_each_minute(folder: Path) -> No
     assert _scan(desk) == {"files": 1, "new": 0, "refused": 0}
 
 
-def test_a_folder_that_is_not_there(folder: Path) -> None:
+def test_missing_folder(folder: Path) -> None:
     folder.rmdir()
     with pytest.raises(InvalidInput, match="MILLRACE_WATCH_FOLDER"):
         _scan(Desk(database()))

@@ -1,4 +1,4 @@
-"""The keys a process has seen: asked for once, told of changes, and what they hold open closed with them."""
+"""The keys that a process has cached: read once, updated on changes; a revoked key closes its streams."""
 
 from __future__ import annotations
 
@@ -65,14 +65,14 @@ async def held(keyring: Keyring, key_id: str, token: bytes, begun: asyncio.Event
     return "never"
 
 
-def test_a_key_is_asked_for_once_however_many_come(db: Database) -> None:
+def test_concurrent_lookups_of_a_key_make_one_query(db: Database) -> None:
     _, token = issue(db)
     unknown = b"mr_0123456789abcdef_" + b"A" * 43
 
     async def scenario(keyring: Keyring) -> None:
         seen = queries(db)
-        found = await asyncio.gather(*(keyring.find(token) for _ in range(20)))
-        assert all(key is not None and key.tenant == "default" for key in found)
+        keys = await asyncio.gather(*(keyring.find(token) for _ in range(20)))
+        assert all(key is not None and key.tenant == "default" for key in keys)
         assert len(seen) == 1
         assert [await keyring.find(unknown) for _ in range(3)] == [None] * 3
         assert await keyring.find(b"Basic dTpw") is None
@@ -82,7 +82,7 @@ def test_a_key_is_asked_for_once_however_many_come(db: Database) -> None:
     run(scenario)
 
 
-def test_a_caller_that_leaves_does_not_take_the_answer_along(db: Database) -> None:
+def test_cancelled_caller_does_not_cancel_the_lookup(db: Database) -> None:
     _, token = issue(db)
 
     async def scenario(keyring: Keyring) -> None:
@@ -94,7 +94,7 @@ def test_a_caller_that_leaves_does_not_take_the_answer_along(db: Database) -> No
     run(scenario)
 
 
-def test_what_it_hears_counts_at_once(db: Database) -> None:
+def test_notice_of_a_revocation_takes_effect_at_once(db: Database) -> None:
     """Nothing else would make this one look again within an hour."""
     key_id, token = issue(db)
 
@@ -113,7 +113,7 @@ def test_what_it_hears_counts_at_once(db: Database) -> None:
     run(scenario)
 
 
-def test_without_a_word_a_stream_ends_at_the_next_look(db: Database) -> None:
+def test_stream_ends_at_the_next_recheck_without_a_notice(db: Database) -> None:
     """As when Redis was away while the key was revoked."""
     (key_id, token), (other_id, other_token) = issue(db), issue(db)
 
@@ -132,7 +132,7 @@ def test_without_a_word_a_stream_ends_at_the_next_look(db: Database) -> None:
     run(scenario, fresh_s=0.1)
 
 
-def test_a_new_secret_ends_what_the_old_one_opened_unless_that_still_counts(db: Database) -> None:
+def test_rotation_closes_streams_of_the_old_secret_after_the_overlap(db: Database) -> None:
     key_id, first = issue(db)
 
     async def scenario(keyring: Keyring) -> None:

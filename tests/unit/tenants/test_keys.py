@@ -32,40 +32,40 @@ def opens(db: Database, token: str) -> bool:
 
 
 @pytest.fixture
-def later() -> Iterator[object]:
-    """Moves the clock: `later(hours=1)`."""
+def advance_clock() -> Iterator[object]:
+    """Moves the clock: `advance_clock(hours=1)`."""
     yield lambda **delta: clock.shift(timedelta(**delta))
     clock.shift(timedelta(0))
 
 
-def test_a_key_opens_with_its_own_secret_alone(db: Database) -> None:
-    one, token = issue(db)
+def test_key_is_valid_with_its_secret_only(db: Database) -> None:
+    key, token = issue(db)
     _, other = issue(db)
-    assert token.startswith(f"mr_{one.id}_")
+    assert token.startswith(f"mr_{key.id}_")
     assert opens(db, token)
-    assert not opens(db, f"mr_{one.id}_{other.rpartition('_')[2]}"[: len(token)].ljust(len(token), "A"))
-    assert token.encode() not in one.secret_hash
-    assert len(one.secret_hash) == 32
+    assert not opens(db, f"mr_{key.id}_{other.rpartition('_')[2]}"[: len(token)].ljust(len(token), "A"))
+    assert token.encode() not in key.secret_hash
+    assert len(key.secret_hash) == 32
 
 
 @pytest.mark.parametrize(
     "token", [b"", b"mr_", b"mr__", b"mr_0123456789abcdef_", b"mr_0123456789ABCDEF_" + b"A" * 43, b"\xff" * 63]
 )
-def test_what_does_not_look_like_a_key_is_none(token: bytes) -> None:
+def test_malformed_key_is_rejected(token: bytes) -> None:
     assert keys.split(token) is None
 
 
-def test_a_rotated_key_opens_with_the_new_secret_and_for_a_while_with_the_old(db: Database, later: object) -> None:
+def test_rotated_key_accepts_the_old_secret_during_the_overlap(db: Database, advance_clock: object) -> None:
     key, old = issue(db)
     _, new = db.transaction(keys.rotate, "default", key.id, timedelta(hours=1))
     assert opens(db, old) and opens(db, new)
-    later(hours=2)  # type: ignore[operator]
+    advance_clock(hours=2)  # type: ignore[operator]
     assert (opens(db, old), opens(db, new)) == (False, True)
     _, newest = db.transaction(keys.rotate, "default", key.id, timedelta(0))
     assert (opens(db, new), opens(db, newest)) == (False, True)
 
 
-def test_a_revoked_key_opens_nothing_and_cannot_be_rotated(db: Database) -> None:
+def test_revoked_key_is_invalid_and_cannot_be_rotated(db: Database) -> None:
     key, token = issue(db)
     first = db.transaction(keys.revoke, "default", key.id).revoked_at
     assert db.transaction(keys.revoke, "default", key.id).revoked_at == first
@@ -74,16 +74,16 @@ def test_a_revoked_key_opens_nothing_and_cannot_be_rotated(db: Database) -> None
         db.transaction(keys.rotate, "default", key.id, timedelta(0))
 
 
-def test_an_expired_key_opens_nothing(db: Database, later: object) -> None:
+def test_expired_key_is_invalid(db: Database, advance_clock: object) -> None:
     _, token = issue(db, expires_at=clock.now() + timedelta(minutes=1))
     assert opens(db, token)
-    later(minutes=2)  # type: ignore[operator]
+    advance_clock(minutes=2)  # type: ignore[operator]
     assert not opens(db, token)
     with pytest.raises(InvalidInput):
         issue(db, expires_at=clock.now() - timedelta(seconds=1))
 
 
-def test_a_disabled_tenants_keys_open_nothing_until_it_is_enabled(db: Database) -> None:
+def test_keys_of_a_disabled_tenant_are_invalid_until_it_is_enabled(db: Database) -> None:
     db.transaction(directory.create, "acme", "Acme", {})
     _, token = issue(db, "acme")
     db.transaction(directory.change, "acme", {"disabled": True})
@@ -94,7 +94,7 @@ def test_a_disabled_tenants_keys_open_nothing_until_it_is_enabled(db: Database) 
         db.transaction(directory.change, "default", {"disabled": True})
 
 
-def test_another_tenants_key_is_not_there(db: Database) -> None:
+def test_key_of_another_tenant_is_not_found(db: Database) -> None:
     db.transaction(directory.create, "acme", "Acme", {})
     key, _ = issue(db, "acme")
     for call in (
@@ -109,7 +109,7 @@ def test_another_tenants_key_is_not_there(db: Database) -> None:
     assert db.read(keys.list_keys, "default", before_id=None, limit=5) == []
 
 
-def test_the_last_use_only_moves_on(db: Database) -> None:
+def test_last_use_never_moves_back(db: Database) -> None:
     key, _ = issue(db)
     now = clock.now()
     for at in (now, now - timedelta(hours=1)):
@@ -127,7 +127,7 @@ def test_unknown_scopes_are_refused(bad: list[str]) -> None:
         scopes.check_scopes(bad)
 
 
-def test_scopes_hold_what_they_say() -> None:
+def test_scopes_allow_their_operations_only() -> None:
     assert scopes.check_scopes(["write", "read", "read"]) == ["read", "write"]
     assert not scopes.allows(["write"], "read") and not scopes.allows(["read"], "write")
     assert all(scopes.allows(["admin"], scope) for scope in ("read", "write", "admin"))

@@ -28,17 +28,17 @@ def _noon() -> Iterator[None]:
 
 def run(scenario: Callable[[Counter, Counter], Coroutine[None, None, None]]) -> None:
     async def both() -> None:
-        one, two = Counter(patience_s=10), Counter(patience_s=10)
+        first, second = Counter(patience_s=10), Counter(patience_s=10)
         try:
-            await scenario(one, two)
+            await scenario(first, second)
         finally:
-            await one.close()
-            await two.close()
+            await first.close()
+            await second.close()
 
     asyncio.run(both())
 
 
-def test_rates_are_words() -> None:
+def test_rates_are_parsed_from_text() -> None:
     assert RateLimit.parse("50/minute") == RateLimit(50, 60)
     assert str(RateLimit.parse("50/minute")) == "50 per 1 minute"
     assert RateLimit.parse("unlimited") is None
@@ -50,7 +50,7 @@ def test_rates_are_words() -> None:
             limits.check_limits({bad_route: "1/day"})
 
 
-def test_a_keys_own_limit_counts_before_the_routes() -> None:
+def test_limit_of_a_key_precedes_that_of_the_route() -> None:
     own = {"POST /api/search": "7/hour", "*": "unlimited"}
     assert limits.of_key(own, "POST /api/search", LONG) == RateLimit(7, 3600)
     assert limits.of_key(own, "GET /api/jobs", LONG) is None
@@ -60,11 +60,11 @@ def test_a_keys_own_limit_counts_before_the_routes() -> None:
 def test_two_processes_count_as_one(redis_url: str, settings_env: SettingsEnv) -> None:
     settings_env(redis_url=redis_url)
 
-    async def scenario(one: Counter, two: Counter) -> None:
-        left = [(await counter.hit("b", LONG)).left for counter in (one, two, one, two, one)]
+    async def scenario(first: Counter, second: Counter) -> None:
+        left = [(await counter.hit("b", LONG)).left for counter in (first, second, first, second, first)]
         assert left == [4, 3, 2, 1, 0]
-        assert (await two.hit("b", LONG)).left < 0
-        assert (await one.hit("other", LONG)).left == 4
+        assert (await second.hit("b", LONG)).left < 0
+        assert (await first.hit("other", LONG)).left == 4
 
     run(scenario)
 
@@ -72,44 +72,42 @@ def test_two_processes_count_as_one(redis_url: str, settings_env: SettingsEnv) -
 def test_next_window_starts_from_zero(redis_url: str, settings_env: SettingsEnv) -> None:
     settings_env(redis_url=redis_url)
 
-    async def scenario(one: Counter, two: Counter) -> None:
+    async def scenario(first: Counter, second: Counter) -> None:
         for _ in range(6):
-            last = await one.hit("b", LONG)
+            last = await first.hit("b", LONG)
         assert last.left < 0
         assert 0 < last.reset_s <= 86400
         clock.shift(clock.shifted() + timedelta(seconds=last.reset_s + 60))
-        assert (await one.hit("b", LONG)).left == 4
+        assert (await first.hit("b", LONG)).left == 4
 
     run(scenario)
 
 
-def test_of_many_at_once_only_so_many_are_let_through(redis_url: str, settings_env: SettingsEnv) -> None:
+def test_concurrent_requests_do_not_exceed_the_limit(redis_url: str, settings_env: SettingsEnv) -> None:
     settings_env(redis_url=redis_url)
 
-    async def scenario(one: Counter, two: Counter) -> None:
-        found = await asyncio.gather(*((one, two)[number % 2].hit("b", LONG) for number in range(60)))
-        assert sum(count.left >= 0 for count in found) == LONG.limit
+    async def scenario(first: Counter, second: Counter) -> None:
+        counts = await asyncio.gather(*((first, second)[number % 2].hit("b", LONG) for number in range(60)))
+        assert sum(count.left >= 0 for count in counts) == LONG.limit
 
     run(scenario)
 
 
-def test_far_from_its_limit_nobody_waits_and_near_it_the_count_is_exact(
-    redis_url: str, settings_env: SettingsEnv
-) -> None:
+def test_counting_is_local_far_from_the_limit_and_exact_near_it(redis_url: str, settings_env: SettingsEnv) -> None:
     settings_env(redis_url=redis_url)
     rate = RateLimit(200, 86400)
 
-    async def scenario(one: Counter, two: Counter) -> None:
-        for counter in (one, two):
+    async def scenario(first: Counter, second: Counter) -> None:
+        for counter in (first, second):
             for _ in range(60):
                 await counter.hit("b", rate)
             await counter.settle()
         # One has heard nothing since; what it asks from here on tells it all.
-        left = [(await one.hit("b", rate)).left for _ in range(60)]
-        await one.settle()
-        assert (await one.hit("b", rate)).left == 200 - 181
+        left = [(await first.hit("b", rate)).left for _ in range(60)]
+        await first.settle()
+        assert (await first.hit("b", rate)).left == 200 - 181
         assert left == sorted(left, reverse=True)
-        assert sum([(await (one, two)[n % 2].hit("b", rate)).left >= 0 for n in range(60)]) == 19
+        assert sum([(await (first, second)[n % 2].hit("b", rate)).left >= 0 for n in range(60)]) == 19
 
     run(scenario)
 
@@ -117,9 +115,9 @@ def test_far_from_its_limit_nobody_waits_and_near_it_the_count_is_exact(
 def test_without_redis_each_process_counts_alone(settings_env: SettingsEnv) -> None:
     settings_env(redis_url="redis://127.0.0.1:1/0")
 
-    async def scenario(one: Counter, two: Counter) -> None:
-        assert [(await one.hit("b", LONG)).left for _ in range(6)] == [4, 3, 2, 1, 0, -1]
-        assert (await two.hit("b", LONG)).left == 4
+    async def scenario(first: Counter, second: Counter) -> None:
+        assert [(await first.hit("b", LONG)).left for _ in range(6)] == [4, 3, 2, 1, 0, -1]
+        assert (await second.hit("b", LONG)).left == 4
 
     run(scenario)
 
@@ -129,9 +127,9 @@ def test_every_key_in_redis_expires(redis_url: str, settings_env: SettingsEnv) -
 
     settings_env(redis_url=redis_url)
 
-    async def scenario(one: Counter, _: Counter) -> None:
-        await one.hit("b", LONG)
-        await one.hit("c", RateLimit(1, 60))
+    async def scenario(first: Counter, _: Counter) -> None:
+        await first.hit("b", LONG)
+        await first.hit("c", RateLimit(1, 60))
 
     run(scenario)
     with redis.Redis.from_url(redis_url, decode_responses=True) as client:

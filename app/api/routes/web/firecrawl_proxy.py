@@ -207,7 +207,7 @@ def _route(request: Request) -> str:
 
 
 async def _ask(request: Request, path: str, body: bytes) -> http.Response | Response:
-    """Return the answer of Firecrawl with its body unread, or an error if there is none."""
+    """Return the answer of Firecrawl with its body unread, or an error response if Firecrawl gave no answer."""
     query: bytes = request.scope["query_string"]
     target = path + ("?" + quote(query, safe=string.punctuation) if query else "")
     limit_s = get_settings().firecrawl_proxy_timeout_s

@@ -48,7 +48,7 @@ def _post(api: Api, path: str, body: Any, key: str = "key-1", **more: Any) -> An
         ("/api/index", {"url": "https://a.example/", "markdown": "text"}),
     ],
 )
-def test_the_same_request_is_answered_as_the_first_time(api: Api, path: str, body: Any) -> None:
+def test_repeated_request_gets_the_first_answer(api: Api, path: str, body: Any) -> None:
     first = _post(api, path, body)
     made = _count()
     database().transaction(lambda session: session.execute(sa.update(JobRow).values(priority=7)))
@@ -61,7 +61,7 @@ def test_the_same_request_is_answered_as_the_first_time(api: Api, path: str, bod
     assert _post(api, path, body, key="key-2").status_code == 202
 
 
-def test_another_request_under_the_key_is_refused(api: Api) -> None:
+def test_different_request_with_the_same_key_is_refused(api: Api) -> None:
     _post(api, "/api/jobs", PARCEL)
     for path, body in (("/api/jobs", {**PARCEL, "priority": 1}), ("/api/documents", {"markdown": "x"})):
         refused = _post(api, path, body)
@@ -79,7 +79,7 @@ def test_a_refused_request_leaves_its_key_free(api: Api) -> None:
     assert again.json()["id"] != first["id"]
 
 
-def test_a_key_is_forgotten_after_a_day(api: Api) -> None:
+def test_key_expires_after_a_day(api: Api) -> None:
     first = _post(api, "/api/jobs", PARCEL).json()
     clock.shift(timedelta(hours=23))
     assert _post(api, "/api/jobs", PARCEL).json()["id"] == first["id"]
@@ -89,7 +89,7 @@ def test_a_key_is_forgotten_after_a_day(api: Api) -> None:
     assert again.json()["id"] != first["id"]
 
 
-def test_fifty_twins_are_one_job_and_hear_the_same(api: Api) -> None:
+def test_fifty_concurrent_repeats_make_one_job_and_get_one_answer(api: Api) -> None:
     answers = at_once(50, lambda number: _post(api, "/api/jobs", PARCEL))
     assert {answer.status_code for answer in answers} == {202}
     assert len({answer.text for answer in answers}) == 1
@@ -97,14 +97,14 @@ def test_fifty_twins_are_one_job_and_hear_the_same(api: Api) -> None:
     assert _count() == 1
 
 
-def test_a_replay_may_wait_for_the_job_as_well(api: Api) -> None:
+def test_repeated_request_may_wait_for_the_job(api: Api) -> None:
     first = _post(api, "/api/jobs", PARCEL).json()
     api.client.post(f"/api/jobs/{first['id']}/cancel")
     again = _post(api, "/api/jobs", PARCEL, params={"wait": 5})
     assert (again.status_code, again.json()["state"]) == (200, "cancelled")
 
 
-def test_keys_of_two_tenants_are_two(api: Api) -> None:
+def test_tenants_do_not_share_idempotency_keys(api: Api) -> None:
     assert api.client.post("/api/tenants", json={"id": "acme", "name": "Acme"}).status_code == 201
     made = api.client.post("/api/keys", json={"name": "n", "scopes": ["write"], "tenant": "acme"}).json()
     first = _post(api, "/api/jobs", PARCEL).json()
@@ -114,14 +114,14 @@ def test_keys_of_two_tenants_are_two(api: Api) -> None:
 
 
 @pytest.mark.parametrize("key", ["", "x" * 256, "sch\u00f6n"])
-def test_a_key_that_is_none_is_refused(lite_api: Api, key: str) -> None:
+def test_invalid_key_is_refused(lite_api: Api, key: str) -> None:
     headers = {"Idempotency-Key": key.encode("latin-1")}
     answer = lite_api.client.post("/api/jobs", json=PARCEL, headers=headers)  # type: ignore[arg-type]
     assert (answer.status_code, answer.json()["code"]) == (422, "idempotency_key")
 
 
 @pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)  # SQLite has one writer at a time
-def test_a_twin_of_a_request_that_takes_long_is_sent_away(api: Api) -> None:
+def test_repeat_during_a_long_request_is_a_conflict(api: Api) -> None:
     with database().engine.begin() as connection:
         row = {"tenant": "default", "key": "key-1", "request_hash": "0" * 64, "created_at": clock.now()}
         connection.execute(sa.insert(IdempotencyRow), row)

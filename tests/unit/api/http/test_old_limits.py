@@ -36,13 +36,13 @@ def limited(sqlite_url: str, redis_url: str, settings_env: SettingsEnv) -> Itera
 )  # fmt: skip
 def test_each_route_has_its_limit(limited: Api, method: str, path: str, limit: int) -> None:
     """Said in each answer, a refusal of the body included."""
-    told = limited.client.request(method, path, content=b"{}" if method == "POST" else None)
-    assert told.headers["ratelimit-policy"].endswith(f";q={limit};w=60")
+    response = limited.client.request(method, path, content=b"{}" if method == "POST" else None)
+    assert response.headers["ratelimit-policy"].endswith(f";q={limit};w=60")
 
 
 @pytest.mark.parametrize(("path", "limit"), [("/api/test-index", 5), ("/api/search", 50)])
-def test_one_too_many_is_refused_in_the_old_words(limited: Api, path: str, limit: int) -> None:
-    """Whatever the bodies are: they are counted before they are judged, and nobody else's are."""
+def test_request_over_the_limit_gets_the_old_error(limited: Api, path: str, limit: int) -> None:
+    """Requests count before their bodies are checked, and each client is counted separately."""
     with holder(limited, "read", "write") as client:
         wait_until(lambda: clock.now().second < 50, timeout_s=30, what="a window with enough time left")
         codes = [client.post(path, json={"limit": 0}).status_code for _ in range(limit)]
@@ -53,7 +53,7 @@ def test_one_too_many_is_refused_in_the_old_words(limited: Api, path: str, limit
     assert limited.client.post(path, json={"limit": 0}).status_code == 422
 
 
-def test_webhooks_are_not_counted_but_bounded_by_their_size(limited: Api) -> None:
+def test_webhooks_have_a_size_limit_and_no_rate_limit(limited: Api) -> None:
     body = json.dumps(event("crawl.started")).encode()
     answers = [send(limited, body) for _ in range(130)]
     assert {answer.status_code for answer in answers} == {200}

@@ -20,7 +20,7 @@ from tests.support.databases import SettingsEnv
 from tests.support.stack import API_SECRET
 from tests.unit.api.conftest import Api, served
 
-# Documents that are accepted here stay: nobody runs their jobs, so /api/test-index would wait for 30 s each time.
+# Documents that are accepted here stay: no worker runs their jobs, so /api/test-index would wait for 30 s each time.
 WAITING = "/api/test-index"
 # A stream of all events never ends.
 ENDLESS = "/api/events"
@@ -33,7 +33,7 @@ def document(lite_api: Api) -> Iterator[dict[str, Any]]:
     yield lite_api.anyone.get("/openapi.json").json()
 
 
-def test_every_operation_says_what_its_errors_look_like(document: dict[str, Any]) -> None:
+def test_every_operation_documents_its_errors(document: dict[str, Any]) -> None:
     problem = {"schema": {"$ref": "#/components/schemas/Problem"}}
     for path, operations in document["paths"].items():
         for method, operation in operations.items():
@@ -90,7 +90,7 @@ def _body_examples(document: dict[str, Any], content: dict[str, Any]) -> list[An
     return examples
 
 
-def test_the_paths_of_the_contract_are_there(document: dict[str, Any]) -> None:
+def test_paths_of_the_contract_exist(document: dict[str, Any]) -> None:
     assert {
         "/api/jobs", "/api/jobs/{job_id}", "/api/jobs/{job_id}/cancel", "/api/jobs/{job_id}/retry",
         "/api/jobs/{job_id}/events", "/api/events", "/api/tasks/{job_id}", "/api/documents",
@@ -105,7 +105,7 @@ def test_the_paths_of_the_contract_are_there(document: dict[str, Any]) -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(480)
-def test_no_input_makes_a_server_error(
+def test_no_generated_input_causes_a_server_error(
     settings_env: SettingsEnv, request: pytest.FixtureRequest, redis_url: str
 ) -> None:
     """Valid and invalid requests to every operation, generated once and sent to an API on either database.
@@ -165,7 +165,7 @@ def _send(api: Api, case: Any, session: requests.Session, *, with_and_without: b
         )
 
 
-def test_the_page_for_people_shows_every_route_and_needs_no_other_host(lite_api: Api, document: dict[str, Any]) -> None:
+def test_docs_page_shows_every_route_and_loads_no_other_host(lite_api: Api, document: dict[str, Any]) -> None:
     answer = lite_api.anyone.get("/docs")
     assert answer.headers["content-type"].startswith("text/html")
     for path in document["paths"]:

@@ -13,7 +13,7 @@ from tests.unit.api.conftest import Api
 Make = Callable[..., JobRow]
 
 
-def test_open_jobs_are_counted_exactly_while_many_ask(api: Api, errand: Make) -> None:
+def test_open_jobs_are_counted_exactly_under_concurrent_requests(api: Api, errand: Make) -> None:
     with holder(api, "read", "write", tenant="acme") as acme:
         api.client.patch("/api/tenants/acme", json={"max_open_jobs": 5})
         errand()  # another tenant's
@@ -51,7 +51,7 @@ def test_documents_and_bytes_must_be_deleted_first(api: Api) -> None:
         assert api.client.get("/api/tenants/acme").json()["used"]["documents"] == 2
 
 
-def test_a_quota_lowered_below_the_use_refuses_only_more(lite_api: Api) -> None:
+def test_quota_below_current_use_refuses_additions_only(lite_api: Api) -> None:
     with holder(lite_api, "read", "write", tenant="acme") as acme:
         body = {"external_id": "a", "text": "some text"}
         assert acme.post("/api/documents", json=body).status_code == 202

@@ -79,7 +79,7 @@ def faulty(sqlite_url: str, redis_url: str, settings_env: SettingsEnv) -> Iterat
 
 
 @pytest.mark.parametrize("how", RAISED)
-def test_each_error_has_its_status_and_the_one_shape(faulty: Api, how: str) -> None:
+def test_each_error_has_its_status_and_the_common_shape(faulty: Api, how: str) -> None:
     _, status, code = RAISED[how]
     answer = faulty.client.get(f"/fail/{how}")
     assert_problem(answer, status, code)
@@ -88,7 +88,7 @@ def test_each_error_has_its_status_and_the_one_shape(faulty: Api, how: str) -> N
         assert answer.headers["retry-after"] == "7"
 
 
-def test_a_limit_says_when_and_how_much_in_old_words_and_new(faulty: Api) -> None:
+def test_rate_limit_error_has_old_and_new_fields(faulty: Api) -> None:
     answer = faulty.client.get("/fail/rate")
     assert answer.json()["error"] == "Rate limit exceeded: 50 per 1 minute"
     assert answer.headers["retry-after"] == "13"
@@ -96,14 +96,14 @@ def test_a_limit_says_when_and_how_much_in_old_words_and_new(faulty: Api) -> Non
     assert answer.headers["ratelimit-policy"] == '"search";q=50;w=60'
 
 
-def test_routes_and_methods_that_are_not_there(faulty: Api) -> None:
+def test_unknown_routes_and_methods(faulty: Api) -> None:
     assert_problem(faulty.client.get("/nowhere"), 404, "not_found")
     answer = faulty.client.delete("/livez")
     assert_problem(answer, 405, "method_not_allowed")
     assert answer.headers["allow"] == "GET"
 
 
-def test_invalid_bodies_are_told_apart_by_route(faulty: Api) -> None:
+def test_invalid_body_error_has_the_shape_of_its_route(faulty: Api) -> None:
     """New routes give a sentence and errors[]; the old service's clients find their list in `detail`."""
     new, old = (faulty.client.post(path, json={"count": "x"}) for path in ("/echo", "/api/content/echo"))
     assert_problem(new, 422, "invalid_input")
@@ -144,20 +144,20 @@ def test_the_secret_alone_is_enough(faulty: Api) -> None:
 
 
 @pytest.mark.parametrize("open_", ["/", "/livez", "/readyz", "/health", "/metrics", "/docs", "/openapi.json"])
-def test_what_is_open_to_everybody(faulty: Api, open_: str) -> None:
+def test_public_routes_need_no_key(faulty: Api, open_: str) -> None:
     assert faulty.anyone.get(open_).status_code == 200
 
 
-def test_a_good_request_id_is_kept_and_any_other_replaced(faulty: Api) -> None:
+def test_valid_request_id_is_returned_and_an_invalid_one_replaced(faulty: Api) -> None:
     assert faulty.client.get("/", headers={"X-Request-ID": "my-id:7"}).headers["x-request-id"] == "my-id:7"
     for odd in (b"", b"two words", b"\xc3\xa9", b"x" * 129, b"tab\there"):
-        given = faulty.client.get("/", headers=[(b"X-Request-ID", odd)]).headers["x-request-id"]
-        assert str(uuid.UUID(given)) == given
+        request_id = faulty.client.get("/", headers=[(b"X-Request-ID", odd)]).headers["x-request-id"]
+        assert str(uuid.UUID(request_id)) == request_id
     body = {"count": 1, "word": "w"}
     assert faulty.client.post("/echo", json=body, headers={"X-Request-ID": "r"}).json()["request_id"] == "r"
 
 
-def test_huge_bodies_are_refused_announced_or_not(faulty: Api) -> None:
+def test_huge_bodies_are_refused_with_and_without_content_length(faulty: Api) -> None:
     big = json.dumps({"count": 1, "word": "w" * 3000}).encode()
     assert_problem(faulty.client.post("/echo", content=big), 413, "body_too_large")
     chunks = (big[start : start + 100] for start in range(0, len(big), 100))
@@ -182,7 +182,7 @@ def test_huge_bodies_are_refused_announced_or_not(faulty: Api) -> None:
     ],
 )
 @pytest.mark.parametrize("path", ["/echo", "/api/content/echo"])
-def test_odd_bodies_get_a_clean_answer(faulty: Api, path: str, body: bytes, status: int) -> None:
+def test_malformed_bodies_get_a_problem(faulty: Api, path: str, body: bytes, status: int) -> None:
     answer = faulty.client.post(path, content=body, headers={"Content-Type": "application/json"})
     assert answer.status_code in {status, 400, 422}, answer.text
     assert answer.headers["content-type"] == "application/problem+json"
@@ -217,7 +217,7 @@ def test_a_nul_in_the_address_is_refused(faulty: Api, path: str) -> None:
         b"GET /livez HTTP/1.1\r\n\r\n",
     ],
 )
-def test_odd_bytes_on_the_wire_get_an_answer_below_500(faulty: Api, raw: bytes) -> None:
+def test_malformed_http_gets_a_status_below_500(faulty: Api, raw: bytes) -> None:
     with socket.create_connection(("127.0.0.1", faulty.port), timeout=10) as connection:
         connection.sendall(raw)
         answer = connection.recv(4000)
@@ -233,15 +233,15 @@ def test_browsers_of_an_allowed_origin_may_call(
         allowed = api.client.get("/api/jobs", headers={"Origin": "https://a.example"})
         assert allowed.headers["access-control-allow-origin"] == "https://a.example"
         assert "access-control-allow-origin" not in api.client.get("/", headers={"Origin": "https://evil"}).headers
-        asked = {"Origin": "https://a.example", "Access-Control-Request-Method": "POST"}
-        assert api.anyone.options("/api/jobs/x/cancel", headers=asked).status_code == 200
+        headers = {"Origin": "https://a.example", "Access-Control-Request-Method": "POST"}
+        assert api.anyone.options("/api/jobs/x/cancel", headers=headers).status_code == 200
         with api.client.stream(
             "GET", f"/api/jobs/{errand().id}/events", headers={"Origin": "https://a.example"}
         ) as stream:
             assert stream.headers["access-control-allow-origin"] == "https://a.example"
 
 
-def test_sql_that_is_away_is_503_and_says_when_to_come_back(
+def test_unreachable_database_is_503_with_retry_after(
     redis_url: str, settings_env: SettingsEnv, sqlite_url: str
 ) -> None:
     settings_env(database_url="postgresql://nobody@127.0.0.1:1/none", redis_url=redis_url)
@@ -267,14 +267,14 @@ def _refuse_memory(redis_client: Any) -> None:
     redis_client.config_set("maxmemory", "1")
 
 
-def _follow_nobody(redis_client: Any) -> None:
+def _point_to_no_master(redis_client: Any) -> None:
     redis_client.replicaof("127.0.0.1", 1)
 
 
 @pytest.mark.parametrize(
-    ("refuse", "words"), [(_refuse_memory, "used memory > 'maxmemory'"), (_follow_nobody, "read only replica")]
+    ("refuse", "words"), [(_refuse_memory, "used memory > 'maxmemory'"), (_point_to_no_master, "read only replica")]
 )
-def test_ready_and_explain_say_why_redis_takes_no_writes(
+def test_readyz_and_explain_give_the_reason_why_redis_refuses_writes(
     sqlite_url: str, redis_server: RedisServer, settings_env: SettingsEnv, errand: Make, refuse: Any, words: str
 ) -> None:
     settings_env(database_url=sqlite_url, redis_url=redis_server.url)
@@ -294,7 +294,7 @@ def test_ready_and_explain_say_why_redis_takes_no_writes(
         assert words in explained["message"]
 
 
-def test_ready_and_explain_say_that_the_disk_is_full(
+def test_readyz_and_explain_report_a_full_disk(
     sqlite_url: str, redis_url: str, settings_env: SettingsEnv, errand: Make, small_disk: Path
 ) -> None:
     database_file = shutil.copy(sqlite_url.removeprefix("sqlite:///"), small_disk / "millrace.db")
@@ -312,7 +312,7 @@ def test_ready_and_explain_say_that_the_disk_is_full(
         wait_until(lambda: api.anyone.get("/readyz").status_code == 200, what="the api to recover")
 
 
-def test_health_and_metrics_tell_of_this_process(lite_api: Api, errand: Make) -> None:
+def test_health_and_metrics_describe_this_process(lite_api: Api, errand: Make) -> None:
     wait_until(lambda: lite_api.anyone.get("/readyz").status_code == 200, what="the api to be ready")
     with lite_api.client.stream("GET", f"/api/jobs/{errand().id}/events"):
         body = lite_api.anyone.get("/health").json()
@@ -358,7 +358,7 @@ def test_a_full_disk_is_503_and_nothing_is_lost(lite_api: Api) -> None:
     assert lite_api.client.post("/api/documents", json=big).status_code == 202
 
 
-def test_a_database_that_another_program_locks_is_503_after_some_patience(lite_api: Api, sqlite_url: str) -> None:
+def test_database_locked_by_another_program_is_503_after_a_timeout(lite_api: Api, sqlite_url: str) -> None:
     with closing(sqlite3.connect(sqlite_url.removeprefix("sqlite:///"), isolation_level=None)) as other:
         other.execute("BEGIN EXCLUSIVE")
         _unwritable(lite_api, "database_unavailable")

@@ -39,7 +39,7 @@ METHODS = {"get", "post", "put", "patch", "delete"}
 
 
 class Walked(Job, kind="tests.walk.open", open_to="write"):
-    """What a schedule may start."""
+    """A kind that a schedule may start."""
 
     note: str = ""
 
@@ -49,8 +49,8 @@ class Belongings:
 
     def __init__(self, api: Api, client: httpx.Client, errand: Make) -> None:
         self.client = client
-        given = Desk(database()).give(f"# {MARK}\n\nThe {MARK} is high.", tenant=OURS, title=MARK)
-        Desk(database()).work(given.job.id)
+        accepted = Desk(database()).give(f"# {MARK}\n\nThe {MARK} is high.", tenant=OURS, title=MARK)
+        Desk(database()).work(accepted.job.id)
         waiting = errand(MARK, tenant=OURS)
         schedule = client.post(
             "/api/schedules",
@@ -62,7 +62,7 @@ class Belongings:
         self.ids = {
             "collection": MARK,
             "job_id": waiting.id,
-            "document_id": str(given.document_id),
+            "document_id": str(accepted.document_id),
             "key_id": key["id"],
             "schedule_id": str(schedule.json()["id"]),
             "tenant_id": OURS,
@@ -111,12 +111,12 @@ def operations(api: Api) -> Iterator[tuple[str, str, dict[str, Any]]]:
 def needed(operation: dict[str, Any]) -> str | None:
     """The scope that the document says the route needs."""
     (requirement,) = operation["security"]
-    ((_, asked),) = requirement.items()
-    return asked[0] if asked else None
+    ((_, scopes),) = requirement.items()
+    return scopes[0] if scopes else None
 
 
 @pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)  # the others of this module are on SQLite
-def test_another_tenants_key_finds_and_changes_nothing(api: Api, ours: Belongings) -> None:
+def test_key_of_another_tenant_reads_and_changes_nothing(api: Api, ours: Belongings) -> None:
     """Each route, with the ids of the other tenant's things and the other inputs that its document allows."""
     before = ours.look()
     schema = schemathesis.openapi.from_url(f"{api.url}/openapi.json")
@@ -164,7 +164,7 @@ def _knock(operation: Any, ids: dict[str, str], headers: dict[str, str]) -> None
     knock()
 
 
-def test_what_is_not_there_and_what_is_anothers_look_the_same(lite_api: Api, lite_ours: Belongings) -> None:
+def test_unknown_ids_and_those_of_another_tenant_get_equal_answers(lite_api: Api, lite_ours: Belongings) -> None:
     """Every route that names a thing says 404 for another tenant's, in the words for a thing that never was."""
     nothing = {
         "job_id": "0198c5d0-0000-7000-8000-000000000000", "document_id": "999999", "key_id": "0123456789abcdef",
@@ -177,13 +177,13 @@ def test_what_is_not_there_and_what_is_anothers_look_the_same(lite_api: Api, lit
             if name is None or not scopes.allows(["admin"], needed(operation) or "read"):
                 continue
             looked += 1
-            told = []
+            problems = []
             for value in (lite_ours.ids[name], nothing[name]):
                 answer = theirs.request(method, path.replace(f"{{{name}}}", value), json=_body(operation))
                 assert answer.status_code == 404, (method, path, answer.text)
                 problem = answer.json() | {"request_id": None}
-                told.append(json.dumps(problem).replace(value, "ID"))
-            assert told[0] == told[1], (method, path)
+                problems.append(json.dumps(problem).replace(value, "ID"))
+            assert problems[0] == problems[1], (method, path)
     assert looked >= 12
 
 
@@ -197,18 +197,18 @@ def _body(operation: dict[str, Any]) -> Any:
     )
 
 
-def test_searching_finds_only_ones_own(lite_api: Api, lite_ours: Belongings) -> None:
+def test_search_returns_documents_of_its_tenant_only(lite_api: Api, lite_ours: Belongings) -> None:
     with holder(lite_api, "read", tenant=THEIRS) as theirs:
         for mode in ("hybrid", "semantic", "keyword"):
             question = {"query": MARK, "mode": mode}
             assert lite_ours.client.post("/api/search", json=question).json()["total"] == 1
             for filters in ({}, {"document_ids": [lite_ours.ids["document_id"]]}):
-                found = theirs.post("/api/search", json=question | {"filters": filters})
-                assert (found.json()["total"], found.json()["results"]) == (0, [])
+                response = theirs.post("/api/search", json=question | {"filters": filters})
+                assert (response.json()["total"], response.json()["results"]) == (0, [])
         assert theirs.get("/api/stats").json()["total_documents"] == 0
 
 
-def test_no_websocket_opens_on_anothers_job(lite_api: Api, lite_ours: Belongings) -> None:
+def test_no_websocket_opens_on_a_job_of_another_tenant(lite_api: Api, lite_ours: Belongings) -> None:
     with holder(lite_api, "read", tenant=THEIRS) as theirs:
         url = f"ws://127.0.0.1:{lite_api.port}/api/jobs/{lite_ours.ids['job_id']}/ws"
         with pytest.raises(InvalidStatus) as refused:
@@ -227,7 +227,7 @@ def test_without_its_scope_each_route_refuses(lite_api: Api) -> None:
     refused = dict.fromkeys(single, 0)
     with ExitStack() as stack:
         clients = {scope: stack.enter_context(holder(lite_api, scope)) for scope in single}
-        nobody = stack.enter_context(holder(lite_api, "kind:nothing.such"))
+        unrelated_key = stack.enter_context(holder(lite_api, "kind:nothing.such"))
         for method, path, operation in operations(lite_api):
             address = path
             for name, value in ids.items():
@@ -241,7 +241,7 @@ def test_without_its_scope_each_route_refuses(lite_api: Api) -> None:
                 assert (answer.status_code == 403) == (not allowed), (method, path, scope, need, answer.text)
                 refused[scope] += not allowed
             if path not in NOT_WALKED:
-                status = nobody.request(method, address).status_code
+                status = unrelated_key.request(method, address).status_code
                 by_kind = "`kind:NAME`" in operation["description"]
                 assert status == 403 or need is None or by_kind or (status == 404 and "{job_id}" in path), (
                     method,

@@ -40,7 +40,7 @@ def test_a_snapshot_comes_first_then_live_events_and_the_end_closes_the_stream(a
     wait_until(lambda: api.hub.subscriber_count == 0, what="the follower to be forgotten")
 
 
-def test_a_new_follower_gets_the_newest_event_beyond_the_ledgers_snapshot(api: Api, errand: Make) -> None:
+def test_new_stream_gets_events_newer_than_the_snapshot(api: Api, errand: Make) -> None:
     job = errand()
     for percent in (10, 20, 30):
         publish_event(job, percent)
@@ -67,14 +67,14 @@ def test_the_query_may_carry_the_last_event_id(lite_api: Api, errand: Make) -> N
 
 
 @pytest.mark.parametrize("unknown", ["999", "abc", "-1", "1.5", "9" * 40, ""])
-def test_an_unknown_number_gets_a_snapshot_marked_reset(lite_api: Api, errand: Make, unknown: str) -> None:
+def test_unknown_event_id_gets_a_reset_snapshot(lite_api: Api, errand: Make, unknown: str) -> None:
     job = errand()
     publish_event(job, 10)
     with follow(lite_api.client, job.id, **{"Last-Event-ID": unknown}) as stream:
         assert next(stream).data["reset"] is True
 
 
-def test_a_number_that_was_trimmed_away_gets_a_reset(lite_api: Api, errand: Make) -> None:
+def test_trimmed_event_id_gets_a_reset(lite_api: Api, errand: Make) -> None:
     job = errand()
     for percent in range(400):
         publish_event(job, percent / 4)
@@ -83,7 +83,7 @@ def test_a_number_that_was_trimmed_away_gets_a_reset(lite_api: Api, errand: Make
         assert next(stream).data["percent"] == 99.75
 
 
-def test_an_ended_job_says_so_at_once_and_then_tells_browsers_to_stay_away(api: Api, errand: Make) -> None:
+def test_ended_job_sends_its_end_then_204(api: Api, errand: Make) -> None:
     job = errand()
     set_job(job, state="failed", tries=4, error_type="Boom", error_message="it broke")
     with follow(api.client, job.id) as stream:
@@ -93,7 +93,7 @@ def test_an_ended_job_says_so_at_once_and_then_tells_browsers_to_stay_away(api: 
     assert again.status_code == 204
 
 
-def test_an_end_that_was_missed_is_replayed_and_then_known(lite_api: Api, errand: Make) -> None:
+def test_missed_end_is_replayed_once(lite_api: Api, errand: Make) -> None:
     job = errand()
     before = publish_event(job, 50)
     set_job(job, state="succeeded")
@@ -103,7 +103,7 @@ def test_an_end_that_was_missed_is_replayed_and_then_known(lite_api: Api, errand
     assert lite_api.client.get(f"/api/jobs/{job.id}/events?last_event_id={end}").status_code == 204
 
 
-def test_a_lost_end_is_found_in_the_ledger(api: Api, errand: Make) -> None:
+def test_lost_end_is_read_from_the_ledger(api: Api, errand: Make) -> None:
     """The worker's publish got lost; the bar does not outlive the job."""
     job = errand()
     with follow(api.client, job.id) as stream:
@@ -115,7 +115,7 @@ def test_a_lost_end_is_found_in_the_ledger(api: Api, errand: Make) -> None:
     assert (end.name, end.data["state"], end.data["percent"]) == ("end", "succeeded", 100)
 
 
-def test_a_cancel_is_the_end_of_a_job_that_has_not_started(lite_api: Api, errand: Make) -> None:
+def test_cancel_ends_the_stream_of_a_job_that_has_not_started(lite_api: Api, errand: Make) -> None:
     job = errand()
     with follow(lite_api.client, job.id) as stream:
         next(stream)
@@ -135,7 +135,7 @@ def test_a_retry_after_an_end_starts_a_new_stream(lite_api: Api, errand: Make) -
         assert 5 in [next(stream).data["percent"], next(stream).data["percent"]][-2:]
 
 
-def test_bars_move_and_end_while_redis_is_gone(
+def test_progress_and_end_arrive_during_a_redis_outage(
     sqlite_url: str, redis_server: RedisServer, settings_env: SettingsEnv, errand: Make
 ) -> None:
     settings_env(database_url=sqlite_url, redis_url=redis_server.url)
@@ -163,7 +163,7 @@ def test_bars_move_and_end_while_redis_is_gone(
             assert [e.name for e in stream] == ["end"]
 
 
-def test_after_an_outage_streams_go_on_by_themselves(
+def test_streams_continue_after_an_outage(
     sqlite_url: str, redis_server: RedisServer, settings_env: SettingsEnv, errand: Make
 ) -> None:
     settings_env(database_url=sqlite_url, redis_url=redis_server.url)
@@ -184,7 +184,7 @@ def test_after_an_outage_streams_go_on_by_themselves(
             assert next(stream).data["percent"] == 20
 
 
-def test_a_frozen_redis_counts_as_gone(
+def test_suspended_redis_counts_as_an_outage(
     sqlite_url: str, redis_server: RedisServer, settings_env: SettingsEnv, errand: Make
 ) -> None:
     settings_env(database_url=sqlite_url, redis_url=redis_server.url)
@@ -243,14 +243,14 @@ def test_a_document_without_a_job_is_not_found(lite_api: Api, odd: str) -> None:
     assert lite_api.client.get(f"/api/documents/{odd}/progress").status_code == 404
 
 
-def test_another_tenants_job_is_not_there(lite_api: Api, errand: Make) -> None:
+def test_job_of_another_tenant_is_not_found(lite_api: Api, errand: Make) -> None:
     job = errand(tenant="other")
     for path in ("", "/events"):
         assert lite_api.client.get(f"/api/jobs/{job.id}{path}").status_code == 404
     assert lite_api.client.post(f"/api/jobs/{job.id}/cancel").status_code == 404
 
 
-def test_what_is_no_event_on_a_channel_is_passed_over(lite_api: Api, redis_url: str, errand: Make) -> None:
+def test_malformed_message_on_a_channel_is_ignored(lite_api: Api, redis_url: str, errand: Make) -> None:
     job = errand()
     with follow(lite_api.client, job.id) as stream, Redis.from_url(redis_url) as redis:
         next(stream)

@@ -64,10 +64,10 @@ async def opened(hub: EventHub, job_id: str) -> tuple[JobSseConnection, Connecti
 
 
 def _says(connection: Connection, word: str) -> Any:
-    async def said() -> bool:
+    async def word_arrived() -> bool:
         return word in connection.text
 
-    return said
+    return word_arrived
 
 
 async def _ended(hub: EventHub, task: asyncio.Task[None]) -> None:
@@ -155,7 +155,7 @@ async def test_a_silent_stream_is_kept_alive_and_a_stopping_one_ended(errand: Ma
 
 
 @pytest.mark.usefixtures("_environment")
-async def test_a_client_that_goes_away_leaves_nothing_behind(errand: Make) -> None:
+async def test_disconnected_client_frees_its_resources(errand: Make) -> None:
     hub = EventHub()
     hub.start()
     _, connection, task = await opened(hub, errand().id)

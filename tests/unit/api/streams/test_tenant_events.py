@@ -27,8 +27,8 @@ from tests.unit.api.conftest import Api, served
 Make = Callable[..., JobRow]
 
 
-class Told:
-    """The other end of a stream: its events, each with its id."""
+class EventReader:
+    """Reads the events of a stream, each with its id."""
 
     def __init__(self, response: httpx.Response) -> None:
         self._lines = response.iter_lines()
@@ -56,34 +56,34 @@ class Told:
 
 
 @contextmanager
-def follow(client: httpx.Client, last: str | None = None, **wanted: str) -> Iterator[Told]:
+def follow(client: httpx.Client, last: str | None = None, **filters: str) -> Iterator[EventReader]:
     headers = {} if last is None else {"Last-Event-ID": last}
-    with client.stream("GET", "/api/events", params=wanted, headers=headers) as response:
+    with client.stream("GET", "/api/events", params=filters, headers=headers) as response:
         assert response.status_code == 200, response.read()
         assert response.headers["content-type"].startswith("text/event-stream")
-        yield Told(response)
+        yield EventReader(response)
 
 
 def test_events_of_all_jobs_come_with_their_kind(api: Api, errand: Make) -> None:
-    one, other = errand(), errand(document_id=7)
+    plain_job, document_job = errand(), errand(document_id=7)
     with follow(api.client) as stream:
         assert stream.next()[0] == "open"
-        publish_event(one, 10)
-        publish_event(other, 20)
-        publish_event(other, 100, "end", "succeeded")
-        told = [stream.next() for _ in range(3)]
-    assert [(name, data["job_id"], data["percent"]) for name, data in told] == [
-        ("progress", one.id, 10),
-        ("progress", other.id, 20),
-        ("end", other.id, 100),
+        publish_event(plain_job, 10)
+        publish_event(document_job, 20)
+        publish_event(document_job, 100, "end", "succeeded")
+        events = [stream.next() for _ in range(3)]
+    assert [(name, data["job_id"], data["percent"]) for name, data in events] == [
+        ("progress", plain_job.id, 10),
+        ("progress", document_job.id, 20),
+        ("end", document_job.id, 100),
     ]
-    _, data = told[2]
+    _, data = events[2]
     assert (data["kind"], data["queue"], data["document_id"]) == ("tests.unit.api.errand", "default", "7")
     assert data["id"] == stream.last_id
     wait_until(lambda: api.hub.subscriber_count == 0, what="the follower to be forgotten")
 
 
-def test_a_follower_goes_on_where_it_left_off(api: Api, errand: Make) -> None:
+def test_stream_resumes_after_the_last_event_id(api: Api, errand: Make) -> None:
     job = errand()
     with follow(api.client) as stream:
         stream.next()
@@ -110,7 +110,7 @@ def test_a_long_absence_is_read_page_by_page(lite_api: Api, errand: Make) -> Non
 
 
 @pytest.mark.parametrize("unknown", ["1-0", "99999999999999-0", "abc", "", "1", "9" * 40])
-def test_an_unknown_place_gets_a_reset(lite_api: Api, errand: Make, unknown: str) -> None:
+def test_unknown_event_id_gets_a_reset(lite_api: Api, errand: Make, unknown: str) -> None:
     job = errand()
     publish_event(job, 10)
     with follow(lite_api.client, unknown) as stream:
@@ -120,7 +120,7 @@ def test_an_unknown_place_gets_a_reset(lite_api: Api, errand: Make, unknown: str
 
 
 @pytest.mark.parametrize(
-    ("wanted", "expected"),
+    ("filters", "expected"),
     [
         ({"event": "end"}, [2]),
         ({"state": "retrying,succeeded"}, [2, 4]),
@@ -132,26 +132,26 @@ def test_an_unknown_place_gets_a_reset(lite_api: Api, errand: Make, unknown: str
         ({"kind": "tests"}, []),
     ],
 )
-def test_filters(lite_api: Api, errand: Make, wanted: dict[str, str], expected: list[int]) -> None:
-    one, other = errand(), errand(document_id=7)
+def test_filters(lite_api: Api, errand: Make, filters: dict[str, str], expected: list[int]) -> None:
+    plain_job, document_job = errand(), errand(document_id=7)
     last = errand(document_id=9)
-    with follow(lite_api.client, **wanted) as stream, follow(lite_api.client) as everything:
+    with follow(lite_api.client, **filters) as stream, follow(lite_api.client) as everything:
         assert stream.next()[0] == everything.next()[0] == "open"
-        publish_event(one, 1)
-        publish_event(one, 2, "end", "succeeded")
-        publish_event(other, 3)
+        publish_event(plain_job, 1)
+        publish_event(plain_job, 2, "end", "succeeded")
+        publish_event(document_job, 3)
         publish_event(last, 4, "state", "retrying")
         assert everything.percents(4) == [1, 2, 3, 4]
         assert stream.percents(len(expected)) == expected
 
 
 @pytest.mark.parametrize("wrong", ["state=odd", "queue=odd", "event=odd", "document_id=x", "document_id=-1"])
-def test_a_wish_that_nothing_can_meet_is_refused(lite_api: Api, wrong: str) -> None:
+def test_invalid_filter_is_refused(lite_api: Api, wrong: str) -> None:
     answer = lite_api.client.get(f"/api/events?{wrong}")
     assert (answer.status_code, answer.json()["status"]) == (422, 422)
 
 
-def test_another_tenants_events_are_not_told(lite_api: Api, errand: Make) -> None:
+def test_events_of_another_tenant_are_not_sent(lite_api: Api, errand: Make) -> None:
     ours, theirs = errand(), errand(tenant="other")
     with follow(lite_api.client) as stream:
         stream.next()
@@ -160,7 +160,7 @@ def test_another_tenants_events_are_not_told(lite_api: Api, errand: Make) -> Non
         assert stream.next()[1]["job_id"] == ours.id
 
 
-def test_a_key_for_single_kinds_hears_of_those_alone(lite_api: Api, errand: Make) -> None:
+def test_key_for_kinds_receives_their_events_only(lite_api: Api, errand: Make) -> None:
     job = errand()
     with (
         holder(lite_api, "kind:tests.unit.api.*") as ours,
@@ -178,7 +178,7 @@ def test_a_key_for_single_kinds_hears_of_those_alone(lite_api: Api, errand: Make
         assert list(deaf) == list(asking) == []
 
 
-def test_what_is_no_event_is_passed_over(lite_api: Api, redis_url: str, errand: Make) -> None:
+def test_malformed_message_is_ignored(lite_api: Api, redis_url: str, errand: Make) -> None:
     job = errand()
     with follow(lite_api.client) as stream, Redis.from_url(redis_url) as redis:
         stream.next()
@@ -190,15 +190,19 @@ def test_what_is_no_event_is_passed_over(lite_api: Api, redis_url: str, errand: 
 
 def test_all_followers_share_two_connections_to_redis(lite_api: Api, redis_url: str, errand: Make) -> None:
     job = errand()
-    with follow(lite_api.client) as one, follow(lite_api.client) as other, Redis.from_url(redis_url) as redis:
-        assert one.next()[0] == other.next()[0] == "open"
+    with (
+        follow(lite_api.client) as first_stream,
+        follow(lite_api.client) as second_stream,
+        Redis.from_url(redis_url) as redis,
+    ):
+        assert first_stream.next()[0] == second_stream.next()[0] == "open"
         publish_event(job, 5)
-        assert one.percents(1) == other.percents(1) == [5]
+        assert first_stream.percents(1) == second_stream.percents(1) == [5]
         names = [client["name"] for client in redis.client_list()]
         assert names.count("millrace-events") == 2
 
 
-def test_after_an_outage_of_redis_a_follower_is_told_that_something_may_be_missing(
+def test_redis_outage_sends_a_reset_event(
     sqlite_url: str, redis_server: RedisServer, settings_env: SettingsEnv, errand: Make
 ) -> None:
     settings_env(database_url=sqlite_url, redis_url=redis_server.url)
@@ -220,7 +224,7 @@ def test_after_an_outage_of_redis_a_follower_is_told_that_something_may_be_missi
                 assert stream.percents(1) == late.percents(1) == [20]
 
 
-def test_events_wait_for_sql_and_do_not_hold_up_a_stop(lite_api: Api, errand: Make) -> None:
+def test_events_wait_for_the_database_and_do_not_delay_a_stop(lite_api: Api, errand: Make) -> None:
     known, job, other = errand(), errand(), errand()
     with follow(lite_api.client) as stream:
         stream.next()
@@ -240,7 +244,7 @@ def test_events_wait_for_sql_and_do_not_hold_up_a_stop(lite_api: Api, errand: Ma
 
 
 def rename(table: str, name: str) -> None:
-    """What SQL cannot find is away for us."""
+    """Rename a table, so that queries of it fail like those of a database that is down."""
     with closing(sqlite3.connect(database().engine.url.database or "", timeout=20)) as connection:
         connection.execute(f"ALTER TABLE {table} RENAME TO {name}")
         connection.commit()

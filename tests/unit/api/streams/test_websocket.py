@@ -27,7 +27,7 @@ def opened(api: Api, path: str, **options: Any) -> ClientConnection:
     return socket
 
 
-def heard(socket: ClientConnection, count: int = 1) -> list[dict[str, Any]]:
+def next_events(socket: ClientConnection, count: int = 1) -> list[dict[str, Any]]:
     return [json.loads(socket.recv(timeout=20)) for _ in range(count)]
 
 
@@ -50,54 +50,54 @@ def refusal(api: Api, path: str, **options: Any) -> tuple[int, dict[str, Any]]:
 def test_a_snapshot_then_events_then_the_end_closes(api: Api, errand: Make) -> None:
     job = errand()
     with opened(api, f"/jobs/{job.id}/ws") as socket:
-        [first] = heard(socket)
+        [first] = next_events(socket)
         assert (first["event"], first["state"], first["snapshot"]) == ("state", "queued", True)
         publish_event(job, 10)
-        [progress] = heard(socket)
+        [progress] = next_events(socket)
         assert (progress["event"], progress["percent"]) == ("progress", 10)
         publish_event(job, 100, "end", "succeeded")
-        [end] = heard(socket)
+        [end] = next_events(socket)
         assert (end["event"], end["seq"]) == ("end", progress["seq"] + 1)
         assert closing(socket) == 1000
     wait_until(lambda: api.hub.subscriber_count == 0, what="the follower to be forgotten")
 
 
-def test_a_follower_resumes_and_who_has_heard_all_is_sent_away(lite_api: Api, errand: Make) -> None:
+def test_socket_resumes_and_closes_after_the_end(lite_api: Api, errand: Make) -> None:
     job = errand()
     for percent in (10, 20):
         publish_event(job, percent)
     with opened(lite_api, f"/jobs/{job.id}/ws?last_event_id=1") as socket:
-        assert heard(socket)[0]["percent"] == 20
+        assert next_events(socket)[0]["percent"] == 20
     set_job(job, state="succeeded")
     publish_event(job, 100, "end", "succeeded")
     with opened(lite_api, f"/jobs/{job.id}/ws?last_event_id=3") as socket:
         assert closing(socket) == 1000
 
 
-def test_a_tenants_events_come_with_places_to_go_on_from(api: Api, errand: Make) -> None:
+def test_tenant_events_have_ids_to_resume_from(api: Api, errand: Make) -> None:
     job, other = errand(), errand(document_id=7)
     with opened(api, "/events/ws?event=progress") as socket:
-        assert heard(socket)[0]["event"] == "open"
+        assert next_events(socket)[0]["event"] == "open"
         publish_event(job, 1)
         publish_event(job, 2, "end", "succeeded")
         publish_event(other, 3)
-        told = heard(socket, 2)
-    assert [(event["percent"], event["kind"]) for event in told] == [
+        events = next_events(socket, 2)
+    assert [(event["percent"], event["kind"]) for event in events] == [
         (1, "tests.unit.api.errand"),
         (3, "tests.unit.api.errand"),
     ]
-    with opened(api, f"/events/ws?last_event_id={told[0]['id']}") as socket:
-        assert [event.get("percent") for event in heard(socket, 3)] == [None, 2, 3]
+    with opened(api, f"/events/ws?last_event_id={events[0]['id']}") as socket:
+        assert [event.get("percent") for event in next_events(socket, 3)] == [None, 2, 3]
 
 
-def test_a_browser_may_bring_its_key_as_a_subprotocol(lite_api: Api, errand: Make) -> None:
+def test_key_may_be_sent_as_a_subprotocol(lite_api: Api, errand: Make) -> None:
     job = errand()
     with opened(lite_api, f"/jobs/{job.id}/ws", subprotocols=["millrace", f"bearer.{API_SECRET}"]) as socket:
         assert socket.subprotocol == "millrace"
-        assert heard(socket)[0]["job_id"] == job.id
+        assert next_events(socket)[0]["job_id"] == job.id
 
 
-def test_who_may_not_is_told_before_anything_opens(lite_api: Api, errand: Make) -> None:
+def test_unauthorized_socket_is_refused_before_the_upgrade(lite_api: Api, errand: Make) -> None:
     job, theirs = errand(), errand(tenant="other")
     wrong = {"subprotocols": ["millrace", "bearer.wrong"]}
     for path in (f"/jobs/{job.id}/ws", "/events/ws"):
@@ -116,27 +116,27 @@ def test_who_may_not_is_told_before_anything_opens(lite_api: Api, errand: Make) 
 
 def test_opening_counts_against_the_keys_limit(lite_api: Api, settings_env: SettingsEnv) -> None:
     settings_env(rate_limits="on")
-    asked = {"name": "n", "scopes": ["read"], "rate_limits": {"GET /api/events/ws": "2/day"}}
-    protocols = ["millrace", f"bearer.{lite_api.client.post('/api/keys', json=asked).json()['key']}"]
+    body = {"name": "n", "scopes": ["read"], "rate_limits": {"GET /api/events/ws": "2/day"}}
+    protocols = ["millrace", f"bearer.{lite_api.client.post('/api/keys', json=body).json()['key']}"]
     for _ in range(2):
         with opened(lite_api, "/events/ws", subprotocols=protocols) as socket:
-            assert heard(socket)[0]["event"] == "open"
+            assert next_events(socket)[0]["event"] == "open"
     assert refusal(lite_api, "/events/ws", subprotocols=protocols)[0] == 429
 
 
-def test_what_a_client_says_is_not_listened_to(lite_api: Api, errand: Make) -> None:
+def test_messages_from_the_client_are_ignored(lite_api: Api, errand: Make) -> None:
     job = errand()
     with opened(lite_api, f"/jobs/{job.id}/ws") as socket:
-        heard(socket)
+        next_events(socket)
         socket.send("cancel!")
         socket.send(b"\xff\xfe")
         publish_event(job, 30)
-        assert heard(socket)[0]["percent"] == 30
+        assert next_events(socket)[0]["percent"] == 30
 
 
 @pytest.mark.parametrize("path", ["/jobs/{}/ws", "/events/ws"])
-def test_stopping_the_server_says_come_back(lite_api: Api, errand: Make, path: str) -> None:
+def test_server_stop_closes_with_service_restart(lite_api: Api, errand: Make, path: str) -> None:
     with opened(lite_api, path.format(errand().id)) as socket:
-        heard(socket)
+        next_events(socket)
         lite_api.hub.hang_up_soon()
         assert closing(socket) == 1012

@@ -47,9 +47,9 @@ def test_an_indexed_file_is_found(stack: Stack, terminal: StackTerminal, tmp_pat
     assert line["job"]["state"] == "succeeded"
 
     for mode in ("hybrid", "semantic", "keyword"):
-        found = terminal("search", "how hot is green tea steeped", "--mode", mode, "--json")
-        assert found.code == 0, found.err
-        assert found.json["results"][0]["title"] == "Tea", mode
+        result = terminal("search", "how hot is green tea steeped", "--mode", mode, "--json")
+        assert result.code == 0, result.err
+        assert result.json["results"][0]["title"] == "Tea", mode
 
     shown = terminal("search", "green tea")
     assert "Tea" in shown.out
@@ -87,8 +87,8 @@ def test_a_folder_is_one_job_a_file(stack: Stack, terminal: StackTerminal, tmp_p
         "broken.pdf": "refused",
     }
     assert terminal("search", "kettle", "--json").json["results"][0]["title"] == "A report"
-    found = terminal("search", "pressure of an espresso", "--mode", "keyword", "--json").json
-    assert "nine bars" in json.dumps(found["results"])
+    response = terminal("search", "pressure of an espresso", "--mode", "keyword", "--json").json
+    assert "nine bars" in json.dumps(response["results"])
 
 
 @SQLITE

@@ -26,7 +26,7 @@ def test_any_open_kind_can_be_started(lite_api: Api, remote_terminal: RemoteTerm
         "to"
     ]
     assert remote_terminal("kinds", "nothing", **environment).code == exit_codes.NOT_FOUND
-    one = (
+    start_words = (
         "jobs",
         "start",
         "tests.unit.cli.parcel",
@@ -36,9 +36,9 @@ def test_any_open_kind_can_be_started(lite_api: Api, remote_terminal: RemoteTerm
         "--priority",
         "5",
     )
-    started = remote_terminal(*one, "--key", "k", "--json", **environment).json
+    started = remote_terminal(*start_words, "--key", "k", "--json", **environment).json
     assert (started["kind"], started["state"]) == ("tests.unit.cli.parcel", "scheduled")
-    assert remote_terminal(*one, "--key", "k", "--json", **environment).json["id"] == started["id"]
+    assert remote_terminal(*start_words, "--key", "k", "--json", **environment).json["id"] == started["id"]
     (tmp_path / "home" / "many.json").write_text('[{"to": "Rome"}, {"to": "Bern", "weight_g": 7}]')
     several = remote_terminal(
         "jobs", "start", "tests.unit.cli.parcel", f"@{tmp_path / 'home' / 'many.json'}", "--json", **environment

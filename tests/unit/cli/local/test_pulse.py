@@ -78,7 +78,7 @@ def test_a_page_keeps_its_id_and_is_found_by_it_and_by_search(api: Api, pulse: P
     assert (item["metadata"]["depth"], item["metadata"]["title"], item["metadata"]["statusCode"]) == (3, "Pond", 200)
     assert (item["links"], item["screenshot"]) == (["https://mills.example/"], "https://mills.example/shot.png")
     assert (item["content_source"], item["source_url"]) == ("firecrawl_crawl", "http://mills.example/pond")
-    assert [one["id"] for one in api.client.get("/api/content/by-session/crawl-1").json()] == [first]
+    assert [row["id"] for row in api.client.get("/api/content/by-session/crawl-1").json()] == [first]
 
     response = api.client.post("/api/search", json={"query": "when is the sluice opened"}).json()
     assert str(response["results"][0]["id"]) == str(first)
@@ -90,7 +90,7 @@ def test_a_page_keeps_its_id_and_is_found_by_it_and_by_search(api: Api, pulse: P
     assert made.version_id > first
 
 
-def test_of_several_contents_the_newest_is_indexed_and_twice_is_once(db: Database, pulse: PulseService) -> None:
+def test_newest_content_is_indexed_and_a_second_import_adds_nothing(db: Database, pulse: PulseService) -> None:
     old = [pulse.page("https://m.example/a", f"Text {n}.", scraped_at=f"2025-01-0{n} 00:00:00") for n in (1, 3, 2)]
     lone = pulse.page("https://m.example/b", None, html="<p>Only HTML.</p>", crawl_session_id="nobody-knows")
     pulse.add("crawl_sessions", job_id="c", status="completed", completed_at="2025-03-01T09:00:00+00:00")
@@ -115,7 +115,7 @@ def test_of_several_contents_the_newest_is_indexed_and_twice_is_once(db: Databas
     assert db.read(versions)[same].html == "<p>Only HTML.</p>"
 
 
-def test_odd_rows_are_left_out_with_their_reason_and_keep_no_other_out(db: Database, pulse: PulseService) -> None:
+def test_invalid_rows_are_skipped_with_their_reason(db: Database, pulse: PulseService) -> None:
     good = pulse.page("https://m.example/good", "Good.")
     empty = pulse.page("https://m.example/empty", " \n", html="")
     huge = pulse.page("https://m.example/huge", "x" * 6000)
@@ -133,7 +133,7 @@ def test_odd_rows_are_left_out_with_their_reason_and_keep_no_other_out(db: Datab
     report = import_json(pulse, MILLRACE_MAX_BODY_BYTES="5000")
     reasons = {(row["table"], row["id"]): row["reason"] for row in report["left_out"]}
     assert {key[1] for key in reasons if key[0] == "scraped_content"} == {
-        str(one) for one in (empty, huge, long, blank, odd, odd + 2)
+        str(row_id) for row_id in (empty, huge, long, blank, odd, odd + 2)
     }
     assert "MILLRACE_MAX_BODY_BYTES" in reasons["scraped_content", str(huge)]
     assert "2048" in reasons["scraped_content", str(long)]
@@ -150,7 +150,7 @@ def test_odd_rows_are_left_out_with_their_reason_and_keep_no_other_out(db: Datab
     assert shown.code == 0 and "left out 1:" in shown.out
 
 
-def test_an_id_that_is_taken_is_told_with_the_new_one(db: Database, pulse: PulseService) -> None:
+def test_taken_id_is_reported_with_the_new_one(db: Database, pulse: PulseService) -> None:
     """By another page of ours, or by the same installation moved to another tenant."""
     ours = Desk(db).give("Ours.", url="https://ours.example/").version_id
     pulse.run(f"SELECT setval('webhook.scraped_content_id_seq', {ours}, false)")
@@ -178,7 +178,7 @@ def test_an_id_that_is_taken_is_told_with_the_new_one(db: Database, pulse: Pulse
     assert import_json(pulse, "--tenant", "acme")["pages"]["here"] == 3
 
 
-def test_our_own_newer_content_stays_what_is_searched(api: Api, pulse: PulseService) -> None:
+def test_newer_local_content_stays_searched(api: Api, pulse: PulseService) -> None:
     """Though its id is the lesser one: shown first, and read when the document is to be read again."""
     desk = Desk(database())
     ours = desk.put("Of today.", url="https://m.example/a")
@@ -198,13 +198,13 @@ def _current() -> list[str | None]:
     return [row.text for row in database().read(versions).values() if row.state == "current"]
 
 
-def test_two_at_once_take_each_row_once(db: Database, pulse: PulseService) -> None:
+def test_concurrent_imports_take_each_row_once(db: Database, pulse: PulseService) -> None:
     pulse.run("""INSERT INTO webhook.scraped_content (url, markdown)
         SELECT 'https://m.example/' || n % 500, 'Text ' || n FROM generate_series(1, 1000) n""")
     pulse.run("INSERT INTO webhook.crawl_sessions (job_id) SELECT 'crawl-' || n FROM generate_series(1, 500) n")
     both = [Running("import", "pulse", pulse.url, env=os.environ) for _ in range(2)]
-    ended = [one.end(60) for one in both]
-    assert [one.code for one in ended] == [0, 0], ended
+    ended = [process.end(60) for process in both]
+    assert [result.code for result in ended] == [0, 0], ended
     assert db.read(counts) == (500, 500, 1000, 500)
 
 
@@ -222,7 +222,7 @@ def test_a_server_that_goes_away_is_one_sentence(sqlite_db: Database, postgres_s
     assert sqlite_db.read(counts)[2] >= 200
 
 
-def test_killed_on_the_way_and_run_again_it_is_complete(db: Database, pulse: PulseService, redis_url: str) -> None:
+def test_killed_import_is_completed_by_the_next_run(db: Database, pulse: PulseService, redis_url: str) -> None:
     pulse.run("""INSERT INTO webhook.scraped_content (url, markdown, crawl_session_id)
         SELECT 'https://m.example/' || n % 1000, 'Text ' || n, 'crawl-' || n % 7 FROM generate_series(1, 2000) n""")
     pulse.run("INSERT INTO webhook.crawl_sessions (job_id, status) SELECT 'crawl-' || n, 'completed' "
@@ -258,14 +258,14 @@ def test_an_older_version_with_fewer_columns(sqlite_db: Database, pulse: PulseSe
     assert "no schema 'webhook'" in run_import(pulse).err
 
 
-def test_the_service_s_own_url_for_asyncpg_is_taken(sqlite_db: Database, pulse: PulseService) -> None:
+def test_asyncpg_url_is_accepted(sqlite_db: Database, pulse: PulseService) -> None:
     pulse.url = pulse.url.replace("+psycopg", "+asyncpg") + "?ssl=disable"
     pulse.page("https://m.example/", "Plain.")
     assert import_json(pulse, "--dry-run")["pages"]["taken"] == 1
     assert sqlite_db.read(counts) == (0, 0, 0, 0)
 
 
-def test_what_cannot_be_read_is_one_sentence_and_code_2(
+def test_unreadable_database_is_one_sentence_and_exit_code_2(
     sqlite_db: Database, pulse: PulseService, shared_postgres: PostgresServer
 ) -> None:
     server = shared_postgres.url_of("")

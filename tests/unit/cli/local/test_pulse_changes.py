@@ -33,11 +33,16 @@ def count(session: Session) -> int:
 
 def add_change(pulse: PulseService, status: str | None, **more: Any) -> int:
     url = "https://m.example/p"
-    given = {"watch_id": "w-1", "watch_url": url, "detected_at": "2025-03-01T10:00:00+02:00", "rescrape_status": status}
-    return int(pulse.add("change_events", **given | more))
+    columns = {
+        "watch_id": "w-1",
+        "watch_url": url,
+        "detected_at": "2025-03-01T10:00:00+02:00",
+        "rescrape_status": status,
+    }
+    return int(pulse.add("change_events", **columns | more))
 
 
-def test_a_change_is_shown_as_it_was_told_there_beside_its_page(api: Api, pulse: PulseService) -> None:
+def test_imported_change_keeps_its_fields_and_its_page(api: Api, pulse: PulseService) -> None:
     page = pulse.page("https://m.example/p", "Text.")
     old = add_change(
         pulse,
@@ -60,11 +65,11 @@ def test_a_change_is_shown_as_it_was_told_there_beside_its_page(api: Api, pulse:
     assert (event["title"], event["summary"]) == ("Prices", "-ten\n+twelve")
     assert (event["diff_url"], event["job_id"], event["history_key"]) == ("https://cd.example/diff/w-1", None, None)
     assert (event["detected_at"], event["ended_at"]) == ("2025-03-01T08:00:00Z", "2025-03-01T08:01:00Z")
-    kept = {"watch_title": "Prices", "diff_size": 11, "older_id": old, "rescrape_status": "completed"}
-    assert event["metadata"] == kept | {"rescrape_job_id": "rq-7"}
+    expected_metadata = {"watch_title": "Prices", "diff_size": 11, "older_id": old, "rescrape_status": "completed"}
+    assert event["metadata"] == expected_metadata | {"rescrape_job_id": "rq-7"}
 
 
-def test_what_came_of_it_is_its_state_and_its_reason(db: Database, pulse: PulseService) -> None:
+def test_rescrape_status_becomes_state_and_reason(db: Database, pulse: PulseService) -> None:
     at = "2025-03-01T10:01:00+00:00"
     expected = {
         add_change(pulse, "completed"): ("indexed", None),
@@ -78,16 +83,17 @@ def test_what_came_of_it_is_its_state_and_its_reason(db: Database, pulse: PulseS
     report = import_json(pulse)
     rows = db.read(events)
     assert {key: (row.state, row.error_message) for key, row in rows.items() if key not in waiting} == expected
-    for one in waiting:
-        assert (rows[one].state, rows[one].ended_at is not None) == ("failed", True)
-        assert "had not fetched the page again" in (rows[one].error_message or "")
+    for waiting_key in waiting:
+        assert (rows[waiting_key].state, rows[waiting_key].ended_at is not None) == ("failed", True)
+        assert "had not fetched the page again" in (rows[waiting_key].error_message or "")
     assert (report["unread"], report["jobs"], {row.document_id for row in rows.values()}) == (3, 0, {None})
     assert "3 changes still waited there" in run_import(pulse, "--dry-run").out
 
 
-def test_twice_is_once_and_what_has_ended_since_is_told(db: Database, pulse: PulseService) -> None:
+def test_second_import_adds_nothing_and_updates_ended_changes(db: Database, pulse: PulseService) -> None:
     """And a page that came later gets its change."""
-    kept, waits = add_change(pulse, "completed"), add_change(pulse, "in_progress", watch_url="https://m.example/q")
+    completed_id = add_change(pulse, "completed")
+    waiting_id = add_change(pulse, "in_progress", watch_url="https://m.example/q")
     assert import_json(pulse, "--dry-run")["changes"]["taken"] == 2
     assert db.read(count) == 0
     assert import_json(pulse)["changes"]["taken"] == 2
@@ -97,22 +103,21 @@ def test_twice_is_once_and_what_has_ended_since_is_told(db: Database, pulse: Pul
 
     pulse.page("https://m.example/p", "Text.")
     pulse.run("UPDATE webhook.change_events SET rescrape_status = 'completed', indexed_at = '2025-03-02T00:00:00Z' "
-              f"WHERE id = {waits}")  # fmt: skip
+              f"WHERE id = {waiting_id}")  # fmt: skip
     new = add_change(pulse, "queued")
     assert import_json(pulse, "--dry-run")["changes"]["taken"] == 2
     report = import_json(pulse)
     assert (report["changes"], report["unread"]) == ({"read": 3, "taken": 2, "here": 1, "left_out": 0}, 1)
     rows = db.read(events)
-    assert (set(rows), db.read(count)) == ({kept, waits, new}, 3)
-    assert (rows[waits].id, rows[waits].state, rows[waits].error_message) == (before[waits].id, "indexed", None)
-    assert rows[waits].ended_at == datetime(2025, 3, 2, tzinfo=UTC)
-    assert rows[kept].document_id == rows[new].document_id and rows[kept].document_id is not None
-    assert rows[waits].document_id is None
+    assert (set(rows), db.read(count)) == ({completed_id, waiting_id, new}, 3)
+    assert rows[waiting_id].id == before[waiting_id].id
+    assert (rows[waiting_id].state, rows[waiting_id].error_message) == ("indexed", None)
+    assert rows[waiting_id].ended_at == datetime(2025, 3, 2, tzinfo=UTC)
+    assert rows[completed_id].document_id == rows[new].document_id and rows[completed_id].document_id is not None
+    assert rows[waiting_id].document_id is None
 
 
-def test_another_installation_with_the_same_ids_and_another_tenant_have_their_own(
-    db: Database, pulse: PulseService
-) -> None:
+def test_changes_of_other_installations_and_tenants_are_separate(db: Database, pulse: PulseService) -> None:
     add_change(pulse, "completed")
     import_json(pulse)
     pulse.run("UPDATE webhook.change_events SET watch_id = 'of-another'")
@@ -122,9 +127,7 @@ def test_another_installation_with_the_same_ids_and_another_tenant_have_their_ow
     assert (import_json(pulse, "--tenant", "acme")["changes"]["here"], db.read(count)) == (1, 3)
 
 
-def test_odd_changes_are_left_out_with_their_reason_and_keep_no_other_out(
-    sqlite_db: Database, pulse: PulseService
-) -> None:
+def test_invalid_changes_are_skipped_with_their_reason(sqlite_db: Database, pulse: PulseService) -> None:
     """Also with a table that has times without a zone, which are UTC, and fewer columns."""
     pulse.run("ALTER TABLE webhook.change_events ALTER detected_at TYPE timestamp, DROP snapshot_url, DROP indexed_at")
     odd = {"watch_id": None, "diff_summary": "y" * 2000, "metadata": ["x"], "detected_at": "2025-03-01 10:00:00"}
@@ -140,9 +143,9 @@ def test_odd_changes_are_left_out_with_their_reason_and_keep_no_other_out(
     pulse.run("""INSERT INTO webhook.change_events (watch_url, rescrape_status, metadata) VALUES
         ('https://m.example/', 'completed', '{"watch_title": "a\\u0000b"}')""")
     report = import_json(pulse, MILLRACE_MAX_BODY_BYTES="5000")
-    reasons = {int(one["id"]): one["reason"] for one in report["left_out"]}
+    reasons = {int(entry["id"]): entry["reason"] for entry in report["left_out"]}
     assert reasons.keys() == left.keys()
-    assert all(part in reasons[one] for one, part in left.items()), reasons
+    assert all(part in reasons[change_id] for change_id, part in left.items()), reasons
     assert report["changes"] == {"read": 8, "taken": 3, "here": 0, "left_out": 5}
     rows = sqlite_db.read(events)
     assert rows[good].detected_at == datetime(2025, 3, 1, 10, tzinfo=UTC)
@@ -154,7 +157,7 @@ def test_odd_changes_are_left_out_with_their_reason_and_keep_no_other_out(
     assert import_json(pulse)["changes"]["read"] == 0
 
 
-def test_killed_and_two_at_once_it_is_complete_and_nothing_double(
+def test_killed_and_concurrent_imports_are_complete_without_doubles(
     db: Database, pulse: PulseService, redis_url: str
 ) -> None:
     pulse.run("""INSERT INTO webhook.change_events (watch_id, watch_url, detected_at, rescrape_status)
@@ -166,7 +169,7 @@ def test_killed_and_two_at_once_it_is_complete_and_nothing_double(
     assert running.kill() == -signal.SIGKILL
     assert 200 <= db.read(count) < 3000
     both = [Running("import", "pulse", pulse.url, env=env) for _ in range(2)]
-    ended = [one.end(60) for one in both]
-    assert [one.code for one in ended] == [0, 0], ended
+    ended = [process.end(60) for process in both]
+    assert [result.code for result in ended] == [0, 0], ended
     assert sorted(db.read(events)) == list(range(1, 3001))
     assert (db.read(count), import_json(pulse)["changes"]["here"]) == (3000, 3000)

@@ -77,7 +77,9 @@ def _kill_if_of(process: Path, folder: Path) -> None:
 
 @pytest.mark.journey
 @pytest.mark.timeout(120)
-def test_the_last_line_says_why_a_program_cannot_start(all_in_one: Process, tmp_path: Path, redis_url: str) -> None:
+def test_last_line_is_the_reason_why_a_program_cannot_start(
+    all_in_one: Process, tmp_path: Path, redis_url: str
+) -> None:
     all_in_one.env |= {
         "MILLRACE_PROGRAMS": "worker",
         "MILLRACE_MODULES": "nosuchmodule",

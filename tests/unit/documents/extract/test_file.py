@@ -1,4 +1,4 @@
-"""Files of every kind to Markdown: what is in them is found, and what is wrong with them is said."""
+"""Files of every kind to Markdown: their text is found, and their faults are reported."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from tests.support.services import missing
 @pytest.mark.parametrize("ending", made_documents.kinds())
 def test_a_sentence_is_found_in_each_kind(tmp_path: Path, ending: str) -> None:
     made = made_documents.make(tmp_path, ending, "penstock")
-    found = read(made.path)
-    assert made.sentence is not None and made.sentence in " ".join(found["text"].split())
-    for page in found["pages"]:
-        assert 0 <= page["start"] <= page["end"] <= len(found["text"])
-    assert found["pages"][-1]["end"] == len(found["text"])
+    extracted = read(made.path)
+    assert made.sentence is not None and made.sentence in " ".join(extracted["text"].split())
+    for page in extracted["pages"]:
+        assert 0 <= page["start"] <= page["end"] <= len(extracted["text"])
+    assert extracted["pages"][-1]["end"] == len(extracted["text"])
 
 
 def test_headings_tables_titles_and_pages_are_kept(tmp_path: Path) -> None:
@@ -57,9 +57,9 @@ def test_a_long_table_says_its_columns_again(tmp_path: Path) -> None:
 def test_an_e_mail_gives_its_attachments(tmp_path: Path) -> None:
     path = tmp_path / "letter.eml"
     made_documents.as_eml(path, "See the notes.", attachment=b"The notes.")
-    found = read(path)
-    assert found["title"] == "The gate" and found["metadata"]["from"] == "miller@example.org"
-    [attachment] = found["attachments"]
+    extracted = read(path)
+    assert extracted["title"] == "The gate" and extracted["metadata"]["from"] == "miller@example.org"
+    [attachment] = extracted["attachments"]
     assert attachment["name"] == "notes.txt" and Path(attachment["path"]).read_bytes() == b"The notes."
 
 
@@ -74,10 +74,10 @@ def test_pages_of_a_pdf_rotated_in_columns_and_in_thousands(tmp_path: Path) -> N
     text = read(make_pdf.write(tmp_path / "c.pdf", [rows]))["text"]
     assert text.index("left 11.") < text.index("right 0.")
     many = make_pdf.write(tmp_path / "m.pdf", [make_pdf.of_lines([f"This is leaf {n}."]) for n in range(1, 2001)])
-    found = read(many)
-    assert len(found["pages"]) == 2000
-    page = found["pages"][1233]
-    assert found["text"][page["start"] : page["end"]] == "This is leaf 1234."
+    extracted = read(many)
+    assert len(extracted["pages"]) == 2000
+    page = extracted["pages"][1233]
+    assert extracted["text"][page["start"] : page["end"]] == "This is leaf 1234."
 
 
 def test_an_encrypted_pdf_wants_its_password(tmp_path: Path) -> None:
@@ -95,8 +95,8 @@ def test_scans_and_pictures_are_read_by_tesseract(tmp_path: Path) -> None:
         missing("tesseract", "apt-get install tesseract-ocr")
     drawn = made_documents.picture("The penstock is closed")
     scan = make_pdf.write(tmp_path / "scan.pdf", [make_pdf.of_lines(["This page has letters of its own."]), drawn])
-    found = read(scan)
-    assert found["ocr"] and "penstock is closed" in found["text"]
+    extracted = read(scan)
+    assert extracted["ocr"] and "penstock is closed" in extracted["text"]
     drawn.save(tmp_path / "photo.png")
     assert "penstock is closed" in read(tmp_path / "photo.png")["text"]
 
@@ -142,5 +142,5 @@ def test_a_file_is_what_is_in_it_not_what_it_is_called(tmp_path: Path) -> None:
 
 def test_thirty_files_are_made_with_one_that_is_hostile(tmp_path: Path) -> None:
     made: list[Made] = made_documents.make_all(tmp_path)
-    assert len({one.path for one in made}) == 30
-    assert [one.path.name for one in made if one.sentence is None] == ["hostile.docx"]
+    assert len({file.path for file in made}) == 30
+    assert [file.path.name for file in made if file.sentence is None] == ["hostile.docx"]

@@ -1,4 +1,4 @@
-"""What is too much is cut and said so, what only looks like another kind is not taken for it, torn files say so."""
+"""Excess is cut and reported, a misleading name or first bytes do not change the kind, torn files are errors."""
 
 from __future__ import annotations
 
@@ -126,18 +126,18 @@ def test_a_page_describes_itself(tmp_path: Path) -> None:
 
 
 def test_scans_that_were_not_read_are_named(tmp_path: Path) -> None:
-    """A picture of text beside a page of text, where there is no room, or a tesseract that fails."""
+    """A file with a page of text and a scan, with no scanned page allowed, and with a tesseract that fails."""
     scan = made_documents.picture("SLUICE")
     path = make_pdf.write(tmp_path / "mixed.pdf", [make_pdf.of_lines(["The heron waits here."]), scan])
-    found = read(path, limits=ExtractLimits(scanned_pages=0))
-    assert found["metadata"]["unread_pages"] == [2]
-    assert found["metadata"]["truncated"] == [{"what": "scanned_pages", "limit": 0}]
-    assert "heron" in found["text"]
+    extracted = read(path, limits=ExtractLimits(scanned_pages=0))
+    assert extracted["metadata"]["unread_pages"] == [2]
+    assert extracted["metadata"]["truncated"] == [{"what": "scanned_pages", "limit": 0}]
+    assert "heron" in extracted["text"]
     if not ocr.is_installed():
         missing("tesseract", "apt-get install tesseract-ocr")
     hurried = ExtractLimits(ocr_s=0.001)
-    found = read(path, limits=hurried)
-    assert found["metadata"]["unread_pages"] == [2] and "heron" in found["text"]
+    extracted = read(path, limits=hurried)
+    assert extracted["metadata"]["unread_pages"] == [2] and "heron" in extracted["text"]
     alone = make_pdf.write(tmp_path / "scan.pdf", [scan])
     assert code(alone, limits=hurried) == "ocr_failed"
     picture = tmp_path / "p.png"
@@ -151,9 +151,9 @@ def test_frames_beyond_the_limit_are_told(tmp_path: Path) -> None:
     frames = [made_documents.picture("SLUICE"), made_documents.picture("HERON")]
     path = tmp_path / "two.tiff"
     frames[0].save(path, save_all=True, append_images=frames[1:])
-    found = read(path, limits=ExtractLimits(frames=1))
-    assert found["metadata"]["truncated"] == [{"what": "frames", "limit": 1}]
-    assert len(found["pages"]) == 1
+    extracted = read(path, limits=ExtractLimits(frames=1))
+    assert extracted["metadata"]["truncated"] == [{"what": "frames", "limit": 1}]
+    assert len(extracted["pages"]) == 1
 
 
 def test_a_poster_is_scanned_within_bounds(tmp_path: Path) -> None:
@@ -186,14 +186,14 @@ def _whole(folder: Path, ending: str) -> bytes:
 )  # fmt: skip
 @given(st.floats(0, 1), st.lists(st.tuples(st.floats(0, 1), st.integers(0, 255)), max_size=6))
 def test_a_torn_or_bitten_file_is_a_text_or_a_permanent_error(
-    tmp_path: Path, ending: str, kept: float, bites: list[tuple[float, int]]
+    tmp_path: Path, ending: str, fraction: float, bites: list[tuple[float, int]]
 ) -> None:
     """Never another exception, which would be tried again as if it were a bug of ours."""
     whole = bytearray(_whole(tmp_path, ending))
     for place, byte in bites:
         whole[int(place * (len(whole) - 1))] = byte
     path = tmp_path / f"torn{random.getrandbits(30)}.{ending}"
-    path.write_bytes(whole[: int(kept * len(whole))] if kept < 0.9 else whole)
+    path.write_bytes(whole[: int(fraction * len(whole))] if fraction < 0.9 else whole)
     kind = sniff.sniff(path, path.name)
     if kind is None:
         return

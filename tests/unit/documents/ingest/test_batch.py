@@ -1,4 +1,4 @@
-"""Many documents by one job: each line once, whatever happens on the way, and what became of it is known."""
+"""Many documents by one job: each line is indexed once despite interruptions, and its outcome is recorded."""
 
 from __future__ import annotations
 
@@ -26,10 +26,12 @@ from tests.support.desk import TENANT, Desk
 
 
 def _lines(*documents: Any) -> bytes:
-    return b"".join((one if isinstance(one, bytes) else json.dumps(one).encode()) + b"\n" for one in documents)
+    return b"".join(
+        (document if isinstance(document, bytes) else json.dumps(document).encode()) + b"\n" for document in documents
+    )
 
 
-def _asked(desk: Desk, body: bytes, **more: Any) -> str:
+def _enqueue_batch(desk: Desk, body: bytes, **more: Any) -> str:
     """The job of a batch, as the api makes it."""
     blob = asyncio.run(blobs().put(body))
 
@@ -58,7 +60,7 @@ def _count(desk: Desk, table: Any) -> int:
     return desk.db.read(lambda session: session.scalar(sa.select(sa.func.count()).select_from(table))) or 0
 
 
-def test_every_line_has_an_end(desk: Desk) -> None:
+def test_every_line_has_an_outcome(desk: Desk) -> None:
     """Good ones are found, a bad one fails alone and says why; a document that comes twice is put once."""
     good = {"external_id": "a", "markdown": "# Mills\n\nThe water mill.", "tags": ["x"]}
     body = _lines(
@@ -75,13 +77,13 @@ def test_every_line_has_an_end(desk: Desk) -> None:
         good,
         b"[]",
     )
-    job_id = _asked(desk, body)
-    said = _run(desk, job_id)
-    assert said == {"lines": 11, "indexed": 3, "unchanged": 1, "failed": 7}
+    job_id = _enqueue_batch(desk, body)
+    counts = _run(desk, job_id)
+    assert counts == {"lines": 11, "indexed": 3, "unchanged": 1, "failed": 7}
     ends = _outcomes(job_id)
-    assert [one["line"] for one in ends] == list(range(1, 12))
-    assert [one["status"] for one in ends].count("indexed") == 3
-    codes = [one["error"]["code"] for one in ends if one["error"]]
+    assert [outcome["line"] for outcome in ends] == list(range(1, 12))
+    assert [outcome["status"] for outcome in ends].count("indexed") == 3
+    codes = [outcome["error"]["code"] for outcome in ends if outcome["error"]]
     assert codes == [
         "line_no_json",
         "line_invalid",
@@ -92,41 +94,41 @@ def test_every_line_has_an_end(desk: Desk) -> None:
         "line_invalid",
     ]
     for word in ("water", "wind", "heron"):
-        found = desk.find(word, mode="keyword")["results"]
-        assert len(found) == 1 and found[0]["document_id"] in {one["document_id"] for one in ends}
+        hits = desk.find(word, mode="keyword")["results"]
+        assert len(hits) == 1 and hits[0]["document_id"] in {outcome["document_id"] for outcome in ends}
     assert desk.find("heron", mode="keyword")["results"][0]["url"] == "https://example.com/page"
     assert ends[0]["document_id"] == ends[9]["document_id"]
 
 
 def test_the_same_batch_again_changes_nothing(desk: Desk) -> None:
     body = _lines(*({"external_id": str(n), "text": f"The mill number{n}."} for n in range(120)))
-    assert _run(desk, _asked(desk, body))["indexed"] == 120
+    assert _run(desk, _enqueue_batch(desk, body))["indexed"] == 120
     changes = _count(desk, IndexChange)
-    assert _run(desk, _asked(desk, body)) == {"lines": 120, "indexed": 0, "unchanged": 120, "failed": 0}
+    assert _run(desk, _enqueue_batch(desk, body)) == {"lines": 120, "indexed": 0, "unchanged": 120, "failed": 0}
     assert _count(desk, IndexChange) == changes
     assert desk.find("number77", mode="keyword")["total"] == 1
 
 
-def test_a_batch_that_was_interrupted_goes_on_where_it_stood(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_interrupted_batch_resumes(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     """After the first transactions the worker is gone: its late twin writes nothing, the next one the rest, once."""
     monkeypatch.setattr(batch, "LINES_AT_ONCE", 10)
     body = _lines(*({"text": f"The mill number{n}."} for n in range(35)))
-    job_id = _asked(desk, body)
+    job_id = _enqueue_batch(desk, body)
     progress = desk.claim(job_id)
     job = BatchDocuments.model_validate(progress.claim.payload)
 
-    class Gone(Exception):
+    class Interrupted(Exception):
         """The process ends here."""
 
-    told = progress.report
+    report_progress = progress.report
 
     def report(done: float | None = None, *rest: Any, **more: Any) -> None:
-        told(done, *rest, **more)
+        report_progress(done, *rest, **more)
         if done and done >= 20:
-            raise Gone
+            raise Interrupted
 
     monkeypatch.setattr(progress, "report", report)
-    with pytest.raises(Gone):
+    with pytest.raises(Interrupted):
         asyncio.run(batch.index_batch(job, progress))
     assert _count(desk, Document) == _count(desk, BatchLine) == 20
     desk.db.transaction(free, desk.worker_id, "gone")
@@ -137,8 +139,8 @@ def test_a_batch_that_was_interrupted_goes_on_where_it_stood(desk: Desk, monkeyp
     assert _count(desk, Document) == _count(desk, BatchLine) == _count(desk, Chunk) == 35
 
 
-def test_a_cancelled_batch_keeps_what_is_done(desk: Desk) -> None:
-    job_id = _asked(desk, _lines({"text": "one"}, {"text": "two"}))
+def test_cancelled_batch_indexes_no_further_line(desk: Desk) -> None:
+    job_id = _enqueue_batch(desk, _lines({"text": "one"}, {"text": "two"}))
     progress = desk.claim(job_id)
     desk.db.transaction(commands.cancel, TENANT, job_id)
     with pytest.raises(Cancelled):
@@ -146,18 +148,18 @@ def test_a_cancelled_batch_keeps_what_is_done(desk: Desk) -> None:
     assert _count(desk, Document) == 0 and _outcomes(job_id) == []
 
 
-def test_what_a_quota_has_no_room_for_fails_alone(desk: Desk) -> None:
+def test_line_over_quota_fails_alone(desk: Desk) -> None:
     desk.db.transaction(directory.change, TENANT, {"max_documents": 2})
-    job_id = _asked(desk, _lines(*({"text": f"number{n}"} for n in range(4))))
+    job_id = _enqueue_batch(desk, _lines(*({"text": f"number{n}"} for n in range(4))))
     assert _run(desk, job_id) == {"lines": 4, "indexed": 2, "unchanged": 0, "failed": 2}
-    assert [one["error"] and one["error"]["code"] for one in _outcomes(job_id)] == [
+    assert [outcome["error"] and outcome["error"]["code"] for outcome in _outcomes(job_id)] == [
         None, None, "quota_documents", "quota_documents"
     ]  # fmt: skip
 
 
-def test_a_page_that_brings_its_sandbox_down_fails_alone(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_page_that_kills_its_sandbox_fails_alone(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ingest, "EXTRACT_LIMIT_S", 0.2)
-    job_id = _asked(desk, _lines({"html": "<p>the mill " * 100_000}, {"text": "the heron"}))
+    job_id = _enqueue_batch(desk, _lines({"html": "<p>the mill " * 100_000}, {"text": "the heron"}))
     assert _run(desk, job_id) == {"lines": 2, "indexed": 1, "unchanged": 0, "failed": 1}
     assert _outcomes(job_id)[0]["error"]["code"] == "time_limit"
 
@@ -175,9 +177,9 @@ def test_lines_are_counted_and_bounded(tmp_path: Path, monkeypatch: pytest.Monke
     assert batch.parse_line(1, b"x" * 11, None).error is not None
 
 
-def test_the_body_stays_as_long_as_somebody_may_need_it(desk: Desk) -> None:
+def test_body_is_kept_while_its_job_may_run_again(desk: Desk) -> None:
     """Not swept while its job is open or may be tried again."""
-    job_id = _asked(desk, _lines({"text": "one"}))
+    job_id = _enqueue_batch(desk, _lines({"text": "one"}))
     key = desk.db.read(lambda session: session.scalars(sa.select(Batch.blob_key)).one())
     assert desk.db.read(originals._named, [key]) == {key}
     progress = desk.claim(job_id)

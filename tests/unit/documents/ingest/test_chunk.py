@@ -39,8 +39,8 @@ def test_chunks_cover_the_text(blocks: list[str]) -> None:
     assert all(seen or not text[i].isalnum() for i, seen in enumerate(covered))
 
 
-def test_headings_lead_to_a_chunk() -> None:
-    """The path of its first own line; a heading in code is none; a chunk of headings alone is dropped."""
+def test_chunk_has_the_path_of_its_headings() -> None:
+    """A chunk has the path of its first own line; a `#` in code is no heading; headings alone make no chunk."""
     body = "Plain words about it. " * 20
     text = f"# Book\n\n{body}\n\n## Part\n\n{body}\n\n```\n# code\n```\n\n### Section\n\n{body}\n\n## Last\n\n{body}"
     paths = {piece.headings for piece in _chunker().chunk(text)}
@@ -53,12 +53,12 @@ def test_neighbours_overlap() -> None:
     assert all(after.start < before.end for before, after in pairwise(pieces))
 
 
-def test_a_long_text_without_a_break_takes_no_squared_time() -> None:
+def test_long_text_without_breaks_is_chunked_in_linear_time() -> None:
     """The splitter gets it in sections; this would take minutes otherwise."""
     pieces = _chunker(256, 50).chunk("a" * (SECTION_CHARACTERS * 20))
     assert pieces[-1].end == SECTION_CHARACTERS * 20
 
 
-def test_no_text_no_chunks() -> None:
+def test_empty_text_has_no_chunks() -> None:
     assert _chunker().chunk("") == []
     assert [piece.text for piece in _chunker().chunk("# Only a heading")] == ["# Only a heading"]

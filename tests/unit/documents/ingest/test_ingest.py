@@ -82,7 +82,7 @@ def test_a_new_version_replaces_the_old(desk: Desk) -> None:
     assert states == ["superseded", "current"]
 
 
-def test_a_slow_old_version_does_not_win(desk: Desk) -> None:
+def test_slow_older_version_does_not_replace_a_newer_one(desk: Desk) -> None:
     """Two jobs of one page in the wrong order: the newer content stays."""
     old = desk.give("The heron stands in the reeds.", url="https://example.com/a")
     new = desk.give("The kingfisher dives.", url="https://example.com/a")
@@ -92,7 +92,7 @@ def test_a_slow_old_version_does_not_win(desk: Desk) -> None:
     assert desk.find("heron", mode="keyword")["total"] == 0
 
 
-def test_a_slow_old_version_does_not_win_against_one_that_said_nothing_new(desk: Desk) -> None:
+def test_slow_older_version_does_not_replace_a_newer_unchanged_one(desk: Desk) -> None:
     """The page changed and changed back; the middle one's job runs last."""
     url = "https://example.com/back"
     desk.put("The heron stands.", url=url)
@@ -104,7 +104,7 @@ def test_a_slow_old_version_does_not_win_against_one_that_said_nothing_new(desk:
 
 
 def test_the_same_content_while_its_job_is_open_is_one_version(desk: Desk) -> None:
-    """Posting twice makes two jobs, of which the second finds its work done."""
+    """Posting twice makes two jobs, and the second finds its work done."""
     first = desk.give(PAGE, url="https://example.com/a")
     second = desk.give(PAGE, url="https://example.com/a")
     assert first.version_id == second.version_id and first.document_id == second.document_id
@@ -169,7 +169,7 @@ def test_nothing_to_index_is_a_clear_failure(desk: Desk, body: str) -> None:
         desk.put(body, format="html" if "<" in body else "text", url="https://example.com/empty")
 
 
-def test_odd_characters_do_no_harm(desk: Desk) -> None:
+def test_unusual_characters_are_indexed(desk: Desk) -> None:
     """NUL, halves of pairs and NaN are what databases refuse; the words around them are found."""
     odd = {"a\x00b": ["\ud800x", float("nan"), {"deep": "\udfff"}]}
     result = desk.put("wheel\x00 and \ud83d axle \ufffe 🛞", title="T\x00\ud800", metadata=odd, tags=("t\x00",))
@@ -188,7 +188,7 @@ def test_a_key_names_a_document_without_url(desk: Desk) -> None:
         desk.give("delta", external_id="k2", url="https://example.com/d")
 
 
-def test_tenants_do_not_meet(desk: Desk) -> None:
+def test_tenants_do_not_share_documents(desk: Desk) -> None:
     """The same page of two tenants is two documents, each found by its own."""
     other = desk.give(PAGE, url="https://example.com/a", tenant="other")
     desk.work(other.job.id)
@@ -198,7 +198,7 @@ def test_tenants_do_not_meet(desk: Desk) -> None:
         desk.db.read(catalog.document_detail, TENANT, str(other.document_id))
 
 
-def test_changed_fields_alone_reach_the_filters(desk: Desk) -> None:
+def test_changed_fields_without_new_text_update_the_filters(desk: Desk) -> None:
     """The text is the same, the tag is new: nothing is embedded, the filter knows."""
     desk.put(PAGE, url="https://example.com/a", title="T")
     again = desk.put(PAGE, url="https://example.com/a", title="T", tags=("mill",), country="AT")

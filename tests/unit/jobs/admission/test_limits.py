@@ -20,7 +20,7 @@ from app.jobs.ledger import commands, limit_commands, limited_claims
 from app.jobs.ledger.ends import finish
 from app.jobs.relay.relay import Relay
 from tests.support.waiting import wait_until
-from tests.unit.jobs.conftest import WORKER, Chore, Desk, Ledger, end_of
+from tests.unit.jobs.conftest import WORKER, Chore, Ledger, WorkerHarness, end_of
 
 SCOPES: list[tuple[Scope, str]] = [("queue", "default"), ("kind", Chore.kind), ("tenant", "default")]
 each_scope = pytest.mark.parametrize(("scope", "name"), SCOPES)
@@ -47,59 +47,59 @@ def states(ledger: Ledger, ids: list[str]) -> set[str]:
 
 
 @each_scope
-def test_nothing_starts_during_a_pause_and_everything_after(desk: Desk, scope: Scope, name: str) -> None:
+def test_nothing_starts_during_a_pause_and_everything_after(harness: WorkerHarness, scope: Scope, name: str) -> None:
     """A pause withdraws admitted jobs, admits no new ones, and refuses claims of ids still in Redis."""
-    (before,) = desk.enqueue(Chore())
-    assert desk.ledger.row(before).admitted_at is not None
+    (before,) = harness.enqueue(Chore())
+    assert harness.ledger.row(before).admitted_at is not None
     pause(scope, name)
-    assert desk.ledger.row(before).admitted_at is None
-    (after,) = desk.enqueue(Chore())
+    assert harness.ledger.row(before).admitted_at is None
+    (after,) = harness.enqueue(Chore())
     Relay().tick()
-    assert desk.ledger.row(after).admitted_at is None
-    desk.push([before, after])
-    assert desk.process.fetcher.fetch() == []
-    desk.until_acked()
-    assert (desk.state(before), desk.state(after)) == ("queued", "queued")
+    assert harness.ledger.row(after).admitted_at is None
+    harness.push([before, after])
+    assert harness.process.fetcher.fetch() == []
+    harness.until_acked()
+    assert (harness.state(before), harness.state(after)) == ("queued", "queued")
 
     assert not resume(scope, name).paused
     Relay().tick()
-    assert {run.claim.id for run in desk.take(2)} == {before, after}
+    assert {run.claim.id for run in harness.take(2)} == {before, after}
 
 
 @each_scope
-def test_pause_survives_a_flush_of_redis(desk: Desk, scope: Scope, name: str) -> None:
+def test_pause_survives_a_flush_of_redis(harness: WorkerHarness, scope: Scope, name: str) -> None:
     pause(scope, name)
-    (job_id,) = desk.enqueue(Chore())
-    desk.redis.flushall()
+    (job_id,) = harness.enqueue(Chore())
+    harness.redis.flushall()
     relay = Relay()
     relay.tick()
-    assert desk.window() == []
+    assert harness.window() == []
     resume(scope, name)
     relay.tick()
-    assert [run.claim.id for run in desk.take()] == [job_id]
+    assert [run.claim.id for run in harness.take()] == [job_id]
 
 
-def test_pauses_of_other_scopes_hold_up_nothing(desk: Desk) -> None:
+def test_pause_of_another_scope_has_no_effect(harness: WorkerHarness) -> None:
     pause("tenant", "another")
     pause("queue", "bulk")
     pause("kind", "tests.other")
-    (job_id,) = desk.enqueue(Chore())
-    (run,) = desk.take()
+    (job_id,) = harness.enqueue(Chore())
+    (run,) = harness.take()
     assert run.claim.id == job_id
     assert not run.claim.capped
 
 
-def test_running_job_ends_during_a_pause(desk: Desk) -> None:
-    desk.enqueue(Chore())
-    (run,) = desk.take()
-    desk.begin(run)
+def test_running_job_ends_during_a_pause(harness: WorkerHarness) -> None:
+    harness.enqueue(Chore())
+    (run,) = harness.take()
+    harness.begin(run)
     pause("queue", "default")
-    desk.end(run)
-    assert desk.until(run.claim.id, "succeeded").admitted_at is None
+    harness.end(run)
+    assert harness.until(run.claim.id, "succeeded").admitted_at is None
 
 
-def test_manual_retry_waits_during_a_pause(desk: Desk) -> None:
-    job_id = desk.ledger.put(state="failed")
+def test_manual_retry_waits_during_a_pause(harness: WorkerHarness) -> None:
+    job_id = harness.ledger.put(state="failed")
     pause("kind", Chore.kind)
     row = database().transaction(commands.retry, "default", job_id)
     assert (row.state, row.admitted_at) == ("queued", None)
@@ -113,7 +113,7 @@ def test_second_pause_keeps_the_time_of_the_first(ledger_of: Ledger) -> None:
     assert opened == Limit("queue", "bulk")
 
 
-def test_rolled_back_pause_holds_up_nothing(ledger_of: Ledger) -> None:
+def test_rolled_back_pause_has_no_effect(ledger_of: Ledger) -> None:
     job_id = ledger_of.put(admitted_at=clock.now())
 
     def refused(session: Session) -> None:
@@ -183,16 +183,16 @@ def test_two_caps_both_hold(ledger_of: Ledger) -> None:
     assert sorted(claim.tenant for claim in claims) == ["a", "a", "b"]
 
 
-def test_end_of_a_capped_job_admits_the_next(desk: Desk) -> None:
+def test_end_of_a_capped_job_admits_the_next(harness: WorkerHarness) -> None:
     database().transaction(limit_commands.set_limits, "kind", Chore.kind, running_cap=1)
-    ids, relay, seen = desk.enqueue(Chore(), Chore(), Chore()), Relay(), []
+    ids, relay, seen = harness.enqueue(Chore(), Chore(), Chore()), Relay(), []
     for _ in ids:
         relay.tick()
-        (run,) = desk.take()
-        desk.begin(run)
+        (run,) = harness.take()
+        harness.begin(run)
         assert run.claim.capped
-        desk.end(run)
-        desk.until(run.claim.id, "succeeded")
+        harness.end(run)
+        harness.until(run.claim.id, "succeeded")
         seen.append(run.claim.id)
     assert seen == ids
 
@@ -233,25 +233,25 @@ def test_blocking_names_pauses_first_and_then_full_caps(ledger_of: Ledger) -> No
 # Snooze
 
 
-def test_snoozed_job_runs_later_and_uses_no_try(desk: Desk) -> None:
+def test_snoozed_job_runs_later_and_uses_no_try(harness: WorkerHarness) -> None:
     """A job may snooze more often than it has tries; its row has no error."""
-    (job_id,) = desk.enqueue(Chore())
+    (job_id,) = harness.enqueue(Chore())
     relay = Relay()
     for _ in range(6):
         relay.tick()
-        (run,) = desk.take()
-        desk.begin(run)
-        desk.end(run, Snooze(0.01, "not yet"))
-        row = desk.until(job_id, "retrying")
+        (run,) = harness.take()
+        harness.begin(run)
+        harness.end(run, Snooze(0.01, "not yet"))
+        row = harness.until(job_id, "retrying")
         assert (row.tries, row.error_type) == (0, None)
-        wait_until(lambda: clock.now() > desk.ledger.row(job_id).due_at, what="the job to be due")
-    assert [attempt.outcome for attempt in desk.ledger.attempts(job_id)] == ["snoozed"] * 6
+        wait_until(lambda: clock.now() > harness.ledger.row(job_id).due_at, what="the job to be due")
+    assert [attempt.outcome for attempt in harness.ledger.attempts(job_id)] == ["snoozed"] * 6
 
 
-def test_cancel_wins_over_a_snooze(desk: Desk) -> None:
-    desk.enqueue(Chore())
-    (run,) = desk.take()
-    desk.begin(run)
+def test_cancel_wins_over_a_snooze(harness: WorkerHarness) -> None:
+    harness.enqueue(Chore())
+    (run,) = harness.take()
+    harness.begin(run)
     database().transaction(commands.cancel, "default", run.claim.id)
-    desk.end(run, Snooze(60))
-    desk.until(run.claim.id, "cancelled")
+    harness.end(run, Snooze(60))
+    harness.until(run.claim.id, "cancelled")

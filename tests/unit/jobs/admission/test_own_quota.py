@@ -18,7 +18,7 @@ from app.jobs.schedules.store import Schedule
 from app.tenants.models import DEFAULT_TENANT, Tenant
 from tests.support.databases import SettingsEnv
 from tests.support.timetable import MINUTE, FakeClock, Timetable, fake_clock, timetable
-from tests.unit.jobs.children.family import Desk, Family
+from tests.unit.jobs.children.family import Family, FamilyHarness
 from tests.unit.jobs.conftest import Chore
 
 __all__ = ["fake_clock", "timetable"]
@@ -38,34 +38,34 @@ def _notes(schedule_id: int) -> list[str | None]:
 
 
 @pytest.fixture
-def desk(spine_env: SettingsEnv) -> Iterator[Desk]:
-    made = Desk()
+def harness(spine_env: SettingsEnv) -> Iterator[FamilyHarness]:
+    made = FamilyHarness()
     yield made
     made.close()
 
 
-def test_parent_over_the_quota_starts_no_child_and_retries(desk: Desk) -> None:
+def test_parent_over_the_quota_starts_no_child_and_retries(harness: FamilyHarness) -> None:
     _set_max_open(3)
-    family = Family(desk, [Chore(number=n) for n in range(2)])
+    family = Family(harness, [Chore(number=n) for n in range(2)])
     first = family.children
     family.jobs = [Chore(number=n) for n in range(4)]
     with pytest.raises(LimitReached) as refused:
         family.start()
     assert (refused.value.code, family.counts()) == ("quota_open_jobs", (2, 2, 0))
-    desk.end(family.run, refused.value)
-    row = desk.until(family.id, "retrying")
+    harness.end(family.run, refused.value)
+    row = harness.until(family.id, "retrying")
     assert (row.error_code, family.children) == ("quota_open_jobs", first)
     # Its earlier children end and make room: the retry starts only the missing children.
     family.end(2)
     database().transaction(edit.run_now, row.tenant, family.id)
-    (family.run,) = desk.take()
-    desk.begin(family.run)
+    (family.run,) = harness.take()
+    harness.begin(family.run)
     assert family.start() == 2
     assert (family.children[:2], family.counts()) == (first, (4, 2, 0))
 
 
-def test_existing_child_does_not_count_against_the_quota_again(desk: Desk) -> None:
-    family = Family(desk, [Chore(number=n) for n in range(2)])
+def test_existing_child_does_not_count_against_the_quota_again(harness: FamilyHarness) -> None:
+    family = Family(harness, [Chore(number=n) for n in range(2)])
     _set_max_open(1)
     assert family.start() == 0
     family.jobs = [Chore(number=n) for n in range(3)]

@@ -14,8 +14,7 @@ from app.jobs.models import JobRow
 from app.jobs.relay.relay import Relay
 from app.jobs.worker.run import Run
 from tests.support.waiting import wait_until
-from tests.unit.jobs.conftest import Chore
-from tests.unit.jobs.conftest import Desk as OneDesk
+from tests.unit.jobs.conftest import Chore, WorkerHarness
 
 
 class Parent(Job, kind="tests.parent"):
@@ -37,7 +36,7 @@ class EndRecorder(Job, kind="tests.end_recorder", on_end=lambda session, row: en
     """Records its end in `ended`."""
 
 
-class Desk(OneDesk):
+class FamilyHarness(WorkerHarness):
     """Keeps runs claimed beyond the requested count for the next `take`."""
 
     def __init__(self, *more: str) -> None:
@@ -78,11 +77,11 @@ class Desk(OneDesk):
 class Family:
     """A running parent that has started its children; `children` are their ids in order."""
 
-    def __init__(self, desk: Desk, jobs: Sequence[Job], parent: Job | None = None) -> None:
-        self.desk = desk
-        (self.id,) = desk.enqueue(parent or Parent())
-        (self.run,) = desk.take()
-        desk.begin(self.run)
+    def __init__(self, harness: FamilyHarness, jobs: Sequence[Job], parent: Job | None = None) -> None:
+        self.harness = harness
+        (self.id,) = harness.enqueue(parent or Parent())
+        (self.run,) = harness.take()
+        harness.begin(self.run)
         self.jobs = jobs
         self.start()
 
@@ -94,30 +93,30 @@ class Family:
         return [child.id for child in database().read(children.results_page, self.id)]
 
     def wait(self, rule: Rule = ALL, **more: Any) -> None:
-        self.desk.end(self.run, WaitForChildren(rule, **more))
-        self.desk.until(self.id, "waiting")
+        self.harness.end(self.run, WaitForChildren(rule, **more))
+        self.harness.until(self.id, "waiting")
 
     def end(self, count: int, error: BaseException | None = None) -> list[str]:
         """End `count` children and return their ids."""
-        runs = self.desk.take(count)
+        runs = self.harness.take(count)
         for run in runs:
-            self.desk.begin(run)
-            self.desk.end(run, error)
+            self.harness.begin(run)
+            self.harness.end(run, error)
         for run in runs:
-            self.desk.until(run.claim.id, "succeeded", "failed", "cancelled", "retrying")
+            self.harness.until(run.claim.id, "succeeded", "failed", "cancelled", "retrying")
         return [run.claim.id for run in runs]
 
     def stop_running(self) -> None:
         """End all claimed runs as cancelled; each must have a cancel request."""
-        for run in self.desk.process.runs.all():
-            assert self.desk.ledger.row(run.claim.id).cancel_requested_at is not None
-            self.desk.end(run, Cancelled("stop"))
-            self.desk.until(run.claim.id, "cancelled")
-        self.desk.spare.clear()
+        for run in self.harness.process.runs.all():
+            assert self.harness.ledger.row(run.claim.id).cancel_requested_at is not None
+            self.harness.end(run, Cancelled("stop"))
+            self.harness.until(run.claim.id, "cancelled")
+        self.harness.spare.clear()
 
     def counts(self) -> tuple[int, int, int]:
         """Return the numbers of children, of open ones and of failed ones."""
-        row = self.desk.ledger.row(self.id)
+        row = self.harness.ledger.row(self.id)
         return row.children, row.open_children, row.failed_children
 
     def states(self) -> list[str]:
@@ -125,12 +124,12 @@ class Family:
 
     def until(self, *states: str) -> JobRow:
         """Tick a relay until the parent is in one of the states; return its row."""
-        return self.desk.settle(self.id, *states)
+        return self.harness.settle(self.id, *states)
 
     def take_parent(self) -> Run:
         """Take and begin the next run of the parent."""
-        self.run = self.desk.take_settled(self.id)
-        self.desk.begin(self.run)
+        self.run = self.harness.take_settled(self.id)
+        self.harness.begin(self.run)
         return self.run
 
 

@@ -189,8 +189,10 @@ class Forest(RuleBasedStateMachine):
         for row in self.rows.values():
             if row["state"] in ("failed", "cancelled") and not row["cut_children"]:
                 left = [child for child in self._children(row["id"]) if child["state"] in OPEN]
-                asked = {child["id"] for child in left if child["state"] == "running" and child["cancel_requested_at"]}
-                assert {child["id"] for child in left} - asked <= self.reopened
+                requested = {
+                    child["id"] for child in left if child["state"] == "running" and child["cancel_requested_at"]
+                }
+                assert {child["id"] for child in left} - requested <= self.reopened
 
     def teardown(self) -> None:
         """Run every job to its end from any state."""

@@ -21,15 +21,15 @@ from app.jobs.models import JobRow
 from app.jobs.relay.relay import Relay
 from tests.support.databases import SettingsEnv
 from tests.support.waiting import wait_until
-from tests.unit.jobs.children.family import FAILED, Desk, EndRecorder, Family, Parent, StagedParent, ended
+from tests.unit.jobs.children.family import FAILED, EndRecorder, Family, FamilyHarness, Parent, StagedParent, ended
 from tests.unit.jobs.conftest import Chore
 
 
 @pytest.fixture
-def desk(spine_env: SettingsEnv) -> Iterator[Desk]:
+def harness(spine_env: SettingsEnv) -> Iterator[FamilyHarness]:
     """Return a worker process for parents and children, with four threads."""
     ended.clear()
-    made = Desk()
+    made = FamilyHarness()
     yield made
     made.close()
 
@@ -37,29 +37,29 @@ def desk(spine_env: SettingsEnv) -> Iterator[Desk]:
 # Cancel
 
 
-def test_children_and_grandchildren_are_cancelled_with_the_parent(desk: Desk) -> None:
+def test_children_and_grandchildren_are_cancelled_with_the_parent(harness: FamilyHarness) -> None:
     """Children of any state are cancelled, in several batches; `on_end` is called."""
-    family = Family(desk, [EndRecorder() for _ in range(3)] + [Parent()])
+    family = Family(harness, [EndRecorder() for _ in range(3)] + [Parent()])
     family.wait()
-    grand = desk.take(4)[-1]
-    desk.begin(grand)
+    grand = harness.take(4)[-1]
+    harness.begin(grand)
     database().transaction(children.start, grand.claim, [Chore(number=n) for n in range(30)])
-    desk.end(grand, WaitForChildren())
-    desk.until(grand.claim.id, "waiting")
-    for run in desk.process.runs.all()[:2]:
-        desk.process.hand_back(run)
-    running = desk.process.runs.all()
+    harness.end(grand, WaitForChildren())
+    harness.until(grand.claim.id, "waiting")
+    for run in harness.process.runs.all()[:2]:
+        harness.process.hand_back(run)
+    running = harness.process.runs.all()
     for run in running:
-        desk.begin(run)
+        harness.begin(run)
     wait_until(lambda: family.states().count("queued") == 2, what="two handed back")
     database().transaction(commands.cancel, "default", family.id)
-    assert desk.state(family.id) == "cancelled"
+    assert harness.state(family.id) == "cancelled"
     while database().transaction(child_moves.cancel_children, 4).more:
         pass
     assert family.states().count("cancelled") == 3
     assert len(ended) == 2
     assert {row.state for row in _children(grand.claim.id)} == {"cancelled"}
-    assert all(desk.ledger.row(run.claim.id).cancel_requested_at is not None for run in running)
+    assert all(harness.ledger.row(run.claim.id).cancel_requested_at is not None for run in running)
     family.stop_running()
     assert family.counts() == (4, 0, 4)
     assert database().read(children.has_work) == (False, False)
@@ -72,41 +72,41 @@ def _children(parent_id: str) -> Sequence[JobRow]:
 
 
 @pytest.mark.parametrize("error", [Cancelled("stop"), FAILED])
-def test_parent_that_fails_or_is_cancelled_cancels_its_children(desk: Desk, error: Exception) -> None:
-    family = Family(desk, [Chore(number=n) for n in range(5)])
-    desk.end(family.run, error)
-    desk.until(family.id, "failed", "cancelled")
+def test_parent_that_fails_or_is_cancelled_cancels_its_children(harness: FamilyHarness, error: Exception) -> None:
+    family = Family(harness, [Chore(number=n) for n in range(5)])
+    harness.end(family.run, error)
+    harness.until(family.id, "failed", "cancelled")
     Relay().tick()
     assert set(family.states()) == {"cancelled"}
 
 
-def test_children_of_a_parent_that_succeeded_without_waiting_go_on(desk: Desk) -> None:
-    family = Family(desk, [Chore()])
-    desk.end(family.run)
-    desk.until(family.id, "succeeded")
+def test_children_of_a_parent_that_succeeded_without_waiting_go_on(harness: FamilyHarness) -> None:
+    family = Family(harness, [Chore()])
+    harness.end(family.run)
+    harness.until(family.id, "succeeded")
     Relay().tick()
     family.end(1)
     assert (family.states(), family.counts()) == (["succeeded"], (1, 0, 0))
-    assert desk.state(family.id) == "succeeded"
+    assert harness.state(family.id) == "succeeded"
 
 
-def test_parent_cancelled_while_waiting_never_continues(desk: Desk) -> None:
-    family = Family(desk, [Chore()])
+def test_parent_cancelled_while_waiting_never_continues(harness: FamilyHarness) -> None:
+    family = Family(harness, [Chore()])
     family.wait()
-    (child,) = desk.take()
-    desk.begin(child)
+    (child,) = harness.take()
+    harness.begin(child)
     database().transaction(commands.cancel, "default", family.id)
-    desk.end(child)
-    desk.until(child.claim.id, "succeeded")
+    harness.end(child)
+    harness.until(child.claim.id, "succeeded")
     Relay().tick()
-    assert (desk.state(family.id), family.counts()) == ("cancelled", (1, 0, 0))
+    assert (harness.state(family.id), family.counts()) == ("cancelled", (1, 0, 0))
 
 
-def test_cancel_before_the_wait_wins(desk: Desk) -> None:
-    family = Family(desk, [Chore()])
+def test_cancel_before_the_wait_wins(harness: FamilyHarness) -> None:
+    family = Family(harness, [Chore()])
     database().transaction(commands.cancel, "default", family.id)
-    desk.end(family.run, WaitForChildren())
-    desk.until(family.id, "cancelled")
+    harness.end(family.run, WaitForChildren())
+    harness.until(family.id, "cancelled")
     Relay().tick()
     assert family.states() == ["cancelled"]
 
@@ -114,9 +114,9 @@ def test_cancel_before_the_wait_wins(desk: Desk) -> None:
 # Retries
 
 
-def test_retried_child_of_an_ended_parent_does_not_reopen_it(desk: Desk) -> None:
+def test_retried_child_of_an_ended_parent_does_not_reopen_it(harness: FamilyHarness) -> None:
     """The parent keeps its state; its counters follow."""
-    family = Family(desk, [Chore(), Chore()])
+    family = Family(harness, [Chore(), Chore()])
     family.wait()
     (failed,) = family.end(1, FAILED)
     Relay().tick()
@@ -126,13 +126,13 @@ def test_retried_child_of_an_ended_parent_does_not_reopen_it(desk: Desk) -> None
     database().transaction(commands.retry, "default", failed)
     assert family.counts() == (2, 1, 1)
     Relay().tick()
-    assert desk.state(failed) == "queued"
+    assert harness.state(failed) == "queued"
     family.end(1)
-    assert (desk.state(family.id), family.counts()) == ("failed", (2, 0, 1))
+    assert (harness.state(family.id), family.counts()) == ("failed", (2, 0, 1))
 
 
-def test_retried_child_of_a_waiting_parent_counts_as_open(desk: Desk) -> None:
-    family = Family(desk, [Chore(), Chore()])
+def test_retried_child_of_a_waiting_parent_counts_as_open(harness: FamilyHarness) -> None:
+    family = Family(harness, [Chore(), Chore()])
     family.wait(max_failures(1))
     (failed,) = family.end(1, FAILED)
     database().transaction(commands.retry, "default", failed)
@@ -141,8 +141,8 @@ def test_retried_child_of_a_waiting_parent_counts_as_open(desk: Desk) -> None:
     assert family.take_parent().claim.continues
 
 
-def test_retried_parent_keeps_succeeded_children_and_repeats_the_others(desk: Desk) -> None:
-    family = Family(desk, [Chore(number=n) for n in range(3)])
+def test_retried_parent_keeps_succeeded_children_and_repeats_the_others(harness: FamilyHarness) -> None:
+    family = Family(harness, [Chore(number=n) for n in range(3)])
     family.wait(max_failures(0))
     (succeeded,) = family.end(1)
     (failed,) = family.end(1, FAILED)
@@ -167,24 +167,24 @@ def test_retried_parent_keeps_succeeded_children_and_repeats_the_others(desk: De
 # Progress and counters
 
 
-def _events(desk: Desk, job_id: str) -> list[dict[str, Any]]:
-    entries: Any = desk.redis.xrange(redis.TENANT_EVENTS.format("default"))
+def _events(harness: FamilyHarness, job_id: str) -> list[dict[str, Any]]:
+    entries: Any = harness.redis.xrange(redis.TENANT_EVENTS.format("default"))
     events = [json.loads(fields["e"]) for _, fields in entries]
     return [event for event in events if event["job_id"] == job_id]
 
 
-def test_ended_children_move_the_progress_of_the_parent(desk: Desk) -> None:
-    family = Family(desk, [Chore(number=n) for n in range(4)], StagedParent())
+def test_ended_children_move_the_progress_of_the_parent(harness: FamilyHarness) -> None:
+    family = Family(harness, [Chore(number=n) for n in range(4)], StagedParent())
     progress = family.run.progress
     assert progress is not None
     progress.report(1, 1, stage="list")
     family.wait()
-    assert views.job_view(desk.ledger.row(family.id))["progress"]["percent"] == 10
+    assert views.job_view(harness.ledger.row(family.id))["progress"]["percent"] == 10
     family.end(2)
-    view = views.job_view(desk.ledger.row(family.id))["progress"]
+    view = views.job_view(harness.ledger.row(family.id))["progress"]
     assert (view["percent"], view["done"], view["total"], view["unit"]) == (50, 2, 4, "children")
     assert view["stage"] == "children"
-    wait_until(lambda: [e["percent"] for e in _events(desk, family.id)][-1:] == [50], what="the event of 50 %")
+    wait_until(lambda: [e["percent"] for e in _events(harness, family.id)][-1:] == [50], what="the event of 50 %")
     family.end(2)
     run = family.take_parent()
     assert run.progress is not None
@@ -193,25 +193,25 @@ def test_ended_children_move_the_progress_of_the_parent(desk: Desk) -> None:
     assert run.progress.state()["percent"] == 90
     run.progress.report(1, 2)
     assert run.progress.state()["percent"] == 95
-    states = [e["state"] for e in _events(desk, family.id) if e["event"] == "state"]
+    states = [e["state"] for e in _events(harness, family.id) if e["event"] == "state"]
     assert states[-2:] == ["waiting", "queued"]
 
 
-def test_progress_with_planned_children_does_not_fall(desk: Desk) -> None:
-    family = Family(desk, [Chore()])
+def test_progress_with_planned_children_does_not_fall(harness: FamilyHarness) -> None:
+    family = Family(harness, [Chore()])
     family.wait(planned=4)
     family.end(1)
-    assert views.job_view(desk.ledger.row(family.id))["progress"]["percent"] == 25
+    assert views.job_view(harness.ledger.row(family.id))["progress"]["percent"] == 25
     run = family.take_parent()
     database().transaction(children.start, run.claim, [Chore()], first=1)
     family.wait(planned=4)
     family.end(1)
-    view = views.job_view(desk.ledger.row(family.id))["progress"]
+    view = views.job_view(harness.ledger.row(family.id))["progress"]
     assert (view["percent"], view["done"], view["total"]) == (50, 2, 4)
 
 
-def test_job_detail_counts_the_children(desk: Desk) -> None:
-    family = Family(desk, [Chore(number=n) for n in range(3)])
+def test_job_detail_counts_the_children(harness: FamilyHarness) -> None:
+    family = Family(harness, [Chore(number=n) for n in range(3)])
     family.wait(max_failures(1))
     family.end(1, FAILED)
     family.end(1)

@@ -18,54 +18,54 @@ from app.jobs.ledger.enqueue import enqueue
 from app.jobs.relay.relay import Relay
 from tests.support.databases import SettingsEnv
 from tests.support.waiting import wait_until
-from tests.unit.jobs.children.family import FAILED, Desk, Family, Keyed, Parent, ended
+from tests.unit.jobs.children.family import FAILED, Family, FamilyHarness, Keyed, Parent, ended
 from tests.unit.jobs.conftest import Chore
 
 
 @pytest.fixture
-def desk(spine_env: SettingsEnv) -> Iterator[Desk]:
+def harness(spine_env: SettingsEnv) -> Iterator[FamilyHarness]:
     """Return a worker process for parents and children, with four threads."""
     ended.clear()
-    made = Desk()
+    made = FamilyHarness()
     yield made
     made.close()
 
 
-def test_parent_waits_without_a_worker_and_continues_with_the_results(desk: Desk) -> None:
-    family = Family(desk, [Chore(number=n) for n in range(3)])
+def test_parent_waits_without_a_worker_and_continues_with_the_results(harness: FamilyHarness) -> None:
+    family = Family(harness, [Chore(number=n) for n in range(3)])
     assert not family.run.claim.continues
     family.wait()
-    assert len(desk.process.runs) == 0
-    runs = desk.take(3)
+    assert len(harness.process.runs) == 0
+    runs = harness.take(3)
     for number, run in enumerate(runs):
-        desk.begin(run)
+        harness.begin(run)
         run.result = {"made": number}
-        desk.end(run)
+        harness.end(run)
     run = family.take_parent()
     assert run.claim.continues
     assert (run.claim.tries, run.claim.fence) == (0, 2)
     page = database().read(children.results_page, family.id, after=0, limit=1)
     assert [(child.number, child.state, child.result) for child in page] == [(1, "succeeded", {"made": 1})]
-    desk.end(run)
-    desk.until(family.id, "succeeded")
-    assert [attempt.outcome for attempt in desk.ledger.attempts(family.id)] == ["waiting", "succeeded"]
+    harness.end(run)
+    harness.until(family.id, "succeeded")
+    assert [attempt.outcome for attempt in harness.ledger.attempts(family.id)] == ["waiting", "succeeded"]
     assert family.counts() == (3, 0, 0)
 
 
 @pytest.mark.anyio
-async def test_results_are_read_page_by_page(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_results_are_read_page_by_page(harness: FamilyHarness, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(children, "PAGE", 4)
-    family = Family(desk, [Chore(number=n) for n in range(10)])
+    family = Family(harness, [Chore(number=n) for n in range(10)])
     rows: list[Child] = [child async for child in children.results(family.run.claim)]
     assert [child.number for child in rows] == list(range(10))
 
 
-def test_children_have_the_tenant_and_request_id_of_the_parent(desk: Desk) -> None:
+def test_children_have_the_tenant_and_request_id_of_the_parent(harness: FamilyHarness) -> None:
     (parent,) = [database().transaction(_enqueue_for, "other")]
-    (run,) = desk.take()
+    (run,) = harness.take()
     database().transaction(children.start, run.claim, [Chore()])
     (child,) = database().read(children.results_page, parent)
-    row = desk.ledger.row(child.id)
+    row = harness.ledger.row(child.id)
     assert (row.tenant, row.request_id, row.parent_id) == ("other", "asked", parent)
 
 
@@ -73,23 +73,23 @@ def _enqueue_for(session: Session, tenant: str) -> str:
     return enqueue(session, Parent(), tenant=tenant, request_id="asked").id
 
 
-def test_second_run_of_a_parent_starts_no_child_twice(desk: Desk) -> None:
+def test_second_run_of_a_parent_starts_no_child_twice(harness: FamilyHarness) -> None:
     """The worker dies between two batches; the next run starts only the missing children."""
-    family = Family(desk, [Chore(number=n) for n in range(2)])
+    family = Family(harness, [Chore(number=n) for n in range(2)])
     first = family.children
-    database().transaction(workers.mark_dead, desk.process.id, "killed")
-    desk.process.rename()
-    database().transaction(workers.register, desk.process.id, ["default"], 4, None)
-    for run in (*desk.spare, family.run):
-        desk.end(run, Stale("lost"))
-    desk.spare.clear()
+    database().transaction(workers.mark_dead, harness.process.id, "killed")
+    harness.process.rename()
+    database().transaction(workers.register, harness.process.id, ["default"], 4, None)
+    for run in (*harness.spare, family.run):
+        harness.end(run, Stale("lost"))
+    harness.spare.clear()
     Relay().tick()
-    runs = desk.take(3)
+    runs = harness.take(3)
     for run in runs:
-        desk.begin(run)
+        harness.begin(run)
         if run.claim.id != family.id:
-            desk.end(run, FAILED)
-            desk.until(run.claim.id, "failed")
+            harness.end(run, FAILED)
+            harness.until(run.claim.id, "failed")
     (family.run,) = [run for run in runs if run.claim.id == family.id]
     assert (family.run.claim.continues, family.run.claim.fence) == (False, 2)
     family.jobs = [Chore(number=n) for n in range(5)]
@@ -98,22 +98,22 @@ def test_second_run_of_a_parent_starts_no_child_twice(desk: Desk) -> None:
     assert family.counts() == (5, 3, 2)
 
 
-def test_lost_claim_starts_no_children(desk: Desk) -> None:
-    family = Family(desk, [Chore()])
-    database().transaction(workers.mark_dead, desk.process.id, "killed")
+def test_lost_claim_starts_no_children(harness: FamilyHarness) -> None:
+    family = Family(harness, [Chore()])
+    database().transaction(workers.mark_dead, harness.process.id, "killed")
     with pytest.raises(Stale):
         family.start()
     assert family.counts()[0] == 1
 
 
-def test_parent_without_children_continues_at_once(desk: Desk) -> None:
-    family = Family(desk, [])
+def test_parent_without_children_continues_at_once(harness: FamilyHarness) -> None:
+    family = Family(harness, [])
     family.wait()
     assert family.take_parent().claim.continues
 
 
-def test_children_that_ended_before_the_wait_count(desk: Desk) -> None:
-    family = Family(desk, [Chore(), Chore()])
+def test_children_that_ended_before_the_wait_count(harness: FamilyHarness) -> None:
+    family = Family(harness, [Chore(), Chore()])
     family.end(2)
     family.wait()
     assert family.take_parent().claim.continues
@@ -134,8 +134,10 @@ def test_children_that_ended_before_the_wait_count(desk: Desk) -> None:
         (ALWAYS, 0, 3, "queued"),
     ],
 )
-def test_rule_decides_the_state_of_the_parent(desk: Desk, rule: Rule, succeed: int, fail: int, state: str) -> None:
-    family = Family(desk, [Chore(number=n) for n in range(3)])
+def test_rule_decides_the_state_of_the_parent(
+    harness: FamilyHarness, rule: Rule, succeed: int, fail: int, state: str
+) -> None:
+    family = Family(harness, [Chore(number=n) for n in range(3)])
     family.wait(rule)
     family.end(fail, FAILED)
     family.end(succeed)
@@ -149,70 +151,72 @@ def test_rule_decides_the_state_of_the_parent(desk: Desk, rule: Rule, succeed: i
 
 
 @pytest.mark.parametrize(("rule", "error", "state"), [(ALL, FAILED, "failed"), (ANY, None, "queued")])
-def test_early_decision_cancels_other_children(desk: Desk, rule: Rule, error: BaseException | None, state: str) -> None:
+def test_early_decision_cancels_other_children(
+    harness: FamilyHarness, rule: Rule, error: BaseException | None, state: str
+) -> None:
     """The first end decides: waiting children never start, running ones are stopped, then the parent moves."""
-    family = Family(desk, [Chore(number=n) for n in range(40)])
+    family = Family(harness, [Chore(number=n) for n in range(40)])
     family.wait(rule)
     family.end(1, error)
-    running = desk.process.runs.all()
+    running = harness.process.runs.all()
     with redis.subscription() as pubsub:
         pubsub.subscribe(redis.CANCEL_CHANNEL)
         pubsub.get_message(timeout=1)
         Relay().tick()
         message: Any = wait_until(lambda: pubsub.get_message(timeout=0.1), what="the cancel notice")
     assert message["data"] in {run.claim.id for run in running}
-    assert desk.state(family.id) == "waiting"
+    assert harness.state(family.id) == "waiting"
     assert sorted(set(family.states())) == sorted({"cancelled", "running", "failed" if error else "succeeded"})
     family.stop_running()
     family.until(state)
     assert family.counts() == (40, 0, 40 if error else 39)
 
 
-def test_later_wait_of_the_same_job_has_a_separate_rule(desk: Desk) -> None:
+def test_later_wait_of_the_same_job_has_a_separate_rule(harness: FamilyHarness) -> None:
     """Failures allowed by the first rule do not count in the second."""
-    family = Family(desk, [Chore(), Chore()])
+    family = Family(harness, [Chore(), Chore()])
     family.wait(max_failures(1))
     family.end(1, FAILED)
     family.end(1)
     run = family.take_parent()
     database().transaction(children.start, run.claim, [Chore(), Chore()], first=2)
     family.wait(ANY)
-    assert desk.state(family.id) == "waiting"
+    assert harness.state(family.id) == "waiting"
     family.end(1, FAILED)
     family.end(1)
     assert family.take_parent().claim.continues
-    desk.end(family.run)
-    desk.until(family.id, "succeeded")
+    harness.end(family.run)
+    harness.until(family.id, "succeeded")
 
 
-def test_failed_grandchild_fails_child_and_parent(desk: Desk) -> None:
+def test_failed_grandchild_fails_child_and_parent(harness: FamilyHarness) -> None:
     """A child may be a parent; failures move up."""
-    family = Family(desk, [Parent()])
+    family = Family(harness, [Parent()])
     family.wait()
-    (child,) = desk.take()
-    desk.begin(child)
+    (child,) = harness.take()
+    harness.begin(child)
     database().transaction(children.start, child.claim, [Chore()])
-    desk.end(child, WaitForChildren())
-    desk.until(child.claim.id, "waiting")
+    harness.end(child, WaitForChildren())
+    harness.until(child.claim.id, "waiting")
     family.end(1, FAILED)
     family.until("failed")
-    assert desk.state(child.claim.id) == "failed"
+    assert harness.state(child.claim.id) == "failed"
     assert family.counts() == (1, 0, 1)
 
 
-def test_retrying_child_is_still_open(desk: Desk) -> None:
-    family = Family(desk, [Chore()])
+def test_retrying_child_is_still_open(harness: FamilyHarness) -> None:
+    family = Family(harness, [Chore()])
     family.wait()
     family.end(1, Unavailable("not now"))
     assert family.counts() == (1, 1, 0)
     Relay().tick()
-    assert desk.state(family.id) == "waiting"
+    assert harness.state(family.id) == "waiting"
 
 
-def test_open_job_with_the_key_of_a_child_does_not_become_one(desk: Desk) -> None:
-    desk.enqueue(Keyed(number=1))
-    (other,) = desk.take()
-    family = Family(desk, [Keyed(number=1), Keyed(number=2)])
+def test_open_job_with_the_key_of_a_child_does_not_become_one(harness: FamilyHarness) -> None:
+    harness.enqueue(Keyed(number=1))
+    (other,) = harness.take()
+    family = Family(harness, [Keyed(number=1), Keyed(number=2)])
     assert family.counts() == (1, 1, 0)
     assert [child.number for child in database().read(children.results_page, family.id)] == [1]
-    assert desk.ledger.row(other.claim.id).parent_id is None
+    assert harness.ledger.row(other.claim.id).parent_id is None

@@ -16,7 +16,7 @@ from app.jobs.definition import Job
 from app.jobs.ledger import commands
 from app.jobs.worker.run import Run
 from tests.support.databases import SettingsEnv
-from tests.unit.jobs.children.family import FAILED, Desk
+from tests.unit.jobs.children.family import FAILED, FamilyHarness
 from tests.unit.jobs.conftest import Chore
 
 
@@ -27,55 +27,55 @@ class Next(Job, kind="tests.next_step"):
 
 
 @pytest.fixture
-def desk(spine_env: SettingsEnv) -> Iterator[Desk]:
-    made = Desk(Pipeline.kind, Next.kind)
+def harness(spine_env: SettingsEnv) -> Iterator[FamilyHarness]:
+    made = FamilyHarness(Pipeline.kind, Next.kind)
     yield made
     made.close()
 
 
-async def advance(desk: Desk, run: Run) -> dict[str, Any] | None:
+async def advance(harness: FamilyHarness, run: Run) -> dict[str, Any] | None:
     """Run the pipeline once and wait until its end is written."""
-    desk.begin(run)
+    harness.begin(run)
     try:
         run.result = await pipeline.run(Pipeline.model_validate(run.claim.payload), run.claim)
-        desk.end(run)
+        harness.end(run)
         return run.result
     except WaitForChildren as wait:
-        desk.end(run, wait)
+        harness.end(run, wait)
         return None
     finally:
-        desk.until(run.claim.id, "waiting", "succeeded")
+        harness.until(run.claim.id, "waiting", "succeeded")
 
 
 @pytest.mark.anyio
-async def test_each_step_gets_the_result_of_the_previous_one(desk: Desk) -> None:
-    (job_id,) = desk.enqueue(Pipeline.of(Chore(number=7), Next(), Next()))
+async def test_each_step_gets_the_result_of_the_previous_one(harness: FamilyHarness) -> None:
+    (job_id,) = harness.enqueue(Pipeline.of(Chore(number=7), Next(), Next()))
     steps = []
     for number in range(3):
-        assert await advance(desk, desk.take_settled(job_id)) is None
-        (step,) = desk.take()
+        assert await advance(harness, harness.take_settled(job_id)) is None
+        (step,) = harness.take()
         steps.append((step.claim.kind, step.claim.payload.get("previous")))
-        desk.begin(step)
+        harness.begin(step)
         step.result = {"made": number}
-        desk.end(step)
-        desk.until(step.claim.id, "succeeded")
+        harness.end(step)
+        harness.until(step.claim.id, "succeeded")
     assert steps == [(Chore.kind, None), (Next.kind, {"made": 0}), (Next.kind, {"made": 1})]
-    assert await advance(desk, desk.take_settled(job_id)) == {"made": 2}
-    assert desk.ledger.row(job_id).result == {"made": 2}
+    assert await advance(harness, harness.take_settled(job_id)) == {"made": 2}
+    assert harness.ledger.row(job_id).result == {"made": 2}
 
 
 @pytest.mark.anyio
-async def test_retried_pipeline_resumes_at_the_failed_step(desk: Desk) -> None:
-    (job_id,) = desk.enqueue(Pipeline.of(Chore(), Next()))
+async def test_retried_pipeline_resumes_at_the_failed_step(harness: FamilyHarness) -> None:
+    (job_id,) = harness.enqueue(Pipeline.of(Chore(), Next()))
     for error in (None, FAILED):
-        await advance(desk, desk.take_settled(job_id))
-        (step,) = desk.take()
-        desk.begin(step)
-        desk.end(step, error)
-        desk.until(step.claim.id, "succeeded", "failed")
-    desk.settle(job_id, "failed")
+        await advance(harness, harness.take_settled(job_id))
+        (step,) = harness.take()
+        harness.begin(step)
+        harness.end(step, error)
+        harness.until(step.claim.id, "succeeded", "failed")
+    harness.settle(job_id, "failed")
     database().transaction(commands.retry, "default", job_id)
-    await advance(desk, desk.take_settled(job_id))
+    await advance(harness, harness.take_settled(job_id))
     steps = database().read(children.results_page, job_id)
     assert [child.state for child in steps] == ["succeeded", "queued"]
     assert steps[1].id == step.claim.id

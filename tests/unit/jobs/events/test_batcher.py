@@ -26,28 +26,28 @@ class Source:
         return [2 * number for number in numbers]
 
 
-async def test_questions_that_wait_together_are_one_batch() -> None:
+async def test_waiting_requests_are_one_batch() -> None:
     source = Source()
     batcher = Batcher(source.double, name="doubles")
     assert await asyncio.gather(*(batcher.ask(number) for number in range(100))) == list(range(0, 200, 2))
     assert source.batches == [list(range(100))]
 
 
-async def test_a_batch_is_no_larger_than_its_limit_and_questions_are_answered_in_their_order() -> None:
+async def test_batch_size_is_limited_and_order_is_kept() -> None:
     source = Source()
     batcher = Batcher(source.double, name="doubles", max_batch=2)
     assert await asyncio.gather(*(batcher.ask(number) for number in range(5))) == [0, 2, 4, 6, 8]
     assert source.batches == [[0, 1], [2, 3], [4]]
 
 
-async def test_an_error_reaches_each_asker_of_its_batch_and_no_other() -> None:
+async def test_error_reaches_each_caller_of_its_batch_only() -> None:
     source = Source()
     batcher = Batcher(source.double, name="doubles", max_batch=2)
     answers = await asyncio.gather(*(batcher.ask(number) for number in (1, -1, 3)), return_exceptions=True)
     assert [type(answer) for answer in answers] == [Unavailable, Unavailable, int]
 
 
-async def test_a_cancelled_asker_does_not_cost_the_others_their_answer() -> None:
+async def test_cancelled_caller_does_not_affect_the_others() -> None:
     source = Source()
     batcher = Batcher(source.double, name="doubles")
     impatient = asyncio.create_task(batcher.ask(1))

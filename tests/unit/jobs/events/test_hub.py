@@ -131,7 +131,7 @@ def test_the_ledger_replaces_lost_messages(
     assert pairs(reader.take()) == expected
 
 
-def test_without_redis_a_bar_moves_by_rows_and_never_back() -> None:
+def test_without_redis_progress_comes_from_rows_and_never_falls() -> None:
     topic, reader = JobTopic(), Reader()
     topic.subscribers.add(reader)
     topic.last = event(9)

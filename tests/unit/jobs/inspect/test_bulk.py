@@ -23,105 +23,107 @@ FAULT = {"state": "failed", "error_type": "E", "error_code": "e", "fingerprint":
 
 
 @pytest.fixture
-def book(spine_env: SettingsEnv) -> Ledger:
-    found = Ledger(database())
-    found.worker()
-    return found
+def ledger(spine_env: SettingsEnv) -> Ledger:
+    ledger = Ledger(database())
+    ledger.worker()
+    return ledger
 
 
-def failed(book: Ledger, count: int = 1, **values: Any) -> list[str]:
-    return book.put_many(count, **{**FAULT, "finished_at": clock.now(), **values})
+def failed(ledger: Ledger, count: int = 1, **values: Any) -> list[str]:
+    return ledger.put_many(count, **{**FAULT, "finished_at": clock.now(), **values})
 
 
-def claim(book: Ledger, job: Bulk, job_id: str | None = None) -> Claim:
-    job_id = job_id or book.put(kind=Bulk.kind, queue="bulk", payload=job.model_dump(mode="json"))
-    (taken,) = book.db.transaction(claims.claim, [job_id], WORKER)
+def claim(ledger: Ledger, job: Bulk, job_id: str | None = None) -> Claim:
+    job_id = job_id or ledger.put(kind=Bulk.kind, queue="bulk", payload=job.model_dump(mode="json"))
+    (taken,) = ledger.db.transaction(claims.claim, [job_id], WORKER)
     return taken
 
 
-def asked(action: Any, **wanted: Any) -> Bulk:
-    return Bulk(action=action, wanted=check_filter(action, BulkFilter(**wanted)), asked_at=clock.now())
+def bulk_request(action: Any, **filters: Any) -> Bulk:
+    return Bulk(action=action, wanted=check_filter(action, BulkFilter(**filters)), asked_at=clock.now())
 
 
-def run(book: Ledger, job: Bulk) -> dict[str, Any]:
-    progress = Progress(claim(book, job), ProgressPublisher(lambda claim, snapshot: None))
+def run(ledger: Ledger, job: Bulk) -> dict[str, Any]:
+    progress = Progress(claim(ledger, job), ProgressPublisher(lambda claim, snapshot: None))
     return asyncio.run(bulk.run(job, progress))
 
 
-def states(book: Ledger, ids: list[str]) -> set[str]:
-    return {book.row(job_id).state for job_id in ids}
+def states(ledger: Ledger, ids: list[str]) -> set[str]:
+    return {ledger.row(job_id).state for job_id in ids}
 
 
-def test_failed_jobs_of_one_fault_are_tried_again_and_no_others(book: Ledger) -> None:
-    mine = failed(book, BATCH + 20)
-    others = failed(book, 2, fingerprint="cd") + failed(book, tenant="other") + failed(book, discarded_at=clock.now())
-    job = asked("retry", fingerprint="ab")
-    assert book.db.read(bulk.preview, "default", job)["matched"] == len(mine)
-    assert run(book, job) == {"action": "retry", "done": len(mine), "refused": 0}
-    assert (states(book, mine), states(book, others)) == ({"queued"}, {"failed"})
+def test_failed_jobs_of_one_fault_are_retried_and_no_others(ledger: Ledger) -> None:
+    mine = failed(ledger, BATCH + 20)
+    others = (
+        failed(ledger, 2, fingerprint="cd") + failed(ledger, tenant="other") + failed(ledger, discarded_at=clock.now())
+    )
+    job = bulk_request("retry", fingerprint="ab")
+    assert ledger.db.read(bulk.preview, "default", job)["matched"] == len(mine)
+    assert run(ledger, job) == {"action": "retry", "done": len(mine), "refused": 0}
+    assert (states(ledger, mine), states(ledger, others)) == ({"queued"}, {"failed"})
 
 
-def test_open_jobs_of_a_kind_are_cancelled_those_that_run_are_asked(book: Ledger) -> None:
-    waiting = [*book.put_many(3), book.put(state="scheduled"), book.put(state="retrying")]
-    running = book.put(state="running", worker_id=WORKER, fence=1)
-    done = book.put(state="succeeded")
-    assert run(book, asked("cancel", kind=Chore.kind))["done"] == 6
-    assert (states(book, waiting), states(book, [running, done])) == ({"cancelled"}, {"running", "succeeded"})
-    assert book.row(running).cancel_requested_at is not None
+def test_waiting_jobs_of_a_kind_are_cancelled_and_running_ones_requested_to(ledger: Ledger) -> None:
+    waiting = [*ledger.put_many(3), ledger.put(state="scheduled"), ledger.put(state="retrying")]
+    running = ledger.put(state="running", worker_id=WORKER, fence=1)
+    done = ledger.put(state="succeeded")
+    assert run(ledger, bulk_request("cancel", kind=Chore.kind))["done"] == 6
+    assert (states(ledger, waiting), states(ledger, [running, done])) == ({"cancelled"}, {"running", "succeeded"})
+    assert ledger.row(running).cancel_requested_at is not None
 
 
-def test_dead_letters_are_discarded(book: Ledger) -> None:
-    ids = failed(book, 3) + failed(book, fingerprint=None)
-    assert run(book, asked("discard", fingerprint="none"))["done"] == 1
-    assert run(book, asked("discard", states=["failed"]))["done"] == 3
-    assert all(book.row(job_id).discarded_at for job_id in ids)
+def test_dead_letters_are_discarded(ledger: Ledger) -> None:
+    ids = failed(ledger, 3) + failed(ledger, fingerprint=None)
+    assert run(ledger, bulk_request("discard", fingerprint="none"))["done"] == 1
+    assert run(ledger, bulk_request("discard", states=["failed"]))["done"] == 3
+    assert all(ledger.row(job_id).discarded_at for job_id in ids)
 
 
-def test_what_fails_or_comes_after_it_was_asked_for_is_not_touched(book: Ledger) -> None:
-    job = asked("retry", states=["failed", "cancelled"])
-    later = failed(book, 2, finished_at=clock.now() + timedelta(seconds=1))
-    cancel = asked("cancel", kind=Chore.kind)
-    new = book.put(created_at=clock.now() + timedelta(seconds=1))
-    assert (run(book, job)["done"], run(book, cancel)["done"]) == (0, 0)
-    assert (states(book, later), states(book, [new])) == ({"failed"}, {"queued"})
+def test_jobs_that_fail_or_arrive_after_the_request_are_not_touched(ledger: Ledger) -> None:
+    job = bulk_request("retry", states=["failed", "cancelled"])
+    later = failed(ledger, 2, finished_at=clock.now() + timedelta(seconds=1))
+    cancel = bulk_request("cancel", kind=Chore.kind)
+    new = ledger.put(created_at=clock.now() + timedelta(seconds=1))
+    assert (run(ledger, job)["done"], run(ledger, cancel)["done"]) == (0, 0)
+    assert (states(ledger, later), states(ledger, [new])) == ({"failed"}, {"queued"})
 
 
-def test_one_that_cannot_be_moved_is_refused_and_keeps_nobody(book: Ledger) -> None:
-    ids = failed(book, 3, unique_key="one house")
-    assert run(book, asked("retry", fingerprint="ab")) == {"action": "retry", "done": 1, "refused": 2}
-    assert sorted(book.row(job_id).state for job_id in ids) == ["failed", "failed", "queued"]
+def test_job_that_cannot_move_is_refused_and_the_others_move(ledger: Ledger) -> None:
+    ids = failed(ledger, 3, unique_key="one house")
+    assert run(ledger, bulk_request("retry", fingerprint="ab")) == {"action": "retry", "done": 1, "refused": 2}
+    assert sorted(ledger.row(job_id).state for job_id in ids) == ["failed", "failed", "queued"]
 
 
-def test_a_second_run_goes_on_behind_the_first_ones_last_batch(book: Ledger) -> None:
+def test_a_second_run_goes_on_behind_the_first_ones_last_batch(ledger: Ledger) -> None:
     """A worker dies in the midst: its changes are on record, and is neither done again nor counted twice."""
-    ids = failed(book, 3 * BATCH)
-    job = asked("retry", fingerprint="ab")
-    first = claim(book, job)
-    assert book.db.transaction(bulk._step, first, job) == (BATCH, 0, True)
-    book.db.transaction(ends.free, WORKER, "killed")
+    ids = failed(ledger, 3 * BATCH)
+    job = bulk_request("retry", fingerprint="ab")
+    first = claim(ledger, job)
+    assert ledger.db.transaction(bulk._step, first, job) == (BATCH, 0, True)
+    ledger.db.transaction(ends.free, WORKER, "killed")
     with pytest.raises(Stale):
-        book.db.transaction(bulk._step, first, job)
-    again = failed(book, 1)  # one of the first batch has failed once more: not of this job's time
-    second = claim(book, job, first.id)
+        ledger.db.transaction(bulk._step, first, job)
+    again = failed(ledger, 1)  # one of the first batch has failed once more: not of this job's time
+    second = claim(ledger, job, first.id)
     result = asyncio.run(bulk.run(job, Progress(second, ProgressPublisher(lambda claim, snapshot: None))))
     assert result == {"action": "retry", "done": 3 * BATCH, "refused": 0}
-    assert (states(book, ids), states(book, again)) == ({"queued"}, {"failed"})
+    assert (states(ledger, ids), states(ledger, again)) == ({"queued"}, {"failed"})
 
 
-def test_a_cancelled_one_stops_between_two_batches(book: Ledger) -> None:
-    failed(book, 2)
-    job = asked("retry", fingerprint="ab")
-    taken = claim(book, job)
-    book.db.transaction(commands.cancel, "default", taken.id)
+def test_cancelled_bulk_job_stops_between_batches(ledger: Ledger) -> None:
+    failed(ledger, 2)
+    job = bulk_request("retry", fingerprint="ab")
+    taken = claim(ledger, job)
+    ledger.db.transaction(commands.cancel, "default", taken.id)
     with pytest.raises(Cancelled):
-        book.db.transaction(bulk._step, taken, job)
+        ledger.db.transaction(bulk._step, taken, job)
 
 
 @pytest.mark.parametrize(
-    ("action", "wanted"),
+    ("action", "filters"),
     [("cancel", {}), ("retry", {"states": ["succeeded"]}), ("discard", {"states": ["cancelled"]}),
      ("cancel", {"states": ["failed"]}), ("retry", {"states": ["failed", "running"]})],
 )  # fmt: skip
-def test_a_filter_that_means_all_or_nothing_is_refused(action: Any, wanted: dict[str, Any]) -> None:
+def test_filter_without_a_usable_condition_is_refused(action: Any, filters: dict[str, Any]) -> None:
     with pytest.raises(InvalidInput, match="filter"):
-        asked(action, **wanted)
+        bulk_request(action, **filters)

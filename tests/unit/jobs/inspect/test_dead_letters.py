@@ -59,7 +59,7 @@ def test_groups_are_filtered_and_walked_in_pages(ledger_of: Ledger) -> None:
 
 
 @pytest.mark.parametrize("how", ["retry", "discard"])
-def test_what_was_retried_or_discarded_is_no_dead_letter(ledger_of: Ledger, how: str) -> None:
+def test_retried_or_discarded_job_is_no_dead_letter(ledger_of: Ledger, how: str) -> None:
     job_id = fail(ledger_of, "aa", 1)
     act = commands.retry if how == "retry" else commands.discard
     ledger_of.db.transaction(act, "default", job_id)
@@ -77,7 +77,7 @@ def test_discarding_keeps_the_row_and_may_be_repeated_and_undone_by_a_retry(ledg
     assert ledger_of.row(job_id).discarded_at is None
 
 
-def test_only_a_failed_job_of_ones_own_can_be_discarded(ledger_of: Ledger) -> None:
+def test_only_a_failed_job_of_the_tenant_can_be_discarded(ledger_of: Ledger) -> None:
     for state in set(STATES) - {"failed"}:
         with pytest.raises(Conflict, match=state):
             ledger_of.db.transaction(commands.discard, "default", ledger_of.put(state=state))

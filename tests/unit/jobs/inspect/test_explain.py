@@ -23,7 +23,7 @@ from app.jobs.worker.outcome import judge
 from tests.support.databases import SettingsEnv
 from tests.support.kinds import Paced
 from tests.support.processes import free_port
-from tests.unit.jobs.conftest import WORKER, Chore, Desk, Ledger, end_of
+from tests.unit.jobs.conftest import WORKER, Chore, Ledger, WorkerHarness, end_of
 
 HEALTHY = Services()
 
@@ -53,7 +53,7 @@ def worker_is(ledger: Ledger, **values: Any) -> None:
     ledger.db.transaction(lambda session: session.execute(sa.update(WorkerRow).values(**values)))
 
 
-def test_an_unknown_job_and_another_tenants_have_no_reason(ledger_of: Ledger) -> None:
+def test_unknown_job_and_job_of_another_tenant_have_no_reason(ledger_of: Ledger) -> None:
     theirs = ledger_of.put(tenant="other")
     for job_id in (theirs, uuid7(), "x"):
         with pytest.raises(NotFound):
@@ -119,7 +119,7 @@ def test_queued_with_a_pause_or_a_full_limit(ledger_of: Ledger, scope: limits.Sc
     assert (explained["reason"], explained["facts"]["cap"], explained["facts"]["running"]) == ("capped", 2, 2)
 
 
-def test_queued_while_redis_or_the_relay_is_away(ledger_of: Ledger) -> None:
+def test_queued_during_an_outage_of_redis_or_the_relay(ledger_of: Ledger) -> None:
     job_id = ledger_of.put()
     assert reason(ledger_of, job_id, Services("not reachable")) == "redis_down"
     assert reason(ledger_of, job_id, Services(relay=False)) == "no_relay"
@@ -141,11 +141,11 @@ def test_queued_behind_others_and_while_all_are_busy(ledger_of: Ledger) -> None:
     assert (explained["reason"], explained["facts"]["busy"]) == ("workers_busy", 8)
 
 
-def test_queued_after_crashes_it_waits_to_be_alone(ledger_of: Ledger) -> None:
+def test_queued_after_crashes_waits_for_an_exclusive_claim(ledger_of: Ledger) -> None:
     assert reason(ledger_of, ledger_of.put(crashes=2)) == "runs_alone"
 
 
-def test_queued_and_parked_since_no_worker_knows_its_kind(ledger_of: Ledger) -> None:
+def test_queued_job_parked_because_no_worker_has_its_kind(ledger_of: Ledger) -> None:
     job_id = ledger_of.put(kind="shop.unheard_of")
     ledger_of.db.transaction(admissions.park, [job_id], clock.now() + timedelta(seconds=15))
     explained = why(ledger_of, job_id)
@@ -195,7 +195,7 @@ def test_waiting_for_children_names_the_first(ledger_of: Ledger) -> None:
     assert reason(ledger_of, childless) == "children_ended"
 
 
-def test_a_parent_whose_children_stop_and_one_that_failed(ledger_of: Ledger) -> None:
+def test_parent_with_stopping_children_and_failed_parent(ledger_of: Ledger) -> None:
     """By the real moves: one child fails, the rule is broken, the other is cancelled, the parent fails."""
     parent = ledger_of.put(state="waiting", children=2, open_children=2, family_rule="all", family_limit=0)
     first, second = (ledger_of.put(parent_id=parent, child_index=index) for index in range(2))
@@ -261,7 +261,7 @@ def test_every_state_has_a_reason(ledger_of: Ledger) -> None:
         why(ledger_of, ledger_of.put(state=state))
 
 
-def test_a_running_relay_is_seen_in_redis(desk: Desk) -> None:
+def test_a_running_relay_is_seen_in_redis(harness: WorkerHarness) -> None:
     assert check_services() == Services(relay=False)
     Relay().tick()
     assert check_services() == Services()
@@ -275,5 +275,5 @@ def test_without_redis_nothing_is_raised(sqlite_url: str, settings_env: Settings
 @pytest.mark.parametrize(
     ("seconds", "text"), [(0, "0 s"), (119, "119 s"), (120, "2 min"), (7200, "2 h"), (86400 * 3, "3 days")]
 )
-def test_lengths_of_time_for_people(seconds: float, text: str) -> None:
+def test_durations_are_readable(seconds: float, text: str) -> None:
     assert span(seconds) == text

@@ -16,7 +16,7 @@ from app.jobs.ledger import claims
 from app.jobs.ledger.edit import Changes, edit, run_now
 from app.jobs.relay.relay import Relay
 from app.jobs.states import STATES
-from tests.unit.jobs.conftest import WORKER, Chore, Desk, Ledger
+from tests.unit.jobs.conftest import WORKER, Chore, Ledger, WorkerHarness
 
 HOUR = timedelta(hours=1)
 CHANGEABLE = ("scheduled", "queued", "retrying")
@@ -158,10 +158,10 @@ def test_concurrent_edit_and_claim_agree_on_the_payload(ledger_of: Ledger) -> No
         assert ledger_of.row(job_id).payload == taken.payload
 
 
-def test_job_after_run_now_is_taken_by_a_worker(desk: Desk) -> None:
+def test_job_after_run_now_is_taken_by_a_worker(harness: WorkerHarness) -> None:
     """The job goes through Redis and a relay, like every other."""
-    (job_id,) = desk.enqueue(Chore(), due_at=clock.now() + HOUR)
-    desk.ledger.db.transaction(run_now, "default", job_id)
+    (job_id,) = harness.enqueue(Chore(), due_at=clock.now() + HOUR)
+    harness.ledger.db.transaction(run_now, "default", job_id)
     Relay().tick()
-    (run,) = desk.take()
+    (run,) = harness.take()
     assert run.claim.id == job_id

@@ -13,7 +13,7 @@ from app.core.ids import uuid7
 from app.jobs.ledger import claims, workers
 from app.jobs.relay.relay import Relay
 from tests.support.waiting import wait_until
-from tests.unit.jobs.conftest import WORKER, Chore, Desk, Ledger
+from tests.unit.jobs.conftest import WORKER, Chore, Ledger, WorkerHarness
 
 
 def give_order(ledger: Ledger, order: workers.Order, worker_id: str = WORKER) -> str:
@@ -57,49 +57,49 @@ def test_list_workers_counts_their_running_jobs(ledger_of: Ledger) -> None:
     assert [worker["id"] for worker in paused] == [WORKER]
 
 
-def test_paused_worker_hands_back_jobs_that_have_not_started(desk: Desk) -> None:
+def test_paused_worker_hands_back_jobs_that_have_not_started(harness: WorkerHarness) -> None:
     """Started jobs go on; fetched and claimed jobs are free for other workers at once."""
-    begun, waiting = desk.enqueue(Chore(), Chore())
-    first, second = desk.take(2)
-    desk.begin(first)
-    desk.ledger.db.transaction(workers.order, desk.process.id, "pause")
-    state, _ = database().read(workers.read_orders, desk.process.id)
-    desk.process.apply_order(state)
-    desk.until(waiting, "queued")
-    assert (desk.state(begun), desk.process.health()["status"]) == ("running", "paused")
-    (late,) = desk.enqueue(Chore())
+    begun, waiting = harness.enqueue(Chore(), Chore())
+    first, second = harness.take(2)
+    harness.begin(first)
+    harness.ledger.db.transaction(workers.order, harness.process.id, "pause")
+    state, _ = database().read(workers.read_orders, harness.process.id)
+    harness.process.apply_order(state)
+    harness.until(waiting, "queued")
+    assert (harness.state(begun), harness.process.health()["status"]) == ("running", "paused")
+    (late,) = harness.enqueue(Chore())
     Relay().tick()
-    assert desk.process.fetcher.fetch() == []
-    assert desk.unacked() == [first.redis_id]
-    desk.end(first)
-    desk.until(begun, "succeeded")
-    desk.ledger.db.transaction(workers.order, desk.process.id, "resume")
-    desk.process.apply_order("running")
-    assert {run.claim.id for run in desk.take(2)} == {waiting, late}
+    assert harness.process.fetcher.fetch() == []
+    assert harness.unacked() == [first.redis_id]
+    harness.end(first)
+    harness.until(begun, "succeeded")
+    harness.ledger.db.transaction(workers.order, harness.process.id, "resume")
+    harness.process.apply_order("running")
+    assert {run.claim.id for run in harness.take(2)} == {waiting, late}
     assert second.ended
 
 
 @pytest.mark.parametrize("state", ["dead", "stopped", None])
-def test_state_that_is_no_order_changes_nothing(desk: Desk, state: str | None) -> None:
+def test_state_that_is_no_order_changes_nothing(harness: WorkerHarness, state: str | None) -> None:
     """A worker marked dead by mistake works again and is not paused forever."""
-    desk.process.apply_order(state)
-    assert not desk.process.fetcher.is_paused
-    desk.process.apply_order("paused")
-    desk.process.apply_order(state)
-    assert desk.process.fetcher.is_paused
+    harness.process.apply_order(state)
+    assert not harness.process.fetcher.is_paused
+    harness.process.apply_order("paused")
+    harness.process.apply_order(state)
+    assert harness.process.fetcher.is_paused
 
 
-def test_order_is_published_to_its_worker(desk: Desk) -> None:
+def test_order_is_published_to_its_worker(harness: WorkerHarness) -> None:
     with redis.subscription() as pubsub:
         pubsub.subscribe(redis.ORDERS_CHANNEL)
         pubsub.get_message(timeout=1)
-        desk.ledger.db.transaction(workers.order, desk.process.id, "drain")
+        harness.ledger.db.transaction(workers.order, harness.process.id, "drain")
         message: Any = wait_until(lambda: pubsub.get_message(timeout=0.1), what="the order notice")
-    assert message["data"] == desk.process.id
-    desk.process.nudge(uuid7())
-    assert not desk.process.nudged.is_set()
-    desk.process.nudge(desk.process.id)
-    assert desk.process.nudged.is_set()
+    assert message["data"] == harness.process.id
+    harness.process.nudge(uuid7())
+    assert not harness.process.nudged.is_set()
+    harness.process.nudge(harness.process.id)
+    assert harness.process.nudged.is_set()
 
 
 def test_paused_worker_registers_as_paused(ledger_of: Ledger) -> None:

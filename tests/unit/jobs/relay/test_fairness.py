@@ -1,4 +1,4 @@
-"""Who comes next: priority first, then each tenant by its share, whoever was away before those who hold much."""
+"""Order of admission: priority, then the share of each tenant, the one with the fewest running jobs first."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from app.jobs.relay.fairness import MAX_TENANTS, _distribute
 from app.jobs.relay.relay import Relay
 from app.jobs.worker.run import Run
 from tests.support.waiting import wait_until
-from tests.unit.jobs.conftest import WORKER, Chore, Desk, Ledger
+from tests.unit.jobs.conftest import WORKER, Chore, Ledger, WorkerHarness
 
 on_sqlite = pytest.mark.parametrize("spine_env", ["sqlite"], indirect=True)
 
@@ -34,7 +34,7 @@ def tenants(refs: list[QueuedRef]) -> Counter[str]:
 
 
 def fill(rows: Ledger, tenant: str, running: int = 0, fed: int = 0) -> None:
-    """What a tenant has running and in the window."""
+    """Insert running jobs of a tenant and jobs in the window."""
     for _ in range(running):
         rows.put(tenant=tenant, state="running", worker_id=WORKER, fence=1)
     for _ in range(fed):
@@ -44,7 +44,7 @@ def fill(rows: Ledger, tenant: str, running: int = 0, fed: int = 0) -> None:
 # The order of admission
 
 
-def test_tenants_take_turns_and_who_has_little_leaves_its_places(ledger_of: Ledger) -> None:
+def test_tenants_take_turns_and_unused_places_go_to_others(ledger_of: Ledger) -> None:
     ledger_of.put_many(100, tenant="a")
     ledger_of.put_many(100, tenant="b")
     few = ledger_of.put_many(5, tenant="c")
@@ -55,7 +55,7 @@ def test_tenants_take_turns_and_who_has_little_leaves_its_places(ledger_of: Ledg
     assert not any(ref.promoted for ref in refs)
 
 
-def test_a_tenant_alone_has_all_of_the_window_the_oldest_first(ledger_of: Ledger) -> None:
+def test_single_tenant_gets_the_whole_window_oldest_first(ledger_of: Ledger) -> None:
     ids = ledger_of.put_many(40, tenant="a")
     assert [ref.id for ref in admit(ledger_of, 30)] == ids[:30]
     assert [ref.id for ref in admit(ledger_of, 30)] == ids[30:]
@@ -70,14 +70,14 @@ def test_shares_follow_the_weights(ledger_of: Ledger) -> None:
     assert tenants(refs[:8]) == {"big": 6, "small": 2}
 
 
-def test_what_is_held_already_counts(ledger_of: Ledger) -> None:
+def test_running_and_admitted_jobs_count_towards_the_share(ledger_of: Ledger) -> None:
     fill(ledger_of, "a", running=8, fed=12)
     ledger_of.put_many(50, tenant="a")
     ledger_of.put_many(50, tenant="b")
     assert tenants(admit(ledger_of, 30)) == {"a": 5, "b": 25}
 
 
-def test_priority_goes_before_all_shares(ledger_of: Ledger) -> None:
+def test_priority_precedes_shares(ledger_of: Ledger) -> None:
     low = ledger_of.put_many(10, tenant="a")
     high = ledger_of.put_many(5, tenant="b", priority=5)
     lowest = ledger_of.put_many(5, tenant="c", priority=-5)
@@ -86,17 +86,17 @@ def test_priority_goes_before_all_shares(ledger_of: Ledger) -> None:
     assert [ref.promoted for ref in refs] == [True] * 5 + [False] * 13
 
 
-def test_the_kinds_of_one_tenant_go_by_age(ledger_of: Ledger) -> None:
+def test_kinds_of_one_tenant_are_admitted_by_age(ledger_of: Ledger) -> None:
     ids = [ledger_of.put(kind=f"tests.kind{number % 3}") for number in range(12)]
     assert [ref.id for ref in admit(ledger_of, 7)] == ids[:7]
 
 
-def test_more_tenants_than_are_looked_at_come_all_in_turn(ledger_of: Ledger) -> None:
+def test_tenants_beyond_max_tenants_are_admitted_in_turn(ledger_of: Ledger) -> None:
     count = MAX_TENANTS + 100
     for number in range(count):
         ledger_of.put(tenant=f"t{number:04}")
-    found = [admit(ledger_of, count) for _ in range(2)]
-    assert [len(refs) for refs in found] == [MAX_TENANTS, 100]
+    batches = [admit(ledger_of, count) for _ in range(2)]
+    assert [len(refs) for refs in batches] == [MAX_TENANTS, 100]
 
 
 def test_every_job_is_admitted_once(ledger_of: Ledger) -> None:
@@ -115,8 +115,10 @@ def test_every_job_is_admitted_once(ledger_of: Ledger) -> None:
         st.sampled_from("abcdef"), st.tuples(st.integers(0, 30), st.integers(1, 9), st.integers(0, 40))
     ),
 )
-def test_places_go_to_who_has_least_for_its_weight(room: int, asked: dict[str, tuple[int, int, int]]) -> None:
-    """All places are given while anybody wants one, and nobody got one that somebody with less was waiting for."""
+def test_places_go_to_the_tenant_with_the_least_for_its_weight(
+    room: int, asked: dict[str, tuple[int, int, int]]
+) -> None:
+    """All places are given while jobs wait, and none goes past a waiting tenant that holds less for its weight."""
     given_ = _distribute(room, asked)
     assert sum(given_.values()) == min(room, sum(limit for _, _, limit in asked.values()))
     for taker, count in given_.items():
@@ -132,7 +134,7 @@ def test_places_go_to_who_has_least_for_its_weight(room: int, asked: dict[str, t
 
 
 @pytest.mark.parametrize(("scope", "name"), [("tenant", "a"), ("kind", "tests.shut")])
-def test_what_is_paused_is_passed_over(ledger_of: Ledger, scope: limits.Scope, name: str) -> None:
+def test_paused_jobs_are_skipped(ledger_of: Ledger, scope: limits.Scope, name: str) -> None:
     ledger_of.put_many(10, tenant="a", kind="tests.shut")
     other = ledger_of.put_many(3, tenant="b")
     ledger_of.db.transaction(limit_commands.pause, scope, name)
@@ -142,7 +144,7 @@ def test_what_is_paused_is_passed_over(ledger_of: Ledger, scope: limits.Scope, n
 
 
 @pytest.mark.parametrize(("scope", "name"), [("tenant", "a"), ("kind", Chore.kind), ("queue", "default")])
-def test_no_more_is_admitted_than_a_cap_lets_run(ledger_of: Ledger, scope: limits.Scope, name: str) -> None:
+def test_admission_respects_concurrency_caps(ledger_of: Ledger, scope: limits.Scope, name: str) -> None:
     fill(ledger_of, "a", running=2, fed=1)
     ledger_of.put_many(10, tenant="a")
     ledger_of.db.transaction(limit_commands.set_limits, scope, name, running_cap=5)
@@ -150,7 +152,7 @@ def test_no_more_is_admitted_than_a_cap_lets_run(ledger_of: Ledger, scope: limit
     assert admit(ledger_of, 10) == []
 
 
-def test_a_cap_of_one_leaves_the_room_to_others(ledger_of: Ledger) -> None:
+def test_capped_kind_leaves_its_places_to_others(ledger_of: Ledger) -> None:
     ledger_of.db.transaction(limit_commands.set_limits, "tenant", "a", running_cap=2)
     ledger_of.put_many(50, tenant="a")
     ledger_of.put_many(50, tenant="b")
@@ -160,7 +162,7 @@ def test_a_cap_of_one_leaves_the_room_to_others(ledger_of: Ledger) -> None:
 # Coming early
 
 
-def test_who_has_nothing_in_a_full_window_comes_early_up_to_its_share_of_what_runs(ledger_of: Ledger) -> None:
+def test_tenant_absent_from_a_full_window_is_promoted_up_to_its_running_share(ledger_of: Ledger) -> None:
     fill(ledger_of, "a", running=8, fed=64)
     ledger_of.put_many(100, tenant="a")
     ledger_of.put_many(20, tenant="b")
@@ -170,7 +172,7 @@ def test_who_has_nothing_in_a_full_window_comes_early_up_to_its_share_of_what_ru
     assert admit(ledger_of, 0) == []
 
 
-def test_who_runs_its_share_waits_for_room(ledger_of: Ledger) -> None:
+def test_tenant_that_runs_its_share_waits_for_room(ledger_of: Ledger) -> None:
     fill(ledger_of, "a", running=4, fed=64)
     fill(ledger_of, "b", running=4)
     ledger_of.put_many(20, tenant="b")
@@ -185,26 +187,26 @@ def test_priority_enters_a_full_window_in_small_numbers(ledger_of: Ledger) -> No
     assert [(ref.id, ref.promoted) for ref in refs] == [(job_id, True) for job_id in urgent[:16]]
 
 
-def test_the_first_job_of_a_tenant_overtakes_a_full_window_without_any_relay(desk: Desk) -> None:
-    desk.enqueue(*[Chore(number=number) for number in range(3 * DEFAULT_WINDOW)])
-    assert len(desk.window()) == DEFAULT_WINDOW
+def test_the_first_job_of_a_tenant_overtakes_a_full_window_without_any_relay(harness: WorkerHarness) -> None:
+    harness.enqueue(*[Chore(number=number) for number in range(3 * DEFAULT_WINDOW)])
+    assert len(harness.window()) == DEFAULT_WINDOW
     first = database().transaction(enqueue, Chore(), tenant="quiet")
     second = database().transaction(enqueue, Chore(), tenant="quiet")
     assert (first.admitted_at is not None, second.admitted_at) == (True, None)
-    assert first.id in {run.claim.id for run in desk.take(4)}
+    assert first.id in {run.claim.id for run in harness.take(4)}
 
 
-def test_the_first_job_of_a_tenant_overtakes_a_window_with_room(desk: Desk) -> None:
-    """Who enqueues does not know before its push that others wait; then the id is moved."""
-    desk.enqueue(*[Chore(number=number) for number in range(20)])
+def test_the_first_job_of_a_tenant_overtakes_a_window_with_room(harness: WorkerHarness) -> None:
+    """The enqueueing process learns only with its push that others wait; then the id is moved."""
+    harness.enqueue(*[Chore(number=number) for number in range(20)])
     rows = database().transaction(enqueue_many, [Chore(), Chore()], tenant="quiet")
-    taken = [run.claim.id for run in desk.take(4)]
+    taken = [run.claim.id for run in harness.take(4)]
     assert rows[0].id in taken
     assert rows[1].id not in taken
-    assert len(desk.window()) == 22 - 4
+    assert len(harness.window()) == 22 - 4
 
 
-def test_what_lies_behind_others_in_the_window_is_moved_up_to_its_share(ledger_of: Ledger) -> None:
+def test_jobs_behind_others_in_the_window_are_promoted_up_to_the_share(ledger_of: Ledger) -> None:
     fill(ledger_of, "a", running=8, fed=20)
     assert ledger_of.db.read(fairness.contended) == []
     fill(ledger_of, "b", fed=20)
@@ -213,34 +215,34 @@ def test_what_lies_behind_others_in_the_window_is_moved_up_to_its_share(ledger_o
 
 
 @on_sqlite
-def test_the_others_do_not_wait_for_ever_behind_those_who_come_early(desk: Desk) -> None:
-    waiting = desk.ledger.put_many(3)
-    early = desk.ledger.put_many(30)
+def test_one_start_in_eight_goes_to_jobs_that_were_not_promoted(harness: WorkerHarness) -> None:
+    waiting = harness.ledger.put_many(3)
+    early = harness.ledger.put_many(30)
     key = "mr:q:default"
     for job_id in (*waiting, *early):
-        desk.redis.rpush(key if job_id in waiting else f"{key}.early", job_id)
+        harness.redis.rpush(key if job_id in waiting else f"{key}.early", job_id)
     served = [redis.push().script(LUA / "fetch.lua", ["mr:q", "w", "default", 1])[1] for _ in range(33)]
     assert [served.index(job_id) for job_id in waiting] == [7, 15, 23]
     assert [job_id for job_id in served if job_id in early] == early
 
 
-def test_the_next_slots_go_half_to_a_second_tenant_with_slow_jobs(desk: Desk) -> None:
+def test_the_next_slots_go_half_to_a_second_tenant_with_slow_jobs(harness: WorkerHarness) -> None:
     """Four slots, a hundred jobs of the first tenant, then twenty of a second."""
-    desk.process.fetcher.prefetch.learn("default", 60.0)
+    harness.process.fetcher.prefetch.learn("default", 60.0)
     relay = Relay()
     relay.tick()
-    desk.enqueue(*[Chore(number=number) for number in range(100)])
-    running = desk.take(4)
+    harness.enqueue(*[Chore(number=number) for number in range(100)])
+    running = harness.take(4)
     for run in running:
-        desk.begin(run)
+        harness.begin(run)
     database().transaction(enqueue_many, [Chore(number=number) for number in range(20)], tenant="second")
     started: Counter[str] = Counter()
     for _ in range(16):
         over = running.pop(0)
-        desk.end(over)
-        desk.until(over.claim.id, "succeeded")
-        (run,) = _next(desk, relay)
-        desk.begin(run)
+        harness.end(over)
+        harness.until(over.claim.id, "succeeded")
+        (run,) = _next(harness, relay)
+        harness.begin(run)
         running.append(run)
         started[run.claim.tenant] += 1
         if sum(started.values()) == 2:
@@ -248,13 +250,13 @@ def test_the_next_slots_go_half_to_a_second_tenant_with_slow_jobs(desk: Desk) ->
     assert 5 <= started["second"] <= 12
 
 
-def _next(desk: Desk, relay: Relay) -> list[Run]:
+def _next(harness: WorkerHarness, relay: Relay) -> list[Run]:
     runs: list[Run] = []
 
     def taken() -> bool:
-        desk.process.fetcher.prefetch.learn("default", 60.0)  # slow jobs, so nothing is claimed ahead of the slots
+        harness.process.fetcher.prefetch.learn("default", 60.0)  # slow jobs, so nothing is claimed ahead of the slots
         relay.tick()
-        runs.extend(desk.process.fetcher.fetch())
+        runs.extend(harness.process.fetcher.fetch())
         return bool(runs)
 
     wait_until(taken, what="the next run")

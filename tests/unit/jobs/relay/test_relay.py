@@ -27,7 +27,7 @@ from app.jobs.relay.windows import MAX_UNCLAIMED, MAX_WINDOW, QueueWindow
 from tests.support.databases import SettingsEnv
 from tests.support.services import RedisServer
 from tests.support.waiting import wait_until
-from tests.unit.jobs.conftest import Chore, Desk, Ledger, Outage
+from tests.unit.jobs.conftest import Chore, Ledger, Outage, WorkerHarness
 
 on_sqlite = pytest.mark.parametrize("spine_env", ["sqlite"], indirect=True)
 on_postgres = pytest.mark.parametrize("spine_env", ["postgresql"], indirect=True)
@@ -46,9 +46,9 @@ def rows(spine_env: SettingsEnv) -> Ledger:
     return Ledger(database())
 
 
-def listed(queue: str = "default") -> list[str]:
-    found: Any = redis.push().client.lrange(f"mr:q:{queue}", 0, -1)
-    return [str(one) for one in found]
+def window_refs(queue: str = "default") -> list[str]:
+    entries: Any = redis.push().client.lrange(f"mr:q:{queue}", 0, -1)
+    return [str(entry) for entry in entries]
 
 
 def admitted() -> int:
@@ -86,15 +86,15 @@ def tick_slowly(relay: Relay) -> None:
 # Windows
 
 
-def test_ten_thousand_queued_jobs_lie_in_sql_and_a_window_of_them_in_redis(rows: Ledger) -> None:
-    """The oldest first; while nobody takes them, no more come."""
+def test_redis_holds_a_window_of_ten_thousand_queued_jobs(rows: Ledger) -> None:
+    """The oldest come first; while no worker takes them, no more come."""
     ids = rows.put_many(10_000)
     relay = Relay()
     for _ in range(5):
         relay.tick()
-        assert 0 < len(listed()) <= DEFAULT_WINDOW
-    assert admitted() == len(listed())
-    assert [one.partition(":")[0] for one in listed()] == ids[: len(listed())]
+        assert 0 < len(window_refs()) <= DEFAULT_WINDOW
+    assert admitted() == len(window_refs())
+    assert [ref.partition(":")[0] for ref in window_refs()] == ids[: len(window_refs())]
 
 
 def test_a_window_grows_while_it_is_emptied_and_shrinks_when_it_stays_full() -> None:
@@ -110,8 +110,8 @@ def test_a_window_grows_while_it_is_emptied_and_shrinks_when_it_stays_full() -> 
     assert window.size == DEFAULT_WINDOW
 
 
-def test_a_batch_has_its_limit_whatever_the_planner_believes(rows: Ledger) -> None:
-    """Of a table that was empty when it was last looked at, PostgreSQL runs a subquery's LIMIT anew for each row."""
+def test_batch_limit_holds_with_stale_planner_statistics(rows: Ledger) -> None:
+    """Of a table that was empty when it was last looked at, PostgreSQL runs a subquery's LIMIT again for each row."""
     past, db = clock.now() - HOUR, rows.db
     rows.put_many(300, queue="bulk")
     db.transaction(lambda session: session.execute(sa.delete(JOB)))
@@ -130,60 +130,60 @@ def test_a_batch_has_its_limit_whatever_the_planner_believes(rows: Ledger) -> No
 
 
 @on_sqlite
-def test_a_relay_feeds_more_at_once_to_workers_that_take_more(rows: Ledger) -> None:
+def test_window_grows_with_the_demand_of_workers(rows: Ledger) -> None:
     rows.put_many(3000)
     relay, sizes = Relay(), []
     for _ in range(5):
         relay.tick()
-        sizes.append(len(listed()))
+        sizes.append(len(window_refs()))
         redis.push().client.delete("mr:q:default")
     assert sizes[0] == DEFAULT_WINDOW
     assert max(sizes) >= 4 * DEFAULT_WINDOW
 
 
-def test_what_is_due_is_queued_and_pushed_and_what_is_not_waits(rows: Ledger) -> None:
+def test_due_jobs_are_queued_and_pushed_and_later_ones_wait(rows: Ledger) -> None:
     due = [rows.put(state=state, due_at=clock.now() - HOUR) for state in ("scheduled", "retrying")]
     later = [rows.put(state=state, due_at=clock.now() + HOUR) for state in ("scheduled", "retrying")]
     Relay().tick()
-    assert {one.partition(":")[0] for one in listed()} == set(due)
+    assert {ref.partition(":")[0] for ref in window_refs()} == set(due)
     assert [rows.row(job_id).state for job_id in later] == ["scheduled", "retrying"]
 
 
-def test_what_has_expired_fails_and_is_not_pushed(rows: Ledger) -> None:
+def test_expired_job_fails_and_is_not_pushed(rows: Ledger) -> None:
     expired = rows.put(expires_at=clock.now() - HOUR)
     Relay().tick()
     row = rows.row(expired)
-    assert (row.state, row.error_code, listed()) == ("failed", "expired", [])
+    assert (row.state, row.error_code, window_refs()) == ("failed", "expired", [])
 
 
 @pytest.mark.parametrize("loss", ["list", "everything of the queue"])
-def test_a_push_that_got_lost_is_pushed_again(desk: Desk, loss: str) -> None:
-    ids, relay = desk.enqueue(Chore(), Chore()), Relay()
+def test_lost_push_is_repeated(harness: WorkerHarness, loss: str) -> None:
+    ids, relay = harness.enqueue(Chore(), Chore()), Relay()
     relay.tick()
     redis.push().client.delete("mr:q:default")
     if loss != "list":
         redis.push().client.delete("mr:q:default.msgs")
     tick_slowly(relay)
-    assert listed() == []
+    assert window_refs() == []
     clock.shift(LATER)
     tick_slowly(relay)
-    assert {run.claim.id for run in desk.take(2)} == set(ids)
+    assert {run.claim.id for run in harness.take(2)} == set(ids)
 
 
-def test_what_a_live_worker_holds_or_waits_in_the_list_is_not_pushed_again(desk: Desk) -> None:
-    """However long it takes until somebody claims it."""
+def test_job_held_by_a_live_worker_or_in_the_list_is_not_pushed_again(harness: WorkerHarness) -> None:
+    """However long it takes until a worker claims it."""
     relay = Relay()
     relay.tick()
-    desk.enqueue(Chore(), Chore())
+    harness.enqueue(Chore(), Chore())
     taken = redis.push().client.lpop("mr:q:default")
-    redis.push().client.sadd(f"mr:q:__acks__.{desk.process.id}.default", str(taken))
+    redis.push().client.sadd(f"mr:q:__acks__.{harness.process.id}.default", str(taken))
     clock.shift(LATER)
     tick_slowly(relay)
-    assert len(listed()) == 1
-    assert str(taken) not in listed()
+    assert len(window_refs()) == 1
+    assert str(taken) not in window_refs()
 
 
-def test_a_queue_that_nobody_serves_does_not_hide_what_another_has_lost(rows: Ledger) -> None:
+def test_unserved_queue_does_not_hide_lost_ids_of_another(rows: Ledger) -> None:
     long_ago = clock.now() - HOUR
     rows.put_many(1500, queue="bulk", admitted_at=long_ago)
     lost = rows.put(admitted_at=clock.now() - LATER)
@@ -192,22 +192,20 @@ def test_a_queue_that_nobody_serves_does_not_hide_what_another_has_lost(rows: Le
     relay = Relay()
     redis.push().client.set(redis.EPOCH, str(redis.push().client.info("server")["run_id"]))
     relay.tick()
-    assert listed() == [f"{lost}:0"]
-    assert len(listed("bulk")) == 1500
+    assert window_refs() == [f"{lost}:0"]
+    assert len(window_refs("bulk")) == 1500
 
 
-def test_a_flushed_redis_is_an_empty_window_and_filled_at_once(desk: Desk) -> None:
-    ids, relay = desk.enqueue(Chore(), Chore()), Relay()
+def test_flushed_redis_is_refilled_at_once(harness: WorkerHarness) -> None:
+    ids, relay = harness.enqueue(Chore(), Chore()), Relay()
     relay.tick()
     redis.push().client.flushall()
     relay.tick()
-    assert {run.claim.id for run in desk.take(2)} == set(ids)
+    assert {run.claim.id for run in harness.take(2)} == set(ids)
 
 
 @on_sqlite
-def test_a_redis_that_was_restarted_is_an_empty_window_whatever_it_kept(
-    redis_server: RedisServer, spine_env: SettingsEnv
-) -> None:
+def test_restarted_redis_counts_as_an_empty_window(redis_server: RedisServer, spine_env: SettingsEnv) -> None:
     """Two relays, and each finds out once: nothing is pushed over and over."""
     spine_env(redis_url=redis_server.url)
     rows = Ledger(database())
@@ -215,7 +213,7 @@ def test_a_redis_that_was_restarted_is_an_empty_window_whatever_it_kept(
     relays = [Relay(), Relay()]
     for relay in relays:
         relay.tick()
-    assert len(listed()) == 10
+    assert len(window_refs()) == 10
     redis_server.kill()
     redis_server.start()
     wait_until(lambda: not redis.push().is_open and not relays[0].tick()[1], what="Redis to be back")
@@ -223,15 +221,15 @@ def test_a_redis_that_was_restarted_is_an_empty_window_whatever_it_kept(
     for _ in range(3):
         for relay in relays:
             tick_slowly(relay)
-    wait_until(lambda: relays[1].tick() and listed(), what="the window to be filled")
-    assert {one.partition(":")[0] for one in listed()} == set(ids)
-    assert len(listed()) <= 20
+    wait_until(lambda: relays[1].tick() and window_refs(), what="the window to be filled")
+    assert {ref.partition(":")[0] for ref in window_refs()} == set(ids)
+    assert len(window_refs()) <= 20
 
 
 # Workers
 
 
-def test_the_jobs_of_a_process_that_has_ended_are_free_at_once(rows: Ledger) -> None:
+def test_jobs_of_an_ended_process_are_freed_at_once(rows: Ledger) -> None:
     child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
     try:
         worker_id = put_worker(child.pid, process_start(child.pid), this_host())
@@ -246,20 +244,20 @@ def test_the_jobs_of_a_process_that_has_ended_are_free_at_once(rows: Ledger) -> 
         assert time.monotonic() - began < 2
         row = rows.row(job_id)
         assert (row.state, row.crashes) == ("queued", 1)
-        assert listed() == [f"{job_id}:1"]
+        assert window_refs() == [f"{job_id}:1"]
         assert rows.attempts(job_id)[0].error_message == f"process {child.pid} ended"
     finally:
         child.kill()
         child.communicate()
 
 
-def test_a_pid_that_has_another_bearer_by_now_is_a_dead_worker(rows: Ledger) -> None:
+def test_reused_pid_is_a_dead_worker(rows: Ledger) -> None:
     job_id = put_running(rows, put_worker(os.getpid(), process_start(os.getpid()) + 1, this_host()))
     Relay().tick()
     assert rows.row(job_id).state == "queued"
 
 
-def test_a_living_pid_of_this_host_frees_nobody(rows: Ledger) -> None:
+def test_live_pid_on_this_host_keeps_its_jobs(rows: Ledger) -> None:
     job_id = put_running(rows, put_worker(os.getpid(), process_start(os.getpid()), this_host()))
     Relay().tick()
     assert rows.row(job_id).state == "running"
@@ -277,8 +275,8 @@ def _until_freed(relay: Relay, rows: Ledger, job_id: str, timeout_s: float = 15.
     return time.monotonic() - began
 
 
-def test_a_beat_that_stands_still_frees_on_the_relays_own_clock(spine_env: SettingsEnv) -> None:
-    """Whatever the wall clocks say: one that jumps a day ahead or back frees nobody."""
+def test_stale_heartbeat_frees_jobs_by_the_clock_of_the_relay(spine_env: SettingsEnv) -> None:
+    """A wall clock that jumps a day ahead or back frees no job."""
     spine_env(worker_dead_s=3)
     rows, relay = Ledger(database()), Relay()
     worker_id = put_worker()
@@ -294,7 +292,7 @@ def test_a_beat_that_stands_still_frees_on_the_relays_own_clock(spine_env: Setti
 
 
 @on_sqlite
-def test_a_worker_that_beats_is_never_freed(spine_env: SettingsEnv) -> None:
+def test_worker_with_heartbeats_keeps_its_jobs(spine_env: SettingsEnv) -> None:
     spine_env(worker_dead_s=1.1)
     rows, relay, end = Ledger(database()), Relay(), time.monotonic() + 2.5
     worker_id = put_worker()
@@ -310,7 +308,7 @@ def test_a_worker_that_beats_is_never_freed(spine_env: SettingsEnv) -> None:
 
 
 @on_sqlite
-def test_a_relay_that_stood_still_itself_has_watched_nobody(spine_env: SettingsEnv) -> None:
+def test_suspended_relay_restarts_its_timeouts(spine_env: SettingsEnv) -> None:
     """It was stopped, with its whole machine perhaps: what it saw before says nothing."""
     spine_env(worker_dead_s=1.1)
     rows, relay = Ledger(database()), Relay()
@@ -324,7 +322,7 @@ def test_a_relay_that_stood_still_itself_has_watched_nobody(spine_env: SettingsE
 
 
 @on_postgres
-def test_beats_that_could_not_be_read_are_no_beats_that_stood_still(spine_env: SettingsEnv, outage: Outage) -> None:
+def test_unreadable_heartbeats_are_not_stale(spine_env: SettingsEnv, outage: Outage) -> None:
     spine_env(worker_dead_s=1.5)
     rows, relay = Ledger(database()), Relay()
     job_id = put_running(rows, put_worker())
@@ -342,7 +340,7 @@ def test_beats_that_could_not_be_read_are_no_beats_that_stood_still(spine_env: S
     assert _until_freed(relay, rows, job_id) > 1.3
 
 
-def test_what_a_dead_worker_had_fetched_and_not_claimed_goes_back_to_the_list(rows: Ledger) -> None:
+def test_ids_fetched_by_a_dead_worker_return_to_the_list(rows: Ledger) -> None:
     job_id, worker_id = rows.put(), put_worker(os.getpid(), 1, this_host())
     database().transaction(workers.set_state, worker_id, "stopped")
     relay = Relay()
@@ -351,10 +349,10 @@ def test_what_a_dead_worker_had_fetched_and_not_claimed_goes_back_to_the_list(ro
     redis.push().client.sadd(f"mr:q:__acks__.{worker_id}.default", f"{job_id}:0")
     database().transaction(lambda session: session.execute(sa.update(WorkerRow).values(state="running")))
     tick_slowly(relay)
-    assert listed() == [f"{job_id}:0"]
+    assert window_refs() == [f"{job_id}:0"]
 
 
-def test_jobs_of_a_worker_that_nobody_knows_are_freed_uncounted_or_counted_as_they_had_begun(rows: Ledger) -> None:
+def test_jobs_of_an_unknown_worker_are_freed_and_only_begun_ones_count_a_crash(rows: Ledger) -> None:
     begun = put_running(rows, uuid7())
     claimed = rows.put(state="running", fence=1, worker_id=uuid7(), claimed_at=clock.now())
     Relay().tick()
@@ -364,7 +362,7 @@ def test_jobs_of_a_worker_that_nobody_knows_are_freed_uncounted_or_counted_as_th
     ]
 
 
-def test_relays_that_do_the_same_thing_do_it_once(rows: Ledger) -> None:
+def test_concurrent_relays_do_each_step_once(rows: Ledger) -> None:
     dead = put_worker(os.getpid(), 1, this_host())
     running = [put_running(rows, dead) for _ in range(20)]
     rows.put_many(50, state="scheduled", due_at=clock.now() - HOUR)
@@ -381,12 +379,12 @@ def test_relays_that_do_the_same_thing_do_it_once(rows: Ledger) -> None:
         list(pool.map(work, [Relay(), Relay(), Relay()]))
     assert {rows.row(job_id).crashes for job_id in running} == {1}
     assert all(len(rows.attempts(job_id)) == 1 for job_id in running)
-    ids = [one.partition(":")[0] for one in listed()]
+    ids = [ref.partition(":")[0] for ref in window_refs()]
     assert len(ids) == len(set(ids)) == admitted()
 
 
 @on_sqlite
-def test_a_relay_without_redis_says_so_and_goes_on(redis_server: RedisServer, spine_env: SettingsEnv) -> None:
+def test_relay_without_redis_reports_it_and_continues(redis_server: RedisServer, spine_env: SettingsEnv) -> None:
     spine_env(redis_url=redis_server.url)
     rows, relay = Ledger(database()), Relay()
     relay.tick()
@@ -398,27 +396,27 @@ def test_a_relay_without_redis_says_so_and_goes_on(redis_server: RedisServer, sp
     assert (reached("sql"), reached("redis")) == (1, 0)
     assert rows.row(job_id).state == "queued"
     redis_server.start()
-    wait_until(lambda: relay.tick() and listed(), what="the job to be fed")
+    wait_until(lambda: relay.tick() and window_refs(), what="the job to be fed")
     relay.tick()
     assert reached("redis") == 1
 
 
 def reached(service: str) -> float | None:
-    """What /metrics says of it."""
+    """Return the value of `millrace_service_up` for the service."""
     return metrics.REGISTRY.get_sample_value("millrace_service_up", {"service": service})
 
 
-def test_no_key_of_ours_lives_for_ever_but_dramatiqs_own(desk: Desk) -> None:
-    desk.enqueue(Chore())
+def test_every_redis_key_except_those_of_dramatiq_expires(harness: WorkerHarness) -> None:
+    harness.enqueue(Chore())
     relay = Relay()
     relay.tick()
-    (run,) = desk.take()
-    desk.begin(run)
+    (run,) = harness.take()
+    harness.begin(run)
     assert run.progress is not None
     run.progress.report(1, 2, stage="first")
-    desk.end(run)
-    desk.until(run.claim.id, "succeeded")
-    desk.until_acked()
+    harness.end(run)
+    harness.until(run.claim.id, "succeeded")
+    harness.until_acked()
     client: Any = redis.push().client
     wait_until(lambda: client.exists(f"mr:ev:{run.claim.id}"), what="the events")
     for key in client.scan_iter("*"):

@@ -40,8 +40,8 @@ def lines(job_id: str, count: int) -> list[JobLogRow]:
     """The job's lines once there are so many."""
 
     def there() -> list[JobLogRow]:
-        found = database().read(job_log.read_lines, job_id, limit=5000)
-        return found if len(found) >= count else []
+        rows = database().read(job_log.read_lines, job_id, limit=5000)
+        return rows if len(rows) >= count else []
 
     return wait_until(there, what=f"{count} lines of {job_id}")
 
@@ -49,8 +49,8 @@ def lines(job_id: str, count: int) -> list[JobLogRow]:
 def test_lines_are_kept_in_their_order_and_read_in_pages(ledger_of: Ledger) -> None:
     job_id, other = ledger_of.put_many(2)
     key = {"key_id": job_id, "fence": 1, "attempt": 1}
-    said = [job_log._row(line(f"line {number}", at=2e9 - number)) | key for number in range(5)]
-    ledger_of.db.transaction(job_log.write, [*said, job_log._row(line("theirs")) | key | {"key_id": other}])
+    rows = [job_log._row(line(f"line {number}", at=2e9 - number)) | key for number in range(5)]
+    ledger_of.db.transaction(job_log.write, [*rows, job_log._row(line("theirs")) | key | {"key_id": other}])
     first = ledger_of.db.read(job_log.read_lines, job_id, limit=3)
     rest = ledger_of.db.read(job_log.read_lines, job_id, limit=3, after=first[-1].id)
     assert [row.event for row in (*first, *rest)] == [f"line {number}" for number in range(5)]
@@ -66,15 +66,15 @@ def test_lines_are_chosen_by_level_and_attempt(ledger_of: Ledger) -> None:
     ]
     ledger_of.db.transaction(job_log.write, rows)
 
-    def found(**wanted: Any) -> list[tuple[int, str]]:
-        chosen = ledger_of.db.read(job_log.read_lines, job_id, limit=50, **wanted)
+    def events_of(**options: Any) -> list[tuple[int, str]]:
+        chosen = ledger_of.db.read(job_log.read_lines, job_id, limit=50, **options)
         return [(row.attempt, row.event) for row in chosen]
 
-    assert len(found()) == 10
-    assert found(level="error", attempt=2) == [(2, "error"), (2, "critical")]
+    assert len(events_of()) == 10
+    assert events_of(level="error", attempt=2) == [(2, "error"), (2, "critical")]
 
 
-def test_a_deleted_job_takes_its_lines_along_and_late_ones_are_dropped(ledger_of: Ledger) -> None:
+def test_deleted_job_loses_its_lines_and_late_ones_are_dropped(ledger_of: Ledger) -> None:
     job_id = ledger_of.put()
     row = job_log._row(line()) | {"key_id": job_id, "fence": 1, "attempt": 1}
     ledger_of.db.transaction(job_log.write, [row])
@@ -95,7 +95,7 @@ def test_old_lines_are_pruned_in_batches(ledger_of: Ledger) -> None:
     assert [row.event for row in ledger_of.db.read(job_log.read_lines, job_id, limit=9)] == ["new"]
 
 
-def test_what_a_jobs_code_logs_is_kept_and_nothing_else(collector: JobLog) -> None:
+def test_only_lines_logged_by_a_job_are_stored(collector: JobLog) -> None:
     job_id = Ledger(database()).put()
     log = logging.get_logger("tests.talking")
     log.warning("before any job")
@@ -108,27 +108,28 @@ def test_what_a_jobs_code_logs_is_kept_and_nothing_else(collector: JobLog) -> No
         log.exception("caught")
     logging.unbind("job_id", "fence", "attempt", "tenant")
     log.warning("after it")
-    said, caught = lines(job_id, 2)
-    assert (said.event, said.level, said.logger, said.fence, said.attempt) == ("hello", "info", "tests.talking", 3, 2)
-    assert said.fields["number"] == 7
-    assert "hidden" not in str(said.fields)
+    logged, caught = lines(job_id, 2)
+    assert (logged.event, logged.level, logged.logger) == ("hello", "info", "tests.talking")
+    assert (logged.fence, logged.attempt) == (3, 2)
+    assert logged.fields["number"] == 7
+    assert "hidden" not in str(logged.fields)
     assert (caught.level, caught.event) == ("error", "caught")
     assert caught.fields["exception"].strip().endswith("ValueError: this")
     assert len(lines(job_id, 2)) == 2
 
 
-def test_a_run_that_talks_without_end_is_cut_with_a_word_and_its_next_run_is_not(collector: JobLog) -> None:
+def test_lines_of_a_run_are_limited_with_a_note_and_the_next_run_starts_afresh(collector: JobLog) -> None:
     job_id = Ledger(database()).put()
     logging.bind(job_id=job_id, fence=1, attempt=1)
     for number in range(MAX_LINES_PER_RUN + 50):
         collector.take(line(f"{number}"))
     logging.bind(fence=2)
     collector.take(line("the next run"))
-    found = lines(job_id, MAX_LINES_PER_RUN + 2)
-    assert [row.event for row in found[-3:]] == [str(MAX_LINES_PER_RUN - 1), MORE, "the next run"]
+    rows = lines(job_id, MAX_LINES_PER_RUN + 2)
+    assert [row.event for row in rows[-3:]] == [str(MAX_LINES_PER_RUN - 1), MORE, "the next run"]
 
 
-def test_long_and_odd_lines_are_cut_to_what_a_row_can_hold(collector: JobLog) -> None:
+def test_long_and_malformed_lines_are_cut_to_fit_a_row(collector: JobLog) -> None:
     job_id = Ledger(database()).put()
     logging.bind(job_id=job_id, fence=1, attempt=1)
     collector.take(line("x" * 9000, fields={"long": "y" * 9000, "nul": "a\0b", "nan": float("nan"), "list": [1, {2}]}))
@@ -141,7 +142,7 @@ def test_long_and_odd_lines_are_cut_to_what_a_row_can_hold(collector: JobLog) ->
     assert (third.level, third.event, third.fields) == ("info", "", {})
 
 
-def test_threads_may_talk_at_once(collector: JobLog) -> None:
+def test_threads_may_log_concurrently(collector: JobLog) -> None:
     ids = Ledger(database()).put_many(4)
 
     def talk(job_id: str) -> None:
@@ -158,7 +159,7 @@ def test_threads_may_talk_at_once(collector: JobLog) -> None:
         assert [row.event for row in lines(job_id, 100)] == [str(number) for number in range(100)]
 
 
-def test_what_was_said_at_last_is_written_by_the_stop(collector: JobLog) -> None:
+def test_stop_writes_the_last_lines(collector: JobLog) -> None:
     job_id = Ledger(database()).put()
     logging.bind(job_id=job_id, fence=1, attempt=1)
     collector.take(line("last words"))

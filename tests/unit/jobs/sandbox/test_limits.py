@@ -47,7 +47,7 @@ def test_soft_limit_ends_computing() -> None:
         call("spin", time_limit_s=0.2, grace_s=20)
 
 
-def test_hard_limit_kills_who_does_not_listen() -> None:
+def test_hard_limit_kills_a_call_that_ignores_the_soft_limit() -> None:
     """After the grace the sandbox is killed."""
     started = time.monotonic()
     with pytest.raises(TimeLimitExceeded, match=r"killed 0\.2 s after"):

@@ -24,7 +24,7 @@ from app.jobs.schedules import firing, store
 from app.jobs.schedules.store import Plan, Schedule
 from tests.support.databases import SettingsEnv
 from tests.support.timetable import MINUTE, FakeClock, Timetable
-from tests.unit.jobs.conftest import Chore, Databases, Desk, end_of
+from tests.unit.jobs.conftest import Chore, Databases, WorkerHarness, end_of
 
 DAY = timedelta(days=1)
 T = "default"
@@ -395,13 +395,13 @@ def test_declaration_is_checked_at_definition() -> None:
         Schedule("tests twice", Chore(), cron="0 1 * * *")
 
 
-def test_fired_job_is_pushed_at_once(desk: Desk, fake_clock: FakeClock) -> None:
+def test_fired_job_is_pushed_at_once(harness: WorkerHarness, fake_clock: FakeClock) -> None:
     plan = Plan(Chore.kind, cron="* * * * *")
-    schedule_id = desk.ledger.db.transaction(store.create, T, "s", plan).id
+    schedule_id = harness.ledger.db.transaction(store.create, T, "s", plan).id
     fake_clock.advance(MINUTE)
-    desk.ledger.db.transaction(firing.fire, fake_clock.now)
-    (run,) = desk.take()
-    assert desk.ledger.row(run.claim.id).schedule_id == schedule_id
-    desk.begin(run)
-    desk.end(run)
-    desk.until(run.claim.id, "succeeded")
+    harness.ledger.db.transaction(firing.fire, fake_clock.now)
+    (run,) = harness.take()
+    assert harness.ledger.row(run.claim.id).schedule_id == schedule_id
+    harness.begin(run)
+    harness.end(run)
+    harness.until(run.claim.id, "succeeded")

@@ -23,9 +23,9 @@ from app.jobs.worker.process import MAX_THREAD_WAIT_S
 from tests.support.databases import SettingsEnv
 from tests.support.services import RedisServer
 from tests.support.waiting import wait_until
-from tests.unit.jobs.conftest import Chore, Desk, Outage
+from tests.unit.jobs.conftest import Chore, Outage, WorkerHarness
 
-Desks = Callable[..., Desk]
+MakeHarness = Callable[..., WorkerHarness]
 # For what no database has a part in.
 on_sqlite = pytest.mark.parametrize("spine_env", ["sqlite"], indirect=True)
 
@@ -48,9 +48,9 @@ def moved_clock() -> Iterator[Callable[[timedelta], None]]:
     clock.shift(timedelta(0))
 
 
-def _raw(desk: Desk, redis_id: str, body: str | bytes) -> None:
-    desk.redis.hset("mr:q:default.msgs", redis_id, body)
-    desk.redis.rpush("mr:q:default", redis_id)
+def _raw(harness: WorkerHarness, redis_id: str, body: str | bytes) -> None:
+    harness.redis.hset("mr:q:default.msgs", redis_id, body)
+    harness.redis.rpush("mr:q:default", redis_id)
 
 
 def _message(**changes: Any) -> str:
@@ -74,41 +74,41 @@ BROKEN: dict[str, str | bytes] = {
 }
 
 
-def test_messages_that_cannot_be_read_are_put_aside_and_hold_up_nobody(desk: Desk) -> None:
+def test_unreadable_messages_are_quarantined_and_block_no_job(harness: WorkerHarness) -> None:
     """They lie in one batch with a good job; they end in the quarantine, and the good one runs."""
     for name, body in BROKEN.items():
-        _raw(desk, name, body)
-    good = desk.ledger.put(admitted_at=clock.now())
-    desk.push([good])
-    (run,) = desk.take()
+        _raw(harness, name, body)
+    good = harness.ledger.put(admitted_at=clock.now())
+    harness.push([good])
+    (run,) = harness.take()
     assert run.claim.id == good
-    kept = [json.loads(one) for one in desk.redis.lrange(QUARANTINE, 0, -1)]
-    assert {one["id"] for one in kept} == set(BROKEN)
-    assert 0 < desk.redis.ttl(QUARANTINE) <= 7 * 86400
-    desk.end(run)
-    desk.until(good, "succeeded")
-    desk.until_acked()
-    assert desk.redis.hlen("mr:q:default.msgs") == 0
+    quarantined = [json.loads(body) for body in harness.redis.lrange(QUARANTINE, 0, -1)]
+    assert {message["id"] for message in quarantined} == set(BROKEN)
+    assert 0 < harness.redis.ttl(QUARANTINE) <= 7 * 86400
+    harness.end(run)
+    harness.until(good, "succeeded")
+    harness.until_acked()
+    assert harness.redis.hlen("mr:q:default.msgs") == 0
 
 
 def test_an_id_without_its_body_is_dropped_and_pushed_again(
-    desk: Desk, moved_clock: Callable[[timedelta], None]
+    harness: WorkerHarness, moved_clock: Callable[[timedelta], None]
 ) -> None:
-    (job_id,) = desk.enqueue(Chore())
-    desk.redis.delete("mr:q:default.msgs")
-    assert desk.process.fetcher.fetch() == []
-    desk.until_acked()
-    assert desk.state(job_id) == "queued"
+    (job_id,) = harness.enqueue(Chore())
+    harness.redis.delete("mr:q:default.msgs")
+    assert harness.process.fetcher.fetch() == []
+    harness.until_acked()
+    assert harness.state(job_id) == "queued"
     moved_clock(MAX_UNCLAIMED + timedelta(seconds=1))
     Relay().tick()
-    assert [run.claim.id for run in desk.take()] == [job_id]
+    assert [run.claim.id for run in harness.take()] == [job_id]
 
 
-def test_a_kind_that_is_not_known_is_parked_until_a_worker_comes_that_knows_it(
-    desks: Desks, moved_clock: Callable[[timedelta], None]
+def test_job_of_an_unknown_kind_is_parked_until_a_worker_has_the_kind(
+    make_harness: MakeHarness, moved_clock: Callable[[timedelta], None]
 ) -> None:
     """And what came in the same batch runs at once."""
-    old, relay = desks(Chore.kind), Relay()
+    old, relay = make_harness(Chore.kind), Relay()
     strange, chore = old.enqueue(Strange(), Chore())
     assert [run.claim.id for run in old.take()] == [chore]
     row = old.ledger.row(strange)
@@ -119,117 +119,115 @@ def test_a_kind_that_is_not_known_is_parked_until_a_worker_comes_that_knows_it(
     moved_clock(PARKED_FOR)
     relay.tick()
     assert len(old.window()) == 1
-    assert [run.claim.id for run in desks(Chore.kind, Strange.kind).take()] == [strange]
+    assert [run.claim.id for run in make_harness(Chore.kind, Strange.kind).take()] == [strange]
 
 
-def test_what_a_lost_answer_took_is_found(desk: Desk) -> None:
+def test_ids_of_a_lost_redis_answer_are_recovered(harness: WorkerHarness) -> None:
     """The ids lie in this worker's ack set, and it has never heard of them."""
-    ids = desk.enqueue(Chore(), Chore())
-    taken = desk.redis.lpop("mr:q:default", 2)
-    desk.redis.sadd(f"mr:q:__acks__.{desk.process.id}.default", *taken)
-    assert {run.claim.id for run in desk.take(2)} == set(ids)
+    ids = harness.enqueue(Chore(), Chore())
+    taken = harness.redis.lpop("mr:q:default", 2)
+    harness.redis.sadd(f"mr:q:__acks__.{harness.process.id}.default", *taken)
+    assert {run.claim.id for run in harness.take(2)} == set(ids)
 
 
 @on_sqlite
-def test_a_redis_that_stands_still_during_a_fetch_loses_nothing(
-    redis_server: RedisServer, spine_env: SettingsEnv
-) -> None:
+def test_suspended_redis_during_a_fetch_loses_no_id(redis_server: RedisServer, spine_env: SettingsEnv) -> None:
     """It runs the command when it wakes, and the client that would read the answer is gone."""
     spine_env(redis_url=redis_server.url)
-    desk = Desk([Chore.kind])
+    harness = WorkerHarness([Chore.kind])
     try:
-        assert desk.process.fetcher.fetch() == []
-        ids = desk.enqueue(Chore(), Chore())
+        assert harness.process.fetcher.fetch() == []
+        ids = harness.enqueue(Chore(), Chore())
         redis_server.process.freeze()
-        assert desk.process.fetcher.fetch() == []
+        assert harness.process.fetcher.fetch() == []
         redis_server.process.wake()
-        wait_until(desk.unacked, what="Redis to do what it was told")
-        assert {run.claim.id for run in desk.take(2)} == set(ids)
+        wait_until(harness.unacked, what="Redis to do what it was told")
+        assert {run.claim.id for run in harness.take(2)} == set(ids)
     finally:
         redis_server.process.wake()
-        desk.close()
+        harness.close()
 
 
-def test_a_job_pushed_thrice_runs_once(desk: Desk) -> None:
-    (job_id,) = desk.enqueue(Chore())
-    row = desk.ledger.row(job_id)
+def test_a_job_pushed_thrice_runs_once(harness: WorkerHarness) -> None:
+    (job_id,) = harness.enqueue(Chore())
+    row = harness.ledger.row(job_id)
     push.push([row])
-    (run,) = desk.take()
+    (run,) = harness.take()
     push.push([row], place="head")
-    assert desk.process.fetcher.fetch() == []
-    desk.end(run)
-    desk.until(job_id, "succeeded")
-    desk.until_acked()
-    assert desk.window() == []
-    assert [attempt.fence for attempt in desk.ledger.attempts(job_id)] == [1]
+    assert harness.process.fetcher.fetch() == []
+    harness.end(run)
+    harness.until(job_id, "succeeded")
+    harness.until_acked()
+    assert harness.window() == []
+    assert [attempt.fence for attempt in harness.ledger.attempts(job_id)] == [1]
 
 
-def test_two_processes_never_claim_the_same_job(desks: Desks) -> None:
-    first, second = desks(threads=20), desks(threads=20)
+def test_two_processes_never_claim_the_same_job(make_harness: MakeHarness) -> None:
+    first, second = make_harness(threads=20), make_harness(threads=20)
     ids = first.enqueue(*[Chore(number=number) for number in range(20)])
     push.push([first.ledger.row(job_id) for job_id in ids])
     taken = [*first.process.fetcher.fetch(), *second.process.fetcher.fetch()]
     assert sorted(run.claim.id for run in taken) == sorted(ids)
 
 
-def test_a_job_that_crashed_twice_runs_alone_in_its_process(desk: Desk) -> None:
+def test_a_job_that_crashed_twice_runs_alone_in_its_process(harness: WorkerHarness) -> None:
     """It waits until the others have ended, and the others wait for it."""
-    (beside,) = desk.enqueue(Chore())
-    (running,) = desk.take()
-    crashed = desk.ledger.put(crashes=2, admitted_at=clock.now())
-    push.push([desk.ledger.row(crashed)])
-    after, _ = desk.enqueue(Chore(), Chore())
+    (beside,) = harness.enqueue(Chore())
+    (running,) = harness.take()
+    crashed = harness.ledger.put(crashes=2, admitted_at=clock.now())
+    push.push([harness.ledger.row(crashed)])
+    after, _ = harness.enqueue(Chore(), Chore())
     assert running.claim.id == beside
-    seen = desk.process.fetcher.fetch()
+    seen = harness.process.fetcher.fetch()
     while seen and seen[0].claim.id != crashed:  # what came in its batch may go before it
         for run in seen:
-            desk.end(run)
-        seen = desk.process.fetcher.fetch()
-    assert desk.state(crashed) == "queued"
-    desk.end(running)
-    (alone,) = desk.take()
+            harness.end(run)
+        seen = harness.process.fetcher.fetch()
+    assert harness.state(crashed) == "queued"
+    harness.end(running)
+    (alone,) = harness.take()
     assert alone.claim.id == crashed
-    late = desk.enqueue(Chore())
-    assert desk.process.fetcher.fetch() == []
-    assert len(desk.process.runs) == 1
-    desk.end(alone)
-    assert [run.claim.id for run in desk.take()] == late
-    assert desk.state(after) in ("succeeded", "running")
+    late = harness.enqueue(Chore())
+    assert harness.process.fetcher.fetch() == []
+    assert len(harness.process.runs) == 1
+    harness.end(alone)
+    assert [run.claim.id for run in harness.take()] == late
+    assert harness.state(after) in ("succeeded", "running")
 
 
-def test_what_waited_a_second_for_a_thread_is_handed_back_uncounted(desk: Desk) -> None:
-    waiting, begun = desk.enqueue(Chore(), Chore())
-    runs = {run.claim.id: run for run in desk.take(2)}
-    desk.begin(runs[begun])
+def test_run_without_a_thread_for_a_second_is_handed_back_without_a_try(harness: WorkerHarness) -> None:
+    waiting, begun = harness.enqueue(Chore(), Chore())
+    runs = {run.claim.id: run for run in harness.take(2)}
+    harness.begin(runs[begun])
 
     def handed_back() -> bool:
-        desk.process.hand_back_waiting()
-        return len(desk.process.runs) == 1
+        harness.process.hand_back_waiting()
+        return len(harness.process.runs) == 1
 
     wait_until(handed_back, timeout_s=MAX_THREAD_WAIT_S + 2, what="the second to pass")
-    row = desk.until(waiting, "queued")
+    row = harness.until(waiting, "queued")
     assert (row.fence, row.tries, row.crashes) == (1, 0, 0)
-    assert [attempt.outcome for attempt in desk.ledger.attempts(waiting)] == ["handed_back"]
-    assert desk.state(begun) == "running"
+    assert [attempt.outcome for attempt in harness.ledger.attempts(waiting)] == ["handed_back"]
+    assert harness.state(begun) == "running"
     Relay().tick()
-    assert [run.claim.fence for run in desk.take()] == [2]
+    assert [run.claim.fence for run in harness.take()] == [2]
 
 
 @on_sqlite
-def test_a_queue_of_slow_jobs_is_claimed_for_the_threads_a_quick_one_ahead_of_them(desks: Desks) -> None:
-    desk = desks(threads=3)
-    desk.enqueue(*[Chore(number=number) for number in range(50)])
-    desk.take(3)
-    assert desk.process.fetcher.fetch() == []
+def test_a_queue_of_slow_jobs_is_claimed_for_the_threads_a_quick_one_ahead_of_them(make_harness: MakeHarness) -> None:
+    harness = make_harness(threads=3)
+    harness.enqueue(*[Chore(number=number) for number in range(50)])
+    harness.take(3)
+    assert harness.process.fetcher.fetch() == []
     for _ in range(50):
-        desk.process.fetcher.prefetch.learn("default", 0.001)
-    factor = desk.process.fetcher.prefetch.of("default")
+        harness.process.fetcher.prefetch.learn("default", 0.001)
+    factor = harness.process.fetcher.prefetch.of("default")
     assert 4 <= factor <= 16
-    desk.take(3 * factor - 3)
-    assert desk.process.fetcher.fetch() == []
+    harness.take(3 * factor - 3)
+    assert harness.process.fetcher.fetch() == []
 
 
-def test_one_slow_job_ends_the_haste_at_once() -> None:
+def test_slow_job_resets_the_prefetch_factor() -> None:
     depth = PrefetchFactor()
     for _ in range(20):
         depth.learn("bulk", 0.001)
@@ -239,54 +237,54 @@ def test_one_slow_job_ends_the_haste_at_once() -> None:
 
 
 @on_sqlite
-def test_queues_are_served_in_their_order(desks: Desks) -> None:
+def test_queues_are_served_in_their_order(make_harness: MakeHarness) -> None:
     """Interactive before default before bulk, in any order of arrival."""
-    desk = desks(Chore.kind, Urgent.kind, Someday.kind, threads=1)
-    someday, chore, urgent = desk.enqueue(Someday(), Chore(), Urgent())
+    harness = make_harness(Chore.kind, Urgent.kind, Someday.kind, threads=1)
+    someday, chore, urgent = harness.enqueue(Someday(), Chore(), Urgent())
     order = []
     for _ in range(3):
-        (run,) = desk.take()
+        (run,) = harness.take()
         order.append(run.claim.id)
-        desk.end(run)
+        harness.end(run)
     assert order == [urgent, chore, someday]
 
 
-def test_a_job_cancelled_in_the_window_is_never_claimed(desk: Desk) -> None:
-    (job_id,) = desk.enqueue(Chore())
+def test_a_job_cancelled_in_the_window_is_never_claimed(harness: WorkerHarness) -> None:
+    (job_id,) = harness.enqueue(Chore())
     database().transaction(commands.cancel, "default", job_id)
-    assert desk.process.fetcher.fetch() == []
-    desk.until_acked()
-    assert desk.state(job_id) == "cancelled"
+    assert harness.process.fetcher.fetch() == []
+    harness.until_acked()
+    assert harness.state(job_id) == "cancelled"
 
 
-def test_after_the_stop_nothing_is_claimed_and_what_waits_goes_back(desk: Desk) -> None:
-    first, second = desk.enqueue(Chore(), Chore())
-    runs = {run.claim.id: run for run in desk.take(2)}
-    desk.begin(runs[first])
-    desk.process.stop_fetching()
-    assert desk.until(second, "queued").tries == 0
-    desk.enqueue(Chore())
-    assert desk.process.fetcher.fetch() == []
-    assert desk.state(first) == "running"
+def test_stopped_worker_claims_nothing_and_hands_back_waiting_runs(harness: WorkerHarness) -> None:
+    first, second = harness.enqueue(Chore(), Chore())
+    runs = {run.claim.id: run for run in harness.take(2)}
+    harness.begin(runs[first])
+    harness.process.stop_fetching()
+    assert harness.until(second, "queued").tries == 0
+    harness.enqueue(Chore())
+    assert harness.process.fetcher.fetch() == []
+    assert harness.state(first) == "running"
 
 
 @pytest.mark.parametrize("spine_env", ["postgresql"], indirect=True)
-def test_what_was_fetched_when_sql_went_away_is_claimed_when_it_is_back(desk: Desk, outage: Outage) -> None:
-    ids = desk.enqueue(Chore(), Chore())
+def test_ids_fetched_before_a_database_outage_are_claimed_after_it(harness: WorkerHarness, outage: Outage) -> None:
+    ids = harness.enqueue(Chore(), Chore())
     with outage():
-        assert desk.process.fetcher.fetch() == []
-        assert desk.process.fetcher.problem
-        assert len(desk.unacked()) == 2
-    assert {run.claim.id for run in desk.take(2)} == set(ids)
-    assert desk.process.fetcher.problem == ""
+        assert harness.process.fetcher.fetch() == []
+        assert harness.process.fetcher.problem
+        assert len(harness.unacked()) == 2
+    assert {run.claim.id for run in harness.take(2)} == set(ids)
+    assert harness.process.fetcher.problem == ""
 
 
 @on_sqlite
-def test_what_was_fetched_and_not_claimed_is_given_back_at_the_stop(desk: Desk) -> None:
-    (job_id,) = desk.enqueue(Chore())
-    taken = desk.redis.lpop("mr:q:default")
-    desk.redis.sadd(f"mr:q:__acks__.{desk.process.id}.default", taken)
-    desk.process.stop_fetching()
-    desk.process.fetcher.give_back()
-    assert desk.window() == [f"{job_id}:0"]
-    assert desk.unacked() == []
+def test_stop_gives_unclaimed_ids_back(harness: WorkerHarness) -> None:
+    (job_id,) = harness.enqueue(Chore())
+    taken = harness.redis.lpop("mr:q:default")
+    harness.redis.sadd(f"mr:q:__acks__.{harness.process.id}.default", taken)
+    harness.process.stop_fetching()
+    harness.process.fetcher.give_back()
+    assert harness.window() == [f"{job_id}:0"]
+    assert harness.unacked() == []

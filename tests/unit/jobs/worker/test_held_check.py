@@ -13,7 +13,7 @@ from app.core.db import database
 from app.jobs.ledger import claims
 from app.jobs.worker.held_check import INTERVAL_S, MIN_AGE
 from tests.support.waiting import wait_until
-from tests.unit.jobs.conftest import Chore, Desk, Outage
+from tests.unit.jobs.conftest import Chore, Outage, WorkerHarness
 
 on_postgres = pytest.mark.parametrize("spine_env", ["postgresql"], indirect=True)
 
@@ -29,66 +29,66 @@ def later() -> Iterator[None]:
         clock.shift(before)
 
 
-def check(desk: Desk) -> None:
+def check(harness: WorkerHarness) -> None:
     """Run the check once, whatever the time since the last one."""
-    desk.process.held_check._next_at = 0.0
-    desk.process.held_check.run(desk.process.id)
+    harness.process.held_check._next_at = 0.0
+    harness.process.held_check.run(harness.process.id)
 
 
-def claim_unheld(desk: Desk) -> str:
+def claim_unheld(harness: WorkerHarness) -> str:
     """Return a job that this worker has claimed in the ledger, and holds no run of."""
-    (job_id,) = desk.enqueue(Chore())
-    assert database().transaction(claims.claim, [job_id], desk.process.id)
+    (job_id,) = harness.enqueue(Chore())
+    assert database().transaction(claims.claim, [job_id], harness.process.id)
     return job_id
 
 
-def test_a_job_that_no_run_holds_ends_as_a_failed_try(desk: Desk) -> None:
-    job_id = claim_unheld(desk)
+def test_a_job_that_no_run_holds_ends_as_a_failed_try(harness: WorkerHarness) -> None:
+    job_id = claim_unheld(harness)
     with later():
-        check(desk)
-        assert desk.state(job_id) == "running"  # the second look decides
-        check(desk)
-        row = desk.until(job_id, "retrying")
+        check(harness)
+        assert harness.state(job_id) == "running"  # the second look decides
+        check(harness)
+        row = harness.until(job_id, "retrying")
     assert (row.tries, row.error_code) == (1, "not_held")
-    (attempt,) = desk.ledger.attempts(job_id)
+    (attempt,) = harness.ledger.attempts(job_id)
     assert (attempt.outcome, attempt.error_message) == (
         "retrying",
         "the worker no longer held this job; its end was lost",
     )
 
 
-def test_a_held_job_and_a_fresh_claim_are_left_alone(desk: Desk) -> None:
-    (held,) = desk.enqueue(Chore())
-    (run,) = desk.take()
-    desk.begin(run)
-    fresh = claim_unheld(desk)
-    check(desk)
-    check(desk)
-    assert (desk.state(held), desk.state(fresh)) == ("running", "running")
+def test_held_job_and_fresh_claim_are_not_changed(harness: WorkerHarness) -> None:
+    (held,) = harness.enqueue(Chore())
+    (run,) = harness.take()
+    harness.begin(run)
+    fresh = claim_unheld(harness)
+    check(harness)
+    check(harness)
+    assert (harness.state(held), harness.state(fresh)) == ("running", "running")
     with later():
-        check(desk)
-        check(desk)
-        desk.until(fresh, "retrying")
-        assert desk.state(held) == "running"
+        check(harness)
+        check(harness)
+        harness.until(fresh, "retrying")
+        assert harness.state(held) == "running"
 
 
 @on_postgres
-def test_an_end_that_waits_for_the_database_counts_as_held(desk: Desk, outage: Outage) -> None:
-    desk.enqueue(Chore())
-    (run,) = desk.take()
-    desk.begin(run)
+def test_an_end_that_waits_for_the_database_counts_as_held(harness: WorkerHarness, outage: Outage) -> None:
+    harness.enqueue(Chore())
+    (run,) = harness.take()
+    harness.begin(run)
     with outage():
-        desk.end(run)
-        assert desk.process.runs.all() == []
-        assert desk.process.finisher.unwritten() == {run.claim.id}
-    desk.until(run.claim.id, "succeeded")
-    wait_until(lambda: desk.process.finisher.unwritten() == set(), what="no end to wait")
+        harness.end(run)
+        assert harness.process.runs.all() == []
+        assert harness.process.finisher.unwritten() == {run.claim.id}
+    harness.until(run.claim.id, "succeeded")
+    wait_until(lambda: harness.process.finisher.unwritten() == set(), what="no end to wait")
 
 
-def test_the_check_rests_between_its_turns(desk: Desk) -> None:
-    job_id = claim_unheld(desk)
+def test_check_runs_once_an_interval(harness: WorkerHarness) -> None:
+    job_id = claim_unheld(harness)
     with later():
-        check(desk)
-        desk.process.held_check.run(desk.process.id)  # within INTERVAL_S
+        check(harness)
+        harness.process.held_check.run(harness.process.id)  # within INTERVAL_S
         assert INTERVAL_S > 1
-        assert desk.state(job_id) == "running"
+        assert harness.state(job_id) == "running"

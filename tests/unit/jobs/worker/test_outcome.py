@@ -67,7 +67,7 @@ TABLE: list[tuple[BaseException, str | None, int, bool]] = [
 
 
 @pytest.mark.parametrize(("error", "state", "counts", "traced"), TABLE, ids=lambda value: type(value).__name__)
-def test_every_class_of_error_has_its_place(
+def test_every_error_class_has_an_outcome(
     settings_env: SettingsEnv, error: BaseException, state: str | None, counts: int, traced: bool
 ) -> None:
     verdict = judge(claim_of(tries=1), raised(error))
@@ -106,27 +106,27 @@ def test_delays_come_from_the_settings_with_some_jitter(settings_env: SettingsEn
     settings_env(retry_delays="10, 20,40")
     for tries, delay in ((0, 10.0), (1, 20.0), (2, 40.0), (7, 40.0)):
         seen = [judge(claim_of(tries=tries, max_tries=99), Unavailable("x")).delay_s or 0 for _ in range(50)]
-        assert all(delay * (1 - JITTER) <= one <= delay * (1 + JITTER) for one in seen)
+        assert all(delay * (1 - JITTER) <= delay_s <= delay * (1 + JITTER) for delay_s in seen)
         assert len(set(seen)) > 10
 
 
-def test_a_definitions_own_delays_go_first(settings_env: SettingsEnv) -> None:
+def test_delays_of_the_definition_win(settings_env: SettingsEnv) -> None:
     settings_env(retry_delays="1000")
     for tries, delay in ((0, 5.0), (1, 50.0), (2, 50.0)):
         seen = judge(claim_of(Hasty.kind, tries=tries), ZeroDivisionError()).delay_s
         assert seen == pytest.approx(delay, rel=JITTER + 0.01)
 
 
-@pytest.mark.parametrize("asked", [0.0, 1.5, 3600.0])
-def test_what_the_other_side_asks_for_is_obeyed_to_the_second(settings_env: SettingsEnv, asked: float) -> None:
-    assert judge(claim_of(), Unavailable("x", retry_after_s=asked)).delay_s == asked
-    assert judge(claim_of(), LimitReached("x", asked)).delay_s == asked
+@pytest.mark.parametrize("requested_s", [0.0, 1.5, 3600.0])
+def test_requested_retry_delay_is_used_exactly(settings_env: SettingsEnv, requested_s: float) -> None:
+    assert judge(claim_of(), Unavailable("x", retry_after_s=requested_s)).delay_s == requested_s
+    assert judge(claim_of(), LimitReached("x", requested_s)).delay_s == requested_s
 
 
 @pytest.mark.parametrize(
     ("delay_s", "waits"), [(-5.0, 0), (float("nan"), 0), (float("inf"), 365 * 86400), (1e12, 365 * 86400), (2.0, 2)]
 )
-def test_a_delay_stays_within_reason(delay_s: float, waits: int) -> None:
+def test_delay_is_bounded(delay_s: float, waits: int) -> None:
     assert due_after(delay_s) == timedelta(seconds=waits)
 
 
@@ -139,11 +139,11 @@ def test_long_texts_are_cut_and_nul_is_left_out(settings_env: SettingsEnv) -> No
     assert "\x00" not in (verdict.traceback or "")
 
 
-def test_an_error_that_says_nothing_is_called_by_its_name(settings_env: SettingsEnv) -> None:
+def test_error_without_a_message_is_shown_by_its_class(settings_env: SettingsEnv) -> None:
     assert judge(claim_of(), raised(KeyboardInterrupt())).error_message == "KeyboardInterrupt"
 
 
-def test_an_error_that_cannot_be_told_is_an_error_all_the_same(settings_env: SettingsEnv) -> None:
+def test_error_whose_str_raises_is_still_recorded(settings_env: SettingsEnv) -> None:
     class Mute(Exception):
         def __str__(self) -> str:
             raise RuntimeError("I will not say")
@@ -171,7 +171,7 @@ class Asks(Exception):
 
 
 @pytest.mark.parametrize("requested", ["soon", "5", None, float("nan"), float("inf"), True, [5], timedelta(5)])
-def test_a_delay_that_is_no_number_gives_the_delay_of_the_kind(requested: object) -> None:
+def test_invalid_delay_falls_back_to_that_of_the_kind(requested: object) -> None:
     verdict = judge(claim_of(Hasty.kind), raised(Asks(requested)))
     assert (verdict.state, verdict.error_message) == ("retrying", "slow down")
     assert verdict.delay_s == pytest.approx(5.0, rel=JITTER)
@@ -183,7 +183,7 @@ def test_a_delay_that_is_a_number_is_taken(requested: float, delay_s: float) -> 
 
 
 @pytest.mark.parametrize("make", [LimitReached, lambda message, after: Snooze(after, message)])
-def test_our_errors_refuse_a_delay_that_is_no_number(make: object) -> None:
+def test_error_classes_refuse_an_invalid_delay(make: object) -> None:
     with pytest.raises(TypeError, match="retry_after_s must be a number of seconds, not 'soon'"):
         make("x", "soon")  # type: ignore[operator]
 

@@ -24,7 +24,7 @@ from app.jobs.worker.progress import Progress, ProgressPublisher
 from app.jobs.worker.run import Run
 from tests.support.claims import claim_of
 from tests.support.waiting import wait_until
-from tests.unit.jobs.conftest import Chore, Desk
+from tests.unit.jobs.conftest import Chore, WorkerHarness
 
 on_sqlite = pytest.mark.parametrize("spine_env", ["sqlite"], indirect=True)
 
@@ -80,9 +80,7 @@ reported = st.tuples(numbers, numbers, st.sampled_from([None, "read", "embed", "
 
 @settings(max_examples=60, deadline=None)
 @given(kind=st.sampled_from([Weighed.kind, Unweighed.kind]), reports=st.lists(reported, max_size=12))
-def test_percent_never_falls_whatever_is_reported(
-    kind: str, reports: list[tuple[float | None, float | None, str | None]]
-) -> None:
+def test_percent_never_falls(kind: str, reports: list[tuple[float | None, float | None, str | None]]) -> None:
     """And every state of it is plain JSON."""
     progress, last = _silent(kind), 0.0
     for done, total, stage in reports:
@@ -93,79 +91,83 @@ def test_percent_never_falls_whatever_is_reported(
         last = now["percent"]
 
 
-def _heard(desk: Desk, run: Run) -> list[dict[str, Any]]:
+def _published_events(harness: WorkerHarness, run: Run) -> list[dict[str, Any]]:
     """The events that Redis has stored of the job, in their order."""
-    stored = desk.redis.xrange(redis.EVENTS.format(run.claim.id))
+    stored = harness.redis.xrange(redis.EVENTS.format(run.claim.id))
     return [json.loads(fields["e"]) for _, fields in stored]
 
 
-def _began(desk: Desk, job: Job) -> tuple[Run, Progress]:
-    desk.enqueue(job)
-    (run,) = desk.take()
-    desk.begin(run)
+def _began(harness: WorkerHarness, job: Job) -> tuple[Run, Progress]:
+    harness.enqueue(job)
+    (run,) = harness.take()
+    harness.begin(run)
     assert run.progress is not None
     return run, run.progress
 
 
 @on_sqlite
-def test_reports_are_told_ten_times_a_second_and_the_last_is_never_dropped(desk: Desk) -> None:
-    run, progress = _began(desk, Chore())
+def test_reports_are_published_ten_times_a_second_and_always_the_last(harness: WorkerHarness) -> None:
+    run, progress = _began(harness, Chore())
     began = time.monotonic()
     for number in itertools.count(1):
         progress.report(number, 10**9, stage="first")
         if time.monotonic() - began > 1.0:
             break
-    desk.end(run)
-    desk.until(run.claim.id, "succeeded")
-    wait_until(lambda: "end" in [event["event"] for event in _heard(desk, run)], what="the end to be told")
-    published = [event for event in _heard(desk, run) if event["event"] == "progress"]
+    harness.end(run)
+    harness.until(run.claim.id, "succeeded")
+    wait_until(
+        lambda: "end" in [event["event"] for event in _published_events(harness, run)], what="the end to be published"
+    )
+    published = [event for event in _published_events(harness, run) if event["event"] == "progress"]
     assert 4 <= len(published) <= 14
     assert published[-1]["done"] == number
 
 
 @on_sqlite
-def test_no_change_of_stage_is_dropped_however_quick(desks: Callable[..., Desk]) -> None:
-    desk = desks(Weighed.kind)
-    run, progress = _began(desk, Weighed())
+def test_no_change_of_stage_is_dropped(make_harness: Callable[..., WorkerHarness]) -> None:
+    harness = make_harness(Weighed.kind)
+    run, progress = _began(harness, Weighed())
     for stage in ("read", "embed", "write"):
         for done in range(5):
             progress.report(done, 5, stage=stage)
-    desk.end(run)
-    desk.until(run.claim.id, "succeeded")
-    wait_until(lambda: "end" in [event["event"] for event in _heard(desk, run)], what="the end to be told")
-    stages = [event["stage"] for event in _heard(desk, run) if event["event"] == "progress"]
+    harness.end(run)
+    harness.until(run.claim.id, "succeeded")
+    wait_until(
+        lambda: "end" in [event["event"] for event in _published_events(harness, run)], what="the end to be published"
+    )
+    stages = [event["stage"] for event in _published_events(harness, run) if event["event"] == "progress"]
     assert list(dict.fromkeys(stages)) == ["read", "embed", "write"]
-    assert desk.ledger.row(run.claim.id).progress["percent"] == 100.0  # type: ignore[index]
+    assert harness.ledger.row(run.claim.id).progress["percent"] == 100.0  # type: ignore[index]
 
 
-def test_the_numbers_of_events_rise_also_after_a_flush(desk: Desk) -> None:
+def test_the_numbers_of_events_rise_also_after_a_flush(harness: WorkerHarness) -> None:
     """Within a try, and for the next try, which only knows the ledger."""
-    (job_id,) = desk.enqueue(Chore())
-    (run,) = desk.take()
-    desk.begin(run)
+    (job_id,) = harness.enqueue(Chore())
+    (run,) = harness.take()
+    harness.begin(run)
     assert run.progress is not None
     numbers: list[int] = []
     for part in range(6):
         run.progress.report(part, 6, stage="first", message=str(part))
-        wait_until(lambda part=part: run.progress.seq > part, what="the report to be told")  # type: ignore[misc]
+        wait_until(lambda part=part: run.progress.seq > part, what="the report to be published")  # type: ignore[misc]
         numbers.append(run.progress.seq)
         if part == 2:
-            desk.redis.flushall()
+            harness.redis.flushall()
     assert numbers == sorted(set(numbers))
-    desk.process.end(run, Verdict("queued", "handed_back", run.claim.tries))
-    row = desk.until(job_id, "queued")
+    harness.process.end(run, Verdict("queued", "handed_back", run.claim.tries))
+    row = harness.until(job_id, "queued")
     assert row.progress is not None
     assert row.progress["seq"] >= numbers[-1]
-    desk.redis.flushall()
+    harness.redis.flushall()
     (again,) = publish.publish([JobEvent(job_id, "default", "state", "queued", 1, seed=row.progress["seq"])])
     assert again > numbers[-1]
 
 
-def test_the_ledger_keeps_where_a_job_is(desk: Desk) -> None:
-    run, progress = _began(desk, Chore())
+def test_ledger_stores_the_progress(harness: WorkerHarness) -> None:
+    run, progress = _began(harness, Chore())
     progress.report(1, 4, stage="second", unit="pages", message="half")
-    wait_until(lambda: desk.ledger.row(run.claim.id).progress, what="the snapshot")
-    stored = desk.ledger.row(run.claim.id).progress
+    wait_until(lambda: harness.ledger.row(run.claim.id).progress, what="the snapshot")
+    stored = harness.ledger.row(run.claim.id).progress
     assert stored is not None
     assert (stored["stage"], stored["done"], stored["total"], stored["unit"], stored["percent"]) == (
         "second",
@@ -177,19 +179,21 @@ def test_the_ledger_keeps_where_a_job_is(desk: Desk) -> None:
 
 
 @on_sqlite
-def test_a_report_after_the_end_is_not_told(desk: Desk) -> None:
-    run, progress = _began(desk, Chore())
+def test_report_after_the_end_is_not_published(harness: WorkerHarness) -> None:
+    run, progress = _began(harness, Chore())
     progress.report(1, 2, stage="first")
-    desk.end(run)
+    harness.end(run)
     progress.report(2, 2, stage="second")
-    desk.until(run.claim.id, "succeeded")
-    wait_until(lambda: "end" in [event["event"] for event in _heard(desk, run)], what="the end to be told")
-    assert "second" not in [event["stage"] for event in _heard(desk, run)]
+    harness.until(run.claim.id, "succeeded")
+    wait_until(
+        lambda: "end" in [event["event"] for event in _published_events(harness, run)], what="the end to be published"
+    )
+    assert "second" not in [event["stage"] for event in _published_events(harness, run)]
 
 
 @on_sqlite
-def test_a_report_blocks_nobody_and_may_come_from_any_thread(desk: Desk) -> None:
-    run, progress = _began(desk, Chore())
+def test_report_does_not_block_and_works_from_any_thread(harness: WorkerHarness) -> None:
+    run, progress = _began(harness, Chore())
     started = time.monotonic()
     threads = [
         threading.Thread(target=lambda: [progress.report(n, 1000, stage="first") for n in range(1000)])  # type: ignore[func-returns-value]
@@ -201,51 +205,56 @@ def test_a_report_blocks_nobody_and_may_come_from_any_thread(desk: Desk) -> None
         thread.join(10)
     assert time.monotonic() - started < 5
     progress.report(1000, 1000)
-    desk.end(run)
+    harness.end(run)
     wait_until(
-        lambda: [e["done"] for e in _heard(desk, run) if e["event"] == "progress"][-1:] == [1000], what="the last"
+        lambda: [e["done"] for e in _published_events(harness, run) if e["event"] == "progress"][-1:] == [1000],
+        what="the last",
     )
 
 
 @on_sqlite
 @pytest.mark.parametrize("odd", [math.nan, math.inf])
-def test_a_number_that_is_none_costs_no_job(desk: Desk, odd: float) -> None:
-    run, progress = _began(desk, Chore())
+def test_invalid_number_in_a_report_does_not_fail_the_job(harness: WorkerHarness, odd: float) -> None:
+    run, progress = _began(harness, Chore())
     progress.report(odd, odd, stage="first")
-    desk.end(run)
-    assert desk.until(run.claim.id, "succeeded").error_type is None
+    harness.end(run)
+    assert harness.until(run.claim.id, "succeeded").error_type is None
 
 
 @on_sqlite
-def test_whatever_is_given_as_a_text_is_told_as_one(desk: Desk) -> None:
-    run, progress = _began(desk, Chore())
+def test_message_and_unit_are_published_as_text(harness: WorkerHarness) -> None:
+    run, progress = _began(harness, Chore())
     error: Any = ValueError("page 3 is broken")
     progress.report(1, 2, stage="first", message=error, unit="x" * 5000)
-    wait_until(lambda: _heard(desk, run), what="the report to be told")
-    message = _heard(desk, run)[0]
+    wait_until(lambda: _published_events(harness, run), what="the report to be published")
+    message = _published_events(harness, run)[0]
     assert (message["message"], len(message["unit"])) == ("page 3 is broken", 1000)
-    desk.end(run)
-    assert desk.until(run.claim.id, "succeeded").progress is not None
-    assert desk.process.is_serving
+    harness.end(run)
+    assert harness.until(run.claim.id, "succeeded").progress is not None
+    assert harness.process.is_serving
 
 
-def test_each_event_says_which_try_it_belongs_to(desk: Desk) -> None:
-    job_id = desk.ledger.put(tries=2, fence=2, admitted_at=None)
-    desk.push([job_id])
-    (run,) = desk.take()
-    desk.begin(run)
+def test_each_event_has_its_try(harness: WorkerHarness) -> None:
+    job_id = harness.ledger.put(tries=2, fence=2, admitted_at=None)
+    harness.push([job_id])
+    (run,) = harness.take()
+    harness.begin(run)
     assert run.progress is not None
     run.progress.report(1, 2, stage="first")
-    desk.end(run)
-    desk.until(job_id, "succeeded")
-    wait_until(lambda: "end" in [event["event"] for event in _heard(desk, run)], what="the end to be told")
-    assert {event["attempt"] for event in _heard(desk, run)} == {3}
-    assert [event["seq"] for event in _heard(desk, run)] == sorted({event["seq"] for event in _heard(desk, run)})
+    harness.end(run)
+    harness.until(job_id, "succeeded")
+    wait_until(
+        lambda: "end" in [event["event"] for event in _published_events(harness, run)], what="the end to be published"
+    )
+    assert {event["attempt"] for event in _published_events(harness, run)} == {3}
+    assert [event["seq"] for event in _published_events(harness, run)] == sorted(
+        {event["seq"] for event in _published_events(harness, run)}
+    )
 
 
 @on_sqlite
-def test_a_tenant_may_be_called_anything(desk: Desk) -> None:
+def test_any_tenant_name_works(harness: WorkerHarness) -> None:
     tenant = 'acme %1 100% {} "quoted"'
     publish.publish([JobEvent(uuid7(), tenant, "state", "queued", 1)])
-    (stored,) = desk.redis.xrange(redis.TENANT_EVENTS.format(tenant))
+    (stored,) = harness.redis.xrange(redis.TENANT_EVENTS.format(tenant))
     assert json.loads(stored[1]["e"])["state"] == "queued"

@@ -47,7 +47,7 @@ def _hits(session: Session, engine: EmbeddedEngine, ask: EngineRequest) -> list[
     return [(hit.document_id, round(hit.score, 5)) for hit in engine.search_now(session, ask).hits]
 
 
-def test_following_equals_building_anew(desk: Desk) -> None:
+def test_followed_index_equals_a_rebuilt_one(desk: Desk) -> None:
     """After puts, replacements and deletes an old index answers as a new one does."""
     old = EmbeddedEngine()
     desk.db.read(old.search_now, _ask("mill"))
@@ -64,8 +64,8 @@ def test_following_equals_building_anew(desk: Desk) -> None:
             assert 5 not in dict(followed)
 
 
-def test_an_index_older_than_the_pruning_is_built_anew(desk: Desk) -> None:
-    """What it has missed cannot be read any more, and it knows."""
+def test_index_older_than_the_pruning_is_rebuilt(desk: Desk) -> None:
+    """It detects that the changes it has missed are pruned."""
     follower = TenantFollower(TENANT, MODEL)
     desk.put("the heron", url="https://example.com/1")
     desk.db.read(follower.follow)
@@ -73,8 +73,8 @@ def test_an_index_older_than_the_pruning_is_built_anew(desk: Desk) -> None:
     assert desk.db.transaction(prune_changes, clock.now() + timedelta(days=1)) == 2
     desk.db.read(follower.follow)
     assert follower.at == 2
-    found = follower.index.search(_ask("sluice", mode="keyword"))
-    assert found.total == 1
+    result = follower.index.search(_ask("sluice", mode="keyword"))
+    assert result.total == 1
     assert follower.index.search(_ask("heron", mode="keyword")).total == 0
     assert desk.db.transaction(prune_changes, clock.now() - timedelta(days=7)) == 0
 
@@ -106,10 +106,10 @@ def test_overlapping_writers_never_hide_a_change(desk: Desk, pauses: list[list[i
     seen: list[int] = []
     with ThreadPoolExecutor(len(pauses)) as pool:
         writing = [pool.submit(write, mine) for mine in pauses]
-        while not all(one.done() for one in writing):
+        while not all(future.done() for future in writing):
             seen += desk.db.read(_numbers_after, max([before, *seen]))
-        for one in writing:
-            one.result()
+        for future in writing:
+            future.result()
     seen += desk.db.read(_numbers_after, max([before, *seen]))
     assert seen == list(range(before + 1, before + 1 + sum(map(len, pauses))))
 
@@ -126,7 +126,7 @@ def _numbers_after(session: Session, at: int) -> list[int]:
 @pytest.mark.parametrize(
     "how", [{"mode": "hybrid"}, {"fusion": "rrf"}, {"mode": "semantic"}, {"mode": "keyword"}], ids=str
 )
-def test_pages_meet_without_gap_or_double(desk: Desk, how: dict[str, Any]) -> None:
+def test_pages_have_no_gaps_or_duplicates(desk: Desk, how: dict[str, Any]) -> None:
     """By offset and by cursor the pages are the one long list, and the total is its length."""
     _fill(desk, 25)
     whole = desk.find("water mill", limit=100, **how)
@@ -150,8 +150,8 @@ def test_pages_meet_without_gap_or_double(desk: Desk, how: dict[str, Any]) -> No
     assert desk.find("water mill", offset=10_000, **how)["results"] == []
 
 
-def test_a_cursor_holds_its_place_while_documents_come_and_go(desk: Desk) -> None:
-    """What was shown is not shown again, and nothing that stays is passed over."""
+def test_cursor_is_stable_while_documents_are_added_and_deleted(desk: Desk) -> None:
+    """No document is shown twice, and none that stays is skipped."""
     _fill(desk, 20)
     first = desk.find("water", mode="keyword", limit=5)
     shown = [hit["document_id"] for hit in first["results"]]
@@ -159,9 +159,9 @@ def test_a_cursor_holds_its_place_while_documents_come_and_go(desk: Desk) -> Non
     desk.put("water water water", url="https://example.com/top")
     desk.db.transaction(catalog.delete, TENANT, shown[0])
     second = desk.find("water", mode="keyword", limit=100, cursor=first["next_cursor"])
-    found = [hit["document_id"] for hit in second["results"]]
-    assert not set(found) & set(shown)
-    assert set(rest) <= set(found)
+    second_ids = [hit["document_id"] for hit in second["results"]]
+    assert not set(second_ids) & set(shown)
+    assert set(rest) <= set(second_ids)
 
 
 def test_filters(desk: Desk) -> None:
@@ -171,25 +171,25 @@ def test_filters(desk: Desk) -> None:
     desk.put("water two", url="https://a.org:8080/2", language="de", country="AT", is_mobile=True)
     desk.put("water three", external_id="3", tags=("x",))
 
-    def found(**filters: Any) -> list[str]:
+    def matching_words(**filters: Any) -> list[str]:
         answer = desk.find("water", filters=Filters(**filters), mode="keyword")
         assert answer["total"] == len(answer["results"])
         return sorted(hit["text"].split()[1] for hit in answer["results"])
 
-    assert found() == ["one", "three", "two"]
-    assert found(domain="A.org") == ["one"]
-    assert found(domain="a.org:8080", is_mobile=True) == ["two"]
-    assert found(language="de") == ["two"]
-    assert found(country="GB") == ["one"]
-    assert found(is_mobile=False) == ["one", "three"]
-    assert found(source="crawl") == ["one"]
-    assert found(tags=("x",)) == ["one", "three"]
-    assert found(tags=("x", "y")) == ["one"]
-    assert found(tags=("z",)) == []
-    assert found(since=now - timedelta(hours=1)) == ["one", "three", "two"]
-    assert found(until=now - timedelta(hours=1)) == []
-    assert found(since=datetime.max.replace(tzinfo=UTC)) == []
-    assert found(document_ids=(2, 3, 99)) == ["three", "two"]
+    assert matching_words() == ["one", "three", "two"]
+    assert matching_words(domain="A.org") == ["one"]
+    assert matching_words(domain="a.org:8080", is_mobile=True) == ["two"]
+    assert matching_words(language="de") == ["two"]
+    assert matching_words(country="GB") == ["one"]
+    assert matching_words(is_mobile=False) == ["one", "three"]
+    assert matching_words(source="crawl") == ["one"]
+    assert matching_words(tags=("x",)) == ["one", "three"]
+    assert matching_words(tags=("x", "y")) == ["one"]
+    assert matching_words(tags=("z",)) == []
+    assert matching_words(since=now - timedelta(hours=1)) == ["one", "three", "two"]
+    assert matching_words(until=now - timedelta(hours=1)) == []
+    assert matching_words(since=datetime.max.replace(tzinfo=UTC)) == []
+    assert matching_words(document_ids=(2, 3, 99)) == ["three", "two"]
     assert desk.find("water", filters=Filters(tags=("x",)), mode="hybrid")["total"] == 2
 
 
@@ -230,7 +230,7 @@ def test_stems_and_accents_of_the_documents_language(desk: Desk) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "   ", "the of and", "\ud800", "🛞", "?!", "a" * 4096])
-def test_a_query_of_nothing_finds_nothing_or_something_but_never_fails(desk: Desk, text: str) -> None:
+def test_query_without_words_never_fails(desk: Desk, text: str) -> None:
     assert desk.find(text)["total"] == 0
     desk.put("the mill of the bank", external_id="1")
     assert desk.find(text)["total"] in (0, 1)
@@ -249,7 +249,7 @@ def test_a_query_of_nothing_finds_nothing_or_something_but_never_fails(desk: Des
         Question("x", cursor="WzEsMiwzLDRd"),
     ],
 )
-def test_what_cannot_be_asked_is_refused(desk: Desk, question: Question) -> None:
+def test_invalid_questions_are_refused(desk: Desk, question: Question) -> None:
     with pytest.raises(InvalidInput):
         desk.find(question.query, limit=question.limit, offset=question.offset, cursor=question.cursor)
 

@@ -20,7 +20,7 @@ def _rankings() -> list[Ranking]:
     return [Ranking(rng.integers(0, 50, 3000) / 7, some, IDS), Ranking(rng.random(3000), all_, IDS)]
 
 
-def test_reciprocal_ranks_by_hand() -> None:
+def test_reciprocal_rank_fusion_example() -> None:
     """1/(60 + rank), summed over both."""
     ids, scores = rrf([np.array([7, 5, 9]), np.array([5, 7])])
     assert dict(zip(ids.tolist(), scores.tolist(), strict=True)) == pytest.approx(

@@ -1,4 +1,4 @@
-"""From one model to the next: built beside while everything is searched, compared, swapped, swapped back, dropped."""
+"""Switch of the model: the next generation is built during searches, compared, swapped, swapped back, dropped."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ FIRST = "wordllama/l2_supercat/256"
 
 
 @pytest.fixture
-def player(monkeypatch: pytest.MonkeyPatch, settings_env: SettingsEnv) -> Iterator[FakeEmbeddings]:
+def fake_embeddings(monkeypatch: pytest.MonkeyPatch, settings_env: SettingsEnv) -> Iterator[FakeEmbeddings]:
     """The next model: its vectors tell how long a text is."""
     monkeypatch.setattr(generations, "MAX_CACHE_AGE_S", 0.0)
     with FakeEmbeddings().running() as server:
@@ -46,7 +46,7 @@ def _ask(desk: Desk, job: Job) -> Progress:
 
 
 def _run(desk: Desk, job: Job) -> dict[str, Any]:
-    """What the job says; each kind as its actor runs it."""
+    """Run the job as the actor of its kind does; return its result."""
     progress = _ask(desk, job)
     try:
         result = on_a_loop(_work(job, progress))
@@ -83,13 +83,13 @@ def _near(desk: Desk, length: int) -> str:
     return str(desk.find("x" * length, mode="semantic")["results"][0]["text"])
 
 
-def test_a_whole_change_and_back(player: FakeEmbeddings, desk: Desk) -> None:
+def test_model_is_switched_and_switched_back(fake_embeddings: FakeEmbeddings, desk: Desk) -> None:
     """Searches answer by the first model until the swap, by the second until the way back, and words always."""
     desk.put("mill ponds", external_id="short")
     desk.put("the heron stands in the reed " * 4, external_id="long")
     assert _searched(desk) == FIRST
-    said = _run(desk, BuildGeneration())
-    assert said == {"generation": NEXT, "vectors": 2, "embedded": 2}
+    result = _run(desk, BuildGeneration())
+    assert result == {"generation": NEXT, "vectors": 2, "embedded": 2}
     assert _searched(desk) == FIRST and desk.find("a bird", mode="semantic")["results"][0]["text"].startswith(
         "the heron"
     )
@@ -113,7 +113,9 @@ def test_a_whole_change_and_back(player: FakeEmbeddings, desk: Desk) -> None:
     assert rest == {NEXT}
 
 
-def test_what_cannot_be_done_is_said(player: FakeEmbeddings, desk: Desk, settings_env: SettingsEnv) -> None:
+def test_impossible_generation_commands_are_refused(
+    fake_embeddings: FakeEmbeddings, desk: Desk, settings_env: SettingsEnv
+) -> None:
     desk.put("mill", external_id="1")
     with pytest.raises(NotFound):
         _run(desk, SwapGeneration(name="nothing/1"))
@@ -134,19 +136,19 @@ def test_what_cannot_be_done_is_said(player: FakeEmbeddings, desk: Desk, setting
         _run(desk, BuildGeneration())
 
 
-def test_a_build_that_was_interrupted_goes_on(
-    player: FakeEmbeddings, desk: Desk, monkeypatch: pytest.MonkeyPatch
+def test_interrupted_build_resumes(
+    fake_embeddings: FakeEmbeddings, desk: Desk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Killed after a batch: half of it is not swapped to, the next run makes the rest, a late twin writes nothing."""
     monkeypatch.setattr(model_switch, "CHUNKS_AT_ONCE", 2)
     for n in range(6):
         desk.put(f"mill number {n}", external_id=str(n))
     progress = _ask(desk, BuildGeneration())
-    player.wrong = lambda texts: (500, b"gone", {}) if len(player.batches) > 1 else None
+    fake_embeddings.wrong = lambda texts: (500, b"gone", {}) if len(fake_embeddings.batches) > 1 else None
     with pytest.raises(Unavailable):
         on_a_loop(model_switch.build(progress))
     assert _beside(desk) == 2
-    player.wrong = lambda texts: None
+    fake_embeddings.wrong = lambda texts: None
     with pytest.raises(Conflict, match="not built"):
         _run(desk, SwapGeneration(name=NEXT))
     desk.db.transaction(ends.free, desk.worker_id, "gone")
@@ -158,7 +160,7 @@ def test_a_build_that_was_interrupted_goes_on(
     assert on_a_loop(model_switch.build(again))["embedded"] == 0  # twice is once
 
 
-def test_a_cancelled_build_changes_nothing_that_is_searched(player: FakeEmbeddings, desk: Desk) -> None:
+def test_a_cancelled_build_changes_nothing_that_is_searched(fake_embeddings: FakeEmbeddings, desk: Desk) -> None:
     desk.put("mill", external_id="1")
     progress = _ask(desk, BuildGeneration())
     desk.db.transaction(commands.cancel, TENANT, progress.claim.id)
@@ -167,39 +169,39 @@ def test_a_cancelled_build_changes_nothing_that_is_searched(player: FakeEmbeddin
     assert _searched(desk) == FIRST and _beside(desk) == 0
 
 
-def test_what_was_written_while_the_next_server_was_away_is_filled_in(player: FakeEmbeddings, desk: Desk) -> None:
+def test_vectors_missed_during_an_outage_are_added_by_the_swap(fake_embeddings: FakeEmbeddings, desk: Desk) -> None:
     """Nothing that is indexed waits for a model that is not searched; the swap makes what is missing."""
     desk.put("mill ponds", external_id="1")
     _run(desk, BuildGeneration())
-    player.wrong = lambda texts: (500, b"away", {})
+    fake_embeddings.wrong = lambda texts: (500, b"away", {})
     desk.put("a heron", external_id="2")
     assert _beside(desk) == 1
-    player.wrong = lambda texts: None
+    fake_embeddings.wrong = lambda texts: None
     _run(desk, SwapGeneration(name=NEXT))
     assert _beside(desk) == 2 and desk.verify()["ok"]
     assert desk.find("heron", mode="semantic")["total"] == 2
 
 
 def test_a_page_embedded_before_a_swap_is_not_written_without_the_searched_vector(
-    player: FakeEmbeddings, desk: Desk
+    fake_embeddings: FakeEmbeddings, desk: Desk
 ) -> None:
     """The next server was away when the page was embedded, and the swap came before it was written: once more."""
     desk.put("mill ponds", external_id="1")
     _run(desk, BuildGeneration())
-    given = desk.give("a heron", external_id="2")
-    progress = desk.claim(given.job.id)
-    version = desk.db.read(lambda session: session.get_one(DocumentVersion, given.version_id))
+    accepted = desk.give("a heron", external_id="2")
+    progress = desk.claim(accepted.job.id)
+    version = desk.db.read(lambda session: session.get_one(DocumentVersion, accepted.version_id))
     draft = Draft(text="a heron", fields=DocumentFields.load(version.fields))
     draft.fields.language = "en"
     cut(draft)
-    player.wrong = lambda texts: (500, b"away", {})
+    fake_embeddings.wrong = lambda texts: (500, b"away", {})
     draft.vectors = on_a_loop(
         chunk_vectors.make_vectors([], {chunk.text_hash: chunk.searched for chunk in draft.chunks})
     )
-    player.wrong = lambda texts: None
+    fake_embeddings.wrong = lambda texts: None
     _run(desk, SwapGeneration(name=NEXT))
     with pytest.raises(Unavailable, match="model"):
-        desk.db.transaction(ingest._index, progress.claim, given.document_id, given.version_id, draft)
+        desk.db.transaction(ingest._index, progress.claim, accepted.document_id, accepted.version_id, draft)
     assert desk.run(progress)["status"] == "indexed"
     desk.follow()
     assert desk.find("heron", mode="semantic")["total"] == 2 and desk.verify()["ok"]

@@ -9,7 +9,7 @@ from app.search.models import Chunk
 from tests.support.desk import Desk
 
 
-def test_a_whole_index_is_proven_whole(desk: Desk) -> None:
+def test_consistent_index_is_verified(desk: Desk) -> None:
     """Over more than one tenant; after replacements and deletes."""
     for n in range(6):
         desk.put(f"# Mill {n}\n\n" + "The wheel turns. " * 120, external_id=str(n))
@@ -17,15 +17,16 @@ def test_a_whole_index_is_proven_whole(desk: Desk) -> None:
     desk.delete("5")
     desk.work(desk.give("a secret mill", external_id="x", tenant="acme").job.id)
     desk.follow()
-    said = desk.verify()
-    assert said["ok"] and said["missing"] == said["extra"] == said["different"] == [] and said["repaired"] == 0
-    assert said["documents"] == 6
+    report = desk.verify()
+    assert report["ok"] and report["repaired"] == 0
+    assert report["missing"] == report["extra"] == report["different"] == []
+    assert report["documents"] == 6
     rows = desk.db.read(lambda session: session.scalar(sa.select(sa.func.count()).select_from(Chunk)))
-    assert said["chunks"] == said["vectors"] == rows
-    assert said["postings"] > said["documents"]
+    assert report["chunks"] == report["vectors"] == rows
+    assert report["postings"] > report["documents"]
 
 
-def test_an_empty_index_is_whole(desk: Desk) -> None:
+def test_empty_index_is_consistent(desk: Desk) -> None:
     assert desk.verify()["ok"]
 
 
@@ -33,15 +34,15 @@ def _forget(session: Session, document_id: int) -> None:
     session.execute(sa.delete(Chunk).where(Chunk.document_id == document_id))
 
 
-def test_rows_that_changed_without_a_change_are_found(desk: Desk) -> None:
-    """Somebody's hand in the database: the index cannot know, the proof does, and repairs."""
+def test_rows_edited_without_a_change_are_found(desk: Desk) -> None:
+    """Rows that were edited by hand: the index cannot detect them; the verification does and repairs them."""
     desk.put("the mill", external_id="1")
     desk.put("the wheel", external_id="2")
     desk.find("mill")
     desk.db.transaction(_forget, 2)
-    said = desk.verify(repair=True)
-    # An embedded engine of this process has read the two before; a worker's own would be opened anew.
-    assert said["extra"] == ["2"] and said["repaired"] == 1 and not said["ok"]
+    report = desk.verify(repair=True)
+    # An embedded engine of this process has read the two before; a worker's own would be opened again.
+    assert report["extra"] == ["2"] and report["repaired"] == 1 and not report["ok"]
     desk.follow()
     assert desk.verify()["ok"]
     assert desk.find("wheel", mode="keyword")["total"] == 0

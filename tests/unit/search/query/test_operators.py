@@ -1,4 +1,4 @@
-"""What a query may say beside its words."""
+"""Operators in queries: exclusions, phrases, sites."""
 
 from __future__ import annotations
 

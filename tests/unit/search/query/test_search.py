@@ -1,4 +1,4 @@
-"""What people ask beyond words: exact words, exclusions, sites, facets, all chunks, slips; on each engine."""
+"""Queries beyond words: exact words, exclusions, sites, facets, all chunks, typos; on each engine."""
 
 from __future__ import annotations
 
@@ -82,16 +82,16 @@ def test_facets_count_all_that_matches(filled: Desk) -> None:
         {"value": "file", "count": 1},
     ]
     assert facets["facets"]["tags"] == [{"value": "a", "count": 2}, {"value": "b", "count": 1}]
-    assert {one["value"] for one in facets["facets"]["domain"]} == {
+    assert {bucket["value"] for bucket in facets["facets"]["domain"]} == {
         "docs.example.org", "example.org", "example.org:8443", "example.organic"
     }  # fmt: skip
-    assert [one["count"] for one in facets["facets"]["language"]] == [4]
+    assert [bucket["count"] for bucket in facets["facets"]["language"]] == [4]
     assert facets["facets"]["collection"] == []
-    assert sum(one["count"] for one in filled.find("mill", facets=("source",))["facets"]["source"]) >= 4
+    assert sum(bucket["count"] for bucket in filled.find("mill", facets=("source",))["facets"]["source"]) >= 4
     assert filled.find("nothingness", mode="keyword", facets=("source",))["facets"] == {"source": []}
 
 
-def test_a_slip_of_the_finger_finds_what_was_meant(filled: Desk) -> None:
+def test_typo_finds_the_intended_word(filled: Desk) -> None:
     """Only where no document has any of the words, and said in the answer."""
     for typed, meant in [
         ("wheell", "wheel"),
@@ -120,9 +120,11 @@ def test_all_chunks_of_a_document(desk: Desk) -> None:
     text = desk.db.read(lambda session: session.scalars(sa.select(DocumentVersion.text)).one()) or ""
     hit = desk.find("heron", mode="keyword", all_chunks=True)["results"][0]
     shown = [chunk["text"] for chunk in hit["chunks"]]
-    assert len(shown) >= 2 and all("heron" in one.lower() for one in shown)
+    assert len(shown) >= 2 and all("heron" in text.lower() for text in shown)
     assert hit["chunks"][0]["id"] == hit["chunk"]["id"]
-    assert [one["score"] for one in hit["chunks"]] == sorted((one["score"] for one in hit["chunks"]), reverse=True)
+    assert [chunk["score"] for chunk in hit["chunks"]] == sorted(
+        (chunk["score"] for chunk in hit["chunks"]), reverse=True
+    )
     for chunk in hit["chunks"]:
         start = chunk["snippet_start"]
         assert text[start : start + len(chunk["snippet"])] == chunk["snippet"]
@@ -132,7 +134,7 @@ def test_all_chunks_of_a_document(desk: Desk) -> None:
     assert "chunks" not in desk.find("heron", mode="keyword")["results"][0]
 
 
-def test_an_answer_says_what_it_has_read(desk: Desk) -> None:
+def test_answer_contains_the_change_it_has_read(desk: Desk) -> None:
     desk.put("one", external_id="1")
     before = desk.find("one")["as_of"]
     desk.put("two", external_id="2")
@@ -141,9 +143,9 @@ def test_an_answer_says_what_it_has_read(desk: Desk) -> None:
 
 def test_similar_documents(filled: Desk) -> None:
     """By the meaning of all its chunks, without itself; what is not searched any more has none."""
-    found = on_a_loop(search.similar("default", 1, limit=3))
-    assert len(found) == 3 and found[0]["url"].endswith(("/2", "/3"))
-    assert all(hit["document_id"] != "1" for hit in found)
+    hits = on_a_loop(search.similar("default", 1, limit=3))
+    assert len(hits) == 3 and hits[0]["url"].endswith(("/2", "/3"))
+    assert all(hit["document_id"] != "1" for hit in hits)
     filled.delete("2")
     assert "2" not in {hit["document_id"] for hit in on_a_loop(search.similar("default", 1, limit=10))}
     assert on_a_loop(search.similar("default", 2, limit=3)) == []

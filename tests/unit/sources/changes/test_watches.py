@@ -29,16 +29,17 @@ URL = "https://example.org/prices"
 
 
 @pytest.fixture
-def there() -> Iterator[FakeChangeDetection]:
+def fake_changedetection() -> Iterator[FakeChangeDetection]:
     with FakeChangeDetection().running() as player:
         yield player
 
 
 @pytest.fixture
-def desk(database_url: str, settings_env: SettingsEnv, there: FakeChangeDetection) -> Desk:
+def desk(database_url: str, settings_env: SettingsEnv, fake_changedetection: FakeChangeDetection) -> Desk:
     settings_env(
-        database_url=database_url, webhook_secret=SECRET, changedetection_url=there.url, changedetection_api_key="key",
-        auto_watch_per_minute=100_000, url="https://millrace.example", retry_delays="1,1,1",
+        database_url=database_url, webhook_secret=SECRET, changedetection_url=fake_changedetection.url,
+        changedetection_api_key="key", auto_watch_per_minute=100_000, url="https://millrace.example",
+        retry_delays="1,1,1",
     )  # fmt: skip
     return Desk(database())
 
@@ -57,30 +58,30 @@ def _events(db: Database) -> list[ChangeEvent]:
     return list(db.read(lambda session: session.scalars(sa.select(ChangeEvent).order_by(ChangeEvent.id)).all()))
 
 
-def test_each_page_gets_one_watch_that_tells_us(desk: Desk, there: FakeChangeDetection) -> None:
+def test_each_page_gets_one_watch_with_a_notification(desk: Desk, fake_changedetection: FakeChangeDetection) -> None:
     """Only indexed pages of the configured sources get a watch; a second run changes nothing."""
     desk.put("The heron.", url=URL, source="firecrawl")
     desk.put("The mill.", url="https://example.org/other", source="api")
     desk.put("No address.", external_id="x", source="firecrawl")
     desk.give("Not indexed yet.", url="https://example.org/late", source="firecrawl")
     assert _sync() == {"made": 1, "known": 0, "removed": 0, "failed": 0}
-    [made] = there.watches.values()
+    [made] = fake_changedetection.watches.values()
     assert made["url"] == URL and made["time_between_check"]["hours"] == 1
-    assert made["tags"] == [there.tags["millrace"]] and made["notification_format"] == "text"
+    assert made["tags"] == [fake_changedetection.tags["millrace"]] and made["notification_format"] == "text"
     assert made["notification_urls"][0].startswith("jsons://millrace.example/api/webhook/changedetection?")
     assert SECRET not in made["notification_urls"][0]
     row = _rows(desk.db)[URL]
     assert (row.state, row.watch_id, row.is_ours) == ("present", made["uuid"], True)
-    asked = len(there.calls)
+    calls_before = len(fake_changedetection.calls)
     assert _sync() == {"made": 0, "known": 0, "removed": 0, "failed": 0}
-    assert len(there.calls) == asked
+    assert len(fake_changedetection.calls) == calls_before
 
 
-def test_a_watch_that_is_there_is_taken_and_left(desk: Desk, there: FakeChangeDetection) -> None:
+def test_existing_watch_is_adopted_and_not_deleted(desk: Desk, fake_changedetection: FakeChangeDetection) -> None:
     """An existing watch is used and not deleted with the page; a watch of ours that was not recorded is adopted."""
-    there.add(URL)
-    there.tags["millrace"] = "22222222-2222-4222-8222-222222222222"
-    there.add("https://example.org/ours", tags=[there.tags["millrace"]])
+    fake_changedetection.add(URL)
+    fake_changedetection.tags["millrace"] = "22222222-2222-4222-8222-222222222222"
+    fake_changedetection.add("https://example.org/ours", tags=[fake_changedetection.tags["millrace"]])
     desk.put("The heron.", url=URL, source="crawl")
     desk.put("The mill.", url="https://example.org/ours", source="crawl")
     assert _sync() == {"made": 0, "known": 2, "removed": 0, "failed": 0}
@@ -89,37 +90,41 @@ def test_a_watch_that_is_there_is_taken_and_left(desk: Desk, there: FakeChangeDe
     for row in rows.values():
         desk.db.transaction(catalog.delete, TENANT, str(row.document_id))
     assert _sync() == {"made": 0, "known": 0, "removed": 2, "failed": 0}
-    assert [watch["url"] for watch in there.watches.values()] == [URL]
+    assert [watch["url"] for watch in fake_changedetection.watches.values()] == [URL]
     assert _rows(desk.db) == {}
 
 
-def test_what_a_person_says_wins(desk: Desk, there: FakeChangeDetection) -> None:
+def test_request_of_a_user_overrides_the_automatic_choice(
+    desk: Desk, fake_changedetection: FakeChangeDetection
+) -> None:
     """A page is watched on demand whatever its source; once unwatched, it is not watched automatically."""
     page = desk.put("The heron.", url=URL, source="api")["document_id"]
     desk.db.transaction(lambda session: watches.want(session, session.get_one(Document, int(page))))
     assert _sync()["made"] == 1
-    there.watches.clear()  # somebody removed it there
+    fake_changedetection.watches.clear()  # removed by a user there
     desk.db.transaction(watches.unwant, TENANT, int(page))
     assert _sync()["removed"] == 1
     assert _rows(desk.db)[URL].state == "removed"
     auto = desk.put("The mill.", url="https://example.org/auto", source="crawl")["document_id"]
     assert _sync()["made"] == 1
     desk.db.transaction(watches.unwant, TENANT, int(auto))
-    assert _sync()["removed"] == 1 and there.watches == {}
+    assert _sync()["removed"] == 1 and fake_changedetection.watches == {}
     assert _sync() == {"made": 0, "known": 0, "removed": 0, "failed": 0}
 
 
 @pytest.mark.parametrize("when", ["before", "after"])
-def test_a_worker_that_dies_makes_no_second_watch(desk: Desk, there: FakeChangeDetection, when: str) -> None:
+def test_a_worker_that_dies_makes_no_second_watch(
+    desk: Desk, fake_changedetection: FakeChangeDetection, when: str
+) -> None:
     """After a crash before the watch exists, or before it is recorded, the next run ends with one watch."""
     desk.put("The heron.", url=URL, source="crawl")
-    there.drops = when
+    fake_changedetection.drops = when
     job = desk.db.transaction(lambda session: _enqueue(session))
     [row] = jobs.drain()
     assert (row.id, row.state) == (job, "retrying")
-    there.drops = None
+    fake_changedetection.drops = None
     assert jobs.drain(later=True)[-1].state == "succeeded"
-    assert len(there.watches) == 1 and _rows(desk.db)[URL].state == "present"
+    assert len(fake_changedetection.watches) == 1 and _rows(desk.db)[URL].state == "present"
 
 
 def _enqueue(session: Any) -> str:
@@ -128,8 +133,8 @@ def _enqueue(session: Any) -> str:
     return enqueue(session, SyncWatches(), tenant=TENANT).id
 
 
-def test_a_page_that_cannot_be_watched_fails_alone(desk: Desk, there: FakeChangeDetection) -> None:
-    there.refuses = {"https://example.org/odd"}
+def test_a_page_that_cannot_be_watched_fails_alone(desk: Desk, fake_changedetection: FakeChangeDetection) -> None:
+    fake_changedetection.refuses = {"https://example.org/odd"}
     desk.put("Odd.", url="https://example.org/odd", source="crawl")
     desk.put("The heron.", url=URL, source="crawl")
     assert _sync() == {"made": 1, "known": 0, "removed": 0, "failed": 1}
@@ -138,29 +143,29 @@ def test_a_page_that_cannot_be_watched_fails_alone(desk: Desk, there: FakeChange
     assert _sync()["failed"] == 0  # not again at once
 
 
-def test_a_wrong_key_fails_the_job_and_keeps_what_is_wanted(desk: Desk, there: FakeChangeDetection) -> None:
-    there.key = "another"
+def test_wrong_key_fails_the_job_and_keeps_the_requests(desk: Desk, fake_changedetection: FakeChangeDetection) -> None:
+    fake_changedetection.key = "another"
     desk.put("The heron.", url=URL, source="crawl")
     desk.db.transaction(_enqueue)
     [row] = jobs.drain()
     assert (row.state, row.error_code) == ("failed", "changedetection_key")
-    there.key = "key"
+    fake_changedetection.key = "key"
     assert _sync()["made"] == 1
 
 
-def test_changes_that_nobody_told_of(desk: Desk, there: FakeChangeDetection) -> None:
+def test_changes_without_a_notification_are_found(desk: Desk, fake_changedetection: FakeChangeDetection) -> None:
     """The newest change starts a job and supersedes the others; the first snapshot is not a change."""
     desk.put("The heron.", url=URL, source="crawl")
     _sync()
-    [watch] = there.watches.values()
+    [watch] = fake_changedetection.watches.values()
     first = int(_rows(desk.db)[URL].created_at.timestamp()) + 1
-    there.history[watch["uuid"]] = [first]
+    fake_changedetection.history[watch["uuid"]] = [first]
     watch["last_changed"] = 0
     assert jobs.run_inline(ReconcileChanges()).result == {"watches": 1, "changes": 0, "lost": 0}
-    there.history[watch["uuid"]] = [first, first + 10, first + 20]
+    fake_changedetection.history[watch["uuid"]] = [first, first + 10, first + 20]
     watch["last_changed"], watch["last_error"] = first + 20, "404 Page not found"
     assert jobs.run_inline(ReconcileChanges()).result == {"watches": 1, "changes": 2, "lost": 0}
-    assert [(one.history_key, one.state, one.origin) for one in _events(desk.db)] == [
+    assert [(event.history_key, event.state, event.origin) for event in _events(desk.db)] == [
         (first + 10, "superseded", "reconcile"), (first + 20, "queued", "reconcile"),
     ]  # fmt: skip
     assert _rows(desk.db)[URL].error_message == "404 Page not found"
@@ -169,44 +174,44 @@ def test_changes_that_nobody_told_of(desk: Desk, there: FakeChangeDetection) -> 
     assert kinds.count("sources.rescrape") == 1
 
 
-def test_a_watch_that_vanished_is_made_again(desk: Desk, there: FakeChangeDetection) -> None:
+def test_missing_watch_is_created_again(desk: Desk, fake_changedetection: FakeChangeDetection) -> None:
     desk.put("The heron.", url=URL, source="crawl")
     _sync()
-    there.watches.clear()
+    fake_changedetection.watches.clear()
     assert jobs.run_inline(ReconcileChanges()).result == {"watches": 1, "changes": 0, "lost": 1}
     assert _sync()["made"] == 1 and _rows(desk.db)[URL].state == "present"
 
 
-def test_a_page_removed_while_its_watch_is_made_keeps_none(desk: Desk, there: FakeChangeDetection) -> None:
+def test_page_removed_during_the_creation_has_no_watch(desk: Desk, fake_changedetection: FakeChangeDetection) -> None:
     page = int(desk.put("The heron.", url=URL, source="crawl")["document_id"])
-    there.on_create = lambda: desk.db.transaction(watches.unwant, TENANT, page)
+    fake_changedetection.on_create = lambda: desk.db.transaction(watches.unwant, TENANT, page)
     _sync()
-    there.on_create = lambda: None
+    fake_changedetection.on_create = lambda: None
     _sync()
-    assert there.watches == {} and _rows(desk.db)[URL].state == "removed"
+    assert fake_changedetection.watches == {} and _rows(desk.db)[URL].state == "removed"
 
 
 @pytest.mark.parametrize("how", ["deleted", "unwanted"])
-def test_a_watch_that_was_made_and_not_noted_goes_with_its_page(
-    desk: Desk, there: FakeChangeDetection, how: str
+def test_unrecorded_watch_is_deleted_with_its_page(
+    desk: Desk, fake_changedetection: FakeChangeDetection, how: str
 ) -> None:
     """After a crash the page is unwatched before the next run: our watch is deleted, another's stays."""
     page = int(desk.put("The heron.", url=URL, source="crawl")["document_id"])
-    there.drops = "after"
+    fake_changedetection.drops = "after"
     desk.db.transaction(_enqueue)
     jobs.drain()
-    there.drops = None
-    assert len(there.watches) == 1
-    others = there.add(URL)
+    fake_changedetection.drops = None
+    assert len(fake_changedetection.watches) == 1
+    others = fake_changedetection.add(URL)
     if how == "deleted":
         desk.db.transaction(catalog.delete, TENANT, str(page))
     else:
         desk.db.transaction(watches.unwant, TENANT, page)
     jobs.drain(later=True)
-    assert list(there.watches) == [others]
+    assert list(fake_changedetection.watches) == [others]
 
 
-def test_what_was_removed_is_forgotten_with_its_page(desk: Desk, there: FakeChangeDetection) -> None:
+def test_removed_watch_is_deleted_with_its_page(desk: Desk, fake_changedetection: FakeChangeDetection) -> None:
     page = int(desk.put("The heron.", url=URL, source="crawl")["document_id"])
     _sync()
     desk.db.transaction(watches.unwant, TENANT, page)
@@ -216,16 +221,16 @@ def test_what_was_removed_is_forgotten_with_its_page(desk: Desk, there: FakeChan
     assert _rows(desk.db) == {}
 
 
-def test_a_deleted_page_does_not_come_back_with_its_next_change(desk: Desk, there: FakeChangeDetection) -> None:
+def test_deleted_page_is_not_restored_by_a_change(desk: Desk, fake_changedetection: FakeChangeDetection) -> None:
     page = desk.put("The heron.", url=URL, source="crawl")["document_id"]
     _sync()
-    [watch] = there.watches
-    told = desk.db.transaction(_told, watch, 1)
+    [watch] = fake_changedetection.watches
+    earlier = desk.db.transaction(_record_change, watch, 1)
     desk.db.transaction(catalog.delete, TENANT, page)
-    late = desk.db.transaction(_told, watch, 2)
-    assert (told.state, late.state) == ("queued", "ignored")
+    late = desk.db.transaction(_record_change, watch, 2)
+    assert (earlier.state, late.state) == ("queued", "ignored")
 
 
-def _told(session: Any, watch: str, key: int) -> ChangeEvent:
+def _record_change(session: Any, watch: str, key: int) -> ChangeEvent:
     change = PageChange(URL, watch, key, clock.now(), None, "", None)
     return changes.record(session, TENANT, change, origin="webhook")

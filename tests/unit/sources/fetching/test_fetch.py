@@ -35,7 +35,7 @@ HTML = "<html><head><title>Mühlen</title></head><body><p>" + "Das Wasser treibt
 
 
 @pytest.fixture
-def private(settings_env: SettingsEnv) -> None:
+def private_allowed(settings_env: SettingsEnv) -> None:
     settings_env(fetch_private="true", fetch_timeout_s=2, fetch_max_bytes=50_000)
 
 
@@ -50,7 +50,7 @@ def test_a_redirect_to_a_private_address_is_refused(settings_env: SettingsEnv, s
     assert site.visits == []
 
 
-@pytest.mark.usefixtures("private")
+@pytest.mark.usefixtures("private_allowed")
 def test_redirects_are_followed_and_counted(site: FakeSite) -> None:
     """Relative and absolute ones; the Host header is the name, not the address."""
     site.pages["/a"] = site_page(status=302, headers={"location": "b"})
@@ -67,7 +67,7 @@ def test_redirects_are_followed_and_counted(site: FakeSite) -> None:
         _fetch(f"{site.url}/away")
 
 
-@pytest.mark.usefixtures("private")
+@pytest.mark.usefixtures("private_allowed")
 def test_limits_and_answers(site: FakeSite) -> None:
     """Too large, of a wrong type, refused: final. Overloaded or silent: another try."""
     site.pages["/large"] = site_page(b"x" * 10_000, repeat=10)
@@ -86,7 +86,7 @@ def test_limits_and_answers(site: FakeSite) -> None:
         _fetch("http://127.0.0.1:9/")
 
 
-@pytest.mark.usefixtures("private")
+@pytest.mark.usefixtures("private_allowed")
 @pytest.mark.parametrize(
     ("body", "media_type"),
     [
@@ -102,8 +102,8 @@ def test_encodings(site: FakeSite, body: bytes, media_type: str) -> None:
     assert "Räder" in _fetch(f"{site.url}/").text
 
 
-@pytest.mark.usefixtures("private")
-def test_what_has_not_changed_is_not_sent_again(site: FakeSite) -> None:
+@pytest.mark.usefixtures("private_allowed")
+def test_unchanged_page_is_not_sent_again(site: FakeSite) -> None:
     """The request carries the validators of the last response."""
     dated = "Sat, 28 Nov 2026 10:00:00 GMT"
     site.pages["/"] = site_page(
@@ -121,9 +121,9 @@ def test_what_has_not_changed_is_not_sent_again(site: FakeSite) -> None:
         _fetch(f"{site.url}/odd")
 
 
-@pytest.mark.usefixtures("private")
+@pytest.mark.usefixtures("private_allowed")
 @pytest.mark.parametrize("packing", ["gzip", "deflate", "raw", "members"])
-def test_packed_pages_are_unpacked_and_bombs_are_not(site: FakeSite, packing: str) -> None:
+def test_compressed_pages_are_decoded_and_bombs_refused(site: FakeSite, packing: str) -> None:
     """The limit applies to the decompressed size, and memory never holds more."""
     site.pages["/"] = _packed(HTML.encode(), packing)
     assert _fetch(f"{site.url}/").text == HTML
@@ -148,8 +148,8 @@ def _packed(body: bytes, packing: str) -> Response:
     return site_page(squeezed, headers={"content-type": "text/html; charset=utf-8", "content-encoding": named})
 
 
-@pytest.mark.usefixtures("private")
-def test_packings_that_nobody_asked_for(site: FakeSite) -> None:
+@pytest.mark.usefixtures("private_allowed")
+def test_unrequested_content_encodings_are_refused(site: FakeSite) -> None:
     for named in ("br", "zstd", "gzip, gzip"):
         site.pages["/"] = site_page(b"x", headers={"content-type": "text/html", "content-encoding": named})
         with pytest.raises(Rejected) as refused:
@@ -157,8 +157,8 @@ def test_packings_that_nobody_asked_for(site: FakeSite) -> None:
         assert refused.value.code == "content_encoding"
 
 
-@pytest.mark.usefixtures("private")
-def test_a_body_that_says_it_is_too_large_is_not_read(site: FakeSite) -> None:
+@pytest.mark.usefixtures("private_allowed")
+def test_body_with_too_large_content_length_is_not_read(site: FakeSite) -> None:
     """The server needs ten seconds for the response."""
     site.pages["/"] = site_page(headers={"content-type": "text/html", "content-length": "50001"})
     with pytest.raises(Rejected) as refused:
@@ -166,41 +166,41 @@ def test_a_body_that_says_it_is_too_large_is_not_read(site: FakeSite) -> None:
     assert refused.value.code == "too_large"
 
 
-@pytest.mark.usefixtures("private")
-def test_who_is_overloaded_says_until_when(site: FakeSite) -> None:
+@pytest.mark.usefixtures("private_allowed")
+def test_retry_after_of_an_overloaded_server_is_used(site: FakeSite) -> None:
     """In seconds or as a date."""
     due = (clock.now() + timedelta(seconds=90)).strftime("%a, %d %b %Y %H:%M:%S GMT")
-    for said, least, most in ((due, 80.0, 90.0), ("7", 7.0, 7.0), ("999999", 3600.0, 3600.0)):
-        site.pages["/"] = site_page(status=503, headers={"retry-after": said})
+    for retry_after, least, most in ((due, 80.0, 90.0), ("7", 7.0, 7.0), ("999999", 3600.0, 3600.0)):
+        site.pages["/"] = site_page(status=503, headers={"retry-after": retry_after})
         with pytest.raises(Unavailable) as busy:
             _fetch(f"{site.url}/")
         assert busy.value.retry_after_s is not None and least <= busy.value.retry_after_s <= most
-    for said in ("soon", "-1", "Sat, 99 Foo 2026"):
-        site.pages["/"] = site_page(status=503, headers={"retry-after": said})
+    for retry_after in ("soon", "-1", "Sat, 99 Foo 2026"):
+        site.pages["/"] = site_page(status=503, headers={"retry-after": retry_after})
         with pytest.raises(Unavailable) as busy:
             _fetch(f"{site.url}/")
         assert busy.value.retry_after_s is None
 
 
-def test_a_slow_page_is_given_up(settings_env: SettingsEnv, site: FakeSite) -> None:
+def test_slow_page_times_out(settings_env: SettingsEnv, site: FakeSite) -> None:
     settings_env(fetch_private="true", fetch_timeout_s=0.3)
     site.pages["/"] = site_page(HTML.encode(), delay_s=1.0)
     with pytest.raises(Unavailable):
         _fetch(f"{site.url}/")
 
 
-def test_we_say_who_we_are_and_nothing_else(settings_env: SettingsEnv, site: FakeSite) -> None:
+def test_request_has_the_user_agent_and_no_credentials(settings_env: SettingsEnv, site: FakeSite) -> None:
     """No name or password of a URL is sent, and no cookie comes back."""
     settings_env(fetch_private="true", fetch_user_agent="Gleaner/2 (+https://example.org/bot)")
     site.pages["/"] = site_page(HTML.encode(), headers={"content-type": "text/html", "set-cookie": "who=you; Path=/"})
-    asyncio.run(_twice_over_kept(f"{site.url.replace('://', '://me:secret@')}/"))
+    asyncio.run(_fetch_twice_on_one_connection(f"{site.url.replace('://', '://me:secret@')}/"))
     first, second = site.requests
     assert first.headers["user-agent"] == "Gleaner/2 (+https://example.org/bot)"
     assert not {"authorization", "cookie"} & (first.headers.keys() | second.headers.keys())
     assert first.port == second.port, "the connection was kept"
 
 
-async def _twice_over_kept(url: str) -> None:
+async def _fetch_twice_on_one_connection(url: str) -> None:
     await connections.share()
     try:
         await fetch(url)
@@ -209,13 +209,13 @@ async def _twice_over_kept(url: str) -> None:
         await connections.close()
 
 
-def test_a_name_that_moves_to_a_private_address(settings_env: SettingsEnv, site: FakeSite) -> None:
+def test_name_that_changes_to_a_private_address_is_refused(settings_env: SettingsEnv, site: FakeSite) -> None:
     """The connection uses the checked address; a new connection resolves and checks again."""
     port = int(site.url.rpartition(":")[2])
-    said = iter([["127.0.0.1"], ["127.0.0.1"], ["10.0.0.1"]])
+    resolutions = iter([["127.0.0.1"], ["127.0.0.1"], ["10.0.0.1"]])
 
     async def resolver(host: str, port: int) -> list[str]:
-        return next(said)
+        return next(resolutions)
 
     async def ask() -> int:
         async with connections.open_client(resolver) as client:
@@ -239,7 +239,9 @@ def test_a_name_that_moves_to_a_private_address(settings_env: SettingsEnv, site:
         "http://100.64.0.1/", "http://8.8.8.8@10.0.0.1/", "//192.168.1.1/", "http://[fd00:ec2::254]/",
     ],
 )  # fmt: skip
-def test_a_public_page_does_not_lead_inside(settings_env: SettingsEnv, site: FakeSite, there: str) -> None:
+def test_redirect_of_a_public_page_cannot_reach_private_addresses(
+    settings_env: SettingsEnv, site: FakeSite, there: str
+) -> None:
     """The local site stands for a public one: only its address passes the check."""
     site.pages["/"] = site_page(status=302, headers={"location": there})
 
@@ -280,7 +282,7 @@ def test_a_url_alone_becomes_a_document(db: Database, settings_env: SettingsEnv,
     assert (again["status"], list(again["timings_ms"])) == ("unchanged", ["fetch", "store"])
 
 
-def test_a_page_that_its_server_says_is_unchanged(
+def test_not_modified_page_is_unchanged(
     db: Database, settings_env: SettingsEnv, redis_url: str, site: FakeSite
 ) -> None:
     """The job ends with the 304 response; other changes to the document are still stored."""
@@ -296,26 +298,26 @@ def test_a_page_that_its_server_says_is_unchanged(
         claim = desk.db.transaction(claims.claim, [row.id], worker)[0]
         job = FetchPage.load(claim.payload, claim.payload_version)
         result = asyncio.run(fetch_and_ingest(job, Progress(claim, ProgressPublisher(lambda claim, snapshot: None))))
-        return result, [len(asked.headers.get("if-none-match", "")) for asked in site.requests[before:]]
+        return result, [len(request.headers.get("if-none-match", "")) for request in site.requests[before:]]
 
     site.pages["/page"] = site_page(HTML.encode(), headers={"content-type": "text/html; charset=utf-8", "etag": '"1"'})
-    first, asked = run()
-    assert first["status"] == "indexed" and asked == [0, 0]
+    first, tag_lengths = run()
+    assert first["status"] == "indexed" and tag_lengths == [0, 0]
     fetched_at = desk.db.read(catalog.get, TENANT, first["document_id"]).fetched_at
-    again, asked = run()
-    assert again["status"] == "unchanged" and asked == [3]
+    again, tag_lengths = run()
+    assert again["status"] == "unchanged" and tag_lengths == [3]
     assert (again["version_id"], again["chunks"]) == (first["version_id"], first["chunks"])
     seen_at = desk.db.read(catalog.get, TENANT, first["document_id"]).fetched_at
     assert fetched_at is not None and seen_at is not None and seen_at > fetched_at
-    tagged, asked = run(tags=("new",))
-    assert tagged["status"] == "indexed" and asked == [0]
+    tagged, tag_lengths = run(tags=("new",))
+    assert tagged["status"] == "indexed" and tag_lengths == [0]
     site.pages["/page"].headers["etag"] = '"2"'
-    same, asked = run(tags=("new",))
-    assert same["status"] == "unchanged" and asked == [3], "sent again, and the same"
+    same, tag_lengths = run(tags=("new",))
+    assert same["status"] == "unchanged" and tag_lengths == [3], "sent again, and the same"
     assert run(tags=("new",))[1] == [3] and site.requests[-1].headers["if-none-match"] == '"2"'
 
 
-def test_a_page_beyond_the_quota_fails_and_leaves_what_there_was(
+def test_page_over_quota_fails_and_keeps_the_stored_version(
     db: Database, settings_env: SettingsEnv, site: FakeSite
 ) -> None:
     settings_env(fetch_private="true", database_url=db.engine.url.render_as_string(hide_password=False))

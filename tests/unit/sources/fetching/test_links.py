@@ -26,8 +26,8 @@ PAGE = """<html><head><base href="/b/"><link rel="canonical" href="../canonical#
 def _look(tmp_path: Path, html: str, tag: str | None = None) -> PageInspection:
     blob = tmp_path / "page.html"
     blob.write_text(html)
-    found = inspect_html(blob, URL, tag, "Millrace/0.1")
-    return PageInspection(**{**found, "links": tuple(found["links"])})
+    fields = inspect_html(blob, URL, tag, "Millrace/0.1")
+    return PageInspection(**{**fields, "links": tuple(fields["links"])})
 
 
 def test_links_of_a_page(tmp_path: Path) -> None:
@@ -54,12 +54,14 @@ def test_links_of_a_page(tmp_path: Path) -> None:
         ("", "unavailable_after: 25 Jun 2030 15:00:00 PST, nofollow", False, True),
     ],
 )
-def test_what_robots_are_told(tmp_path: Path, html: str, tag: str | None, noindex: bool, nofollow: bool) -> None:
+def test_robots_directives_of_a_page_are_read(
+    tmp_path: Path, html: str, tag: str | None, noindex: bool, nofollow: bool
+) -> None:
     seen = _look(tmp_path, f'<html><head>{html}</head><body><a href="/x">x</a></body></html>', tag)
     assert (seen.noindex, seen.nofollow, bool(seen.links)) == (noindex, nofollow, not nofollow)
 
 
-def test_odd_pages_are_looked_at_all_the_same(tmp_path: Path) -> None:
+def test_malformed_pages_are_inspected(tmp_path: Path) -> None:
     assert _look(tmp_path, "").links == ()
     assert _look(tmp_path, "\x00<a href=x\x00>" * 5).links is not None
     many = "".join(f'<a href="/{number}">' for number in range(MAX_LINKS + 100))
@@ -68,7 +70,7 @@ def test_odd_pages_are_looked_at_all_the_same(tmp_path: Path) -> None:
     assert directives([""], "Millrace/0.1") == {""}
 
 
-def test_a_fetched_page_is_looked_at_in_a_lane() -> None:
+def test_fetched_page_is_inspected_in_a_sandbox() -> None:
     page = PageText(URL, 200, "html", PAGE, robots_tag="nofollow")
     seen = asyncio.run(inspect_page(page))
     assert seen.nofollow and seen.links == () and seen.canonical == "https://example.org/canonical"

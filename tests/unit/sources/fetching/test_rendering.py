@@ -22,7 +22,7 @@ TYPE = {"content-type": "text/html", "etag": '"1"'}
 
 
 @pytest.fixture
-def asking(settings_env: SettingsEnv, redis_url: str, site: FakeSite) -> SettingsEnv:
+def chromium_settings(settings_env: SettingsEnv, redis_url: str, site: FakeSite) -> SettingsEnv:
     if find_chromium() is None:
         missing("chromium", "apt-get install chromium")
     sandbox = str(os.getuid() != 0).lower()
@@ -37,7 +37,7 @@ def _visit(url: str) -> PageText:
     return asyncio.run(fetch_politely(url))
 
 
-def test_only_empty_pages_are_opened(asking: SettingsEnv, site: FakeSite) -> None:
+def test_only_empty_pages_are_opened(chromium_settings: SettingsEnv, site: FakeSite) -> None:
     """The server's validators do not cover content that scripts fetch, so they are not stored."""
     page = _visit(f"{site.url}/empty")
     assert page.rendered and ">made here</div>" in page.text and page.etag is None
@@ -47,13 +47,15 @@ def test_only_empty_pages_are_opened(asking: SettingsEnv, site: FakeSite) -> Non
 
 
 @pytest.mark.parametrize(("when", "empty", "full"), [("off", False, False), ("always", True, True)])
-def test_or_all_or_none(asking: SettingsEnv, site: FakeSite, when: str, empty: bool, full: bool) -> None:
-    asking(fetch_javascript=when)
+def test_or_all_or_none(chromium_settings: SettingsEnv, site: FakeSite, when: str, empty: bool, full: bool) -> None:
+    chromium_settings(fetch_javascript=when)
     assert (_visit(f"{site.url}/empty").rendered, _visit(f"{site.url}/full").rendered) == (empty, full)
 
 
 @pytest.mark.parametrize("program", ["/nowhere/chromium", "/bin/false"])
-def test_without_a_browser_the_page_is_taken_as_it_came(asking: SettingsEnv, site: FakeSite, program: str) -> None:
-    asking(chromium_path=program)
+def test_without_a_browser_the_page_is_taken_as_it_came(
+    chromium_settings: SettingsEnv, site: FakeSite, program: str
+) -> None:
+    chromium_settings(chromium_path=program)
     page = _visit(f"{site.url}/empty")
     assert (page.rendered, page.text) == (False, EMPTY)

@@ -33,10 +33,10 @@ def postgres_db(postgres_url: str, settings_env: SettingsEnv) -> Database:
 
 def _take(db: Database, body: bytes, then: Callable[[], object] = lambda: None) -> DeliveryResponse:
     """Store a delivery; call `then` before the commit."""
-    given = asyncio.run(deliveries.receive("default", FIRECRAWL, body, None))
+    delivery = asyncio.run(deliveries.receive("default", FIRECRAWL, body, None))
 
     def work(session: Session) -> DeliveryResponse:
-        answered = deliveries.store(session, given)
+        answered = deliveries.store(session, delivery)
         then()
         return answered
 
@@ -68,13 +68,13 @@ def test_pages_of_a_crawl_do_not_wait_for_each_other(postgres_db: Database) -> N
         assert first.result(10).status == 202
 
 
-def test_a_twin_waits_for_the_first_and_is_answered_like_it(postgres_db: Database) -> None:
+def test_concurrent_repeat_waits_and_gets_the_first_answer(postgres_db: Database) -> None:
     _take(postgres_db, event("crawl.started", "c"))
     with ThreadPoolExecutor(2) as pool:
         first, go_on = _held(postgres_db, pool, page_event("c", 1))
-        twin = pool.submit(_take, postgres_db, page_event("c", 1))
+        repeat = pool.submit(_take, postgres_db, page_event("c", 1))
         go_on.set()
-        assert twin.result(10).body == first.result(10).body
+        assert repeat.result(10).body == first.result(10).body
     counts = [
         postgres_db.read(lambda session, table=table: session.scalar(sa.select(sa.func.count()).select_from(table)))  # type: ignore[misc]
         for table in (JobRow, CrawlSession, Delivery)
@@ -93,18 +93,18 @@ def test_the_first_events_of_a_crawl_make_it_once(db: Database, settings_env: Se
     assert [tuple(row) for row in rows] == [("c", "completed")]
 
 
-def test_a_page_that_is_refused_leaves_nothing_and_keeps_no_other_out(db: Database, settings_env: SettingsEnv) -> None:
+def test_refused_page_stores_nothing_and_does_not_block_others(db: Database, settings_env: SettingsEnv) -> None:
     """A page over the quota and one with an invalid URL, each with a page that is accepted."""
     settings_env(redis_url="redis://127.0.0.1:9/0")
     db = database()
     good, bad, over = (json.loads(page_event("c", number))["data"][0] for number in range(3))
     bad["metadata"]["url"] = "http://[none"
     answered = _take(db, event("crawl.page", "c", bad, good))
-    assert (answered.jobs, [one["url"] for one in answered.failures]) == (1, ["http://[none"])
+    assert (answered.jobs, [failure["url"] for failure in answered.failures]) == (1, ["http://[none"])
     db.transaction(lambda session: setattr(session.get_one(Tenant, "default"), "max_documents", 1))
     answered = _take(db, event("crawl.page", "c", over, {**good, "markdown": "Other words."}))
-    assert (answered.jobs, [one["url"] for one in answered.failures]) == (1, [over["metadata"]["url"]])
+    assert (answered.jobs, [failure["url"] for failure in answered.failures]) == (1, [over["metadata"]["url"]])
     count = sa.func.count()
-    for table, wanted in ((Document, 1), (DocumentVersion, 2), (JobRow, 2)):
+    for table, expected_count in ((Document, 1), (DocumentVersion, 2), (JobRow, 2)):
         query = sa.select(count).select_from(table)
-        assert db.read(lambda session, query=query: session.scalar(query)) == wanted  # type: ignore[misc]
+        assert db.read(lambda session, query=query: session.scalar(query)) == expected_count  # type: ignore[misc]

@@ -44,7 +44,7 @@ def test_a_key_is_shown_once_used_listed_and_revoked(api: Api) -> None:
 
 
 def test_a_repeated_request_makes_no_second_key_and_shows_no_secret(lite_api: Api) -> None:
-    """Nothing keeps the secret, so a lost answer is mended by rotating the key."""
+    """Nothing keeps the secret, so a client that lost the answer rotates the key."""
     body, headers = {"name": "shop", "scopes": ["read"]}, {"Idempotency-Key": "k1"}
     first, again = (lite_api.client.post("/api/keys", json=body, headers=headers) for _ in range(2))
     assert (first.status_code, again.status_code, again.headers["idempotency-replayed"]) == (201, 201, "true")
@@ -55,17 +55,17 @@ def test_a_repeated_request_makes_no_second_key_and_shows_no_secret(lite_api: Ap
     assert [answer.status_code for answer in made] == [201, 201]
 
 
-def test_rotation_gives_a_new_secret(api: Api) -> None:
+def test_rotation_returns_a_new_secret(api: Api) -> None:
     made = api.client.post("/api/keys", json={"name": "shop", "scopes": ["read"]}).json()
     path = f"/api/keys/{made['id']}/rotate"
-    kept = api.client.post(path, json={"overlap_s": 3600}).json()["key"]
-    for token in (made["key"], kept):
+    new_token = api.client.post(path, json={"overlap_s": 3600}).json()["key"]
+    for token in (made["key"], new_token):
         assert api.anyone.get("/api/jobs", headers={"Authorization": token}).status_code == 200
-    assert api.client.post(path).json()["key"] != kept
+    assert api.client.post(path).json()["key"] != new_token
     assert_problem(api.client.post(path, json={"overlap_s": 10**9}), 422, "invalid_input")
 
 
-def test_an_administrator_rules_their_tenant_and_no_other(lite_api: Api) -> None:
+def test_administrator_manages_one_tenant_only(lite_api: Api) -> None:
     with holder(lite_api, "admin", tenant="acme") as acme, holder(lite_api, "read") as ours:
         made = acme.post("/api/keys", json={"name": "a", "scopes": ["kind:shop.*"]}).json()
         assert made["tenant"] == "acme"
@@ -87,7 +87,7 @@ def test_an_administrator_rules_their_tenant_and_no_other(lite_api: Api) -> None
         assert {entry["tenant"] for entry in acme.get("/api/audit-log").json()["data"]} == {"acme"}
 
 
-def test_an_administrator_cannot_take_an_operators_key(lite_api: Api) -> None:
+def test_administrator_cannot_rotate_a_key_of_an_operator(lite_api: Api) -> None:
     with holder(lite_api, "operator") as operator, holder(lite_api, "admin") as admin:
         path = f"/api/keys/{operator.headers['X-Key']}/rotate"
         assert_problem(admin.post(path), 403, "scope_missing")
@@ -116,10 +116,10 @@ def test_tenants_are_made_changed_and_disabled(api: Api) -> None:
     assert_problem(api.client.patch("/api/tenants/nobody", json={}), 404, "tenant_not_found")
 
 
-def test_a_key_for_kinds_reaches_their_jobs_and_nothing_else(lite_api: Api, errand: Make) -> None:
+def test_key_for_kinds_reads_jobs_of_these_kinds_only(lite_api: Api, errand: Make) -> None:
     job = errand("x")
     with holder(lite_api, "kind:tests.unit.api.*") as ours, holder(lite_api, "kind:shop.receipt") as theirs:
-        assert [found["id"] for found in ours.get("/api/jobs").json()["data"]] == [job.id]
+        assert [row["id"] for row in ours.get("/api/jobs").json()["data"]] == [job.id]
         assert theirs.get("/api/jobs").json()["data"] == []
         assert ours.get(f"/api/jobs/{job.id}").json()["payload"] == {"note": "x"}
         for path in (f"/api/jobs/{job.id}", f"/api/jobs/{job.id}/events", f"/api/tasks/{job.id}"):
@@ -132,7 +132,7 @@ def test_a_key_for_kinds_reaches_their_jobs_and_nothing_else(lite_api: Api, erra
             assert_problem(client.get("/api/keys"), 403, "scope_missing")
 
 
-def test_reading_and_writing_are_granted_apart(lite_api: Api, errand: Make) -> None:
+def test_read_and_write_are_separate_scopes(lite_api: Api, errand: Make) -> None:
     job = errand()
     with holder(lite_api, "read") as reader, holder(lite_api, "write") as writer:
         assert reader.post("/api/search", json={"query": "x"}).status_code == 200
@@ -167,16 +167,16 @@ def test_a_stream_ends_when_its_key_does(api: Api, errand: Make, close: Callable
         assert_problem(acme.get(path), 401, "unauthenticated")
 
 
-def test_a_revocation_is_told_to_every_process(api: Api, errand: Make) -> None:
+def test_revocation_reaches_every_process(api: Api, errand: Make) -> None:
     """Another api closes what the key opened there, without waiting for its own next look."""
     path = f"/api/jobs/{errand().id}/events"
     with served(create_app()) as other:
         wait_until(lambda: other.hub.has_redis, what="the other api to reach Redis")
-        heard: list[str] = []
+        notices: list[str] = []
         hear = other.hub.on_notice
 
         def overhear(notice: str) -> None:
-            heard.append(notice)
+            notices.append(notice)
             hear(notice)
 
         other.hub.on_notice = overhear
@@ -187,7 +187,7 @@ def test_a_revocation_is_told_to_every_process(api: Api, errand: Make) -> None:
                 assert "retry:" in next(lines)
                 api.client.delete(f"/api/keys/{client.headers['X-Key']}")
                 assert "event: end" not in list(lines)
-            wait_until(lambda: heard == [f"key {client.headers['X-Key']}"], what="the other api to hear of it")
+            wait_until(lambda: notices == [f"key {client.headers['X-Key']}"], what="the other api to hear of it")
             assert_problem(other.anyone.get(path, headers=headers), 401, "unauthenticated")
 
 
@@ -210,24 +210,24 @@ def limited(lite_api: Api, settings_env: SettingsEnv) -> Api:
     return lite_api
 
 
-def test_a_route_says_how_often_it_may_be_asked_and_refuses_more(limited: Api) -> None:
+def test_route_reports_its_rate_limit_and_enforces_it(limited: Api) -> None:
     """The old service's limits where its clients know them; each key counts for itself."""
-    with holder(limited, "read", "write") as one, holder(limited, "read", "write") as two:
+    with holder(limited, "read", "write") as first_client, holder(limited, "read", "write") as second_client:
         wait_until(lambda: clock.now().second < 50, timeout_s=30, what="a window with enough time left")
         for left in range(49, -1, -1):
-            answer = one.post("/api/search", json={"query": "x"})
+            answer = first_client.post("/api/search", json={"query": "x"})
             assert answer.headers["ratelimit"].startswith(f'"search";r={left};t=')
         assert answer.headers["ratelimit-policy"] == '"search";q=50;w=60'
-        refused = one.post("/api/search", json={"query": "x"})
+        refused = first_client.post("/api/search", json={"query": "x"})
         assert_problem(refused, 429, "rate_limited")
         assert refused.json()["error"] == "Rate limit exceeded: 50 per 1 minute"
         assert 1 <= int(refused.headers["retry-after"]) <= 60
-        assert two.post("/api/search", json={"query": "x"}).status_code == 200
-        assert one.get("/api/jobs").headers["ratelimit-policy"] == '"jobs";q=6000;w=60'
-        assert one.get("/api/stats").headers["ratelimit-policy"] == '"stats";q=100;w=60'
+        assert second_client.post("/api/search", json={"query": "x"}).status_code == 200
+        assert first_client.get("/api/jobs").headers["ratelimit-policy"] == '"jobs";q=6000;w=60'
+        assert first_client.get("/api/stats").headers["ratelimit-policy"] == '"stats";q=100;w=60'
 
 
-def test_a_key_has_limits_of_its_own(limited: Api) -> None:
+def test_key_may_have_a_separate_rate_limit(limited: Api) -> None:
     with holder(limited, "read") as client:
         path = f"/api/keys/{client.headers['X-Key']}"
         own = {"POST /api/search": "2/day", "*": "unlimited"}
@@ -240,7 +240,7 @@ def test_a_key_has_limits_of_its_own(limited: Api) -> None:
         assert_problem(client.get("/api/jobs"), 403, "scope_missing")
 
 
-def test_what_is_open_to_everybody_has_no_limit(limited: Api) -> None:
+def test_public_routes_have_no_rate_limit(limited: Api) -> None:
     assert "ratelimit" not in limited.anyone.get("/health").headers
 
 

@@ -51,8 +51,8 @@ def _put(*timings: RequestTiming) -> None:
 
 def _timing(path: str = "/api/jobs", duration_ms: float = 2.0, *, hours: float = 0, **more: Any) -> RequestTiming:
     at = clock.now() - timedelta(hours=hours)
-    given: dict[str, Any] = {"tenant": "default", "method": "GET", "route": path, "status_code": 200, **more}
-    return RequestTiming(at=at, path=path, duration_ms=duration_ms, request_id="r-1", client_ip="10.0.0.9", **given)
+    columns: dict[str, Any] = {"tenant": "default", "method": "GET", "route": path, "status_code": 200, **more}
+    return RequestTiming(at=at, path=path, duration_ms=duration_ms, request_id="r-1", client_ip="10.0.0.9", **columns)
 
 
 def test_a_request_is_recorded_field_by_field(api: Api) -> None:
@@ -129,7 +129,7 @@ def test_the_bounds_themselves_are_allowed(lite_api: Api, query: str) -> None:
 
 
 def test_each_tenant_sees_its_own(api: Api) -> None:
-    """Operators see what came without a key beside their own, and by name or `*` everybody's."""
+    """Operators see their requests and those without a key, and by name or `*` those of other tenants."""
     work = [OperationStep("embedding", "embed_batch", 1.0)]
     for tenant in ("default", "acme"):
         database().transaction(operations.write, work, tenant=tenant, at=clock.now())
@@ -149,7 +149,7 @@ def test_each_tenant_sees_its_own(api: Api) -> None:
             assert client.get("/api/metrics/operations").json()["total"] == 1
             summary = client.get("/api/metrics/summary").json()
             assert summary["operations_by_type"]["embedding"]["total_operations"] == 1
-            assert {one["path"] for one in summary["slowest_endpoints"]} >= {own}
+            assert {endpoint["path"] for endpoint in summary["slowest_endpoints"]} >= {own}
             for route in ("requests", "operations", "summary"):
                 assert_problem(client.get(f"/api/metrics/{route}?tenant=*"), 404, "tenant_not_found")
         assert api.client.get("/api/metrics/operations?tenant=*").json()["total"] == 2
@@ -179,18 +179,18 @@ def test_probes_files_and_streams_are_not_recorded(lite_api: Api, errand: Callab
 def test_every_answer_says_how_long_it_took(lite_api: Api) -> None:
     """In milliseconds with two decimals, also an error and one that no route made."""
     for path in ("/", "/nowhere", "/api/jobs", "/api/jobs?limit=0", "/%00"):
-        told = lite_api.client.get(path).headers["x-process-time"]
-        assert told == f"{float(told):.2f}"
+        process_time = lite_api.client.get(path).headers["x-process-time"]
+        assert process_time == f"{float(process_time):.2f}"
 
 
-@pytest.mark.parametrize(("proxies", "told"), [("127.0.0.1", "203.0.113.7"), ("10.0.0.1", "127.0.0.1")])
+@pytest.mark.parametrize(("proxies", "recorded_ip"), [("127.0.0.1", "203.0.113.7"), ("10.0.0.1", "127.0.0.1")])
 def test_the_callers_address_is_believed_of_trusted_proxies_alone(
-    sqlite_url: str, redis_url: str, settings_env: SettingsEnv, proxies: str, told: str
+    sqlite_url: str, redis_url: str, settings_env: SettingsEnv, proxies: str, recorded_ip: str
 ) -> None:
     settings_env(database_url=sqlite_url, redis_url=redis_url, trusted_proxies=proxies)
     with served(create_app()) as api:
         api.client.get("/api/stats", headers={"X-Forwarded-For": "203.0.113.7"})
-        assert [row["client_ip"] for row in _recorded(api, "/api/stats")] == [told]
+        assert [row["client_ip"] for row in _recorded(api, "/api/stats")] == [recorded_ip]
 
 
 def test_nothing_is_recorded_where_that_is_off(sqlite_url: str, redis_url: str, settings_env: SettingsEnv) -> None:
@@ -212,7 +212,7 @@ def test_a_stop_writes_what_is_held(sqlite_url: str, redis_url: str, settings_en
 def test_requests_go_on_while_sql_is_down(
     postgres_server: PostgresServer, redis_url: str, settings_env: SettingsEnv
 ) -> None:
-    """They are as fast as before, and what was held is written when it is back."""
+    """Requests are as fast as before, and the buffered rows are written once the database is back."""
     url = postgres_server.create_database("metrics")
     make_schema(url)
     settings_env(database_url=url, redis_url=redis_url)

@@ -30,7 +30,7 @@ def _work(job_id: str) -> None:
     on_a_loop(index_batch(BatchDocuments.model_validate(progress.claim.payload), progress))
 
 
-def test_lines_go_in_and_their_ends_come_out(api: Api) -> None:
+def test_batch_returns_the_outcome_of_each_line(api: Api) -> None:
     api.client.post("/api/collections", json={"name": "mills"})
     answer = _send(api.client, {"text": "The mill."}, {"text": ""}, {"text": "A heron."}, collection="mills")
     job = answer.json()
@@ -54,7 +54,7 @@ def test_the_same_request_again_is_the_same_job(api: Api) -> None:
     assert_problem(_send(api.client, {"text": "two"}, headers=headers), 422, "idempotency_key_reused")
 
 
-def test_what_is_no_batch_is_refused(lite_api: Api) -> None:
+def test_invalid_batches_are_refused(lite_api: Api) -> None:
     client = lite_api.client
     assert_problem(client.post(PATH, json=[{"text": "x"}]), 415, "unsupported_type")
     assert_problem(client.post(PATH, content=b"\n \n", headers=NDJSON), 422, "empty_batch")
@@ -63,7 +63,7 @@ def test_what_is_no_batch_is_refused(lite_api: Api) -> None:
     assert_problem(client.get(f"{PATH}/{other}"), 404, "job_not_found")
 
 
-def test_a_key_for_some_collections_writes_there_alone(lite_api: Api) -> None:
+def test_key_for_collections_writes_to_these_only(lite_api: Api) -> None:
     for name in ("one", "two"):
         lite_api.client.post("/api/collections", json={"name": name})
     with holder(lite_api, "collection:one") as client:

@@ -88,52 +88,54 @@ def test_documents_are_searched_and_counted_by_collection(api: Api, desk: Desk) 
     assert_problem(refused, 404, "collection_not_found")
 
 
-def test_a_key_for_a_collection_reaches_nothing_else(api: Api, desk: Desk) -> None:
+def test_key_for_a_collection_reaches_this_collection_only(api: Api, desk: Desk) -> None:
     for name in ("site.a", "site.b", "other"):
         api.client.post("/api/collections", json={"name": name})
     theirs = give(api.client, desk, "granite", "other")
     loose = give(api.client, desk, "marble")
-    with holder(api, "collection:site.a") as one, holder(api, "collection:site.*") as both:
-        mine = give(one, desk, "basalt")  # one collection: it need not be said
+    with holder(api, "collection:site.a") as site_client, holder(api, "collection:site.*") as sites_client:
+        mine = give(site_client, desk, "basalt")  # one collection: it need not be said
         assert api.client.get(f"/api/documents/{mine}").json()["collection"] == "site.a"
-        also = give(both, desk, "gneiss", "site.b")
-        assert search_ids(one, "notes") == [mine]
-        assert sorted(search_ids(both, "notes")) == sorted([mine, also])
+        also = give(sites_client, desk, "gneiss", "site.b")
+        assert search_ids(site_client, "notes") == [mine]
+        assert sorted(search_ids(sites_client, "notes")) == sorted([mine, also])
         assert_problem(
-            one.post("/api/search", json={"query": "x", "filters": {"collections": ["other"]}}),
+            site_client.post("/api/search", json={"query": "x", "filters": {"collections": ["other"]}}),
             404,
             "collection_not_found",
         )
         for hidden in (theirs, loose, also):
-            assert_problem(one.get(f"/api/documents/{hidden}"), 404, "document_not_found")
-            assert_problem(one.delete(f"/api/documents/{hidden}"), 404, "document_not_found")
+            assert_problem(site_client.get(f"/api/documents/{hidden}"), 404, "document_not_found")
+            assert_problem(site_client.delete(f"/api/documents/{hidden}"), 404, "document_not_found")
             assert_problem(
-                one.patch(f"/api/documents/{hidden}", json={"collection": "site.a"}), 404, "document_not_found"
+                site_client.patch(f"/api/documents/{hidden}", json={"collection": "site.a"}), 404, "document_not_found"
             )
-        assert [row["id"] for row in one.get("/api/documents").json()["data"]] == [mine]
-        assert [row["name"] for row in both.get("/api/collections").json()["data"]] == ["site.a", "site.b"]
-        assert_problem(one.get("/api/collections/other"), 404, "collection_not_found")
-        assert_problem(one.post("/api/documents", json={"markdown": "x", "collection": "other"}), 403, "scope_missing")
-        assert_problem(both.post("/api/documents", json={"markdown": "x"}), 403, "scope_missing")
-        assert_problem(one.patch(f"/api/documents/{mine}", json={"collection": "other"}), 403, "scope_missing")
-        # Nobody takes a document away from where they may not look.
+        assert [row["id"] for row in site_client.get("/api/documents").json()["data"]] == [mine]
+        assert [row["name"] for row in sites_client.get("/api/collections").json()["data"]] == ["site.a", "site.b"]
+        assert_problem(site_client.get("/api/collections/other"), 404, "collection_not_found")
+        assert_problem(
+            site_client.post("/api/documents", json={"markdown": "x", "collection": "other"}), 403, "scope_missing"
+        )
+        assert_problem(sites_client.post("/api/documents", json={"markdown": "x"}), 403, "scope_missing")
+        assert_problem(site_client.patch(f"/api/documents/{mine}", json={"collection": "other"}), 403, "scope_missing")
+        # No client takes a document away from where they may not look.
         for key in ("granite", "marble"):
-            taken = one.post("/api/documents", json={"markdown": "mine now", "external_id": key})
+            taken = site_client.post("/api/documents", json={"markdown": "mine now", "external_id": key})
             assert_problem(taken, 409, "other_collection")
         # Its own jobs it may follow, others not; what is the tenant's it may not do.
-        job = one.post("/api/documents", json={"markdown": "more", "external_id": "basalt"}).json()
-        assert one.get(f"/api/jobs/{job['id']}").status_code == 200
+        job = site_client.post("/api/documents", json={"markdown": "more", "external_id": "basalt"}).json()
+        assert site_client.get(f"/api/jobs/{job['id']}").status_code == 200
         foreign = api.client.post("/api/documents", json={"markdown": "x", "external_id": "granite"}).json()
-        assert_problem(one.get(f"/api/jobs/{foreign['id']}"), 404, "job_not_found")
+        assert_problem(site_client.get(f"/api/jobs/{foreign['id']}"), 404, "job_not_found")
         for path in ("/api/jobs", "/api/stats", "/api/keys"):
-            assert one.get(path).status_code == 403
-        assert one.post("/api/collections", json={"name": "mine"}).status_code == 403
-        assert one.delete("/api/collections/site.a").status_code == 403
-        assert one.delete(f"/api/documents/{mine}").status_code == 204
+            assert site_client.get(path).status_code == 403
+        assert site_client.post("/api/collections", json={"name": "mine"}).status_code == 403
+        assert site_client.delete("/api/collections/site.a").status_code == 403
+        assert site_client.delete(f"/api/documents/{mine}").status_code == 204
 
 
 @pytest.mark.parametrize("fate", ["keep", "delete"])
-def test_a_collection_ends_with_or_without_its_documents(api: Api, desk: Desk, fate: str) -> None:
+def test_collection_is_deleted_with_or_without_its_documents(api: Api, desk: Desk, fate: str) -> None:
     api.client.post("/api/collections", json={"name": "gone"})
     words = ["alder", "birch", "cedar"]
     ids = [give(api.client, desk, word, "gone") for word in words]
@@ -157,8 +159,8 @@ def test_documents_are_deleted_by_a_filter(api: Api, desk: Desk) -> None:
     body = {"filter": {"tags": ["old"], "collection": "pile"}}
     dry = api.client.post("/api/documents:delete", json=body | {"dry_run": True}).json()
     assert dry["matched"] == 3 and sorted(row["id"] for row in dry["sample"]) == sorted(old)
-    one = api.client.post("/api/documents:delete", json={"filter": {"tags": ["n1", "old"]}, "dry_run": True}).json()
-    assert one["matched"] == 1
+    preview = api.client.post("/api/documents:delete", json={"filter": {"tags": ["n1", "old"]}, "dry_run": True}).json()
+    assert preview["matched"] == 1
     with holder(api, "collection:pile") as holding:
         job = holding.post("/api/documents:delete", json={"filter": {"tags": ["old"]}}).json()
     late = give(api.client, desk, "late", "pile", tags=["old"])
@@ -166,7 +168,7 @@ def test_documents_are_deleted_by_a_filter(api: Api, desk: Desk) -> None:
     assert sorted(search_ids(api.client, "notes")) == sorted([new, loose, late])
 
 
-def test_deleting_many_goes_on_after_a_crash(api: Api, desk: Desk) -> None:
+def test_bulk_delete_continues_after_a_crash(api: Api, desk: Desk) -> None:
     """The second run counts the work of the first and does not repeat it."""
     for n in range(bulk.BATCH + 5):
         api.client.post("/api/documents", json={"markdown": f"page {n}", "tags": ["x"], "external_id": f"k{n}"})

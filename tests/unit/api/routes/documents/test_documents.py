@@ -37,7 +37,7 @@ def desk(api: Api) -> Desk:
     return Desk(database())
 
 
-def test_a_page_posted_is_a_page_found(api: Api, desk: Desk) -> None:
+def test_posted_page_is_searchable(api: Api, desk: Desk) -> None:
     """The old service's index body and search answer, key for key."""
     answer = api.client.post("/api/index", json=LONG_FORM)
     job = answer.json()
@@ -60,7 +60,7 @@ def test_a_page_posted_is_a_page_found(api: Api, desk: Desk) -> None:
     )
 
 
-def test_the_short_form_and_what_it_needs(api: Api) -> None:
+def test_short_form_requires_url_and_body(api: Api) -> None:
     """url and a body suffice; without, both bodies are named in the old service's list."""
     assert api.client.post("/api/index", json={"url": "https://a.org", "markdown": "text"}).status_code == 202
     assert api.client.post("/api/index", json={"url": "https://a.org", "html": "<p>text</p>"}).status_code == 202
@@ -100,7 +100,7 @@ def test_bad_documents_are_422(lite_api: Api, body: Any) -> None:
     assert answer.headers["content-type"] == "application/problem+json"
 
 
-def test_odd_bodies_are_never_500(lite_api: Api) -> None:
+def test_malformed_bodies_are_never_500(lite_api: Api) -> None:
     """Bodies that JSON can express and databases cannot store."""
     deep = '{"text": "x", "metadata": ' + '{"a":' * 500 + "1" + "}" * 501
     for raw in (
@@ -155,14 +155,14 @@ def test_lists_show_and_delete(api: Api, desk: Desk) -> None:
     assert document_id not in [hit["document_id"] for hit in result["results"]] and result["total"] == 3
 
 
-def test_test_index_waits_and_tells_the_steps(api: Api, desk: Desk) -> None:
+def test_test_index_waits_and_reports_the_steps(api: Api, desk: Desk) -> None:
     """200 with the old service's report, also of a failure."""
 
     def serve() -> None:
-        wanted = JobFilter(states=["queued"])
-        wait_until(lambda: desk.db.read(list_jobs, TENANT, wanted, 1), what="the job")
+        job_filter = JobFilter(states=["queued"])
+        wait_until(lambda: desk.db.read(list_jobs, TENANT, job_filter, 1), what="the job")
         try:
-            desk.work(desk.db.read(list_jobs, TENANT, wanted, 1)[0].id)
+            desk.work(desk.db.read(list_jobs, TENANT, job_filter, 1)[0].id)
         except InvalidInput:
             return
 
@@ -177,7 +177,7 @@ def test_test_index_waits_and_tells_the_steps(api: Api, desk: Desk) -> None:
     assert report["error_type"] == "InvalidInput" and "no text" in report["error"]
 
 
-def test_wait_answers_when_it_is_done(api: Api, desk: Desk) -> None:
+def test_wait_returns_when_the_job_has_ended(api: Api, desk: Desk) -> None:
     """`?wait=` holds the 202 until the job has ended, then it is 200."""
     answer = api.client.post("/api/documents?wait=0.2", json={"text": "water"})
     assert answer.status_code == 202 and answer.json()["state"] == "queued"
@@ -206,7 +206,7 @@ def test_bad_searches_are_422(lite_api: Api, body: dict[str, Any]) -> None:
     assert lite_api.client.post("/api/search", json=body).status_code == 422
 
 
-def test_nobody_searches_without_the_secret(lite_api: Api) -> None:
+def test_every_route_requires_the_secret(lite_api: Api) -> None:
     for method, path in (
         ("POST", "/api/search"),
         ("POST", "/api/index"),

@@ -19,7 +19,7 @@ from tests.unit.api.conftest import Api
 Make = Callable[..., JobRow]
 
 
-def test_a_job_says_why_it_waits(api: Api, errand: Make) -> None:
+def test_explain_gives_the_reason_of_a_waiting_job(api: Api, errand: Make) -> None:
     explanation = api.client.get(f"/api/jobs/{errand().id}/explain").json()
     assert (explanation["state"], explanation["reason"]) == ("queued", "no_worker")
     assert "default" in explanation["message"]
@@ -31,14 +31,14 @@ def test_a_job_says_why_it_waits(api: Api, errand: Make) -> None:
 @pytest.mark.parametrize(
     ("method", "path"), [("GET", "explain"), ("POST", "run-now"), ("POST", "discard"), ("PATCH", "")]
 )
-def test_another_tenants_job_is_not_there(lite_api: Api, errand: Make, method: str, path: str) -> None:
+def test_job_of_another_tenant_is_not_found(lite_api: Api, errand: Make, method: str, path: str) -> None:
     for job_id in (errand(tenant="other").id, ids.uuid7(), "x"):
         body = {"expires_at": None} if method == "PATCH" else None
         answer = lite_api.client.request(method, f"/api/jobs/{job_id}/{path}".rstrip("/"), json=body)
         assert (answer.status_code, answer.json()["code"]) == (404, "job_not_found")
 
 
-def test_a_job_that_waits_for_its_time_is_started_now(api: Api, errand: Make) -> None:
+def test_run_now_starts_a_scheduled_job(api: Api, errand: Make) -> None:
     job = errand()
     set_job(job, state="running")
     set_job(job, state="retrying", due_at=clock.now() + timedelta(hours=1))
@@ -73,7 +73,7 @@ def test_a_job_is_changed_before_it_starts(api: Api, errand: Make) -> None:
         {"payload": {"note": "x" * 300_000}}, [], "x", None,
     ],
 )  # fmt: skip
-def test_a_wrong_change_is_named_and_changes_nothing(lite_api: Api, errand: Make, wrong: Any) -> None:
+def test_invalid_edit_is_refused_and_changes_nothing(lite_api: Api, errand: Make, wrong: Any) -> None:
     job = errand(note="old")
     answer = lite_api.client.patch(f"/api/jobs/{job.id}", json=wrong)
     assert answer.status_code == 422, answer.text
@@ -100,7 +100,7 @@ def test_dead_letters_are_grouped_listed_and_discarded(api: Api, errand: Make) -
 
 
 @pytest.mark.parametrize("wrong", ["x", "W10", "WyJ4IiwieSJd", "WzEsMl0", "WyIyMDI2LTAxLTAxIiwxXQ"])
-def test_a_cursor_that_is_none_of_ours_is_refused(lite_api: Api, wrong: str) -> None:
+def test_invalid_cursor_is_refused(lite_api: Api, wrong: str) -> None:
     answer = lite_api.client.get("/api/dead-letters", params={"cursor": wrong})
     assert (answer.status_code, answer.json()["code"]) == (422, "cursor")
 
@@ -133,7 +133,7 @@ def test_log_lines_are_read_in_pages_and_by_level(api: Api, errand: Make) -> Non
     assert api.client.get(f"/api/jobs/{errand(tenant='other').id}/logs").status_code == 404
 
 
-def test_workers_are_listed_and_steered(api: Api) -> None:
+def test_workers_are_listed_paused_and_drained(api: Api) -> None:
     worker_id = ids.uuid7()
     database().transaction(workers.register, worker_id, ["default"], 4, None)
     (shown,) = api.client.get("/api/workers").json()["data"]
@@ -149,7 +149,7 @@ def test_workers_are_listed_and_steered(api: Api) -> None:
     assert acts[:3] == ["worker.drain", "worker.resume", "worker.pause"]
 
 
-def test_many_jobs_are_tried_again_by_a_job_of_its_own(api: Api, errand: Make) -> None:
+def test_bulk_retry_runs_as_a_job(api: Api, errand: Make) -> None:
     for _ in range(3):
         set_job(errand(), state="failed", finished_at=clock.now(), fingerprint="ab")
     body = {"action": "retry", "filter": {"fingerprint": "ab"}}
@@ -171,5 +171,5 @@ def test_many_jobs_are_tried_again_by_a_job_of_its_own(api: Api, errand: Make) -
         {"action": "retry", "filter": {"created_after": "0001-01-01T00:00:00+14:00"}},
     ],
 )  # fmt: skip
-def test_a_wrong_order_for_many_is_refused(lite_api: Api, wrong: dict[str, Any]) -> None:
+def test_invalid_bulk_request_is_refused(lite_api: Api, wrong: dict[str, Any]) -> None:
     assert lite_api.client.post("/api/jobs:bulk", json=wrong).status_code == 422

@@ -18,7 +18,7 @@ from tests.unit.api.conftest import Api
 Make = Callable[..., JobRow]
 
 
-def test_a_job_is_shown_with_everything_a_person_asks(api: Api, errand: Make) -> None:
+def test_job_view_has_every_field(api: Api, errand: Make) -> None:
     job = errand(note="hello", document_id=12)
     shown = api.client.get(f"/api/jobs/{job.id}").json()
     assert shown["kind"] == "tests.unit.api.errand"
@@ -42,7 +42,7 @@ def test_an_unknown_or_malformed_id_is_not_found(lite_api: Api, path: str, odd: 
     assert (answer.status_code, answer.json()["code"]) == (404, "job_not_found")
 
 
-def test_a_list_is_walked_page_by_page_newest_first(api: Api, errand: Make) -> None:
+def test_list_is_paged_newest_first(api: Api, errand: Make) -> None:
     made = [errand().id for _ in range(7)][::-1]
     seen: list[str] = []
     cursor: str | None = None
@@ -91,14 +91,14 @@ def test_a_list_is_filtered(api: Api, errand: Make) -> None:
         "created_after=0001-01-01T00:00:00%2B14:00", "kind=" + "k" * 101,
     ],
 )  # fmt: skip
-def test_a_wrong_filter_is_named(api: Api, wrong: str) -> None:
+def test_invalid_filter_is_refused(api: Api, wrong: str) -> None:
     answer = api.client.get(f"/api/jobs?{wrong}")
     assert answer.status_code == 422, answer.text
     assert answer.headers["content-type"] == "application/problem+json"
     assert answer.json()["detail"]
 
 
-def test_waiting_returns_the_moment_the_job_has_ended(api: Api, errand: Make) -> None:
+def test_wait_returns_as_soon_as_the_job_has_ended(api: Api, errand: Make) -> None:
     job = errand()
 
     def finish() -> None:
@@ -113,7 +113,9 @@ def test_waiting_returns_the_moment_the_job_has_ended(api: Api, errand: Make) ->
     assert answer.elapsed.total_seconds() < 5
 
 
-def test_waiting_for_an_ended_job_takes_no_time_and_waiting_in_vain_shows_the_job(lite_api: Api, errand: Make) -> None:
+def test_wait_returns_at_once_for_an_ended_job_and_shows_an_open_one_at_its_timeout(
+    lite_api: Api, errand: Make
+) -> None:
     open_, ended = errand(), errand()
     set_job(ended, state="failed")
     assert lite_api.client.get(f"/api/jobs/{ended.id}?wait=30").elapsed.total_seconds() < 2
@@ -126,14 +128,14 @@ def test_a_wrong_wait_is_refused(lite_api: Api, errand: Make, wrong: str) -> Non
     assert lite_api.client.get(f"/api/jobs/{errand().id}?wait={wrong}").status_code == 422
 
 
-def test_a_waiting_job_is_cancelled_at_once_and_again_without_harm(api: Api, errand: Make) -> None:
+def test_waiting_job_is_cancelled_at_once_and_a_repeat_changes_nothing(api: Api, errand: Make) -> None:
     job = errand()
     for _ in range(2):
         answer = api.client.post(f"/api/jobs/{job.id}/cancel")
         assert (answer.status_code, answer.json()["state"]) == (200, "cancelled")
 
 
-def test_a_running_job_is_asked_to_stop(api: Api, errand: Make) -> None:
+def test_cancel_of_a_running_job_is_requested(api: Api, errand: Make) -> None:
     job = errand()
     set_job(job, state="running")
     answer = api.client.post(f"/api/jobs/{job.id}/cancel")
@@ -141,7 +143,7 @@ def test_a_running_job_is_asked_to_stop(api: Api, errand: Make) -> None:
     assert answer.json()["cancel_requested_at"] is not None
 
 
-def test_a_job_that_has_ended_otherwise_is_not_cancelled(api: Api, errand: Make) -> None:
+def test_ended_job_cannot_be_cancelled(api: Api, errand: Make) -> None:
     job = errand()
     set_job(job, state="succeeded")
     answer = api.client.post(f"/api/jobs/{job.id}/cancel")
@@ -149,7 +151,7 @@ def test_a_job_that_has_ended_otherwise_is_not_cancelled(api: Api, errand: Make)
     assert "succeeded" in answer.json()["detail"]
 
 
-def test_a_failed_job_is_tried_again_and_an_open_one_is_not(api: Api, errand: Make) -> None:
+def test_failed_job_can_be_retried_and_an_open_one_cannot(api: Api, errand: Make) -> None:
     job = errand()
     set_job(job, state="failed", tries=4, error_type="E", error_message="m")
     answer = api.client.post(f"/api/jobs/{job.id}/retry")
@@ -179,7 +181,7 @@ def test_accepted_work_may_be_waited_for(lite_api: Api, errand: Make, how: dict[
 
 
 @pytest.mark.parametrize("odd", ["wait=x", "wait=-5", "await=9", "wait", "wait=", "=;,", "wait=0", "é"])
-def test_an_odd_preference_is_passed_over(lite_api: Api, errand: Make, odd: str) -> None:
+def test_unknown_preference_is_ignored(lite_api: Api, errand: Make, odd: str) -> None:
     job = errand()
     set_job(job, state="failed")
     answer = lite_api.client.post(f"/api/jobs/{job.id}/retry", headers=[(b"Prefer", odd.encode())])

@@ -46,7 +46,7 @@ def test_pause_and_resume(api: Api, subject: str) -> None:
 
 
 @pytest.mark.parametrize("subject", SUBJECTS[1:])
-def test_limits_are_set_shown_and_set_back(api: Api, subject: str) -> None:
+def test_limits_are_set_shown_and_reset(api: Api, subject: str) -> None:
     path = f"/api/{subject}/limits"
     assert api.client.get(path).json()["running_cap"] is None
     assert api.client.put(path, json={"running_cap": 7}).json()["running_cap"] == 7
@@ -54,7 +54,7 @@ def test_limits_are_set_shown_and_set_back(api: Api, subject: str) -> None:
     assert api.client.put(path, json={}).json()["running_cap"] is None
 
 
-def test_a_tenants_weight(api: Api) -> None:
+def test_weight_of_a_tenant_is_set_and_shown(api: Api) -> None:
     path = "/api/tenants/acme/limits"
     assert api.client.get(path).status_code == 404
     api.client.post("/api/tenants", json={"id": "acme"})
@@ -79,7 +79,9 @@ def test_a_tenants_weight(api: Api) -> None:
         ("POST", "/api/tenants/a%20b/pause", None, 422, "validation"),
     ],
 )
-def test_wrong_asks(lite_api: Api, method: str, path: str, body: object, status: int, code: str) -> None:
+def test_invalid_requests_are_refused(
+    lite_api: Api, method: str, path: str, body: object, status: int, code: str
+) -> None:
     answer = lite_api.client.request(method, path, json=body)
     assert (answer.status_code, answer.headers["content-type"]) == (status, "application/problem+json")
     assert status == 422 or answer.json()["code"] == code

@@ -50,15 +50,15 @@ def test_a_schedule_is_made_shown_listed_and_deleted(api: Api) -> None:
     assert api.client.get(path).json() == made
     other = _make(api, "other", cron=None, every_s=3600)
     first = api.client.get("/api/schedules?limit=1").json()
-    assert ([one["id"] for one in first["data"]], first["has_more"]) == ([made["id"]], True)
+    assert ([row["id"] for row in first["data"]], first["has_more"]) == ([made["id"]], True)
     rest = api.client.get("/api/schedules", params={"cursor": first["next_cursor"]}).json()
-    assert ([one["id"] for one in rest["data"]], rest["has_more"]) == ([other["id"]], False)
+    assert ([row["id"] for row in rest["data"]], rest["has_more"]) == ([other["id"]], False)
     assert api.client.get("/api/schedules?kind=none").json()["data"] == []
     assert api.client.delete(path).status_code == 204
     assert_problem(api.client.get(path), 404, "schedule_not_found")
 
 
-def test_its_ticks_tell_what_became_of_them(api: Api) -> None:
+def test_ticks_show_their_outcome(api: Api) -> None:
     made = _make(api, cron="* * * * *", overlap="queue")
     for minutes in (1, 2):
         database().transaction(firing.fire, clock.now() + timedelta(minutes=minutes))
@@ -68,7 +68,7 @@ def test_its_ticks_tell_what_became_of_them(api: Api) -> None:
     assert api.client.get(f"/api/jobs/{shown['open_jobs'][0]}").json()["kind"] == Report.kind
 
 
-def test_it_is_changed_in_what_is_given_alone(api: Api) -> None:
+def test_patch_changes_the_given_fields_only(api: Api) -> None:
     made = _make(api)
     path = f"/api/schedules/{made['id']}"
     changed = api.client.patch(path, json={"every_s": 600, "overlap": "queue", "name": "often"}).json()
@@ -80,7 +80,7 @@ def test_it_is_changed_in_what_is_given_alone(api: Api) -> None:
     assert_problem(api.client.patch(path, json={"colour": "red"}), 422, "invalid_input")
 
 
-def test_paused_it_has_no_next_time_and_may_be_run(api: Api) -> None:
+def test_paused_schedule_has_no_next_time_and_can_be_run(api: Api) -> None:
     made = _make(api, paused=True)
     path = f"/api/schedules/{made['id']}"
     assert (made["next_at"], made["paused_at"] is not None) == (None, True)
@@ -106,20 +106,20 @@ def test_paused_it_has_no_next_time_and_may_be_run(api: Api) -> None:
         ({"more": 1}, "invalid_input"),
     ],
 )  # fmt: skip
-def test_what_is_wrong_is_named(lite_api: Api, wrong: dict[str, Any], code: str) -> None:
+def test_invalid_schedule_is_refused_with_its_code(lite_api: Api, wrong: dict[str, Any], code: str) -> None:
     body = {"name": "n", "kind": Report.kind, "cron": "0 3 * * *"} | wrong
     assert_problem(lite_api.client.post("/api/schedules", json=body), 422, code)
 
 
 @pytest.mark.parametrize("odd", ["0", "x", "9" * 30, "-1", "1e3", "é"])
-def test_what_is_no_id_is_not_found(lite_api: Api, odd: str) -> None:
+def test_malformed_id_is_not_found(lite_api: Api, odd: str) -> None:
     for method, path in (("GET", ""), ("PATCH", ""), ("DELETE", ""), ("POST", "/pause"), ("POST", "/run")):
         body: dict[str, Any] | None = {} if method == "PATCH" else None
         answer = lite_api.client.request(method, f"/api/schedules/{odd}{path}", json=body)
         assert_problem(answer, 404, "schedule_not_found")
 
 
-def test_another_tenants_schedule_is_not_there(api: Api) -> None:
+def test_schedule_of_another_tenant_is_not_found(api: Api) -> None:
     made = _make(api)
     with holder(api, "read", "write", tenant="acme") as acme:
         assert acme.get("/api/schedules").json()["data"] == []
@@ -131,7 +131,7 @@ def test_another_tenants_schedule_is_not_there(api: Api) -> None:
             assert_problem(answer, 404, "schedule_not_found")
 
 
-def test_a_key_starts_only_what_is_open_to_it(api: Api) -> None:
+def test_key_schedules_kinds_of_its_scopes_only(api: Api) -> None:
     body = {"name": "n", "kind": Purge.kind, "cron": "0 3 * * *"}
     with holder(api, "read", "write") as writer, holder(api, "read") as reader, holder(api, "admin") as admin:
         assert_problem(reader.post("/api/schedules", json=body), 403, "scope_missing")
@@ -143,7 +143,7 @@ def test_a_key_starts_only_what_is_open_to_it(api: Api) -> None:
         assert reader.get(f"/api/schedules/{made.json()['id']}").status_code == 200
 
 
-def test_what_the_program_declares_is_its_own(api: Api) -> None:
+def test_schedule_declared_in_code_cannot_be_changed(api: Api) -> None:
     schedule = Schedule("tests api", Errand(note="x"), cron="0 4 * * *")
     database().transaction(store.declare, [schedule])
     (listed,) = api.client.get("/api/schedules").json()["data"]
@@ -158,7 +158,7 @@ def test_what_the_program_declares_is_its_own(api: Api) -> None:
     assert api.client.post(f"{path}/run").status_code == 202
 
 
-def test_the_command_line_does_it_all(lite_api: Api, settings_env: SettingsEnv) -> None:
+def test_command_line_manages_schedules(lite_api: Api, settings_env: SettingsEnv) -> None:
     settings_env(url=lite_api.url)
 
     def millrace(*words: str) -> Any:
@@ -169,7 +169,7 @@ def test_the_command_line_does_it_all(lite_api: Api, settings_env: SettingsEnv) 
     made = millrace("create", "weekly", Report.kind, '{"days": 7}', "--cron", "0 6 * * 1", "--overlap", "queue")
     assert (made["payload"], made["overlap"], len(made["next"])) == ({"days": 7}, "queue", 5)
     assert millrace("create", "hourly", Report.kind, "--every", "3600")["every_s"] == 3600
-    assert [one["name"] for one in millrace("list")["data"]] == ["weekly", "hourly"]
+    assert [row["name"] for row in millrace("list")["data"]] == ["weekly", "hourly"]
     assert millrace("pause", made["id"])["paused_at"]
     assert millrace("resume", made["id"])["paused_at"] is None
     job = millrace("run", made["id"])
@@ -181,7 +181,7 @@ def test_the_command_line_does_it_all(lite_api: Api, settings_env: SettingsEnv) 
         CliRunner().invoke(app, ["schedules", "create", "x", Report.kind, "{"], catch_exceptions=False)
 
 
-def test_the_same_request_again_makes_no_second_one(api: Api) -> None:
+def test_repeated_request_creates_no_second_schedule(api: Api) -> None:
     body = {"name": "once", "kind": Report.kind, "cron": "0 3 * * *"}
     headers = {"Idempotency-Key": "k1"}
     first, again = (api.client.post("/api/schedules", json=body, headers=headers) for _ in range(2))

@@ -61,7 +61,7 @@ def _key(api: Api, *scopes: str) -> dict[str, str]:
 
 def test_a_job_of_an_open_kind_is_started(api: Api) -> None:
     expires_at = (clock.now() + timedelta(hours=2)).isoformat()
-    asked = {
+    body = {
         "kind": "tests.starts.parcel",
         "payload": {"number": 7},
         "due_at": (clock.now() + timedelta(hours=1)).isoformat(),
@@ -70,7 +70,7 @@ def test_a_job_of_an_open_kind_is_started(api: Api) -> None:
         "unique_key": "seven",
         "webhook_url": "https://shop.example/done",
     }
-    answer = api.client.post("/api/jobs", json=asked)
+    answer = api.client.post("/api/jobs", json=body)
     job = answer.json()
     assert (answer.status_code, answer.headers["location"]) == (202, f"/api/jobs/{job['id']}")
     assert (job["kind"], job["queue"], job["state"]) == ("tests.starts.parcel", "bulk", "scheduled")
@@ -81,7 +81,7 @@ def test_a_job_of_an_open_kind_is_started(api: Api) -> None:
     assert shown["expires_at"].startswith(expires_at[:19])
 
 
-def test_what_is_left_out_is_the_definitions_own(api: Api) -> None:
+def test_omitted_options_come_from_the_definition(api: Api) -> None:
     job = api.client.post("/api/jobs", json={"kind": "tests.starts.parcel", "payload": {"number": 1}}).json()
     shown = api.client.get(f"/api/jobs/{job['id']}").json()
     assert (shown["state"], shown["priority"], shown["webhook_url"]) == ("queued", 3, "https://a.example/x")
@@ -89,7 +89,7 @@ def test_what_is_left_out_is_the_definitions_own(api: Api) -> None:
 
 
 @pytest.mark.parametrize(
-    ("asked", "status", "code"),
+    ("body", "status", "code"),
     [
         ({"kind": "tests.starts.nothing"}, 422, "kind_unknown"),
         ({"kind": "tests.starts.inner"}, 403, "kind_closed"),
@@ -114,31 +114,31 @@ def test_what_is_left_out_is_the_definitions_own(api: Api) -> None:
         ("parcel", 422, "invalid_input"),
     ],
 )  # fmt: skip
-def test_what_cannot_be_started_is_refused_with_its_reason(lite_api: Api, asked: Any, status: int, code: str) -> None:
-    answer = lite_api.client.post("/api/jobs", json=asked)
+def test_invalid_start_is_refused_with_the_reason(lite_api: Api, body: Any, status: int, code: str) -> None:
+    answer = lite_api.client.post("/api/jobs", json=body)
     assert (answer.status_code, answer.json()["code"]) == (status, code), answer.text
     assert answer.headers["content-type"] == "application/problem+json"
     assert _count() == 0
 
 
-def test_a_list_is_started_whole_in_its_order(api: Api) -> None:
-    asked: list[dict[str, Any]] = [
+def test_list_is_started_atomically_and_in_order(api: Api) -> None:
+    requests: list[dict[str, Any]] = [
         {"kind": "tests.starts.parcel", "payload": {"number": number}} for number in range(997)
     ]
-    asked.insert(5, {"kind": "tests.starts.ring"})
-    asked.insert(500, {"kind": "tests.starts.parcel", "payload": {"number": 5000}, "priority": 9})
-    asked.append({"kind": "tests.starts.ring"})
-    answer = api.client.post("/api/jobs", json=asked)
+    requests.insert(5, {"kind": "tests.starts.ring"})
+    requests.insert(500, {"kind": "tests.starts.parcel", "payload": {"number": 5000}, "priority": 9})
+    requests.append({"kind": "tests.starts.ring"})
+    answer = api.client.post("/api/jobs", json=requests)
     jobs = answer.json()["data"]
     assert answer.status_code == 202
-    assert [job["kind"] for job in jobs] == [one["kind"] for one in asked]
+    assert [job["kind"] for job in jobs] == [request["kind"] for request in requests]
     assert jobs[5]["id"] == jobs[-1]["id"]
     assert _count() == 999
     shown = api.client.get(f"/api/jobs/{jobs[500]['id']}").json()
     assert (shown["payload"]["number"], shown["priority"]) == (5000, 9)
 
 
-def test_one_fault_in_a_list_starts_nothing_and_says_where(api: Api) -> None:
+def test_fault_in_a_list_starts_no_job_and_names_the_entry(api: Api) -> None:
     good = {"kind": "tests.starts.parcel", "payload": {"number": 1}}
     answer = api.client.post("/api/jobs", json=[good, good, {"kind": "tests.starts.parcel", "payload": {}}])
     assert answer.status_code == 422
@@ -151,7 +151,7 @@ def test_one_fault_in_a_list_starts_nothing_and_says_where(api: Api) -> None:
     assert _count() == 1
 
 
-def test_a_held_key_returns_its_job_or_says_so(api: Api) -> None:
+def test_unique_key_returns_the_open_job_or_a_conflict(api: Api) -> None:
     first = api.client.post("/api/jobs", json={"kind": "tests.starts.ring"}).json()
     second = api.client.post("/api/jobs", json={"kind": "tests.starts.ring"})
     assert (second.status_code, second.json()["id"]) == (202, first["id"])
@@ -174,12 +174,12 @@ def test_the_kinds_that_may_be_started_are_listed_with_their_schemas(lite_api: A
     assert "tests.starts.inner" not in listed
 
 
-def test_a_key_starts_what_its_scopes_allow(lite_api: Api) -> None:
+def test_key_starts_kinds_of_its_scopes_only(lite_api: Api) -> None:
     parcel = {"kind": "tests.starts.parcel", "payload": {"number": 1}}
     guarded, ring = {"kind": "tests.starts.guarded"}, {"kind": "tests.starts.ring"}
     reads, writes = _key(lite_api, "read"), _key(lite_api, "read", "write")
     parcels, both = _key(lite_api, "kind:tests.starts.parcel"), _key(lite_api, "write", "kind:tests.starts.guarded")
-    for headers, asked, status in (
+    for headers, body, status in (
         (reads, parcel, 403),
         (writes, parcel, 202),
         (writes, guarded, 403),
@@ -188,8 +188,8 @@ def test_a_key_starts_what_its_scopes_allow(lite_api: Api) -> None:
         (parcels, guarded, 403),
         (both, guarded, 202),
     ):
-        answer = lite_api.anyone.post("/api/jobs", json=asked, headers=headers)
-        assert answer.status_code == status, (asked, answer.text)
+        answer = lite_api.anyone.post("/api/jobs", json=body, headers=headers)
+        assert answer.status_code == status, (body, answer.text)
     assert lite_api.anyone.post("/api/jobs", json=parcel).status_code == 401
     listed = lite_api.anyone.get("/api/kinds", headers=parcels).json()["data"]
     assert [kind["kind"] for kind in listed] == ["tests.starts.parcel"]
@@ -202,7 +202,7 @@ def test_a_key_starts_what_its_scopes_allow(lite_api: Api) -> None:
 
 
 @pytest.mark.parametrize(
-    ("given", "kept"),
+    ("sent_trace", "stored_trace"),
     [
         (TRACE, TRACE),
         (None, None),
@@ -211,13 +211,15 @@ def test_a_key_starts_what_its_scopes_allow(lite_api: Api) -> None:
         (TRACE + "-more", None),
     ],
 )
-def test_a_job_belongs_to_the_trace_of_its_request(lite_api: Api, given: str | None, kept: str | None) -> None:
-    headers = {"traceparent": given} if given else {}
+def test_a_job_belongs_to_the_trace_of_its_request(
+    lite_api: Api, sent_trace: str | None, stored_trace: str | None
+) -> None:
+    headers = {"traceparent": sent_trace} if sent_trace else {}
     started = lite_api.client.post("/api/jobs", json={"kind": "tests.starts.ring"}, headers=headers).json()
     page = {"url": "https://a.example/", "markdown": "text"}
     indexed = lite_api.client.post("/api/documents", json=page, headers=headers).json()
     for job in (started, indexed):
-        assert lite_api.client.get(f"/api/jobs/{job['id']}").json()["traceparent"] == kept
+        assert lite_api.client.get(f"/api/jobs/{job['id']}").json()["traceparent"] == stored_trace
 
 
 class _Echo(BaseHTTPRequestHandler):
@@ -242,16 +244,19 @@ def echo() -> Iterator[str]:
 
 
 @pytest.mark.anyio
-async def test_calls_that_leave_go_on_with_the_trace_as_spans_of_their_own(echo: str) -> None:
+async def test_outgoing_calls_are_child_spans_of_the_trace(echo: str) -> None:
     trace.enter(TRACE)
     try:
         with http.client() as client:
-            heard = [client.get(echo).text, client.get(echo).text]
+            traceparents = [client.get(echo).text, client.get(echo).text]
         async with http.async_client() as client_async:
-            heard.append((await client_async.get(echo)).text)
+            traceparents.append((await client_async.get(echo)).text)
             trace.enter(None)
             assert (await client_async.get(echo)).text == ""
     finally:
         trace.enter(None)
-    assert all(trace.checked(one) and one[:36] == TRACE[:36] and one[-3:] == "-01" for one in heard)
-    assert len({*heard, TRACE}) == 4
+    assert all(
+        trace.checked(traceparent) and traceparent[:36] == TRACE[:36] and traceparent[-3:] == "-01"
+        for traceparent in traceparents
+    )
+    assert len({*traceparents, TRACE}) == 4

@@ -58,7 +58,7 @@ def test_similar(lite_api: Api, desk: Desk) -> None:
     assert lite_api.client.get("/api/documents/1/similar?limit=0").status_code == 422
 
 
-def test_the_index_says_how_it_is(lite_api: Api, desk: Desk) -> None:
+def test_index_state_is_shown(lite_api: Api, desk: Desk) -> None:
     state = lite_api.client.get("/api/index/state").json()
     assert (state["engine"], state["dimension"]) == ("embedded", 256)
     assert state["behind"] == {"changes": 0, "seconds": 0.0}
@@ -66,7 +66,7 @@ def test_the_index_says_how_it_is(lite_api: Api, desk: Desk) -> None:
     assert health["search"] == {"engine": "embedded", "behind": None}
 
 
-def test_a_proof_and_a_rebuild(lite_api: Api, desk: Desk) -> None:
+def test_index_verification_and_rebuild(lite_api: Api, desk: Desk) -> None:
     """Both are jobs; while a proof is open a second one is the same."""
     first = lite_api.client.post("/api/index/verify")
     assert first.status_code == 202 and first.json()["kind"] == VerifyIndex.kind
@@ -107,7 +107,7 @@ def test_health_names_the_server_of_embeddings(sqlite_url: str, redis_url: str, 
         with served(create_app()) as api:
             wait_until(lambda: api.hub.has_redis, what="the hub to reach Redis")
             assert api.client.get("/health").json()["services"]["embedder"] == "healthy"
-            asked = len(player.batches)
+            batches_before = len(player.batches)
             api.client.get("/health")
-            assert len(player.batches) == asked
+            assert len(player.batches) == batches_before
             assert "embedder" not in api.client.get("/readyz").json()["services"]

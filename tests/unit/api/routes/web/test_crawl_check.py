@@ -26,7 +26,7 @@ def _check(later_h: float = 1) -> dict[str, Any]:
     return row.result
 
 
-def test_a_crawl_that_went_quiet_is_asked_after(with_remote: Api, remote: FakeFirecrawl) -> None:
+def test_crawl_without_recent_events_is_checked(with_remote: Api, remote: FakeFirecrawl) -> None:
     """Its end and four of five pages were never told: they are fetched, once, and the crawl is closed."""
     send(with_remote, event("crawl.started", crawl=CRAWL))
     known = remote.pages[0]
@@ -39,13 +39,13 @@ def test_a_crawl_that_went_quiet_is_asked_after(with_remote: Api, remote: FakeFi
     assert _check() == {"checked": 0, "pages": 0, "closed": 0}
 
 
-def test_pages_of_a_crawl_whose_end_was_told(with_remote: Api, remote: FakeFirecrawl) -> None:
+def test_check_fetches_missing_pages_of_a_completed_crawl(with_remote: Api, remote: FakeFirecrawl) -> None:
     send(with_remote, event("crawl.completed", crawl=CRAWL))
     assert _check() == {"checked": 1, "pages": 5, "closed": 0}
     assert _check() == {"checked": 0, "pages": 0, "closed": 0}
 
 
-def test_a_crawl_that_nobody_knows_any_more_fails_after_a_day(with_remote: Api, remote: FakeFirecrawl) -> None:
+def test_crawl_unknown_to_firecrawl_fails_after_a_day(with_remote: Api, remote: FakeFirecrawl) -> None:
     send(with_remote, event("crawl.started", crawl="gone"))
     assert _check(1) == {"checked": 1, "pages": 0, "closed": 0}
     assert _check(25) == {"checked": 1, "pages": 0, "closed": 1}
@@ -53,7 +53,7 @@ def test_a_crawl_that_nobody_knows_any_more_fails_after_a_day(with_remote: Api, 
     assert view["status"] == "failed" and "no longer has this crawl" in view["error_message"]
 
 
-def test_without_firecrawl_it_fails_after_a_day_too(lite: Api) -> None:
+def test_crawl_without_firecrawl_fails_after_a_day(lite: Api) -> None:
     send(lite, event("crawl.started", crawl="gone"))
     assert _check(1)["closed"] == 0
     assert _check(25)["closed"] == 1

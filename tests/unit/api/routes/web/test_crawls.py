@@ -81,8 +81,8 @@ def start(api: Api, url: str, **more: Any) -> dict[str, Any]:
 
 
 def metrics(api: Api, crawl: dict[str, Any]) -> dict[str, Any]:
-    found: dict[str, Any] = api.client.get(f"/api/metrics/crawls/{crawl['crawl_id']}?include_per_page=true").json()
-    return found
+    body: dict[str, Any] = api.client.get(f"/api/metrics/crawls/{crawl['crawl_id']}?include_per_page=true").json()
+    return body
 
 
 def rows(crawl: dict[str, Any]) -> dict[str, CrawlPage]:
@@ -107,11 +107,11 @@ def test_a_site_is_found_and_indexed(api: Api, site: FakeSite) -> None:
     assert job["state"] == "succeeded" and job["progress"]["percent"] == 100, job
     assert job["result"] == {"crawl_id": crawl["id"], "pages": 5, "indexed": 5, "failed": 1, "skipped": 1}
     assert words() == {"start", "heron", "mill", "egret", "carp"}
-    told = metrics(api, crawl)
-    assert (told["status"], told["success"], told["operation"]) == ("completed", True, "crawl")
-    assert (told["total_pages"], told["pages_indexed"], told["pages_failed"]) == (6, 5, 1)
-    assert told["crawl_url"] == f"{site.url}/" and told["e2e_duration_ms"] >= told["duration_ms"]
-    [failed] = [one for one in told["per_page_metrics"] if one["success"] is False]
+    report = metrics(api, crawl)
+    assert (report["status"], report["success"], report["operation"]) == ("completed", True, "crawl")
+    assert (report["total_pages"], report["pages_indexed"], report["pages_failed"]) == (6, 5, 1)
+    assert report["crawl_url"] == f"{site.url}/" and report["e2e_duration_ms"] >= report["duration_ms"]
+    [failed] = [page for page in report["per_page_metrics"] if page["success"] is False]
     assert failed["url"] == f"{site.url}/missing" and "404" in failed["error_message"]
     assert sorted(path for path, _ in site.visits if path != "/robots.txt") == [
         "/",
@@ -128,7 +128,7 @@ def test_a_site_is_found_and_indexed(api: Api, site: FakeSite) -> None:
 
 
 @pytest.mark.parametrize(
-    ("given", "found"),
+    ("options", "expected_words"),
     [
         ({"max_depth": 0}, {"start"}),
         ({"max_depth": 1}, {"start", "heron", "mill"}),
@@ -139,16 +139,16 @@ def test_a_site_is_found_and_indexed(api: Api, site: FakeSite) -> None:
         ({"sitemap": "include", "max_depth": 0}, {"start", "carp"}),
     ],
 )
-def test_rules(lite: Api, site: FakeSite, given: dict[str, Any], found: set[str]) -> None:
+def test_rules(lite: Api, site: FakeSite, options: dict[str, Any], expected_words: set[str]) -> None:
     put(site)
     there = f"<urlset><url><loc>{site.url}/deeper</loc></url><url><loc>https://elsewhere.example/</loc></url></urlset>"
     site.pages["/sitemap.xml"] = site_page(there.encode(), headers={"content-type": "application/xml"})
-    start(lite, f"{site.url}/", **given)
+    start(lite, f"{site.url}/", **options)
     jobs.drain()
-    assert words() == found
+    assert words() == expected_words
 
 
-def test_a_page_that_wants_not_to_be_found(lite: Api, site: FakeSite) -> None:
+def test_noindex_page_is_not_indexed(lite: Api, site: FakeSite) -> None:
     site.pages["/"] = html("start", "/no", "/rel")
     site.pages["/no"] = html("hidden", head='<meta name="robots" content="noindex">')
     crawl = start(lite, f"{site.url}/")
@@ -156,8 +156,8 @@ def test_a_page_that_wants_not_to_be_found(lite: Api, site: FakeSite) -> None:
     assert words() == {"start"} and rows(crawl)["no"].error_code == "noindex"
 
 
-def test_a_crawl_that_was_killed_goes_on_where_it_stood(api: Api, site: FakeSite) -> None:
-    """Its worker dies after some pages: what was taken is not fetched again, nothing is indexed twice."""
+def test_killed_crawl_resumes(api: Api, site: FakeSite) -> None:
+    """The worker dies after some pages: stored pages are not fetched again, and none is indexed twice."""
     put(site)
     crawl = start(api, f"{site.url}/", max_depth=9)
     desk = Desk(database())
@@ -168,11 +168,11 @@ def test_a_crawl_that_was_killed_goes_on_where_it_stood(api: Api, site: FakeSite
     site.pages["/deep"] = html("egret", "/deeper")
     jobs.drain()
     assert words() == {"start", "heron", "mill", "egret", "carp"}
-    asked = [path for path, _ in site.visits]
-    assert len(asked) == len(set(asked))
+    paths = [path for path, _ in site.visits]
+    assert len(paths) == len(set(paths))
 
 
-def test_half_a_crawl_is_not_lost(lite: Api, site: FakeSite) -> None:
+def test_failing_page_of_a_crawl_fails_alone(lite: Api, site: FakeSite) -> None:
     """A page that stays away fails alone and at last; the rest is there long before."""
     put(site)
     site.pages["/a"] = site_page(b"busy", 503)
@@ -184,20 +184,20 @@ def test_half_a_crawl_is_not_lost(lite: Api, site: FakeSite) -> None:
 
 
 @pytest.mark.parametrize("when", ["waiting", "running"])
-def test_a_cancelled_crawl_keeps_what_it_has(lite: Api, site: FakeSite, when: str) -> None:
+def test_cancelled_crawl_keeps_its_pages(lite: Api, site: FakeSite, when: str) -> None:
     put(site)
     crawl = start(lite, f"{site.url}/")
     desk = Desk(database())
     if when == "running":
         desk.claim(crawl["id"])
     assert lite.client.post(f"/api/jobs/{crawl['id']}/cancel").status_code < 300
-    told = metrics(lite, crawl)
-    assert told["status"] == ("cancelled" if when == "waiting" else "pending")
+    report = metrics(lite, crawl)
+    assert report["status"] == ("cancelled" if when == "waiting" else "pending")
     jobs.drain()
     assert site.visits == []
 
 
-def test_a_crawl_that_was_cancelled_can_be_tried_again(lite: Api, site: FakeSite) -> None:
+def test_cancelled_crawl_can_be_retried(lite: Api, site: FakeSite) -> None:
     """Its pages had come and waited to be indexed: now they are."""
     put(site)
     crawl = start(lite, f"{site.url}/")
@@ -209,8 +209,8 @@ def test_a_crawl_that_was_cancelled_can_be_tried_again(lite: Api, site: FakeSite
     assert lite.client.post(f"/api/jobs/{crawl['id']}/retry").status_code == 202
     jobs.drain()
     assert words() == {"start", "heron", "mill", "egret", "carp"}
-    told = metrics(lite, crawl)
-    assert (told["status"], told["pages_indexed"], told["pages_failed"]) == ("completed", 5, 1)
+    report = metrics(lite, crawl)
+    assert (report["status"], report["pages_indexed"], report["pages_failed"]) == ("completed", 5, 1)
 
 
 @pytest.mark.parametrize("engine", ["builtin", "firecrawl"])
@@ -228,8 +228,8 @@ def test_a_crawl_waits_for_room_in_the_quota(
         crawl = acme.post("/api/crawls", json={"url": f"{site.url}/", "engine": engine, "sitemap": "skip"}).json()
         jobs.drain(later=True)
         assert acme.get(f"/api/jobs/{crawl['id']}").json()["state"] == "succeeded"
-        told = acme.get(f"/api/metrics/crawls/{crawl['id']}").json()
-    assert (told["pages_indexed"], told["pages_failed"]) == (9, 0 if engine == "builtin" else 1)
+        report = acme.get(f"/api/metrics/crawls/{crawl['id']}").json()
+    assert (report["pages_indexed"], report["pages_failed"]) == (9, 0 if engine == "builtin" else 1)
     assert clock.monotonic() - started < 60
 
 
@@ -241,19 +241,19 @@ def test_a_sitemap_may_name_more_pages_than_a_page_has_links(lite: Api) -> None:
     assert database().read(frontier.count, claim.id).found == 6000
 
 
-def test_a_list_of_crawls_says_of_each_what_it_says_alone(api: Api, site: FakeSite) -> None:
+def test_crawl_in_a_list_equals_the_single_view(api: Api, site: FakeSite) -> None:
     """And asks no more of the database for many than for one."""
     put(site)
     first = start(api, f"{site.url}/")
     jobs.drain()
-    told = send(
+    response = send(
         api, event("crawl.page", event_page("https://a.org/1"), {"markdown": "x"}, event_page("https://a.org/2"))
     )
-    job_id = told.json()["job_ids"][1]
+    job_id = response.json()["job_ids"][1]
     assert api.client.post(f"/api/jobs/{job_id}/cancel").status_code < 300
     failed = {"success": False, "type": "crawl.page", "id": "c-1", "error": "403"}
     send(api, {**failed, "data": [event_page("https://a.org/3")]})
-    with counting("crawl") as one:
+    with counting("crawl") as single_queries:
         listed = api.client.get("/api/metrics/crawls?limit=1").json()
     assert [crawl["crawl_id"] for crawl in listed["data"]] == ["c-1"] and listed["has_more"]
     assert (listed["data"][0]["total_pages"], listed["data"][0]["pages_failed"]) == (4, 3)
@@ -261,14 +261,14 @@ def test_a_list_of_crawls_says_of_each_what_it_says_alone(api: Api, site: FakeSi
         send(api, event("crawl.page", event_page(f"https://b.org/{number}"), crawl=f"d-{number}"))
     with counting("crawl") as many:
         listed = api.client.get("/api/metrics/crawls").json()
-    assert len(listed["data"]) == 7 and len(many) == len(one)
+    assert len(listed["data"]) == 7 and len(many) == len(single_queries)
     for crawl in listed["data"]:
         assert crawl == api.client.get(f"/api/metrics/crawls/{crawl['crawl_id']}").json()
     own = next(crawl for crawl in listed["data"] if crawl["crawl_id"] == first["id"])
     assert (own["pages_indexed"], own["pages_failed"]) == (5, 1) and own["aggregate_timing"]["qdrant_ms"] > 0
 
 
-def test_what_cannot_be_crawled(lite: Api) -> None:
+def test_invalid_crawl_requests_are_refused(lite: Api) -> None:
     for body in (
         {"url": "ftp://a.org"},
         {"url": "https://"},

@@ -30,45 +30,45 @@ def by_firecrawl(api: Api, **more: Any) -> dict[str, Any]:
     return crawl
 
 
-def test_firecrawl_does_it_where_it_is_set_up(with_remote: Api, remote: FakeFirecrawl) -> None:
+def test_configured_firecrawl_runs_the_crawl(with_remote: Api, remote: FakeFirecrawl) -> None:
     """Started once with our rules, all its parts read, its failures told; its webhooks of this crawl add nothing."""
     crawl = by_firecrawl(with_remote, include=["/docs/*"], limit=7, tags=["t"])
     jobs.drain()
-    [asked] = [one for one in remote.requests if one.method == "POST"]
-    assert asked.json["includePaths"] == ["docs/.*"] and asked.json["limit"] == 7
-    assert asked.header("x-idempotency-key") == [crawl["id"]]
+    [start_request] = [request for request in remote.requests if request.method == "POST"]
+    assert start_request.json["includePaths"] == ["docs/.*"] and start_request.json["limit"] == 7
+    assert start_request.header("x-idempotency-key") == [crawl["id"]]
     job = with_remote.client.get(f"/api/jobs/{crawl['id']}").json()
     assert (job["state"], job["result"]["indexed"], job["result"]["failed"]) == ("succeeded", 5, 1)
     before = database().read(lambda session: session.scalar(sa.select(sa.func.count()).select_from(JobRow)))
     answer = send(with_remote, event("crawl.page", event_page("https://example.org/1"), crawl=CRAWL))
     assert answer.json() == {"status": "acknowledged", "event_type": "crawl.page"}
     assert database().read(lambda session: session.scalar(sa.select(sa.func.count()).select_from(JobRow))) == before
-    assert [one["crawl_id"] for one in with_remote.client.get("/api/metrics/crawls").json()["data"]] == [crawl["id"]]
+    assert [row["crawl_id"] for row in with_remote.client.get("/api/metrics/crawls").json()["data"]] == [crawl["id"]]
 
 
-def test_firecrawl_goes_away_in_the_middle(with_remote: Api, remote: FakeFirecrawl) -> None:
+def test_crawl_survives_an_outage_of_firecrawl(with_remote: Api, remote: FakeFirecrawl) -> None:
     """The job goes on where it was: no second crawl is started, no page is indexed twice."""
 
-    def wrong(asked: Request) -> Response | None:
-        return reply(502, b"") if "skip=2" in asked.query else None
+    def wrong(request: Request) -> Response | None:
+        return reply(502, b"") if "skip=2" in request.query else None
 
     remote.wrong = wrong
     crawl = by_firecrawl(with_remote)
     jobs.drain()
     assert with_remote.client.get(f"/api/jobs/{crawl['id']}").json()["state"] == "retrying"
-    remote.wrong = lambda asked: None
+    remote.wrong = lambda request: None
     jobs.drain(later=True)
     assert with_remote.client.get(f"/api/jobs/{crawl['id']}").json()["result"]["indexed"] == 5
-    assert sum(one.method == "POST" for one in remote.requests) == 1
+    assert sum(request.method == "POST" for request in remote.requests) == 1
     versions = database().read(lambda session: session.scalar(sa.select(sa.func.count()).select_from(DocumentVersion)))
     assert versions == 5
 
 
-def test_a_start_whose_answer_was_lost_is_found_again(with_remote: Api, remote: FakeFirecrawl) -> None:
-    def wrong(asked: Request) -> Response | None:
-        if asked.method == "POST":
+def test_start_with_a_lost_answer_resumes_the_same_crawl(with_remote: Api, remote: FakeFirecrawl) -> None:
+    def wrong(request: Request) -> Response | None:
+        if request.method == "POST":
             return reply(409, {"success": False, "error": "Idempotency key already used"})
-        if asked.path.endswith("/active"):
+        if request.path.endswith("/active"):
             return reply(200, {"success": True, "crawls": [{"id": CRAWL, "url": "https://example.org/"}]})
         return None
 
@@ -78,12 +78,12 @@ def test_a_start_whose_answer_was_lost_is_found_again(with_remote: Api, remote: 
     assert with_remote.client.get(f"/api/jobs/{crawl['id']}").json()["result"]["indexed"] == 5
 
 
-def test_firecrawl_says_that_it_failed(with_remote: Api, remote: FakeFirecrawl) -> None:
+def test_crawl_that_failed_at_firecrawl_fails_with_its_reason(with_remote: Api, remote: FakeFirecrawl) -> None:
     """The received pages are indexed; the crawl ends with the reason."""
 
-    def wrong(asked: Request) -> Response | None:
-        if asked.method == "GET" and asked.path == f"/v2/crawl/{CRAWL}":
-            data = [] if "skip=1" in asked.query else [document("https://example.org/1")]
+    def wrong(request: Request) -> Response | None:
+        if request.method == "GET" and request.path == f"/v2/crawl/{CRAWL}":
+            data = [] if "skip=1" in request.query else [document("https://example.org/1")]
             return reply(200, {"success": True, "status": "failed", "total": 9, "completed": 1, "data": data})
         return None
 
@@ -94,18 +94,18 @@ def test_firecrawl_says_that_it_failed(with_remote: Api, remote: FakeFirecrawl) 
     assert (view["status"], view["pages_indexed"]) == ("failed", 1) and "failed" in view["error_message"]
 
 
-def test_a_cancelled_crawl_is_stopped_there(with_remote: Api, remote: FakeFirecrawl) -> None:
-    remote.wrong = lambda asked: reply(503, b"") if "skip" in asked.query else None
+def test_cancelled_crawl_is_cancelled_at_firecrawl(with_remote: Api, remote: FakeFirecrawl) -> None:
+    remote.wrong = lambda request: reply(503, b"") if "skip" in request.query else None
     crawl = by_firecrawl(with_remote)
     jobs.drain()
-    remote.wrong = lambda asked: None
+    remote.wrong = lambda request: None
     assert with_remote.client.post(f"/api/jobs/{crawl['id']}/cancel").status_code < 300
     jobs.drain()
-    assert [one.path for one in remote.requests if one.method == "DELETE"] == [f"/v2/crawl/{CRAWL}"]
+    assert [request.path for request in remote.requests if request.method == "DELETE"] == [f"/v2/crawl/{CRAWL}"]
     assert with_remote.client.get(f"/api/metrics/crawls/{crawl['id']}").json()["status"] == "cancelled"
 
 
-def test_a_crawl_that_was_stopped_there_is_begun_anew(with_remote: Api, remote: FakeFirecrawl) -> None:
+def test_crawl_cancelled_at_firecrawl_is_started_again(with_remote: Api, remote: FakeFirecrawl) -> None:
     """By another key, which Firecrawl would refuse else; the run that was stopped is not asked again."""
     gone, runs = reply(200, {"success": True, "status": "cancelled", "total": 9, "completed": 0, "data": []}), []
 
@@ -115,7 +115,7 @@ def test_a_crawl_that_was_stopped_there_is_begun_anew(with_remote: Api, remote: 
             run = CRAWL if len(runs) == 1 else CRAWL[:-1] + "9"
             return reply(200, {"success": True, "id": run, "url": "https://example.org/"})
         if asked.method == "GET" and asked.path == f"/v2/crawl/{CRAWL}":
-            return gone if any(one.method == "DELETE" for one in remote.requests) else reply(503, b"")
+            return gone if any(request.method == "DELETE" for request in remote.requests) else reply(503, b"")
         if asked.path == f"/v2/crawl/{CRAWL[:-1]}9":
             data = [] if "skip=1" in asked.query else [document("https://example.org/1")]
             return reply(200, {"success": True, "status": "completed", "total": 1, "completed": 1, "data": data})
@@ -136,7 +136,7 @@ def test_a_crawl_that_was_stopped_there_is_begun_anew(with_remote: Api, remote: 
 @pytest.mark.parametrize(
     "host", ["127.0.0.1", "169.254.169.254", "[::1]", "127.1", "2130706433", "0x7f000001", "localhost", "qdrant:6333"]
 )
-def test_firecrawl_is_asked_for_no_private_address(lite_remote: Api, remote: FakeFirecrawl, host: str) -> None:
+def test_private_addresses_are_not_sent_to_firecrawl(lite_remote: Api, remote: FakeFirecrawl, host: str) -> None:
     """It stands where our own services do: a page, a scrape, a batch and a crawl are refused here."""
     url = f"http://{host}/"
     client = lite_remote.client
@@ -163,11 +163,11 @@ def test_an_event_before_firecrawl_s_answer_leaves_no_crawl_open(with_remote: Ap
     jobs.drain()
     send(with_remote, event("crawl.completed", crawl=CRAWL))
     listed = with_remote.client.get("/api/metrics/crawls").json()["data"]
-    assert [one["status"] for one in listed] == ["completed", "completed"]
+    assert [row["status"] for row in listed] == ["completed", "completed"]
 
 
-def test_the_events_of_a_tenant_s_run_are_that_tenant_s(with_remote: Api, remote: FakeFirecrawl) -> None:
-    """Begun by way of /v2: its pages, and what is said of it, go to whoever began it."""
+def test_events_of_a_crawl_belong_to_its_tenant(with_remote: Api, remote: FakeFirecrawl) -> None:
+    """A crawl started with /v2: its pages and reports belong to the tenant that started it."""
     with holder(with_remote, "read", "write", tenant="acme") as acme:
         assert acme.post("/v2/crawl", json={"url": "https://example.org/"}).json()["id"] == CRAWL
         send(with_remote, event("crawl.page", event_page("https://example.org/1"), {"markdown": "x"}, crawl=CRAWL))
@@ -176,16 +176,16 @@ def test_the_events_of_a_tenant_s_run_are_that_tenant_s(with_remote: Api, remote
         view = acme.get(f"/api/metrics/crawls/{CRAWL}").json()
         assert (view["status"], view["pages_indexed"], view["pages_failed"]) == ("completed", 1, 1)
         assert acme.get("/api/metrics/crawls").json()["data"] == [view]
-        assert [one["url"] for one in acme.get("/api/documents").json()["data"]] == ["https://example.org/1"]
+        assert [document["url"] for document in acme.get("/api/documents").json()["data"]] == ["https://example.org/1"]
     assert with_remote.client.get("/api/documents").json()["data"] == []
     assert with_remote.client.get("/api/metrics/crawls").json()["data"] == []
 
 
-def test_single_pages_come_by_firecrawl_too(with_remote: Api, remote: FakeFirecrawl) -> None:
-    """And a page that is the same ends as unchanged, though each scrape has an id of its own."""
-    remote.wrong = lambda asked: (
-        reply(200, {"success": True, "data": document(asked.json["url"], scrapeId=str(len(remote.requests)))})
-        if asked.path == "/v2/scrape"
+def test_single_pages_are_fetched_by_firecrawl(with_remote: Api, remote: FakeFirecrawl) -> None:
+    """An unchanged page ends as unchanged, although each scrape has a different id."""
+    remote.wrong = lambda request: (
+        reply(200, {"success": True, "data": document(request.json["url"], scrapeId=str(len(remote.requests)))})
+        if request.path == "/v2/scrape"
         else None
     )
     for status in ("indexed", "unchanged"):

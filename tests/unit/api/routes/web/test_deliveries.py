@@ -51,7 +51,7 @@ def _work(answer: httpx.Response) -> None:
         desk.work(job_id)
 
 
-def test_a_whole_crawl(intake: Api) -> None:
+def test_events_of_a_whole_crawl_are_indexed(intake: Api) -> None:
     """Started, pages, completed: a job for each page, and a session whose numbers are true whenever they are read."""
     started = send(
         intake, event("crawl.started", metadata={"url": "https://a.org", "initiated_at": "2026-01-02T03:04:05Z"})
@@ -74,8 +74,8 @@ def test_a_whole_crawl(intake: Api) -> None:
     assert (metrics["pages_indexed"], metrics["pages_failed"]) == (2, 0)
     assert metrics["duration_ms"] >= 0 and metrics["e2e_duration_ms"] > metrics["duration_ms"]
     assert set(metrics["aggregate_timing"]) == {"chunking_ms", "embedding_ms", "qdrant_ms", "bm25_ms"}
-    assert [one["success"] for one in metrics["per_page_metrics"]] == [True, True]
-    assert [one["crawl_id"] for one in intake.client.get("/api/metrics/crawls").json()["data"]] == ["c-1"]
+    assert [page["success"] for page in metrics["per_page_metrics"]] == [True, True]
+    assert [row["crawl_id"] for row in intake.client.get("/api/metrics/crawls").json()["data"]] == ["c-1"]
     result = intake.client.post("/api/search", json={"query": "heron", "mode": "keyword"}).json()
     assert result["total"] == 2 and {hit["metadata"]["source_type"] for hit in result["results"]} == {"firecrawl"}
     second = next(hit for hit in result["results"] if hit["url"].endswith("/2"))
@@ -84,11 +84,11 @@ def test_a_whole_crawl(intake: Api) -> None:
     assert (content["url"], content["crawl_session_id"]) == ("https://a.org/2", "c-1")
     assert content["markdown"] == "The heron stands." and content["content_source"] == "firecrawl"
     by_url = intake.client.get("/api/content/by-url", params={"url": "https://A.org/2?utm_source=x"}).json()
-    assert [one["id"] for one in by_url] == [content["id"]]
+    assert [document["id"] for document in by_url] == [content["id"]]
     assert len(intake.client.get("/api/content/by-session/c-1").json()) == 2
 
 
-def test_a_delivery_is_one_piece_of_work(intake: Api) -> None:
+def test_repeated_delivery_starts_no_second_job(intake: Api) -> None:
     """The same bytes again: the same answer and no other job; another event about the page is another."""
     first = send(intake, event("crawl.page", page("https://a.org/1")))
     again = send(intake, event("crawl.page", page("https://a.org/1")))
@@ -97,10 +97,10 @@ def test_a_delivery_is_one_piece_of_work(intake: Api) -> None:
     changed = send(intake, event("crawl.page", page("https://a.org/1", "Other words.")))
     assert changed.json()["job_ids"] != first.json()["job_ids"]
     listed = intake.client.get("/api/deliveries/in?source=firecrawl&outcome=accepted").json()["data"]
-    assert [one["repeats"] for one in listed] == [0, 1]
+    assert [delivery["repeats"] for delivery in listed] == [0, 1]
 
 
-def test_what_came_can_be_done_again(intake: Api) -> None:
+def test_delivery_can_be_replayed(intake: Api) -> None:
     body = event("batch_scrape.page", page("https://a.org/1", "Long. " * 20_000), crawl="b-1")
     taken = send(intake, body)
     _work(taken)
@@ -127,19 +127,19 @@ def test_what_came_can_be_done_again(intake: Api) -> None:
         ({"success": True, "type": "crawl.started", "jobId": "v0"}, 200, {"status": "acknowledged", "event_type": "crawl.started"}),
     ],
 )  # fmt: skip
-def test_answers_of_the_contract(lite_intake: Api, body: Any, status: int, answer: Any) -> None:
+def test_answers_match_the_contract(lite_intake: Api, body: Any, status: int, answer: Any) -> None:
     result = send(lite_intake, body)
     assert (result.status_code, result.json()) == (status, answer)
 
 
-def test_one_bad_document_among_good_ones(lite_intake: Api) -> None:
+def test_bad_document_does_not_stop_the_good_ones(lite_intake: Api) -> None:
     """It is named, the others are taken; links in place of documents are none."""
     result = send(
         lite_intake,
         event("crawl.page", page("https://a.org/1"), {"markdown": "x"}, {"metadata": {"url": "https://a.org/3"}}, "https://a.org/4"),
     ).json()  # fmt: skip
     assert result["queued_jobs"] == 1
-    assert [one["url"] for one in result["failed_documents"]] == [None, "https://a.org/3"]
+    assert [failure["url"] for failure in result["failed_documents"]] == [None, "https://a.org/3"]
 
 
 def test_a_failed_crawl_is_closed_with_its_reason(lite_intake: Api) -> None:
@@ -155,7 +155,7 @@ def test_a_failed_crawl_is_closed_with_its_reason(lite_intake: Api) -> None:
     assert_problem(lite_intake.client.get("/api/metrics/crawls/none"), 404, "crawl_not_found")
 
 
-def test_who_may_send(lite_intake: Api, settings_env: SettingsEnv) -> None:
+def test_delivery_requires_a_valid_signature(lite_intake: Api, settings_env: SettingsEnv) -> None:
     body = json.dumps(event("crawl.started")).encode()
     post = lite_intake.anyone.post
     assert_problem(post(PATH, content=body), 401, "unauthenticated")
@@ -176,7 +176,7 @@ def test_who_may_send(lite_intake: Api, settings_env: SettingsEnv) -> None:
              b'{"type": "crawl.page", "id": {"a": 1}}', b'{"type": "crawl.page", "success": "yes"}', b"[" * 100_000],
     ids=lambda body: repr(body[:30]),
 )  # fmt: skip
-def test_what_is_no_event_is_422_and_not_kept(lite_intake: Api, body: bytes) -> None:
+def test_malformed_event_is_422_and_not_stored(lite_intake: Api, body: bytes) -> None:
     answer = send(lite_intake, body)
     assert answer.status_code == 422, answer.text
     detail = answer.json()["detail"]
@@ -184,7 +184,7 @@ def test_what_is_no_event_is_422_and_not_kept(lite_intake: Api, body: bytes) -> 
     assert count_rows(Delivery) == 0
 
 
-def test_what_is_no_event_waits_for_no_database_and_leaves_nothing(lite_intake: Api) -> None:
+def test_malformed_event_needs_no_database_and_stores_nothing(lite_intake: Api) -> None:
     """It is read before any transaction, so that a long one keeps no writer waiting; and its body is not stored."""
     long = json.dumps(event("shop.order", "x" * 100_000)).encode()
     with database().engine.connect().execution_options(millrace_write=True) as writer, writer.begin():
@@ -195,24 +195,24 @@ def test_what_is_no_event_waits_for_no_database_and_leaves_nothing(lite_intake: 
     assert [path for path in blobs if path.is_file()] == []
 
 
-def test_pages_of_a_crawl_that_said_nothing_new_are_found_together(intake: Api) -> None:
+def test_unchanged_pages_of_a_crawl_are_read_in_one_query(intake: Api) -> None:
     """Each with the text of the version before it, and as many statements for many as for one."""
     for crawl in ("c-1", "c-2"):
         view = send(
             intake, event("crawl.page", *(page(f"https://a.org/{n}", f"Text {n}.") for n in range(4)), crawl=crawl)
         )
         _work(view)
-    asked: list[int] = []
+    query_counts: list[int] = []
     for limit in (1, 100):
         with counting("document_version") as seen:
             result = intake.client.get(f"/api/content/by-session/c-2?limit={limit}").json()
-        asked.append(len(seen))
-    assert [one["markdown"] for one in result] == [f"Text {n}." for n in range(4)]
-    assert asked[0] == asked[1]
+        query_counts.append(len(seen))
+    assert [stored_page["markdown"] for stored_page in result] == [f"Text {n}." for n in range(4)]
+    assert query_counts[0] == query_counts[1]
 
 
 @pytest.mark.parametrize("number", [-1, 0, 2**63, 10**30, -(10**30)])
-def test_no_number_is_too_odd_for_a_delivery(intake: Api, number: int) -> None:
+def test_malformed_delivery_ids_are_never_500(intake: Api, number: int) -> None:
     """Never a 500, on either database."""
     address = f"/api/deliveries/in/{number}"
     for answer in (intake.client.get(address), intake.client.post(f"{address}/replay")):
@@ -235,13 +235,13 @@ JSON = st.recursive(
     metadata=JSON,
     crawl=st.none() | st.text(max_size=5),
 )  # fmt: skip
-def test_no_signed_body_is_a_500(lite_intake: Api, kind: str, data: Any, metadata: Any, crawl: Any) -> None:
+def test_signed_bodies_are_never_500(lite_intake: Api, kind: str, data: Any, metadata: Any, crawl: Any) -> None:
     body = json.dumps({"type": kind, "id": crawl, "data": data, "metadata": metadata}).encode()
     answer = send(lite_intake, body)
     assert answer.status_code in (200, 202, 422), answer.text
 
 
-def test_sessions_are_each_tenants_own(lite_intake: Api) -> None:
+def test_tenants_do_not_share_crawl_sessions(lite_intake: Api) -> None:
     send(lite_intake, event("crawl.started"))
     assert count_rows(CrawlSession) == 1
     with holder(lite_intake, "admin", tenant="acme") as other:

@@ -207,7 +207,7 @@ def test_lengths_and_encodings_are_true(lite: Api, server: FakeFirecrawl, gzippe
 
 
 def test_what_breaks_off_breaks_off(lite: Api, server: FakeFirecrawl, settings_env: SettingsEnv) -> None:
-    """A short answer that is cut is a 502; a long one, of which a part has gone out, ends without its end."""
+    """A truncated short answer is a 502; a long answer that is partly sent ends truncated."""
     server.wrong = lambda asked: reply(200, {"a": "b"}, withheld_bytes=3)
     assert_problem(lite.client.get("/v2/crawl/active"), 502, "firecrawl_unavailable")
     assert_problem(lite.client.post("/v2/crawl", json={}), 502, "firecrawl_unavailable")

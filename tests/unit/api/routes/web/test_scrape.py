@@ -55,7 +55,7 @@ def lite(sqlite_url: str, settings_env: SettingsEnv, server: FakeFirecrawl) -> I
 
 
 @pytest.fixture
-def alone(sqlite_url: str, settings_env: SettingsEnv) -> Iterator[Api]:
+def api_without_firecrawl(sqlite_url: str, settings_env: SettingsEnv) -> Iterator[Api]:
     """Without a Firecrawl."""
     settings_env(database_url=sqlite_url, redis_url="redis://127.0.0.1:9/0", fetch_private="true")
     with served(create_app()) as running:
@@ -80,7 +80,7 @@ def _rows() -> list[ScrapedPage]:
     return database().read(lambda session: list(session.scalars(sa.select(ScrapedPage).order_by(ScrapedPage.id))))
 
 
-def test_a_page_and_then_from_the_cache(api: Api, server: FakeFirecrawl) -> None:
+def test_second_scrape_comes_from_the_cache(api: Api, server: FakeFirecrawl) -> None:
     first = got(api)
     at = first["timestamp"]
     assert first == {
@@ -100,7 +100,7 @@ def test_a_page_and_then_from_the_cache(api: Api, server: FakeFirecrawl) -> None
     assert row.expires_at - row.scraped_at == timedelta(days=2)
 
 
-def test_the_readers_age_counts(api: Api, server: FakeFirecrawl) -> None:
+def test_max_age_of_the_request_decides(api: Api, server: FakeFirecrawl) -> None:
     """However long its writer wanted to keep it; a forced scrape replaces it, and there stays one row."""
     got(api, maxAge=1000)
     clock.shift(timedelta(hours=3))
@@ -118,7 +118,7 @@ def test_the_readers_age_counts(api: Api, server: FakeFirecrawl) -> None:
     assert row.access_count == 3
 
 
-def test_what_makes_another_page(api: Api, server: FakeFirecrawl) -> None:
+def test_options_that_change_the_page_miss_the_cache(api: Api, server: FakeFirecrawl) -> None:
     """The order of lists does not; how long it may take, and how much is shown of it, neither."""
     got(api, formats=["markdown", "html"], includeTags=["a", "b"])
     for same in ({"timeout": 1000}, {"maxChars": 100}, {"startIndex": 7}, {"resultHandling": "returnOnly"}):
@@ -137,7 +137,7 @@ def test_what_makes_another_page(api: Api, server: FakeFirecrawl) -> None:
         assert stranger.post(PATH, json={"url": URL}).json()["data"]["cached"] is True
 
 
-def test_all_wishes_reach_firecrawl(lite: Api, server: FakeFirecrawl) -> None:
+def test_all_options_reach_firecrawl(lite: Api, server: FakeFirecrawl) -> None:
     wishes: dict[str, Any] = {
         "onlyMainContent": False, "waitFor": 500, "includeTags": ["main"], "excludeTags": ["nav"], "blockAds": False,
         "headers": {"Cookie": "a=b"}, "actions": [{"type": "wait", "milliseconds": 5}], "proxy": "stealth",
@@ -155,7 +155,7 @@ def test_all_wishes_reach_firecrawl(lite: Api, server: FakeFirecrawl) -> None:
     }  # fmt: skip
 
 
-def test_the_three_ways_to_have_it(lite: Api, server: FakeFirecrawl) -> None:
+def test_three_result_handlings(lite: Api, server: FakeFirecrawl) -> None:
     only = got(lite, resultHandling="returnOnly")
     assert only["savedUris"] is None and only["content"] and _rows() == []
     saved = got(lite, resultHandling="saveOnly")
@@ -180,13 +180,13 @@ def test_tiers_and_pictures(lite: Api, server: FakeFirecrawl) -> None:
         ({"markdown": "a\0b\ud800c"}, {"content": "ab?c"}),
     ]  # fmt: skip
     for page, shown in pages:
-        server.wrong = lambda asked, page=page: reply(200, {"success": True, "data": page})  # type: ignore[misc]
+        server.wrong = lambda request, page=page: reply(200, {"success": True, "data": page})  # type: ignore[misc]
         for cached in (False, True):
             data = got(lite, formats=["markdown", "links", "screenshot"], forceRescrape=not cached)
             assert data["cached"] is cached and data.items() >= shown.items(), page
 
 
-def test_a_page_is_scraped_by_many_at_once(api: Api) -> None:
+def test_concurrent_scrapes_of_a_page_store_one_row(api: Api) -> None:
     """One row, and no error."""
     answers: list[int] = []
     threads = [
@@ -226,12 +226,12 @@ def _no(code: str | None = None) -> dict[str, Any]:
         (200, {"success": True, "data": {"markdown": " ", "metadata": {}}}, "no_content"),
     ],
 )
-def test_a_pages_own_fault_is_200(lite: Api, server: FakeFirecrawl, status: int, body: Any, code: str) -> None:
-    server.wrong = lambda asked: reply(status, body)
+def test_error_of_the_page_is_200(lite: Api, server: FakeFirecrawl, status: int, body: Any, code: str) -> None:
+    server.wrong = lambda request: reply(status, body)
     answer = ask(lite, url=URL)
-    said = answer.json()
-    assert (answer.status_code, said["success"], said["command"], said["data"]) == (200, False, "start", None)
-    assert (said["error"]["code"], said["error"]["url"]) == (code, URL) and said["error"]["message"]
+    report = answer.json()
+    assert (answer.status_code, report["success"], report["command"], report["data"]) == (200, False, "start", None)
+    assert (report["error"]["code"], report["error"]["url"]) == (code, URL) and report["error"]["message"]
     assert _rows() == []
 
 
@@ -249,10 +249,10 @@ def test_a_pages_own_fault_is_200(lite: Api, server: FakeFirecrawl, status: int,
         (502, b"", 503, "firecrawl_unavailable"),
     ],
 )
-def test_a_fault_of_the_system_is_said_as_one(
+def test_firecrawl_system_errors_become_problems(
     lite: Api, server: FakeFirecrawl, status: int, body: Any, ours: int, code: str
 ) -> None:
-    server.wrong = lambda asked: reply(status, body, {"retry-after": "9"})
+    server.wrong = lambda request: reply(status, body, {"retry-after": "9"})
     answer = ask(lite, url=URL)
     assert_problem(answer, ours, code)
     assert answer.json()["detail"]
@@ -260,7 +260,7 @@ def test_a_fault_of_the_system_is_said_as_one(
         assert answer.headers["retry-after"] == "9"
 
 
-def test_firecrawl_or_sql_away(lite: Api, settings_env: SettingsEnv, sqlite_url: str) -> None:
+def test_outage_of_firecrawl_or_the_database(lite: Api, settings_env: SettingsEnv, sqlite_url: str) -> None:
     settings_env(firecrawl_url="http://127.0.0.1:9")
     assert_problem(ask(lite, url=URL), 503, "firecrawl_unavailable")
     settings_env(database_url="sqlite:////nowhere/none.db")
@@ -282,7 +282,9 @@ def test_firecrawl_or_sql_away(lite: Api, settings_env: SettingsEnv, sqlite_url:
         ]),
     ],
 )  # fmt: skip
-def test_what_is_malformed_is_refused_first(lite: Api, server: FakeFirecrawl, body: dict[str, Any]) -> None:
+def test_malformed_request_is_refused_before_firecrawl_is_called(
+    lite: Api, server: FakeFirecrawl, body: dict[str, Any]
+) -> None:
     answer = ask(lite, **body)
     assert_problem(answer, 422, "invalid_input")
     assert isinstance(answer.json()["detail"], list)
@@ -309,8 +311,8 @@ def test_a_batch_from_its_start_to_its_end(lite: Api, server: FakeFirecrawl) -> 
     begun = got(lite, url=None, urls=urls, formats=["markdown"], onlyMainContent=False)
     message = "Batch scrape started for 2 URLs; ask for its status with this jobId"
     assert begun == {"jobId": BATCH, "status": "scraping", "total": 2, "completed": 0, "creditsUsed": None, "expiresAt": None, "urls": 2, "message": message}  # fmt: skip
-    wanted = {"urls": urls, "formats": ["markdown"], "timeout": 60000, "maxAge": 0, "onlyMainContent": False}
-    assert server.requests[0].json == wanted
+    expected_request = {"urls": urls, "formats": ["markdown"], "timeout": 60000, "maxAge": 0, "onlyMainContent": False}
+    assert server.requests[0].json == expected_request
     status = got(lite, url=None, command="status", jobId=BATCH)
     message = "Batch scrape progress: 5/5 URLs completed (100%)"
     assert status == {"jobId": BATCH, "status": "completed", "total": 5, "completed": 5, "creditsUsed": 5, "expiresAt": EXPIRES, "urls": None, "message": message}  # fmt: skip
@@ -321,7 +323,7 @@ def test_a_batch_from_its_start_to_its_end(lite: Api, server: FakeFirecrawl) -> 
     cancelled = got(lite, url=None, command="cancel", jobId=BATCH)
     assert (cancelled["status"], cancelled["message"]) == ("cancelled", "Batch scrape cancelled")
     assert_problem(ask(lite, command="status", jobId="none"), 404, "firecrawl_job_not_found")
-    server.wrong = lambda asked: reply(409, _no())
+    server.wrong = lambda request: reply(409, _no())
     assert_problem(ask(lite, command="cancel", jobId=BATCH), 409, "firecrawl_conflict")
 
 
@@ -332,21 +334,23 @@ HTML = (
 )
 
 
-def test_without_firecrawl_pages_are_fetched_here(alone: Api, site: FakeSite) -> None:
+def test_without_firecrawl_pages_are_fetched_here(api_without_firecrawl: Api, site: FakeSite) -> None:
     site.pages["/mill"] = site_page(HTML.encode())
-    data = got(alone, url=f"{site.url}/mill")
+    data = got(api_without_firecrawl, url=f"{site.url}/mill")
     assert (data["source"], data["contentType"], data["cached"]) == ("builtin", "text/markdown", False)
     assert "treibt die Räder" in data["content"] and "<p>" not in data["content"]
     assert data["metadata"]["rawLength"] == len(HTML)
-    assert got(alone, url=f"{site.url}/mill")["cached"] is True
-    raw = got(alone, url=f"{site.url}/mill", cleanScrape=False)
+    assert got(api_without_firecrawl, url=f"{site.url}/mill")["cached"] is True
+    raw = got(api_without_firecrawl, url=f"{site.url}/mill", cleanScrape=False)
     assert (raw["content"], raw["contentType"]) == (HTML, "text/html")
     site.pages["/plain"] = site_page(b"Only words.", headers={"content-type": "text/plain"})
-    plain = got(alone, url=f"{site.url}/plain")
+    plain = got(api_without_firecrawl, url=f"{site.url}/plain")
     assert (plain["content"], plain["contentType"]) == ("Only words.", "text/plain")
 
 
-def test_without_firecrawl_a_pages_fault_is_its_own(alone: Api, site: FakeSite, settings_env: SettingsEnv) -> None:
+def test_error_of_a_page_fetched_here_is_200(
+    api_without_firecrawl: Api, site: FakeSite, settings_env: SettingsEnv
+) -> None:
     site.pages["/away"] = site_page(status=503)
     site.pages["/picture"] = site_page(b"x", headers={"content-type": "image/png"})
     site.pages["/empty"] = site_page(b"  ")
@@ -356,18 +360,18 @@ def test_without_firecrawl_a_pages_fault_is_its_own(alone: Api, site: FakeSite, 
         "/picture": "media_type",
         "/empty": "no_content",
     }.items():
-        answer = ask(alone, url=site.url + path)
+        answer = ask(api_without_firecrawl, url=site.url + path)
         assert (answer.status_code, answer.json()["success"], answer.json()["error"]["code"]) == (200, False, code)
     settings_env(fetch_private="false")
-    assert ask(alone, url=f"{site.url}/none").json()["error"]["code"] == "private_address"
+    assert ask(api_without_firecrawl, url=f"{site.url}/none").json()["error"]["code"] == "private_address"
     for body in ({"urls": [URL]}, {"command": "status", "jobId": "x"}):
-        answer = ask(alone, **body)
+        answer = ask(api_without_firecrawl, **body)
         assert_problem(answer, 503, "firecrawl_not_configured")
         assert "MILLRACE_FIRECRAWL_URL" in answer.json()["detail"]
 
 
-def test_a_page_that_takes_too_long_is_408(alone: Api, settings_env: SettingsEnv) -> None:
+def test_a_page_that_takes_too_long_is_408(api_without_firecrawl: Api, settings_env: SettingsEnv) -> None:
     with FakeFirecrawl().running() as slow:
-        slow.wrong = lambda asked: reply(200, b"x", delay_s=30)
-        answer = ask(alone, url=f"{slow.url}/page", timeout=1000)
+        slow.wrong = lambda request: reply(200, b"x", delay_s=30)
+        answer = ask(api_without_firecrawl, url=f"{slow.url}/page", timeout=1000)
     assert_problem(answer, 408, "scrape_timeout")

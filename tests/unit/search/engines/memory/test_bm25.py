@@ -63,7 +63,7 @@ def test_scores_equal_the_parents_after_any_history(
 
 
 def test_growing_past_a_merge_changes_no_score() -> None:
-    """The small dictionary goes into the base by itself."""
+    """The small dictionary is merged into the base automatically."""
     rng = np.random.default_rng(1)
     ours, living = Bm25(min_merge=50), {}
     for _ in range(200):

@@ -33,11 +33,11 @@ def test_the_nearest_are_found_among_many(dimension: int, share: float) -> None:
     noise = np.random.default_rng(3).standard_normal((20, dimension)) / 20
     for question in _unit(rows[:20] + noise):
         exact = np.where(allowed, rows @ question, -2)
-        found = np.where(allowed, index.nearness(question, allowed), -2)
-        best, ours = np.argsort(-exact)[:100], np.argsort(-found)[:100]
+        nearness = np.where(allowed, index.nearness(question, allowed), -2)
+        best, ours = np.argsort(-exact)[:100], np.argsort(-nearness)[:100]
         recalls.append(len(set(best) & set(ours)) / 100)
         assert best[0] == ours[0]
-        np.testing.assert_allclose(found[ours], exact[ours], atol=1e-5)
+        np.testing.assert_allclose(nearness[ours], exact[ours], atol=1e-5)
     assert np.mean(recalls) > 0.97
 
 

@@ -1,4 +1,4 @@
-"""Qdrant as it can be: lost, killed, too old, lying, refusing, one of three gone; and the index always heals."""
+"""Faults of Qdrant: lost, killed, too old, malformed answers, refusals, one of three nodes down; the index recovers."""
 
 from __future__ import annotations
 
@@ -33,19 +33,19 @@ def desk(sqlite_url: str, settings_env: SettingsEnv, qdrant_url: str) -> Desk:
 
 
 @pytest.fixture
-def own(sqlite_url: str, settings_env: SettingsEnv, qdrant_server: QdrantServer) -> Desk:
+def separate_desk(sqlite_url: str, settings_env: SettingsEnv, qdrant_server: QdrantServer) -> Desk:
     """With a server that may be hurt."""
     settings_env(database_url=sqlite_url, search_engine="qdrant", qdrant_url=qdrant_server.url)
     return Desk(database())
 
 
 def _whole(desk: Desk) -> None:
-    said = desk.verify()
-    assert said["ok"], said
-    assert said["documents"] > 0 and said["vectors"] == said["chunks"] and said["postings"] > 0
+    report = desk.verify()
+    assert report["ok"], report
+    assert report["documents"] > 0 and report["vectors"] == report["chunks"] and report["postings"] > 0
 
 
-def test_a_lost_index_is_built_anew(desk: Desk, shared_qdrant: QdrantServer) -> None:
+def test_lost_index_is_rebuilt(desk: Desk, shared_qdrant: QdrantServer) -> None:
     """All of it, by the next job; until then a search says that it is being built."""
     for n in range(5):
         desk.put(f"the mill number{n}", external_id=str(n))
@@ -53,20 +53,20 @@ def test_a_lost_index_is_built_anew(desk: Desk, shared_qdrant: QdrantServer) -> 
     with pytest.raises(Unavailable, match="being built"):
         desk.find("number3")
     desk.work(desk.give("one more heron", external_id="y").job.id)
-    said = desk.follow()
-    assert said is not None and said["built"] and said["documents"] == 6
+    outcome = desk.follow()
+    assert outcome is not None and outcome["built"] and outcome["documents"] == 6
     assert desk.find("number3", mode="keyword")["total"] == 1
     assert desk.find("heron", mode="keyword")["total"] == 1
     _whole(desk)
 
 
-def test_nothing_indexed_is_no_fault(desk: Desk) -> None:
+def test_empty_index_is_no_error(desk: Desk) -> None:
     assert desk.find("anything")["total"] == 0
     assert on_a_loop(search.stats(TENANT)).documents == 0
     assert on_a_loop(search.similar(TENANT, 1, limit=3)) == []
 
 
-def test_a_rebuild_serves_the_old_index_until_the_new_one_is_whole(desk: Desk, shared_qdrant: QdrantServer) -> None:
+def test_rebuild_serves_the_old_index_until_the_new_one_is_complete(desk: Desk, shared_qdrant: QdrantServer) -> None:
     """And leaves one collection behind, also when it was interrupted and went on."""
     for n in range(3):
         desk.put(f"the mill number{n}", external_id=str(n))
@@ -80,17 +80,17 @@ def test_a_rebuild_serves_the_old_index_until_the_new_one_is_whole(desk: Desk, s
     _whole(desk)
 
 
-def test_an_index_that_missed_what_was_pruned_is_built_anew(desk: Desk) -> None:
+def test_index_older_than_the_pruned_changes_is_rebuilt(desk: Desk) -> None:
     desk.put("the heron", external_id="1")
     desk.work(desk.give("the sluice", external_id="1").job.id)
     desk.db.transaction(prune_changes, clock.now().replace(year=9000))
-    said = desk.follow()
-    assert said is not None and said["built"]
+    outcome = desk.follow()
+    assert outcome is not None and outcome["built"]
     assert desk.find("sluice", mode="keyword")["total"] == 1
     assert desk.find("heron", mode="keyword")["total"] == 0
 
 
-def test_verify_finds_and_repairs_what_is_wrong(desk: Desk, shared_qdrant: QdrantServer) -> None:
+def test_verify_finds_and_repairs_differences(desk: Desk, shared_qdrant: QdrantServer) -> None:
     """A point that is missing, one too many, and one without its vector."""
     for n in range(4):
         desk.put(f"the mill number{n}", external_id=str(n))
@@ -102,9 +102,9 @@ def test_verify_finds_and_repairs_what_is_wrong(desk: Desk, shared_qdrant: Qdran
         client.put(f"{points}?wait=true", json={"points": [ghost]}).raise_for_status()
         client.post(f"{points}/delete?wait=true", json={"points": [1]}).raise_for_status()
         client.post(f"{points}/vectors/delete?wait=true", json={"points": [2], "vector": ["dense"]}).raise_for_status()
-    said = desk.verify(repair=True)
-    assert (said["missing"], said["different"], said["extra"]) == (["1"], ["2"], ["77"]) and not said["ok"]
-    assert said["repaired"] == 3
+    report = desk.verify(repair=True)
+    assert (report["missing"], report["different"], report["extra"]) == (["1"], ["2"], ["77"]) and not report["ok"]
+    assert report["repaired"] == 3
     desk.follow()
     _whole(desk)
 
@@ -129,24 +129,24 @@ async def _follow(progress: Progress) -> None:
     await engine().follow(await active(), progress)
 
 
-def test_a_server_that_is_away_is_waited_for(own: Desk, qdrant_server: QdrantServer) -> None:
+def test_unreachable_server_is_retried(separate_desk: Desk, qdrant_server: QdrantServer) -> None:
     """The job asks to run later, search says why it cannot answer; both go on when it is back."""
-    own.put("the mill", external_id="1")
+    separate_desk.put("the mill", external_id="1")
     qdrant_server.kill()
     with pytest.raises(Unavailable, match="cannot be reached"):
-        own.find("mill")
-    own.work(own.give("the heron", external_id="2").job.id)
+        separate_desk.find("mill")
+    separate_desk.work(separate_desk.give("the heron", external_id="2").job.id)
     with pytest.raises(Snooze, match="cannot be reached"):
-        own.follow()
-    own.db.transaction(ends.free, own.worker_id, "the test lets go of it")
+        separate_desk.follow()
+    separate_desk.db.transaction(ends.free, separate_desk.worker_id, "the test lets go of it")
     qdrant_server.start()
-    assert own.find("mill", mode="keyword")["total"] == 1  # what was answered was on disk
-    own.put("the sluice", external_id="3")
-    assert own.find("heron", mode="keyword")["total"] == 1
-    _whole(own)
+    assert separate_desk.find("mill", mode="keyword")["total"] == 1  # what was answered was on disk
+    separate_desk.put("the sluice", external_id="3")
+    assert separate_desk.find("heron", mode="keyword")["total"] == 1
+    _whole(separate_desk)
 
 
-class Liar(ThreadingHTTPServer):
+class ScriptedServer(ThreadingHTTPServer):
     """Answers like a Qdrant of some version, and otherwise as it was told."""
 
     def __init__(self, version: str, status: int, body: bytes) -> None:
@@ -155,7 +155,7 @@ class Liar(ThreadingHTTPServer):
 
 
 class _Lies(BaseHTTPRequestHandler):
-    server: Liar
+    server: ScriptedServer
 
     def do_GET(self) -> None:
         if self.path == "/":
@@ -182,8 +182,8 @@ class _Lies(BaseHTTPRequestHandler):
 
 
 @pytest.fixture
-def liar(request: pytest.FixtureRequest) -> Iterator[Liar]:
-    server = Liar(*request.param)
+def scripted_server(request: pytest.FixtureRequest) -> Iterator[ScriptedServer]:
+    server = ScriptedServer(*request.param)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     yield server
     server.shutdown()
@@ -195,7 +195,7 @@ def _error(text: str) -> bytes:
 
 
 @pytest.mark.parametrize(
-    ("liar", "kind", "says"),
+    ("scripted_server", "kind", "says"),
     [
         (("1.18.2", 200, b"{}"), Rejected, r"1\.18\.2; 1\.19 or newer"),
         (("1.20.0-dev", 401, _error("Invalid API key")), Rejected, "MILLRACE_QDRANT_API_KEY"),
@@ -207,19 +207,21 @@ def _error(text: str) -> bytes:
         (("1.20.0", 507, _error("storage quota")), Unavailable, "quota"),
         (("what", 200, b"{}"), Rejected, "or newer"),
     ],
-    indirect=["liar"],
+    indirect=["scripted_server"],
 )
-def test_a_server_that_lies_or_refuses(
-    liar: Liar, kind: type[Exception], says: str, sqlite_url: str, settings_env: SettingsEnv
+def test_malformed_answers_and_refusals_of_the_server(
+    scripted_server: ScriptedServer, kind: type[Exception], says: str, sqlite_url: str, settings_env: SettingsEnv
 ) -> None:
     settings_env(
-        database_url=sqlite_url, search_engine="qdrant", qdrant_url=f"http://127.0.0.1:{liar.server_address[1]}"
+        database_url=sqlite_url,
+        search_engine="qdrant",
+        qdrant_url=f"http://127.0.0.1:{scripted_server.server_address[1]}",
     )
     with pytest.raises(kind, match=says):
         Desk(database()).find("mill")
 
 
-def test_a_key_that_is_needed(tmp_path: Path, sqlite_url: str, settings_env: SettingsEnv) -> None:
+def test_missing_or_wrong_api_key(tmp_path: Path, sqlite_url: str, settings_env: SettingsEnv) -> None:
     server = QdrantServer(tmp_path / "locked", key="a-key-of-tests")
     server.start()
     try:
