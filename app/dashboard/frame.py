@@ -52,7 +52,6 @@ NAVIGATION = (
     NavItem("/ui/search", "Search", "magnifying-glass", "read", starts_group=True),
     NavItem("/ui/documents", "Documents", "document-text", "read"),
     NavItem("/ui/collections", "Collections", "folder", "read"),
-    NavItem("/ui/upload", "Upload", "arrow-up-tray", "write"),
     NavItem("/ui/audit", "Audit", "clipboard-document-list", "admin", starts_group=True),
     NavItem("/ui/me", "Account", "user", "read"),
 )

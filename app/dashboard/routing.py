@@ -44,6 +44,9 @@ class DashboardRoute(APIRoute):
             except RequestValidationError as error:
                 faults = "; ".join(f"{fault['loc'][-1]}: {fault['msg']}" for fault in error.errors()[:5])
                 return await _error_page(request, 422, faults)
+            except Exception as error:
+                log.error("unexpected error", path=request.url.path, exc_info=error)
+                return await _error_page(request, 500, "This page has a fault; the log has it under the request below.")
 
         return handler
 

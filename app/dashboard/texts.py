@@ -103,10 +103,12 @@ def as_json(value: Any) -> str:
 
 
 def mask(value: Any, names: tuple[str, ...] = ("password", "secret", "token", "authorization", "api_key")) -> Any:
-    """Return JSON with the values of keys that name a secret replaced by dots."""
+    """Return JSON with texts under keys that name a secret replaced by dots."""
     if isinstance(value, Mapping):
-        return {
-            key: "•••" if any(name in str(key).lower() for name in names) and item is not None else mask(item, names)
-            for key, item in value.items()
-        }
+        return {key: _masked(str(key).lower(), item, names) for key, item in value.items()}
     return [mask(item, names) for item in value] if isinstance(value, list) else value
+
+
+def _masked(key: str, item: Any, names: tuple[str, ...]) -> Any:
+    is_secret = isinstance(item, str) and any(name in key for name in names)
+    return "•••" if is_secret else mask(item, names)

@@ -150,10 +150,13 @@ def _document(session: Session, tenant: str, document_id: str) -> tuple[dict[str
 
 @router.get("/documents/{document_id}/similar")
 async def show_similar(request: Request, visitor: Reader, document_id: str) -> Response:
-    document = await read(catalog.get, visitor.tenant, document_id)
-    hits = await engine.similar(visitor.tenant, document.id, limit=HITS, within=None)
-    shown = catalog.document_view(document)
-    return page(request, "similar.html", visitor=visitor, document=shown, hits=hits)
+    document = await read(_view, visitor.tenant, document_id)
+    hits = await engine.similar(visitor.tenant, int(document["id"]), limit=HITS)
+    return page(request, "similar.html", visitor=visitor, document=document, hits=hits)
+
+
+def _view(session: Session, tenant: str, document_id: str) -> dict[str, Any]:
+    return catalog.document_view(catalog.get(session, tenant, document_id))
 
 
 @router.get("/documents/{document_id}/diff")

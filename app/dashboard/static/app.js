@@ -1,5 +1,5 @@
 // Starts a page: confirmation of acts, keys, and the live rows. Everything here has a form or a link that works alone.
-import { follow } from "./live.js";
+import { follow, stop } from "./live.js";
 
 const KEYS = { o: "/ui/", j: "/ui/jobs", f: "/ui/failures", q: "/ui/queues", w: "/ui/workers", c: "/ui/schedules", s: "/ui/search", d: "/ui/documents", a: "/ui/audit" };
 
@@ -25,6 +25,8 @@ document.addEventListener("submit", (event) => {
   if (event.target.dataset.confirm) {
     event.preventDefault();
     confirmAct(event.target);
+  } else {
+    stop(); // the end of a job must not reload the page under the answer to this form
   }
 });
 

@@ -58,7 +58,7 @@ function start() {
   source.addEventListener("error", () => say("reconnecting, shown as of " + new Date().toLocaleTimeString()));
 }
 
-function stop() {
+export function stop() {
   source?.close();
   source = null;
 }

@@ -187,7 +187,11 @@ async def _ask_embedder() -> str:
     return OK
 
 
-@router.get("/", summary="Get name and version of the service", responses={200: documented(ServiceInfo)})
+@router.get(
+    "/",
+    summary="Get name and version of the service",
+    responses={200: documented(ServiceInfo), 303: {"description": "A browser, which prefers HTML: to the dashboard."}},
+)
 async def get_service_info(request: Request) -> Any:
     """A browser, which prefers HTML, is sent to the dashboard."""
     if request.headers.get("accept", "").startswith("text/html"):
