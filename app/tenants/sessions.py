@@ -47,7 +47,7 @@ def create(
 
 
 def find(session: Session, token: str) -> BrowserSession | None:
-    """Return the session of this cookie, None if there is none or if it has ended by time."""
+    """Return the session of this cookie, None without one or if it has ended by time."""
     row = session.scalar(sa.select(BrowserSession).where(BrowserSession.token_hash == _hash(token)))
     now = clock.now()
     if row is None or now >= row.ends_at or now - row.seen_at >= MAX_IDLE:
@@ -82,13 +82,6 @@ def list_of_key(session: Session, *, tenant: str, key_id: str | None) -> Sequenc
         BrowserSession.seen_at > now - MAX_IDLE,
     )
     return session.scalars(query.order_by(BrowserSession.seen_at.desc()).limit(100)).all()
-
-
-def prune(session: Session) -> int:
-    """Delete sessions that have ended by time; return their number."""
-    now = clock.now()
-    ended = sa.or_(BrowserSession.ends_at <= now, BrowserSession.seen_at <= now - MAX_IDLE)
-    return sql.row_count(session, sa.delete(BrowserSession).where(ended))
 
 
 def _hash(token: str) -> bytes:

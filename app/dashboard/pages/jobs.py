@@ -132,7 +132,7 @@ Act = Callable[[Session, str, str], JobRow]
 def _cancel(session: Session, tenant: str, job_id: str) -> JobRow:
     row = commands.cancel(session, tenant, job_id)
     if row.state in ("succeeded", "failed"):
-        raise Conflict(f"The job had {row.state} meanwhile; nothing was changed", code="job_state")
+        raise Conflict(f"The job had {row.state} before; nothing was changed", code="job_state")
     return row
 
 

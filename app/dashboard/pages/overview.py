@@ -29,7 +29,7 @@ MAX_USUAL_WAIT_S = 300.0
 
 
 class Attention(NamedTuple):
-    """Something that a person should see: what it is, what to do, and the page that shows it."""
+    """Something that a person should see: the fact, the fix, and the page that shows it."""
 
     severity: str
     message: str

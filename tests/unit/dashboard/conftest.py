@@ -93,9 +93,9 @@ class Furnishing:
         self.worker_id = uuid7()
         database().transaction(workers.register, self.worker_id, ["default"], 8, None)
         database().transaction(self._move)
-        given = Desk(database()).give(f"# {text}\n\nThe {text} is high.", tenant="default", title=text, tags=[text])
-        Desk(database()).work(given.job.id)
-        self.document_id = str(given.document_id)
+        accepted = Desk(database()).give(f"# {text}\n\nThe {text} is high.", tenant="default", title=text, tags=[text])
+        Desk(database()).work(accepted.job.id)
+        self.document_id = str(accepted.document_id)
         client.post("/api/collections", json={"name": "shelf", "title": text})
         body = {"name": text[:90], "kind": Parcel.kind, "payload": {"note": text}, "cron": "30 4 * * 1-5"}
         made = client.post("/api/schedules", json=body)
@@ -131,7 +131,7 @@ class Furnishing:
 
 @pytest.fixture
 def furnishing(lite_api: Api) -> Furnishing:
-    """Made in a thread of its own: Playwright's event loop occupies the one of the test."""
+    """Build the things in another thread: Playwright's event loop occupies this one."""
     with ThreadPoolExecutor(1) as threads:
         return threads.submit(Furnishing, lite_api).result()
 

@@ -1,4 +1,4 @@
-"""Each page shows what there is, and each act does what its button says, with one line in the audit log."""
+"""Each page shows its things, and each act does what its button says, with one line in the audit log."""
 
 from __future__ import annotations
 
@@ -123,9 +123,9 @@ def test_an_act_on_a_job_moves_it_and_is_on_record(
     assert acts() == [(f"job.{act}", job_id)]
 
 
-def test_an_act_that_comes_too_late_says_so(visitor: httpx.Client, furnishing: Furnishing) -> None:
+def test_an_act_that_comes_too_late_is_refused(visitor: httpx.Client, furnishing: Furnishing) -> None:
     answer = visitor.post(f"/ui/jobs/{furnishing.failed_id}/cancel")
-    assert "The job had failed meanwhile; nothing was changed" in text_of(answer, 409)
+    assert "The job had failed before; nothing was changed" in text_of(answer, 409)
     assert acts() == []
 
 

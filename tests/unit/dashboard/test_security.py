@@ -123,7 +123,7 @@ def test_a_wrong_key_is_refused_and_on_record(lite_api: Api, wrong: str) -> None
 
 def test_guessing_ends_after_ten_tries_a_minute(lite_api: Api) -> None:
     with visiting(lite_api) as client:
-        answers = [sign_in(client, "wrong").status_code for _ in range(25)]  # a minute may turn once meanwhile
+        answers = [sign_in(client, "wrong").status_code for _ in range(25)]  # a minute may end in between
         assert answers[:9] == [401] * 9
         assert answers.count(429) >= 5
 
@@ -194,7 +194,6 @@ def test_a_session_ends_by_time(visitor: httpx.Client, passed: timedelta) -> Non
     clock.shift(before + passed + timedelta(seconds=1))
     try:
         assert visitor.get("/ui/me").status_code == 303
-        assert database().transaction(sessions.prune) == 1
     finally:
         clock.shift(before)
 
@@ -277,7 +276,7 @@ OPEN_TO_ALL = {
 
 def routes() -> set[tuple[str, str]]:
     shown = [route for router in ROUTERS for route in router.routes if isinstance(route, APIRoute)]
-    return {(method, route.path) for route in shown for method in route.methods}
+    return {(method, route.path) for route in shown for method in route.methods or ()}
 
 
 def test_every_route_has_a_line_in_the_table() -> None:
