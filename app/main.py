@@ -32,6 +32,7 @@ from app.core import logging, redis
 from app.core.db import close_database, database
 from app.core.errors import ConfigError, NotFound, Unavailable
 from app.core.settings import get_settings
+from app.dashboard import routes as dashboard
 from app.jobs import functions
 from app.jobs.events.hub import EventHub
 from app.jobs.sandbox import process_pool
@@ -141,6 +142,8 @@ def create_app() -> FastAPI:
         docs_page,
     ):
         app.include_router(module.router)
+    for router in dashboard.ROUTERS:
+        app.include_router(router)
     app.add_api_websocket_route("/{path:path}", _no_such_socket)
     return app
 

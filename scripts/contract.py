@@ -259,7 +259,7 @@ def error_codes(root: Path) -> Group:
 def status_table() -> dict[type, int]:
     """The table of the API from class to status, wherever it is."""
     for name, module in list(sys.modules.items()):
-        table = getattr(module, "STATUS", None) if name.startswith("app.api") else None
+        table = getattr(module, "STATUS", None) if name.startswith(("app.api", "app.core")) else None
         if isinstance(table, dict):
             return table
     raise LookupError("app.api has no table STATUS")

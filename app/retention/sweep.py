@@ -24,7 +24,7 @@ from app.retention.policy import Policy
 from app.search.index import write
 from app.sources.models import ChangeEvent, Delivery, ScrapedPage
 from app.sources.webhooks.deliveries import find_blob_keys
-from app.tenants.models import AuditEntry
+from app.tenants.models import AuditEntry, BrowserSession
 
 BATCH = 500
 
@@ -38,6 +38,7 @@ async def sweep(progress: Progress, policy: Policy | None = None) -> dict[str, A
         "schedule_ticks": (policy.schedule_ticks, delete_ticks),
         "audit_entries": (policy.audit_entries, partial(delete_before, column=AuditEntry.at)),
         "idempotency_keys": (policy.idempotency_keys, partial(delete_before, column=IdempotencyRow.created_at)),
+        "sessions": (policy.throttles, partial(delete_before, column=BrowserSession.ends_at)),
         "throttles": (policy.throttles, partial(delete_before, column=ThrottleRow.free_at)),
         "deliveries": (policy.deliveries, partial(delete_before, column=Delivery.received_at)),
         "request_metrics": (policy.request_metrics, partial(delete_before, column=RequestMetric.at)),

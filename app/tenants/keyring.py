@@ -85,6 +85,11 @@ class Keyring:
         self._used[key.id] = now
         return key
 
+    async def check(self, key_id: str, secret_hash: bytes) -> Key | None:
+        """Return the valid key with this id whose secret has this SHA-256, or None. Raises Unavailable without SQL."""
+        key = await self._get(key_id)
+        return key if key is not None and key.takes(secret_hash, clock.now()) else None
+
     async def _get(self, key_id: str) -> Key | None:
         seen = self._seen.get(key_id)
         if seen is not None and clock.monotonic() - seen[0] < self._fresh_s:

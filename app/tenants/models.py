@@ -49,6 +49,26 @@ class ApiKey(Base):
     revoked_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
 
 
+class BrowserSession(Base):
+    """A browser that signed in with a key, or with the API secret. Only the SHA-256 of its cookie is stored."""
+
+    __tablename__ = "browser_session"
+    __table_args__ = (sa.Index("ix_browser_session_ends_at", "ends_at"),)
+
+    id: Mapped[str] = mapped_column(sa.String(16), primary_key=True)
+    token_hash: Mapped[bytes] = mapped_column(sa.LargeBinary, unique=True)
+    tenant: Mapped[str] = mapped_column(sa.String(64))
+    # None: the API secret.
+    key_id: Mapped[str | None] = mapped_column(sa.String(16))
+    # Of the secret that it signed in with; the session ends when that secret does.
+    secret_hash: Mapped[bytes] = mapped_column(sa.LargeBinary)
+    created_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    seen_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    ends_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    address: Mapped[str] = mapped_column(sa.String(64))
+    agent: Mapped[str] = mapped_column(sa.String(300))
+
+
 class AuditEntry(Base):
     """One action of an administrator, written in its transaction."""
 

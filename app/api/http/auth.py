@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import hmac
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from typing import Annotated
 
 from fastapi import Depends, Request, Security, WebSocket
@@ -20,7 +19,8 @@ from app.core.errors import NotAllowed, NotFound, Unauthenticated
 from app.core.settings import get_settings
 from app.documents import collections
 from app.jobs.ledger import views
-from app.tenants import audit, keys, scopes
+from app.tenants import keys, scopes
+from app.tenants.identity import Identity as Identity
 from app.tenants.keyring import KeyLease
 from app.tenants.models import DEFAULT_TENANT
 
@@ -31,39 +31,6 @@ ANY = "any"
 BEARER = "bearer."
 # Only for the OpenAPI document: the old contract also accepts the secret without `Bearer`.
 _documented = HTTPBearer(auto_error=False, description="An API key or the API secret; `Bearer <key>` or the key alone.")
-
-
-@dataclass(frozen=True, slots=True)
-class Identity:
-    """The caller: tenant, scopes and key, and the id of the request."""
-
-    tenant: str
-    request_id: str | None
-    scopes: frozenset[str] = scopes.ALL
-    key_id: str | None = None
-    rate_limits: Mapping[str, str] = field(default_factory=dict)
-
-    @property
-    def actor(self) -> str:
-        """The name of the caller in the audit log."""
-        return self.key_id or audit.SECRET
-
-    def may(self, scope: str) -> bool:
-        """Return True if the caller has the scope read, write, admin or operator."""
-        return scopes.allows(self.scopes, scope)
-
-    def kinds(self, scope: str) -> tuple[str, ...] | None:
-        """Return the kinds of job that the scope reaches, as names or prefixes with `*`; None means all."""
-        return None if self.may(scope) else scopes.names(self.scopes, KIND)
-
-    def collections(self, scope: str) -> tuple[str, ...] | None:
-        """Return the collections that the scope reaches, as names or prefixes with `*`; None means all."""
-        return None if self.may(scope) else scopes.names(self.scopes, COLLECTION)
-
-    def may_kind(self, kind: str, scope: str) -> bool:
-        """Return True if the caller may read (`read`) or start and change (`write`) jobs of this kind."""
-        names = self.kinds(scope)
-        return names is None or scopes.among(kind, names)
 
 
 async def identify(connection: HTTPConnection, credentials: bytes | None = None) -> Identity:

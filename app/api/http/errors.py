@@ -16,35 +16,17 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.types import Scope
 
+from app.core.error_status import status_of
 from app.core.errors import (
     AppError,
-    Conflict,
-    InvalidInput,
     LimitReached,
-    NotAllowed,
-    NotFound,
-    Rejected,
-    TooLarge,
     Unauthenticated,
     Unavailable,
-    Unsupported,
 )
 from app.core.logging import get_logger
 
 log = get_logger(__name__)
 
-STATUS: dict[type[AppError], int] = {
-    TooLarge: 413,
-    Unsupported: 415,
-    InvalidInput: 422,
-    NotFound: 404,
-    Conflict: 409,
-    Unauthenticated: 401,
-    NotAllowed: 403,
-    LimitReached: 429,
-    Unavailable: 503,
-    Rejected: 502,
-}
 # Routes of the old service: their 422 has the list of faults in `detail`.
 OLD_ROUTES = (
     "/api/search",
@@ -134,13 +116,9 @@ def _finite(value: Any) -> Any:
     return value
 
 
-def _status_of(error: AppError) -> int:
-    return next((STATUS[kind] for kind in type(error).__mro__ if kind in STATUS), 500)
-
-
 async def app_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, AppError)
-    status = _status_of(error)
+    status = status_of(error)
     if status == 500:
         return await unexpected(request, error)
     headers: dict[str, str] = {}

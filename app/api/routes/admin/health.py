@@ -9,7 +9,7 @@ from typing import Any
 
 import sqlalchemy as sa
 from fastapi import APIRouter, Request, Response
-from fastapi.responses import JSONResponse, PlainTextResponse
+from fastapi.responses import JSONResponse, PlainTextResponse, RedirectResponse
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
@@ -187,8 +187,15 @@ async def _ask_embedder() -> str:
     return OK
 
 
-@router.get("/", summary="Get name and version of the service", responses={200: documented(ServiceInfo)})
-async def get_service_info() -> dict[str, str]:
+@router.get(
+    "/",
+    summary="Get name and version of the service",
+    responses={200: documented(ServiceInfo), 303: {"description": "A browser, which prefers HTML: to the dashboard."}},
+)
+async def get_service_info(request: Request) -> Any:
+    """A browser, which prefers HTML, is sent to the dashboard."""
+    if request.headers.get("accept", "").startswith("text/html"):
+        return RedirectResponse("/ui/", status_code=303)
     return {"service": "Millrace", "version": __version__, "status": "running", "docs": "/docs", "health": "/health"}
 
 
