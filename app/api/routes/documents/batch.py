@@ -81,7 +81,7 @@ async def add_documents(
         return answer_of(row, {"lines": lines})
 
     return await answered(
-        request, caller.tenant, await IdempotentRequest(key, digest.hexdigest()).run(caller.tenant, work)
+        request, caller.tenant, await IdempotentRequest(key, digest.hexdigest()).run(caller, work)
     )
 
 

@@ -143,7 +143,7 @@ async def upload_documents(request: Request, caller: CollectionCaller, key: KeyH
     def work(session: Session) -> Answer:
         return _accept(session, caller, about, files, fields)
 
-    return await answered(request, caller.tenant, await once.run(caller.tenant, work))
+    return await answered(request, caller.tenant, await once.run(caller, work))
 
 
 async def _form(request: Request) -> FormData:
