@@ -15,6 +15,7 @@ from app.api.http import rate_limits as rates
 from app.api.http.app_state import keyring_of
 from app.api.http.errors import request_id_of
 from app.api.http.middleware import HOLD, TENANT
+from app.core.addresses import network_of
 from app.core.db import read
 from app.core.errors import NotAllowed, NotFound, Unauthenticated
 from app.core.settings import get_settings
@@ -103,7 +104,7 @@ async def authenticate_proxy(
     if get_settings().firecrawl_proxy_auth == "on":
         return await _authorize(await identify(request), request, request.method, ())
     client = request.client.host if request.client else "?"
-    await rates.count(request, request.method, f"anybody@{client}", {})
+    await rates.count(request, request.method, f"anybody@{network_of(client)}", {})
     return Identity(DEFAULT_TENANT, request_id_of(request.scope), frozenset())
 
 
@@ -121,7 +122,7 @@ async def authenticate_socket(websocket: WebSocket, required: SecurityScopes) ->
 async def _authorize(identity: Identity, connection: HTTPConnection, method: str, required: Sequence[str]) -> Identity:
     connection.scope["state"][TENANT] = identity.tenant
     client = connection.client.host if connection.client else "?"
-    await rates.count(connection, method, identity.key_id or f"secret@{client}", identity.rate_limits)
+    await rates.count(connection, method, identity.key_id or f"secret@{network_of(client)}", identity.rate_limits)
     scope, words = needed_scope(method, required)
     if scope is None or identity.may(scope) or any(scopes.names(identity.scopes, word) for word in words):
         return identity

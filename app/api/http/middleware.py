@@ -17,7 +17,7 @@ from app.api.http.errors import problem
 from app.core import clock, trace
 from app.core.logging import bind, get_logger
 from app.core.metrics import REQUEST_SECONDS
-from app.metrics.requests import RequestTiming
+from app.metrics.requests import RequestTiming, StrangerSample
 from app.tenants.keyring import KeyLease
 
 log = get_logger("app.access")
@@ -31,9 +31,14 @@ STREAM = "millrace.stream"
 HOLD = "key_hold"
 # In a request's state: the tenant of its key.
 TENANT = "tenant"
+# In a request's state: True if its sender has proved that it has a secret, as webhooks do.
+VERIFIED = "verified"
 # In a request's state: headers for its answer.
 EXTRA_HEADERS = "extra_headers"
 POLICY_VIOLATION = 1008
+# The api's own server refuses larger heads before it has read them.
+MAX_HEADERS = 100
+MAX_HEADER_BYTES = 32 * 1024
 # The keys of a request that an open stream needs; the others (endpoint, exit stacks) are released.
 STREAM_KEYS = frozenset({"type", "method", "path", "query_string", "http_version", "client", "state", "route"})
 
@@ -56,6 +61,7 @@ class RequestMiddleware:
         self.max_body_bytes = max_body_bytes
         self.body_limits = body_limits or {}
         self.record = record
+        self.strangers = StrangerSample()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -76,7 +82,14 @@ class RequestMiddleware:
                 hold = scope["state"].get(HOLD)
                 await (stream() if hold is None else request.run_until_revoked(hold, stream))
         finally:
-            request.finish(self.record if stream is None else None)
+            request.finish(self._record_of(scope) if stream is None else None)
+
+    def _record_of(self, scope: Scope) -> Record | None:
+        """Return what records this request; of unknown callers a few requests are recorded."""
+        if self.record is None or scope["path"] in QUIET or STATIC in scope["path"]:
+            return None
+        is_known = scope["state"].get(TENANT) is not None or scope["state"].get(VERIFIED)
+        return self.record if is_known or self.strangers.take() else None
 
     async def _other(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle start and stop of the process, and WebSockets, which close when their key is revoked."""
@@ -137,6 +150,9 @@ class RequestScope:
         scope = self.scope
         if "\0" in scope["path"] or b"%00" in scope["query_string"]:
             return problem(scope, 400, "the address contains a NUL character", code="nul_character")
+        headers = scope["headers"]
+        if len(headers) > MAX_HEADERS or sum(len(name) + len(value) for name, value in headers) > MAX_HEADER_BYTES:
+            return problem(scope, 431, f"the request has more than {MAX_HEADERS} headers, or {MAX_HEADER_BYTES} bytes")
         length = self._header(b"content-length")
         if length and length.isdigit() and int(length) > self._limit:
             return problem(scope, 413, self._too_large(), headers={"Connection": "close"})
@@ -201,7 +217,7 @@ class RequestScope:
             duration_ms=round(elapsed_ms, 2),
             client=client[0] if client else None,
         )
-        if record is None or path in QUIET or STATIC in path:
+        if record is None:
             return
         timing = RequestTiming(
             clock.now(),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -36,6 +37,8 @@ _REQUESTER = (
     sa.select(CRAWL.c.tenant, CRAWL.c.crawl_id).where(CRAWL.c.remote_id == sa.bindparam("crawl")).order_by(CRAWL.c.id)
 )
 MAX_PAGES = 10_000
+# Metadata of events; an event that would exceed this adds none.
+MAX_EXTRA_CHARACTERS = 16 * 1024
 
 
 def follow(session: Session, tenant: str, event: FirecrawlEvent) -> None:
@@ -77,7 +80,7 @@ def _changes(row: Any, event: FirecrawlEvent) -> dict[str, Any]:
         changes["base_url"] = base_url
     if row.initiated_at is None and initiated_at is not None:
         changes["initiated_at"] = initiated_at
-    if extra != row.extra:
+    if extra != row.extra and len(json.dumps(extra, default=str)) <= MAX_EXTRA_CHARACTERS:
         changes["extra"] = extra
     if row.state == "pending":
         changes |= {"state": "in_progress", "started_at": clock.now()}
