@@ -120,7 +120,7 @@ def delete_surplus(session: Session, _: datetime, *, model: Any, max_rows: int =
 
 def delete_surplus_bytes(session: Session, _: datetime, *, max_bytes: int | None = None, limit: int = BATCH) -> int:
     """Delete up to `limit` of the oldest deliveries beyond the newest that have `max_bytes` together."""
-    total = sa.func.sum(Delivery.size_bytes).over(order_by=Delivery.id.desc()).label("total")
+    total = sa.func.sum(sa.cast(Delivery.size_bytes, sa.BigInteger)).over(order_by=Delivery.id.desc()).label("total")
     sums = sa.select(Delivery.id, total).subquery()
     beyond = sums.c.total > (max_bytes or get_settings().intake_max_bytes)
     last = session.scalar(sa.select(sa.func.max(sums.c.id)).where(beyond))

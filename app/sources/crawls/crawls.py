@@ -115,15 +115,13 @@ def begin(
     row.job_id = job_id
     if operation in _SYNCHRONOUS:
         row.state, row.success, row.completed_at = "completed", True, clock.now()
+        row.checked_at = row.completed_at  # its response has all pages
     return row
 
 
 def cancel(session: Session, tenant: str, crawl_id: str) -> None:
     """Record that the crawl was cancelled; does nothing if it is unknown or has ended."""
-    conditions = (CrawlSession.tenant == tenant, CrawlSession.crawl_id == crawl_id)
-    row = session.scalars(sa.select(CrawlSession).where(*conditions).with_for_update()).one_or_none()
-    if row is not None and row.state not in ENDED:
-        row.state, row.success, row.completed_at = "cancelled", False, clock.now()
+    end(session, tenant, crawl_id, "cancelled")
 
 
 def close(session: Session, job: JobRow) -> CrawlSession | None:
@@ -144,6 +142,26 @@ def find_requester(session: Session, crawl_id: str) -> tuple[str, bool] | None:
     """
     row = session.connection().execute(_REQUESTER, {"crawl": crawl_id}).first()
     return None if row is None else (row.tenant, row.crawl_id != crawl_id)
+
+
+def may_reach(session: Session, tenant: str, run_id: str, *, unrecorded: bool) -> bool:
+    """Return True if this run of Firecrawl is the tenant's; for a run that no tenant started here, `unrecorded`.
+
+    The tenant that started a run has it, whichever tenant its first event was stored for.
+    """
+    for column in (CrawlSession.remote_id, CrawlSession.crawl_id):
+        owners = set(session.scalars(sa.select(CrawlSession.tenant).where(column == run_id)))
+        if owners:
+            return tenant in owners
+    return unrecorded
+
+
+def end(session: Session, tenant: str, crawl_id: str, state: str) -> None:
+    """Record the end of a run that Firecrawl reported; does nothing if it is unknown or has ended."""
+    conditions = (CrawlSession.tenant == tenant, CrawlSession.crawl_id == crawl_id)
+    row = session.scalars(sa.select(CrawlSession).where(*conditions).with_for_update()).one_or_none()
+    if row is not None and row.state not in ENDED:
+        row.state, row.success, row.completed_at = state, state == "completed", clock.now()
 
 
 def is_known(session: Session, tenant: str, crawl_id: str) -> bool:
