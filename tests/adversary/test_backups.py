@@ -74,12 +74,16 @@ def _marks(place: Path) -> tuple[str, set[str], int]:
 
 @pytest.fixture
 def killed(sqlite_url: str, tmp_path: Path) -> tuple[Path, Path]:
-    """A backup with the mark "new", and a database whose changes to the mark "old" lie in its log."""
+    """A backup with the mark "new", and a database whose changes from "older" to "old" lie in its log alone."""
     place, folder = Path(sqlite_url.removeprefix("sqlite:///")), tmp_path / "backup"
     _fill(place, "new")
     database = Database(sqlite_url)
     backup.back_up(database, folder)
     database.close()
+    with closing(sqlite3.connect(place)) as connection:
+        connection.execute("UPDATE marked SET mark = 'older'")
+        connection.commit()
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     _put_log(place, "old")
     return place, folder
 

@@ -134,12 +134,12 @@ def test_a_head_sent_byte_by_byte_has_the_same_time(api: Api) -> None:
 def test_an_address_has_a_number_of_connections(api: Api) -> None:
     """The others are refused at once, those that were there go on, and closed ones make room."""
     with ExitStack() as stack:
-        kept = stack.enter_context(httpx.Client(base_url=api.url, trust_env=False))
-        assert kept.get("/livez").status_code == 200
+        steady = stack.enter_context(httpx.Client(base_url=api.url, trust_env=False))
+        assert steady.get("/livez").status_code == 200
         open_ = [stack.enter_context(connected(api)) for _ in range(40)]
         refused = [connection for connection in open_ if _is_refused(connection)]
         assert 20 <= len(refused) <= 22
-        assert kept.get("/livez").status_code == 200
+        assert steady.get("/livez").status_code == 200
     wait_until(lambda: _is_served(api), what="a place to be free again")
 
 
