@@ -26,6 +26,12 @@ ConnectError = httpx.ConnectError
 TimeoutException = httpx.TimeoutException
 
 
+def declared_length(response: httpx.Response) -> str | None:
+    """Return the Content-Length that the server sent, which is that of the compressed body; None without one."""
+    length: str | None = response.extensions.get(_DECLARED_LENGTH)
+    return length
+
+
 def timeout(seconds: float, *, connect: float) -> httpx.Timeout:
     """Return the timeouts of one call: this many seconds in total, fewer to connect."""
     return httpx.Timeout(seconds, connect=connect)
@@ -37,6 +43,7 @@ AddressesOf = Callable[[str, int], Awaitable[list[str]]]
 MAX_CONNECTIONS = 200
 MAX_IDLE_CONNECTIONS = 40
 IDLE_S = 15.0
+_DECLARED_LENGTH = "millrace_declared_length"
 DEFAULT_MAX_ANSWER_BYTES = 64 * 1024 * 1024
 
 
@@ -168,9 +175,8 @@ class _Body:
         """Return the answer with this stream; headers of the compressed body are left out."""
         dropped = (b"content-encoding", b"content-length") if self._is_encoded else ()
         headers = [(name, value) for name, value in self._answer.headers.raw if name.lower() not in dropped]
-        return httpx.Response(
-            self._answer.status_code, headers=headers, stream=stream, extensions=self._answer.extensions
-        )
+        extensions = self._answer.extensions | {_DECLARED_LENGTH: self._answer.headers.get("content-length")}
+        return httpx.Response(self._answer.status_code, headers=headers, stream=stream, extensions=extensions)
 
     def pieces(self, packed: bytes) -> Iterator[bytes]:
         self._count(len(packed) if self._is_encoded else 0)

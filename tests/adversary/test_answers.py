@@ -6,6 +6,7 @@ import asyncio
 import gzip
 import zlib
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import pytest
 
@@ -14,7 +15,7 @@ from app.clients.firecrawl import Firecrawl
 from app.core import http
 from app.core.errors import AppError, Unavailable
 from app.deliveries import webhooks
-from tests.fakes.server import FakeServer, Response
+from tests.fakes.server import FakeServer, Request, Response
 from tests.support.databases import SettingsEnv
 
 GIB = 1024**3
@@ -43,6 +44,10 @@ ATTACKS = {
 def server() -> Iterator[FakeServer]:
     with FakeServer().running() as running:
         yield running
+
+
+def _always(response: Response) -> Callable[[Request], Response]:
+    return lambda request: response
 
 
 def _peak_growth(work: Callable[[], object]) -> int:
@@ -100,10 +105,9 @@ def test_no_client_reads_more_than_its_limit(server: FakeServer, attack: str) ->
 def test_the_services_of_the_settings_are_bounded_too(server: FakeServer, settings_env: SettingsEnv) -> None:
     settings_env(firecrawl_max_bytes=8 * 1024**2)
     for body, encoding in ATTACKS.values():
-        response = Response(body, 200, {"content-encoding": encoding})
-        server.answer = lambda request, response=response: response
+        server.answer = _always(Response(body, 200, {"content-encoding": encoding}))
         for ask in (_scrape, _embed):
-            assert _peak_growth(lambda ask=ask: asyncio.run(ask(server.url))) < 96 * 1024**2
+            assert _peak_growth(partial(asyncio.run, ask(server.url))) < 96 * 1024**2
 
 
 async def _scrape(url: str) -> None:
@@ -129,8 +133,7 @@ def test_an_honest_compressed_answer_is_read(server: FakeServer) -> None:
         "identity": text.encode(),
     }
     for encoding, body in packed.items():
-        response = Response(body, 200, {"content-encoding": encoding})
-        server.answer = lambda request, response=response: response
+        server.answer = _always(Response(body, 200, {"content-encoding": encoding}))
         with http.client() as client:
             answer = client.get(server.url)
             assert answer.content.decode() == text

@@ -13,6 +13,7 @@ import httpx
 import pytest
 
 from app.api.http import server
+from app.api.http.middleware import MAX_HEADERS
 from app.main import create_app
 from tests.support.databases import SettingsEnv
 from tests.support.stack import Stack
@@ -90,7 +91,7 @@ def test_a_long_head_is_refused_before_it_is_held(api: Api, attack: str) -> None
 
 
 def test_a_head_just_within_the_limits_is_read(api: Api) -> None:
-    headers = {f"x-{number}": "a" * 200 for number in range(server.MAX_HEADERS - 10)}
+    headers = {f"x-{number}": "a" * 200 for number in range(MAX_HEADERS - 10)}
     assert httpx.get(f"{api.url}/livez", headers=headers, trust_env=False).status_code == 200
     long = {"x-long": "a" * (server.MAX_HEAD_BYTES - 10_000)}
     assert httpx.get(f"{api.url}/livez", headers=long, trust_env=False).status_code == 200

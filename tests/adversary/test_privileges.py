@@ -95,6 +95,10 @@ def _schedule(kind: type[Job], payload: dict[str, Any] | None = None) -> str:
     return str(database().transaction(lambda session: store.create(session, TENANT, f"of {kind.kind}", plan)).id)
 
 
+def _schedule_row(schedule_id: int) -> ScheduleRow:
+    return database().read(lambda session: session.get_one(ScheduleRow, schedule_id))
+
+
 # Each example by itself
 
 
@@ -175,7 +179,7 @@ def test_an_operators_schedule_is_changed_by_no_other_key(lite_api: Api) -> None
                     answer = key.request(method, f"/api/schedules/{schedule}{path}", json=body)
                     assert answer.status_code == 403, (method, path, answer.text)
     for kind, schedule in schedules.items():
-        row = database().read(lambda session, key=int(schedule): session.get_one(ScheduleRow, key))
+        row = _schedule_row(int(schedule))
         assert (row.kind, row.every_s, row.paused_at) == (kind, 3600, None)
     assert _jobs() == {}
 
@@ -299,9 +303,9 @@ def _take(attacker: Attacker, client: httpx.Client, step: tuple[str, Any], targe
         case "attack schedule", act:
             for schedule in targets.schedules:
                 path = f"/api/schedules/{schedule}"
-                body = {"kind": Opened.kind} if act == "patch" else None
+                change = {"kind": Opened.kind} if act == "patch" else None
                 method = {"delete": "DELETE", "patch": "PATCH"}.get(act, "POST")
-                client.request(method, path if method != "POST" else f"{path}/{act}", json=body)
+                client.request(method, path if method != "POST" else f"{path}/{act}", json=change)
         case "attack key", how:
             path = f"/api/keys/{targets.key}"
             client.request("POST", f"{path}/rotate") if how == "rotate" else client.request(

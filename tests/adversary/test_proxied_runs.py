@@ -113,7 +113,8 @@ def test_the_list_of_running_crawls_has_ones_own(
     assert acme.get(path).json() == {"success": True, "crawls": crawls[:1]}
     assert other.get(path).json() == {"success": True, "crawls": []}
     assert api.client.get(path).json()["crawls"] == crawls  # an operator sees the account
-    for odd in ({"success": True}, [1], {"crawls": {}}):
+    odd_bodies: list[Any] = [{"success": True}, [1], {"crawls": {}}]
+    for odd in odd_bodies:
         server.wrong = lambda asked, odd=odd: reply(200, odd)  # type: ignore[misc]
         assert_problem(acme.get(path), 502, "firecrawl_answer")
 

@@ -279,10 +279,8 @@ async def _buffered(request: Request, response: http.Response, begun: proxy.RunS
 async def _forwarded(request: Request, response: http.Response) -> Response:
     """Return a short answer whole, so that a broken one becomes a 502; stream a long one."""
     try:
-        if (
-            int(response.headers.get("content-length") or 0) <= MAX_BUFFERED_BYTES
-            and "content-length" in response.headers
-        ):
+        length = http.declared_length(response)
+        if length is not None and int(length or 0) <= MAX_BUFFERED_BYTES:
             return await _buffered(request, response, None)
         return _with_headers(StreamedAnswer(response), response)
     except ValueError:
