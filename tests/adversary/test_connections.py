@@ -36,7 +36,13 @@ def api(sqlite_url: str, settings_env: SettingsEnv) -> Iterator[Api]:
 
 @contextmanager
 def connected(api: Api) -> Iterator[socket.socket]:
-    with socket.create_connection(("127.0.0.1", api.port), timeout=20) as connection:
+    with connected_to(api.port) as connection:
+        yield connection
+
+
+@contextmanager
+def connected_to(port: int) -> Iterator[socket.socket]:
+    with socket.create_connection(("127.0.0.1", port), timeout=20) as connection:
         yield connection
 
 
@@ -197,3 +203,27 @@ def test_two_hundred_megabytes_of_headers_leave_the_api_as_it_is(stack: Stack) -
 def _resident(pid: int) -> int:
     with open(f"/proc/{pid}/statm") as file:
         return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def test_a_large_body_without_a_key_is_not_read(stack: Stack) -> None:
+    """The application would parse it before it asks who sends it."""
+    process = stack.start_api()
+    nested = b"[" + b"[]," * 3_000_000 + b"[]]"  # 9 MB, hundreds of megabytes once parsed
+    before = _resident(process.pid)
+    for path, headers in (
+        ("/api/documents", {}), ("/api/jobs", {"authorization": "Bearer wrong"}), ("/v2/crawl", {}), ("/api/search", {}),
+        ("/api/webhook/firecrawl", {}), ("/api/webhook/firecrawl", {"x-firecrawl-signature": "sha256=no"}),
+        ("/api/webhook/changedetection", {"authorization": "Bearer wrong"}),
+    ):  # fmt: skip
+        headers = {**headers, "content-type": "application/json"}
+        with connected_to(stack.port) as connection:
+            head = f"POST {path} HTTP/1.1\r\nhost: x\r\ncontent-length: {len(nested)}\r\n"
+            head += "".join(f"{name}: {value}\r\n" for name, value in headers.items())
+            _send(
+                connection, head.encode() + b"\r\n", *(nested[at : at + 65536] for at in range(0, len(nested), 65536))
+            )
+            answer = _answer(connection)
+        assert answer == b"" or answer.split(b" ")[1] in (b"400", b"401"), (path, answer[:200])
+        assert _resident(process.pid) - before < 64 * MIB, path
+    answer = stack.client().post("/api/documents", json={"text": "x" * 1_000_000})
+    assert answer.status_code == 202, answer.text

@@ -10,6 +10,7 @@ from typing import Annotated
 from fastapi import Depends, Request, Security, WebSocket
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer, SecurityScopes
 from starlette.requests import HTTPConnection
+from starlette.types import Scope
 
 from app.api.http import rate_limits as rates
 from app.api.http.app_state import keyring_of
@@ -17,7 +18,7 @@ from app.api.http.errors import request_id_of
 from app.api.http.middleware import HOLD, TENANT
 from app.core.addresses import network_of
 from app.core.db import read
-from app.core.errors import NotAllowed, NotFound, Unauthenticated
+from app.core.errors import NotAllowed, NotFound, Unauthenticated, Unavailable
 from app.core.settings import get_settings
 from app.documents import collections
 from app.jobs.ledger import views
@@ -30,6 +31,8 @@ COLLECTION = "collection"
 ANY = "any"
 # Browsers cannot set headers of WebSockets, so a key may come as a subprotocol: ["millrace", "bearer.KEY"].
 BEARER = "bearer."
+# Webhooks, whose signature is that of the body.
+SIGNED_PATHS = ("/api/webhook/",)
 # Only for the OpenAPI document: the old contract also accepts the secret without `Bearer`.
 _documented = HTTPBearer(auto_error=False, description="An API key or the API secret; `Bearer <key>` or the key alone.")
 
@@ -88,6 +91,20 @@ async def identify(connection: HTTPConnection, credentials: bytes | None = None)
     if not credentials:
         raise Unauthenticated("Missing Authorization header")
     raise Unauthenticated("Invalid credentials")
+
+
+async def may_send_large_body(scope: Scope) -> bool:
+    """Return True if the request has valid credentials, or goes to a route that checks them otherwise."""
+    path: str = scope["path"]
+    if path.startswith(SIGNED_PATHS) or (path.startswith("/v2/") and get_settings().firecrawl_proxy_auth == "off"):
+        return True
+    try:
+        await identify(HTTPConnection(scope))
+    except Unauthenticated:
+        return False
+    except Unavailable:
+        return True  # the route answers that it cannot be checked now
+    return True
 
 
 async def authenticate(

@@ -36,6 +36,10 @@ VERIFIED = "verified"
 # In a request's state: headers for its answer.
 EXTRA_HEADERS = "extra_headers"
 POLICY_VIOLATION = 1008
+# Others share a label: each makes new series for every route.
+METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+# A body of a caller that has shown no credentials is read up to here.
+MAX_STRANGERS_BODY_BYTES = 64 * 1024
 # The api's own server refuses larger heads before it has read them.
 MAX_HEADERS = 100
 MAX_HEADER_BYTES = 32 * 1024
@@ -43,6 +47,8 @@ MAX_HEADER_BYTES = 32 * 1024
 STREAM_KEYS = frozenset({"type", "method", "path", "query_string", "http_version", "client", "state", "route"})
 
 Record = Callable[[RequestTiming], None]
+# Tells if a request has valid credentials.
+IsKnown = Callable[[Scope], Awaitable[bool]]
 
 
 class RequestMiddleware:
@@ -55,19 +61,25 @@ class RequestMiddleware:
         max_body_bytes: int,
         body_limits: Mapping[str, int] | None = None,
         record: Record | None = None,
+        is_known: IsKnown | None = None,
     ) -> None:
-        """`body_limits` are limits in bytes of paths with larger bodies. `record` gets the timing of each request."""
+        """`body_limits` are limits in bytes of paths with larger bodies. `record` gets the timing of each request.
+
+        `is_known` is asked once more than MAX_STRANGERS_BODY_BYTES of a body have arrived.
+        """
         self.app = app
         self.max_body_bytes = max_body_bytes
         self.body_limits = body_limits or {}
         self.record = record
+        self.is_known = is_known
         self.strangers = StrangerSample()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._other(scope, receive, send)
             return
-        request = RequestScope(scope, receive, send, self.body_limits.get(scope["path"], self.max_body_bytes))
+        limit = self.body_limits.get(scope["path"], self.max_body_bytes)
+        request = RequestScope(scope, receive, send, limit, self.is_known)
         bind(request_id=request.request_id)
         request.trace()
         stream = None
@@ -115,13 +127,17 @@ class RequestMiddleware:
 class RequestScope:
     """One request and its answer."""
 
-    __slots__ = ("_complete", "_limit", "_receive", "_received", "_send", "_started", "request_id", "scope", "status")
+    __slots__ = (
+        "_complete", "_is_known", "_limit", "_receive", "_received", "_send", "_started", "request_id", "scope",
+        "status",
+    )  # fmt: skip
 
-    def __init__(self, scope: Scope, receive: Receive, send: Send, limit: int) -> None:
+    def __init__(self, scope: Scope, receive: Receive, send: Send, limit: int, is_known: IsKnown | None = None) -> None:
         self.scope = scope
         self._receive = receive
         self._send = send
         self._limit = limit
+        self._is_known = is_known
         self._received = 0
         self._started = clock.monotonic()
         self._complete = False
@@ -167,7 +183,16 @@ class RequestScope:
             self._received += len(message.get("body", b""))
             if self._received > self._limit:
                 raise HTTPException(413, self._too_large(), headers={"Connection": "close"})
+            if self._is_known is not None and self._received > MAX_STRANGERS_BODY_BYTES:
+                await self._require_known(self._is_known)
         return message
+
+    async def _require_known(self, is_known: IsKnown) -> None:
+        """Refuse the rest of a large body without valid credentials: the application reads bodies before it asks."""
+        self._is_known = None
+        if not await is_known(self.scope):
+            headers = {"Connection": "close", "WWW-Authenticate": "Bearer"}
+            raise HTTPException(401, "a large body needs valid credentials", headers=headers)
 
     async def send(self, message: Message) -> None:
         if message["type"] == "http.response.start":
@@ -204,7 +229,8 @@ class RequestScope:
         """
         elapsed_ms = self._elapsed_ms()
         route = getattr(self.scope.get("route"), "path", "unmatched")
-        REQUEST_SECONDS.labels(self.scope["method"], route, str(self.status)).observe(elapsed_ms / 1000)
+        method = self.scope["method"] if self.scope["method"] in METHODS else "other"
+        REQUEST_SECONDS.labels(method, route, str(self.status)).observe(elapsed_ms / 1000)
         path, client = self.scope["path"], self.scope.get("client")
         if route.endswith("{token}"):
             path = route  # the address holds a secret

@@ -70,9 +70,11 @@ _ANSWERS: dict[int | str, dict[str, Any]] = {
 async def receive_firecrawl_event(request: Request) -> Response:
     """Needs `X-Firecrawl-Signature: sha256=…` over the raw body. The event and a job for each page are stored before
     the answer. A repeated event gets the first answer."""
-    body = await request.body()
+    signature = request.headers.get("x-firecrawl-signature")
     try:
-        await _verify(request, body, firecrawl_intake.verify, request.headers.get("x-firecrawl-signature"))
+        firecrawl_intake.check_header(signature)  # before the body is read, which may be large
+        body = await request.body()
+        await _verify(request, body, firecrawl_intake.verify, signature)
     except MalformedSignature as error:
         return problem(request.scope, 400, error.message, code=error.code)
     except NotAllowed as error:
@@ -123,9 +125,11 @@ async def receive_change_with_token(request: Request, token: str) -> Response:
 
 
 async def _receive_change(request: Request, token: str | None) -> Response:
-    body = await request.body()
     proofs = {"signature": request.headers.get("x-signature"), "authorization": request.headers.get("authorization")}
     try:
+        if proofs["signature"] is None:  # a token needs no body
+            change_intake.verify(b"", path_token=token, **proofs)
+        body = await request.body()
         await _verify(request, body, change_intake.verify, path_token=token, **proofs)
     except NotAllowed as error:
         return problem(request.scope, 401, error.message, code=error.code)
