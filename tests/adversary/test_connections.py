@@ -34,6 +34,12 @@ def api(sqlite_url: str, settings_env: SettingsEnv) -> Iterator[Api]:
         yield running
 
 
+@pytest.fixture
+def database_url(sqlite_url: str) -> str:
+    """The database of `stack`; connections do not depend on it."""
+    return sqlite_url
+
+
 @contextmanager
 def connected(api: Api) -> Iterator[socket.socket]:
     with connected_to(api.port) as connection:
@@ -167,6 +173,15 @@ def _is_served(api: Api) -> bool:
         return False
 
 
+def test_a_connection_whose_request_was_answered_early_is_closed(api: Api) -> None:
+    """uvicorn keeps it open without end if its body ends after the answer."""
+    with connected(api) as connection:
+        _send(connection, b"GET /livez HTTP/1.1\r\nhost: x\r\ncontent-length: 5\r\n\r\n")
+        assert b" 200 " in connection.recv(4096)
+        _send(connection, b"12345")
+        assert _answer(connection) == b""
+
+
 def test_a_trusted_proxy_has_any_number(sqlite_url: str, settings_env: SettingsEnv) -> None:
     settings_env(
         database_url=sqlite_url, redis_url="redis://127.0.0.1:9/0", trusted_proxies="127.0.0.0/8",
@@ -211,7 +226,7 @@ def test_a_large_body_without_a_key_is_not_read(stack: Stack) -> None:
     nested = b"[" + b"[]," * 3_000_000 + b"[]]"  # 9 MB, hundreds of megabytes once parsed
     before = _resident(process.pid)
     for path, headers in (
-        ("/api/documents", {}), ("/api/jobs", {"authorization": "Bearer wrong"}), ("/v2/crawl", {}), ("/api/search", {}),
+        ("/api/documents", {}), ("/api/jobs", {"authorization": "Bearer wrong"}), ("/v2/crawl", {}),
         ("/api/webhook/firecrawl", {}), ("/api/webhook/firecrawl", {"x-firecrawl-signature": "sha256=no"}),
         ("/api/webhook/changedetection", {"authorization": "Bearer wrong"}),
     ):  # fmt: skip
@@ -225,5 +240,5 @@ def test_a_large_body_without_a_key_is_not_read(stack: Stack) -> None:
             answer = _answer(connection)
         assert answer == b"" or answer.split(b" ")[1] in (b"400", b"401"), (path, answer[:200])
         assert _resident(process.pid) - before < 64 * MIB, path
-    answer = stack.client().post("/api/documents", json={"text": "x" * 1_000_000})
-    assert answer.status_code == 202, answer.text
+    accepted = stack.client.post("/api/documents", json={"text": "x" * 1_000_000})
+    assert accepted.status_code == 202, accepted.text

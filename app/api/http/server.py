@@ -28,6 +28,8 @@ MAX_HEAD_BYTES = MAX_HEADER_BYTES
 MAX_PIPELINED = 16
 # Time between two pieces of a body that the application waits for.
 BODY_TIMEOUT_S = 30.0
+# Of a body whose request is answered already; beyond, the connection is closed.
+MAX_DISCARDED_BYTES = 256 * 1024
 # Received data is parsed in pieces, so that a head in one large packet is measured too.
 PIECE_BYTES = 8 * 1024
 
@@ -66,6 +68,7 @@ class LimitedProtocol(HttpToolsProtocol):
         self._has_progressed = False
         self._timer: asyncio.TimerHandle | None = None
         self._last_body_at = 0.0
+        self._discarded_bytes = 0
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -117,6 +120,7 @@ class LimitedProtocol(HttpToolsProtocol):
             self._refusal = HTTPStatus.TOO_MANY_REQUESTS
             raise ValueError("too many requests wait on this connection")
         self._has_progressed = True
+        self._discarded_bytes = 0
         self._stop_timer()
         super().on_headers_complete()
         if self.cycle is not None and not self.cycle.waiting_for_100_continue:
@@ -127,11 +131,18 @@ class LimitedProtocol(HttpToolsProtocol):
         self._has_progressed = True
         self._last_body_at = self.loop.time()
         super().on_body(body)
+        if self.cycle is not None and self.cycle.response_complete:
+            self._discarded_bytes += len(body)
+            if self._discarded_bytes > MAX_DISCARDED_BYTES:
+                self.transport.close()
 
     def on_message_complete(self) -> None:
         self._has_progressed = True
         self._stop_timer()
         super().on_message_complete()
+        if self.cycle is not None and self.cycle.response_complete:
+            # Answered before its body ended, which stopped uvicorn's own timer.
+            self._start_timer(self.timeout_keep_alive, self.timeout_keep_alive_handler)
 
     def send_400_response(self, msg: str) -> None:
         self._refuse(self._refusal or HTTPStatus.BAD_REQUEST)
