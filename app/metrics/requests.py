@@ -26,7 +26,7 @@ from app.metrics.models import RequestMetric
 
 MAX_HELD = 10_000
 # Requests of unknown callers that a process records: so many at once, and then so many a minute.
-STRANGERS_AT_ONCE = 60
+STRANGERS_AT_ONCE = 30
 STRANGERS_PER_MINUTE = 10
 BATCH = 500
 WRITE_INTERVAL_S = 1.0
