@@ -87,7 +87,7 @@ class Settings(_Read):
     trusted_proxies: str = Field("127.0.0.1", description="Addresses whose X-Forwarded-For is trusted.")
     head_timeout_s: float = Field(10.0, gt=0, description="Seconds a caller may take to send the head of a request.")
     max_connections_per_address: int = Field(
-        500, ge=1, description="Connections an address may hold to the api; trusted proxies may hold any number."
+        1000, ge=1, description="Connections an address may hold to the api; trusted proxies may hold any number."
     )
     max_body_bytes: int = Field(10 * 1024 * 1024, ge=1024, description="Largest request body, bytes.")
 

@@ -14,6 +14,7 @@ import pytest
 
 from app.api.http import server
 from app.api.http.middleware import MAX_HEADERS
+from app.core.health import MAX_CONNECTIONS, HealthServer
 from app.main import create_app
 from tests.support.databases import SettingsEnv
 from tests.support.stack import Stack
@@ -242,3 +243,23 @@ def test_a_large_body_without_a_key_is_not_read(stack: Stack) -> None:
         assert _resident(process.pid) - before < 64 * MIB, path
     accepted = stack.client.post("/api/documents", json={"text": "x" * 1_000_000})
     assert accepted.status_code == 202, accepted.text
+
+
+def test_silent_connections_do_not_take_a_workers_health_port(settings_env: SettingsEnv) -> None:
+    settings_env(head_timeout_s=0.5)
+    health = HealthServer(lambda: {"status": "healthy"})
+    port = int(health.url.rpartition(":")[2])
+    before = threading.active_count()
+    with ExitStack() as stack:
+        for _ in range(4 * MAX_CONNECTIONS):
+            stack.enter_context(connected_to(port))
+        assert threading.active_count() - before <= MAX_CONNECTIONS
+        wait_until(lambda: _answers(health.url), what="the silent ones to be closed")
+    health.stop()
+
+
+def _answers(url: str) -> bool:
+    try:
+        return httpx.get(f"{url}/livez", trust_env=False, timeout=2).status_code == 200
+    except httpx.HTTPError:
+        return False
