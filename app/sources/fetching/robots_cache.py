@@ -108,4 +108,5 @@ def parsed(text: str, parse: Callable[[str], T], seconds: float) -> T:
 
 
 def _name(origin: str) -> str:
-    return redis.ROBOTS.format(hashlib.sha256(origin.encode("utf-8", "replace")).hexdigest()[:32])
+    """Return the key of the origin; another one than that of earlier versions, which would misread the value."""
+    return redis.ROBOTS.format(hashlib.sha256(f"zlib {origin}".encode("utf-8", "replace")).hexdigest()[:32])
