@@ -19,6 +19,7 @@ from starlette.types import ASGIApp
 
 from app import __version__
 from app.api.http import docs_page, openapi
+from app.api.http.auth import may_send_large_body
 from app.api.http.errors import HANDLERS
 from app.api.http.middleware import RequestMiddleware
 from app.api.routes.admin import health, keys, metrics, tenants
@@ -85,7 +86,13 @@ class Api(FastAPI):
         }
         recorder: RequestRecorder = self.state.recorder
         record = recorder.add if settings.metrics_requests == "on" else None
-        return RequestMiddleware(stack, max_body_bytes=settings.max_body_bytes, body_limits=body_limits, record=record)
+        return RequestMiddleware(
+            stack,
+            max_body_bytes=settings.max_body_bytes,
+            body_limits=body_limits,
+            record=record,
+            is_known=may_send_large_body,
+        )
 
     def openapi(self) -> dict[str, Any]:
         return openapi.document(self)

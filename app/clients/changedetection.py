@@ -72,7 +72,9 @@ class ChangeDetection:
         self._timeout_s = settings.changedetection_timeout_s
         headers = {"x-api-key": key.get_secret_value(), "accept-encoding": "identity"}
         try:
-            self._client = http.async_client(self._timeout_s, base_url=self.url + API, headers=headers)
+            self._client = http.async_client(
+                self._timeout_s, base_url=self.url + API, headers=headers, max_bytes=None, is_raw=True
+            )
         except (http.InvalidURL, UnicodeError) as error:
             raise ConfigError(f"MILLRACE_CHANGEDETECTION_URL or its key: {error}") from error
 

@@ -31,6 +31,9 @@ MAX_BATCH_TEXTS = 256
 MAX_REQUEST_BYTES = 1_500_000
 MAX_CONCURRENT_REQUESTS = 2
 PAUSES_S = (0.2, 0.4, 0.8, 1.6, 3.2)
+# The largest answer has a number of each vector in JSON, and this much besides.
+MAX_NUMBER_BYTES = 32
+MAX_ANSWER_MARGIN_BYTES = 1024 * 1024
 CONNECT_TIMEOUT_S = 2.0
 DOCUMENTS_TIMEOUT_S, QUERY_TIMEOUT_S = 120.0, 5.0
 MAX_PAUSE_S = 10.0
@@ -81,7 +84,9 @@ class Embeddings:
     ) -> None:
         self._server, self._pauses_s, self._query_s = server, pauses_s, query_s
         headers = {"Authorization": f"Bearer {server.key}"} if server.key else {}
-        self._client = http.async_client(DOCUMENTS_TIMEOUT_S, base_url=server.url.rstrip("/"), headers=headers)
+        max_bytes = MAX_ANSWER_MARGIN_BYTES + MAX_BATCH_TEXTS * server.dimension * MAX_NUMBER_BYTES
+        url = server.url.rstrip("/")
+        self._client = http.async_client(DOCUMENTS_TIMEOUT_S, base_url=url, headers=headers, max_bytes=max_bytes)
         self._max_batch = MAX_BATCH_TEXTS if server.dialect == "openai" else 0  # TEI is asked first
         self._waiting: deque[_PendingText] = deque()
         self._senders: set[asyncio.Task[None]] = set()
@@ -286,7 +291,7 @@ def _message_of(response: http.Response) -> str:
     try:
         body = response.json()
     except ValueError:
-        return response.text[:200] or "empty body"
+        return response.content[:200].decode(errors="replace") or "empty body"
     for name in ("error", "message", "detail"):
         error = body.get(name) if isinstance(body, dict) else None
         if error:

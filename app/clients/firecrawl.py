@@ -74,7 +74,8 @@ class Firecrawl:
         self.base = _VERSION.sub("", url.rstrip("/"))
         # Redirects are not followed: the key must reach this server only.
         headers = {"authorization": f"Bearer {key}"} if key else {}
-        self._client = http.async_client(base_url=self.base, headers=headers)
+        # read_body() and the proxy count the bytes, by a setting.
+        self._client = http.async_client(base_url=self.base, headers=headers, max_bytes=None)
 
     async def scrape(self, options: Options) -> dict[str, Any]:
         """Return the document. Raises PageFault if the page itself is the cause of the failure."""

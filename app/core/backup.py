@@ -13,7 +13,8 @@ import os
 import shutil
 import sqlite3
 import subprocess
-from contextlib import closing
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -31,7 +32,7 @@ BLOCK = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """Description of a backup: database, schema, and the digest of its file."""
+    """Description of a backup: database, schema, the digest of its file, and the number of originals if known."""
 
     dialect: str
     schema: str
@@ -39,10 +40,11 @@ class Manifest:
     file: str
     size_bytes: int
     sha256: str
+    originals: int | None = None
 
 
-def back_up(database: Database, folder: Path) -> Manifest:
-    """Write a backup into a folder that is new or empty.
+def back_up(database: Database, folder: Path, copy_originals: Callable[[], int] | None = None) -> Manifest:
+    """Write a backup into a folder that is new or empty. `copy_originals` adds the originals and returns their number.
 
     Raises Conflict if the folder is not empty, Unavailable if the database cannot be read or copied.
     """
@@ -60,7 +62,8 @@ def back_up(database: Database, folder: Path) -> Manifest:
         command = ["pg_dump", "--format=custom", "--no-owner", "--no-privileges", "--file", str(copy)]
         _run(command, _client_environment(database))
     copy.chmod(0o600)
-    manifest = Manifest(database.dialect, schema, made_at, copy.name, copy.stat().st_size, _digest(copy))
+    digest, count = _digest(copy), copy_originals() if copy_originals is not None else None
+    manifest = Manifest(database.dialect, schema, made_at, copy.name, copy.stat().st_size, digest, count)
     _write(folder / MANIFEST, json.dumps(asdict(manifest), indent=2) + "\n")
     return manifest
 
@@ -126,10 +129,37 @@ def _restore_sqlite(database: Database, copy: Path) -> None:
     shutil.copyfile(copy, fresh)
     _sync(fresh)
     database.engine.dispose()
-    # The write-ahead log of the old file must not be applied to the new one.
-    for beside in ("-wal", "-shm"):
-        place.with_name(place.name + beside).unlink(missing_ok=True)
-    fresh.replace(place)
+    with _emptied_log(place):
+        fresh.replace(place)
+        _sync_folder(place.parent)
+        for beside in ("-wal", "-shm"):
+            place.with_name(place.name + beside).unlink(missing_ok=True)
+    _sync_folder(place.parent)
+
+
+@contextmanager
+def _emptied_log(place: Path) -> Iterator[None]:
+    """Move the write-ahead log of the old file into that file, and keep others from writing a new one.
+
+    SQLite would apply a log to whatever file lies next to it. With an empty log a crash leaves the old database or
+    the new one, never a mixture. Raises Unavailable if another process uses the database.
+    """
+    if not place.exists():
+        yield
+        return
+    log = place.with_name(place.name + "-wal")
+    with closing(sqlite3.connect(place, isolation_level=None, timeout=0)) as old:
+        try:
+            old.execute("PRAGMA synchronous=FULL")
+            old.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            old.execute("BEGIN EXCLUSIVE")
+        except sqlite3.OperationalError as error:
+            raise Unavailable(f"the database is in use: stop the system first ({error})") from error
+        except sqlite3.DatabaseError:  # too damaged to be opened; its log is of no use
+            log.unlink(missing_ok=True)
+        if log.exists() and log.stat().st_size:
+            raise Unavailable("the database is in use: stop the system first")
+        yield
 
 
 def _restore_postgres(database: Database, copy: Path) -> None:
@@ -200,9 +230,19 @@ def _sync(path: Path) -> None:
         os.fsync(file.fileno())
 
 
+def _sync_folder(folder: Path) -> None:
+    """Make renames and deletions in the folder durable."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 def _write(path: Path, text: str) -> None:
     """Write the file atomically and durably."""
     fresh = path.with_name(path.name + ".new")
     fresh.write_text(text)
     _sync(fresh)
     fresh.replace(path)
+    _sync_folder(path.parent)

@@ -20,7 +20,7 @@ from urllib.parse import unquote, urlsplit
 from obstore import exceptions
 from obstore.store import LocalStore, S3Store
 
-from app.core.errors import ConfigError, NotFound, Unavailable
+from app.core.errors import ConfigError, InvalidInput, NotFound, Unavailable
 from app.core.settings import get_settings
 
 T = TypeVar("T")
@@ -71,10 +71,15 @@ class Blobs:
             raise _translate(error) from error
 
     async def fetch(self, key: str, to: Path) -> None:
-        """Write the content to a file. Raises NotFound."""
+        """Write the content to a file. Raises NotFound, and InvalidInput if it is not what was stored."""
+        digest = hashlib.sha256()
         with to.open("wb") as file:
             async for part in self.stream(key):
+                digest.update(part)
                 await asyncio.to_thread(file.write, part)
+        if digest.hexdigest() != key:
+            await asyncio.to_thread(to.unlink)
+            raise InvalidInput(f"the stored file {key} is damaged: its content has another digest", code="blob_damaged")
 
     async def written_at(self, key: str) -> datetime:
         """Return the time of the last write. Raises NotFound."""
@@ -114,6 +119,11 @@ def _translate(error: Exception) -> Exception:
     if isinstance(error, _REFUSED):
         return ConfigError(f"MILLRACE_BLOB_URL: the store refuses access: {text}", code="blobs_config")
     return Unavailable(f"the store of originals cannot be used now: {text}", code="blobs_unavailable", retry_after_s=5)
+
+
+def digest_of(path: Path) -> str:
+    """Return the key under which the file's content is stored."""
+    return _digest(path)[0]
 
 
 def _place(key: str) -> str:

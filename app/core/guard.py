@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
+import re
 import socket
+import unicodedata
 from collections.abc import Awaitable, Callable
-from urllib.parse import urlsplit
+from urllib.parse import unquote
 
 from app.core.errors import Rejected, Unavailable, UnknownHost
 from app.core.settings import get_settings
@@ -15,6 +17,12 @@ Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 # A resolver of host and port; raises like getaddrinfo.
 Resolver = Callable[[str, int], Awaitable[list[str]]]
 
+# Names that networks give to their own machines.
+_PRIVATE_NAMES = (
+    ".localhost", ".local", ".localdomain", ".internal", ".intranet", ".private", ".corp", ".home", ".lan",
+    ".home.arpa", ".svc",
+)  # fmt: skip
+_BLANKS = "".join(map(chr, range(33)))
 _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
 _GLOBAL_UNICAST = ipaddress.IPv6Network("2000::/3")
 # Public by number but reserved; Python's tables contain some of them, depending on its version.
@@ -48,25 +56,34 @@ def is_public(address: Address) -> bool:
 
 
 def is_private_by_name(url: str) -> bool:
-    """Return True if the URL names a private host, decided without a look-up: an address in any spelling, or a name
-    without a dot.
+    """Return True if the URL names a private host, decided without a look-up: an address in any spelling, a name
+    without a dot, or a name of private networks.
 
     For pages that another service fetches and resolves. Always False with MILLRACE_FETCH_PRIVATE.
     """
     if get_settings().fetch_private:
         return False
-    try:
-        host = (urlsplit(url).hostname or "").rstrip(".")
-    except ValueError:
-        return False  # not an address at all; other checks report that better
+    host = _host_as_browsers_read(url)
     try:
         return not is_public(ipaddress.ip_address(host.partition("%")[0]))
     except ValueError:
         pass
     try:
         return not is_public(ipaddress.IPv4Address(socket.inet_aton(host)))  # 127.1, 0x7f000001
-    except (OSError, UnicodeError):
-        return "." not in host or host.endswith(".localhost")
+    except (OSError, UnicodeError, ValueError):
+        return "." not in host or f".{host}".endswith(_PRIVATE_NAMES)
+
+
+def _host_as_browsers_read(url: str) -> str:
+    """Return the host by the rules of WHATWG, by which the other service reads the URL; Python's are narrower.
+
+    `http:\\\\127.0.0.1`, `http:127.0.0.1`, `http://%31%32%37.0.0.1` and `http://１２７。0.0.1` are the loopback there.
+    """
+    text = re.sub(r"[\t\r\n]", "", url.strip(_BLANKS)).replace("\\", "/")
+    rest = re.sub(r"^[a-zA-Z][a-zA-Z0-9+.-]*:/*", "", text)
+    authority = re.split(r"[/?#]", rest, maxsplit=1)[0].rpartition("@")[2]
+    name = authority[1:].partition("]")[0] if authority.startswith("[") else authority.rpartition(":")[0] or authority
+    return unicodedata.normalize("NFKC", unquote(name)).replace("\u3002", ".").lower().strip().rstrip(".")
 
 
 async def look_up(host: str, port: int) -> list[str]:

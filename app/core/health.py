@@ -13,6 +13,28 @@ from app.core.errors import ConfigError
 from app.core.settings import get_settings
 
 State = Callable[[], dict[str, Any]]
+# Each connection has a thread; further ones are closed at once.
+MAX_CONNECTIONS = 32
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self._places = threading.BoundedSemaphore(MAX_CONNECTIONS)
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        if self._places.acquire(blocking=False):
+            super().process_request(request, client_address)
+        else:
+            self.shutdown_request(request)
+
+    def process_request_thread(self, request: Any, client_address: Any) -> None:
+        try:
+            super().process_request_thread(request, client_address)
+        finally:
+            self._places.release()
 
 
 class HealthServer:
@@ -26,6 +48,8 @@ class HealthServer:
         settings = get_settings()
 
         class Handler(BaseHTTPRequestHandler):
+            timeout = settings.head_timeout_s
+
             def do_GET(self) -> None:
                 status, kind, body = _answer(state, self.path)
                 self.send_response(status)
@@ -38,10 +62,9 @@ class HealthServer:
                 """Log nothing: probes are frequent."""
 
         try:
-            self._server = ThreadingHTTPServer((settings.health_host, settings.health_port), Handler)
+            self._server = _Server((settings.health_host, settings.health_port), Handler)
         except OSError as error:
             raise ConfigError(f"MILLRACE_HEALTH_PORT={settings.health_port}: {error.strerror}") from error
-        self._server.daemon_threads = True
         self.url = f"http://{settings.health_host}:{self._server.server_address[1]}"
         threading.Thread(target=self._server.serve_forever, name="health", daemon=True).start()
 

@@ -14,6 +14,8 @@ import httpcore
 import httpx
 
 from app.core import trace
+from app.core.errors import Rejected
+from app.core.inflate import ACCEPTED, Inflater
 
 HTTPError = httpx.HTTPError
 InvalidURL = httpx.InvalidURL
@@ -22,6 +24,12 @@ Client = httpx.Client
 AsyncClient = httpx.AsyncClient
 ConnectError = httpx.ConnectError
 TimeoutException = httpx.TimeoutException
+
+
+def declared_length(response: httpx.Response) -> str | None:
+    """Return the Content-Length that the server sent, which is that of the compressed body; None without one."""
+    length: str | None = response.extensions.get(_DECLARED_LENGTH)
+    return length
 
 
 def timeout(seconds: float, *, connect: float) -> httpx.Timeout:
@@ -35,17 +43,33 @@ AddressesOf = Callable[[str, int], Awaitable[list[str]]]
 MAX_CONNECTIONS = 200
 MAX_IDLE_CONNECTIONS = 40
 IDLE_S = 15.0
+_DECLARED_LENGTH = "millrace_declared_length"
+DEFAULT_MAX_ANSWER_BYTES = 64 * 1024 * 1024
 
 
-def client(timeout_s: float = 10.0, **options: Any) -> httpx.Client:
-    """Return a client for threads: no environment proxies, no redirects by default; calls continue the trace."""
-    defaults = {"headers": _headers(options), "verify": _authorities(), **_traced(options, _trace)}
+def client(
+    timeout_s: float = 10.0, *, max_bytes: int | None = DEFAULT_MAX_ANSWER_BYTES, **options: Any
+) -> httpx.Client:
+    """Return a client for threads: no environment proxies, no redirects by default; calls continue the trace.
+
+    An answer is decompressed piece by piece as it is read; only one compression is accepted. Reading more than
+    `max_bytes` of an answer raises HTTPError; None for callers that count themselves or trust the server.
+    """
+    options.setdefault("transport", _Transport(max_bytes))
+    defaults = {"headers": _headers(options), **_traced(options, _trace)}
     return httpx.Client(timeout=timeout_s, trust_env=False, **defaults)
 
 
-def async_client(timeout_s: float | httpx.Timeout = 10.0, **options: Any) -> httpx.AsyncClient:
-    """Return a client for the event loop, like client()."""
-    defaults = {"headers": _headers(options), "verify": _authorities(), **_traced(options, _trace_async)}
+def async_client(
+    timeout_s: float | httpx.Timeout = 10.0,
+    *,
+    max_bytes: int | None = DEFAULT_MAX_ANSWER_BYTES,
+    is_raw: bool = False,
+    **options: Any,
+) -> httpx.AsyncClient:
+    """Return a client for the event loop, like client(); with `is_raw` answers stay compressed."""
+    options.setdefault("transport", _AsyncTransport(max_bytes, is_raw=is_raw))
+    defaults = {"headers": _headers(options), **_traced(options, _trace_async)}
     return httpx.AsyncClient(timeout=timeout_s, trust_env=False, **defaults)
 
 
@@ -56,7 +80,7 @@ def _authorities() -> ssl.SSLContext:
 
 
 def _headers(options: dict[str, Any]) -> dict[str, str]:
-    return {"user-agent": USER_AGENT, **options.pop("headers", {})}
+    return {"user-agent": USER_AGENT, "accept-encoding": ACCEPTED, **options.pop("headers", {})}
 
 
 def _traced(options: dict[str, Any], hook: Any) -> dict[str, Any]:
@@ -93,6 +117,107 @@ def guarded_client(addresses_of: AddressesOf, timeouts: httpx.Timeout, **options
     cookies = CookieJar(policy=DefaultCookiePolicy(allowed_domains=[]))
     transport = _GuardedTransport(addresses_of)
     return async_client(timeouts, transport=transport, cookies=cookies, **options)
+
+
+class _Transport(httpx.HTTPTransport):
+    """Gives the bodies of answers in small pieces, up to a number of bytes."""
+
+    def __init__(self, max_bytes: int | None) -> None:
+        super().__init__(verify=_authorities(), trust_env=False)
+        self._max_bytes = max_bytes
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        response = super().handle_request(request)
+        try:
+            body = _Body(request, response, self._max_bytes, is_raw=False)
+        except httpx.DecodingError:
+            response.close()
+            raise
+        return body.response(_BoundedStream(response.stream, body))
+
+
+class _AsyncTransport(httpx.AsyncHTTPTransport):
+    """Like _Transport, for the event loop."""
+
+    def __init__(self, max_bytes: int | None, *, is_raw: bool) -> None:
+        super().__init__(verify=_authorities(), trust_env=False)
+        self._max_bytes, self._is_raw = max_bytes, is_raw
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        response = await super().handle_async_request(request)
+        try:
+            body = _Body(request, response, self._max_bytes, is_raw=self._is_raw)
+        except httpx.DecodingError:
+            await response.aclose()
+            raise
+        return body.response(_AsyncBoundedStream(response.stream, body))
+
+
+class _Body:
+    """Decompresses and counts the body of one answer. Raises DecodingError for an encoding that was not asked for.
+
+    httpx itself would undo any number of compressions, each piece at once: 20 kB can become gigabytes.
+    """
+
+    def __init__(
+        self, request: httpx.Request, response: httpx.Response, max_bytes: int | None, *, is_raw: bool
+    ) -> None:
+        self._request, self._answer = request, response
+        self._left = max_bytes
+        encoding = "" if is_raw else response.headers.get("content-encoding", "")
+        self._is_encoded = encoding.strip().lower() not in ("", "identity")
+        try:
+            self._inflater = Inflater(encoding)
+        except Rejected as error:
+            raise httpx.DecodingError(error.message, request=request) from error
+
+    def response(self, stream: httpx.SyncByteStream | httpx.AsyncByteStream) -> httpx.Response:
+        """Return the answer with this stream; headers of the compressed body are left out."""
+        dropped = (b"content-encoding", b"content-length") if self._is_encoded else ()
+        headers = [(name, value) for name, value in self._answer.headers.raw if name.lower() not in dropped]
+        extensions = self._answer.extensions | {_DECLARED_LENGTH: self._answer.headers.get("content-length")}
+        return httpx.Response(self._answer.status_code, headers=headers, stream=stream, extensions=extensions)
+
+    def pieces(self, packed: bytes) -> Iterator[bytes]:
+        self._count(len(packed) if self._is_encoded else 0)
+        try:
+            for piece in self._inflater.pieces(packed):
+                self._count(len(piece))
+                yield piece
+        except Rejected as error:
+            raise httpx.DecodingError(error.message, request=self._request) from error
+
+    def _count(self, size: int) -> None:
+        if self._left is None:
+            return
+        self._left -= size
+        if self._left < 0:
+            raise httpx.DecodingError("the answer is larger than its limit", request=self._request)
+
+
+class _BoundedStream(httpx.SyncByteStream):
+    def __init__(self, stream: Any, body: _Body) -> None:
+        self._stream, self._body = stream, body
+
+    def __iter__(self) -> Iterator[bytes]:
+        for packed in self._stream:
+            yield from self._body.pieces(packed)
+
+    def close(self) -> None:
+        self._stream.close()
+
+
+class _AsyncBoundedStream(httpx.AsyncByteStream):
+    def __init__(self, stream: Any, body: _Body) -> None:
+        self._stream, self._body = stream, body
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        async for packed in self._stream:
+            for piece in self._body.pieces(packed):
+                yield piece
+
+    async def aclose(self) -> None:
+        await self._stream.aclose()
 
 
 class _GuardedBackend(httpcore.AnyIOBackend):

@@ -13,7 +13,8 @@ mr:ev:t:{tenant}  stream  a tenant's last 10,000 events                         
 mr:rl:{bucket}    string  requests of a key at a route in a window                       the window and 1 s
 mr:rate:{key}     string  when the next call to an outside service is due                   until then
 mr:host:{host}    hash    whose turn it is at a host, and the line behind                until its last turn and 1 s
-mr:robots:{origin} string a site's robots.txt                                             1 h
+mr:robots:{origin} string a site's robots.txt, compressed, up to 32 KiB                    1 h
+mr:robots         zset    the keys of up to 1,000 sites, by their end                        1 day
 mr:quarantine     list    messages that cannot be decoded                                   7 days
 mr:probe          string  written by health checks                                          60 s
 
@@ -56,6 +57,7 @@ PROBE = "mr:probe"
 CALL_RATE = "mr:rate:{}"
 HOST_TURN = "mr:host:{}"
 ROBOTS = "mr:robots:{}"
+ROBOTS_INDEX = "mr:robots"
 CHANNEL = "mr:e:{}"
 NOTICES_CHANNEL = CHANNEL.format("notices")
 CANCEL_CHANNEL = "mr:cancel"

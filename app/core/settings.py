@@ -85,6 +85,10 @@ class Settings(_Read):
         default=[], description="Origins that browsers may call from, comma separated."
     )
     trusted_proxies: str = Field("127.0.0.1", description="Addresses whose X-Forwarded-For is trusted.")
+    head_timeout_s: float = Field(10.0, gt=0, description="Seconds a caller may take to send the head of a request.")
+    max_connections_per_address: int = Field(
+        1000, ge=1, description="Connections an address may hold to the api; trusted proxies may hold any number."
+    )
     max_body_bytes: int = Field(10 * 1024 * 1024, ge=1024, description="Largest request body, bytes.")
 
     max_upload_bytes: int = Field(200 * 1024 * 1024, ge=1024, description="Largest file that may be uploaded, bytes.")
@@ -176,6 +180,9 @@ class Settings(_Read):
     )
     change_days: int = Field(365, ge=0, description="Days that changes of pages are kept; 0: for ever.")
     intake_days: int = Field(90, ge=1, description="Days that delivered events are kept.")
+    intake_max_bytes: int = Field(
+        10 * 1024**3, ge=1024, description="Bytes of delivered events that are kept; the oldest beyond are deleted."
+    )
     webhook_secrets: SecretStr = Field(
         SecretStr(""), description="Secrets that sign completion webhooks, newest first; by default the API secret."
     )

@@ -17,7 +17,7 @@ import sqlalchemy as sa
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
-from app.core import metrics
+from app.core import clock, metrics
 from app.core.db import in_transaction
 from app.core.errors import AppError
 from app.core.logging import get_logger
@@ -25,6 +25,9 @@ from app.core.sql import storable
 from app.metrics.models import RequestMetric
 
 MAX_HELD = 10_000
+# Requests of unknown callers that a process records: so many at once, and then so many a minute.
+STRANGERS_AT_ONCE = 30
+STRANGERS_PER_MINUTE = 10
 BATCH = 500
 WRITE_INTERVAL_S = 1.0
 
@@ -45,6 +48,24 @@ class RequestTiming(NamedTuple):
     duration_ms: float
     request_id: str
     client_ip: str | None
+
+
+class StrangerSample:
+    """Decides which requests of unknown callers are recorded: their rows must not grow with their requests."""
+
+    def __init__(self) -> None:
+        self._left = float(STRANGERS_AT_ONCE)
+        self._counted_at = clock.monotonic()
+
+    def take(self) -> bool:
+        """Return True if one more request may be recorded."""
+        now = clock.monotonic()
+        earned = (now - self._counted_at) * STRANGERS_PER_MINUTE / 60
+        self._left, self._counted_at = min(self._left + earned, STRANGERS_AT_ONCE), now
+        if self._left < 1:
+            return False
+        self._left -= 1
+        return True
 
 
 class RequestRecorder:

@@ -11,6 +11,10 @@ from app.core.settings import get_settings
 KEEP_CHANGES = timedelta(days=7)
 # As long as a repeated request gets the answer of the first one.
 KEEP_ANSWERS = timedelta(days=1)
+# Refused requests of unknown callers.
+KEEP_STRANGERS = timedelta(days=7)
+# Rows that callers without a key, crawled sites and senders of webhooks cause; the oldest beyond are deleted.
+MAX_ROWS = 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +34,8 @@ class Policy:
     operation_metrics: datetime | None
     scraped_pages: datetime | None
     change_events: datetime | None
+    stranger_metrics: datetime | None = None
+    crawls: datetime | None = None
 
     @classmethod
     def at(cls, now: datetime) -> Policy:
@@ -49,6 +55,8 @@ class Policy:
             operation_metrics=_before(now, settings.metrics_days),
             scraped_pages=now,
             change_events=_before(now, settings.change_days),
+            stranger_metrics=now - KEEP_STRANGERS,
+            crawls=_before(now, settings.intake_days),
         )
 
 

@@ -4,7 +4,7 @@ read             read everything of the tenant
 write            change and start everything of the tenant
 admin            read and write, and manage the tenant's keys and audit log
 operator         admin, and manage what tenants share: tenants, their limits, queues, workers
-kind:NAME        start and manage jobs of this kind; `kind:shop.*` grants all kinds with that prefix
+kind:NAME        start and manage jobs of this kind, unless it is for operators; `kind:shop.*`: all with that prefix
 collection:NAME  read, write and search the documents of this collection
 """
 

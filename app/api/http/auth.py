@@ -9,13 +9,15 @@ from typing import Annotated
 from fastapi import Depends, Request, Security, WebSocket
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer, SecurityScopes
 from starlette.requests import HTTPConnection
+from starlette.types import Scope
 
 from app.api.http import rate_limits as rates
 from app.api.http.app_state import keyring_of
 from app.api.http.errors import request_id_of
 from app.api.http.middleware import HOLD, TENANT
+from app.core.addresses import network_of
 from app.core.db import read
-from app.core.errors import NotAllowed, NotFound, Unauthenticated
+from app.core.errors import NotAllowed, NotFound, Unauthenticated, Unavailable
 from app.core.settings import get_settings
 from app.documents import collections
 from app.jobs.ledger import views
@@ -29,6 +31,8 @@ COLLECTION = "collection"
 ANY = "any"
 # Browsers cannot set headers of WebSockets, so a key may come as a subprotocol: ["millrace", "bearer.KEY"].
 BEARER = "bearer."
+# Webhooks, whose signature is that of the body.
+SIGNED_PATHS = ("/api/webhook/",)
 # Only for the OpenAPI document: the old contract also accepts the secret without `Bearer`.
 _documented = HTTPBearer(auto_error=False, description="An API key or the API secret; `Bearer <key>` or the key alone.")
 
@@ -56,6 +60,20 @@ async def identify(connection: HTTPConnection, credentials: bytes | None = None)
     raise Unauthenticated("Invalid credentials")
 
 
+async def may_send_large_body(scope: Scope) -> bool:
+    """Return True if the request has valid credentials, or goes to a route that checks them otherwise."""
+    path: str = scope["path"]
+    if path.startswith(SIGNED_PATHS) or (path.startswith("/v2/") and get_settings().firecrawl_proxy_auth == "off"):
+        return True
+    try:
+        await identify(HTTPConnection(scope))
+    except Unauthenticated:
+        return False
+    except Unavailable:
+        return True  # the route answers that it cannot be checked now
+    return True
+
+
 async def authenticate(
     request: Request, required: SecurityScopes, _: Annotated[HTTPAuthorizationCredentials | None, Depends(_documented)]
 ) -> Identity:
@@ -70,7 +88,7 @@ async def authenticate_proxy(
     if get_settings().firecrawl_proxy_auth == "on":
         return await _authorize(await identify(request), request, request.method, ())
     client = request.client.host if request.client else "?"
-    await rates.count(request, request.method, f"anybody@{client}", {})
+    await rates.count(request, request.method, f"anybody@{network_of(client)}", {})
     return Identity(DEFAULT_TENANT, request_id_of(request.scope), frozenset())
 
 
@@ -88,7 +106,7 @@ async def authenticate_socket(websocket: WebSocket, required: SecurityScopes) ->
 async def _authorize(identity: Identity, connection: HTTPConnection, method: str, required: Sequence[str]) -> Identity:
     connection.scope["state"][TENANT] = identity.tenant
     client = connection.client.host if connection.client else "?"
-    await rates.count(connection, method, identity.key_id or f"secret@{client}", identity.rate_limits)
+    await rates.count(connection, method, identity.key_id or f"secret@{network_of(client)}", identity.rate_limits)
     scope, words = needed_scope(method, required)
     if scope is None or identity.may(scope) or any(scopes.names(identity.scopes, word) for word in words):
         return identity

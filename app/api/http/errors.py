@@ -50,6 +50,7 @@ CODES = {
     415: "unsupported_media_type",
     422: "invalid_input",
     429: "limit_reached",
+    431: "head_too_large",
     500: "internal_error",
     502: "rejected",
     503: "unavailable",

@@ -18,6 +18,7 @@ from fastapi import Depends, Header, Request
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
+from app.api.http.auth import Identity
 from app.core import clock, sql
 from app.core.db import UtcDateTime, in_transaction
 from app.core.errors import Conflict, InvalidInput
@@ -61,13 +62,17 @@ class IdempotentRequest:
     key: str | None
     request_hash: str
 
-    async def run(self, tenant: str, work: Callable[[Session], Answer]) -> Answer:
+    async def run(self, caller: Identity, work: Callable[[Session], Answer]) -> Answer:
         """Run `work` in one transaction with the key and within the tenant's quotas, or return the stored answer.
+
+        A stored answer is for callers with the scopes of the first one only: checks within `work` are not repeated.
 
         Raises InvalidInput (422) for another request under this key, Conflict (409) while the first one is running,
         LimitReached (429) or Conflict (409) beyond a quota.
         """
-        key = None if self.key is None else IdempotencyKey(tenant, self.key, self.request_hash)
+        tenant = caller.tenant
+        digest = hashlib.sha256(" ".join([self.request_hash, *sorted(caller.scopes)]).encode()).hexdigest()
+        key = None if self.key is None else IdempotencyKey(tenant, self.key, digest)
         return await in_transaction(run_once, key, lambda session: within(session, tenant, work))
 
 

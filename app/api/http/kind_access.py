@@ -1,10 +1,10 @@
-"""Kinds of job that a caller may start."""
+"""Kinds of job that a caller may start, and those whose jobs it may change."""
 
 from __future__ import annotations
 
 from app.api.http.auth import Identity
 from app.core.errors import InvalidInput, NotAllowed
-from app.jobs.definition import Job, definition
+from app.jobs.definition import Job, definition, kinds
 from app.tenants import scopes
 
 
@@ -21,7 +21,34 @@ def require_startable_kind(caller: Identity, name: str) -> type[Job]:
 
 
 def may_start(caller: Identity, kind: type[Job]) -> bool:
-    """Return True if the caller has the scope of the definition, or one for this kind."""
+    """Return True if the caller has the scope of the definition, or one for this kind.
+
+    A scope for a kind does not replace `operator`: the administrator of a tenant can grant it.
+    """
     if kind.open_to is None:
         return False
-    return caller.may(kind.open_to) or scopes.among(kind.kind, scopes.names(caller.scopes, "kind"))
+    if caller.may(kind.open_to):
+        return True
+    return kind.open_to != scopes.OPERATOR and scopes.among(kind.kind, scopes.names(caller.scopes, "kind"))
+
+
+def require_manageable_kind(caller: Identity, name: str) -> None:
+    """Raises NotAllowed if jobs of this kind are for administrators or operators and the caller is none."""
+    if not _may_manage(caller, definition(name)):
+        raise NotAllowed(f"this key may not change jobs of kind {name}", code="scope_missing")
+
+
+def require_payload_access(caller: Identity, name: str) -> None:
+    """Raises NotAllowed if the caller may not choose the payload of jobs of this kind: it may not start them either."""
+    if not caller.may(scopes.OPERATOR):
+        require_startable_kind(caller, name)
+
+
+def unmanageable_kinds(caller: Identity) -> tuple[str, ...]:
+    """Return the kinds whose jobs the caller may not change."""
+    return tuple(name for name in kinds() if not _may_manage(caller, definition(name)))
+
+
+def _may_manage(caller: Identity, kind: type[Job] | None) -> bool:
+    is_reserved = kind is not None and kind.open_to in (scopes.ADMIN, scopes.OPERATOR)
+    return kind is None or not is_reserved or may_start(caller, kind)

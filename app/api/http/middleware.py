@@ -17,7 +17,7 @@ from app.api.http.errors import problem
 from app.core import clock, trace
 from app.core.logging import bind, get_logger
 from app.core.metrics import REQUEST_SECONDS
-from app.metrics.requests import RequestTiming
+from app.metrics.requests import RequestTiming, StrangerSample
 from app.tenants.keyring import KeyLease
 
 log = get_logger("app.access")
@@ -31,13 +31,24 @@ STREAM = "millrace.stream"
 HOLD = "key_hold"
 # In a request's state: the tenant of its key.
 TENANT = "tenant"
+# In a request's state: True if its sender has proved that it has a secret, as webhooks do.
+VERIFIED = "verified"
 # In a request's state: headers for its answer.
 EXTRA_HEADERS = "extra_headers"
 POLICY_VIOLATION = 1008
+# Others share a label: each makes new series for every route.
+METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+# A body of a caller that has shown no credentials is read up to here.
+MAX_STRANGERS_BODY_BYTES = 64 * 1024
+# The api's own server refuses larger heads before it has read them.
+MAX_HEADERS = 100
+MAX_HEADER_BYTES = 32 * 1024
 # The keys of a request that an open stream needs; the others (endpoint, exit stacks) are released.
 STREAM_KEYS = frozenset({"type", "method", "path", "query_string", "http_version", "client", "state", "route"})
 
 Record = Callable[[RequestTiming], None]
+# Tells if a request has valid credentials.
+IsKnown = Callable[[Scope], Awaitable[bool]]
 
 
 class RequestMiddleware:
@@ -50,18 +61,25 @@ class RequestMiddleware:
         max_body_bytes: int,
         body_limits: Mapping[str, int] | None = None,
         record: Record | None = None,
+        is_known: IsKnown | None = None,
     ) -> None:
-        """`body_limits` are limits in bytes of paths with larger bodies. `record` gets the timing of each request."""
+        """`body_limits` are limits in bytes of paths with larger bodies. `record` gets the timing of each request.
+
+        `is_known` is asked once more than MAX_STRANGERS_BODY_BYTES of a body have arrived.
+        """
         self.app = app
         self.max_body_bytes = max_body_bytes
         self.body_limits = body_limits or {}
         self.record = record
+        self.is_known = is_known
+        self.strangers = StrangerSample()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._other(scope, receive, send)
             return
-        request = RequestScope(scope, receive, send, self.body_limits.get(scope["path"], self.max_body_bytes))
+        limit = self.body_limits.get(scope["path"], self.max_body_bytes)
+        request = RequestScope(scope, receive, send, limit, self.is_known)
         bind(request_id=request.request_id)
         request.trace()
         stream = None
@@ -76,7 +94,14 @@ class RequestMiddleware:
                 hold = scope["state"].get(HOLD)
                 await (stream() if hold is None else request.run_until_revoked(hold, stream))
         finally:
-            request.finish(self.record if stream is None else None)
+            request.finish(self._record_of(scope) if stream is None else None)
+
+    def _record_of(self, scope: Scope) -> Record | None:
+        """Return what records this request; of unknown callers a few requests are recorded."""
+        if self.record is None or scope["path"] in QUIET or STATIC in scope["path"]:
+            return None
+        is_known = scope["state"].get(TENANT) is not None or scope["state"].get(VERIFIED)
+        return self.record if is_known or self.strangers.take() else None
 
     async def _other(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle start and stop of the process, and WebSockets, which close when their key is revoked."""
@@ -102,13 +127,17 @@ class RequestMiddleware:
 class RequestScope:
     """One request and its answer."""
 
-    __slots__ = ("_complete", "_limit", "_receive", "_received", "_send", "_started", "request_id", "scope", "status")
+    __slots__ = (
+        "_complete", "_is_known", "_limit", "_receive", "_received", "_send", "_started", "request_id", "scope",
+        "status",
+    )  # fmt: skip
 
-    def __init__(self, scope: Scope, receive: Receive, send: Send, limit: int) -> None:
+    def __init__(self, scope: Scope, receive: Receive, send: Send, limit: int, is_known: IsKnown | None = None) -> None:
         self.scope = scope
         self._receive = receive
         self._send = send
         self._limit = limit
+        self._is_known = is_known
         self._received = 0
         self._started = clock.monotonic()
         self._complete = False
@@ -137,6 +166,9 @@ class RequestScope:
         scope = self.scope
         if "\0" in scope["path"] or b"%00" in scope["query_string"]:
             return problem(scope, 400, "the address contains a NUL character", code="nul_character")
+        headers = scope["headers"]
+        if len(headers) > MAX_HEADERS or sum(len(name) + len(value) for name, value in headers) > MAX_HEADER_BYTES:
+            return problem(scope, 431, f"the request has more than {MAX_HEADERS} headers, or {MAX_HEADER_BYTES} bytes")
         length = self._header(b"content-length")
         if length and length.isdigit() and int(length) > self._limit:
             return problem(scope, 413, self._too_large(), headers={"Connection": "close"})
@@ -151,7 +183,16 @@ class RequestScope:
             self._received += len(message.get("body", b""))
             if self._received > self._limit:
                 raise HTTPException(413, self._too_large(), headers={"Connection": "close"})
+            if self._is_known is not None and self._received > MAX_STRANGERS_BODY_BYTES:
+                await self._require_known(self._is_known)
         return message
+
+    async def _require_known(self, is_known: IsKnown) -> None:
+        """Refuse the rest of a large body without valid credentials: the application reads bodies before it asks."""
+        self._is_known = None
+        if not await is_known(self.scope):
+            headers = {"Connection": "close", "WWW-Authenticate": "Bearer"}
+            raise HTTPException(401, "a large body needs valid credentials", headers=headers)
 
     async def send(self, message: Message) -> None:
         if message["type"] == "http.response.start":
@@ -188,7 +229,8 @@ class RequestScope:
         """
         elapsed_ms = self._elapsed_ms()
         route = getattr(self.scope.get("route"), "path", "unmatched")
-        REQUEST_SECONDS.labels(self.scope["method"], route, str(self.status)).observe(elapsed_ms / 1000)
+        method = self.scope["method"] if self.scope["method"] in METHODS else "other"
+        REQUEST_SECONDS.labels(method, route, str(self.status)).observe(elapsed_ms / 1000)
         path, client = self.scope["path"], self.scope.get("client")
         if route.endswith("{token}"):
             path = route  # the address holds a secret
@@ -201,7 +243,7 @@ class RequestScope:
             duration_ms=round(elapsed_ms, 2),
             client=client[0] if client else None,
         )
-        if record is None or path in QUIET or STATIC in path:
+        if record is None:
             return
         timing = RequestTiming(
             clock.now(),

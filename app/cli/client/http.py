@@ -40,7 +40,7 @@ class ApiClient:
         headers = {"authorization": f"Bearer {chosen.key}"} if chosen.key else {}
         self.url = chosen.url
         try:
-            self.client = http.client(timeout_s, base_url=self.url, headers=headers)
+            self.client = http.client(timeout_s, base_url=self.url, headers=headers, max_bytes=None)
         except (http.InvalidURL, UnicodeEncodeError) as error:
             message = f"{chosen.source}: address or key cannot be sent: {self.url}"
             raise CliExit(exit_codes.USAGE, message) from error

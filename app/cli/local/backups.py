@@ -24,14 +24,13 @@ def back_up(folder: Path) -> dict[str, Any]:
     """Copy database and originals into the folder; the system may run."""
     database = _open_database()
     try:
-        result = backup.back_up(database, folder)
-        count = asyncio.run(originals.back_up(blobs(), folder))
+        result = backup.back_up(database, folder, lambda: asyncio.run(originals.back_up(blobs(), folder)))
     except (AppError, OSError) as error:
         raise _exit_for(error) from error
     finally:
         database.close()
         close_database()
-    return asdict(result) | {"originals": count}
+    return asdict(result)
 
 
 def restore(folder: Path, *, replace: bool) -> dict[str, Any]:
@@ -39,8 +38,8 @@ def restore(folder: Path, *, replace: bool) -> dict[str, Any]:
     database = _open_database()
     try:
         _require_stopped(database)
-        backup.check(database, folder, replace=replace)
-        count = asyncio.run(originals.restore(blobs(), folder))
+        manifest = backup.check(database, folder, replace=replace)
+        count = asyncio.run(originals.restore(blobs(), folder, expected=manifest.originals))
         result = backup.restore(database, folder, replace=replace)
     except (AppError, OSError) as error:
         raise _exit_for(error) from error

@@ -67,14 +67,7 @@ def _run_api(settings: Settings) -> int:
         "app.main:app",
         host=settings.host,
         port=settings.port,
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        forwarded_allow_ips=settings.trusted_proxies,
-        timeout_graceful_shutdown=max(1, round(settings.grace_s)),
-        # The server ignores messages of WebSocket clients; compressing its small events costs more than it saves.
-        ws_max_size=64 * 1024,
-        ws_per_message_deflate=False,
+        **importlib.import_module("app.api.http.server").options(settings),
     )
     return exit_codes.OK
 

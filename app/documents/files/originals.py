@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterable, Sequence
 from datetime import timedelta
 from pathlib import Path
@@ -10,7 +11,7 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from app.core import clock
-from app.core.blobs import Blobs
+from app.core.blobs import Blobs, digest_of
 from app.core.db import read
 from app.core.errors import InvalidInput, NotFound
 from app.documents.models import Batch, DocumentVersion
@@ -71,9 +72,11 @@ def names(session: Session, after: str, limit: int) -> list[str]:
 async def back_up(store: Blobs, folder: Path) -> int:
     """Copy every original that a document names below the folder; return their number.
 
-    Run after the database backup: blobs that it names exist, since named blobs are never swept.
+    Run after the database backup: blobs that it names exist, since named blobs are never swept. A damaged original is
+    not copied; the others are, and then InvalidInput names it.
     """
     after, count = "", 0
+    damaged: list[str] = []
     while keys := await read(names, after, LOOKED_UP_AT_ONCE):
         for key in keys:
             path = folder / FOLDER / key[:2] / key
@@ -83,22 +86,31 @@ async def back_up(store: Blobs, folder: Path) -> int:
                 count += 1
             except NotFound:  # its document was deleted and swept since
                 path.unlink(missing_ok=True)
+            except InvalidInput:
+                damaged.append(key)
         after = keys[-1]
+    if damaged:
+        raise InvalidInput(
+            f"{len(damaged)} originals are damaged, so the backup is not complete: {', '.join(damaged[:10])}"
+        )
     return count
 
 
-async def restore(store: Blobs, folder: Path) -> int:
-    """Put the originals of a backup into the store; return their number. Raises InvalidInput for a damaged one.
+async def restore(store: Blobs, folder: Path, *, expected: int | None = None) -> int:
+    """Put the originals of a backup into the store; return their number.
 
-    Run before restoring the database, which names them. Repeatable.
+    All are checked before the first is stored. Raises InvalidInput for a damaged one, and if there are fewer than
+    `expected`. Run before restoring the database, which names them. Repeatable.
     """
-    count = 0
-    for path in _files(folder):
-        blob = await store.put_file(path)
-        if blob.key != path.name:
+    files = list(_files(folder))
+    if expected is not None and len(files) < expected:
+        raise InvalidInput(f"{folder / FOLDER} has {len(files)} originals, the backup had {expected}")
+    for path in files:
+        if await asyncio.to_thread(digest_of, path) != path.name:
             raise InvalidInput(f"{path} is not what the backup wrote: it is damaged")
-        count += 1
-    return count
+    for path in files:
+        await store.put_file(path)
+    return len(files)
 
 
 def _files(folder: Path) -> Iterable[Path]:

@@ -58,11 +58,15 @@ class BulkFilter(BaseModel):
 
 
 class Bulk(Job, kind="jobs.bulk", queue="bulk", time_limit_s=6 * 3600, retry_delays=(5.0, 30.0, 120.0)):
-    """An action for the jobs that matched the filter `wanted` at the time `asked_at`."""
+    """An action for the jobs that matched the filter `wanted` at the time `asked_at`.
+
+    Jobs of `except_kinds` stay as they are: the caller may not change them.
+    """
 
     action: Action
     wanted: BulkFilter
     asked_at: datetime
+    except_kinds: tuple[str, ...] = ()
 
 
 def check_filter(action: Action, wanted: BulkFilter) -> BulkFilter:
@@ -83,7 +87,8 @@ def _matching(tenant: str, job: Bulk) -> list[sa.ColumnElement[bool]]:
     if job.action != "cancel":
         matching += [JobRow.discarded_at.is_(None), JobRow.finished_at <= job.asked_at]
     # Neither itself nor another bulk job.
-    return [*matching, JobRow.created_at <= job.asked_at, JobRow.kind != Bulk.kind]
+    except_kinds = (Bulk.kind, *job.except_kinds)
+    return [*matching, JobRow.created_at <= job.asked_at, JobRow.kind.not_in(except_kinds)]
 
 
 def preview(session: Session, tenant: str, job: Bulk) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from app.clients.changedetection_answers import RequestRefused, Watch
 from app.clients.changedetection_template import notification
 from app.core import clock
 from app.core.db import in_transaction, read
+from app.core.guard import is_private_by_name
 from app.core.settings import get_settings
 from app.jobs.worker.progress import Progress
 from app.sources.changes import watches
@@ -53,6 +54,10 @@ async def sync(progress: Progress) -> dict[str, Any]:
 async def _create(row: PageWatch, tag: str, progress: Progress) -> str | None:
     """Give the page a watch; return made, known or failed, or None if it is no longer wanted."""
     client = changedetection()
+    if is_private_by_name(row.url):
+        message = f"{row.url} is not on the public internet, so it is not watched"
+        await in_transaction(watches.record_failed, progress.claim, row.id, message)
+        return "failed"
     try:
         existing = await _find_existing(client, row)
         if existing is None and not await in_transaction(watches.mark_creating, progress.claim, row.id):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -36,6 +37,8 @@ _REQUESTER = (
     sa.select(CRAWL.c.tenant, CRAWL.c.crawl_id).where(CRAWL.c.remote_id == sa.bindparam("crawl")).order_by(CRAWL.c.id)
 )
 MAX_PAGES = 10_000
+# Metadata of events; an event that would exceed this adds none.
+MAX_EXTRA_CHARACTERS = 16 * 1024
 
 
 def follow(session: Session, tenant: str, event: FirecrawlEvent) -> None:
@@ -77,7 +80,7 @@ def _changes(row: Any, event: FirecrawlEvent) -> dict[str, Any]:
         changes["base_url"] = base_url
     if row.initiated_at is None and initiated_at is not None:
         changes["initiated_at"] = initiated_at
-    if extra != row.extra:
+    if extra != row.extra and len(json.dumps(extra, default=str)) <= MAX_EXTRA_CHARACTERS:
         changes["extra"] = extra
     if row.state == "pending":
         changes |= {"state": "in_progress", "started_at": clock.now()}
@@ -112,15 +115,13 @@ def begin(
     row.job_id = job_id
     if operation in _SYNCHRONOUS:
         row.state, row.success, row.completed_at = "completed", True, clock.now()
+        row.checked_at = row.completed_at  # its response has all pages
     return row
 
 
 def cancel(session: Session, tenant: str, crawl_id: str) -> None:
     """Record that the crawl was cancelled; does nothing if it is unknown or has ended."""
-    conditions = (CrawlSession.tenant == tenant, CrawlSession.crawl_id == crawl_id)
-    row = session.scalars(sa.select(CrawlSession).where(*conditions).with_for_update()).one_or_none()
-    if row is not None and row.state not in ENDED:
-        row.state, row.success, row.completed_at = "cancelled", False, clock.now()
+    end(session, tenant, crawl_id, "cancelled")
 
 
 def close(session: Session, job: JobRow) -> CrawlSession | None:
@@ -141,6 +142,26 @@ def find_requester(session: Session, crawl_id: str) -> tuple[str, bool] | None:
     """
     row = session.connection().execute(_REQUESTER, {"crawl": crawl_id}).first()
     return None if row is None else (row.tenant, row.crawl_id != crawl_id)
+
+
+def may_reach(session: Session, tenant: str, run_id: str, *, unrecorded: bool) -> bool:
+    """Return True if this run of Firecrawl is the tenant's; for a run that no tenant started here, `unrecorded`.
+
+    The tenant that started a run has it, whichever tenant its first event was stored for.
+    """
+    for column in (CrawlSession.remote_id, CrawlSession.crawl_id):
+        owners = set(session.scalars(sa.select(CrawlSession.tenant).where(column == run_id)))
+        if owners:
+            return tenant in owners
+    return unrecorded
+
+
+def end(session: Session, tenant: str, crawl_id: str, state: str) -> None:
+    """Record the end of a run that Firecrawl reported; does nothing if it is unknown or has ended."""
+    conditions = (CrawlSession.tenant == tenant, CrawlSession.crawl_id == crawl_id)
+    row = session.scalars(sa.select(CrawlSession).where(*conditions).with_for_update()).one_or_none()
+    if row is not None and row.state not in ENDED:
+        row.state, row.success, row.completed_at = state, state == "completed", clock.now()
 
 
 def is_known(session: Session, tenant: str, crawl_id: str) -> bool:

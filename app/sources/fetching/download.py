@@ -11,9 +11,9 @@ from urllib.parse import SplitResult, urljoin, urlsplit
 from app.core import clock
 from app.core.errors import InvalidInput, Rejected, TooManyRedirects, Unavailable
 from app.core.http import AsyncClient, HTTPError, InvalidURL, Response
+from app.core.inflate import ACCEPTED, Inflater
 from app.core.settings import get_settings
 from app.sources.fetching import connections
-from app.sources.fetching.inflate import ACCEPTED, Inflater
 
 MAX_REDIRECTS = 5
 MAX_WAIT_S = 3600

@@ -3,29 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
-import threading
 from dataclasses import dataclass
-from functools import lru_cache
 from urllib.parse import urljoin, urlsplit
 
 from protego import Protego
 
-from app.core import clock, redis
-from app.core.errors import ConfigError, Rejected, TooManyRedirects, Unavailable
-from app.core.logging import get_logger
+from app.core.errors import Rejected, TooManyRedirects, Unavailable
 from app.core.settings import get_settings
+from app.sources.fetching import robots_cache
 from app.sources.fetching.download import PORTS, download, split_url
 
 MAX_BYTES = 500 * 1024
 CACHE_S = 3600
 # An unavailable robots.txt is requested again after this time.
 RETRY_S = 60
-_MAX_CACHED = 1000
 _UNAVAILABLE = "!"  # first character of a cached value
 _TEXT = "="
-
-log = get_logger(__name__)
 
 
 class RobotsForbidden(Rejected):
@@ -70,11 +63,11 @@ async def read_rules(url: str) -> RobotsRules:
     try:
         text = await _request(origin)
     except Unavailable as error:
-        await asyncio.to_thread(_cache, origin, _UNAVAILABLE + error.message, RETRY_S)
+        await asyncio.to_thread(robots_cache.store, origin, _UNAVAILABLE + error.message[:500], RETRY_S)
         raise Unavailable(
             f"robots.txt: {error.message}", code="robots_unavailable", retry_after_s=error.retry_after_s or RETRY_S
         ) from error
-    await asyncio.to_thread(_cache, origin, _TEXT + text, CACHE_S)
+    await asyncio.to_thread(robots_cache.store, origin, _TEXT + text, CACHE_S)
     return await _parse_rules(origin, text)
 
 
@@ -83,7 +76,7 @@ async def read_cached_rules(url: str) -> RobotsRules | None:
     origin = _origin(url)
     if get_settings().fetch_robots == "off":
         return await _parse_rules(origin, "")
-    cached = await asyncio.to_thread(_read_cache, origin)
+    cached = await asyncio.to_thread(robots_cache.read, origin)
     if cached is None:
         return None
     if cached.startswith(_UNAVAILABLE):
@@ -128,50 +121,8 @@ async def _request(origin: str) -> str:
 
 
 async def _parse_rules(origin: str, text: str) -> RobotsRules:
-    return RobotsRules(await asyncio.to_thread(_parse, text), origin)
+    return RobotsRules(await asyncio.to_thread(robots_cache.parsed, text, _parse, CACHE_S), origin)
 
 
-@lru_cache(maxsize=64)
 def _parse(text: str) -> Protego:
     return Protego.parse(text.removeprefix("\ufeff"))
-
-
-def _read_cache(origin: str) -> str | None:
-    try:
-        return redis.push().call(lambda client: client.get(_name(origin)))  # type: ignore[return-value]
-    except (Unavailable, ConfigError):
-        return _memory.get(origin)
-
-
-def _cache(origin: str, value: str, seconds: int) -> None:
-    try:
-        redis.push().call(lambda client: client.set(_name(origin), value, ex=seconds))
-    except (Unavailable, ConfigError) as error:
-        log.info("robots_kept_alone", origin=origin, reason=error.message)
-        _memory.put(origin, value, seconds)
-
-
-def _name(origin: str) -> str:
-    return redis.ROBOTS.format(hashlib.sha256(origin.encode("utf-8", "replace")).hexdigest()[:32])
-
-
-class _Memory:
-    """Cache in this process, while Redis is down."""
-
-    def __init__(self) -> None:
-        self._values: dict[str, tuple[float, str]] = {}
-        self._lock = threading.Lock()
-
-    def get(self, origin: str) -> str | None:
-        with self._lock:
-            due, value = self._values.get(origin, (0.0, ""))
-            return value if due > clock.monotonic() else None
-
-    def put(self, origin: str, value: str, seconds: int) -> None:
-        with self._lock:
-            if len(self._values) >= _MAX_CACHED:
-                self._values.clear()
-            self._values[origin] = (clock.monotonic() + seconds, value)
-
-
-_memory = _Memory()

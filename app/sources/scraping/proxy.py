@@ -9,9 +9,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.orm import Session
 
-from app.core.db import in_transaction
-from app.core.errors import AppError
+from app.clients.firecrawl_errors import unreadable
+from app.core.db import in_transaction, read
+from app.core.errors import AppError, DatabaseUnavailable, NotFound
 from app.core.logging import get_logger
 from app.documents.text import scrub_text
 from app.sources.crawls import crawls
@@ -83,17 +85,51 @@ async def record_run(start: RunStart, response: bytes) -> bytes:
     run_id = (body.get("id") or body.get("jobId")) if body else None
     if not isinstance(run_id, str) or not 0 < len(run_id) <= MAX_ID_CHARACTERS or scrub_text(run_id) != run_id:
         return response
-    created = True
+    created = await record(start, run_id)
+    meta = {"session_created": created, "auto_index": True, "operation_type": start.operation}
+    # Firecrawl's own bytes stay unchanged.
+    return response.rstrip()[:-1] + b',"_webhook_meta":' + json.dumps(meta).encode() + b"}"
+
+
+async def record(start: RunStart, run_id: str) -> bool:
+    """Record the run for its tenant; return False if that failed, since the run goes on in any case."""
     try:
         await in_transaction(
             crawls.begin, start.tenant, run_id, operation=start.operation, base_url=start.base_url, is_remote=True
         )
     except (AppError, SQLAlchemyError) as error:
-        created = False
         log.error("crawl_not_recorded", crawl_id=run_id, reason=str(error))
-    meta = {"session_created": created, "auto_index": True, "operation_type": start.operation}
-    # Firecrawl's own bytes stay unchanged.
-    return response.rstrip()[:-1] + b',"_webhook_meta":' + json.dumps(meta).encode() + b"}"
+        return False
+    return True
+
+
+async def require_run(tenant: str, run_id: str, *, is_operator: bool) -> None:
+    """Raises NotFound unless the run is the tenant's. An operator also reaches runs that no tenant started here."""
+    try:
+        is_reachable = await read(crawls.may_reach, tenant, run_id, unrecorded=is_operator)
+    except DatabaseUnavailable:
+        if not is_operator:
+            raise
+        is_reachable = True
+    if not is_reachable:
+        raise NotFound(f"Firecrawl has no job {run_id[:60]!r}", code="firecrawl_job_not_found")
+
+
+async def own_runs(tenant: str, response: bytes) -> bytes:
+    """Return a list of running crawls with those of the tenant only. Raises InvalidResponse for another shape."""
+    body = await asyncio.to_thread(_object, response)
+    if body is None or not isinstance(body.get("crawls"), list):
+        raise unreadable("it has no list of crawls")
+    body["crawls"] = await read(_reachable, tenant, body["crawls"])
+    return json.dumps(body).encode()
+
+
+def _reachable(session: Session, tenant: str, runs: list[Any]) -> list[Any]:
+    return [
+        run
+        for run in runs
+        if isinstance(run, dict) and crawls.may_reach(session, tenant, str(run.get("id")), unrecorded=False)
+    ]
 
 
 async def record_cancel(tenant: str, run_id: str, response: bytes) -> None:

@@ -30,18 +30,24 @@ class MalformedSignature(InvalidInput):
     code = "signature_shape"
 
 
-def verify(body: bytes, signature: str | None) -> None:
-    """Check the signature of the body. Raises NotAllowed, MalformedSignature."""
-    secret = get_settings().webhook_secret.get_secret_value()
-    if not secret:
+def check_header(signature: str | None) -> str:
+    """Return the digest in the header; needs no body. Raises NotAllowed, MalformedSignature."""
+    if not get_settings().webhook_secret.get_secret_value():
         raise Unauthenticated("webhooks are not set up here: MILLRACE_WEBHOOK_SECRET")
     if not signature:
         raise Unauthenticated("Missing X-Firecrawl-Signature header")
     match = _SIGNATURE.fullmatch(signature.strip())
     if match is None:
         raise MalformedSignature("X-Firecrawl-Signature must be sha256= and 64 hexadecimal digits")
+    return match[1].lower()
+
+
+def verify(body: bytes, signature: str | None) -> None:
+    """Check the signature of the body. Raises NotAllowed, MalformedSignature."""
+    expected = check_header(signature)
+    secret = get_settings().webhook_secret.get_secret_value()
     digest = hmac.new(secret.encode(), body, hashlib.sha256).hexdigest()
-    if not hmac.compare_digest(digest, match[1].lower()):
+    if not hmac.compare_digest(digest, expected):
         raise Unauthenticated("Invalid webhook signature")
 
 

@@ -14,6 +14,7 @@ import schemathesis
 import uvicorn
 from fastapi import FastAPI
 
+from app.api.http.server import options
 from app.core.db import database
 from app.core.settings import get_settings
 from app.jobs.definition import Job
@@ -88,10 +89,7 @@ class Api:
 @contextmanager
 def served(app: FastAPI) -> Iterator[Api]:
     port = free_port()
-    trusted = get_settings().trusted_proxies
-    config = uvicorn.Config(
-        app, host="127.0.0.1", port=port, log_config=None, access_log=False, forwarded_allow_ips=trusted
-    )
+    config = uvicorn.Config(app, host="127.0.0.1", port=port, **options(get_settings()))
     server = Server(config)
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()

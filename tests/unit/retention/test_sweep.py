@@ -160,7 +160,7 @@ def test_sweep_deletes_every_other_table_by_age(ledger: Ledger) -> None:
     assert deleted == {
         "jobs": 0, "log_lines": 0, "schedule_ticks": 1, "audit_entries": 1, "idempotency_keys": 1, "throttles": 1,
         "deliveries": 0, "request_metrics": 0, "operation_metrics": 0, "scraped_pages": 0,
-        "change_events": 0, "changes": 1, "blobs": 0,
+        "change_events": 0, "stranger_metrics": 0, "crawls": 0, "changes": 1, "surplus": 0, "blobs": 0,
     }  # fmt: skip
     assert [_count(ledger, table) for table in (ScheduleTickRow, AuditEntry, IdempotencyRow, ThrottleRow)] == [
         2,

@@ -117,7 +117,7 @@ async def create_key(request: Request, caller: Admin, once: Idempotent, body: Ke
         key, token = _create(session, caller, body)
         return Answer(201, key_view(key) | {"key": None})
 
-    answer = await once.run(caller.tenant, work)
+    answer = await once.run(caller, work)
     if not answer.replayed:
         answer = replace(answer, body=answer.body | {"key": token})
     return await answered(request, caller.tenant, answer)
@@ -213,6 +213,8 @@ async def revoke_key(caller: Admin, keyring: Keys, key_id: str) -> dict[str, Any
 
 
 def _revoke(session: Session, caller: Identity, key_id: str) -> ApiKey:
+    if not scopes.may_grant(caller.scopes, keys.get(session, _range(caller), key_id).scopes):
+        raise NotAllowed("only an operator may revoke the key of an operator", code="scope_missing")
     key = keys.revoke(session, _range(caller), key_id)
     note(session, caller, "key.revoke", key.id, tenant=key.tenant, name=key.name)
     return key

@@ -73,7 +73,7 @@ async def create_tenant(request: Request, caller: Operator, once: Idempotent, bo
     def work(session: Session) -> Answer:
         return Answer(201, tenant_view(_create(session, caller, body)))
 
-    return await answered(request, caller.tenant, await once.run(caller.tenant, work))
+    return await answered(request, caller.tenant, await once.run(caller, work))
 
 
 def _create(session: Session, caller: Identity, body: TenantRequest) -> Tenant:

@@ -80,9 +80,7 @@ async def add_documents(
         session.add(Batch(job_id=row.id, blob_key=blob.key))
         return answer_of(row, {"lines": lines})
 
-    return await answered(
-        request, caller.tenant, await IdempotentRequest(key, digest.hexdigest()).run(caller.tenant, work)
-    )
+    return await answered(request, caller.tenant, await IdempotentRequest(key, digest.hexdigest()).run(caller, work))
 
 
 @router.get(

@@ -68,7 +68,7 @@ async def create_collection(request: Request, caller: Caller, once: Idempotent, 
         row = collections.create(session, caller.tenant, body.name, **texts)
         return Answer(201, collections.views(session, caller.tenant, [row])[0])
 
-    return await answered(request, caller.tenant, await once.run(caller.tenant, work))
+    return await answered(request, caller.tenant, await once.run(caller, work))
 
 
 @router.get("/collections", summary="List collections by name", responses={200: documented(CollectionPage)})
@@ -158,5 +158,5 @@ async def delete_collection(
         note(session, caller, "collection.delete", row.name, tenant=caller.tenant, documents=documents)
         return answer_of(enqueue(session, job, tenant=caller.tenant, request_id=caller.request_id))
 
-    answer = await once.run(caller.tenant, work)
+    answer = await once.run(caller, work)
     return Response(status_code=204) if answer.status == 204 else await answered(request, caller.tenant, answer)

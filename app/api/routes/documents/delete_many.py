@@ -97,7 +97,7 @@ async def delete_documents(
         note(session, caller, "documents.delete", row.id, tenant=caller.tenant, filter=conditions)
         return answer_of(row)
 
-    return await answered(request, caller.tenant, await once.run(caller.tenant, work))
+    return await answered(request, caller.tenant, await once.run(caller, work))
 
 
 def _preview(

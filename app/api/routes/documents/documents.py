@@ -115,7 +115,7 @@ async def index_page(request: Request, caller: Caller, once: Idempotent, body: I
         receipt = {"job_id": job.id, "status": "queued", "message": f"Document queued for indexing: {body.url}"}
         return answer_of(job, _encodable(receipt))
 
-    return await answered(request, caller.tenant, await once.run(caller.tenant, work))
+    return await answered(request, caller.tenant, await once.run(caller, work))
 
 
 @router.post(
@@ -142,7 +142,7 @@ async def add_document(request: Request, caller: CollectionCaller, once: Idempot
             return answer_of(accept_page(session, about, **origin))
         return answer_of(accept(session, about, content, **origin).job)
 
-    return await answered(request, caller.tenant, await once.run(caller.tenant, work))
+    return await answered(request, caller.tenant, await once.run(caller, work))
 
 
 @router.get("/documents", summary="List documents, the newest first", responses={200: documented(DocumentPage)})

@@ -8,8 +8,9 @@ from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy.orm import Session
 
 from app.api.http.audit import note
-from app.api.http.auth import Caller
+from app.api.http.auth import Caller, Identity
 from app.api.http.idempotency import Answer, Idempotent
+from app.api.http.kind_access import unmanageable_kinds
 from app.api.http.responses import answer_of, answered
 from app.api.http.times import utc
 from app.api.models.base import documented
@@ -35,11 +36,12 @@ class BulkRequest(BaseModel):
     filter: BulkFilter
     dry_run: bool = Field(False, description="Only return the jobs that would change.")
 
-    def job(self) -> Bulk:
+    def job(self, caller: Identity) -> Bulk:
         """Return the job that does it. Raises InvalidInput for a filter without conditions or with wrong states."""
         times = {name: utc(getattr(self.filter, name), name) for name in ("created_after", "created_before")}
         job_filter = bulk.check_filter(self.action, self.filter.model_copy(update=times))
-        return Bulk(action=self.action, wanted=job_filter, asked_at=clock.now())
+        except_kinds = unmanageable_kinds(caller)
+        return Bulk(action=self.action, wanted=job_filter, asked_at=clock.now(), except_kinds=except_kinds)
 
 
 @router.post(
@@ -54,9 +56,10 @@ class BulkRequest(BaseModel):
 async def bulk_update_jobs(request: Request, caller: Caller, once: Idempotent, body: BulkRequest) -> Response:
     """A background job does it and reports progress. It changes only jobs that match at the time of the request.
 
+    Jobs of kinds that the caller may not start, since they are for administrators or operators, stay as they are.
     `retry` without states means failed jobs that are not discarded.
     """
-    job = body.job()
+    job = body.job(caller)
     if body.dry_run:
         return JSONResponse({"action": job.action, **await read(bulk.preview, caller.tenant, job)})
 
@@ -66,4 +69,4 @@ async def bulk_update_jobs(request: Request, caller: Caller, once: Idempotent, b
         note(session, caller, f"jobs.bulk.{job.action}", row.id, tenant=caller.tenant, filter=conditions)
         return answer_of(row)
 
-    return await answered(request, caller.tenant, await once.run(caller.tenant, work))
+    return await answered(request, caller.tenant, await once.run(caller, work))

@@ -10,7 +10,8 @@ from fastapi import APIRouter, Query, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy.orm import Session
 
-from app.api.http.auth import Caller
+from app.api.http.auth import Caller, Identity
+from app.api.http.kind_access import require_manageable_kind, require_payload_access
 from app.api.http.paging import ListQuery, Paging, invalid_cursor
 from app.api.http.responses import accepted
 from app.api.http.times import utc, zoned
@@ -22,6 +23,7 @@ from app.jobs.definition_checks import MAX_PRIORITY
 from app.jobs.inspect import dead_letters, explain, reason
 from app.jobs.ledger import commands, edit, views
 from app.jobs.ledger.edit import UNCHANGED, Changes
+from app.jobs.models import JobRow
 from app.jobs.sandbox import job_log
 
 router = APIRouter(prefix="/api", tags=["jobs"])
@@ -95,17 +97,29 @@ def _page_of_lines(
 @router.post("/jobs/{job_id}/run-now", summary="Make a delayed job due now", status_code=202, responses=JOB_ACCEPTED)
 async def run_job_now(request: Request, caller: Caller, job_id: str) -> Response:
     """For scheduled and retrying jobs. A queued job stays as it is; any other state is a 409."""
-    return await accepted(request, await in_transaction(edit.run_now, caller.tenant, job_id))
+    return await accepted(request, await in_transaction(_run_now, caller, job_id))
+
+
+def _run_now(session: Session, caller: Identity, job_id: str) -> JobRow:
+    require_manageable_kind(caller, views.get(session, caller.tenant, job_id).kind)
+    return edit.run_now(session, caller.tenant, job_id)
 
 
 @router.patch("/jobs/{job_id}", summary="Change a job that has not started", responses={200: documented(JobDetail)})
 async def update_job(caller: Caller, job_id: str, patch: JobPatch) -> dict[str, Any]:
-    """409 once a worker has claimed it: the edit and the claim lock the same row."""
-    return await in_transaction(_edit, caller.tenant, job_id, patch.changes())
+    """409 once a worker has claimed it: the edit and the claim lock the same row.
+
+    A new `payload` is for callers that may start jobs of the kind.
+    """
+    return await in_transaction(_edit, caller, job_id, patch.changes())
 
 
-def _edit(session: Session, tenant: str, job_id: str, changes: Changes) -> dict[str, Any]:
-    return views.job_detail(session, edit.edit(session, tenant, job_id, changes))
+def _edit(session: Session, caller: Identity, job_id: str, changes: Changes) -> dict[str, Any]:
+    kind = views.get(session, caller.tenant, job_id).kind
+    require_manageable_kind(caller, kind)
+    if changes.payload is not UNCHANGED:
+        require_payload_access(caller, kind)
+    return views.job_detail(session, edit.edit(session, caller.tenant, job_id, changes))
 
 
 @router.post(
@@ -115,7 +129,12 @@ def _edit(session: Session, tenant: str, job_id: str, changes: Changes) -> dict[
 )
 async def discard_job(caller: Caller, job_id: str) -> dict[str, Any]:
     """The job keeps its row and can still be retried. Discarding it again changes nothing."""
-    return views.job_view(await in_transaction(commands.discard, caller.tenant, job_id))
+    return views.job_view(await in_transaction(_discard, caller, job_id))
+
+
+def _discard(session: Session, caller: Identity, job_id: str) -> JobRow:
+    require_manageable_kind(caller, views.get(session, caller.tenant, job_id).kind)
+    return commands.discard(session, caller.tenant, job_id)
 
 
 @router.get(

@@ -10,7 +10,8 @@ from fastapi import APIRouter, Query, Request, Response
 from sqlalchemy.orm import Session
 
 from app.api.http.app_state import Events
-from app.api.http.auth import Caller, KindCaller
+from app.api.http.auth import Caller, Identity, KindCaller
+from app.api.http.kind_access import require_manageable_kind
 from app.api.http.paging import MAX_ID, ListQuery, Paging
 from app.api.http.responses import accepted
 from app.api.http.times import utc
@@ -112,15 +113,16 @@ async def get_job(request: Request, caller: Caller, job_id: str, wait: Wait = 0)
 )
 async def cancel_job(caller: Caller, response: Response, job_id: str) -> dict[str, Any]:
     """409 for a job that has succeeded or failed."""
-    row = await in_transaction(_cancel, caller.tenant, job_id)
+    row = await in_transaction(_cancel, caller, job_id)
     if row.state == "running":
         response.status_code = 202
         response.headers["Location"] = f"/api/jobs/{row.id}"
     return views.job_view(row)
 
 
-def _cancel(session: Session, tenant: str, job_id: str) -> JobRow:
-    row = commands.cancel(session, tenant, job_id)
+def _cancel(session: Session, caller: Identity, job_id: str) -> JobRow:
+    require_manageable_kind(caller, views.get(session, caller.tenant, job_id).kind)
+    row = commands.cancel(session, caller.tenant, job_id)
     if row.state in ("succeeded", "failed"):
         raise Conflict(f"Job {job_id} has {row.state}; only an open job can be cancelled", code="job_state")
     return row
@@ -129,7 +131,12 @@ def _cancel(session: Session, tenant: str, job_id: str) -> JobRow:
 @router.post("/jobs/{job_id}/retry", summary="Retry a failed or cancelled job", status_code=202, responses=JOB_ACCEPTED)
 async def retry_job(request: Request, caller: Caller, job_id: str) -> Response:
     """409 for a job that has not failed and was not cancelled."""
-    return await accepted(request, await in_transaction(within, caller.tenant, commands.retry, caller.tenant, job_id))
+    return await accepted(request, await in_transaction(within, caller.tenant, _retry, caller, job_id))
+
+
+def _retry(session: Session, caller: Identity, job_id: str) -> JobRow:
+    require_manageable_kind(caller, views.get(session, caller.tenant, job_id).kind)
+    return commands.retry(session, caller.tenant, job_id)
 
 
 @router.get(

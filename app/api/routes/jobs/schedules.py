@@ -21,6 +21,7 @@ from app.api.models.schedules import ScheduleDetail, SchedulePage
 from app.core.db import in_transaction, read
 from app.core.errors import NotAllowed, NotFound
 from app.core.sql import storable
+from app.jobs.definition import definition
 from app.jobs.models import ScheduleRow
 from app.jobs.schedules import store
 from app.jobs.schedules.cron import MAX_CRON_LENGTH, MAX_INTERVAL_S, MIN_INTERVAL_S
@@ -110,12 +111,19 @@ def _id(schedule_id: str) -> int:
     return int(schedule_id)
 
 
-def _check_source(caller: Identity, row: ScheduleRow) -> None:
-    """Raises NotAllowed for a schedule that the program declares, unless the caller has the scope admin."""
+def _check_access(caller: Identity, row: ScheduleRow) -> None:
+    """Raises NotAllowed unless the caller may start jobs of the schedule's kind.
+
+    A schedule that the program declares also needs the scope admin. Operators may change every schedule.
+    """
+    if caller.may(scopes.OPERATOR):
+        return
     if row.in_code and not caller.may(scopes.ADMIN):
         raise NotAllowed(
             f"the program declares schedule {row.name!r}; this key needs the scope 'admin'", code="scope_missing"
         )
+    if definition(row.kind) is not None:
+        require_startable_kind(caller, row.kind)
 
 
 @router.get("/schedules", summary="List schedules, the oldest first", responses={200: documented(SchedulePage)})
@@ -140,7 +148,7 @@ async def create_schedule(request: Request, caller: Caller, once: Idempotent, bo
         row = store.create(session, caller.tenant, body.name, body.plan(), paused=body.paused)
         return Answer(201, store.schedule_detail(session, row))
 
-    answer = await once.run(caller.tenant, work)
+    answer = await once.run(caller, work)
     response = await answered(request, caller.tenant, answer)
     response.headers["Location"] = f"/api/schedules/{answer.body['id']}"
     return response
@@ -162,6 +170,7 @@ async def update_schedule(caller: Caller, schedule_id: str, body: ScheduleChange
 
 
 def _change(session: Session, caller: Identity, schedule_id: str, body: ScheduleChange) -> dict[str, Any]:
+    _check_access(caller, store.get(session, caller.tenant, _id(schedule_id)))
     changed = store.change(session, caller.tenant, _id(schedule_id), body.name, body.changes())
     require_startable_kind(caller, changed.kind)
     return store.schedule_detail(session, changed)
@@ -169,7 +178,12 @@ def _change(session: Session, caller: Identity, schedule_id: str, body: Schedule
 
 @router.delete("/schedules/{schedule_id}", summary="Delete a schedule; its jobs stay", status_code=204)
 async def delete_schedule(caller: Caller, schedule_id: str) -> None:
-    await in_transaction(store.delete, caller.tenant, _id(schedule_id))
+    await in_transaction(_delete, caller, _id(schedule_id))
+
+
+def _delete(session: Session, caller: Identity, schedule_id: int) -> None:
+    _check_access(caller, store.get(session, caller.tenant, schedule_id))
+    store.delete(session, caller.tenant, schedule_id)
 
 
 @router.post("/schedules/{schedule_id}/pause", summary="Pause a schedule", responses=SCHEDULE)
@@ -187,7 +201,7 @@ async def resume_schedule(caller: Caller, schedule_id: str) -> dict[str, Any]:
 def _switch(session: Session, caller: Identity, schedule_id: str, *, on: bool) -> dict[str, Any]:
     switch = store.resume if on else store.pause
     row = switch(session, caller.tenant, _id(schedule_id))
-    _check_source(caller, row)
+    _check_access(caller, row)
     return store.schedule_detail(session, row)
 
 
@@ -199,7 +213,7 @@ async def run_schedule(request: Request, caller: Caller, once: Idempotent, sched
 
     def work(session: Session) -> Answer:
         row = store.get(session, caller.tenant, _id(schedule_id))
-        _check_source(caller, row)
+        _check_access(caller, row)
         return answer_of(store.run_now(session, caller.tenant, row.id, caller.request_id))
 
-    return await answered(request, caller.tenant, await once.run(caller.tenant, work))
+    return await answered(request, caller.tenant, await once.run(caller, work))

@@ -117,7 +117,7 @@ async def start_job(request: Request, caller: KindCaller, once: Idempotent, body
             return answer_of(rows[0])
         return Answer(202, {"data": [views.job_view(row) for row in rows]})
 
-    return await answered(request, caller.tenant, await once.run(caller.tenant, work))
+    return await answered(request, caller.tenant, await once.run(caller, work))
 
 
 def _check(caller: Identity, start: StartRequest, place: int | None) -> tuple[Job, Options]:

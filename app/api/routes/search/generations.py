@@ -128,7 +128,7 @@ async def _start(request: Request, caller: Identity, once: IdempotentRequest, jo
         )
         return answer_of(row)
 
-    return await answered(request, caller.tenant, await once.run(caller.tenant, work))
+    return await answered(request, caller.tenant, await once.run(caller, work))
 
 
 def _views(session: Session) -> list[dict[str, Any]]:

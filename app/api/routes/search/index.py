@@ -62,7 +62,7 @@ async def verify_index(
         note(session, caller, "index.verify", row.id, tenant=caller.tenant, repair=repair)
         return answer_of(row)
 
-    return await answered(request, caller.tenant, await once.run(caller.tenant, work))
+    return await answered(request, caller.tenant, await once.run(caller, work))
 
 
 @router.post("/rebuild", summary="Rebuild the search index", status_code=202, responses=JOB_ACCEPTED)
@@ -76,4 +76,4 @@ async def rebuild_index(request: Request, caller: Operator, once: Idempotent) ->
         note(session, caller, "index.rebuild", row.id, tenant=caller.tenant)
         return answer_of(row)
 
-    return await answered(request, DEFAULT_TENANT, await once.run(caller.tenant, work))
+    return await answered(request, DEFAULT_TENANT, await once.run(caller, work))

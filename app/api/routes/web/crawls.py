@@ -89,4 +89,4 @@ async def start_crawl(request: Request, caller: CollectionCaller, once: Idempote
         crawls.begin(session, caller.tenant, job.id, operation="crawl", base_url=url, job_id=job.id)
         return answer_of(job, {"crawl_id": job.id})
 
-    return await answered(request, caller.tenant, await once.run(caller.tenant, work))
+    return await answered(request, caller.tenant, await once.run(caller, work))

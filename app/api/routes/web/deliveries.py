@@ -13,6 +13,7 @@ from sqlalchemy.orm import Session
 from app.api.http.audit import note
 from app.api.http.auth import Admin, Identity, Reader
 from app.api.http.errors import problem
+from app.api.http.middleware import VERIFIED
 from app.api.http.paging import ListQuery, Paging
 from app.api.models.base import documented
 from app.api.models.web import ChangeReceipt, DeliveryDetail, DeliveryPage, DeliveryReplay, EventReceipt
@@ -69,9 +70,11 @@ _ANSWERS: dict[int | str, dict[str, Any]] = {
 async def receive_firecrawl_event(request: Request) -> Response:
     """Needs `X-Firecrawl-Signature: sha256=…` over the raw body. The event and a job for each page are stored before
     the answer. A repeated event gets the first answer."""
-    body = await request.body()
+    signature = request.headers.get("x-firecrawl-signature")
     try:
-        await _verify(body, firecrawl_intake.verify, request.headers.get("x-firecrawl-signature"))
+        firecrawl_intake.check_header(signature)  # before the body is read, which may be large
+        body = await request.body()
+        await _verify(request, body, firecrawl_intake.verify, signature)
     except MalformedSignature as error:
         return problem(request.scope, 400, error.message, code=error.code)
     except NotAllowed as error:
@@ -122,10 +125,12 @@ async def receive_change_with_token(request: Request, token: str) -> Response:
 
 
 async def _receive_change(request: Request, token: str | None) -> Response:
-    body = await request.body()
     proofs = {"signature": request.headers.get("x-signature"), "authorization": request.headers.get("authorization")}
     try:
-        await _verify(body, change_intake.verify, path_token=token, **proofs)
+        if proofs["signature"] is None:  # a token needs no body
+            change_intake.verify(b"", path_token=token, **proofs)
+        body = await request.body()
+        await _verify(request, body, change_intake.verify, path_token=token, **proofs)
     except NotAllowed as error:
         return problem(request.scope, 401, error.message, code=error.code)
     try:
@@ -134,12 +139,15 @@ async def _receive_change(request: Request, token: str | None) -> Response:
         return problem(request.scope, 400, error.message, code=error.code)
 
 
-async def _verify(body: bytes, verify: Callable[..., None], *args: str | None, **kwargs: str | None) -> None:
+async def _verify(
+    request: Request, body: bytes, verify: Callable[..., None], *args: str | None, **kwargs: str | None
+) -> None:
     """Verify the body, a large one in a thread: 64 MiB take a quarter of a second, before any authentication."""
     if len(body) <= deliveries.MAX_ROW_BYTES:
         verify(body, *args, **kwargs)
     else:
         await asyncio.to_thread(verify, body, *args, **kwargs)
+    request.scope["state"][VERIFIED] = True
 
 
 async def _store(request: Request, body: bytes, handler: WebhookHandler) -> Response:

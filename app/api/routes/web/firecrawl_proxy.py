@@ -14,7 +14,7 @@ from fastapi import APIRouter, Path, Request, Response
 from starlette.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
-from app.api.http.auth import ProxyCaller
+from app.api.http.auth import Identity, ProxyCaller
 from app.api.http.errors import problem
 from app.api.models.base import documented
 from app.api.models.firecrawl import (
@@ -41,6 +41,8 @@ from app.core.errors import OutsideError
 from app.core.logging import get_logger
 from app.core.settings import get_settings
 from app.sources.scraping import proxy
+from app.sources.scraping.proxy_body import check_body
+from app.tenants import scopes
 
 log = get_logger(__name__)
 
@@ -58,15 +60,17 @@ STARTS = {
     "/search": "search",
     "/extract": "extract",
 }
+LISTS = ("/crawl/ongoing", "/crawl/active")
 _REFUSALS = {
     400: "Firecrawl found a fault in the request.",
     401: "The key of Millrace, or the one that Millrace uses at Firecrawl, is missing or wrong.",
     402: "The credits at Firecrawl are used up.",
     403: "The key has not the scope for this, or Firecrawl refuses the page.",
-    404: "Firecrawl does not know the run.",
+    404: "Firecrawl does not know the run, or another tenant started it.",
     408: "Firecrawl gave up waiting for the page.",
     409: "The run has ended.",
     413: "The body is too large.",
+    415: "The body is not JSON in UTF-8.",
     422: "The request is invalid.",
     429: "Too many requests, here or at Firecrawl.",
     500: "A bug, here or at Firecrawl.",
@@ -145,7 +149,7 @@ RunId = Annotated[str, Path(pattern=r"^[A-Za-z0-9_-]{1,255}$")]
 
 async def start(request: Request, caller: ProxyCaller) -> Response:
     """Forwards the request and records the run that it starts; `_webhook_meta` in the answer shows the record."""
-    body = await request.body()
+    body = await _checked_body(request)
     begun = proxy.RunStart.parse(caller.tenant, STARTS[_route(request).removeprefix("/v2")], body)
     response = await _ask(request, _route(request), body)
     if isinstance(response, Response):
@@ -155,18 +159,38 @@ async def start(request: Request, caller: ProxyCaller) -> Response:
 
 async def forward(request: Request, caller: ProxyCaller) -> Response:
     """Forwards the request unchanged."""
-    response = await _ask(request, _route(request), await request.body())
+    response = await _ask(request, _route(request), await _checked_body(request))
     return response if isinstance(response, Response) else await _forwarded(request, response)
 
 
+async def list_runs(request: Request, caller: ProxyCaller) -> Response:
+    """Forwards the request. The answer has the runs that the tenant started; for an operator all of the account."""
+    response = await _ask(request, _route(request), b"")
+    if isinstance(response, Response):
+        return response
+    if caller.may(scopes.OPERATOR):
+        return await _forwarded(request, response)
+    answer = await _buffered(request, response, None)
+    if not response.is_success or answer.status_code != response.status_code:
+        return answer
+    try:
+        body = await proxy.own_runs(caller.tenant, bytes(answer.body))
+    except InvalidResponse as error:
+        return _failed(request, error)
+    return _with_headers(Response(body, response.status_code), response)
+
+
 async def forward_run(request: Request, caller: ProxyCaller, run_id: RunId) -> Response:
-    """Forwards the request unchanged."""
+    """Forwards the request unchanged. 404 for a run of another tenant."""
+    await _require_run(caller, run_id)
     response = await _ask(request, _route(request).replace("{run_id}", run_id), b"")
     return response if isinstance(response, Response) else await _forwarded(request, response)
 
 
 async def cancel(request: Request, caller: ProxyCaller, run_id: RunId) -> Response:
-    """Forwards the request, and marks the record of the run as cancelled if Firecrawl cancelled it."""
+    """Forwards the request, and marks the record of the run as cancelled if Firecrawl cancelled it. 404 for a run of
+    another tenant."""
+    await _require_run(caller, run_id)
     response = await _ask(request, _route(request).replace("{run_id}", run_id), b"")
     if isinstance(response, Response):
         return response
@@ -176,9 +200,25 @@ async def cancel(request: Request, caller: ProxyCaller, run_id: RunId) -> Respon
     return answer
 
 
+async def _require_run(caller: Identity, run_id: str) -> None:
+    await proxy.require_run(caller.tenant, run_id, is_operator=caller.may(scopes.OPERATOR))
+
+
+async def _checked_body(request: Request) -> bytes:
+    """Return the body. Raises InvalidInput, Unsupported for one that must not reach Firecrawl."""
+    if request.method != "POST":
+        return b""
+    body, headers = await request.body(), request.headers
+    types, encodings = headers.getlist("content-type"), headers.getlist("content-encoding")
+    await asyncio.to_thread(check_body, body, types, encodings)
+    return body
+
+
 def _endpoint(route: ProxiedRoute) -> Any:
     if route.path in STARTS:
         return start
+    if route.path in LISTS:
+        return list_runs
     if "{run_id}" not in route.path:
         return forward
     return cancel if route.method == "DELETE" else forward_run
@@ -239,10 +279,8 @@ async def _buffered(request: Request, response: http.Response, begun: proxy.RunS
 async def _forwarded(request: Request, response: http.Response) -> Response:
     """Return a short answer whole, so that a broken one becomes a 502; stream a long one."""
     try:
-        if (
-            int(response.headers.get("content-length") or 0) <= MAX_BUFFERED_BYTES
-            and "content-length" in response.headers
-        ):
+        length = http.declared_length(response)
+        if length is not None and int(length or 0) <= MAX_BUFFERED_BYTES:
             return await _buffered(request, response, None)
         return _with_headers(StreamedAnswer(response), response)
     except ValueError:

@@ -11,7 +11,7 @@ from fastapi.responses import JSONResponse
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 from pydantic.alias_generators import to_camel
 
-from app.api.http.auth import Caller
+from app.api.http.auth import Caller, Identity
 from app.api.http.errors import problem
 from app.api.models.base import documented
 from app.api.models.web import ScrapeAnswer
@@ -20,6 +20,7 @@ from app.core.errors import InvalidInput
 from app.documents import urls
 from app.sources.scraping import batch
 from app.sources.scraping.scrape import Handling, PageRequest, scrape
+from app.tenants import scopes
 
 router = APIRouter(prefix="/api", tags=["intake"])
 
@@ -135,7 +136,7 @@ async def scrape_page(request: Request, caller: Caller, body: ScrapeRequest) -> 
     if body.extract is not None:
         return problem(request.scope, 400, NO_EXTRACT, code="extract_deprecated")
     try:
-        data = await _run(caller.tenant, body)
+        data = await _run(caller, body)
     except PageFault as error:
         fault = {"message": error.message, "code": error.code, "url": body.url}
         return JSONResponse({"success": False, "command": body.command, "data": None, "error": fault})
@@ -146,10 +147,11 @@ async def scrape_page(request: Request, caller: Caller, body: ScrapeRequest) -> 
     return JSONResponse({"success": True, "command": body.command, "data": data, "error": None})
 
 
-async def _run(tenant: str, body: ScrapeRequest) -> dict[str, Any]:
+async def _run(caller: Identity, body: ScrapeRequest) -> dict[str, Any]:
+    tenant = caller.tenant
     if body.command == "start":
         request = body.page_request()
-        return await (scrape(tenant, request) if body.urls is None else batch.start(body.urls, request))
+        return await (scrape(tenant, request) if body.urls is None else batch.start(tenant, body.urls, request))
     assert body.job_id is not None
     commands = {"status": batch.get_status, "cancel": batch.cancel, "errors": batch.list_errors}
-    return await commands[body.command](body.job_id)
+    return await commands[body.command](tenant, body.job_id, is_operator=caller.may(scopes.OPERATOR))

@@ -74,7 +74,7 @@ async def add_watch(request: Request, caller: Caller, once: Idempotent, body: Ad
         document = session.get_one(Document, document_id)
         return _sync(session, caller, lambda: watches.want(session, document))
 
-    return await answered(request, caller.tenant, await once.run(caller.tenant, work))
+    return await answered(request, caller.tenant, await once.run(caller, work))
 
 
 @router.post(
@@ -85,7 +85,7 @@ async def add_watch(request: Request, caller: Caller, once: Idempotent, body: Ad
 )
 async def sync_watches(request: Request, caller: Caller, once: Idempotent) -> Response:
     _check_configured()
-    return await answered(request, caller.tenant, await once.run(caller.tenant, lambda session: _sync(session, caller)))
+    return await answered(request, caller.tenant, await once.run(caller, lambda session: _sync(session, caller)))
 
 
 @router.get(
@@ -106,7 +106,7 @@ async def remove_watch(request: Request, caller: Caller, once: Idempotent, docum
         _check_configured()
         return _sync(session, caller, lambda: watches.unwant(session, caller.tenant, document.id))
 
-    return await answered(request, caller.tenant, await once.run(caller.tenant, work))
+    return await answered(request, caller.tenant, await once.run(caller, work))
 
 
 def _sync(session: Session, caller: Identity, change: Callable[[], PageWatch] | None = None) -> Answer:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import zlib
+from collections.abc import Iterator
 
 from app.core.errors import Rejected
 
 ACCEPTED = "gzip, deflate"
+# Size of the pieces of a decompressed body, whatever the compressed ones expand to.
+PIECE_BYTES = 16 * 1024
 _GZIP_OR_ZLIB = 32 + zlib.MAX_WBITS
 
 
@@ -27,14 +30,26 @@ class Inflater:
             return data[: max_bytes + 1]
         parts, size = [], 0
         while data and size <= max_bytes:
-            part = self._inflate(data, max_bytes + 1 - size)
+            part, data = self._step(data, max_bytes + 1 - size)
             parts.append(part)
             size += len(part)
-            data = self._stream.unconsumed_tail
-            if self._stream.eof:  # another member or zero padding may follow
-                data = self._stream.unused_data.lstrip(b"\0")
-                self._stream = zlib.decompressobj(_GZIP_OR_ZLIB)
         return b"".join(parts)
+
+    def pieces(self, data: bytes) -> Iterator[bytes]:
+        """Yield the decompressed data in pieces of at most PIECE_BYTES, each decompressed when it is asked for."""
+        while data:
+            part, data = (data, b"") if self._plain else self._step(data, PIECE_BYTES)
+            if part:
+                yield part
+
+    def _step(self, data: bytes, max_bytes: int) -> tuple[bytes, bytes]:
+        """Return the next decompressed bytes, and the compressed rest."""
+        part = self._inflate(data, max_bytes)
+        rest = self._stream.unconsumed_tail
+        if self._stream.eof:  # another member or zero padding may follow
+            rest = self._stream.unused_data.lstrip(b"\0")
+            self._stream = zlib.decompressobj(_GZIP_OR_ZLIB)
+        return part, rest
 
     def _inflate(self, data: bytes, max_bytes: int) -> bytes:
         try:
