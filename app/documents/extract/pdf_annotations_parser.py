@@ -41,7 +41,8 @@ def missing_texts(texts: list[str], shown: str) -> list[str]:
 
 
 def _flat(text: str) -> str:
-    return "".join(re.findall(r"\w", text)).casefold()
+    words = " ".join(re.findall(r"\w+", text)).casefold()
+    return f" {words} "
 
 
 def _texts(form: Any, page: pdfium.PdfPage) -> Iterator[str]:

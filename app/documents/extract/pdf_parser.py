@@ -15,7 +15,7 @@ from app.documents.extract import ocr
 from app.documents.extract.limits import USUAL, ExtractLimits
 from app.documents.extract.pages import Pages
 from app.documents.extract.pdf_annotations_parser import flatten, missing_texts
-from app.documents.extract.pdf_lines_parser import DIVISION, Line, has_letters, read_lines
+from app.documents.extract.pdf_lines_parser import DIVISION, PdfLine, has_letters, open_text, read_lines
 
 # A page with an image and less text than this was scanned.
 MIN_CHARACTERS = 16
@@ -104,7 +104,7 @@ def _page(document: Any, number: int) -> tuple[str, bool]:
     except pdfium.PdfiumError:
         return "", False
     try:
-        shown = page.get_textpage()
+        shown = open_text(page)
         try:
             lines, is_garbled = read_lines(shown), not has_letters(shown)
         finally:
@@ -120,7 +120,7 @@ def _page(document: Any, number: int) -> tuple[str, bool]:
         page.close()
 
 
-def _in_columns(lines: list[Line], width: float) -> list[Line]:
+def _in_columns(lines: list[PdfLine], width: float) -> list[PdfLine]:
     """Reorder lines of two columns that the file stores row by row; otherwise keep the file's order."""
     middle = width / 2
     right = [line for line in lines if line.left > middle]
@@ -131,7 +131,7 @@ def _in_columns(lines: list[Line], width: float) -> list[Line]:
     return [*left, *right] if switches > len(lines) // 2 else lines
 
 
-def _markdown(lines: list[Line]) -> str:
+def _markdown(lines: list[PdfLine]) -> str:
     sizes = [line.size for line in lines if line.size > 0]
     usual = median(sizes) if sizes else 0.0
     written: list[str] = []
