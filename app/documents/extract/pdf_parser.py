@@ -77,6 +77,7 @@ class _Scans:
         pages.ocr = self.done > 0
         if not self.unread:
             return
+        pages.needs_ocr = not ocr.is_installed()
         if self._why is not None and not pages.text.strip():
             raise self._why
         pages.cut("scanned_pages", self.done)

@@ -21,6 +21,8 @@ class Draft:
     text: str = ""
     fields: DocumentFields = field(default_factory=DocumentFields)
     pages: list[tuple[int, int]] = field(default_factory=list)  # the start of each page, and its number
+    # The name of a file, by which it is found if it has no text.
+    file_name: str | None = None
     attachments: list[Original] = field(default_factory=list)
     chunks: list[NewChunk] = field(default_factory=list)
     terms: list[bytes] = field(default_factory=list)
