@@ -1,0 +1,1 @@
+"""Attacks on the running system, one file for each kind of attack."""
