@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import email
 import email.policy
+import re
 from email.errors import MessageError
+from email.headerregistry import HeaderRegistry
 from email.message import EmailMessage, Message, MIMEPart
 from pathlib import Path
+from typing import Any
 
+from app.core import charsets
 from app.core.errors import InvalidInput
 from app.documents.extract.html_parser import to_markdown
 from app.documents.extract.limits import USUAL, ExtractLimits
@@ -15,12 +19,33 @@ from app.documents.extract.pages import Pages
 from app.documents.extract.plain import decode
 
 _BROKEN = (MessageError, AssertionError, AttributeError, LookupError, TypeError, ValueError)
+# The rest of a longer header is dropped: the library's parser is slow.
+MAX_HEADER_CHARACTERS = 16 * 1024
+# Labels in encoded words (RFC 2047) and in parameters (RFC 2231).
+_WORD_LABEL = re.compile(r"=\?([^?]*)(?=\?[bq]\?)", re.IGNORECASE)
+_PARAMETER_LABEL = re.compile(r"(\*\s*=\s*\"?)([^'\";]*)(?=')")
+_UNKNOWN = "unknown-8bit"
+
+
+class _SafeHeaders(HeaderRegistry):
+    """Parses headers after replacing their labels: the library would look them up among all codecs of Python."""
+
+    def __call__(self, name: str, value: str) -> Any:
+        text = _WORD_LABEL.sub(lambda match: "=?" + _codec(match[1]), value[:MAX_HEADER_CHARACTERS])
+        return super().__call__(name, _PARAMETER_LABEL.sub(lambda match: match[1] + _codec(match[2]), text))
+
+
+def _codec(label: str) -> str:
+    return charsets.encoding_of(label.partition("*")[0]) or _UNKNOWN
+
+
+_POLICY = email.policy.default.clone(header_factory=_SafeHeaders())
 
 
 def extract(blob: Path, limits: ExtractLimits = USUAL) -> Pages:
     pages = Pages(limits)
     try:
-        message = email.message_from_bytes(blob.read_bytes(), policy=email.policy.default)
+        message = email.message_from_bytes(blob.read_bytes(), policy=_POLICY)
         assert isinstance(message, EmailMessage)
         headers = {name: str(message[name]) for name in ("From", "To", "Cc", "Date", "Message-ID") if message[name]}
         pages.title = str(message["Subject"]) if message["Subject"] else None
@@ -42,11 +67,12 @@ def _body(message: EmailMessage) -> str:
 
 
 def _content(part: MIMEPart) -> str:
-    try:
-        return str(part.get_content())
-    except (LookupError, ValueError):  # an unknown charset
-        data = part.get_payload(decode=True)
-        return decode(data) if isinstance(data, bytes) else ""
+    data, label = part.get_payload(decode=True), part.get_param("charset")
+    if not isinstance(data, bytes):
+        return ""
+    if isinstance(label, str) and charsets.encoding_of(label) is not None:
+        return charsets.decode(data, label)
+    return decode(data)
 
 
 def _attach(pages: Pages, message: EmailMessage, blob: Path) -> None:
@@ -54,7 +80,7 @@ def _attach(pages: Pages, message: EmailMessage, blob: Path) -> None:
         if number >= pages.limits.attachments:
             pages.cut("attachments", pages.limits.attachments)
             break
-        inner = part.get_payload()
+        inner = part.get_payload() if part.is_multipart() else None  # of a text it would be decoded by its label
         if part.get_content_type() == "message/rfc822" and isinstance(inner, list) and isinstance(inner[0], Message):
             data: object = inner[0].as_bytes()
         else:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from typing import overload
 
+from app.core import charsets
 from app.core.errors import Rejected
 from app.documents.accept.accept import Format
 from app.sources.fetching.download import Before, Download, Validators, download, split_url
@@ -19,8 +19,6 @@ _FORMATS: dict[str, Format] = {
     "text/html": "html", "application/xhtml+xml": "html", "text/markdown": "markdown", "text/x-markdown": "markdown",
     "text/plain": "text",
 }  # fmt: skip
-_META_CHARSET = re.compile(rb"<meta[^>]+charset\s*=\s*[\"']?([A-Za-z0-9_:.-]+)", re.IGNORECASE)
-_BYTE_ORDER_MARKS = {b"\xef\xbb\xbf": "utf-8-sig", b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16"}
 
 
 class UnreadableType(Rejected):
@@ -70,7 +68,7 @@ async def fetch(
         response.url,
         response.status_code,
         format_,
-        _decode(response, format_),
+        await charsets.decode_off_loop(response.body, _label(response, format_)),
         etag=_validator(response, "etag"),
         last_modified=_validator(response, "last-modified"),
         robots_tag=response.headers.get("x-robots-tag"),
@@ -92,15 +90,8 @@ def _format(response: Download) -> Format:
     return _FORMATS[media_type]
 
 
-def _decode(response: Download, format_: Format) -> str:
-    """Decode the body by byte order mark, charset of the header, charset of the HTML, UTF-8, or Windows-1252."""
-    body = response.body
-    marked = next((codec for mark, codec in _BYTE_ORDER_MARKS.items() if body.startswith(mark)), None)
-    match = _META_CHARSET.search(body[:4096]) if format_ == "html" else None
-    for codec in (marked, response.charset, match[1].decode("ascii") if match else None, "utf-8"):
-        try:
-            if codec is not None:
-                return body.decode(codec)
-        except (LookupError, ValueError):
-            continue
-    return body.decode("cp1252", "replace")
+def _label(response: Download, format_: Format) -> str | None:
+    """Return the label of the body's encoding: that of the header, or else one that the HTML declares."""
+    if charsets.encoding_of(response.charset) is not None or format_ != "html":
+        return response.charset
+    return charsets.declared_label(response.body)

@@ -9,7 +9,7 @@ import time
 import pytest
 from webencodings.labels import LABELS
 
-from app.core.charsets import decode, encoding_of
+from app.core.charsets import declared_label, decode, encoding_of
 
 # Codecs that Python finds and no browser does; several take quadratic time.
 PYTHON_ONLY = (
@@ -64,6 +64,22 @@ def test_every_codec_of_python_is_behind_a_label_of_the_standard_or_unreachable(
 )
 def test_decoding_replaces_errors_in_the_named_encoding(data: bytes, label: str | None, text: str) -> None:
     assert decode(data, label) == text
+
+
+@pytest.mark.parametrize(
+    ("html", "label"),
+    [
+        (b'<!doctype html><META charset="GBK">', "GBK"),
+        (b"<meta http-equiv=content-type content='text/html; charset=x-sjis'>", "x-sjis"),
+        (b'<?xml version="1.0" encoding="koi8-r"?><html/>', "koi8-r"),
+        (b"<meta charset=utf-16>", "utf-8"),
+        (b"<meta name=a><p>charset=gbk</p>", None),
+        (b" " * 5000 + b"<meta charset=gbk>", None),
+        (b"<meta " * 1000, None),
+    ],
+)
+def test_a_page_declares_its_label(html: bytes, label: str | None) -> None:
+    assert declared_label(html) == label
 
 
 @pytest.mark.parametrize("label", ["utf-8", "windows-1252", "gb18030", "shift_jis", "iso-2022-jp", "utf-16le"])

@@ -16,6 +16,7 @@ from urllib.parse import quote
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from python_multipart.multipart import parse_options_header
 from sqlalchemy.orm import Session
 from starlette.datastructures import FormData, UploadFile
 
@@ -26,6 +27,7 @@ from app.api.http.responses import answer_of, answered
 from app.api.models.base import documented
 from app.api.models.documents import UploadedDocument, UploadJob, UploadResult
 from app.api.models.jobs import JOB_ACCEPTED
+from app.core import charsets
 from app.core.blobs import blobs
 from app.core.db import in_transaction, read
 from app.core.errors import AppError, InvalidInput, TooLarge, Unsupported
@@ -150,6 +152,10 @@ async def _form(request: Request) -> FormData:
         raise InvalidInput(
             "Content-Type must be multipart/form-data, with one or more parts named `file`", code="multipart"
         )
+    _, parameters = parse_options_header(request.headers["content-type"])
+    label = parameters.get(b"charset", b"utf-8").decode("latin-1")
+    if charsets.encoding_of(label) is None:  # the parser would look it up among all codecs of Python
+        raise InvalidInput(f"Content-Type: the charset {label[:40]!r} is unknown", code="multipart")
     return await request.form(max_files=MAX_FILES, max_fields=200)
 
 
