@@ -12,7 +12,7 @@ from app.documents.extract.html_main_parser import find_main
 from app.documents.extract.html_markdown_parser import write_markdown
 from app.documents.extract.limits import USUAL, ExtractLimits
 from app.documents.extract.pages import Pages
-from app.documents.extract.plain import read
+from app.documents.extract.plain import read_html
 
 _TITLES = 'meta[property="og:title"]'
 _DESCRIPTIONS = 'meta[name="description"], meta[property="og:description"]'
@@ -33,7 +33,7 @@ def extract_html(blob: Path, url: str | None = None) -> dict[str, Any]:
 def extract(blob: Path, limits: ExtractLimits = USUAL) -> Pages:
     """Extract a file of HTML; its encoding is declared or detected."""
     pages = Pages(limits)
-    about, text = _extract(read(blob), None, pages)
+    about, text = _extract(read_html(blob, limits), None, pages)
     pages.title, pages.language = about["title"], about["language"]
     pages.description = about["description"]
     pages.add(text)
