@@ -7,7 +7,9 @@ from pathlib import Path
 import pytest
 
 from app.documents.extract.html_parser import extract_html
+from app.documents.text import clean
 from tests.support import web_pages
+from tests.support.extraction import read
 
 
 def _read(folder: Path, html: str) -> str:
@@ -121,3 +123,19 @@ def test_what_browsers_hide_is_hidden_and_nothing_else(tmp_path: Path, html: str
 def test_banners_of_many_makers_are_left_out(tmp_path: Path, banner: str) -> None:
     page = f"<body>{banner}<div><h1>Cakes</h1><p class='cookies'>Bake the cookies for ten minutes.</p></div></body>"
     assert _read(tmp_path, page) == "# Cakes\n\nBake the cookies for ten minutes."
+
+
+def test_pictures_inside_of_the_page_are_left_out(tmp_path: Path) -> None:
+    """In pages, in their style, in links, as text, and in letters."""
+    uri = "data:image/png;base64," + "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJ" * 60
+    html = (
+        f"<body style=\"background:url('{uri}')\"><h1>Wheel</h1><img src='{uri}' alt='The wheel'>"
+        f"<p><a href='{uri}'>The plan</a> and {uri} the end.</p><pre>img {{ src: url({uri}) }}</pre></body>"
+    )
+    text = _read(tmp_path, html)
+    mail = tmp_path / "letter.eml"
+    mail.write_text(f"From: a@b\nSubject: x\nContent-Type: text/html\n\n{html}")
+    for found in (clean(text), read(mail)["text"]):
+        assert "iVBORw" not in found and len(found) < 200
+        for words in ("# Wheel", "The wheel", "The plan and  the end.".replace("  ", " "), "img { src: url() }"):
+            assert words in found.replace("  ", " ")
