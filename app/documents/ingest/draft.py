@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from app.core import clock
-from app.documents.accept.uploads import Original
+from app.documents.accept.accept import Original
 from app.documents.fields import DocumentFields
 from app.search.index.chunk_vectors import ChunkVectors
 from app.search.index.write import NewChunk

@@ -23,8 +23,8 @@ from app.core.blobs import blobs
 from app.core.db import in_transaction
 from app.core.errors import InvalidInput, NotFound
 from app.core.settings import get_settings
-from app.documents.accept.accept import About, describe
-from app.documents.accept.uploads import Original, accept_attachments, safe_name
+from app.documents.accept.accept import About, Original, describe
+from app.documents.accept.uploads import accept_attachments, safe_name
 from app.documents.fields import ContentFields, DocumentFields
 from app.documents.files.sniff import sniff
 from app.documents.ingest.chunk import chunker
@@ -162,6 +162,16 @@ async def extract_html(html: str, url: str | None) -> tuple[dict[str, Any], str]
         await asyncio.to_thread(blob.write_text, html, "utf-8", "replace")
         page: dict[str, Any] = await call.run(EXTRACT_HTML, {"url": url}, blob=blob, time_limit_s=EXTRACT_LIMIT_S)
         return page, await asyncio.to_thread(blob.with_suffix(".md").read_text, "utf-8")
+
+
+async def extract_original(original: Original) -> str:
+    """Return the Markdown of a stored file, without storing more of it. Raises the errors of extract_file()."""
+    with tempfile.TemporaryDirectory(prefix="millrace-") as folder:
+        blob = Path(folder) / "original"
+        await blobs().fetch(original.blob_key, blob)
+        arguments = {"name": original.file_name, "media_type": original.media_type}
+        await call.run(EXTRACT_FILE, arguments, blob=blob, time_limit_s=EXTRACT_LIMIT_S)
+        return await asyncio.to_thread(blob.with_suffix(".md").read_text, "utf-8")
 
 
 async def _extract_file(version: DocumentVersion, draft: Draft, progress: Progress) -> None:

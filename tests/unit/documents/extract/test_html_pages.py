@@ -135,7 +135,7 @@ def test_pictures_inside_of_the_page_are_left_out(tmp_path: Path) -> None:
     text = _read(tmp_path, html)
     mail = tmp_path / "letter.eml"
     mail.write_text(f"From: a@b\nSubject: x\nContent-Type: text/html\n\n{html}")
-    for found in (clean(text), read(mail)["text"]):
-        assert "iVBORw" not in found and len(found) < 200
+    for cleaned in (clean(text), read(mail)["text"]):
+        assert "iVBORw" not in cleaned and len(cleaned) < 200
         for words in ("# Wheel", "The wheel", "The plan and  the end.".replace("  ", " "), "img { src: url() }"):
-            assert words in found.replace("  ", " ")
+            assert words in cleaned.replace("  ", " ")
