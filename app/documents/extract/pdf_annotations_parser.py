@@ -85,7 +85,7 @@ def _selected(form: Any, annotation: Any) -> str:
     count = min(raw.FPDFAnnot_GetOptionCount(form, annotation), MAX_ANNOTATIONS)
     chosen = [number for number in range(max(0, count)) if raw.FPDFAnnot_IsOptionSelected(form, annotation, number)]
     labels = [
-        _string(lambda *to, number=number: raw.FPDFAnnot_GetOptionLabel(form, annotation, number, *to))  # type: ignore[misc]
+        _string(lambda *to, number=number: raw.FPDFAnnot_GetOptionLabel(form, annotation, number, *to))
         for number in chosen
     ]
     return ", ".join(label for label in labels if label)

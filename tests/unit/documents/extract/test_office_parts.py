@@ -139,9 +139,9 @@ def test_slides_give_charts_groups_alternative_texts_notes_and_comments(tmp_path
     deck = pptx.Presentation()
     slide = deck.slides.add_slide(deck.slide_layouts[5])
     slide.shapes.title.text = "Levels"
-    data = CategoryChartData()
+    data = CategoryChartData()  # type: ignore[no-untyped-call]
     data.categories = ["May", "June"]
-    data.add_series("Water", (12, 14.5))
+    data.add_series("Water", (12, 14.5))  # type: ignore[no-untyped-call]
     chart = slide.shapes.add_chart(XL_CHART_TYPE.COLUMN_CLUSTERED, 0, 0, Inches(4), Inches(3), data).chart
     chart.has_title = True
     chart.chart_title.text_frame.text = "Water by month"
