@@ -9,20 +9,22 @@ from dataclasses import dataclass
 from itertools import pairwise
 from math import hypot
 from statistics import median
-from typing import Any, NamedTuple
+from typing import Any
 
 import pypdfium2.raw as raw
 
-# Stands at the end of a line whose last word continues in the next one.
-DIVISION = "\xad"
+from app.documents.extract.pdf_bidi import DIVISION, PdfGlyph, in_reading_order, is_right_to_left
+
 # Of the size of the font: a gap between two letters, beyond the usual gap of their line, that divides words.
 MIN_SPACE = 0.15
+# The same for Arabic, whose letters often have less than their advance width.
+MIN_JOINED_SPACE = 0.3
 # A gap within a word. PDFium's spaces of this width, in a line of single letters, are the letters' distance.
 MAX_LETTER_GAP = 0.1
 # Letters further apart than this are a table of letters, not a spaced word.
 MAX_USUAL_GAP = 0.6
 # A gap between Chinese characters that divides them, as in a table.
-MIN_WIDE_SPACE = 0.5
+MIN_WIDE_SPACE = 0.2
 # A gap between columns or cells.
 MIN_COLUMN_GAP = 1.5
 # Share of single letters among the words of a line that was set with space between its letters.
@@ -33,18 +35,6 @@ MIN_SAMPLE, MAX_SAMPLE = 16, 2_000
 MIN_LINE_STEP = 0.8
 # Neighbours on one line differ by less, and overlap by less.
 MAX_LEVEL_STEP, MAX_OVERLAP = 0.25, 0.3
-
-
-class PdfGlyph(NamedTuple):
-    """A character with its place in points; `left` to `right` is its advance width. `is_made`: PDFium inserted it."""
-
-    text: str
-    is_made: bool
-    left: float
-    right: float
-    base: float
-    size: float
-    is_turned: bool
 
 
 @dataclass(slots=True)
@@ -134,6 +124,8 @@ def _character(code: int) -> str:
     """Return the character; a code that the font maps to none is a blank, since it takes its place."""
     if code in (0x0D, 0x0A):
         return "\n"
+    if 0xFB00 <= code < 0xFE00 or 0xFE70 <= code < 0xFEFF:  # ligatures and forms that letters take within a word
+        return unicodedata.normalize("NFKC", chr(code))
     is_text = 0x20 <= code < 0xD800 or 0xDFFF < code < 0x110000
     return chr(code) if is_text and code not in (0xFFFE, 0xFFFF, 0xFEFF) else " "
 
@@ -189,6 +181,7 @@ def _gap(first: PdfGlyph, second: PdfGlyph) -> float:
 
 def _parts(glyphs: list[PdfGlyph]) -> Iterator[PdfLine]:
     """Yield the parts of a line, their words divided."""
+    glyphs = in_reading_order(glyphs)
     letters = [glyph for glyph in glyphs if not glyph.text.isspace()]
     if not letters:
         return
@@ -242,12 +235,13 @@ def _divides(first: PdfGlyph, second: PdfGlyph, spaces: Sequence[PdfGlyph], gap:
         return bool(spaces)
     is_own = any(not space.is_made for space in spaces)
     if _is_wide(first.text) and _is_wide(second.text):
-        return is_own or gap > MIN_WIDE_SPACE
+        return gap > MIN_WIDE_SPACE  # a space of the text that takes no place divides nothing
     if is_own:
         return True
     if spaces:
         return not is_spaced or gap > MAX_LETTER_GAP
-    return gap > MIN_SPACE and not unicodedata.combining(second.text)
+    is_joined = is_right_to_left(first) and is_right_to_left(second)
+    return gap > (MIN_JOINED_SPACE if is_joined else MIN_SPACE) and not unicodedata.combining(second.text[0])
 
 
 def _line(part: Sequence[PdfGlyph], text: Sequence[str]) -> PdfLine:

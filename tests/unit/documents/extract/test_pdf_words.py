@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import subprocess
+from itertools import groupby
 from pathlib import Path
 
 import pytest
 
 from app.clients.browser import find_chromium
+from app.documents.extract.pdf_bidi import PdfGlyph, in_reading_order
 from tests.support import made_documents, make_pdf
 from tests.support.extraction import read
 from tests.support.make_pdf import Drawn, placed
@@ -89,11 +91,11 @@ def test_a_page_printed_by_chromium_has_its_words(tmp_path: Path) -> None:
         missing("chromium", "apt-get install chromium")
     words = "The water level fell by twelve centimetres in March, and the fish ladder was repaired."
     page = tmp_path / "page.html"
-    hebrew = "בית הספר נמצא ליד הנהר הגדול"
+    hebrew, arabic = "בית הספר נמצא ליד הנהר הגדול", "مدرسة القرية تقع بجانب النهر الكبير"
     page.write_text(
         f"<meta charset=utf-8><h1>Quarterly report</h1><p>{words}</p>"
         "<p style='letter-spacing:3px'>Spaced heading text</p><table><tr><td>January</td><td>14</td></tr></table>"
-        f"<p style='text-align:justify;width:220px'>{words}</p><p dir=rtl>{hebrew}</p>",
+        f"<p style='text-align:justify;width:220px'>{words}</p><p dir=rtl>{hebrew}</p><p dir=rtl>{arabic}</p>",
         "utf-8",
     )
     made = tmp_path / "page.pdf"
@@ -104,7 +106,7 @@ def test_a_page_printed_by_chromium_has_its_words(tmp_path: Path) -> None:
     flat = " ".join(text.split())
     assert flat.count(words) == 2
     assert "# Quarterly report" in text and "Spaced heading text" in text and "January 14" in text
-    assert set(hebrew.split()) <= set(flat.split())
+    assert hebrew in flat and arabic in flat
 
 
 def test_values_of_fields_and_comments_of_a_page_are_read(tmp_path: Path) -> None:
@@ -123,3 +125,21 @@ def test_values_of_fields_and_comments_of_a_page_are_read(tmp_path: Path) -> Non
     for words in ("Upper Sluice", "elm", "runs: On", "Ada: Please measure again."):
         assert words in text
     assert "sesame" not in text and "Not for eyes" not in text
+
+
+@pytest.mark.parametrize(
+    ("shown", "text"),
+    [
+        ("םלוע םולש", "שלום עולם"),
+        ("םולש דואמ 25 words בוט", "טוב 25 words מאוד שלום"),
+        ("ريبكلا رهنلا بناجب", "بجانب النهر الكبير"),
+    ],
+)
+def test_words_from_right_to_left_are_in_the_order_of_reading(shown: str, text: str) -> None:
+    """`shown` is the line from left to right. Files have letters in that order, in that of each word, or as read."""
+    line = [PdfGlyph(letter, False, 10 * at, 10 * at + 9, 0, 10, False) for at, letter in enumerate(shown)]
+    words = [list(word) for _, word in groupby(line, lambda glyph: glyph.text == " ")]
+    by_word = [glyph for word in reversed(words) for glyph in word]
+    as_read = [glyph for word in reversed(words) for glyph in reversed(word)]
+    for glyphs in (line, by_word, as_read) if "25" not in text else (line,):
+        assert "".join(glyph.text for glyph in in_reading_order(glyphs)) == text
