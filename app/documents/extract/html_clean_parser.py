@@ -11,6 +11,7 @@ from selectolax.lexbor import LexborHTMLParser, LexborNode, SelectolaxError
 _VOID = {
     "script", "style", "noscript", "template", "svg", "iframe", "frame", "object", "embed", "applet", "canvas", "audio",
     "video", "map", "datalist", "head", "link", "meta", "select", "textarea", "input", "progress", "meter",
+    "clipboard-copy",
 }  # fmt: skip
 _NAVIGATION = {"nav", "footer", "aside", "dialog"}
 _ROLES = {
@@ -35,7 +36,10 @@ _BANNERS = re.compile(
 )
 # Fields of forms that ask readers for something: no part of the content.
 _ASKING = "input[type=email], input[type=password], input[type=search], textarea"
-_NOTICES = re.compile(r"cookie|consent|gdpr|dsgvo|privacy|banner|notice|pop-?up|overlay", re.IGNORECASE)
+_NOTICES = re.compile(
+    r"cookie|consent|gdpr|dsgvo|privacy|banner|notice|pop-?up|overlay|snackbar|toast|\b(?:fixed|sticky)\b",
+    re.IGNORECASE,
+)
 _CONSENT = re.compile(
     r"\b(?:uses?|using|verwende[nt]|nutz(?:en|t)|setz(?:en|t)|utilis\w+|usamos|utiliza\w*|utilizz\w+|gebruik\w*|accept\w*|"
     r"akzept\w*|consent\w*)\b.{0,80}?\bcookies?\b|\bcookies?\b.{0,80}?\b(?:accept|agree|consent|akzept|zustimm|einverstanden|"
@@ -43,12 +47,14 @@ _CONSENT = re.compile(
     re.IGNORECASE | re.DOTALL,
 )
 MAX_NOTICE_CHARACTERS, MAX_NOTICE_SHARE = 1500, 0.9
+# A part without a telling name, near the root of the page.
+MAX_PLAIN_NOTICE_CHARACTERS, MAX_PLAIN_NOTICE_DEPTH = 400, 4
 _FURNITURE = re.compile(
     r"(?:[\w-]*[-_])?(?:bread-?crumbs?|pagination|pager|skip-?(?:link|nav|to-content|to-main)s?|related-?(?:posts?|articles?|"
     r"links?|content|stories|topics|reading|items|products)|recommended|recommendations|social-?(?:share|sharing|links?|"
     r"media|buttons?|icons?|bar)|share-?(?:buttons?|bar|links?|tools?|icons?|this)|sharing|sharedaddy|newsletter\w*|"
     r"newsletter-[\w-]+|subscribe-?(?:box|form)?|advert\w*|ad-?(?:slot|banner|container|wrapper|unit|box)s?|ads|sponsored|"
-    r"taboola|outbrain|popup|modal|toast|back-?to-?top|scroll-?(?:to-?)?top|edit-?page(?:-?link)?|edit-?this-?page|"
+    r"taboola|outbrain|popup|modal|toast|back-?to-?top|scroll-?(?:to-?)?top|edit-?page(?:-?link)?|edit-?this-?page|mw-editsection|mw-jump-link|"
     r"headerlink|hash-?link|anchorjs-link|sr-only|visually-?hidden|screen-?reader(?:-?text|-?only)?|print-only|"
     r"(?:lang|language)-?(?:switcher|selector|switch|picker)|search-?(?:form|box|bar)|login-?form|copy-?(?:btn|button|code))",
     re.IGNORECASE,
@@ -59,6 +65,7 @@ _FRAME = re.compile(
     r"left|right|top|bottom|main|primary|secondary|links|tree|widgets?|section|bar|content))?",
     re.IGNORECASE,
 )
+_HEADERS = re.compile(r"(?:[\w-]*[-_])?header(?:[-_](?:wrapper|container|inner|top|bar|area))?", re.IGNORECASE)
 _COMMENTS = re.compile(
     r"(?:[\w-]*[-_])?(?:comments?|kommentare?|commentaires?|comentarios|commenti|disqus(?:[-_]thread)?|giscus|utterances|"
     r"isso-thread|respond|remark42|hyvor-talk\w*)(?:[-_]?(?:list|area|section|threads?|wrapper|wrap|container|block|holder|"
@@ -83,6 +90,17 @@ MIN_LINK_SHARE = 0.6
 MAX_RULES = 500
 
 _Test = Callable[[LexborNode, bool], bool]
+
+
+def clean_text(page: LexborHTMLParser) -> LexborNode | None:
+    """Remove hidden text and navigation from a chapter or a letter, all of which is content; return the body."""
+    body = page.body
+    if body is not None:
+        styled = hidden_by_style(page)
+        _drop(matches(body, _is_void))
+        _drop_hidden(body, styled)
+        _drop(matches(body, lambda node, _: node.tag == "nav"))
+    return body
 
 
 def clean_page(page: LexborHTMLParser) -> LexborNode | None:
@@ -175,10 +193,12 @@ def _is_furniture(node: LexborNode, is_inside: bool, characters: int, asking: se
         named = not (is_inside and _is_part_of_content(node, tag, names))
     else:
         named = any(_BANNERS.fullmatch(name) or _FURNITURE.fullmatch(name) for name in names)
+        if not named and any(map(_HEADERS.fullmatch, names)):
+            named = not is_inside and node.css_first("h1, h2") is None
         if not named and (frames := [name for name in names if _FRAME.fullmatch(name)]):
             is_menu = all("menu" in name.lower() for name in frames)  # also that of a restaurant
             named = not (is_inside or is_menu) or _link_share(node) >= MIN_LINK_SHARE
-        if not named and any(map(_NOTICES.search, names)) and _is_notice(node):
+        if not named and _is_notice(node, " ".join([*names, attributes.get("style") or ""]), is_inside):
             return length(node) < MAX_NOTICE_SHARE * characters
     if not named or node.css_first("main, [role=main]") is not None:
         return False
@@ -192,9 +212,23 @@ def _is_part_of_content(node: LexborNode, tag: str, names: list[str]) -> bool:
     return tag == "footer" and node.parent is not None and node.parent.tag in ("blockquote", "figure")
 
 
-def _is_notice(node: LexborNode) -> bool:
+def _is_notice(node: LexborNode, hints: str, is_inside: bool) -> bool:
     """Return True for a text that asks for consent to cookies."""
-    return length(node) < MAX_NOTICE_CHARACTERS and _CONSENT.search(node.text(separator=" ")) is not None
+    if _NOTICES.search(hints):
+        limit = MAX_NOTICE_CHARACTERS
+    elif not is_inside and node.tag in ("div", "section") and _depth(node) <= MAX_PLAIN_NOTICE_DEPTH:
+        limit = MAX_PLAIN_NOTICE_CHARACTERS
+    else:
+        return False
+    return length(node) < limit and _CONSENT.search(node.text(separator=" ")) is not None
+
+
+def _depth(node: LexborNode) -> int:
+    """Return the number of elements between the node and the body; at most one more than matters."""
+    depth, above = 0, node.parent
+    while above is not None and above.tag != "body" and depth <= MAX_PLAIN_NOTICE_DEPTH:
+        depth, above = depth + 1, above.parent
+    return depth
 
 
 def _link_share(node: LexborNode) -> float:

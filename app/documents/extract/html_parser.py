@@ -7,7 +7,7 @@ from typing import Any
 
 from selectolax.lexbor import LexborHTMLParser, LexborNode
 
-from app.documents.extract.html_clean_parser import clean_page, length
+from app.documents.extract.html_clean_parser import clean_page, clean_text, length
 from app.documents.extract.html_main_parser import find_main
 from app.documents.extract.html_markdown_parser import write_markdown
 from app.documents.extract.limits import USUAL, ExtractLimits
@@ -42,7 +42,7 @@ def extract(blob: Path, limits: ExtractLimits = USUAL) -> Pages:
 
 def to_markdown(html: str) -> str:
     """Return all text of HTML without navigation, such as a chapter or a letter."""
-    body = clean_page(LexborHTMLParser(html))
+    body = clean_text(LexborHTMLParser(html))
     return "" if body is None else write_markdown(body)
 
 

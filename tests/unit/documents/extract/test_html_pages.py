@@ -8,7 +8,7 @@ import pytest
 
 from app.documents.extract.html_parser import extract_html
 from app.documents.text import clean
-from tests.support import web_pages
+from tests.support import made_documents, web_pages
 from tests.support.extraction import read
 
 
@@ -118,6 +118,9 @@ def test_what_browsers_hide_is_hidden_and_nothing_else(tmp_path: Path, html: str
         "<section class='notice fixed'>Wir verwenden Cookies, um die Seite zu verbessern.</section>",
         "<div class='CookieConsent__root'>Cookies: accept all or reject</div>",
         "<div role='dialog' aria-label='privacy'>Cookies and partners</div>",
+        "<div class='fixed bottom-0 p-4'>This site uses cookies. <button>Fine</button></div>",
+        "<div><p>We use cookies for statistics. <a href='/p'>More</a></p></div>",
+        "<div style='position: fixed'>Nous utilisons des cookies.</div>",
     ],
 )
 def test_banners_of_many_makers_are_left_out(tmp_path: Path, banner: str) -> None:
@@ -139,3 +142,18 @@ def test_pictures_inside_of_the_page_are_left_out(tmp_path: Path) -> None:
         assert "iVBORw" not in cleaned and len(cleaned) < 200
         for words in ("# Wheel", "The wheel", "The plan and  the end.".replace("  ", " "), "img { src: url() }"):
             assert words in cleaned.replace("  ", " ")
+
+
+def test_a_chapter_and_a_letter_are_content_as_a_whole(tmp_path: Path) -> None:
+    """Notes, footers and headers of a book or of a message belong to it; its hidden lines and menus do not."""
+    html = (
+        "<html><head><style>.pre{display:none}</style></head><body><div class='pre'>Preview</div><nav>Contents</nav>"
+        "<header>Part one</header><p>The mill.</p><aside>A note.</aside><div class='footer'>Yours, Ada</div></body>"
+    )
+    made_documents.as_epub(tmp_path / "b.epub", "x", chapter=html.encode())
+    mail = tmp_path / "letter.eml"
+    mail.write_text(f"From: a@b\nSubject: x\nContent-Type: text/html\n\n{html}")
+    for path in (tmp_path / "b.epub", mail):
+        text = read(path)["text"]
+        assert "Part one\n\nThe mill.\n\nA note.\n\nYours, Ada" in text
+        assert "Preview" not in text and "Contents" not in text
