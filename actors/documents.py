@@ -6,9 +6,9 @@ from typing import Any
 
 from actors.runtime import job_actor
 from app.documents import bulk
-from app.documents.ingest import batch
+from app.documents.ingest import batch, scans
 from app.documents.ingest.ingest import ingest
-from app.documents.jobs import BatchDocuments, DeleteDocuments, IngestDocument, ReprocessDocument
+from app.documents.jobs import BatchDocuments, DeleteDocuments, IngestDocument, ReadScans, ReprocessDocument
 from app.jobs.worker.progress import Progress
 
 
@@ -30,3 +30,8 @@ async def batch_documents(job: BatchDocuments, progress: Progress) -> dict[str, 
 @job_actor(DeleteDocuments)
 async def delete_documents(job: DeleteDocuments, progress: Progress) -> dict[str, Any]:
     return await bulk.delete_documents(job, progress)
+
+
+@job_actor(ReadScans)
+async def read_scans(job: ReadScans, progress: Progress) -> dict[str, Any]:
+    return await scans.read_scans(progress)

@@ -27,8 +27,9 @@ from app.jobs.schedules import firing, store
 
 # Modules whose definitions a schedule may name, next to those of MILLRACE_MODULES. No actor, no model: they load fast.
 DEFINITIONS = (
-    "app.documents.jobs", "app.jobs.children.pipeline", "app.retention.jobs", "app.search.jobs", "app.search.schedules",
-    "app.sources.changes.jobs", "app.sources.crawls.jobs", "app.sources.jobs", "app.sources.schedules",
+    "app.documents.jobs", "app.documents.schedules", "app.jobs.children.pipeline", "app.retention.jobs",
+    "app.search.jobs", "app.search.schedules", "app.sources.changes.jobs", "app.sources.crawls.jobs",
+    "app.sources.jobs", "app.sources.schedules",
 )  # fmt: skip
 WAITING_S = 1.0
 

@@ -99,6 +99,7 @@ def document_view(document: Document) -> dict[str, Any]:
         "is_mobile": document.is_mobile,
         "tags": document.tags or [],
         "metadata": document.meta or {},
+        "no_text": _reason(document),
         "source": document.source,
         "collection": document.collection.name if document.collection else None,
         "content_id": None if document.version_id is None else str(document.version_id),
@@ -108,6 +109,12 @@ def document_view(document: Document) -> dict[str, Any]:
         "created_at": clock.moment(document.created_at),
         "updated_at": clock.moment(document.updated_at),
     }
+
+
+def _reason(document: Document) -> str | None:
+    """Return the reason why a file has no text."""
+    reason = (document.meta or {}).get("no_text")
+    return reason if isinstance(reason, str) and document.version_id is not None else None
 
 
 def get(

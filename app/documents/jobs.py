@@ -40,6 +40,13 @@ class BatchDocuments(
     reach: tuple[int, ...] | None = None
 
 
+class ReadScans(
+    Job, kind="documents.read_scans", queue="bulk", time_limit_s=3600, retry_delays=(60.0, 600.0), open_to="operator",
+    unique_key=lambda job: "scans",
+):  # fmt: skip
+    """Reprocess the files whose pictures could not be read for lack of tesseract, if this worker has it."""
+
+
 class DocumentSelection(BaseModel):
     """Conditions that documents must meet, all of them; at least one condition is required."""
 

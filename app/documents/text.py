@@ -23,14 +23,50 @@ _TRAILING = re.compile(r"[ \t\u00a0]+(?=\n|$)")
 _MANY_LINES = re.compile(r"\n{4,}")
 _WORD = re.compile(r"[^\W\d_]{2,}")
 
+_DATA = re.compile(r"\bdata:[\w.+-]*/?[\w.+-]*[;,]", re.IGNORECASE)
+# Media type and parameters, then base64 that may be broken over lines, or data with escapes.
+_HEAD = r"data:[\w.+-]{0,80}(?:/[\w.+-]{1,80})?(?:;[\w.+-]{1,40}(?:=[^;,\s\"']{0,80})?){0,6}"
+_DATA_URI = re.compile(
+    _HEAD
+    + r"(?:;base64\s*,\s*[A-Za-z0-9+/_-]{16,}={0,2}(?:\s+[A-Za-z0-9+/_-]{40,}={0,2})*(?:\s+[A-Za-z0-9+/_-]+={1,2})?|"
+    r",\s*<svg\b.{0,200000}?</svg>|,[^\s\"'<>()]{24,})",
+    re.IGNORECASE | re.DOTALL,
+)
+# [words](data:…) and ![words](data:…), with or without <> around the URI and a title.
+_DATA_TARGET = re.compile(
+    r"!?\[([^\[\]]{0,2000})\]\(\s*<?data:[^()<>]*(?:\([^()]*\)[^()<>]*)*>?[^()]{0,300}\)", re.IGNORECASE
+)
+# [name]: <data:…>
+_DATA_DEFINITION = re.compile(r"^[ ]{0,3}\[[^\[\]]{1,200}\]:\s*<?data:[^\s>]+>?.*$\n?", re.IGNORECASE | re.MULTILINE)
+_DATA_IMAGE_TAG = re.compile(r"<img\b[^<>]*\bsrc\s*=\s*([\"']?)data:[^<>]*>", re.IGNORECASE)
+_ALT = re.compile(r"\balt\s*=\s*([\"'])(.*?)\1", re.IGNORECASE | re.DOTALL)
+_NO_ALT = ("", "", "")
+
 _loading = threading.Lock()
 
 
 def clean(text: str) -> str:
-    """Return the text in composed Unicode with plain line ends, without characters that databases refuse."""
-    text = text.replace("\r\n", "\n").replace("\r", "\n").replace("\u2028", "\n").replace("\u2029", "\n\n")
+    """Return the text in composed Unicode with plain line ends, without inline data or characters that databases
+    refuse."""
+    text = (
+        strip_data_uris(text)
+        .replace("\r\n", "\n")
+        .replace("\r", "\n")
+        .replace("\u2028", "\n")
+        .replace("\u2029", "\n\n")
+    )
     text = unicodedata.normalize("NFC", _UNPRINTABLE.sub("", text))
     return _MANY_LINES.sub("\n\n\n", _TRAILING.sub("", text)).strip()
+
+
+def strip_data_uris(text: str) -> str:
+    """Return the text without contents of `data:` URIs: a picture keeps its alternative text, a link its words."""
+    if not _DATA.search(text):
+        return text
+    text = _DATA_DEFINITION.sub("", text)
+    text = _DATA_IMAGE_TAG.sub(lambda match: (_ALT.search(match[0]) or _NO_ALT)[2], text)
+    text = _DATA_TARGET.sub(lambda match: match[1], text)
+    return _DATA_URI.sub("", text)
 
 
 def clean_line(text: str | None, max_characters: int = 1000) -> str | None:

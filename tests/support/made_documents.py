@@ -86,7 +86,8 @@ def as_ods(path: Path, text: str) -> None:
     zipped(path, {"content.xml": ODF_HEAD + body + ODF_TAIL}, "application/vnd.oasis.opendocument.spreadsheet")
 
 
-def as_epub(path: Path, text: str) -> None:
+def as_epub(path: Path, text: str, chapter: bytes | None = None) -> None:
+    """A book of two chapters, the second with the text or as it is given."""
     container = (
         '<container xmlns="urn:oasis:names:tc:opendocument:xmlns:container"><rootfiles>'
         '<rootfile full-path="in/book.opf"/></rootfiles></container>'
@@ -97,10 +98,10 @@ def as_epub(path: Path, text: str) -> None:
         '<item id="a" href="a.xhtml"/><item id="b" href="b%20b.xhtml"/></manifest>'
         '<spine><itemref idref="a"/><itemref idref="b"/></spine></package>'
     )
-    chapter = "<html><body><h1>{}</h1><p>{}</p></body></html>"
-    parts = {"META-INF/container.xml": container, "in/book.opf": package}
-    parts |= {"in/a.xhtml": chapter.format("One", "Nothing."), "in/b b.xhtml": chapter.format("Two", text)}
-    zipped(path, dict(parts), "application/epub+zip")
+    form = "<html><body><h1>{}</h1><p>{}</p></body></html>"
+    parts: dict[str, str | bytes] = {"META-INF/container.xml": container, "in/book.opf": package}
+    parts |= {"in/a.xhtml": form.format("One", "Nothing."), "in/b b.xhtml": chapter or form.format("Two", text)}
+    zipped(path, parts, "application/epub+zip")
 
 
 def as_eml(path: Path, text: str, attachment: bytes | None = None) -> None:

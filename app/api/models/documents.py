@@ -27,6 +27,7 @@ class DocumentSummary(ResponseModel):
     is_mobile: bool
     tags: list[str]
     metadata: JsonObject
+    no_text: str | None = Field(..., description="Why a file has no text: ocr_missing or empty; null with text.")
     source: str
     collection: str | None = Field(..., description="The name of its collection.")
     content_id: Number | None = Field(..., description="The version that searches use; null until one is indexed.")

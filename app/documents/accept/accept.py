@@ -22,13 +22,14 @@ from app.documents.text import clean_line, scrub, scrub_text
 from app.jobs.enqueued import EnqueuedJob
 from app.jobs.ledger.enqueue import enqueue
 
-Format = Literal["markdown", "text", "html"]
+Format = Literal["markdown", "text", "html", "file"]
 # Ids of the collections that the caller may use; None means all, and documents without a collection.
 Reach = Collection[int] | None
 
 MAX_KEY_CHARACTERS = 512
 MAX_TAGS = 100
 MAX_TAG_CHARACTERS = 100
+_FILE_COLUMNS = ("blob_key", "size_bytes", "media_type", "file_name")
 DOCUMENT = cast(sa.Table, Document.__table__)
 
 
@@ -77,8 +78,21 @@ class About:
 
 
 @dataclass(frozen=True, slots=True)
+class Original:
+    """A file in the store of blobs."""
+
+    blob_key: str
+    size_bytes: int
+    media_type: str
+    file_name: str
+
+
+@dataclass(frozen=True, slots=True)
 class Content:
-    """A body in one format. `html` may accompany Markdown and is stored with it."""
+    """A body in one format. `html` may accompany Markdown and is stored with it.
+
+    `original` is a file from the web: the format is then file, and the body is blank.
+    """
 
     format: Format
     body: str
@@ -90,8 +104,11 @@ class Content:
     # Validators from the page's server.
     etag: str | None = None
     last_modified: str | None = None
+    original: Original | None = None
 
     def content_hash(self) -> str:
+        if self.original is not None:
+            return self.original.blob_key
         parts = (self.format, self.body, self.html or "")
         return hashlib.sha256("\0".join(parts).encode("utf-8", "replace")).hexdigest()
 
@@ -186,7 +203,7 @@ def receive(
 
 
 def _check_text(content: Content) -> None:
-    if not content.body.strip() and not (content.html or "").strip():
+    if content.original is None and not content.body.strip() and not (content.html or "").strip():
         raise InvalidInput("the document has no text", code="empty_document")
 
 
@@ -207,6 +224,10 @@ def _version(document_id: int, about: About, content: Content, tenant: str) -> d
     is_html = content.format == "html"
     body = None if is_html else scrub_text(content.body)
     html = scrub_text(content.body if is_html else content.html or "") or None
+    original = content.original
+    file = {} if original is None else {name: getattr(original, name) for name in _FILE_COLUMNS}
+    if original is not None:
+        body = html = None
     return {
         "tenant": tenant,
         "document_id": document_id,
@@ -221,6 +242,7 @@ def _version(document_id: int, about: About, content: Content, tenant: str) -> d
         "body": body,
         "html": html,
         "size_bytes": len((body or "").encode()) + len((html or "").encode()),
+        **file,
         "etag": content.etag,
         "last_modified": content.last_modified,
         "fetched_at": content.fetched_at or now,

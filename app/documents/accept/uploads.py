@@ -14,6 +14,7 @@ from app.core import clock
 from app.core.errors import Conflict, NotFound
 from app.documents import catalog
 from app.documents.accept.accept import About, Reach, find_or_make
+from app.documents.accept.accept import Original as Original
 from app.documents.jobs import IngestDocument, ReprocessDocument
 from app.documents.models import Document, DocumentVersion
 from app.documents.text import clean_line
@@ -25,16 +26,6 @@ from app.jobs.states import OPEN
 Duplicates = Literal["allow", "link", "reject"]
 
 MAX_NAME_CHARACTERS = 255
-
-
-@dataclass(frozen=True, slots=True)
-class Original:
-    """A file in the store of blobs."""
-
-    blob_key: str
-    size_bytes: int
-    media_type: str
-    file_name: str
 
 
 @dataclass(frozen=True, slots=True)

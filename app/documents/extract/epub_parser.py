@@ -14,7 +14,7 @@ from app.documents.extract import archives
 from app.documents.extract.html_parser import to_markdown
 from app.documents.extract.limits import USUAL, ExtractLimits
 from app.documents.extract.pages import Pages
-from app.documents.extract.plain import decode
+from app.documents.extract.plain import decode_html
 from app.documents.extract.xml_parser import parse_xml
 
 _NS = {
@@ -42,7 +42,7 @@ def extract(blob: Path, limits: ExtractLimits = USUAL) -> Pages:
                 continue
             chapter = archives.read_member(archive, posixpath.normpath(posixpath.join(place, unquote(href))))
             if chapter is not None:
-                pages.add(to_markdown(decode(chapter)))
+                pages.add(to_markdown(decode_html(chapter)))
         return pages
 
 

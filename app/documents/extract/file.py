@@ -39,19 +39,16 @@ def extract_file(
     """Return {title, description, language, metadata, pages [{number, start, end}], attachments [{name, media_type,
     path}], ocr}.
 
-    The text is written to the file's path with the ending `.md`; offsets count in it.
+    The text is written to the file's path with the ending `.md`; offsets count in it. If it is blank, `no_text` of the
+    metadata has the reason: `ocr_missing` or `empty`.
 
     Raises InvalidInput: encrypted_document, wrong_password, broken_document, empty_document, archive_bomb,
-    document_size, too_many_pages, unsupported_type, ocr_missing, ocr_failed.
+    document_size, too_many_pages, unsupported_type, ocr_failed. empty_document is a file of no bytes.
     """
     if blob.stat().st_size == 0:
         raise InvalidInput(f"{name} is empty", code="empty_document")
     pages = _read(blob, name, media_type, password, progress, limits)
-    text = pages.text
-    if not text.strip():
-        why = "" if pages.ocr or media_type != sniff.PDF else "; it may be scanned, and tesseract is not installed"
-        raise InvalidInput(f"{name} has no text{why}", code="empty_document")
-    blob.with_suffix(".md").write_text(text, "utf-8", "replace")
+    blob.with_suffix(".md").write_text(pages.text, "utf-8", "replace")
     return pages.about()
 
 

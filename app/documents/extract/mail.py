@@ -16,7 +16,7 @@ from app.core.errors import InvalidInput
 from app.documents.extract.html_parser import to_markdown
 from app.documents.extract.limits import USUAL, ExtractLimits
 from app.documents.extract.pages import Pages
-from app.documents.extract.plain import decode
+from app.documents.extract.plain import decode, decode_html
 
 _BROKEN = (MessageError, AssertionError, AttributeError, LookupError, TypeError, ValueError)
 # The rest of a longer header is dropped: the library's parser is slow.
@@ -70,9 +70,8 @@ def _content(part: MIMEPart) -> str:
     data, label = part.get_payload(decode=True), part.get_param("charset")
     if not isinstance(data, bytes):
         return ""
-    if isinstance(label, str) and charsets.encoding_of(label) is not None:
-        return charsets.decode(data, label)
-    return decode(data)
+    decoder = decode_html if part.get_content_type() == "text/html" else decode
+    return decoder(data, label if isinstance(label, str) else None)
 
 
 def _attach(pages: Pages, message: EmailMessage, blob: Path) -> None:

@@ -27,9 +27,8 @@ _BROKEN = (
 )  # fmt: skip
 
 
-@lru_cache(maxsize=1)
 def _program() -> str | None:
-    return shutil.which("tesseract")
+    return shutil.which("tesseract")  # not cached: it may be installed while this process runs
 
 
 def is_installed() -> bool:
@@ -53,11 +52,13 @@ def _ignore_warnings() -> Iterator[None]:
 
 
 def extract(blob: Path, limits: ExtractLimits = USUAL, *, progress: Any = None) -> Pages:
-    """Extract the text of a picture, its frames as pages. Raises InvalidInput, also if tesseract is not installed."""
-    if not is_installed():
-        raise InvalidInput("reading pictures needs tesseract, which is not installed", code="ocr_missing")
+    """Extract the text of a picture, its frames as pages; blank ones if tesseract is not installed.
+
+    Raises InvalidInput.
+    """
     pages = Pages(limits)
-    pages.ocr = True
+    pages.ocr = is_installed()
+    pages.needs_ocr = not pages.ocr
     Image.MAX_IMAGE_PIXELS = limits.picture_pixels
     try:
         with _ignore_warnings(), Image.open(blob) as picture:
@@ -68,7 +69,8 @@ def extract(blob: Path, limits: ExtractLimits = USUAL, *, progress: Any = None) 
                 pages.cut("frames", limits.frames)
             for frame in range(min(frames, limits.frames)):
                 picture.seek(frame)
-                pages.add(read(picture.convert("L"), limits.ocr_s))
+                grey = picture.convert("L")
+                pages.add(read(grey, limits.ocr_s) if pages.ocr else "")
                 if progress is not None:
                     progress.report(frame + 1, min(frames, limits.frames), unit="pages")
     except _BROKEN as error:

@@ -2,23 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import zipfile
 from pathlib import Path
 from typing import Any
 
-import docx
 import openpyxl
-import pptx
-from docx.document import Document
-from docx.table import Table
-from docx.text.paragraph import Paragraph
 from lxml.etree import LxmlError
 
 from app.core.errors import InvalidInput
 from app.documents.extract import archives
+from app.documents.extract.docx_parser import extract_docx
 from app.documents.extract.limits import USUAL, ExtractLimits
+from app.documents.extract.ooxml_parser import Package, alternative_text, chart_text, child, descendants
 from app.documents.extract.pages import Pages
+from app.documents.extract.pptx_parser import extract_pptx
 
+_STRICT = b"http://purl.oclc.org/ooxml/"
+_NAMESPACES = (
+    (b"http://purl.oclc.org/ooxml/spreadsheetml/main", b"http://schemas.openxmlformats.org/spreadsheetml/2006/main"),
+    (
+        b"http://purl.oclc.org/ooxml/officeDocument/relationships",
+        b"http://schemas.openxmlformats.org/officeDocument/2006/relationships",
+    ),
+    (b"http://purl.oclc.org/ooxml/drawingml/main", b"http://schemas.openxmlformats.org/drawingml/2006/main"),
+    (b"http://purl.oclc.org/ooxml/drawingml/", b"http://schemas.openxmlformats.org/drawingml/2006/"),
+)
 # Errors that these libraries raise on inconsistent files.
 _BROKEN = (LxmlError, ArithmeticError, AttributeError, LookupError, OSError, RecursionError, TypeError, ValueError)
 
@@ -27,14 +35,14 @@ def extract(blob: Path, limits: ExtractLimits = USUAL, *, kind: str) -> Pages:
     """Extract a file; `kind` is docx, pptx or xlsx. Raises InvalidInput."""
     _check(blob)
     try:
-        return {"docx": _docx, "pptx": _pptx, "xlsx": _xlsx}[kind](blob, limits)
+        return {"docx": extract_docx, "pptx": extract_pptx, "xlsx": _xlsx}[kind](blob, limits)
     except InvalidInput:
         raise
     except _BROKEN as error:
         raise InvalidInput(f"the {kind} file is broken: {error}", code="broken_document") from error
     except Exception as error:
-        # Each library has errors for a package with missing parts, and they share no parent class.
-        if type(error).__module__.partition(".")[0] not in ("docx", "pptx", "openpyxl", "zipfile", "zlib"):
+        # openpyxl and zipfile have errors for a package with missing parts, and they share no parent class.
+        if type(error).__module__.partition(".")[0] not in ("openpyxl", "zipfile", "zlib"):
             raise
         raise InvalidInput(f"the {kind} file is broken: {error}", code="broken_document") from error
 
@@ -57,71 +65,60 @@ def _properties(pages: Pages, properties: Any) -> None:
     pages.metadata |= {name: getattr(properties, name, None) or None for name in ("subject", "keywords")}
 
 
-def _docx(blob: Path, limits: ExtractLimits) -> Pages:
-    document = docx.Document(str(blob))
-    pages = Pages(limits)
-    _properties(pages, document.core_properties)
-    blocks = [
-        _paragraph(block) if isinstance(block, Paragraph) else _table(pages, block) for block in _blocks(document)
-    ]
-    pages.add("\n\n".join(block for block in blocks if block))
-    return pages
-
-
-def _blocks(document: Document) -> Iterator[Paragraph | Table]:
-    return document.iter_inner_content()
-
-
-def _paragraph(paragraph: Paragraph) -> str:
-    text = paragraph.text.strip()
-    style = (paragraph.style.name or "") if paragraph.style is not None else ""
-    if not text:
-        return ""
-    if style == "Title":
-        return f"# {text}"
-    if style.startswith("Heading "):
-        level = style.removeprefix("Heading ")
-        return f"{'#' * min(int(level), 6) if level.isdecimal() else '##'} {text}"
-    return f"- {text}" if style.startswith("List") else text
-
-
-def _table(pages: Pages, table: Table) -> str:
-    return pages.table([cell.text for cell in row.cells] for row in table.rows)
-
-
-def _pptx(blob: Path, limits: ExtractLimits) -> Pages:
-    deck = pptx.Presentation(str(blob))
-    pages = Pages(limits)
-    _properties(pages, deck.core_properties)
-    for slide in deck.slides:
-        heading = slide.shapes.title.text_frame.text.strip() if slide.shapes.title is not None else ""
-        parts = [f"# {' '.join(heading.split())}"] if heading else []
-        parts += [text for shape in slide.shapes for text in _shape(pages, shape, slide.shapes.title)]
-        if slide.has_notes_slide and slide.notes_slide.notes_text_frame is not None:
-            parts.append(slide.notes_slide.notes_text_frame.text)
-        pages.add("\n\n".join(part for part in parts if part.strip()))
-    return pages
-
-
-def _shape(pages: Pages, shape: Any, title: Any) -> Iterator[str]:
-    if title is not None and shape.shape_id == title.shape_id:
-        return
-    for inner in getattr(shape, "shapes", ()):  # a group
-        yield from _shape(pages, inner, title)
-    if shape.has_text_frame:
-        yield "\n".join(paragraph.text for paragraph in shape.text_frame.paragraphs)
-    if getattr(shape, "has_table", False):
-        yield pages.table([cell.text for cell in row.cells] for row in shape.table.rows)
-
-
 def _xlsx(blob: Path, limits: ExtractLimits) -> Pages:
-    with blob.open("rb") as file:  # given a path, openpyxl decides by the ending of the name
+    with archives.open_archive(blob) as archive:
+        package = Package(archive)
+        beside = _beside_sheets(package, Pages(limits))
+    with _transitional(blob).open("rb") as file:  # given a path, openpyxl decides by the ending of the name
         book = openpyxl.load_workbook(file, read_only=True, data_only=True)
         pages = Pages(limits)
         _properties(pages, book.properties)
         for sheet in book.worksheets[: limits.sheets]:
-            pages.add(f"# {sheet.title}\n\n{pages.table(sheet.iter_rows(values_only=True))}")
+            table = pages.table(sheet.iter_rows(values_only=True))
+            pages.add("\n\n".join([f"# {sheet.title}\n\n{table}", *beside.get(sheet.title, ())]))
         if len(book.worksheets) > limits.sheets:
             pages.cut("sheets", limits.sheets)
+        for sheet in book.chartsheets[: limits.sheets]:
+            pages.add("\n\n".join([f"# {sheet.title}", *beside.get(sheet.title, ())]))
         book.close()
         return pages
+
+
+def _transitional(blob: Path) -> Path:
+    """Return the file, or a copy of a "Strict" one with the namespaces that openpyxl reads."""
+    with archives.open_archive(blob) as archive:
+        relations = archives.read_member(archive, "_rels/.rels") or b""
+        if _STRICT not in relations:
+            return blob
+        copy = blob.with_name(f"{blob.name}.transitional")
+        with zipfile.ZipFile(copy, "w", zipfile.ZIP_DEFLATED) as target:
+            for member in archive.infolist():
+                data = archives.read_member(archive, member.filename) or b""
+                for strict, usual in _NAMESPACES if member.filename.endswith((".xml", ".rels")) else ():
+                    data = data.replace(strict, usual)
+                target.writestr(member.filename, data)
+        return copy
+
+
+def _beside_sheets(package: Package, pages: Pages) -> dict[str, list[str]]:
+    """Return by sheet the texts outside of its cells: text boxes, charts, alternative texts, comments."""
+    main = package.main()
+    sheets = child(package.read(main), "sheets")
+    beside: dict[str, list[str]] = {}
+    for sheet in sheets if sheets is not None else ():
+        key = next((value for name, value in sheet.attrib.items() if name.endswith("}id")), "")
+        relationship = package.relationships(main).get(key)
+        if relationship is None:
+            continue
+        texts = beside.setdefault(sheet.get("name", ""), [])
+        for part, drawing in package.related(relationship.part, "drawing"):
+            texts += (
+                "".join(item.text or "" for item in descendants(body, "t")) for body in descendants(drawing, "txBody")
+            )
+            texts += (alternative_text(item) for item in descendants(drawing, "cNvPr"))
+            texts += (chart_text(pages, root) for _, root in package.related(part, "chart", "chartEx"))
+        for _, comments in package.related(relationship.part, "comments", "threadedComment"):
+            for comment in descendants(comments, "comment", "threadedComment"):
+                texts.append("".join(item.text or "" for item in descendants(comment, "t", "text")))
+        beside[sheet.get("name", "")] = [text for text in dict.fromkeys(texts) if text.strip()]
+    return beside

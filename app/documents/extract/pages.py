@@ -28,6 +28,8 @@ class Pages:
         self._truncated: dict[str, int] = {}
         self.attachments: list[dict[str, str]] = []
         self.ocr = False
+        # True if a picture in the file was not read because tesseract is not installed.
+        self.needs_ocr = False
 
     def cut(self, what: str, limit: int) -> None:
         """Note that only `limit` items of this kind were read, so that callers know that the text is incomplete."""
@@ -73,6 +75,10 @@ class Pages:
 
     def about(self) -> dict[str, Any]:
         """Return the result of extract_file, without the text."""
+        if not self.text:
+            self.metadata["no_text"] = "ocr_missing" if self.needs_ocr else "empty"
+        if self.needs_ocr:
+            self.metadata["ocr_missing"] = True
         cut = [{"what": what, "limit": limit} for what, limit in self._truncated.items()]
         return {
             "title": clean_line(self.title),

@@ -14,6 +14,8 @@ from app.core.errors import InvalidInput
 from app.documents.extract import ocr
 from app.documents.extract.limits import USUAL, ExtractLimits
 from app.documents.extract.pages import Pages
+from app.documents.extract.pdf_annotations_parser import flatten, missing_texts
+from app.documents.extract.pdf_lines_parser import DIVISION, PdfLine, has_letters, open_text, read_lines
 
 # A page with an image and less text than this was scanned.
 MIN_CHARACTERS = 16
@@ -21,8 +23,6 @@ OCR_SCALE = 200 / 72
 # A line larger than the usual one by this factor is a heading.
 HEADING = ((1.8, "# "), (1.4, "## "), (1.18, "### "))
 MAX_HEADING_CHARACTERS = 120
-# In letter heights: a gap between words, and one between columns or cells.
-NARROW_GAP, WIDE_GAP = 0.12, 1.5
 
 
 def extract(blob: Path, limits: ExtractLimits = USUAL, *, password: str | None = None, progress: Any = None) -> Pages:
@@ -77,6 +77,7 @@ class _Scans:
         pages.ocr = self.done > 0
         if not self.unread:
             return
+        pages.needs_ocr = not ocr.is_installed()
         if self._why is not None and not pages.text.strip():
             raise self._why
         pages.cut("scanned_pages", self.done)
@@ -85,7 +86,9 @@ class _Scans:
 
 def _open(blob: Path, password: str | None) -> Any:
     try:
-        return pdfium.PdfDocument(blob, password=password)
+        document = pdfium.PdfDocument(blob, password=password)
+        document.init_forms()
+        return document
     except pdfium.PdfiumError as error:
         reason = str(error)
         if "password" in reason.lower() and password is None:
@@ -98,69 +101,48 @@ def _open(blob: Path, password: str | None) -> Any:
 def _page(document: Any, number: int) -> tuple[str, bool]:
     """Return the page's text, and True if it looks like a scan. An unreadable page is blank; the others are kept."""
     try:
-        page = document[number - 1]
+        page, notes = flatten(document, number - 1)
     except pdfium.PdfiumError:
         return "", False
     try:
-        shown = page.get_textpage()
+        shown = open_text(page)
         try:
-            lines = _lines(shown)
+            lines, is_garbled = read_lines(shown), not has_letters(shown)
         finally:
             shown.close()
         text = _markdown(_in_columns(lines, page.get_width()))
-        few = sum(len(line["text"]) for line in lines) < MIN_CHARACTERS
-        return text, few and any(item.type == raw.FPDF_PAGEOBJ_IMAGE for item in page.get_objects(max_depth=2))
+        text = "\n\n".join([text, *missing_texts(notes, text)])
+        few = sum(len(line.text) for line in lines) < MIN_CHARACTERS
+        has_picture = few and any(item.type == raw.FPDF_PAGEOBJ_IMAGE for item in page.get_objects(max_depth=2))
+        return text, is_garbled or has_picture
     except pdfium.PdfiumError:
         return "", False
     finally:
         page.close()
 
 
-def _lines(shown: Any) -> list[dict[str, Any]]:
-    """Return parts of lines in the file's order, with positions and sizes; a wide gap, as between columns, splits a
-    line."""
-    pieces: list[dict[str, Any]] = []
-    for number in range(shown.count_rects()):
-        left, bottom, right, top = shown.get_rect(number)
-        text = " ".join(shown.get_text_bounded(left, bottom, right, top).split())
-        if not text:
-            continue
-        piece = {"text": text, "left": left, "right": right, "middle": (top + bottom) / 2, "size": top - bottom}
-        last = pieces[-1] if pieces else None
-        gap = left - last["right"] if last else 0.0
-        if last and _is_same_line(last, piece) and -piece["size"] < gap < WIDE_GAP * piece["size"]:
-            last["text"] += (" " if gap > NARROW_GAP * piece["size"] else "") + text
-            last["right"], last["size"] = right, max(last["size"], piece["size"])
-        else:
-            pieces.append(piece)
-    return pieces
-
-
-def _is_same_line(first: dict[str, Any], second: dict[str, Any]) -> bool:
-    """Return True if both are on one line."""
-    return bool(abs(first["middle"] - second["middle"]) < 0.5 * max(first["size"], second["size"]))
-
-
-def _in_columns(lines: list[dict[str, Any]], width: float) -> list[dict[str, Any]]:
+def _in_columns(lines: list[PdfLine], width: float) -> list[PdfLine]:
     """Reorder lines of two columns that the file stores row by row; otherwise keep the file's order."""
     middle = width / 2
-    right = [line for line in lines if line["left"] > middle]
-    left = [line for line in lines if line["left"] < middle * 0.6]
+    right = [line for line in lines if line.left > middle]
+    left = [line for line in lines if line.left < middle * 0.6]
     if len(right) < 5 or len(left) < 5 or len(left) + len(right) < len(lines):
         return lines
-    switches = sum((a["left"] > middle) != (b["left"] > middle) for a, b in pairwise(lines))
+    switches = sum((a.left > middle) != (b.left > middle) for a, b in pairwise(lines))
     return [*left, *right] if switches > len(lines) // 2 else lines
 
 
-def _markdown(lines: list[dict[str, Any]]) -> str:
-    sizes = [line["size"] for line in lines if line["size"] > 0]
+def _markdown(lines: list[PdfLine]) -> str:
+    sizes = [line.size for line in lines if line.size > 0]
     usual = median(sizes) if sizes else 0.0
     written: list[str] = []
     for before, line in zip([None, *lines], lines, strict=False):
-        text, mark = line["text"], ""
+        text, mark = line.text, ""
         if usual and len(text) <= MAX_HEADING_CHARACTERS and len(lines) > 2:
-            mark = next((mark for factor, mark in HEADING if line["size"] >= factor * usual), "")
-        if before is not None and not mark and line["left"] > before["right"] and _is_same_line(before, line):
+            mark = next((mark for factor, mark in HEADING if line.size >= factor * usual), "")
+        if before is not None and before.text.endswith(DIVISION) and written:
+            written[-1] = written[-1].rstrip("\n").removesuffix(DIVISION) + text
+        elif before is not None and not mark and line.left > before.right and line.is_beside(before):
             written[-1] += f" {text}"
         else:
             written.append(f"\n{mark}{text}\n" if mark else text)

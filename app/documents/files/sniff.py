@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import zipfile
 from pathlib import Path, PurePath
 
@@ -26,10 +27,21 @@ _MAGIC = (
     (b"GIF8", "image/gif"),
 )
 _PARTS = {"word/document.xml": DOCX, "ppt/presentation.xml": PPTX, "xl/workbook.xml": XLSX}
+# Also of templates, shows and files with macros.
+_MAIN_TYPE = re.compile(
+    r"(wordprocessingml|presentationml|spreadsheetml|ms-word|ms-powerpoint|ms-excel)\.[\w.]*\bmain\+xml", re.IGNORECASE
+)
+_MAIN_TYPES = {
+    "wordprocessingml": DOCX, "ms-word": DOCX, "presentationml": PPTX, "ms-powerpoint": PPTX, "spreadsheetml": XLSX,
+    "ms-excel": XLSX,
+}  # fmt: skip
+MAX_NAMES, MAX_TYPES_BYTES = 20_000, 1_000_000
 _TEXT_NAMES = {
     ".md": "text/markdown", ".markdown": "text/markdown", ".csv": "text/csv", ".tsv": "text/csv", ".htm": HTML,
     ".html": HTML, ".xhtml": HTML, ".eml": EML,
 }  # fmt: skip
+# The first member, or a mark of an archive in parts before it.
+_ZIPS = (b"PK\x03\x04", b"PK00PK\x03\x04", b"PK\x07\x08PK\x03\x04")
 _MARKS = (b"\xef\xbb\xbf", b"\xff\xfe", b"\xfe\xff")
 _MAIL = (b"from:", b"to:", b"subject:", b"date:", b"received:", b"return-path:", b"message-id:", b"mime-version:")
 
@@ -42,7 +54,7 @@ def sniff(path: Path, name: str) -> str | None:
         return PDF
     if head.startswith(OLE):
         return LOCKED_OFFICE if _has_encrypted_package(path) else None
-    if head.startswith(b"PK\x03\x04"):
+    if head.startswith(_ZIPS):
         return _zipped(path)
     if head.startswith(b"RIFF") and head[8:12] == b"WEBP":
         return "image/webp"
@@ -91,13 +103,23 @@ def unmarked_utf16(data: bytes) -> str | None:
 def _zipped(path: Path) -> str | None:
     try:
         with zipfile.ZipFile(path) as archive:
-            names = set(archive.namelist()[:5000])
-            if "mimetype" in names and archive.getinfo("mimetype").file_size < 200:
-                media_type = archive.read("mimetype").decode("ascii", "replace").strip()
+            names = {name.replace("\\", "/").lstrip("/").lower(): name for name in archive.namelist()[:MAX_NAMES]}
+            if (mimetype := names.get("mimetype")) and archive.getinfo(mimetype).file_size < 200:
+                media_type = archive.read(mimetype).decode("ascii", "replace").strip()
                 if media_type == EPUB or media_type.startswith(ODF):
                     return media_type
+            return _office(archive, names)
     except Exception:  # noqa: BLE001  a broken zip raises many kinds of error; it is treated as unreadable
         return None
+
+
+def _office(archive: zipfile.ZipFile, names: dict[str, str]) -> str | None:
+    """Return the kind of an Office file by the content type of its main part, else by that part's usual name."""
+    types = names.get("[content_types].xml")
+    if types is not None and archive.getinfo(types).file_size < MAX_TYPES_BYTES:
+        match = _MAIN_TYPE.search(archive.read(types).decode("utf-8", "replace"))
+        if match is not None:
+            return _MAIN_TYPES[match[1].lower()]
     return next((kind for part, kind in _PARTS.items() if part in names), None)
 
 

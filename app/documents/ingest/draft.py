@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from app.core import clock
-from app.documents.accept.uploads import Original
+from app.documents.accept.accept import Original
 from app.documents.fields import DocumentFields
 from app.search.index.chunk_vectors import ChunkVectors
 from app.search.index.write import NewChunk
@@ -21,6 +21,8 @@ class Draft:
     text: str = ""
     fields: DocumentFields = field(default_factory=DocumentFields)
     pages: list[tuple[int, int]] = field(default_factory=list)  # the start of each page, and its number
+    # The name of a file, by which it is found if it has no text.
+    file_name: str | None = None
     attachments: list[Original] = field(default_factory=list)
     chunks: list[NewChunk] = field(default_factory=list)
     terms: list[bytes] = field(default_factory=list)

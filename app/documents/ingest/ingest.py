@@ -7,6 +7,8 @@ a version that changes nothing ends early.
 from __future__ import annotations
 
 import asyncio
+import json
+import re
 import tempfile
 from bisect import bisect_right
 from dataclasses import replace
@@ -21,8 +23,8 @@ from app.core.blobs import blobs
 from app.core.db import in_transaction
 from app.core.errors import InvalidInput, NotFound
 from app.core.settings import get_settings
-from app.documents.accept.accept import About, describe
-from app.documents.accept.uploads import Original, accept_attachments, safe_name
+from app.documents.accept.accept import About, Original, describe
+from app.documents.accept.uploads import accept_attachments, safe_name
 from app.documents.fields import ContentFields, DocumentFields
 from app.documents.files.sniff import sniff
 from app.documents.ingest.chunk import chunker
@@ -41,6 +43,10 @@ from app.search.index.write import NewChunk, pack_terms, replace_document
 from app.search.text.analyzer import packed_terms
 
 EXTRACT_LIMIT_S = 60.0
+# Metadata about the reading of a file, which describes no content.
+OWN_METADATA = {"no_text", "ocr_missing", "truncated", "unread_pages", "modified_ns"}
+MAX_DESCRIPTION_CHARACTERS = 2_000
+_WORDS = re.compile(r"[^\W_]+")
 EXTRACT_FILE = "app.documents.extract.file:extract_file"
 # OCR of a scanned book takes long.
 EXTRACT_FILE_LIMIT_S = 3000.0
@@ -158,6 +164,16 @@ async def extract_html(html: str, url: str | None) -> tuple[dict[str, Any], str]
         return page, await asyncio.to_thread(blob.with_suffix(".md").read_text, "utf-8")
 
 
+async def extract_original(original: Original) -> str:
+    """Return the Markdown of a stored file, without storing more of it. Raises the errors of extract_file()."""
+    with tempfile.TemporaryDirectory(prefix="millrace-") as folder:
+        blob = Path(folder) / "original"
+        await blobs().fetch(original.blob_key, blob)
+        arguments = {"name": original.file_name, "media_type": original.media_type}
+        await call.run(EXTRACT_FILE, arguments, blob=blob, time_limit_s=EXTRACT_LIMIT_S)
+        return await asyncio.to_thread(blob.with_suffix(".md").read_text, "utf-8")
+
+
 async def _extract_file(version: DocumentVersion, draft: Draft, progress: Progress) -> None:
     """Like extract_body, from the original file; attachments are stored, and accepted together with the index."""
     assert version.blob_key is not None
@@ -175,6 +191,7 @@ async def _extract_file(version: DocumentVersion, draft: Draft, progress: Progre
         draft.text = await asyncio.to_thread(blob.with_suffix(".md").read_text, "utf-8")
         stored = [await _store_attachment(attachment) for attachment in result["attachments"]]
         draft.attachments = [original for original in stored if original is not None]
+    draft.file_name = name
     draft.pages = [(page["start"], page["number"]) for page in result["pages"]]
     content = ContentFields(
         title=result["title"],
@@ -204,19 +221,34 @@ async def _store_attachment(attachment: dict[str, str]) -> Original | None:
 
 
 def cut(draft: Draft) -> None:
-    """Cut the text into chunks and analyse them. Raises InvalidInput if no chunk has text."""
+    """Cut the text into chunks and analyse them; a file without text gets one chunk that describes it.
+
+    Raises InvalidInput for other content without text.
+    """
     settings, model = get_settings(), embedder()
     cutter = chunker(model.tokenizer, settings.chunk_tokens, settings.chunk_overlap_tokens)
     title, language = draft.fields.title, draft.fields.language
     for piece in cutter.chunk(draft.text):
         page = _page_at(draft.pages, piece.start)
         draft.chunks.append(NewChunk.within(piece.text, piece.start, piece.end, piece.headings, title, page))
+    whole = f"{title}\n{draft.text}" if title else draft.text
     if not draft.chunks:
-        raise InvalidInput("no text is left to index after cleaning", code="empty_document")
+        if draft.file_name is None:
+            raise InvalidInput("no text is left to index after cleaning", code="empty_document")
+        whole = _description(draft.file_name, draft.fields)
+        draft.chunks.append(NewChunk("", 0, 0, context=whole))
     draft.terms = pack_terms(draft.chunks, language)
-    draft.document_terms = packed_terms(f"{title}\n{draft.text}" if title else draft.text, language)
-    encodings = model.tokenizer.encode_batch([chunk.text for chunk in draft.chunks])
+    draft.document_terms = packed_terms(whole, language)
+    encodings = model.tokenizer.encode_batch([chunk.text or chunk.context for chunk in draft.chunks])
     draft.tokens = sum(len(encoding.ids) for encoding in encodings)
+
+
+def _description(file_name: str, fields: DocumentFields) -> str:
+    """Return the words by which a file without text is found: title, name, description, tags, metadata."""
+    values = [value for name, value in fields.metadata.items() if name not in OWN_METADATA]
+    lines = [fields.title, file_name, " ".join(_WORDS.findall(file_name)), fields.description, *fields.tags, *values]
+    texts = (line if isinstance(line, str) else json.dumps(line, ensure_ascii=False) for line in lines if line)
+    return "\n".join(dict.fromkeys(texts))[:MAX_DESCRIPTION_CHARACTERS]
 
 
 def _page_at(pages: list[tuple[int, int]], at: int) -> int | None:

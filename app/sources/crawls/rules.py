@@ -13,7 +13,7 @@ from app.documents.models import MAX_URL_BYTES
 # File name endings that a crawl never fetches; other types are recognised by the response.
 _NO_PAGES = re.compile(
     r"\.(?:png|jpe?g|gif|webp|svg|ico|css|js|mjs|json|xml|rss|atom|woff2?|ttf|eot|zip|gz|tar|7z|rar|exe|dmg|iso|mp[34]|"
-    r"avi|mov|webm|wav|pdf|docx?|xlsx?|pptx?)$",
+    r"avi|mov|webm|wav|doc|xls|ppt)$",
     re.IGNORECASE,
 )
 

@@ -65,6 +65,7 @@ def content_of(page: PageText, crawl: str | None = None) -> Content:
         fetched_at=clock.now(),
         etag=page.etag,
         last_modified=page.last_modified,
+        original=page.original,
     )
 
 

@@ -7,8 +7,9 @@ from typing import overload
 
 from app.core import charsets
 from app.core.errors import Rejected
-from app.documents.accept.accept import Format
+from app.documents.accept.accept import Format, Original
 from app.sources.fetching.download import Before, Download, Validators, download, split_url
+from app.sources.fetching.file_page import store_file
 
 __all__ = ["NotModified", "PageText", "Validators", "fetch", "split_url"]
 
@@ -31,6 +32,7 @@ class UnreadableType(Rejected):
 class PageText:
     """Text of a page. `url` is the URL after redirects; `etag` and `last_modified` are its validators.
 
+    A page that is a file has `original` and no text.
     `robots_tag` is the X-Robots-Tag header. `rendered` is True if the page's scripts have run.
     """
 
@@ -42,6 +44,7 @@ class PageText:
     last_modified: str | None = None
     robots_tag: str | None = None
     rendered: bool = False
+    original: Original | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,15 +66,18 @@ async def fetch(
     if response.status_code == 304 and validators is not None and validators.headers():
         return NotModified(response.url)
     response.check_status()
-    format_ = _format(response)
+    original = await store_file(response)
+    format_ = "file" if original is not None else _format(response)
+    text = "" if original is not None else await charsets.decode_off_loop(response.body, _label(response, format_))
     return PageText(
         response.url,
         response.status_code,
         format_,
-        await charsets.decode_off_loop(response.body, _label(response, format_)),
+        text,
         etag=_validator(response, "etag"),
         last_modified=_validator(response, "last-modified"),
         robots_tag=response.headers.get("x-robots-tag"),
+        original=original,
     )
 
 

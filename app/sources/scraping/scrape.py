@@ -7,7 +7,7 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from app.clients import firecrawl
@@ -24,8 +24,9 @@ from app.core.errors import (
     Unavailable,
 )
 from app.core.guard import is_private_by_name
-from app.documents.ingest.ingest import extract_html
+from app.documents.ingest.ingest import extract_html, extract_original
 from app.documents.text import scrub_text
+from app.sources.fetching.page_text import PageText
 from app.sources.fetching.polite_fetch import fetch_politely
 from app.sources.models import ScrapedPage
 from app.sources.scraping import cache
@@ -132,7 +133,7 @@ async def _by_firecrawl(request: PageRequest) -> ScrapedPage:
 async def _by_builtin(request: PageRequest) -> ScrapedPage:
     try:
         async with asyncio.timeout(request.timeout_ms / 1000):
-            page = await fetch_politely(request.url)
+            page = await _read_file(await fetch_politely(request.url))
             html = page.format == "html"
             cleaned: str | None = page.text
             if html:
@@ -158,6 +159,13 @@ async def _by_builtin(request: PageRequest) -> ScrapedPage:
         content_type="text/html" if html and not cleaned else plain,
         scraped_at=clock.now(),
     )
+
+
+async def _read_file(page: PageText) -> PageText:
+    """Return a page that is a file as its Markdown; any other page unchanged."""
+    if page.original is None:
+        return page
+    return replace(page, format="markdown", text=await extract_original(page.original))
 
 
 def _is_text(value: Any) -> bool:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -50,3 +52,47 @@ def test_scrub_refuses_values_nested_too_deeply() -> None:
     with pytest.raises(InvalidInput):
         scrub(value)
     assert scrub({"a\x00": [1, float("inf"), {"b": "\ud800c"}]}) == {"a": [1, None, {"b": "c"}]}
+
+
+PIXELS = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk" * 40
+_LINES = "\n".join(PIXELS[at : at + 76] for at in range(0, len(PIXELS), 76))
+
+
+@pytest.mark.parametrize(
+    ("text", "stored"),
+    [
+        (f"Before ![The wheel](data:image/png;base64,{PIXELS}) after", "Before The wheel after"),
+        (f"![](<data:image/png;base64,{PIXELS}>)", ""),
+        (f'![A](data:image/png;base64,{PIXELS} "title") end', "A end"),
+        (f"[The plan](data:application/pdf;base64,{PIXELS})", "The plan"),
+        (f"Seen ![][one]\n\n[one]: <data:image/png;base64,{PIXELS}>\nEnd", "Seen ![][one]\n\nEnd"),
+        (f"A <img class=x alt='The wheel' src='data:image/gif;base64,{PIXELS}' width=3> b", "A The wheel b"),
+        (f"a {{ background: url(data:image/png;base64,{PIXELS}) }}", "a { background: url() }"),
+        (f'b {{ src: url("data:font/woff2;charset=utf-8;base64,{PIXELS}") }}', 'b { src: url("") }'),
+        (f"x data:image/png;base64,\n{_LINES}\ny", "x\ny"),
+        ("c url('data:image/svg+xml,%3Csvg xmlns=%22http://www.w3.org/2000/svg%22/%3E') d", None),
+        ('d data:image/svg+xml;utf8,<svg xmlns="x" width="1"><path d="M0 0"/></svg> e', "d  e"),
+        ("data:image/svg+xml," + "%3Cpath%20d%3D%22M0%22%2F%3E" * 20 + " f", "f"),
+        (f"DATA:IMAGE/PNG;BASE64,{PIXELS} g", "g"),
+    ],
+)
+def test_data_in_addresses_is_left_out(text: str, stored: str | None) -> None:
+    cleaned = clean(text)
+    assert "iVBORw" not in cleaned and "%3Cpath" not in cleaned
+    assert stored is None or cleaned == stored
+    assert clean(cleaned) == cleaned
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["The data: seven, eight", "data:, data; data:text", "Use data:image/png;base64, as a prefix.", "metadata:x/y,z"],
+)
+def test_words_about_data_stay(text: str) -> None:
+    assert clean(text) == text
+
+
+def test_inline_data_takes_no_quadratic_time() -> None:
+    for text in ("![](data:" * 20_000, "data:a/b;c=d" * 20_000, "<img src=data:" * 20_000, "[a]: data:" * 20_000):
+        started = time.perf_counter()
+        clean(text)
+        assert time.perf_counter() - started < 5

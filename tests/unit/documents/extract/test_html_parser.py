@@ -41,7 +41,7 @@ def test_main_content(tmp_path: Path) -> None:
     [
         ("<p>short</p>", "short"),
         ("<title>T</title><body><div>a<br>b</div><div>c</div>", "a b\n\nc"),
-        ("<h2>Head</h2><ul><li>one<li>two</ul>", "## Head\n\n- one\n\n- two"),
+        ("<h2>Head</h2><ul><li>one<li>two</ul>", "## Head\n\n- one\n- two"),
         ("plain words", "plain words"),
         ("<nav>menu</nav><style>p{}</style>", ""),
         ("", ""),

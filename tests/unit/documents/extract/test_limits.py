@@ -162,7 +162,10 @@ def test_a_poster_is_scanned_within_bounds(tmp_path: Path) -> None:
         missing("tesseract", "apt-get install tesseract-ocr")
     path = make_pdf.write(tmp_path / "poster.pdf", [made_documents.picture("SLUICE")])
     assert "SLUICE" in read(path)["text"]
-    assert code(path, limits=ExtractLimits(scan_pixels=400)) in ("empty_document", "ocr_failed")
+    try:
+        assert read(path, limits=ExtractLimits(scan_pixels=400))["metadata"]["no_text"] == "empty"
+    except InvalidInput as error:  # some versions of tesseract refuse so small a picture
+        assert error.code == "ocr_failed"
 
 
 _WHOLE: dict[str, bytes] = {}
