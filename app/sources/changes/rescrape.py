@@ -27,7 +27,6 @@ from app.sources.fetching.fetch_page import FetchedPage, fetch_page
 from app.sources.models import ChangeEvent
 from app.sources.payloads.change_bodies import is_page_url, is_template, strip_source
 
-
 # A template of a URL can be expanded by changedetection.io only; its changes wait this long for an answer.
 MAX_TEMPLATE_WAIT = timedelta(days=1)
 TEMPLATE_RETRY_S = 300.0

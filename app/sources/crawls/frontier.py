@@ -99,6 +99,18 @@ def next_page(session: Session, claim: Claim) -> CrawlPage | None:
     return row
 
 
+def next_failed(session: Session, claim: Claim) -> CrawlPage | None:
+    """Return the next page that Firecrawl could not read but may answer by now, and count a try."""
+    claims.hold(session, claim)
+    query = sa.select(CrawlPage).where(
+        CrawlPage.crawl_id == claim.id, CrawlPage.state == "found", CrawlPage.error_code.is_not(None)
+    )
+    row = session.scalars(query.order_by(CrawlPage.tries, CrawlPage.id).limit(1)).one_or_none()
+    if row is not None:
+        row.tries += 1
+    return row
+
+
 def uncount_try(session: Session, claim: Claim, page_id: int) -> None:
     """Take back one try of a page that was fetched but could not be accepted yet."""
     claims.hold(session, claim)
