@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+import hashlib
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
 from app.core.errors import InvalidInput
-from app.sources.fetching.sitemap import MAX_FILE_BYTES, MAX_PAGES, SitemapEntry, entries
+from app.sources.fetching.sitemap import MAX_FILE_BYTES, MAX_FILES, MAX_PAGES, SitemapEntry, SitemapReport, entries
 from app.sources.fetching.sitemap_parser import read_sitemap
 from tests.fakes.site import FakeSite
 from tests.fakes.site import page as site_page
@@ -36,9 +38,9 @@ def _index(*said: str) -> bytes:
     return f"{HEAD}<sitemapindex {SPACE}>{inner}</sitemapindex>".encode()
 
 
-def _all(url: str, most: int = 1000) -> list[SitemapEntry]:
+def _all(url: str, most: int = 1000, report: SitemapReport | None = None) -> list[SitemapEntry]:
     async def run() -> list[SitemapEntry]:
-        return [entry async for entry in entries(url, max_pages=most)]
+        return [entry async for entry in entries(url, max_pages=most, report=report)]
 
     return asyncio.run(run())
 
@@ -84,8 +86,93 @@ def test_bounds_of_depth_files_and_pages(asking: FakeSite) -> None:
     asking.pages["/sitemap.xml"] = site_page(_index(*(f"/f{number}.xml" for number in range(40))), headers=XML)
     for number in range(40):
         asking.pages[f"/f{number}.xml"] = site_page(_urls(f"{asking.url}/{number}"), headers=XML)
-    assert len(_all(f"{asking.url}/")) == 19 and len(asking.visits) == 20
-    assert len(_all(f"{asking.url}/", most=5)) == 5
+    assert len(_all(f"{asking.url}/")) == 40 and len(asking.visits) == 41
+    report = SitemapReport()
+    assert len(_all(f"{asking.url}/", most=5, report=report)) == 5
+    assert (report.files, report.unread, report.broken) == (6, 35, [])
+
+
+def test_files_beyond_the_limit_are_counted(asking: FakeSite) -> None:
+    names = [f"/f{number}.xml" for number in range(MAX_FILES + 9)]
+    asking.pages["/sitemap.xml"] = site_page(_index(*names), headers=XML)
+    asking.pages |= {name: site_page(b"<urlset/>", headers=XML) for name in names}
+    report = SitemapReport()
+    assert _all(f"{asking.url}/", report=report) == []
+    assert (report.files, report.unread) == (MAX_FILES, 10)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "<rss version='2.0'><channel><link>{site}/</link><item><title>x</title><link>{site}/one</link>"
+        "<pubDate>Sat, 28 Nov 2026 08:00:00 GMT</pubDate></item><item><guid>{site}/two</guid></item>"
+        "<item><guid isPermaLink='false'>{site}/no</guid></item></channel></rss>",
+        "<feed xmlns='http://www.w3.org/2005/Atom'><link href='{site}/'/><entry><link rel='edit' href='/no'/>"
+        "<link href='/one'/><updated>2026-11-28T08:00:00Z</updated></entry><entry><link rel='alternate' href='two'/>"
+        "</entry></feed>",
+        "<rdf:RDF xmlns:rdf='http://www.w3.org/1999/02/22-rdf-syntax-ns#' xmlns='http://purl.org/rss/1.0/' "
+        "xmlns:dc='http://purl.org/dc/elements/1.1/'><item rdf:about='x'><link>{site}/one</link>"
+        "<dc:date>2026-11-28T08:00:00Z</dc:date></item><item><link>{site}/two</link></item></rdf:RDF>",
+        "\n \t<?xml version='1.0'?><urlset><url><loc>{site}/one</loc><lastmod>2026-11-28T08:00:00Z</lastmod></url>"
+        "<url><loc><![CDATA[{site}/two]]></loc></url></urlset>",
+        "<urlset><urlset><url><loc>{site}/one</loc><lastmod>2026-11-28T08:00:00Z</lastmod></url></urlset>"
+        "<group><url><loc>\n{site}/two\n</loc></url></group></urlset>",
+        "<sm:urlset xmlns:sm='x'><sm:url><sm:loc>{site}/one</sm:loc><sm:lastmod>2026-11-28T08:00:00Z</sm:lastmod>"
+        "<image><loc>{site}/no</loc></image></sm:url><URL><LOC>{site}/two</LOC></URL></sm:urlset>",
+        "<s:urlset><s:url><s:loc>{site}/one</s:loc><s:lastmod>2026-11-28T08:00:00Z</s:lastmod></s:url>"
+        "<url><loc>{site}/two</loc></url></s:urlset>",
+    ],
+)
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_files_of_all_forms(asking: FakeSite, body: str, encoding: str) -> None:
+    """RSS, RDF and Atom, blanks at the beginning, entries at any depth, prefixes declared or not."""
+    asking.pages["/sitemap.xml"] = site_page(body.replace("{site}", asking.url).encode(encoding), headers=XML)
+    found = _all(f"{asking.url}/")
+    assert _paths(asking, found) == ["/one", "/two"]
+    assert [entry.lastmod for entry in found] == [datetime(2026, 11, 28, 8, tzinfo=UTC), None]
+
+
+def test_ampersands_that_are_not_escaped(asking: FakeSite) -> None:
+    asking.pages["/sitemap.xml"] = site_page(
+        _urls(f"{asking.url}/?a=1&b=2", f"{asking.url}/?a=1&amp;b=3", f"{asking.url}/?x=1&copy=2&#38;d=4"), headers=XML
+    )
+    assert _paths(asking, _all(f"{asking.url}/")) == ["/?a=1&b=2", "/?a=1&b=3", "/?x=1&copy=2&d=4"]
+
+
+@pytest.mark.parametrize("packing", [bytes, gzip.compress, lambda body: gzip.compress(gzip.compress(body))])
+@pytest.mark.parametrize("tail", ["", "<url><loc>{site}/thr", "<url><loc>{site}/three</loc>", "<url", "<!-- "])
+def test_a_cut_file_has_its_whole_entries(asking: FakeSite, tail: str, packing: Callable[[bytes], bytes]) -> None:
+    """Half an address is no page; the report names the file."""
+    whole = _urls(f"{asking.url}/one", f"{asking.url}/two").removesuffix(b"</urlset>")
+    body = packing(whole + tail.replace("{site}", asking.url).encode())
+    asking.pages["/sitemap.xml"] = site_page(body, headers={"content-type": "application/octet-stream"})
+    report = SitemapReport()
+    assert _paths(asking, _all(f"{asking.url}/", report=report)) == ["/one", "/two"]
+    assert report.broken == [f"{asking.url}/sitemap.xml"]
+
+
+def test_a_compressed_file_that_ends_early(asking: FakeSite) -> None:
+    names = [f"{asking.url}/{number}-{hashlib.sha256(b'%d' % number).hexdigest()}" for number in range(400)]
+    packed = gzip.compress(_urls(*names))
+    asking.pages["/sitemap.xml"] = site_page(packed[: len(packed) // 2], headers={"content-type": "application/gzip"})
+    report = SitemapReport()
+    found = [entry.url for entry in _all(f"{asking.url}/", report=report)]
+    assert 50 < len(found) < 350 and found == names[: len(found)] and report.broken
+
+
+def test_pages_with_and_without_www_are_of_one_site(asking: FakeSite) -> None:
+    other = asking.url.replace("://", "://www.")
+    asking.pages["/sitemap.xml"] = site_page(_urls(f"{other}/one", "https://elsewhere.example/"), headers=XML)
+    assert [entry.url for entry in _all(f"{asking.url}/")] == [f"{other}/one"]
+
+
+def test_a_page_in_place_of_a_sitemap_has_no_entries(asking: FakeSite) -> None:
+    """And the one at the usual place may be missing: that is no fault."""
+    report = SitemapReport()
+    assert _all(f"{asking.url}/", report=report) == [] and report.broken == []
+    html = b"<!doctype html><html><body><a href='/x'>x</a><item><link>/y</link></item></body>"
+    asking.pages["/sitemap.xml"] = site_page(html)
+    assert _all(f"{asking.url}/") == []
 
 
 @pytest.mark.parametrize(
