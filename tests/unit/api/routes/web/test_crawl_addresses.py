@@ -37,7 +37,7 @@ def result(api: Api, crawl: dict[str, Any]) -> dict[str, Any]:
 def documents() -> set[str]:
     """Return the URLs of all documents with a text."""
     query = sa.select(Document.url).where(Document.version_id.is_not(None))
-    return set(database().read(lambda session: session.scalars(query).all()))  # type: ignore[arg-type]
+    return {str(url) for url in database().read(lambda session: session.scalars(query).all())}
 
 
 def moved(target: str, status: int = 302) -> Response:
