@@ -96,7 +96,7 @@ def _print_crawl(metrics: dict[str, Any]) -> None:
 
 
 def _print_facts(facts: dict[str, Any]) -> None:
-    """Print the site that the crawl moved to, patterns of which pages were left out, and unread files of sitemaps."""
+    """Print the site that the crawl moved to, patterns with pages that were left out, and unread files of sitemaps."""
     sitemap = facts.get("sitemap") or {}
     if facts.get("moved_to"):
         output.out.print(f"  moved to {output.plain(facts['moved_to'])}")

@@ -145,7 +145,7 @@ def accept_page(
 ) -> None:
     """Accept the page: a child job indexes it, and its links are added. Raises the errors of accept().
 
-    A page that is at another address, of which the crawl has a row, is accepted there, and only once.
+    A page at another address is accepted under the row of that address, and only once.
     """
     claims.hold(session, claim)
     row = session.get_one(CrawlPage, page_id)
@@ -307,7 +307,7 @@ class _PatternRoom:
 
 
 def _record_bounded(session: Session, claim: Claim, full: set[str]) -> None:
-    """Record patterns of which the crawl leaves further pages out."""
+    """Record patterns whose further pages the crawl leaves out."""
     query = sa.select(CrawlSession).where(CrawlSession.tenant == claim.tenant, CrawlSession.crawl_id == claim.id)
     row = session.scalars(query.with_for_update()).one()
     known = row.extra.get("bounded", [])

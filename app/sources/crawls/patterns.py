@@ -20,7 +20,7 @@ MAX_REPEATS = 3
 
 
 def pattern_of(url: str) -> str | None:
-    """Return the pattern of an address of which a site may have endless ones; None for other addresses.
+    """Return the pattern of an address that a site may have in endless number; None for other addresses.
 
     It has `#` for numbers and the names of the parameters: `example.org/calendar?month&year`.
     """

@@ -28,8 +28,8 @@ _REPORTED = ("moved_to", "bounded")
 async def crawl(job: Crawl, progress: Progress) -> dict[str, Any]:
     """Return {crawl_id, pages, indexed, failed, skipped}: pages accepted, and their numbers by result.
 
-    Also, where it applies: `moved_to`, the site that the start redirects to; `bounded`, patterns of which pages were
-    left out; `sitemap`, if files of it were not read.
+    Also, where it applies: `moved_to`, the site that the start redirects to; `bounded`, patterns whose further pages
+    were left out; `sitemap`, if files of it were not read.
     """
     claim = progress.claim
     row = await in_transaction(frontier.begin, claim, job.url)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from urllib.parse import urldefrag, urljoin, urlsplit
 
-# A page shown for longer is read as a page of its own.
+# A page that is shown for longer is read itself.
 MAX_DELAY_S = 10
 # The syntax of the HTML standard: seconds, then optionally the URL, with or without quotes.
 _REFRESH = re.compile(r"\s*(\d{1,9})(?:\.[\d.]*)?\s*(?:[;,]\s*|\s)(?:url\s*=\s*)?+(.*)", re.IGNORECASE | re.DOTALL)

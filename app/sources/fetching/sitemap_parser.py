@@ -76,7 +76,7 @@ def _unpack(body: bytes, max_bytes: int) -> tuple[bytes, bool]:
 
 
 def _unpack_damaged(body: bytes, max_bytes: int) -> bytes:
-    """Return what stands before the damage."""
+    """Return the bytes before the damage."""
     stream, parts, size = zlib.decompressobj(16 + zlib.MAX_WBITS), [], 0
     for start in range(0, len(body), 1024):
         try:

@@ -110,7 +110,7 @@ def parse(raw: bytes) -> FirecrawlEvent:
 
 
 def page_of(document: dict[str, Any], crawl_id: str | None) -> FirecrawlPage:
-    """Return the document as a page of ours, or with the reason why it is invalid: an error page is none."""
+    """Return the document as a page of ours, or with the reason why it is invalid, as an error page is."""
     metadata = document.get("metadata")
     if not isinstance(metadata, dict):
         return FirecrawlPage(_text(document.get("url")), error="the document has no metadata")

@@ -1,4 +1,4 @@
-"""Error pages, cut bodies and empty ones never become the text of a page; what may pass is tried again."""
+"""Error pages, cut bodies and empty ones never become the text of a page; temporary faults are tried again."""
 
 from __future__ import annotations
 

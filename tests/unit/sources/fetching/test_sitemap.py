@@ -127,9 +127,9 @@ def test_files_beyond_the_limit_are_counted(asking: FakeSite) -> None:
 def test_files_of_all_forms(asking: FakeSite, body: str, encoding: str) -> None:
     """RSS, RDF and Atom, blanks at the beginning, entries at any depth, prefixes declared or not."""
     asking.pages["/sitemap.xml"] = site_page(body.replace("{site}", asking.url).encode(encoding), headers=XML)
-    found = _all(f"{asking.url}/")
-    assert _paths(asking, found) == ["/one", "/two"]
-    assert [entry.lastmod for entry in found] == [datetime(2026, 11, 28, 8, tzinfo=UTC), None]
+    pages = _all(f"{asking.url}/")
+    assert _paths(asking, pages) == ["/one", "/two"]
+    assert [entry.lastmod for entry in pages] == [datetime(2026, 11, 28, 8, tzinfo=UTC), None]
 
 
 def test_ampersands_that_are_not_escaped(asking: FakeSite) -> None:
@@ -156,8 +156,8 @@ def test_a_compressed_file_that_ends_early(asking: FakeSite) -> None:
     packed = gzip.compress(_urls(*names))
     asking.pages["/sitemap.xml"] = site_page(packed[: len(packed) // 2], headers={"content-type": "application/gzip"})
     report = SitemapReport()
-    found = [entry.url for entry in _all(f"{asking.url}/", report=report)]
-    assert 50 < len(found) < 350 and found == names[: len(found)] and report.broken
+    pages = [entry.url for entry in _all(f"{asking.url}/", report=report)]
+    assert 50 < len(pages) < 350 and pages == names[: len(pages)] and report.broken
 
 
 def test_pages_with_and_without_www_are_of_one_site(asking: FakeSite) -> None:

@@ -176,7 +176,7 @@ def test_one_page_has_one_document_however_it_is_written(lite: Api, site: FakeSi
 
 
 @pytest.mark.parametrize(
-    ("one", "other"),
+    ("spelling", "other"),
     [
         ("https://example.org", "https://example.org/"),
         ("https://example.org/a", "https://www.example.org/a"),
@@ -187,12 +187,12 @@ def test_one_page_has_one_document_however_it_is_written(lite: Api, site: FakeSi
         ("https://example.org/a?b=%7E&utm_x=1", "https://example.org/a?b=~"),
     ],
 )
-def test_spellings_of_one_page_have_one_key(one: str, other: str) -> None:
-    assert addresses.key_of(one) == addresses.key_of(other) is not None
+def test_spellings_of_one_page_have_one_key(spelling: str, other: str) -> None:
+    assert addresses.key_of(spelling) == addresses.key_of(other) is not None
 
 
 @pytest.mark.parametrize(
-    ("one", "other"),
+    ("spelling", "other"),
     [
         ("https://example.org/a", "https://example.org/A"),
         ("https://example.org/a", "https://example.org/a/"),
@@ -203,8 +203,8 @@ def test_spellings_of_one_page_have_one_key(one: str, other: str) -> None:
         ("https://example.org/a%2Fb", "https://example.org/a/b"),
     ],
 )
-def test_other_pages_have_other_keys(one: str, other: str) -> None:
-    assert addresses.key_of(one) != addresses.key_of(other)
+def test_other_pages_have_other_keys(spelling: str, other: str) -> None:
+    assert addresses.key_of(spelling) != addresses.key_of(other)
 
 
 def test_a_page_is_under_the_address_that_it_names(lite: Api, site: FakeSite) -> None:
