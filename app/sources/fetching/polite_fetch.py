@@ -59,7 +59,8 @@ async def _fetch_refreshed(
 
 async def _refresh_of(page: PageText) -> str | None:
     """Return the URL that the page's HTML refreshes to within seconds."""
-    if page.format != "html" or "refresh" not in page.text[:MAX_REFRESH_CHARACTERS].lower():
+    head = page.text[:MAX_REFRESH_CHARACTERS].lower() if page.format == "html" else ""
+    if "refresh" not in head or "http-equiv" not in head:
         return None
     try:
         return (await inspect_page(page)).refresh

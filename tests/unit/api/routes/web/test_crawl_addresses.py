@@ -18,10 +18,10 @@ from app.sources.crawls.patterns import pattern_of
 from tests.fakes.server import Request, Response
 from tests.fakes.site import FakeSite, site
 from tests.fakes.site import page as site_page
+from tests.support.crawls import html, metrics, rows, start, words
 from tests.support.databases import SettingsEnv
 from tests.support.desk import Desk
 from tests.unit.api.conftest import Api
-from tests.unit.api.routes.web.test_crawls import html, metrics, rows, start, words
 
 __all__ = ["site"]
 
