@@ -11,7 +11,7 @@ from urllib.parse import SplitResult, urljoin, urlsplit
 
 from app.core import clock
 from app.core.errors import InvalidInput, Rejected, TooManyRedirects, Unavailable
-from app.core.http import AsyncClient, Cookies, HTTPError, InvalidURL, Response, is_temporary
+from app.core.http import AsyncClient, Cookies, HTTPError, InvalidURL, Response, TimeoutException, is_temporary
 from app.core.settings import get_settings
 from app.sources.fetching import connections
 from app.sources.fetching.inflate import ACCEPTED, IncompleteBody, Inflater
@@ -163,18 +163,31 @@ class _Request:
         if length.isdecimal() and int(length) > self.max_bytes and not self.truncate:
             raise self._too_large(url)
         inflater = Inflater(response.headers.get("content-encoding", ""))
-        parts, left = [], self.max_bytes
+        parts: list[bytes] = []
+        try:
+            await self._read(url, response, inflater, parts)
+        except TimeoutException:
+            raise
+        except HTTPError as error:
+            incomplete = IncompleteBody(f"{url} broke off: {str(error) or type(error).__name__}")
+            incomplete.partial = b"".join(parts)
+            raise incomplete from error
+        except IncompleteBody as error:
+            error.partial = b"".join(parts)
+            raise
+        return b"".join(parts)
+
+    async def _read(self, url: str, response: Response, inflater: Inflater, parts: list[bytes]) -> None:
+        left = self.max_bytes
         async for packed in response.aiter_raw():
             part = inflater.feed(packed, left)
             parts.append(part[:left])
             left -= len(part)
             if left < 0:
                 if self.truncate:
-                    break
+                    return
                 raise self._too_large(url)
-        else:
-            _check_whole(url, response, inflater)
-        return b"".join(parts)
+        _check_whole(url, response, inflater)
 
     def _too_large(self, url: str) -> Rejected:
         return Rejected(f"{url} is larger than {self.max_bytes:,} bytes", code="too_large")

@@ -28,9 +28,10 @@ _NO_CODINGS = {"", "identity", "none", "off", "binary", "7bit", "8bit", "chunked
 
 
 class IncompleteBody(Unavailable):
-    """The body ended early or is damaged; the next response may be complete."""
+    """The body ended early or is damaged; the next response may be complete. `partial` is what arrived."""
 
     code = "incomplete_body"
+    partial = b""
 
 
 class Decoder(Protocol):

@@ -14,12 +14,21 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import urljoin
 
-from app.core.errors import InvalidInput, Rejected, SandboxCrashed, SandboxOutOfMemory, TimeLimitExceeded
+from app.core.errors import (
+    InvalidInput,
+    Rejected,
+    SandboxCrashed,
+    SandboxOutOfMemory,
+    TimeLimitExceeded,
+    Unavailable,
+)
 from app.core.logging import get_logger
+from app.core.settings import get_settings
 from app.documents import urls
 from app.jobs.sandbox import call
 from app.sources.fetching import robots
-from app.sources.fetching.download import download
+from app.sources.fetching.download import Download, download
+from app.sources.fetching.inflate import IncompleteBody
 from app.sources.fetching.polite_fetch import HostSession
 
 MAX_PAGES = 50_000
@@ -31,10 +40,16 @@ MAX_REPORTED_FILES = 20
 MAX_DEPTH = 2
 READ_TIMEOUT_S = 60.0
 READ = "app.sources.fetching.sitemap_parser:read_sitemap"  # by name: only sandbox processes load its libraries
-_UNREADABLE = (InvalidInput, Rejected, SandboxCrashed, SandboxOutOfMemory, TimeLimitExceeded)
+_UNREADABLE = (InvalidInput, Rejected, Unavailable, SandboxCrashed, SandboxOutOfMemory, TimeLimitExceeded)
+# Longest wait for a server that asks for a pause.
+MAX_PAUSE_S = 60.0
 _ACCEPT = "application/xml,text/xml,application/rss+xml,application/atom+xml,text/plain;q=0.9,*/*;q=0.1"
 
 log = get_logger(__name__)
+
+
+class Missing(Rejected):
+    """The site has no such file."""
 
 
 class SitemapEntry(NamedTuple):
@@ -69,7 +84,8 @@ async def entries(
     """Yield the pages in the sitemaps of the URL's site, each once; nothing without a sitemap.
 
     `accepts` decides which pages are of the site, by default all of its host, with or without `www.`. Files that cannot
-    be read are skipped; the report names them. Raises Unavailable and Snooze like fetch_politely().
+    be read are skipped after a few tries; the report names them. Raises Unavailable if robots.txt cannot be read, and
+    Snooze like fetch_politely().
     """
     report = report if report is not None else SitemapReport()
     is_ours = accepts or (lambda page: urls.site_host(page) == urls.site_host(url))
@@ -108,23 +124,49 @@ async def _read_file(url: str, report: SitemapReport, *, is_guess: bool) -> dict
 
     `is_guess`: the file need not exist.
     """
-    nothing: dict[str, Any] = {"sitemaps": [], "pages": []}
+    nothing: dict[str, Any] = {"sitemaps": [], "pages": [], "is_cut": False}
     try:
-        async with HostSession() as host_session:
-            response = await download(
-                url, accept=_ACCEPT, max_bytes=MAX_FILE_BYTES, truncate=True, before=host_session.wait_turn
-            )
-        if is_guess and response.status_code in (404, 410):
-            return nothing
-        response.check_status()
-        file = await _parse(response.body, response.url)
+        body, base, is_cut = await _request(url)
+        file = await _parse(body, base)
     except _UNREADABLE as error:
-        report.add_broken(url, error.message)
+        if not (is_guess and isinstance(error, Missing)):
+            report.add_broken(url, error.message)
         return nothing
     report.files += 1
-    if file["is_cut"] or len(response.body) >= MAX_FILE_BYTES:
+    if file["is_cut"] or is_cut or len(body) >= MAX_FILE_BYTES:
         report.add_broken(url, "the file ends early")
     return file
+
+
+async def _request(url: str) -> tuple[bytes, str, bool]:
+    """Return the body, its URL after redirects, and True if its end is missing; tried again like a page of a crawl.
+
+    Raises Missing, Rejected, Unavailable and Snooze.
+    """
+    delays = [*get_settings().crawl_retry_delays, None]
+    while True:
+        delay_s = delays.pop(0)
+        try:
+            response = await _download(url)
+            return response.body, response.url, False
+        except Unavailable as error:
+            if delay_s is not None:
+                await asyncio.sleep(max(delay_s, min(error.retry_after_s or 0.0, MAX_PAUSE_S)))
+            elif isinstance(error, IncompleteBody) and error.partial:
+                return error.partial, url, True
+            else:
+                raise
+
+
+async def _download(url: str) -> Download:
+    async with HostSession() as host_session:
+        response = await download(
+            url, accept=_ACCEPT, max_bytes=MAX_FILE_BYTES, truncate=True, before=host_session.wait_turn
+        )
+    if response.status_code in (404, 410):
+        raise Missing(f"{response.url} answered {response.status_code}", code="http_status")
+    response.check_status()
+    return response
 
 
 async def _parse(body: bytes, url: str) -> dict[str, Any]:

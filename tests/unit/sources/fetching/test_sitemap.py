@@ -14,6 +14,7 @@ import pytest
 from app.core.errors import InvalidInput
 from app.sources.fetching.sitemap import MAX_FILE_BYTES, MAX_FILES, MAX_PAGES, SitemapEntry, SitemapReport, entries
 from app.sources.fetching.sitemap_parser import read_sitemap
+from tests.fakes.server import Request, Response
 from tests.fakes.site import FakeSite
 from tests.fakes.site import page as site_page
 from tests.support.databases import SettingsEnv
@@ -25,7 +26,7 @@ SPACE = 'xmlns="http://www.sitemaps.org/schemas/sitemap/0.9"'
 
 @pytest.fixture
 def asking(settings_env: SettingsEnv, redis_url: str, site: FakeSite) -> FakeSite:
-    settings_env(redis_url=redis_url, fetch_private="true", fetch_host_delay_s=0)
+    settings_env(redis_url=redis_url, fetch_private="true", fetch_host_delay_s=0, crawl_retry_delays="0.01,0.01")
     return site
 
 
@@ -196,3 +197,36 @@ def test_a_broken_file_does_not_hide_the_next(asking: FakeSite) -> None:
     asking.pages["/broken.xml"] = site_page(b"<urlset", headers=XML)
     asking.pages["/good.xml"] = site_page(_urls(f"{asking.url}/one"), headers=XML)
     assert _paths(asking, _all(f"{asking.url}/")) == ["/one"]
+
+
+@pytest.mark.parametrize("way", ["length", "gzip"])
+def test_a_transfer_that_breaks_off_is_tried_again(asking: FakeSite, way: str) -> None:
+    """Then it is read as far as it came; the other files of the site are read as always."""
+    names = [f"{asking.url}/{number}-{hashlib.sha256(b'%d' % number).hexdigest()}" for number in range(400)]
+    body = gzip.compress(_urls(*names)) if way == "gzip" else _urls(*names)
+    headers = {**XML, "content-encoding": "gzip"} if way == "gzip" else XML
+    half = Response(body[: len(body) // 2], headers=headers)
+    asking.pages["/robots.txt"] = site_page(b"Sitemap: /cut.xml\nSitemap: /good.xml\n", headers={})
+    asking.pages["/cut.xml"] = half if way == "gzip" else Response(body, headers=headers, withheld_bytes=len(body) // 2)
+    asking.pages["/good.xml"] = site_page(_urls(f"{asking.url}/good"), headers=XML)
+    report = SitemapReport()
+    pages = [entry.url for entry in _all(f"{asking.url}/", report=report)]
+    assert 50 < len(pages) < 350 and pages == [*names[: len(pages) - 1], f"{asking.url}/good"]
+    assert report.broken == [f"{asking.url}/cut.xml"]
+    assert [path for path, _ in asking.visits].count("/cut.xml") == 3
+
+
+def test_a_busy_server_is_asked_again_for_its_sitemap(asking: FakeSite) -> None:
+    """After the last try the file is reported, and the site is crawled without it."""
+    answers = [site_page(status=503), site_page(_urls(f"{asking.url}/one"), headers=XML)]
+    respond = asking.respond
+
+    def busy(request: Request) -> Response:
+        if request.path != "/sitemap.xml":
+            return respond(request)
+        return answers.pop(0) if answers else site_page(status=503)
+
+    asking.respond = busy  # type: ignore[method-assign]
+    assert _paths(asking, _all(f"{asking.url}/")) == ["/one"]
+    report = SitemapReport()
+    assert _all(f"{asking.url}/", report=report) == [] and report.broken == [f"{asking.url}/sitemap.xml"]
