@@ -16,7 +16,7 @@ from app.core.logging import get_logger
 from app.core.settings import get_settings
 from app.documents import urls
 from app.documents.accept import quota
-from app.documents.accept.accept import Accepted, accept
+from app.documents.accept.accept import About, Accepted, accept, known_id
 from app.documents.operations import NAMES
 from app.jobs.ledger.enqueue import enqueue
 from app.metrics import operations
@@ -121,7 +121,8 @@ def _try_later(session: Session, tenant: str, page: FirecrawlPage, request_id: s
     url = str(page.url)
     try:
         split_url(urls.check_url(url))
-        job = FetchPage(url=urls.check_url(url), source="firecrawl")
+        document_id = known_id(session, About(url=url), tenant=tenant)
+        job = FetchPage(document_id=document_id, url=urls.check_url(url), source="firecrawl")
         key = hashlib.sha256(urls.canonical(url).encode("utf-8", "replace")).hexdigest()
         due_at = clock.now() + RETRY_AFTER
         quota.within(session, tenant, enqueue, job, tenant=tenant, due_at=due_at, unique_key=key, request_id=request_id)
