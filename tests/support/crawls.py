@@ -31,8 +31,8 @@ def start(api: Api, url: str, **more: Any) -> dict[str, Any]:
 
 
 def metrics(api: Api, crawl: dict[str, Any]) -> dict[str, Any]:
-    found: dict[str, Any] = api.client.get(f"/api/metrics/crawls/{crawl['crawl_id']}?include_per_page=true").json()
-    return found
+    body: dict[str, Any] = api.client.get(f"/api/metrics/crawls/{crawl['crawl_id']}?include_per_page=true").json()
+    return body
 
 
 def rows(crawl: dict[str, Any]) -> dict[str, CrawlPage]:
