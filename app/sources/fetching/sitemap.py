@@ -94,7 +94,7 @@ async def entries(
     yielded: set[str] = set()
     while waiting:
         if len(requested) >= MAX_FILES:
-            report.unread = len({file_url for file_url, _ in waiting} - requested)
+            report.unread += len({file_url for file_url, _ in waiting} - requested)
             log.info("sitemap_files_left", url=url, files=len(requested), unread=report.unread)
             return
         file_url, depth = waiting.popleft()
@@ -104,12 +104,14 @@ async def entries(
         file = await _read_file(file_url, report, is_guess=depth == 0)
         if depth < MAX_DEPTH:
             waiting.extend((inner, depth + 1) for inner, _ in file["sitemaps"])
+        else:
+            report.unread += len({inner for inner, _ in file["sitemaps"]} - requested)
         for page, lastmod in file["pages"]:
             if page not in yielded and is_ours(page):
                 yielded.add(page)
                 yield SitemapEntry(page, _parse_date(lastmod))
                 if len(yielded) >= max_pages:
-                    report.unread = len({other for other, _ in waiting} - requested)
+                    report.unread += len({other for other, _ in waiting} - requested)
                     return
 
 

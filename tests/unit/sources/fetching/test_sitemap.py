@@ -81,7 +81,8 @@ def test_bounds_of_depth_files_and_pages(asking: FakeSite) -> None:
     asking.pages["/sitemap.xml"] = site_page(_index("/1.xml"), headers=XML)
     for depth in range(1, 6):
         asking.pages[f"/{depth}.xml"] = site_page(_index(f"/{depth + 1}.xml", "/sitemap.xml"), headers=XML)
-    assert _all(f"{asking.url}/") == []
+    report = SitemapReport()
+    assert _all(f"{asking.url}/", report=report) == [] and report.unread == 1
     assert [path for path, _ in asking.visits if path != "/robots.txt"] == ["/sitemap.xml", "/1.xml", "/2.xml"]
     asking.requests.clear()
     asking.pages["/sitemap.xml"] = site_page(_index(*(f"/f{number}.xml" for number in range(40))), headers=XML)
