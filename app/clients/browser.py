@@ -30,6 +30,8 @@ BACKGROUND_HOSTS = frozenset({
     "optimizationguide-pa.googleapis.com", "redirector.gvt1.com", "safebrowsing.googleapis.com",
     "safebrowsingohttpgateway.googleapis.com", "update.googleapis.com",
 })  # fmt: skip
+# Begins the page that Chromium makes itself when it cannot reach a server.
+_ERROR_PAGE = '<div id="main-frame-error"'
 _MAX_STDERR_BYTES = 2_000
 _CHUNK_BYTES = 64 * 1024
 
@@ -75,7 +77,7 @@ async def render(url: str) -> str:
         raise Rejected(f"{url} took more than {settings.chromium_memory_mb} MiB in Chromium", code="chromium_memory")
     if code == browser_keeper.OUT_OF_TIME:
         raise Unavailable(f"{url} took longer than {settings.fetch_javascript_timeout_s:g} s in Chromium")
-    if code != 0 or not html.strip():
+    if code != 0 or not html.strip() or _ERROR_PAGE in html:
         log.warning("chromium_failed", url=url, exit_code=code, stderr=stderr[-_MAX_STDERR_BYTES:])
         raise Unavailable(f"Chromium ended with {code} on {url}", code="chromium_failed")
     return html

@@ -29,7 +29,13 @@ def _plain(value: Any) -> Any:
     return value.replace("\0", "").encode(errors="replace").decode() if isinstance(value, str) else value
 
 
+def _text_or_nothing(value: Any) -> Any:
+    """Return text as _plain() does, and an empty text for a value of another type."""
+    return _plain(value) if isinstance(value, str) else ""
+
+
 Text = Annotated[str, BeforeValidator(_plain)]
+LenientText = Annotated[str, BeforeValidator(_text_or_nothing)]
 Uuid = Annotated[str, Field(pattern=r"^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$")]
 # Epoch seconds, which are also the keys of snapshots; 0 means never.
 Epoch = Annotated[int, Field(ge=0, le=10**11)]
@@ -38,10 +44,14 @@ Count = Annotated[int, Field(ge=0, le=10**9)]
 
 @dataclass(frozen=True, slots=True)
 class Watch:
-    """One watched page. A field is None if the response omits it: lists have no `paused`, searches no `tags`."""
+    """One watched page. A field is None if the response omits it: lists have no `paused`, searches no `tags`.
+
+    `url` may be a template or begin with `source:`; `link` is the address that changedetection.io reads.
+    """
 
     uuid: Uuid
     url: Text
+    link: LenientText = ""
     title: Text = ""
     page_title: Text = ""
     paused: bool | None = None

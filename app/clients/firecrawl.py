@@ -16,7 +16,7 @@ from typing import Any
 from urllib.parse import urlsplit
 from weakref import WeakKeyDictionary
 
-from app.clients.firecrawl_errors import FirecrawlNotConfigured, FirecrawlTimeout, page_fault, refusal, unreadable
+from app.clients.firecrawl_errors import FirecrawlNotConfigured, FirecrawlTimeout, page_error, refusal, unreadable
 from app.core import http
 from app.core.errors import NotFound, Unavailable
 from app.core.settings import get_settings
@@ -84,10 +84,9 @@ class Firecrawl:
         document = body.get("data")
         if not isinstance(document, dict):
             raise unreadable("it has no document")
-        metadata = document.get("metadata")
-        status = metadata.get("statusCode") if isinstance(metadata, dict) else None
-        if isinstance(status, int) and status >= 400:
-            raise page_fault(status, str(options.get("url")), metadata.get("error") if metadata else None)
+        fault = page_error(document.get("metadata"), str(options.get("url")))
+        if fault is not None:
+            raise fault
         return document
 
     async def start_crawl(self, options: Options, *, idempotency_key: str | None = None) -> str:

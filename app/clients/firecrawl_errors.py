@@ -5,12 +5,14 @@ PageFault marks failures that the page caused, and not Firecrawl or our request.
 
 from __future__ import annotations
 
+import re
 from datetime import UTC
 from email.utils import parsedate_to_datetime
 from typing import Any
 
 from app.core import clock
 from app.core.errors import AppError, Conflict, NotFound, OutsideError, Rejected, Unavailable
+from app.core.http import is_temporary
 from app.core.logging import get_logger
 
 log = get_logger(__name__)
@@ -62,9 +64,30 @@ def unreadable(why: str) -> InvalidResponse:
 def page_fault(status: int, url: str, reason: Any) -> PageFault:
     """Return the error for a page whose server answered this status to Firecrawl."""
     message = f"{url} answered {status}" + (f": {reason[:300]}" if isinstance(reason, str) and reason else "")
-    if status in (408, 425, 429) or status >= 500:
+    if is_temporary(status):
         return PageUnavailable(message, code="http_status")
     return PageRejected(message, code="http_status")
+
+
+def status_of(metadata: Any) -> int | None:
+    """Return the HTTP status of a page in Firecrawl's metadata, or None if it states none."""
+    status = metadata.get("statusCode") if isinstance(metadata, dict) else None
+    if isinstance(status, str) and re.fullmatch(r"\s*[0-9]{1,3}\s*", status):
+        return int(status)
+    if isinstance(status, int | float) and not isinstance(status, bool) and 0 <= status <= 999:
+        return int(status)
+    return None
+
+
+def page_error(metadata: Any, url: str) -> PageFault | None:
+    """Return the error of a page that is an error page by its status or by Firecrawl's own word, else None."""
+    status = status_of(metadata)
+    reason = metadata.get("error") if isinstance(metadata, dict) else None
+    if status is not None and status >= 400:
+        return page_fault(status, url, reason)
+    if not status and isinstance(reason, str) and reason.strip():
+        return PageUnavailable(f"{url} was not read: {reason[:300]}", code="page_unavailable")
+    return None
 
 
 def refusal(status: int, body: dict[str, Any], retry_after: str, *, has_job_id: bool) -> AppError:

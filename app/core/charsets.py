@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import codecs
 import re
+from collections.abc import Callable
 from functools import lru_cache
 
 from webencodings.labels import LABELS
@@ -37,10 +38,13 @@ _MULTI_BYTE = {
 _CODECS = _SINGLE_BYTE | _MULTI_BYTE
 _MARKS = ((b"\xef\xbb\xbf", "utf-8"), (b"\xff\xfe", "utf-16-le"), (b"\xfe\xff", "utf-16-be"))
 _ASCII_BLANKS = " \t\n\f\r"
-# Pages declare their encoding near their beginning.
-MAX_DECLARATION_BYTES = 4096
-_META = re.compile(rb"<meta\b[^<>]*?charset\s*=\s*[\"']?\s*([^\s\"'/>;]+)", re.IGNORECASE)
-_XML = re.compile(rb"\s{0,64}<\?xml\b[^<>]*?encoding\s*=\s*[\"']([^\s\"'<>]+)")
+# Declarations further on are not looked for.
+MAX_SEARCHED_BYTES = 1024 * 1024
+_TOKEN = re.compile(rb"<!--|<script\b|<style\b|<meta\b[^>]*>?", re.IGNORECASE)
+_ENDS = {b"<!--": b"-->", b"<script": b"</script", b"<style": b"</style"}
+_CHARSET = re.compile(rb"charset\s*=\s*[\"']?\s*([A-Za-z0-9_:.-]+)", re.IGNORECASE)
+_NAMED = re.compile(rb"\b(?:name|property|itemprop)\s*=", re.IGNORECASE)
+_XML = re.compile(rb"\s*<\?xml\b[^>]{0,200}?\bencoding\s*=\s*[\"']([A-Za-z0-9_:.-]+)", re.IGNORECASE)
 
 
 def encoding_of(label: str | None) -> str | None:
@@ -57,14 +61,37 @@ def encoding_of_mark(data: bytes) -> tuple[str, int] | None:
 
 
 def declared_label(html: bytes) -> str | None:
-    """Return the first label that a page declares in its XML declaration or a meta element; None without one.
+    """Return the first known label in a `meta` element or the XML declaration; None without one.
 
-    A page whose declaration can be read is not UTF-16: browsers take such a label for UTF-8.
+    Comments and scripts do not count. A page whose ASCII bytes can be read is not in UTF-16, whatever it declares.
     """
-    head = html[:MAX_DECLARATION_BYTES]
-    match = _XML.match(head) or _META.search(head)
-    label = match[1].decode("latin-1") if match else None
-    return "utf-8" if (encoding_of(label) or "").startswith("utf-16") else label
+    head = html[:MAX_SEARCHED_BYTES]
+    match = _XML.match(head)
+    label = _known(match[1]) if match else None
+    if label is not None:
+        return label
+    lowered, position = head.lower(), 0
+    while (token := _TOKEN.search(head, position)) is not None:
+        position = token.end()
+        end = _ENDS.get(token[0].lower())
+        if end is not None:
+            position = lowered.find(end, position)
+            if position < 0:
+                return None
+            continue
+        charset = None if _NAMED.search(token[0]) else _CHARSET.search(token[0])
+        label = _known(charset[1]) if charset else None
+        if label is not None:
+            return label
+    return None
+
+
+def _known(name: bytes) -> str | None:
+    label = name.decode("ascii")
+    codec = encoding_of(label)
+    if codec is None:
+        return None
+    return "utf-8" if codec.startswith("utf-16") else label
 
 
 def decode(data: bytes, label: str | None = None) -> str:
@@ -87,9 +114,12 @@ def decode(data: bytes, label: str | None = None) -> str:
 
 async def decode_off_loop(data: bytes, label: str | None = None) -> str:
     """Decode like decode(); a long body in a thread."""
-    if len(data) <= MAX_BYTES_ON_LOOP:
-        return decode(data, label)
-    return await asyncio.to_thread(decode, data, label)
+    return await run_off_loop(len(data), lambda: decode(data, label))
+
+
+async def run_off_loop(size_bytes: int, work: Callable[[], str]) -> str:
+    """Return the result of work on so many bytes; done in a thread if they are many."""
+    return work() if size_bytes <= MAX_BYTES_ON_LOOP else await asyncio.to_thread(work)
 
 
 def _decode(data: bytes, codec: str, start: int = 0, *, errors: str = "replace") -> str:

@@ -22,6 +22,7 @@ InvalidURL = httpx.InvalidURL
 Response = httpx.Response
 Client = httpx.Client
 AsyncClient = httpx.AsyncClient
+Cookies = httpx.Cookies
 ConnectError = httpx.ConnectError
 TimeoutException = httpx.TimeoutException
 
@@ -81,6 +82,11 @@ def _authorities() -> ssl.SSLContext:
 
 def _headers(options: dict[str, Any]) -> dict[str, str]:
     return {"user-agent": USER_AGENT, "accept-encoding": ACCEPTED, **options.pop("headers", {})}
+
+
+def is_temporary(status: int) -> bool:
+    """Return True for a status after which a later request may succeed."""
+    return status in (408, 425, 429) or status >= 500
 
 
 def _traced(options: dict[str, Any], hook: Any) -> dict[str, Any]:

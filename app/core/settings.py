@@ -277,6 +277,11 @@ class Settings(_Read):
     crawl_retry_delays: Annotated[list[Annotated[float, Field(ge=0, allow_inf_nan=False)]], NoDecode] = Field(
         default=[5.0, 20.0], description="Seconds before a crawl tries a page again, comma separated."
     )
+    crawl_pattern_pages: int = Field(
+        50,
+        ge=0,
+        description="Pages of a crawl whose addresses differ in parameters or dates only; 0 for any number.",
+    )
     fetch_javascript: Literal["off", "auto", "always"] = Field(
         "auto", description="When pages are opened in Chromium: auto, those that are empty without their scripts."
     )

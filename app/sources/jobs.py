@@ -30,9 +30,12 @@ class FetchPage(
     stages={"fetch": 20, **STAGES},
     on_end=note_end,
 ):
-    """Fetch a document's page and index it. The other fields are those of About."""
+    """Fetch a document's page and index it. The other fields are those of About.
 
-    document_id: int
+    Without `document_id` the document is found by its URL, or created once the page was fetched.
+    """
+
+    document_id: int | None = None
     url: str
     title: str | None = None
     description: str | None = None

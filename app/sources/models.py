@@ -177,13 +177,16 @@ class ScrapedPage(Base):
 class CrawlPage(Base):
     """A page found by a crawl of ours, and its state.
 
-    state: found, taken (a child of the crawl indexes its document), failed, skipped (forbidden, or not text).
+    state: found, taken (a child of the crawl indexes its document), failed, skipped (forbidden, or not text), or
+    redirected (the page at the address in `error_message` has its text; by the page's own word, if `error_code` is
+    canonical).
     """
 
     __tablename__ = "crawl_page"
     __table_args__ = (
         sa.Index("uq_crawl_page", "crawl_id", "url_key", unique=True),
         sa.Index("ix_crawl_page_next", "crawl_id", "state", "tries", "id"),
+        sa.Index("ix_crawl_page_pattern", "crawl_id", "pattern"),
         {"sqlite_autoincrement": True},
     )
 
@@ -192,6 +195,8 @@ class CrawlPage(Base):
     url: Mapped[str] = mapped_column(sa.Text)
     # Hash of the canonical URL, which may be too long for an index.
     url_key: Mapped[str] = mapped_column(sa.String(64))
+    # Hash of its pattern, if its site may have endless pages of it.
+    pattern: Mapped[str | None] = mapped_column(sa.String(64))
     depth: Mapped[int]
     state: Mapped[str] = mapped_column(sa.String(16))
     tries: Mapped[int] = mapped_column(default=0, server_default="0")

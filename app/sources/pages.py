@@ -56,9 +56,9 @@ async def fetch_and_ingest(job: FetchPage, progress: Progress) -> dict[str, Any]
     spent["fetch"] = _ms_since(started)
     started = clock.monotonic()
     # The quota's lock first and the job's after it, the order in which requests take them.
-    version_id = await in_transaction(quota.within, claim.tenant, _store, claim, job, page)
+    document_id, version_id = await in_transaction(quota.within, claim.tenant, _store, claim, job, page)
     spent["store"] = _ms_since(started)
-    result = await ingest(job.document_id, version_id, progress)
+    result = await ingest(document_id, version_id, progress)
     return result | {"timings_ms": spent | result["timings_ms"]}
 
 
@@ -75,6 +75,8 @@ class _Known(NamedTuple):
 
 def _find_known(session: Session, tenant: str, job: FetchPage) -> _Known | None:
     """Return the current version, or None if the page must be indexed even when it has not changed."""
+    if job.document_id is None:
+        return None
     document = catalog.get(session, tenant, str(job.document_id))
     current = session.get(DocumentVersion, document.version_id) if document.version_id else None
     if current is None or current.url != urls.check_url(job.url) or current.fields != job.about().fields().view():
@@ -93,8 +95,11 @@ def _record_unchanged(session: Session, claim: Claim, job: FetchPage, known: _Kn
     return confirm_unchanged(document, session.get_one(DocumentVersion, known.version_id), clock.now())
 
 
-def _store(session: Session, claim: Claim, job: FetchPage, page: FetchedPage) -> int:
-    """Store the page as a new version and return the version's id."""
+def _store(session: Session, claim: Claim, job: FetchPage, page: FetchedPage) -> tuple[int, int]:
+    """Store the page as a new version; return the ids of its document and of the version."""
     claims.hold(session, claim)
-    catalog.get(session, claim.tenant, str(job.document_id), lock=True)
-    return receive(session, job.document_id, page.about(job.about()), page.content, tenant=claim.tenant)
+    document_id = job.document_id
+    if document_id is None:
+        document_id = find_or_make(session, job.about(), tenant=claim.tenant)
+    catalog.get(session, claim.tenant, str(document_id), lock=True)
+    return document_id, receive(session, document_id, page.about(job.about()), page.content, tenant=claim.tenant)

@@ -103,3 +103,23 @@ def test_a_change_becomes_searchable_once(
     assert watched.client.delete(f"/api/documents/{document}").status_code == 204
     assert _done(watched, watched.post("/api/watches:sync", None))["result"]["removed"] == 1
     assert server.ask("GET", "/watch").json() == {}
+
+
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)  # the subject is changedetection.io
+@pytest.mark.parametrize("shape", ["{site}/prices?n={{{{ 1 + 1 }}}}", "source:{site}/prices?n=2"])
+def test_a_watch_made_by_hand_is_read_where_it_reads(
+    watched: Stack, site: FakeSite, changedetection_server: ChangeDetectionServer, shape: str
+) -> None:
+    """Its URL has macros, or is marked as a source: the change is read at the address that it stands for."""
+    server, target = changedetection_server, "/prices?n=2"
+    site.pages[target] = page("The heron costs ten.")
+    body = {"url": shape.format(site=site.url), **watched.client.get("/api/watches/template").json()}
+    watch = server.ask("POST", "/watch", json=body).json()["uuid"]
+    wait_until(
+        lambda: server.ask("GET", f"/watch/{watch}").json()["history_n"] == 1, timeout_s=30, what="the first look"
+    )
+    site.pages[target] = page("The kingfisher costs twelve.")
+    server.ask("GET", f"/watch/{watch}", params={"recheck": "true"}).raise_for_status()
+    wait_until(lambda: bool(_found(watched, "kingfisher")), timeout_s=40, what="the new words to be found")
+    [event] = watched.client.get("/api/changes").json()["data"]
+    assert (event["url"], event["state"], event["confirmed"]) == (f"{site.url}{target}", "indexed", True)

@@ -45,6 +45,15 @@ def _tables(database: Database) -> set[str]:
     return set(sa.inspect(database.engine).get_table_names()) - {"alembic_version"}
 
 
+def _upgrade_to(database: Database, revision: str) -> None:
+    config = Config()
+    config.set_main_option("script_location", str(schema.SCRIPTS))
+    with database.engine.connect() as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, revision)
+        connection.commit()
+
+
 def _to(database: Database, revision: str) -> None:
     config = Config()
     config.set_main_option("script_location", str(schema.SCRIPTS))
@@ -131,12 +140,7 @@ def _breaking_changes(before: Any, after: Any) -> list[str]:
 
 def test_migrations_after_the_last_release_break_no_program_of_it(empty_db: Database) -> None:
     """Migrations only add columns and tables, and an INSERT may omit them."""
-    config = Config()
-    config.set_main_option("script_location", str(schema.SCRIPTS))
-    with empty_db.engine.connect() as connection:
-        config.attributes["connection"] = connection
-        command.upgrade(config, RELEASED)
-        connection.commit()
+    _upgrade_to(empty_db, RELEASED)
     before = _shape(empty_db)
     migrate.upgrade(empty_db)
     assert _breaking_changes(before, _shape(empty_db)) == []
@@ -151,3 +155,21 @@ def test_breaking_changes_include_removed_required_and_narrowed_columns() -> Non
     narrower = {"job": before["job"] | {"note": ("TEXT", False, True)}}
     assert len(_breaking_changes(before, narrower)) == 1
     assert _breaking_changes(before, {"job": before["job"] | {"size": ("INTEGER", True, True)}}) == []
+
+
+def test_documents_get_the_present_form_of_their_canonical_url(empty_db: Database) -> None:
+    """Of two that become one the older gets it; the other stays as it was."""
+    _upgrade_to(empty_db, "0020")
+    urls = ["https://a.org", "https://a.org/", "https://a.org:443/%7ex", "https://b.org/y", None]
+    insert = sa.text(
+        "INSERT INTO document (tenant, url, canonical_url, is_mobile, tags, metadata, source, chunk_count, created_at,"
+        " updated_at) VALUES ('default', :url, :url, false, '[]', '{}', 'api', 0, '2026-01-01 00:00:00+00:00',"
+        " '2026-01-01 00:00:00+00:00')"
+    )
+    with empty_db.engine.begin() as connection:
+        for url in urls:
+            connection.execute(insert, {"url": url})
+    migrate.upgrade(empty_db)
+    with empty_db.engine.connect() as connection:
+        stored = list(connection.scalars(sa.text("SELECT canonical_url FROM document ORDER BY id")))
+    assert stored == ["https://a.org", "https://a.org/", "https://a.org/~x", "https://b.org/y", None]

@@ -115,6 +115,9 @@ class ChangeSummary(ResponseModel):
     diff_url: str | None
     job_id: str | None
     error: str | None
+    confirmed: bool | None = Field(
+        ..., description="False if changedetection.io did not confirm the URL: see `unconfirmed` in `metadata`."
+    )
     metadata: JsonObject
     detected_at: Timestamp
     received_at: Timestamp

@@ -239,7 +239,7 @@ class AcknowledgedChange(ResponseModel):
 
 
 EventReceipt = QueuedPages | NoPages | AcknowledgedEvent | AcknowledgedFailure
-ChangeReceipt = QueuedChange | AcknowledgedChange
+ChangeReceipt = QueuedChange | AcknowledgedChange | AcknowledgedEvent
 
 
 class DeliveryReceipt(ResponseModel):

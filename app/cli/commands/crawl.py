@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -30,7 +30,9 @@ def start_crawl(
     ] = "auto",
     tag: Annotated[list[str] | None, typer.Option(help="A tag for every page; repeatable.")] = None,
     collection: Annotated[str | None, typer.Option(help="Collection for the pages.")] = None,
-    wait: Annotated[bool, typer.Option("--wait", help="Wait until the last page is indexed.")] = False,
+    wait: Annotated[
+        bool, typer.Option("--wait", help="Wait until the last page is indexed; exit with 1 if a page failed.")
+    ] = False,
     as_json: AsJson = False,
 ) -> int:
     """Find and index the pages of a site, as one job that can be followed and cancelled."""
@@ -41,9 +43,12 @@ def start_crawl(
     with http.ApiClient() as api:
         job = api.post("/api/crawls", body)
     code = follow_jobs.follow_started(job, wait=wait, as_json=as_json)
-    if wait and not as_json:
-        return max(code, _print_crawl(job["id"], as_json=False))
-    return code
+    if not wait:
+        return code
+    metrics = _read_crawl(job["id"])
+    if not as_json:
+        _print_crawl(metrics)
+    return max(code, exit_codes.FAILED if metrics["pages_failed"] else exit_codes.OK)
 
 
 @crawl.command("show")
@@ -51,7 +56,12 @@ def show_crawl(
     crawl_id: Annotated[str, typer.Argument(help="Id of the crawl.", metavar="ID")], as_json: AsJson = False
 ) -> int:
     """Show the progress of a crawl and its failed pages."""
-    return _print_crawl(crawl_id, as_json)
+    metrics = _read_crawl(crawl_id)
+    if as_json:
+        output.emit(metrics)
+    else:
+        _print_crawl(metrics)
+    return exit_codes.OK
 
 
 @crawl.command("list")
@@ -69,17 +79,30 @@ def list_crawls(limit: LongLimit = 20, as_json: AsJson = False) -> int:
     return exit_codes.OK
 
 
-def _print_crawl(crawl_id: str, as_json: bool) -> int:
+def _read_crawl(crawl_id: str) -> dict[str, Any]:
     with http.ApiClient() as api:
-        metrics = api.get(f"{METRICS_PATH}/{crawl_id}", include_per_page=True)
-    if as_json:
-        output.emit(metrics)
-        return exit_codes.OK
+        return dict(api.get(f"{METRICS_PATH}/{crawl_id}", include_per_page=True))
+
+
+def _print_crawl(metrics: dict[str, Any]) -> None:
     counts = f"{metrics['pages_indexed']} indexed, {metrics['pages_failed']} failed, {metrics['total_pages']} in all"
     output.out.print(f"{output.plain(metrics['status'])}  {output.plain(metrics['crawl_url'])}  {counts}")
     if metrics["error_message"]:
         output.out.print(f"  {output.plain(metrics['error_message'])}")
+    _print_facts(metrics["extra_metadata"])
     for page in metrics["per_page_metrics"]:
         if page["success"] is False:
             output.out.print(f"  [red]failed[/]  {output.plain(page['url'])}  {output.plain(page['error_message'])}")
-    return exit_codes.OK
+
+
+def _print_facts(facts: dict[str, Any]) -> None:
+    """Print the site that the crawl moved to, patterns with pages that were left out, and unread files of sitemaps."""
+    sitemap = facts.get("sitemap") or {}
+    if facts.get("moved_to"):
+        output.out.print(f"  moved to {output.plain(facts['moved_to'])}")
+    for pattern in facts.get("bounded") or ():
+        output.out.print(f"  [yellow]further pages left out[/]  {output.plain(pattern)}")
+    for url in sitemap.get("broken") or ():
+        output.out.print(f"  [yellow]sitemap not read to its end[/]  {output.plain(url)}")
+    if sitemap.get("unread"):
+        output.out.print(f"  [yellow]{sitemap['unread']} files of the sitemap were not read[/]")

@@ -12,9 +12,11 @@ from sqlalchemy.orm import Session
 from app.core import clock
 from app.core.clock import moment
 from app.core.errors import NotFound
+from app.documents import urls
 from app.documents.accept.accept import About, known_id
 from app.documents.models import Document
 from app.documents.operations import note_end
+from app.documents.text import clean_line
 from app.jobs.enqueued import EnqueuedJob
 from app.jobs.ledger import claims
 from app.jobs.ledger.claims import Claim
@@ -33,6 +35,14 @@ class ChangeFilter:
     url: str | None = None
     document_id: int | None = None
     before_id: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Confirmation:
+    """The address to read for an event; `doubt` is the reason why changedetection.io does not confirm it, or None."""
+
+    url: str
+    doubt: str | None = None
 
 
 def record(session: Session, tenant: str, change: PageChange, *, origin: str) -> ChangeEvent:
@@ -96,7 +106,23 @@ def begin(session: Session, claim: Claim, event_id: int) -> ChangeEvent:
 def is_known(session: Session, event: ChangeEvent) -> bool:
     """Return True if the watch was made here for this page, so that its URL needs no confirmation."""
     watch = _watch(session, event.tenant, event.watch_id)
-    return watch is not None and watch.document_id == event.document_id and watch.url == event.url
+    if watch is None or watch.document_id != event.document_id:
+        return False
+    return urls.canonical(watch.url) == urls.canonical(event.url)
+
+
+def record_confirmation(session: Session, claim: Claim, event_id: int, confirmation: Confirmation) -> None:
+    """Record the confirmed address of the event, or the reason why it is not confirmed."""
+    claims.hold(session, claim)
+    event = session.get_one(ChangeEvent, event_id)
+    event.url = confirmation.url
+    document = None if event.document_id is None else session.get(Document, event.document_id)
+    if document is None or document.url is None or urls.canonical(document.url) != urls.canonical(event.url):
+        # The notification, or the watch by now, names another page than the document that was assumed.
+        event.document_id = known_id(session, About(url=event.url), tenant=claim.tenant)
+    doubt = {} if confirmation.doubt is None else {"unconfirmed": clean_line(confirmation.doubt, 500)}
+    extra = {name: value for name, value in event.extra.items() if name != "unconfirmed"}
+    event.extra = extra | {"confirmed": confirmation.doubt is None} | doubt
 
 
 def find_tenant(session: Session, watch_id: str | None) -> str | None:
@@ -156,6 +182,7 @@ def describe(row: ChangeEvent) -> dict[str, Any]:
         "diff_url": row.diff_url,
         "job_id": row.job_id,
         "error": row.error_message,
+        "confirmed": row.extra.get("confirmed"),
         "metadata": row.extra,
         "detected_at": moment(row.detected_at),
         "received_at": moment(row.received_at),

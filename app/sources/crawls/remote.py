@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from typing import Any
 from uuid import UUID, uuid5
 
@@ -10,18 +11,22 @@ from sqlalchemy.orm import Session
 
 from app.clients.firecrawl import firecrawl
 from app.core.db import in_transaction
-from app.core.errors import Conflict, InvalidInput, LimitReached, NotFound, Rejected, Snooze
+from app.core.errors import Conflict, InvalidInput, LimitReached, NotFound, Rejected, Snooze, Unavailable
+from app.core.settings import get_settings
 from app.documents.accept import quota
+from app.documents.accept.accept import About
 from app.jobs.ledger import claims
 from app.jobs.ledger.claims import Claim
 from app.jobs.worker.progress import Progress
 from app.sources.crawls import crawls, frontier
 from app.sources.crawls.jobs import Crawl, StopCrawl
 from app.sources.crawls.rules import as_expression
-from app.sources.fetching.fetch_page import refuse_private
+from app.sources.fetching.fetch_page import fetch_page, refuse_private
 from app.sources.models import CrawlSession
 from app.sources.payloads.firecrawl_events import FirecrawlPage, page_of
 
+# Firecrawl's error for a page that redirects to a page of the same crawl.
+DUPLICATE = "SCRAPE_RACED_REDIRECT_ERROR"
 # Pauses between status requests; the last is the interval that Firecrawl's documentation recommends.
 PAUSES_S = (1.0, 2.0, 5.0, 10.0)
 
@@ -47,10 +52,31 @@ async def run(job: Crawl, row: CrawlSession, progress: Progress) -> None:
         await asyncio.sleep(PAUSES_S[min(turn, len(PAUSES_S) - 1)])
         turn += 1
     for failed in await firecrawl().crawl_errors(remote_id):
-        await in_transaction(
-            _record_failure, claim, str(failed.get("url") or ""), str(failed.get("error") or "no reason given")
-        )
+        reason = str(failed.get("error") or "no reason given")
+        if DUPLICATE not in f"{failed.get('code')} {reason}":
+            await in_transaction(_record_failure, claim, str(failed.get("url") or ""), reason)
+    await _retry_pages(job, progress)
     await in_transaction(_record_end, claim, part.status)
+
+
+async def _retry_pages(job: Crawl, progress: Progress) -> None:
+    """Fetch the pages again whose servers may answer by now, after the delays in the settings."""
+    claim, delays = progress.claim, get_settings().crawl_retry_delays
+    while (row := await in_transaction(frontier.next_failed, claim)) is not None:
+        await asyncio.sleep(delays[min(row.tries, len(delays)) - 1] if delays else 0.0)
+        try:
+            fetched = await fetch_page(row.url)
+            content = replace(fetched.content, crawl_session=claim.id)
+            about = fetched.about(About(url=row.url))
+            page = FirecrawlPage(row.url, about, content)
+            await in_transaction(quota.within, claim.tenant, _accept_page, claim, job, page)
+        except LimitReached as error:
+            await in_transaction(frontier.uncount_try, claim, row.id)
+            raise Snooze(error.retry_after_s, error.message, code=error.code) from error
+        except (Unavailable, Snooze) as error:
+            await in_transaction(frontier.record_failure, claim, row.id, error, state="found")
+        except (Rejected, Conflict, NotFound, InvalidInput) as error:
+            await in_transaction(frontier.record_failure, claim, row.id, error, state="failed")
 
 
 async def _start(job: Crawl, row: CrawlSession, claim: Claim) -> str:
@@ -102,7 +128,8 @@ async def _store_page(job: Crawl, document: dict[str, Any], progress: Progress) 
     if page.url is None:
         return
     if page.error is not None:
-        await in_transaction(_record_failure, claim, page.url, page.error)
+        state = "found" if page.is_temporary else "failed"
+        await in_transaction(_record_failure, claim, page.url, page.error, state)
         return
     try:
         await in_transaction(quota.within, claim.tenant, _accept_page, claim, job, page)
@@ -120,10 +147,10 @@ def _accept_page(session: Session, claim: Claim, job: Crawl, page: FirecrawlPage
         frontier.accept_page(session, claim, row.id, about, page.content, (), job.limit)
 
 
-def _record_failure(session: Session, claim: Claim, url: str, why: str) -> None:
+def _record_failure(session: Session, claim: Claim, url: str, why: str, state: str = "failed") -> None:
     row = frontier.find_or_add(session, claim, url)
     if row is not None and row.state != "taken":
-        frontier.record_failure(session, claim, row.id, Rejected(why, code="firecrawl_page"), state="failed")
+        frontier.record_failure(session, claim, row.id, Rejected(why, code="firecrawl_page"), state=state)
 
 
 def _record_start(session: Session, claim: Claim, remote_id: str) -> None:

@@ -11,7 +11,7 @@ from app.core.errors import Rejected
 from app.core.guard import is_private_by_name
 from app.core.settings import get_settings
 from app.documents.accept.accept import About, Content
-from app.sources.fetching.page_text import NotModified, PageText, Validators
+from app.sources.fetching.page_text import EmptyPage, NotModified, PageText, Validators
 from app.sources.fetching.polite_fetch import fetch_politely
 from app.sources.payloads.firecrawl_events import page_of
 
@@ -80,5 +80,7 @@ async def _by_firecrawl(url: str) -> FetchedPage:
     document = await firecrawl.firecrawl().scrape({"url": url, **_OPTIONS})
     page = page_of({**document, "metadata": {"url": url, **(document.get("metadata") or {})}}, None)
     if page.content is None:
+        if page.is_temporary:
+            raise EmptyPage(f"{url}: {page.error}")
         raise Rejected(f"{url}: {page.error}", code="empty_document")
     return FetchedPage(replace(page.content, fetched_at=clock.now()), page.about)

@@ -9,6 +9,7 @@ from urllib.parse import urldefrag, urljoin, urlsplit
 from selectolax.lexbor import LexborHTMLParser, LexborNode
 
 from app.documents.models import MAX_URL_BYTES
+from app.sources.fetching.refresh import refresh_target
 from app.sources.fetching.robots_directives import directives
 
 MAX_LINKS = 5_000
@@ -24,6 +25,7 @@ def inspect_html(blob: Path, url: str, robots_tag: str | None, agent: str) -> di
     return {
         "links": [] if "nofollow" in tags else _links(page, base),
         "canonical": _canonical(page, base),
+        "refresh": _refresh(page, url, base),
         "noindex": "noindex" in tags,
         "nofollow": "nofollow" in tags,
         "scripts": len(page.css("script")),
@@ -55,6 +57,24 @@ def _canonical(page: LexborHTMLParser, base: str) -> str | None:
         if "canonical" in _attribute(node, "rel").lower().split():
             return _absolute(_attribute(node, "href"), base)
     return None
+
+
+def _refresh(page: LexborHTMLParser, url: str, base: str) -> str | None:
+    """Return the URL that the page leads to within seconds; a refresh for browsers without scripts does not count."""
+    for node in page.css("meta[http-equiv][content]"):
+        if _attribute(node, "http-equiv").strip().lower() == "refresh" and not _is_in_noscript(node):
+            target = refresh_target(_attribute(node, "content"), base)
+            return None if target is None or target == urldefrag(url).url else target
+    return None
+
+
+def _is_in_noscript(node: LexborNode) -> bool:
+    parent = node.parent
+    while parent is not None:
+        if parent.tag in ("noscript", "template"):
+            return True
+        parent = parent.parent
+    return False
 
 
 def _absolute(href: str, base: str) -> str | None:

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import overload
 
 from app.core import charsets
-from app.core.errors import Rejected
+from app.core.errors import Rejected, Unavailable
+from app.core.http import Cookies
 from app.documents.accept.accept import Format, Original
 from app.sources.fetching.download import Before, Download, Validators, download, split_url
 from app.sources.fetching.file_page import store_file
@@ -20,6 +21,11 @@ _FORMATS: dict[str, Format] = {
     "text/html": "html", "application/xhtml+xml": "html", "text/markdown": "markdown", "text/x-markdown": "markdown",
     "text/plain": "text",
 }  # fmt: skip
+# Types that name no type: some servers send them, or an empty one.
+_NO_TYPES = ("", "*/*", "unknown/unknown")
+# A text with more invalid bytes is in another encoding: one in so many characters, and in UTF-8 of those beyond ASCII.
+MIN_CHARACTERS_PER_FAULT = 100
+MIN_LETTERS_PER_FAULT = 10
 
 
 class UnreadableType(Rejected):
@@ -28,12 +34,18 @@ class UnreadableType(Rejected):
     code = "media_type"
 
 
+class EmptyPage(Unavailable):
+    """The server answered with an empty page; a later answer may have text."""
+
+    code = "no_content"
+
+
 @dataclass(frozen=True, slots=True)
 class PageText:
     """Text of a page. `url` is the URL after redirects; `etag` and `last_modified` are its validators.
 
     A page that is a file has `original` and no text.
-    `robots_tag` is the X-Robots-Tag header. `rendered` is True if the page's scripts have run.
+    `robots_tag` and `link` are the headers X-Robots-Tag and Link. `rendered` is True if the page's scripts have run.
     """
 
     url: str
@@ -43,6 +55,7 @@ class PageText:
     etag: str | None = None
     last_modified: str | None = None
     robots_tag: str | None = None
+    link: str | None = None
     rendered: bool = False
     original: Original | None = None
 
@@ -55,20 +68,32 @@ class NotModified:
 
 
 @overload
-async def fetch(url: str, *, before: Before | None = None) -> PageText: ...
+async def fetch(url: str, *, before: Before | None = None, cookies: Cookies | None = None) -> PageText: ...
 @overload
-async def fetch(url: str, *, validators: Validators | None, before: Before | None = None) -> PageText | NotModified: ...
 async def fetch(
-    url: str, *, validators: Validators | None = None, before: Before | None = None
+    url: str, *, validators: Validators | None, before: Before | None = None, cookies: Cookies | None = None
+) -> PageText | NotModified: ...
+async def fetch(
+    url: str,
+    *,
+    validators: Validators | None = None,
+    before: Before | None = None,
+    cookies: Cookies | None = None,
 ) -> PageText | NotModified:
     """Fetch the page. Raises Rejected if it cannot be read, Unavailable if a later try may succeed."""
-    response = await download(url, accept=_ACCEPT, validators=validators, before=before)
+    response = await download(url, accept=_ACCEPT, validators=validators, before=before, cookies=cookies)
     if response.status_code == 304 and validators is not None and validators.headers():
         return NotModified(response.url)
     response.check_status()
     original = await store_file(response)
-    format_ = "file" if original is not None else _format(response)
-    text = "" if original is not None else await charsets.decode_off_loop(response.body, _label(response, format_))
+    if original is not None:
+        format_: Format = "file"
+        text = ""
+    else:
+        format_ = _format(response)
+        text = await charsets.run_off_loop(len(response.body), lambda: _decode(response, format_))
+        if not text.strip():
+            raise EmptyPage(f"{response.url} has no text")
     return PageText(
         response.url,
         response.status_code,
@@ -78,6 +103,7 @@ async def fetch(
         last_modified=_validator(response, "last-modified"),
         robots_tag=response.headers.get("x-robots-tag"),
         original=original,
+        link=response.headers.get("link"),
     )
 
 
@@ -89,15 +115,32 @@ def _validator(response: Download, name: str) -> str | None:
 
 def _format(response: Download) -> Format:
     media_type = response.media_type
-    if media_type is None:
+    if media_type is None or media_type in _NO_TYPES or "/" not in media_type:
         return "html"
     if media_type not in _FORMATS:
-        raise UnreadableType(f"{response.url} has the media type {media_type or '(none)'}, which cannot be read")
+        raise UnreadableType(f"{response.url} has the media type {media_type}, which cannot be read")
     return _FORMATS[media_type]
 
 
-def _label(response: Download, format_: Format) -> str | None:
-    """Return the label of the body's encoding: that of the header, or else one that the HTML declares."""
-    if charsets.encoding_of(response.charset) is not None or format_ != "html":
-        return response.charset
-    return charsets.declared_label(response.body)
+def _decode(response: Download, format_: Format) -> str:
+    """Decode the body by byte order mark, charset of the header, charset of the HTML, UTF-8, or Windows-1252."""
+    body = response.body
+    labels = [response.charset, charsets.declared_label(body) if format_ == "html" else None, "utf-8"]
+    for label in labels:
+        codec = charsets.encoding_of(label)
+        if codec is not None:
+            text = charsets.decode(body, label)
+            if _is_likely(text, codec):
+                return text
+    return charsets.decode(body, charsets.DEFAULT_CODEC)
+
+
+def _is_likely(text: str, codec: str) -> bool:
+    """Return True unless the text has too many invalid bytes for the encoding."""
+    faults = text.count("\ufffd")
+    if not faults:
+        return True
+    if codec == "utf-8":
+        letters = len(text) - len(text.encode("ascii", "ignore"))
+        return faults * MIN_LETTERS_PER_FAULT < letters
+    return faults * MIN_CHARACTERS_PER_FAULT < len(text)

@@ -10,7 +10,7 @@ import hmac
 import json
 import re
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
@@ -18,6 +18,7 @@ from app.core import clock
 from app.core.errors import Unauthenticated
 from app.core.settings import get_settings
 from app.documents.text import clean_line, scrub_text
+from app.sources.payloads.change_times import parse_time
 from app.sources.payloads.errors import InvalidPayload
 
 MAX_SUMMARY_CHARACTERS = 500
@@ -25,6 +26,16 @@ MAX_URL_CHARACTERS = 2000
 # Equal messages without a key are repeats only within this time: the next change may have the same text.
 REPEAT_WINDOW_S = 600
 _URL = re.compile(r"https?://[^\s<>\"']+")
+# changedetection.io's mark of watches whose HTML source is compared.
+_SOURCE = re.compile(r"\s*source:", re.IGNORECASE)
+# Macros of the template language in which changedetection.io writes the URL of a watch.
+_MACRO = re.compile(r"\{[{%#]")
+# Contents of test notifications: the names that stand for a watch, the default texts, and the text of a made-up change.
+_PLACEHOLDER_HOST = "watch-place-holder"
+_PLACEHOLDER_UUID = "XXXXXXXX-XXXX-XXXX-XXXX-XXXXXXXXXXXX"
+_TEST_TITLE, _TEST_BODY = "test title", re.compile(r"(test title\s+)?test body", re.IGNORECASE)
+_TEST_DIFF = "Example text: change detection is "
+_TEST_EVENTS = ("test", "ping", "watch.test")
 _NAMES = {
     "watch_id": ("watch_uuid", "watch_id", "watch", "uuid"),
     "url": ("watch_url", "url"),
@@ -50,7 +61,10 @@ def webhook_token() -> str:
 
 @dataclass(frozen=True, slots=True)
 class PageChange:
-    """A change of a page. `history_key` is the time of the snapshot in epoch seconds, its key at changedetection.io."""
+    """A change of a page. `history_key` is the time of the snapshot in epoch seconds, its key at changedetection.io.
+
+    `is_test` marks a test notification, which reports no change; its URL may be empty.
+    """
 
     url: str
     watch_id: str | None
@@ -61,8 +75,11 @@ class PageChange:
     diff_url: str | None
     digest: str = ""
     extra: dict[str, Any] = field(default_factory=dict)
+    is_test: bool = False
 
-    type = "watch.changed"
+    @property
+    def type(self) -> str:
+        return "watch.test" if self.is_test else "watch.changed"
 
     @property
     def run_id(self) -> str | None:
@@ -70,7 +87,7 @@ class PageChange:
 
     @property
     def key(self) -> str:
-        if self.watch_id is not None and self.history_key is not None:
+        if self.watch_id is not None and self.history_key is not None and not self.is_test:
             return f"{self.watch_id}:{self.history_key}"
         return f"{self.digest}:{int(clock.now().timestamp()) // REPEAT_WINDOW_S}"
 
@@ -79,10 +96,13 @@ def parse(raw: bytes) -> PageChange:
     """Parse a notification. Raises InvalidPayload if it names no page or has an invalid time."""
     fields = _fields_of(raw)
     values = {name: _first(fields, keys) for name, keys in _NAMES.items()}
-    url = values["url"] or _find_url(fields)
+    url = strip_source(values["url"]) if values["url"] else _find_url(fields)
+    digest = hashlib.sha256(raw).hexdigest()
+    if _is_test(fields, values, url):
+        return PageChange("", None, None, clock.now(), None, "", None, digest, is_test=True)
     if url is None:
         raise _invalid("watch_url is missing, so the changed page is unknown")
-    if not _is_page_url(url):
+    if not is_page_url(url):
         raise _invalid(f"watch_url: {url[:100]!r} is not an http or https URL of up to {MAX_URL_CHARACTERS} characters")
     key = values["history_key"]
     if key is not None and not (key.isascii() and key.isdecimal() and len(key) <= 12):
@@ -91,16 +111,42 @@ def parse(raw: bytes) -> PageChange:
         url=url,
         watch_id=clean_line(values["watch_id"], 255),
         history_key=int(key) if key else None,
-        detected_at=_parse_time(values["detected"], key),
+        detected_at=_time_of(values["detected"], key),
         title=clean_line(values["title"], 500),
         diff=(values["diff"] or "")[:MAX_SUMMARY_CHARACTERS],
         diff_url=clean_line(values["diff_url"], 2000),
-        digest=hashlib.sha256(raw).hexdigest(),
+        digest=digest,
         extra={"diff_size": len(values["diff"] or ""), "tags": clean_line(_first(fields, ("tags",)))},
     )
 
 
-def _is_page_url(url: str) -> bool:
+def strip_source(url: str) -> str:
+    """Return the URL without `source:`, by which changedetection.io marks a watch of the page's source."""
+    return _SOURCE.sub("", url).strip()
+
+
+def is_template(url: str) -> bool:
+    """Return True if the URL has macros that only changedetection.io can expand."""
+    return _MACRO.search(url) is not None
+
+
+def _is_test(fields: dict[str, Any], values: dict[str, str | None], url: str | None) -> bool:
+    """Return True for a test notification: a placeholder, the default texts, or the text of a made-up change."""
+    event = _first(fields, ("event", "type"))
+    if fields.get("test") is True or (event is not None and event.lower() in _TEST_EVENTS):
+        return True
+    if values["watch_id"] == _PLACEHOLDER_UUID or (url is not None and _PLACEHOLDER_HOST in url.lower()):
+        return True
+    texts = [value for name in (*_NAMES["diff"], "body") if isinstance(value := fields.get(name), str)]
+    if any(_TEST_DIFF in text for text in texts):
+        return True
+    title = (_first(fields, ("title",)) or "").lower()
+    has_test_body = any(_TEST_BODY.fullmatch(text.strip()) for text in texts)
+    return values["url"] is None and (has_test_body or (url is None and title == _TEST_TITLE))
+
+
+def is_page_url(url: str) -> bool:
+    """Return True for an http or https URL with a host and of a usual length."""
     try:
         parts = urlsplit(url)
         return parts.scheme in ("http", "https") and bool(parts.hostname) and len(url) <= MAX_URL_CHARACTERS
@@ -149,7 +195,7 @@ def _json(text: str) -> Any:
 def _first(fields: dict[str, Any], names: tuple[str, ...]) -> str | None:
     for name in names:
         value = fields.get(name)
-        if isinstance(value, bool) or not isinstance(value, str | int):
+        if isinstance(value, bool) or not isinstance(value, str | int | float):
             continue
         text = scrub_text(str(value)).strip()
         if text:
@@ -167,17 +213,14 @@ def _find_url(fields: dict[str, Any]) -> str | None:
     return None
 
 
-def _parse_time(text: str | None, key: str | None) -> datetime:
-    """Return the time of detection; an ISO time without a zone is UTC. Raises InvalidPayload."""
+def _time_of(text: str | None, key: str | None) -> datetime:
+    """Return the time of detection, else that of the snapshot, else now. Raises InvalidPayload."""
+    if text is None and key is None:
+        return clock.now()
     try:
-        if text is not None:
-            time = datetime.fromisoformat(text)
-            return (time.replace(tzinfo=UTC) if time.tzinfo is None else time).astimezone(UTC)
-        if key is not None:
-            return datetime.fromtimestamp(int(key), UTC)
-    except (ValueError, OverflowError, OSError) as error:
+        return parse_time(str(text or key))
+    except ValueError as error:
         raise _invalid(f"detected_at: {str(text or key)[:60]!r} is not a time") from error
-    return clock.now()
 
 
 def _invalid(why: str) -> InvalidPayload:

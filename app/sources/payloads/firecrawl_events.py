@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from app.core.errors import InvalidInput
+from app.clients.firecrawl_errors import page_error, status_of
+from app.core.errors import InvalidInput, Unavailable
 from app.documents.accept.accept import About, Content
 from app.documents.text import scrub, scrub_text
 from app.sources.payloads.errors import InvalidPayload
@@ -21,12 +22,16 @@ _OWN = {"title", "description", "language", "country", "url", "statusCode", "sou
 
 @dataclass(frozen=True, slots=True)
 class FirecrawlPage:
-    """One document of an event, or the reason why it is invalid."""
+    """One document of an event, or the reason why it is invalid.
+
+    `is_temporary`: the page's server may answer a later request, as after 503.
+    """
 
     url: str | None
     about: About | None = None
     content: Content | None = None
     error: str | None = None
+    is_temporary: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,16 +110,19 @@ def parse(raw: bytes) -> FirecrawlEvent:
 
 
 def page_of(document: dict[str, Any], crawl_id: str | None) -> FirecrawlPage:
-    """Return the document as a page of ours, or with the reason why it is invalid."""
+    """Return the document as a page of ours, or with the reason why it is invalid, as an error page is."""
     metadata = document.get("metadata")
     if not isinstance(metadata, dict):
         return FirecrawlPage(_text(document.get("url")), error="the document has no metadata")
     url = _text(metadata.get("url")) or _text(metadata.get("sourceURL"))
     if url is None:
         return FirecrawlPage(None, error="metadata.url is missing")
+    fault = page_error(metadata, url)
+    if fault is not None:
+        return FirecrawlPage(url, error=fault.message, is_temporary=isinstance(fault, Unavailable))
     markdown, html = _body(document.get("markdown")), _body(document.get("html"))
     if not markdown.strip() and not html.strip():
-        return FirecrawlPage(url, error="markdown and html have no text")
+        return FirecrawlPage(url, error="markdown and html have no text", is_temporary=True)
     try:
         rest = scrub({name: value for name, value in metadata.items() if name not in _OWN})
     except InvalidInput as error:
@@ -131,13 +139,12 @@ def page_of(document: dict[str, Any], crawl_id: str | None) -> FirecrawlPage:
         metadata={**rest, **scrub(lists)},
         source="firecrawl",
     )
-    status = metadata.get("statusCode")
     content = Content(
         "markdown" if markdown.strip() else "html",
         markdown if markdown.strip() else html,
         html=html if markdown.strip() and html else None,
         resolved_url=_text(metadata.get("sourceURL")) or url,
-        status_code=status if isinstance(status, int) and 0 <= status <= 999 else None,
+        status_code=status_of(metadata),
         crawl_session=crawl_id,
     )
     return FirecrawlPage(url, about, content)

@@ -51,6 +51,8 @@ class ChangeDetectionWebhook:
     def apply(
         self, session: Session, tenant: str, payload: PageChange, delivery_id: int, request_id: str | None
     ) -> DeliveryResponse:
+        if payload.is_test:
+            return DeliveryResponse(200, {"status": "acknowledged", "event_type": payload.type})
         owner = changes.find_tenant(session, payload.watch_id) or tenant
         event = changes.record(session, owner, payload, origin="webhook")
         if event.state == "ignored":

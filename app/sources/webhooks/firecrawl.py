@@ -5,22 +5,32 @@ from __future__ import annotations
 import hashlib
 import hmac
 import re
+from datetime import timedelta
 from typing import Any
 
 from sqlalchemy.orm import Session
 
 from app.core import clock
 from app.core.errors import AppError, InvalidInput, Unauthenticated
+from app.core.logging import get_logger
 from app.core.settings import get_settings
+from app.documents import urls
 from app.documents.accept import quota
-from app.documents.accept.accept import Accepted, accept
+from app.documents.accept.accept import About, Accepted, accept, known_id
 from app.documents.operations import NAMES
+from app.jobs.ledger.enqueue import enqueue
 from app.metrics import operations
 from app.metrics.operations import OperationStep
 from app.sources.crawls import crawls
+from app.sources.fetching.page_text import split_url
+from app.sources.jobs import FetchPage
 from app.sources.payloads.firecrawl_events import FirecrawlEvent, FirecrawlPage, parse
 from app.sources.webhooks.deliveries import DeliveryResponse
 
+log = get_logger(__name__)
+
+# An error page of a crawl is fetched again after this time.
+RETRY_AFTER = timedelta(minutes=1)
 _SIGNATURE = re.compile(r"sha256=([0-9A-Fa-f]{64})")
 
 
@@ -69,6 +79,9 @@ class FirecrawlWebhook:
             tenant = tenant if requester is None else requester[0]
             crawls.follow(session, tenant, event)
         if not event.success:
+            for page in event.pages() if event.step == "page" else ():
+                if page.is_temporary:
+                    _try_later(session, tenant, page, request_id)
             message = "Failed event received and logged"
             body = {"status": "acknowledged", "message": message, "event_id": event.crawl_id or str(delivery_id)}
             return DeliveryResponse(200, body, failures=_failures_of(event))
@@ -98,6 +111,8 @@ def _accept_pages(session: Session, tenant: str, event: FirecrawlEvent, request_
                 error = refusal.message
         if error is not None:
             failed.append({"url": page.url, "error": error})
+        if page.is_temporary:
+            _try_later(session, tenant, page, request_id)
     if not jobs and not failed:
         return DeliveryResponse(200, {"status": "no_documents", "queued_jobs": 0, "job_ids": []})
     spent_ms = round(1000 * (clock.monotonic() - started), 2)
@@ -105,6 +120,20 @@ def _accept_pages(session: Session, tenant: str, event: FirecrawlEvent, request_
     operations.write(session, [step], tenant=tenant, at=clock.now(), request_id=request_id, crawl_id=event.crawl_id)
     body: dict[str, Any] = {"status": "queued", "queued_jobs": len(jobs), "job_ids": jobs}
     return DeliveryResponse(202, body | ({"failed_documents": failed} if failed else {}), len(jobs), failed)
+
+
+def _try_later(session: Session, tenant: str, page: FirecrawlPage, request_id: str | None) -> None:
+    """Enqueue a job that fetches the page once its server may answer again; one for each page at a time."""
+    url = str(page.url)
+    try:
+        split_url(urls.check_url(url))
+        document_id = known_id(session, About(url=url), tenant=tenant)
+        job = FetchPage(document_id=document_id, url=urls.check_url(url), source="firecrawl")
+        key = hashlib.sha256(urls.canonical(url).encode("utf-8", "replace")).hexdigest()
+        due_at = clock.now() + RETRY_AFTER
+        quota.within(session, tenant, enqueue, job, tenant=tenant, due_at=due_at, unique_key=key, request_id=request_id)
+    except AppError as refusal:
+        log.info("page_not_retried", url=url, reason=refusal.message)
 
 
 def _accept_page(session: Session, tenant: str, page: FirecrawlPage, request_id: str | None) -> Accepted:

@@ -103,7 +103,7 @@ _CHANGE: dict[str, Any] = {
         }
     },
     "responses": {
-        200: documented(ChangeReceipt, "Acknowledged: the page is no longer watched."),
+        200: documented(ChangeReceipt, "Acknowledged: a test, or the page is no longer watched."),
         202: documented(ChangeReceipt, "The job that reads the page again."),
         400: {"description": "The notification does not name the changed page."},
         401: {"description": "The token or the signature is missing or wrong."},

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 
 from app.jobs import testing as jobs
 from tests.fakes.server import Response
 from tests.fakes.site import FakeSite, page
+from tests.support.command import Ran
+from tests.support.waiting import wait_until
 from tests.unit.api.conftest import Api
 from tests.unit.cli.terminals import Terminal
 
@@ -37,3 +41,20 @@ def test_a_crawl_is_started_and_shown(web_api: Api, site: FakeSite) -> None:
     assert terminal("crawl", "show", "unknown").code == 4
     assert terminal("crawl", "start", "ftp://a.org").code == 2
     assert terminal("crawl", "start", f"{site.url}/", "--engine", "firecrawl").code != 0
+
+
+@pytest.mark.parametrize("more", [(), ("--json",)])
+@pytest.mark.parametrize("failed", [True, False])
+def test_waiting_for_a_crawl_tells_if_a_page_failed(
+    web_api: Api, site: FakeSite, failed: bool, more: tuple[str, ...]
+) -> None:
+    """By the exit code, although the crawl itself succeeds."""
+    terminal = Terminal(web_api.url)
+    site.pages["/"] = _page("start", *(["/missing"] if failed else []))
+    command = ("crawl", "start", f"{site.url}/", "--sitemap", "skip", "--engine", "builtin", "--wait", *more)
+    with ThreadPoolExecutor(1) as pool:
+        ran = pool.submit(terminal, *command)
+        wait_until(lambda: bool(jobs.drain()) or ran.done(), timeout_s=60, what="the crawl to start")
+        ended: Ran = ran.result(60)
+    assert ended.code == (1 if failed else 0), ended
+    assert ("/missing" in ended.out) == (failed and not more)

@@ -71,6 +71,25 @@ def test_the_older_service_s_own() -> None:
 
 
 @pytest.mark.parametrize(
+    "time",
+    [
+        "2026-11-22T09:10:46Z", "2026-11-22 09:10:46 UTC", "2026-11-22T10:10:46+0100",
+        "Sun, 22 Nov 2026 09:10:46 +0000", "Sun, 22 Nov 2026 10:10:46 +0100", "Sun, 22 Nov 2026 09:10:46 GMT",
+        "22 Nov 2026 09:10:46 -0000", "Sun, 22 Nov 2026 04:10:46 EST", "Sunday, 22-Nov-26 09:10:46 GMT",
+        "1795338646", 1795338646, 1795338646.0, "1795338646000",
+    ],
+)  # fmt: skip
+def test_a_time_of_detection_in_any_usual_form(time: Any) -> None:
+    assert _parse({"watch_url": URL, "detected_at": time}).detected_at == AT
+
+
+@pytest.mark.parametrize("url", [f"source:{URL}", f"Source: {URL}", f" source:{URL} "])
+def test_the_mark_of_a_watched_source_is_no_part_of_the_address(url: str) -> None:
+    assert _parse({**OURS, "watch_url": url}).url == URL
+    assert _parse(f"source:{URL} had a change.".encode()).url == URL
+
+
+@pytest.mark.parametrize(
     "body",
     [
         {"version": "1.0", "title": f"ChangeDetection.io Notification - {URL}", "message": f"{URL} had a change.<br>\n---<br>\n<span>x</span>", "attachments": [], "type": "info"},

@@ -19,15 +19,18 @@ from hypothesis import strategies as st
 
 import actors.documents
 import actors.sources  # noqa: F401  the functions that drain() runs
+from app.core import clock
 from app.core.db import database
 from app.jobs import testing as jobs
 from app.jobs.models import JobRow
 from app.main import create_app
 from app.sources.models import ChangeEvent, Delivery, PageWatch
 from app.sources.payloads.change_bodies import webhook_token
+from tests.fakes.changedetection import FakeChangeDetection
+from tests.fakes.server import Response
 from tests.fakes.site import FakeSite, site
 from tests.fakes.site import page as site_page
-from tests.support.changes import change, page
+from tests.support.changes import UUID, change, page
 from tests.support.databases import SettingsEnv
 from tests.support.desk import Desk
 from tests.support.problems import assert_problem
@@ -231,3 +234,131 @@ def test_another_tenant_s_changes_are_not_there(lite: Api) -> None:
     assert_problem(lite.client.get(f"/api/changes/{event + 1}"), 404, "change_not_found")
     assert lite.client.get("/api/changes?state=failed").json()["data"] == []
     assert len(lite.client.get("/api/changes", params={"url": "https://example.org/p"}).json()["data"]) == 1
+
+
+@pytest.fixture
+def there(intake: Api, app_env: SettingsEnv) -> Iterator[FakeChangeDetection]:
+    with FakeChangeDetection().running() as server:
+        app_env(changedetection_url=server.url, changedetection_api_key="key")
+        yield server
+
+
+def read_again(api: Api, body: dict[str, Any]) -> dict[str, Any]:
+    """Report the change, run its job, and return the event."""
+    reply = tell(api, body).json()
+    jobs.drain()
+    event: dict[str, Any] = api.client.get(f"/api/changes/{reply['change_event_id']}").json()
+    return event
+
+
+@pytest.mark.parametrize("fault", ["unknown", "no uuid", "key", "down", "odd", "busy"])
+def test_a_missing_confirmation_does_not_lose_the_change(
+    intake: Api, there: FakeChangeDetection, site: FakeSite, fault: str
+) -> None:
+    """The page of the event is read at once and indexed; the event says why its address is not confirmed."""
+    body = change(f"{site.url}/p", watch_uuid="w" if fault == "no uuid" else UUID)
+    if fault == "key":
+        there.key = "another"
+    elif fault == "down":
+        there.stop()
+    elif fault in ("odd", "busy"):
+        status, headers = (200, {}) if fault == "odd" else (429, {"retry-after": "60"})
+        there.respond = lambda request: Response(b"<html>", status, headers)  # type: ignore[method-assign]
+    site.pages["/p"] = page("The kingfisher is here.")
+    event = read_again(intake, body)
+    assert (event["state"], event["url"], event["confirmed"]) == ("indexed", f"{site.url}/p", False)
+    assert event["metadata"]["unconfirmed"]
+    assert Desk(database()).find("kingfisher", mode="keyword")["results"]
+
+
+def test_the_watch_corrects_the_address(intake: Api, there: FakeChangeDetection, site: FakeSite) -> None:
+    there.watches[UUID] = {**there.watches.get(UUID, {}), "uuid": UUID, "url": f"{site.url}/right"}
+    site.pages["/right"] = page("The kingfisher is here.")
+    event = read_again(intake, change(f"{site.url}/wrong"))
+    assert (event["state"], event["url"], event["confirmed"]) == ("indexed", f"{site.url}/right", True)
+    assert "unconfirmed" not in event["metadata"]
+    assert [path for path, _ in site.visits if path != "/robots.txt"] == ["/right"]
+
+
+@pytest.mark.parametrize(
+    ("url", "link", "path"),
+    [
+        ("{site}/{% now 'utc', '%Y' %}/p", "{site}/2026/p", "/2026/p"),
+        ("{site}/p?d={{ 1 + 1 }}", "{site}/p?d=2", "/p?d=2"),
+        ("source:{site}/p", "{site}/p", "/p"),
+        ("source:{site}/p", "", "/p"),
+        ("SOURCE: {site}/p", "DISABLED", "/p"),
+        ("{site}/p", ["{site}/p"], "/p"),
+    ],
+)
+def test_a_watch_is_read_where_it_reads(
+    intake: Api, there: FakeChangeDetection, site: FakeSite, url: str, link: Any, path: str
+) -> None:
+    """The link of a template, and the page behind `source:`."""
+    url = url.replace("{site}", site.url)
+    link = link.replace("{site}", site.url) if isinstance(link, str) else link
+    there.watches[UUID] = {"uuid": UUID, "url": url, "link": link}
+    site.pages[path] = page("The kingfisher is here.")
+    event = read_again(intake, change(url))
+    assert (event["state"], event["url"], event["confirmed"]) == ("indexed", site.url + path, True)
+
+
+def test_a_template_waits_for_its_address(intake: Api, there: FakeChangeDetection, site: FakeSite) -> None:
+    """No try is counted while changedetection.io is down; a watch that it does not know fails with the reason."""
+    url = f"{site.url}/{{% now 'utc', '%Y' %}}/p"
+    respond = there.respond
+    there.respond = lambda request: Response(b"", 503)  # type: ignore[method-assign]
+    reply = tell(intake, change(url)).json()
+    [row] = jobs.drain()
+    assert (row.state, row.tries) == ("retrying", 0)
+    there.respond = respond  # type: ignore[method-assign]
+    there.watches[UUID] = {"uuid": UUID, "url": url, "link": f"{site.url}/2026/p"}
+    site.pages["/2026/p"] = page("The kingfisher is here.")
+    jobs.drain(later=True)
+    assert intake.client.get(f"/api/changes/{reply['change_event_id']}").json()["state"] == "indexed"
+    there.watches.clear()
+    event = read_again(intake, change(url, 1795339999))
+    assert event["state"] == "failed" and "template" in event["error"]
+    assert [path for path, _ in site.visits if path != "/robots.txt"] == ["/2026/p"]
+
+
+def test_an_unconfirmed_page_does_not_replace_the_page_of_its_watch(
+    intake: Api, there: FakeChangeDetection, site: FakeSite
+) -> None:
+    """A watch made here for one page, in a notification that names another one."""
+    site.pages |= {"/mine": page("The heron stands."), "/other": page("The kingfisher is here.")}
+    job = intake.client.post("/api/documents", json={"url": f"{site.url}/mine"}).json()
+    jobs.drain()
+    now = clock.now()
+    row = PageWatch(
+        tenant="default", document_id=int(job["document_id"]), url=f"{site.url}/mine", watch_id=UUID, state="present",
+        created_at=now, updated_at=now,
+    )  # fmt: skip
+    database().transaction(lambda session: session.add(row))
+    assert read_again(intake, change(f"{site.url}/other"))["state"] == "indexed"
+    assert {hit["url"] for hit in Desk(database()).find("heron", mode="keyword")["results"]} == {f"{site.url}/mine"}
+    assert {hit["url"] for hit in Desk(database()).find("kingfisher", mode="keyword")["results"]} == {
+        f"{site.url}/other"
+    }
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"Test body",
+        b"Test title\nTest body",
+        {"version": "1.0", "title": "Test title", "message": "Test body", "attachments": [], "type": "info"},
+        {"watch_uuid": UUID, "watch_url": "https://WATCH-PLACE-HOLDER/", "diff": ""},
+        {"watch_uuid": "XXXXXXXX-XXXX-XXXX-XXXX-XXXXXXXXXXXX", "watch_url": "https://example.org/p"},
+        {"title": "ChangeDetection.io Notification - https://watch-place-holder/", "message": "x"},
+        change("https://example.org/p", diff="-Example text: change detection is cool\n+Example text: change detection is fantastic"),
+        {"event": "test"},
+        {"payload": json.dumps({"test": True})},
+    ],
+)  # fmt: skip
+def test_a_test_notification_is_acknowledged(lite: Api, body: Any) -> None:
+    """Its sender is answered well, and nothing is read; without the token it is refused like any other."""
+    answer = tell(lite, body)
+    assert (answer.status_code, answer.json()) == (200, {"status": "acknowledged", "event_type": "watch.test"})
+    assert count_rows(ChangeEvent) == count_rows(JobRow) == 0
+    assert_problem(tell(lite, body, token="wrong"), 401, "unauthenticated")

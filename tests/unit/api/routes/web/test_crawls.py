@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-import sqlalchemy as sa
 
 import actors.documents
 import actors.sources  # noqa: F401  the functions that drain() runs
@@ -17,12 +16,11 @@ from app.jobs.ledger import ends
 from app.main import create_app
 from app.sources.crawls import frontier
 from app.sources.crawls.rules import CrawlRules, as_expression
-from app.sources.models import CrawlPage
 from tests.fakes.firecrawl import FakeFirecrawl, document
-from tests.fakes.server import Response
 from tests.fakes.site import FakeSite, site
 from tests.fakes.site import page as site_page
 from tests.support.api_keys import holder
+from tests.support.crawls import html, metrics, rows, start, words
 from tests.support.databases import SettingsEnv
 from tests.support.desk import Desk
 from tests.support.firecrawl_events import event, send
@@ -49,14 +47,6 @@ def api(app_env: SettingsEnv) -> Iterator[Api]:
         yield running
 
 
-def html(word: str, *links: str, head: str = "") -> Response:
-    anchors = "".join(f'<a href="{link}">more</a> ' for link in links)
-    text = f"<p>The {word} stands here for long enough to be a text of its own, which somebody may look for.</p>"
-    return site_page(
-        f"<html><head><title>{word}</title>{head}</head><body><main>{text}{anchors}</main></body></html>".encode()
-    )
-
-
 def put(site: FakeSite) -> None:
     """A start, two pages below, one further on; and what no crawl takes."""
     site.pages |= {
@@ -70,31 +60,6 @@ def put(site: FakeSite) -> None:
         "/robots.txt": site_page(b"User-agent: *\nDisallow: /secret\n", headers={"content-type": "text/plain"}),
         "/secret": html("secret"),
     }
-
-
-def start(api: Api, url: str, **more: Any) -> dict[str, Any]:
-    answer = api.client.post("/api/crawls", json={"url": url, "engine": "builtin", "sitemap": "skip", **more})
-    assert answer.status_code == 202, answer.text
-    job: dict[str, Any] = answer.json()
-    assert job["crawl_id"] == job["id"] and answer.headers["location"] == f"/api/jobs/{job['id']}"
-    return job
-
-
-def metrics(api: Api, crawl: dict[str, Any]) -> dict[str, Any]:
-    body: dict[str, Any] = api.client.get(f"/api/metrics/crawls/{crawl['crawl_id']}?include_per_page=true").json()
-    return body
-
-
-def rows(crawl: dict[str, Any]) -> dict[str, CrawlPage]:
-    query = sa.select(CrawlPage).where(CrawlPage.crawl_id == crawl["id"])
-    return {
-        row.url.partition("//")[2].partition("/")[2]: row
-        for row in database().read(lambda session: session.scalars(query).all())
-    }
-
-
-def words() -> set[str]:
-    return {hit["title"] for hit in Desk(database()).find("stands", mode="keyword", limit=50)["results"]}
 
 
 def test_a_site_is_found_and_indexed(api: Api, site: FakeSite) -> None:
@@ -303,6 +268,13 @@ def test_rules_of_addresses() -> None:
         "https://example.org.evil.example/",
     ):
         assert not rules.allows(url), url
+    assert rules.allows("https://example.org:443/x") and rules.allows("http://EXAMPLE.org.:80/x")
+    assert CrawlRules("https://bücher.example/").allows("https://www.xn--bcher-kva.example/ä")
+    closed = CrawlRules("https://example.org/", exclude=["/geheim/ä*"])
+    assert not closed.allows("https://example.org/%67eheim/%C3%A4pfel") and closed.allows("https://example.org/ä")
+    moved = CrawlRules("https://old.example/").moved_to("https://new.example/home")
+    assert moved.allows("https://old.example/a") and not moved.contains("https://old.example/a")
+    assert moved.allows("https://new.example/a") and moved.contains("https://www.new.example/a")
     assert CrawlRules("https://example.org/", subdomains=True).allows("https://a.b.example.org/")
     assert not CrawlRules("https://example.org/", subdomains=True).allows("https://notexample.org/")
     assert as_expression("/docs/*.html") == r"docs/.*\.html"
