@@ -5,10 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from actors.runtime import job_actor
+from app.core.blobs import blobs
 from app.documents import bulk
+from app.documents.files.originals import probe
 from app.documents.ingest import batch
 from app.documents.ingest.ingest import ingest
-from app.documents.jobs import BatchDocuments, DeleteDocuments, IngestDocument, ReprocessDocument
+from app.documents.jobs import BatchDocuments, DeleteDocuments, IngestDocument, ProbeOriginals, ReprocessDocument
 from app.jobs.worker.progress import Progress
 
 
@@ -30,3 +32,8 @@ async def batch_documents(job: BatchDocuments, progress: Progress) -> dict[str, 
 @job_actor(DeleteDocuments)
 async def delete_documents(job: DeleteDocuments, progress: Progress) -> dict[str, Any]:
     return await bulk.delete_documents(job, progress)
+
+
+@job_actor(ProbeOriginals)
+async def probe_originals(job: ProbeOriginals, progress: Progress) -> dict[str, Any]:
+    return await probe(blobs(), job.blob_key)

@@ -26,6 +26,7 @@ from app.core.db import close_database, database
 from app.core.errors import ConfigError, Unavailable
 from app.core.health import HealthServer
 from app.core.settings import get_settings
+from app.documents.files import shared_store
 from app.jobs.admission import push
 from app.jobs.definition import caps
 from app.jobs.ledger import limit_commands, worker_host, workers
@@ -239,6 +240,7 @@ class Lifespan(Middleware):
             while not self._signalled:
                 reason = self._waits_for()
                 if reason is None:
+                    shared_store.check_at_start()
                     self._register()
                     process.fetcher.begin()
                     log.info("worker_started", worker_id=process.id, queues=process.fetcher.queues)

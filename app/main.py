@@ -32,6 +32,7 @@ from app.core import logging, redis
 from app.core.db import close_database, database
 from app.core.errors import ConfigError, NotFound, Unavailable
 from app.core.settings import get_settings
+from app.documents.files import shared_store
 from app.jobs import functions
 from app.jobs.events.hub import EventHub
 from app.jobs.sandbox import process_pool
@@ -217,6 +218,7 @@ def _serve() -> FastAPI:
                 ping()
             except Unavailable as error:
                 log.warning("not_reachable_yet", service=name, reason=error.message)
+        shared_store.check_at_start()
         _exit_with_zero_on_term()
         return create_app()
     except ConfigError as error:

@@ -7,7 +7,7 @@ from datetime import datetime
 from pydantic import BaseModel, ConfigDict, Field
 
 from app.documents.operations import note_end
-from app.jobs.definition import Job
+from app.jobs.definition import MAX_PRIORITY, Job
 
 STAGES = {"extract": 10, "chunk": 10, "embed": 60, "index": 20}
 
@@ -38,6 +38,14 @@ class BatchDocuments(
     lines: int
     collection: str | None = None
     reach: tuple[int, ...] | None = None
+
+
+class ProbeOriginals(
+    Job, kind="documents.probe_originals", time_limit_s=30, max_tries=1, retry_delays=(), priority=MAX_PRIORITY
+):
+    """Read a blob that another process has written; `millrace doctor` starts it."""
+
+    blob_key: str
 
 
 class DocumentSelection(BaseModel):

@@ -99,6 +99,49 @@ def test_containers_outlive_the_grace_period_and_own_nothing(name: str) -> None:
     assert published == (["api"] if name == "compose.yaml" else ["millrace"])
 
 
+def test_in_compose_workers_read_the_volume_that_the_api_writes() -> None:
+    services: dict[str, Any] = yaml.safe_load((DEPLOY / "compose.yaml").read_text())["services"]
+    users = {name: one for name, one in services.items() if name == "api" or name.startswith("worker")}
+    assert set(users) == {"api", "worker", "worker-interactive", "worker-bulk"}
+    for name, service in users.items():
+        assert service["environment"]["MILLRACE_BLOB_URL"] == "${MILLRACE_BLOB_URL:-file:/originals}", name
+        assert "originals:/originals" in service["volumes"], name
+        assert not any(mount.startswith("/originals") for mount in service["tmpfs"]), name
+
+
+def _applied(folder: Path) -> list[dict[str, Any]]:
+    """Return the resources of an overlay, as kubectl applies them."""
+    kubectl = shutil.which("kubectl")
+    if kubectl is None:
+        missing("kubectl", "https://kubernetes.io/docs/tasks/tools/")
+    ran = subprocess.run([kubectl, "kustomize", str(folder)], capture_output=True, text=True, check=False)
+    assert ran.returncode == 0, ran.stderr
+    return [one for one in yaml.safe_load_all(ran.stdout) if one]
+
+
+@pytest.mark.parametrize("store", ["claim", "bucket"])
+def test_in_kubernetes_workers_read_what_the_api_writes(store: str, tmp_path: Path) -> None:
+    shutil.copytree(DEPLOY / "k8s", tmp_path / "k8s")
+    overlay = tmp_path / "k8s" / "production"
+    secrets = (overlay / "secrets.example").read_text()
+    kustomization = overlay / "kustomization.yaml"
+    if store == "bucket":
+        secrets = secrets.replace("# MILLRACE", "MILLRACE")
+        kustomization.write_text(kustomization.read_text().replace("# components", "components"))
+    (overlay / "secrets.env").write_text(secrets)
+    made = _applied(overlay)
+    pods = {one["metadata"]["name"]: one["spec"]["template"]["spec"] for one in made if one["kind"] == "Deployment"}
+    claims = [one["metadata"]["name"] for one in made if one["kind"] == "PersistentVolumeClaim"]
+    settings = {name for one in made if one["kind"] in ("ConfigMap", "Secret") for name in one["data"]}
+    assert "MILLRACE_BLOB_URL" in settings
+    assert claims == (["originals"] if store == "claim" else [])
+    for name in ("api", "worker"):
+        volumes = {volume["name"]: volume for volume in pods[name]["volumes"]}
+        mounts = {mount["name"] for mount in pods[name]["containers"][0]["volumeMounts"]}
+        assert set(volumes) == mounts == ({"tmp", "data"} | set(claims)), name
+        assert len(pods[name]["containers"]) == 1
+
+
 def _kustomized() -> list[dict[str, Any]]:
     """What the overlay applies, as far as schemas and pods are concerned: its resources, the base's, the one patch."""
     overlay = DEPLOY / "k8s" / "production"

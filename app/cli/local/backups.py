@@ -12,11 +12,12 @@ from app.cli.client.profiles import settings
 from app.cli.exit_codes import CliExit
 from app.cli.local.schema import upgrade_schema
 from app.core import backup
-from app.core.blobs import blobs
+from app.core.blobs import blob_url, blobs
 from app.core.db import Database, close_database
 from app.core.errors import AppError, ConfigError, DatabaseUnavailable, Unavailable
+from app.core.logging import mask
 from app.core.schema import current
-from app.documents.files import originals
+from app.documents.files import originals, shared_store
 from app.jobs.ledger import worker_host, workers
 
 
@@ -47,7 +48,20 @@ def restore(folder: Path, *, replace: bool) -> dict[str, Any]:
     finally:
         database.close()
     _, schema = upgrade_schema()
+    accept_store()  # the marker in the backup is that of another store
     return asdict(result) | {"schema_now": schema, "originals": count}
+
+
+def accept_store() -> str:
+    """Make the store of these settings the installation's; return its URL, masked."""
+    database = _open_database()
+    try:
+        shared_store.accept(database, blobs())
+    except AppError as error:
+        raise _exit_for(error) from error
+    finally:
+        database.close()
+    return mask(blob_url())
 
 
 def _require_stopped(database: Database) -> None:

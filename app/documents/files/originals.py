@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
@@ -99,6 +100,11 @@ async def restore(store: Blobs, folder: Path) -> int:
             raise InvalidInput(f"{path} is not what the backup wrote: it is damaged")
         count += 1
     return count
+
+
+async def probe(store: Blobs, key: str) -> dict[str, Any]:
+    """Return the size of a blob that another process has written. Raises NotFound if this store lacks it."""
+    return {"size_bytes": sum([len(part) async for part in store.stream(key)])}
 
 
 def _files(folder: Path) -> Iterable[Path]:

@@ -36,6 +36,10 @@ _FIXES = {
     "lane_out_of_memory": "Raise memory_mb of its kind or MILLRACE_SANDBOX_MEMORY_MB, then retry.",
     "lane_crashed": "The code crashed its child process: read the attempts and the worker's log, then retry.",
     "not_found": "The object that the job needs does not exist: discard the job.",
+    "blob_not_found": (
+        "The worker does not find the original: give api and workers one store (MILLRACE_BLOB_URL; `millrace doctor` "
+        "checks it), then retry."
+    ),
     "quota_open_jobs": "The tenant had too many open jobs at every try: retry the job when they have ended.",
     "quota_documents": "The tenant has reached max_documents: delete documents or raise the quota, then retry.",
     "quota_bytes": "The tenant has reached max_bytes: delete documents or raise the quota, then retry.",

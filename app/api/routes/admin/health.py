@@ -26,6 +26,7 @@ from app.core.db import read
 from app.core.errors import ConfigError, Rejected, Unavailable
 from app.core.logging import get_logger
 from app.core.settings import get_settings
+from app.documents.files import shared_store
 from app.search.embedders import embedder
 from app.search.engine import engine
 from app.search.engines.base import Lag
@@ -55,6 +56,7 @@ class HealthProbe:
         self._sampling: asyncio.Task[None] | None = None
         self._asking: asyncio.Task[str] | None = None
         self._embedder = (-math.inf, OK)
+        self._is_store_shared = False
         self._asking_search: asyncio.Task[tuple[str, Lag | None]] | None = None
 
     def start(self) -> None:
@@ -104,6 +106,22 @@ class HealthProbe:
             self._embedder = clock.monotonic(), await _ask_embedder()
         return self._embedder[1]
 
+    async def originals(self) -> str:
+        """Return `healthy`, or the fault if workers cannot read what this api writes; asked until it is healthy."""
+        if not self._is_store_shared:
+            try:
+                await asyncio.wait_for(asyncio.to_thread(shared_store.require_shared), SQL_TIMEOUT_S)
+            except TimeoutError:
+                return "no answer"
+            except ConfigError as error:
+                log.warning("originals_not_usable", reason=error.message)
+                return "not shared with the workers"
+            except Unavailable as error:
+                log.warning("originals_not_usable", reason=error.message)
+                return "not reachable"
+            self._is_store_shared = True
+        return OK
+
     def _search_down(self, reason: str) -> tuple[str, None]:
         metrics.SEARCH_UP.set(0)
         return reason, None
@@ -149,6 +167,9 @@ async def _services(request: Request) -> tuple[dict[str, str], Lag | None]:
         services["search"], lag = await _probe(request).search()
     if get_settings().blob_url.startswith("s3:"):
         services["originals"] = await _ask_originals()
+    if services["sql"] == OK and services.get("originals", OK) == OK:
+        originals = await _probe(request).originals()
+        services |= {"originals": originals} if originals != OK else {}
     return services, lag
 
 
