@@ -3,7 +3,7 @@
     scripts/reference_pages.py            write all; `make fix` does it
     scripts/reference_pages.py --check    name the pages that are out of date, and write none
 
-Meanings that no code holds are in scripts/catalogue: one entry for each error code, log event and metric.
+Meanings that no code holds are in scripts/catalogue: one entry for each error code and log event.
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ def _default(field: Any) -> str:
 
 def metrics() -> str:
     facts, texts = contract.metrics()
-    processes = catalogue("metrics")["processes"]
+    measured_by = importlib.import_module("app.core.metrics").MEASURED_BY
     suffix = {"counter": "_total"}
     rows = [
         (
@@ -99,20 +99,22 @@ def metrics() -> str:
             fact["type"],
             ", ".join(map(code, fact["labels"])),
             texts[name],
-            ", ".join(processes[name]),
+            ", ".join(measured_by[name]),
         )
         for name, fact in sorted(facts.items())
     ]
     return f"""\
 # Metrics for Prometheus
 
-Every process serves all metrics at `/metrics`: the API on its own port, the others on `MILLRACE_HEALTH_PORT`. Each
-metric is set by the processes in the last column; elsewhere it stays at its start value. Ready-made alerts are in
-`deploy/alerts`. The history of requests and operations is a different thing: see [metrics](metrics.md).
+Every process serves its metrics at `/metrics`: the API on its own port, the others on `MILLRACE_HEALTH_PORT`. A metric
+is exported only by the processes in the last column, and a gauge only once it was measured. Under supervisord
+(`millrace up`, or everything in one container) the API serves the metrics of all programs, with the label `program`.
+Ready-made alerts are in `deploy/alerts`. The history of requests and operations is a different thing: see
+[metrics](metrics.md).
 
 {_MADE}
 
-{table(("name", "type", "labels", "meaning", "set by"), rows)}"""
+{table(("name", "type", "labels", "meaning", "measured by"), rows)}"""
 
 
 def error_statuses() -> dict[str, set[str]]:

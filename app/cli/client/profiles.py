@@ -62,7 +62,7 @@ def current() -> Profile:
 def local() -> Profile:
     """Return the installation on this machine, whatever else is set."""
     here = settings()
-    return Profile(f"http://{here.host}:{here.port}", here.api_secret.get_secret_value(), "this machine")
+    return Profile(here.local_url, here.api_secret.get_secret_value(), "this machine")
 
 
 def _read_profile(here: Settings, name: str) -> Profile:

@@ -12,8 +12,9 @@ from app.cli.options import AsJson
 
 def up(
     demo: Annotated[
-        bool, typer.Option("--demo/--no-demo", help="Index the project's own pages and search them.")
-    ] = True,
+        bool | None,
+        typer.Option("--demo/--no-demo", help="Index the project's own pages and search them; the default in a clone."),
+    ] = None,
     for_s: Annotated[float | None, typer.Option("--for", metavar="SECONDS", help="Stop after this time.")] = None,
     exit_after_demo: Annotated[bool, typer.Option(help="Stop as soon as the demo is done.")] = False,
     as_json: AsJson = False,

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import tarfile
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from app.cli import exit_codes
 from app.cli.client.profiles import settings
@@ -50,6 +54,38 @@ def restore(folder: Path, *, replace: bool) -> dict[str, Any]:
     _, schema = upgrade_schema()
     accept_store()  # the marker in the backup is that of another store
     return asdict(result) | {"schema_now": schema, "originals": count}
+
+
+def back_up_to(stream: IO[bytes]) -> None:
+    """Write a backup as a tar archive: a container needs no folder that its user and the host's may both use."""
+    with _scratch_folder() as folder:
+        back_up(folder / "backup")
+        with tarfile.open(fileobj=stream, mode="w|") as archive:
+            for path in sorted((folder / "backup").iterdir()):
+                archive.add(path, arcname=path.name)
+
+
+def restore_from(stream: IO[bytes], *, replace: bool) -> dict[str, Any]:
+    """Restore from the archive that back_up_to() wrote."""
+    with _scratch_folder() as folder:
+        try:
+            with tarfile.open(fileobj=stream, mode="r|") as archive:
+                archive.extractall(folder, filter="data")
+        except tarfile.TarError as error:
+            raise CliExit(exit_codes.USAGE, f"stdin is not a backup: {error}") from error
+        return restore(folder, replace=replace)
+
+
+@contextmanager
+def _scratch_folder() -> Iterator[Path]:
+    """A folder for the copy, on the disk of the data: /tmp may be small or in memory."""
+    here = settings().data_dir
+    try:
+        here.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix="backup-", dir=here) as folder:
+            yield Path(folder)
+    except OSError as error:
+        raise CliExit(exit_codes.FAILED, f"{here} cannot be used: {error}") from error
 
 
 def accept_store() -> str:

@@ -19,7 +19,7 @@ from app.api.http.errors import problem
 from app.api.models.base import documented
 from app.api.models.health import HealthDetail, Liveness, Readiness, ServiceInfo
 from app.clients.qdrant_errors import QdrantUnavailable
-from app.core import clock, metrics
+from app.core import clock, http, joint_metrics, metrics
 from app.core.blobs import blobs
 from app.core.clock import moment
 from app.core.db import read
@@ -57,6 +57,7 @@ class HealthProbe:
         self._asking: asyncio.Task[str] | None = None
         self._embedder = (-math.inf, OK)
         self._is_store_shared = False
+        self.peers = http.async_client(joint_metrics.TIMEOUT_S)
         self._asking_search: asyncio.Task[tuple[str, Lag | None]] | None = None
 
     def start(self) -> None:
@@ -67,6 +68,7 @@ class HealthProbe:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        await self.peers.aclose()
 
     @property
     def lag_s(self) -> float:
@@ -124,6 +126,8 @@ class HealthProbe:
 
     def _search_down(self, reason: str) -> tuple[str, None]:
         metrics.SEARCH_UP.set(0)
+        metrics.SEARCH_CHANGES_BEHIND.forget()
+        metrics.SEARCH_SECONDS_BEHIND.forget()
         return reason, None
 
     async def sql(self) -> str:
@@ -246,5 +250,10 @@ async def get_health(request: Request) -> dict[str, Any]:
 
 
 @router.get("/metrics", summary="Get Prometheus metrics", response_class=PlainTextResponse)
-async def get_prometheus_metrics() -> Response:
-    return Response(metrics.render(), media_type="text/plain; version=0.0.4; charset=utf-8")
+async def get_prometheus_metrics(request: Request) -> Response:
+    """Next to other programs under one supervisord, this answer has the metrics of all of them."""
+    ports = get_settings().health_ports
+    if not ports:
+        return Response(metrics.render("api"), media_type=metrics.CONTENT_TYPE)
+    text = await joint_metrics.read(_probe(request).peers, ports)
+    return Response(text, media_type=metrics.CONTENT_TYPE)
