@@ -62,7 +62,8 @@ def current() -> Profile:
 def local() -> Profile:
     """Return the installation on this machine, whatever else is set."""
     here = settings()
-    return Profile(here.local_url, here.api_secret.get_secret_value(), "this machine")
+    source = f"this machine, data in {here.data_dir.resolve()}"
+    return Profile(here.local_url, here.api_secret.get_secret_value(), source)
 
 
 def _read_profile(here: Settings, name: str) -> Profile:
