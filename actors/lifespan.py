@@ -224,12 +224,9 @@ class Lifespan(Middleware):
             log.warning("worker_waits", reason=error.message)  # the fetcher waits for Redis
         try:
             database().ping()  # raises ConfigError if refused, Unavailable without an answer
-            current = schema.current(database())
+            return database().read(schema.fault)
         except Unavailable as error:
             return error.message
-        if current is None or current < schema.head():
-            return f"the schema is at {current or 'nothing'}, not {schema.head()}; run `millrace migrate`"
-        return None
 
     def _begin_work(self) -> None:
         """Register as soon as SQL is ready, and fetch from then on."""

@@ -10,13 +10,16 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import app.metrics.models
+import app.sources.models
+import app.tenants.models  # noqa: F401  all tables, so that a missing one is found
 from app.cli import exit_codes
 from app.cli.client.http import ApiClient
 from app.cli.exit_codes import CliExit
 from app.cli.local import store_probe
 from app.clients.changedetection import changedetection, close_changedetection, is_set_up
 from app.clients.changedetection_answers import InstanceInfo
-from app.core import redis
+from app.core import redis, schema
 from app.core.blobs import blob_url, blobs
 from app.core.db import close_database, database
 from app.core.errors import AppError, ConfigError
@@ -120,11 +123,14 @@ def _check_sql() -> Finding:
         return Finding("sql", "warn", *NO_DATABASE)
     here = database()
     here.ping()
-    schema, newest = current(here), head()
-    if schema != newest:
-        summary = f"{here.dialect}, schema {schema or 'empty'}, not {newest}"
+    version, newest = current(here), head()
+    if version != newest:
+        summary = f"{here.dialect}, schema {version or 'empty'}, not {newest}"
         return Finding("sql", "fail", summary, "run millrace migrate")
-    return Finding("sql", "ok", f"{here.dialect}, schema {schema}")
+    fault = here.read(schema.fault)
+    if fault is not None:
+        return Finding("sql", "fail", f"{here.dialect}: {fault}", "docs/troubleshooting.md: the schema is incomplete")
+    return Finding("sql", "ok", f"{here.dialect}, schema {version}")
 
 
 def _check_redis() -> Finding:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from sqlalchemy.exc import DBAPIError
+
 from app.cli import exit_codes
 from app.cli.client.profiles import settings
 from app.cli.exit_codes import CliExit
@@ -26,5 +28,11 @@ def upgrade_schema() -> tuple[str | None, str]:
         raise CliExit(exit_codes.USAGE, error.message) from error
     except Unavailable as error:
         raise CliExit(exit_codes.UNREACHABLE, error.message) from error
+    except DBAPIError as error:
+        reason = str(error.orig).strip().partition("\n")[0]
+        message = (
+            f"the migration failed and was rolled back: {reason}; docs/troubleshooting.md: the schema is incomplete"
+        )
+        raise CliExit(exit_codes.FAILED, message) from error
     finally:
         database.close()

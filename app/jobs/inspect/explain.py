@@ -9,7 +9,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from app.core import clock
+from app.core import clock, schema
 from app.core.settings import get_settings
 from app.jobs.definition import definition
 from app.jobs.inspect.explain_queued import explain_queued
@@ -69,6 +69,11 @@ def explain(session: Session, tenant: str, job_id: str, services: Services) -> d
 
 def reason_of(session: Session, row: JobRow, services: Services) -> Reason:
     """Return the first obstacle, or the state of affairs."""
+    fault = None if row.state in ENDED else schema.fault(session)
+    if fault is not None:
+        message = f"The {'end' if row.state == 'running' else 'next step'} of this job cannot be written: {fault}."
+        fix = "Correct the schema, as `millrace doctor` says; the job then goes on, and nothing of it is lost."
+        return Reason("schema_incomplete", message, fix)
     return _BY_STATE[row.state](session, row, services)
 
 

@@ -7,11 +7,9 @@ import math
 import threading
 from typing import Any
 
-import sqlalchemy as sa
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse, PlainTextResponse
 from sqlalchemy.exc import SQLAlchemyError
-from sqlalchemy.orm import Session
 
 from app import __version__
 from app.api.http.app_state import hub_of
@@ -19,7 +17,7 @@ from app.api.http.errors import problem
 from app.api.models.base import documented
 from app.api.models.health import HealthDetail, Liveness, Readiness, ServiceInfo
 from app.clients.qdrant_errors import QdrantUnavailable
-from app.core import clock, http, joint_metrics, metrics
+from app.core import clock, http, joint_metrics, metrics, schema
 from app.core.blobs import blobs
 from app.core.clock import moment
 from app.core.db import read
@@ -144,18 +142,13 @@ class HealthProbe:
 
 async def _ask_sql() -> str:
     try:
-        await read(_touch)
+        return await read(schema.fault) or OK
     except (Unavailable, ConfigError) as error:
         log.warning("sql_not_usable", reason=error.message)
         return "not reachable"
     except SQLAlchemyError as error:
         log.warning("sql_not_usable", reason=str(error))
         return "no schema: run `millrace migrate`"
-    return OK
-
-
-def _touch(session: Session) -> None:
-    session.execute(sa.text("SELECT 1 FROM job LIMIT 1"))
 
 
 def _probe(request: Request) -> HealthProbe:
