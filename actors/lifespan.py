@@ -21,7 +21,7 @@ from typing import Any, NoReturn
 from dramatiq import Middleware
 from sqlalchemy.exc import SQLAlchemyError
 
-from app.core import clock, logging, redis, schema
+from app.core import clock, logging, redis, schema, telemetry
 from app.core.db import close_database, database
 from app.core.errors import ConfigError, Unavailable
 from app.core.health import HealthServer
@@ -207,6 +207,7 @@ class Lifespan(Middleware):
         log.info("worker_stopped")
         # A left-over thread of a library or a job must not keep a stopped worker alive.
         close_database()
+        telemetry.stop()
         sys.stderr.flush()
         os._exit(self._exit_code)
 

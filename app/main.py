@@ -28,7 +28,7 @@ from app.api.routes.search import generations, index, search
 from app.api.routes.web import crawl_metrics, crawls, deliveries, firecrawl_proxy, scrape, watches
 from app.clients.changedetection import close_changedetection
 from app.clients.firecrawl import close_firecrawl
-from app.core import logging, redis
+from app.core import logging, redis, telemetry
 from app.core.db import close_database, database
 from app.core.errors import ConfigError, NotFound, Unavailable
 from app.core.settings import get_settings
@@ -213,6 +213,7 @@ def _serve() -> FastAPI:
         settings.check_secrets()
         settings.data_dir.mkdir(parents=True, exist_ok=True)
         logging.setup("api")
+        telemetry.start("api")
         for name, ping in (("sql", database().ping), ("redis", redis.ping)):
             try:
                 ping()

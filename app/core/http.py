@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 import httpcore
 import httpx
 
-from app.core import trace
+from app.core import trace, tracing
 
 HTTPError = httpx.HTTPError
 InvalidURL = httpx.InvalidURL
@@ -40,13 +40,40 @@ IDLE_S = 15.0
 def client(timeout_s: float = 10.0, **options: Any) -> httpx.Client:
     """Return a client for threads: no environment proxies, no redirects by default; calls continue the trace."""
     defaults = {"headers": _headers(options), "verify": _authorities(), **_traced(options, _trace)}
-    return httpx.Client(timeout=timeout_s, trust_env=False, **defaults)
+    return _TracedClient(timeout=timeout_s, trust_env=False, **defaults)
 
 
 def async_client(timeout_s: float | httpx.Timeout = 10.0, **options: Any) -> httpx.AsyncClient:
     """Return a client for the event loop, like client()."""
     defaults = {"headers": _headers(options), "verify": _authorities(), **_traced(options, _trace_async)}
-    return httpx.AsyncClient(timeout=timeout_s, trust_env=False, **defaults)
+    return _TracedAsyncClient(timeout=timeout_s, trust_env=False, **defaults)
+
+
+class _TracedClient(httpx.Client):
+    def send(self, request: httpx.Request, **options: Any) -> httpx.Response:
+        with _call(request) as result:
+            response = super().send(request, **options)
+            result.status = response.status_code
+        return response
+
+
+class _TracedAsyncClient(httpx.AsyncClient):
+    async def send(self, request: httpx.Request, **options: Any) -> httpx.Response:
+        with _call(request) as result:
+            response = await super().send(request, **options)
+            result.status = response.status_code
+        return response
+
+
+@contextmanager
+def _call(request: httpx.Request) -> Iterator[tracing.CallResult]:
+    """Surround the request with a span. Its URL is sent without query, which may hold secrets."""
+    url = request.url
+    shown = str(url.copy_with(query=None, fragment=None, userinfo=b""))
+    with tracing.call(request.method, shown, url.host, url.port) as result:
+        if result.traceparent is not None:
+            request.headers.setdefault("traceparent", result.traceparent)
+        yield result
 
 
 @cache

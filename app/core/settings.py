@@ -395,6 +395,19 @@ def _faults(secret: str) -> list[str]:
     return faults
 
 
+def has_trace_receiver() -> bool:
+    """Return True if OpenTelemetry's own variables name a receiver of spans."""
+    if os.environ.get("OTEL_SDK_DISABLED", "").lower() == "true" or os.environ.get("OTEL_TRACES_EXPORTER") == "none":
+        return False
+    names = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
+    return any(os.environ.get(name) for name in names)
+
+
+def sentry_dsn() -> str:
+    """Return Sentry's own variable."""
+    return os.environ.get("SENTRY_DSN", "")
+
+
 class _Location(_Read):
     """The one setting that locates the others."""
 

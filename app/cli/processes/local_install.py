@@ -62,9 +62,11 @@ def choose_health_ports(settings: Settings) -> dict[str, int]:
     }
 
 
-def write_health_ports(folder: Path, ports: dict[str, int]) -> None:
-    """Store the ports for the health check of a container that does not run the api."""
-    (folder / "run" / "health_ports").write_text("".join(f"{port}\n" for port in ports.values()))
+def write_health_ports(settings: Settings, ports: dict[str, int]) -> None:
+    """Store the ports for the health check of a container that does not run the api; the api's own is known."""
+    path = settings.data_dir.resolve() / "run" / "health_ports"
+    shown = [] if "api" in settings.programs else list(ports.values())
+    path.write_text("".join(f"{port}\n" for port in shown))
 
 
 def uses_local_redis() -> bool:

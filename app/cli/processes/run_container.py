@@ -39,7 +39,7 @@ def run() -> int:
         raise CliExit(exit_codes.FAILED, f"Millrace already runs on {here.data_dir}")
     supervisor.end_leftovers()
     supervisor.socket.unlink(missing_ok=True)  # of a supervisord that was killed; a new one would log a line about it
-    write_health_ports(supervisor.folder, supervisor.health_ports)
+    write_health_ports(here, supervisor.health_ports)
     os.execve(sys.executable, supervisor.command, supervisor.environment)
 
 

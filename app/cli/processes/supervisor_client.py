@@ -59,6 +59,7 @@ class Supervisor:
     """
 
     def __init__(self, settings: Settings, *, stdout_style: str = "") -> None:
+        self.settings = settings
         self.folder = settings.data_dir.resolve()
         self.socket = _socket_path(self.folder)
         self.health_ports = choose_health_ports(settings)
@@ -121,7 +122,7 @@ class Supervisor:
 
     def start(self) -> None:
         self.socket.unlink(missing_ok=True)  # of a supervisord that was killed
-        write_health_ports(self.folder, self.health_ports)
+        write_health_ports(self.settings, self.health_ports)
         with (self.folder / "logs" / "start.log").open("wb") as log:
             self._process = subprocess.Popen(
                 self.command,

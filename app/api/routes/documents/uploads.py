@@ -321,10 +321,10 @@ async def download_original(caller: CollectionCaller, document_id: str) -> Respo
 def content_disposition(name: str) -> str:
     """Return the header of a download (RFC 6266): `filename` for every client, `filename*` for names beyond ASCII."""
     decomposed = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode()
-    plain = re.sub(r"[^ !#-\[\]-~]|[%;/]", "_", decomposed).strip(" .") or "file"
+    plain = re.sub(r"[^ !#-\[\]-~]|[%;/]", "_", decomposed).strip()
     stem, dot, suffix = plain.rpartition(".")
-    if dot and not stem.strip("_ "):  # only the suffix was ASCII
-        plain = f"file.{suffix}"
+    if not (stem if dot else plain).strip("_ ."):  # at most the suffix was ASCII
+        plain = f"file{dot}{suffix if dot else ''}"
     return f"attachment; filename=\"{plain}\"; filename*=UTF-8''{quote(name, safe='')}"
 
 
