@@ -142,6 +142,39 @@ def test_in_kubernetes_workers_read_what_the_api_writes(store: str, tmp_path: Pa
         assert len(pods[name]["containers"]) == 1
 
 
+def _overlay(folder: Path, *components: str) -> list[dict[str, Any]]:
+    """Return what the example overlay applies with these components."""
+    shutil.copytree(DEPLOY / "k8s", folder / "k8s")
+    overlay = folder / "k8s" / "production"
+    shutil.copy(overlay / "secrets.example", overlay / "secrets.env")
+    kustomization = overlay / "kustomization.yaml"
+    chosen = f"components: [{', '.join(f'../{name}' for name in components)}]"
+    kustomization.write_text(kustomization.read_text().replace("# components: [../s3]", chosen))
+    return _applied(overlay)
+
+
+def test_on_openshift_no_pod_names_a_uid(tmp_path: Path) -> None:
+    made = _overlay(tmp_path, "openshift")
+    contexts = [one["spec"]["template"]["spec"]["securityContext"] for one in made if "template" in one.get("spec", {})]
+    assert len(contexts) == 5
+    for context in contexts:
+        assert context == {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}}
+    # A uid that the image does not know has group 0.
+    dockerfile = (REPOSITORY / "Dockerfile").read_text()
+    assert "chown 10001:0 /data /originals" in dockerfile and "chmod 0775 /data /originals" in dockerfile
+
+
+def test_a_pod_monitor_scrapes_every_process(tmp_path: Path) -> None:
+    made = _overlay(tmp_path, "monitoring")
+    [monitor] = [one for one in made if one["kind"] == "PodMonitor"]
+    [rule] = monitor["spec"]["selector"]["matchExpressions"]
+    [endpoint] = monitor["spec"]["podMetricsEndpoints"]
+    pods = [one["spec"]["template"] for one in made if one["kind"] == "Deployment"]
+    assert {pod["metadata"]["labels"][rule["key"]] for pod in pods} == set(rule["values"])
+    for pod in pods:
+        assert endpoint["port"] in {port["name"] for port in pod["spec"]["containers"][0]["ports"]}
+
+
 def _kustomized() -> list[dict[str, Any]]:
     """What the overlay applies, as far as schemas and pods are concerned: its resources, the base's, the one patch."""
     overlay = DEPLOY / "k8s" / "production"

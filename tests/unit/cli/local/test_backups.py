@@ -64,9 +64,9 @@ def test_a_backup_passes_through_stdout_and_stdin(archive: bytes, tmp_path: Path
     assert _run(target, "restore", "-", "--replace", stdin=archive).returncode == 0
 
 
-@pytest.mark.parametrize("cut", [0, 1000, -2000])
-def test_a_cut_off_archive_is_refused(archive: bytes, tmp_path: Path, cut: int) -> None:
-    ran = _run(tmp_path / "target", "restore", "-", stdin=archive[: cut or 0])
+@pytest.mark.parametrize("cut", ["nothing", "header", "half"])
+def test_a_cut_off_archive_is_refused(archive: bytes, tmp_path: Path, cut: str) -> None:
+    ran = _run(tmp_path / "target", "restore", "-", stdin=archive[: {"nothing": 0, "header": 1000, "half": len(archive) // 2}[cut]])
     assert (ran.returncode, b"Traceback" in ran.stderr) == (2, False), ran.stderr
 
 
