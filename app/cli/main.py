@@ -14,7 +14,6 @@ import typer
 from app import __version__
 from app.cli import exit_codes
 from app.cli.commands import (
-    all_in_one,
     audit,
     backup,
     collections,
@@ -24,7 +23,7 @@ from app.cli.commands import (
     dead_letters,
     deliveries,
     doctor,
-    documents,
+    document,
     imports,
     index,
     jobs,
@@ -74,7 +73,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 app.command("up")(up.up)
-app.command("all-in-one")(all_in_one.all_in_one)
+app.command("all-in-one")(up.all_in_one)
 app.command("search")(search.search)
 app.command("kinds")(kinds.kinds)
 app.command("doctor")(doctor.doctor)
@@ -88,7 +87,7 @@ app.add_typer(workers.workers, name="workers")
 app.add_typer(queues.queues, name="queues")
 app.add_typer(schedules.schedules, name="schedules")
 app.add_typer(index.index, name="index")
-app.add_typer(documents.documents, name="documents")
+app.add_typer(document.documents, name="documents")
 app.add_typer(collections.collections, name="collections")
 app.add_typer(crawl.crawl, name="crawl")
 app.add_typer(watch.watch, name="watch")
@@ -102,7 +101,7 @@ app.add_typer(config.config, name="config")
 for _role, _task in ROLES.items():
     app.command(_role, help=_task, context_settings=PASS_ON)(_make_role(_role))
 # The old words, hidden, for one release.
-app.command("single", hidden=True)(all_in_one.all_in_one)
+app.command("single", hidden=True)(up.all_in_one)
 app.add_typer(dead_letters.dead_letters, name="dead", hidden=True)
 
 

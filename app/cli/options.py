@@ -17,7 +17,7 @@ LongLimit = Annotated[int, typer.Option(min=1, max=200, help="Maximum number of 
 
 
 class DefaultGroup(TyperGroup):
-    """A group with a command that runs if the first word is none of its commands."""
+    """A group with a command that runs unless the first word is one of its commands."""
 
     default = ""
 

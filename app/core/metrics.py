@@ -142,5 +142,5 @@ def join(texts: Mapping[str, str]) -> bytes:
 
 
 def _write(families: Iterable[Metric]) -> bytes:
-    text: bytes = generate_latest(_Families(families))  # type: ignore[arg-type]
+    text: bytes = generate_latest(_Families(families))
     return text

@@ -101,7 +101,7 @@ def test_containers_outlive_the_grace_period_and_own_nothing(name: str) -> None:
 
 def test_in_compose_workers_read_the_volume_that_the_api_writes() -> None:
     services: dict[str, Any] = yaml.safe_load((DEPLOY / "compose.yaml").read_text())["services"]
-    users = {name: one for name, one in services.items() if name == "api" or name.startswith("worker")}
+    users = {name: service for name, service in services.items() if name == "api" or name.startswith("worker")}
     assert set(users) == {"api", "worker", "worker-interactive", "worker-bulk"}
     for name, service in users.items():
         assert service["environment"]["MILLRACE_BLOB_URL"] == "${MILLRACE_BLOB_URL:-file:/originals}", name
@@ -116,7 +116,7 @@ def _applied(folder: Path) -> list[dict[str, Any]]:
         missing("kubectl", "https://kubernetes.io/docs/tasks/tools/")
     ran = subprocess.run([kubectl, "kustomize", str(folder)], capture_output=True, text=True, check=False)
     assert ran.returncode == 0, ran.stderr
-    return [one for one in yaml.safe_load_all(ran.stdout) if one]
+    return [item for item in yaml.safe_load_all(ran.stdout) if item]
 
 
 @pytest.mark.parametrize("store", ["claim", "bucket"])
@@ -130,9 +130,9 @@ def test_in_kubernetes_workers_read_what_the_api_writes(store: str, tmp_path: Pa
         kustomization.write_text(kustomization.read_text().replace("# components", "components"))
     (overlay / "secrets.env").write_text(secrets)
     made = _applied(overlay)
-    pods = {one["metadata"]["name"]: one["spec"]["template"]["spec"] for one in made if one["kind"] == "Deployment"}
-    claims = [one["metadata"]["name"] for one in made if one["kind"] == "PersistentVolumeClaim"]
-    settings = {name for one in made if one["kind"] in ("ConfigMap", "Secret") for name in one["data"]}
+    pods = {item["metadata"]["name"]: item["spec"]["template"]["spec"] for item in made if item["kind"] == "Deployment"}
+    claims = [item["metadata"]["name"] for item in made if item["kind"] == "PersistentVolumeClaim"]
+    settings = {name for item in made if item["kind"] in ("ConfigMap", "Secret") for name in item["data"]}
     assert "MILLRACE_BLOB_URL" in settings
     assert claims == (["originals"] if store == "claim" else [])
     for name in ("api", "worker"):
@@ -155,7 +155,9 @@ def _overlay(folder: Path, *components: str) -> list[dict[str, Any]]:
 
 def test_on_openshift_no_pod_names_a_uid(tmp_path: Path) -> None:
     made = _overlay(tmp_path, "openshift")
-    contexts = [one["spec"]["template"]["spec"]["securityContext"] for one in made if "template" in one.get("spec", {})]
+    contexts = [
+        item["spec"]["template"]["spec"]["securityContext"] for item in made if "template" in item.get("spec", {})
+    ]
     assert len(contexts) == 5
     for context in contexts:
         assert context == {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}}
@@ -166,10 +168,10 @@ def test_on_openshift_no_pod_names_a_uid(tmp_path: Path) -> None:
 
 def test_a_pod_monitor_scrapes_every_process(tmp_path: Path) -> None:
     made = _overlay(tmp_path, "monitoring")
-    [monitor] = [one for one in made if one["kind"] == "PodMonitor"]
+    [monitor] = [item for item in made if item["kind"] == "PodMonitor"]
     [rule] = monitor["spec"]["selector"]["matchExpressions"]
     [endpoint] = monitor["spec"]["podMetricsEndpoints"]
-    pods = [one["spec"]["template"] for one in made if one["kind"] == "Deployment"]
+    pods = [item["spec"]["template"] for item in made if item["kind"] == "Deployment"]
     assert {pod["metadata"]["labels"][rule["key"]] for pod in pods} == set(rule["values"])
     for pod in pods:
         assert endpoint["port"] in {port["name"] for port in pod["spec"]["containers"][0]["ports"]}

@@ -1,4 +1,4 @@
-"""A layout in which workers cannot read what the api writes is refused at the start and named by doctor."""
+"""A layout in which workers cannot read the api's files is refused at the start and named by doctor."""
 
 from __future__ import annotations
 

@@ -31,7 +31,6 @@ BUSY = {429, 502, 503, 504}
 KEY_IN_USE = "idempotency_key_in_use"
 MAX_PAUSE_S = 10.0
 JOBS = "/api/jobs"
-MIN_PREFIX_LETTERS = 4
 MAX_SHOWN_IDS = 5
 UPLOAD_TIMEOUT_S = 600.0
 
@@ -121,7 +120,7 @@ class ApiClient:
 
         Raises CliExit if several do.
         """
-        if len(text) < MIN_PREFIX_LETTERS or is_uuid(text):
+        if not text or is_uuid(text):
             return text
         matches = self._ids(path, text, parameters)
         if text in matches or not matches:

@@ -101,4 +101,7 @@ def _read_file(here: Settings) -> dict[str, Any]:
 
 
 def _path(here: Settings) -> Path:
-    return here.profiles.expanduser()
+    try:
+        return here.profiles.expanduser()
+    except RuntimeError:  # a user without a home folder, as in a container
+        return here.profiles

@@ -71,6 +71,7 @@ def list_crawls(limit: LongLimit = 20, as_json: AsJson = False) -> int:
 
 def _print_crawl(crawl_id: str, as_json: bool) -> int:
     with http.ApiClient() as api:
+        crawl_id = api.full_id("/api/jobs", crawl_id)  # a crawl of ours has the id of its job
         metrics = api.get(f"{METRICS_PATH}/{crawl_id}", include_per_page=True)
     if as_json:
         output.emit(metrics)

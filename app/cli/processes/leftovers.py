@@ -35,7 +35,7 @@ def end(socket: Path, timeout_s: float) -> None:
 
 
 def _heads(programs: dict[int, str]) -> set[int]:
-    """Return the processes whose parent is none of them: a program itself stops its children."""
+    """Return the processes whose parent is another program: a program itself stops its children."""
     return {pid for pid in programs if _parent_of(pid) not in programs}
 
 

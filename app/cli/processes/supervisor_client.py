@@ -96,7 +96,7 @@ class Supervisor:
             "PYTHONUNBUFFERED": "1",
             "MILLRACE_DATA_DIR": str(self.folder),
             "MILLRACE_SOCKET": str(self.socket),
-            # Each program has a port of its own for its /health; the api reads their metrics there.
+            # Each program has its own port for /health; the api reads their metrics there.
             "MILLRACE_HEALTH_PORTS": ",".join(f"{name}={port}" for name, port in self.health_ports.items()),
             "MILLRACE_LOCAL_REDIS": "true" if local else "false",
             "MILLRACE_REDIS_SERVER": server or "redis-server",

@@ -10,7 +10,7 @@ import struct
 import subprocess
 import sys
 import termios
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from itertools import takewhile
 from pathlib import Path
 
@@ -38,10 +38,13 @@ def document(lite_api: Api) -> tuple[str, str]:
     return str(accepted.job.document_id), accepted.job.id
 
 
-def _run(url: str, *words: str, stdin: bytes = b"", **env: str) -> subprocess.CompletedProcess[bytes]:
-    """Run a command in a process of its own: with stdin, or with an encoding."""
+def _run(
+    url: str, *words: str, stdin: bytes = b"", env: Mapping[str, str] | None = None
+) -> subprocess.CompletedProcess[bytes]:
+    """Run a command in a new process: with stdin, or with an encoding."""
     variables = {name: value for name, value in os.environ.items() if not name.startswith(("MILLRACE_", "LC_", "LANG"))}
-    variables |= {"MILLRACE_URL": url, "MILLRACE_API_SECRET": API_SECRET, "PYTHONPATH": str(REPOSITORY)} | env
+    variables |= {"MILLRACE_URL": url, "MILLRACE_API_SECRET": API_SECRET, "PYTHONPATH": str(REPOSITORY)}
+    variables |= env or {}
     command = [sys.executable, "-m", "app", *words]
     return subprocess.run(command, env=variables, input=stdin, capture_output=True, timeout=60, check=False)
 
@@ -133,11 +136,11 @@ def test_a_unique_beginning_of_an_id_is_enough(terminal: Terminal, errand: Make)
 def test_a_terminal_without_utf_8_shows_escapes(lite_api: Api, document: tuple[str, str]) -> None:
     without_utf8 = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
     for env in ({"LANG": "C", "PYTHONIOENCODING": "ascii"}, without_utf8):
-        ran = _run(lite_api.url, "jobs", "list", **env)
+        ran = _run(lite_api.url, "jobs", "list", env=env)
         assert (ran.returncode, b"Traceback" in ran.stderr) == (0, False), ran
-        as_json = _run(lite_api.url, "jobs", "list", "--json", **env)
+        as_json = _run(lite_api.url, "jobs", "list", "--json", env=env)
         assert json.loads(as_json.stdout)["data"][0]["document_name"] == TITLE
-        missing = _run(lite_api.url, "search", "é", "--collection", "größe", **env)
+        missing = _run(lite_api.url, "search", "é", "--collection", "größe", env=env)
         assert (missing.returncode, b"Traceback" in missing.stderr) == (4, False), missing
 
 
@@ -157,7 +160,7 @@ def test_an_error_names_the_server_and_where_it_comes_from(terminal: Terminal, l
     assert lite_api.url in refused.err and "the environment" in refused.err
     as_json = json.loads(terminal("jobs", "show", "nosuch", "--json").err)
     assert (as_json["server"], as_json["installation"]) == (lite_api.url, "the environment")
-    here = _run("", "jobs", "list", MILLRACE_PORT="9", MILLRACE_DATA_DIR=str(tmp_path / "data"))
+    here = _run("", "jobs", "list", env={"MILLRACE_PORT": "9", "MILLRACE_DATA_DIR": str(tmp_path / "data")})
     assert here.returncode == 3
     assert str(tmp_path / "data") in here.stderr.decode() and "http://127.0.0.1:9" in here.stderr.decode()
 

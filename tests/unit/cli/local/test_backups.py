@@ -31,7 +31,7 @@ def _run(folder: Path, *words: str, stdin: bytes = b"") -> subprocess.CompletedP
 
 @pytest.fixture
 def archive(tmp_path: Path) -> bytes:
-    """Return the archive of an installation with one tenant of its own."""
+    """Return the archive of an installation with one more tenant."""
     folder = tmp_path / "source"
     assert _run(folder, "migrate").returncode == 0
     database = Database(f"sqlite:///{folder / 'millrace.db'}")
@@ -66,7 +66,12 @@ def test_a_backup_passes_through_stdout_and_stdin(archive: bytes, tmp_path: Path
 
 @pytest.mark.parametrize("cut", ["nothing", "header", "half"])
 def test_a_cut_off_archive_is_refused(archive: bytes, tmp_path: Path, cut: str) -> None:
-    ran = _run(tmp_path / "target", "restore", "-", stdin=archive[: {"nothing": 0, "header": 1000, "half": len(archive) // 2}[cut]])
+    ran = _run(
+        tmp_path / "target",
+        "restore",
+        "-",
+        stdin=archive[: {"nothing": 0, "header": 1000, "half": len(archive) // 2}[cut]],
+    )
     assert (ran.returncode, b"Traceback" in ran.stderr) == (2, False), ran.stderr
 
 

@@ -147,7 +147,7 @@ def test_a_kill_of_supervisord_ends_everything_and_the_next_start_works(env: dic
     assert leftovers(tmp_path / "data") == []
     process = _start_up(env, tmp_path / "again.log")
     try:
-        # Together with `millrace up` itself, nobody is left to clear up.
+        # Together with `millrace up`, so that no process is left to clear up.
         supervisord = _supervisord(process)
         process.freeze()
         os.kill(supervisord, signal.SIGKILL)
