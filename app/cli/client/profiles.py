@@ -62,8 +62,12 @@ def current() -> Profile:
 def local() -> Profile:
     """Return the installation on this machine, whatever else is set."""
     here = settings()
-    source = f"this machine, data in {here.data_dir.resolve()}"
-    return Profile(here.local_url, here.api_secret.get_secret_value(), source)
+    return Profile(here.local_url, here.api_secret.get_secret_value(), installation())
+
+
+def installation() -> str:
+    """Return the words for the installation on this machine, for messages."""
+    return f"this machine, data in {settings().data_dir.resolve()}"
 
 
 def _read_profile(here: Settings, name: str) -> Profile:

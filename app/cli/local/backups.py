@@ -13,7 +13,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
 from app.cli import exit_codes
-from app.cli.client.profiles import settings
+from app.cli.client.profiles import installation, settings
 from app.cli.exit_codes import CliExit
 from app.cli.local.schema import upgrade_schema
 from app.core import backup
@@ -128,7 +128,7 @@ def _require_stopped(database: Database) -> None:
     alive = [row for row in rows if not worker_host.has_exited(row.host, row.pid, row.pid_birth)]
     if alive:
         message = f"{len(alive)} workers are alive or not known to be dead: stop the system first"
-        raise CliExit(exit_codes.FAILED, message)
+        raise CliExit(exit_codes.FAILED, message, source=installation())
 
 
 def _open_database() -> Database:
@@ -136,12 +136,13 @@ def _open_database() -> Database:
     try:
         return Database(here.sql_url)
     except ConfigError as error:
-        raise CliExit(exit_codes.USAGE, error.message) from error
+        raise CliExit(exit_codes.USAGE, error.message, source=installation()) from error
 
 
 def _exit_for(error: Exception) -> CliExit:
     if isinstance(error, DatabaseUnavailable):
-        return CliExit(exit_codes.UNREACHABLE, error.message)
+        return CliExit(exit_codes.UNREACHABLE, error.message, source=installation())
     if isinstance(error, Unavailable):
-        return CliExit(exit_codes.FAILED, error.message)
-    return CliExit(exit_codes.USAGE if isinstance(error, AppError) else exit_codes.FAILED, str(error))
+        return CliExit(exit_codes.FAILED, error.message, source=installation())
+    code = exit_codes.USAGE if isinstance(error, AppError) else exit_codes.FAILED
+    return CliExit(code, str(error), source=installation())

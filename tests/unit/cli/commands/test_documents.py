@@ -61,7 +61,9 @@ def _run_on_terminal(url: str, columns: int, *words: str) -> str:
         "PYTHONPATH": str(REPOSITORY),
         "TERM": "xterm",
     }
-    process = subprocess.Popen([sys.executable, "-m", "app", *words], env=variables, stdout=theirs, stdin=theirs)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "app", *words], env=variables, stdin=theirs, stdout=theirs, stderr=theirs
+    )
     os.close(theirs)
     text = b""
     try:
@@ -142,6 +144,13 @@ def test_a_terminal_without_utf_8_shows_escapes(lite_api: Api, document: tuple[s
         assert json.loads(as_json.stdout)["data"][0]["document_name"] == TITLE
         missing = _run(lite_api.url, "search", "é", "--collection", "größe", env=env)
         assert (missing.returncode, b"Traceback" in missing.stderr) == (4, False), missing
+
+
+def test_a_bar_is_shown_while_files_are_sent(lite_api: Api, tmp_path: Path) -> None:
+    for number in range(30):
+        (tmp_path / f"{number}.md").write_text(f"# Page {number}")
+    assert "sending" in _run_on_terminal(lite_api.url, 100, "index", str(tmp_path))
+    assert b"sending" not in _run(lite_api.url, "index", str(tmp_path)).stderr, "a pipe gets no bar"
 
 
 def test_stdin_is_indexed_under_a_name(lite_api: Api, terminal: Terminal) -> None:

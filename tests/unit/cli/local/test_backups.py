@@ -60,7 +60,9 @@ def test_a_backup_passes_through_stdout_and_stdin(archive: bytes, tmp_path: Path
     finally:
         database.close()
     assert not list(target.glob("backup-*")), "nothing is left of the copy"
-    assert _run(target, "restore", "-", stdin=archive).returncode == 2, "the database is not empty"
+    refused = _run(target, "restore", "-", stdin=archive)
+    assert refused.returncode == 2, "the database is not empty"
+    assert str(target) in refused.stderr.decode(), "the error names the installation"
     assert _run(target, "restore", "-", "--replace", stdin=archive).returncode == 0
 
 
