@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import sys
 from datetime import timedelta
 from pathlib import Path
 
@@ -14,7 +16,7 @@ from app.core import clock
 from app.core.metrics import MEASURED_BY
 from tests.journeys.conftest import MODULES, Ledger
 from tests.support.kinds import Noop, Slow
-from tests.support.processes import running
+from tests.support.processes import Process, free_port, running
 from tests.support.prometheus import Prometheus
 from tests.support.stack import REPOSITORY, Stack
 from tests.support.waiting import wait_until
@@ -24,6 +26,7 @@ pytestmark = [
     pytest.mark.timeout(240),
     pytest.mark.parametrize("database_url", ["sqlite"], indirect=True),  # which database makes no difference here
 ]
+PROCESSES = "millrace_process_info"
 ALERTS = REPOSITORY / "deploy" / "alerts"
 # Measured only with an index in Qdrant, and only next to other programs under one supervisord.
 ELSEWHERE = re.compile(r"millrace_search_\w+|millrace_program_up")
@@ -73,6 +76,23 @@ def test_alerts_are_quiet_over_a_healthy_system_and_fire_without_workers_or_rela
         assert _firing(everything) == {"MillraceNoWorkers"}
     with running(Prometheus(tmp_path / "api", {"api": stack.port})) as only_api:
         assert _firing(only_api) == {"MillraceNoRelay", "MillraceNoScheduler"}
+
+
+def test_alerts_are_quiet_where_only_the_api_of_one_supervisord_is_scraped(tmp_path: Path, database_url: str) -> None:
+    """`millrace up`, and with it everything in one container: the api serves the metrics of all programs."""
+    port = free_port()
+    plain = {name: value for name, value in os.environ.items() if not name.startswith("MILLRACE_")}
+    env = plain | {"MILLRACE_PORT": str(port), "MILLRACE_DATA_DIR": str(tmp_path / "data")}
+    command = [sys.executable, "-m", "app", "up", "--no-demo"]
+    system = Process("up", command, log=tmp_path / "up.log", env=env, cwd=REPOSITORY)
+    with running(system):
+        wait_until(lambda: "Ctrl-C" in system.log.read_text(), timeout_s=120, what="up to be ready")
+        with running(Prometheus(tmp_path / "prometheus", {"box": port})) as prometheus:
+            wait_until(lambda: prometheus.query("millrace_workers == 1"), timeout_s=30, what="the relay's measurement")
+            assert _firing(prometheus) == set()
+            roles = {series["metric"]["role"]: series["metric"]["program"] for series in prometheus.query(PROCESSES)}
+            assert roles == {"api": "api", "relay": "relay", "scheduler": "scheduler", "worker": "worker_00"}
+            assert {series["metric"]["program"] for series in prometheus.query("millrace_workers")} == {"relay"}
 
 
 def _check_names(prometheus: Prometheus) -> None:
