@@ -39,6 +39,7 @@ MIN_DISK_BYTES = 1024**3
 MAX_LAG_S = 60.0
 API_TIMEOUT_S = 5.0
 SHARE_STORE = "give api and workers one folder or bucket: MILLRACE_BLOB_URL"
+SCHEMA_FAULT = "database_schema"
 NO_DATABASE = ("no database yet", "run millrace up or millrace migrate")
 
 
@@ -81,7 +82,8 @@ def _guard(name: str, setting: str, check: Callable[[], Finding]) -> Finding:
     try:
         return check()
     except AppError as error:
-        return Finding(name, "fail", error.message, f"check the address in {setting}")
+        is_schema = error.code == SCHEMA_FAULT and name != "sql"
+        return Finding(name, "fail", error.message, "see sql above" if is_schema else f"check the address in {setting}")
 
 
 def _check_python() -> Finding:
