@@ -5,6 +5,7 @@ ARG BASE=debian:bookworm-slim
 
 FROM ${BASE} AS ground
 ENV DEBIAN_FRONTEND=noninteractive
+# Group 0 owns the folders, since a uid that the image does not know, as on OpenShift, has that group.
 # redis-server for the all-in-one container, the PostgreSQL client for backups.
 RUN apt-get update \
     && apt-get install -y --no-install-recommends \
@@ -12,7 +13,7 @@ RUN apt-get update \
     && rm -rf /var/lib/apt/lists/* /var/cache/apt/* /var/log/* /etc/redis /usr/share/doc /usr/share/man \
     && groupadd --gid 10001 millrace \
     && useradd --uid 10001 --gid 10001 --home-dir /data --no-create-home --shell /usr/sbin/nologin millrace \
-    && mkdir -p /data && chown 10001:10001 /data
+    && mkdir -p /data /originals && chown 10001:0 /data /originals && chmod 0775 /data /originals
 
 FROM ground AS build
 RUN apt-get update && apt-get install -y --no-install-recommends python3-venv

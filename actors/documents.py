@@ -5,10 +5,19 @@ from __future__ import annotations
 from typing import Any
 
 from actors.runtime import job_actor
+from app.core.blobs import blobs
 from app.documents import bulk
+from app.documents.files.originals import probe
 from app.documents.ingest import batch, scans
 from app.documents.ingest.ingest import ingest
-from app.documents.jobs import BatchDocuments, DeleteDocuments, IngestDocument, ReadScans, ReprocessDocument
+from app.documents.jobs import (
+    BatchDocuments,
+    DeleteDocuments,
+    IngestDocument,
+    ProbeOriginals,
+    ReadScans,
+    ReprocessDocument,
+)
 from app.jobs.worker.progress import Progress
 
 
@@ -35,3 +44,8 @@ async def delete_documents(job: DeleteDocuments, progress: Progress) -> dict[str
 @job_actor(ReadScans)
 async def read_scans(job: ReadScans, progress: Progress) -> dict[str, Any]:
     return await scans.read_scans(progress)
+
+
+@job_actor(ProbeOriginals)
+async def probe_originals(job: ProbeOriginals, progress: Progress) -> dict[str, Any]:
+    return await probe(blobs(), job.blob_key)

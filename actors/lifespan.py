@@ -21,11 +21,12 @@ from typing import Any, NoReturn
 from dramatiq import Middleware
 from sqlalchemy.exc import SQLAlchemyError
 
-from app.core import clock, logging, redis, schema
+from app.core import clock, logging, redis, schema, telemetry
 from app.core.db import close_database, database
 from app.core.errors import ConfigError, Unavailable
 from app.core.health import HealthServer
 from app.core.settings import get_settings
+from app.documents.files import shared_store
 from app.jobs.admission import push
 from app.jobs.definition import caps
 from app.jobs.ledger import limit_commands, worker_host, workers
@@ -206,6 +207,7 @@ class Lifespan(Middleware):
         log.info("worker_stopped")
         # A left-over thread of a library or a job must not keep a stopped worker alive.
         close_database()
+        telemetry.stop()
         sys.stderr.flush()
         os._exit(self._exit_code)
 
@@ -223,12 +225,9 @@ class Lifespan(Middleware):
             log.warning("worker_waits", reason=error.message)  # the fetcher waits for Redis
         try:
             database().ping()  # raises ConfigError if refused, Unavailable without an answer
-            current = schema.current(database())
+            return database().read(schema.fault)
         except Unavailable as error:
             return error.message
-        if current is None or current < schema.head():
-            return f"the schema is at {current or 'nothing'}, not {schema.head()}; run `millrace migrate`"
-        return None
 
     def _begin_work(self) -> None:
         """Register as soon as SQL is ready, and fetch from then on."""
@@ -239,6 +238,7 @@ class Lifespan(Middleware):
             while not self._signalled:
                 reason = self._waits_for()
                 if reason is None:
+                    shared_store.check_at_start()
                     self._register()
                     process.fetcher.begin()
                     log.info("worker_started", worker_id=process.id, queues=process.fetcher.queues)

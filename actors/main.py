@@ -11,7 +11,7 @@ gc.disable()  # imports make no garbage, and a tenth of their time would be coll
 
 from actors.lifespan import EXIT_CONFIG, Lifespan
 from actors.running import add_actor
-from app.core import logging
+from app.core import logging, telemetry
 from app.core.errors import ConfigError
 from app.core.settings import get_settings
 from app.jobs import functions
@@ -30,6 +30,7 @@ ROOMS = (
 try:
     settings = get_settings()
     logging.setup("worker")
+    telemetry.start("worker")
     broker = install([Lifespan()])
     for module in ROOMS:
         importlib.import_module(module)

@@ -17,7 +17,7 @@ from periodiq import cron
 from sqlalchemy.exc import SQLAlchemyError
 
 from actors.lifespan import EXIT_CONFIG
-from app.core import clock, logging
+from app.core import clock, logging, telemetry
 from app.core.db import database
 from app.core.errors import AppError, ConfigError
 from app.core.health import HealthServer
@@ -100,6 +100,7 @@ def _start() -> TickBroker:
     if settings.role not in ("", "scheduler"):
         raise ConfigError(f"MILLRACE_ROLE={settings.role}: this process may not be the scheduler")
     logging.setup("scheduler")
+    telemetry.start("scheduler")
     for module in DEFINITIONS:
         importlib.import_module(module)
     functions.import_modules(settings.modules)

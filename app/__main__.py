@@ -12,6 +12,7 @@ PROCESSES = ("api", "worker", "scheduler", "relay")
 # Words that containers and supervisord use. `healthy` and `minder` are the old words, for one release.
 INTERNAL = {
     "healthcheck": "healthcheck",
+    "supervised": "supervised",
     "supervisor-listener": "supervisor_listener",
     "healthy": "healthcheck",
     "minder": "supervisor_listener",

@@ -29,11 +29,12 @@ from app.api.routes.search import generations, index, search
 from app.api.routes.web import crawl_metrics, crawls, deliveries, firecrawl_proxy, scrape, watches
 from app.clients.changedetection import close_changedetection
 from app.clients.firecrawl import close_firecrawl
-from app.core import logging, redis
+from app.core import logging, redis, telemetry
 from app.core.db import close_database, database
 from app.core.errors import ConfigError, NotFound, Unavailable
 from app.core.settings import get_settings
 from app.dashboard import routes as dashboard
+from app.documents.files import shared_store
 from app.jobs import functions
 from app.jobs.events.hub import EventHub
 from app.jobs.sandbox import process_pool
@@ -222,11 +223,13 @@ def _serve() -> FastAPI:
         settings.check_secrets()
         settings.data_dir.mkdir(parents=True, exist_ok=True)
         logging.setup("api")
+        telemetry.start("api")
         for name, ping in (("sql", database().ping), ("redis", redis.ping)):
             try:
                 ping()
             except Unavailable as error:
                 log.warning("not_reachable_yet", service=name, reason=error.message)
+        shared_store.check_at_start()
         _exit_with_zero_on_term()
         return create_app()
     except ConfigError as error:

@@ -18,9 +18,14 @@ EXIT_CODES_HELP = (
 
 
 class CliExit(Exception):
-    """End the command with `code`; `message` is one sentence for stderr."""
+    """End the command with `code`; `message` is one sentence for stderr.
 
-    def __init__(self, code: int, message: str = "") -> None:
+    `server` is the address that was asked, and `source` the profile or installation that named it.
+    """
+
+    def __init__(self, code: int, message: str = "", *, server: str = "", source: str = "") -> None:
         super().__init__(message)
         self.code = code
         self.message = message
+        self.server = server
+        self.source = source

@@ -16,6 +16,22 @@ Limit = Annotated[int, typer.Option(min=1, max=100, help="Maximum number of rows
 LongLimit = Annotated[int, typer.Option(min=1, max=200, help="Maximum number of rows.")]
 
 
+class DefaultGroup(TyperGroup):
+    """A group with a command that runs unless the first word is one of its commands."""
+
+    default = ""
+
+    @classmethod
+    def of(cls, default: str) -> type[DefaultGroup]:
+        """Return a group whose default is this command."""
+        return type("DefaultGroup", (cls,), {"default": default})
+
+    def parse_args(self, ctx: typer.Context, args: list[str]) -> list[str]:  # type: ignore[override]
+        if not args or (args[0] not in self.commands and args[0] not in ("--help", "-h")):
+            args = [self.default, *args]
+        return super().parse_args(ctx, args)
+
+
 def new_group(help_text: str, cls: type[TyperGroup] = TyperGroup) -> typer.Typer:
     """Return an empty command group."""
     return typer.Typer(cls=cls, help=help_text, no_args_is_help=True, epilog=EXIT_CODES_HELP, rich_markup_mode=None)

@@ -8,6 +8,7 @@ from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
+from rich.measure import Measurement
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskProgressColumn, TextColumn, TimeElapsedColumn
 from rich.table import Column, Table
 
@@ -20,6 +21,11 @@ STATE_STYLES = {
     "queued": "blue",
 }
 
+# Columns of tables that hold prose.
+PROSE = {"title", "error", "queues", "kinds", "scopes", "payload", "document", "details", "url", ""}
+MIN_PROSE_WIDTH = 12
+MAX_TABLE_WIDTH = 10_000
+
 NAME_WIDTH = 36  # fixed, so that bars keep their columns while jobs come and go
 
 out = Console(highlight=False, soft_wrap=True)
@@ -28,8 +34,14 @@ err = Console(stderr=True, highlight=False, soft_wrap=True)
 
 def emit(value: Any) -> None:
     """Write one JSON value as a line of stdout."""
-    sys.stdout.write(json.dumps(value, ensure_ascii=False) + "\n")
+    sys.stdout.write(to_json(value) + "\n")
     sys.stdout.flush()
+
+
+def to_json(value: Any) -> str:
+    """Return the value as JSON that the terminal's encoding can write."""
+    is_utf8 = (sys.stdout.encoding or "").lower().replace("-", "") == "utf8"
+    return json.dumps(value, ensure_ascii=not is_utf8)
 
 
 def style_state(state: str) -> str:
@@ -43,13 +55,25 @@ def plain(value: object) -> str:
 
 
 def new_table(*columns: str) -> Table:
-    """Return a table without borders."""
-    return Table(*columns, box=None, pad_edge=False)
+    """Return a table without borders. Only columns of prose are wrapped; ids, names and times never are."""
+    wrapped = [
+        Column(name, overflow="fold", min_width=MIN_PROSE_WIDTH) if name in PROSE else Column(name, no_wrap=True)
+        for name in columns
+    ]
+    return Table(*wrapped, box=None, pad_edge=False)
+
+
+def print_table(table: Table) -> None:
+    """Print a table without cutting a cell: a pipe gets one line a row, a terminal too narrow for it wraps lines."""
+    wide = Console(file=sys.stdout, width=MAX_TABLE_WIDTH, highlight=False, force_terminal=out.is_terminal)
+    needed = Measurement.get(wide, wide.options, table)
+    wide.width = max(out.width, needed.minimum) if out.is_terminal else needed.maximum
+    wide.print(table, crop=False)
 
 
 def print_page(table: Table, page: dict[str, Any]) -> None:
     """Print the rows of one page of the API, and a hint if more rows exist."""
-    out.print(table)
+    print_table(table)
     if page.get("has_more"):
         out.print("[dim]and more: --limit[/]")
 

@@ -73,7 +73,8 @@ def read_manifest(folder: Path) -> Manifest:
     try:
         manifest = Manifest(**json.loads((folder / MANIFEST).read_text()))
     except (OSError, ValueError, TypeError) as error:
-        raise InvalidInput(f"{folder} is not a complete backup: {MANIFEST} cannot be read") from error
+        reason = f"{type(error).__name__}: {error}"
+        raise InvalidInput(f"{folder} is not a complete backup: {MANIFEST} cannot be read ({reason})") from error
     copy = folder / FILES.get(manifest.dialect, "")
     if not copy.is_file() or _digest(copy) != manifest.sha256:
         raise InvalidInput(f"{copy} is damaged or missing: its digest differs from {MANIFEST}")

@@ -27,6 +27,7 @@ T = TypeVar("T")
 
 PART_BYTES = 1024 * 1024
 PATIENCE = timedelta(seconds=15)
+MARKERS = "markers"
 _REFUSED = (
     exceptions.PermissionDeniedError,
     exceptions.UnauthenticatedError,
@@ -100,6 +101,24 @@ class Blobs:
         except exceptions.BaseError as error:
             raise _translate(error) from error
 
+    def put_marker(self, name: str) -> None:
+        """Store an empty object that is no blob: it is neither listed nor swept. Blocks."""
+        try:
+            self._store.put(f"{MARKERS}/{name}", b"millrace")
+        except (exceptions.BaseError, OSError) as error:
+            raise _translate(error) from error
+
+    def has_marker(self, name: str) -> bool:
+        """Return True if a process with the same store has put this marker. Blocks."""
+        try:
+            self._store.head(f"{MARKERS}/{name}")
+        except (exceptions.BaseError, OSError) as error:
+            fault = _translate(error)
+            if isinstance(fault, NotFound):
+                return False
+            raise fault from error
+        return True
+
     async def ping(self) -> None:
         """Raises Unavailable or ConfigError if the store does not answer."""
         with contextlib.suppress(NotFound):
@@ -136,11 +155,17 @@ def _digest(path: Path) -> tuple[str, int]:
         return key, file.tell()
 
 
+def blob_url() -> str:
+    """Return the URL of the store, with the default spelled out."""
+    settings = get_settings()
+    return settings.blob_url or f"file:{(settings.data_dir / 'blobs').resolve()}"
+
+
 def blobs() -> Blobs:
     """Return the store that the settings name. Raises ConfigError for an invalid URL."""
     settings = get_settings()
     return _open(
-        settings.blob_url or f"file:{(settings.data_dir / 'blobs').resolve()}",
+        blob_url(),
         settings.s3_endpoint,
         settings.s3_region,
         settings.s3_access_key_id,

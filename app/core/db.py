@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import random
+import re
 import sqlite3
 import threading
 import time
@@ -43,7 +44,8 @@ _WRITE = {"millrace_write": True}
 _READ = {"postgresql": {"isolation_level": "REPEATABLE READ"}, "sqlite": {}}
 _AGAIN = {"40001", "40P01"}  # serialization_failure, deadlock_detected
 _WRONG = {"28000", "28P01", "3D000"}  # no such role, wrong password, no such database
-_NO_TABLE = "42P01"  # undefined_table
+_NO_SCHEMA = {"42P01", "42703"}  # undefined_table, undefined_column
+_NO_SCHEMA_TEXT = re.compile(r"no such (table|column)\b|table \S+ has no column named ")
 _READ_ONLY = "25006"  # a standby, or a server whose disk is nearly full
 _WRONG_TEXT = ("password authentication failed", "does not exist", "no password supplied", "no pg_hba.conf entry")
 # The length of every PostgreSQL connection attempt; a host that drops packets must not hold a request longer.
@@ -331,9 +333,9 @@ def _translated(error: DBAPIError) -> Exception:
         isinstance(error, OperationalError) and _sqlstate(error) is None and any(t in text for t in _WRONG_TEXT)
     ):
         return ConfigError(f"MILLRACE_DATABASE_URL: the database refuses us: {text}", code="database_config")
-    if _sqlstate(error) == _NO_TABLE or text.startswith("no such table"):
+    if _sqlstate(error) in _NO_SCHEMA or _NO_SCHEMA_TEXT.match(text):
         return DatabaseUnavailable(
-            f"the schema is not there yet ({text}); run `millrace migrate`", code="database_schema"
+            f"the schema is not the one of this program ({text}); run `millrace migrate`", code="database_schema"
         )
     unusable = error.connection_invalidated or _sqlstate(error) == _READ_ONLY
     if unusable or (isinstance(error, OperationalError) and not _is_wrong_sql(error)):

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import socket
 import threading
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-from app.core import metrics
+from app.core import clock, metrics
 from app.core.errors import ConfigError
-from app.core.settings import get_settings
+from app.core.settings import Settings, get_settings, netloc
 
 State = Callable[[], dict[str, Any]]
+MAX_BIND_S = 15.0
+BIND_PAUSE_S = 0.2
 # Each connection has a thread; further ones are closed at once.
 MAX_CONNECTIONS = 32
 
@@ -40,7 +44,7 @@ class _Server(ThreadingHTTPServer):
 class HealthServer:
     """Serves /livez, /readyz, /health and /metrics in a separate thread.
 
-    `state` returns the body of /health; its `status` is "healthy" or a fault, and then /readyz is 503.
+    `state` returns the body of /health: `role`, and `status`, which is "healthy" or a fault, and then /readyz is 503.
     Raises ConfigError if the port is taken.
     """
 
@@ -61,20 +65,38 @@ class HealthServer:
             def log_message(self, format: str, *args: Any) -> None:
                 """Log nothing: probes are frequent."""
 
-        try:
-            self._server = _Server((settings.health_host, settings.health_port), Handler)
-        except OSError as error:
-            raise ConfigError(f"MILLRACE_HEALTH_PORT={settings.health_port}: {error.strerror}") from error
-        self.url = f"http://{settings.health_host}:{self._server.server_address[1]}"
+        self._server = _listen(settings, Handler)
+        self.url = f"http://{netloc(settings.health_host, self._server.server_address[1])}"
         threading.Thread(target=self._server.serve_forever, name="health", daemon=True).start()
 
     def stop(self) -> None:
         self._server.server_close()
 
 
+class _Ipv6Server(_Server):
+    address_family = socket.AF_INET6
+
+
+def _listen(settings: Settings, handler: type[BaseHTTPRequestHandler]) -> _Server:
+    """Return a server on this program's port. Raises ConfigError if the port is taken.
+
+    Under supervisord a predecessor may still hold the port for a moment, so the port is tried for MAX_BIND_S.
+    """
+    host, port = settings.health_host, settings.health_ports.get(settings.program, settings.health_port)
+    kind = _Ipv6Server if ":" in host else _Server
+    deadline = clock.monotonic() + (MAX_BIND_S if settings.program in settings.health_ports else 0)
+    while True:
+        try:
+            return kind((host, port), handler)
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE or clock.monotonic() > deadline:
+                raise ConfigError(f"MILLRACE_HEALTH_PORT={port}: {error.strerror}") from error
+        threading.Event().wait(BIND_PAUSE_S)
+
+
 def _answer(state: State, path: str) -> tuple[int, str, bytes]:
     if path == "/metrics":
-        return 200, "text/plain; version=0.0.4; charset=utf-8", metrics.render()
+        return 200, metrics.CONTENT_TYPE, metrics.render(state()["role"])
     if path not in ("/health", "/livez", "/readyz"):
         return 404, "application/json", b"{}"
     body = state() | {"threads": threading.active_count()}

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 import httpcore
 import httpx
 
-from app.core import trace
+from app.core import trace, tracing
 from app.core.errors import Rejected
 from app.core.inflate import ACCEPTED, Inflater
 
@@ -58,7 +58,7 @@ def client(
     """
     options.setdefault("transport", _Transport(max_bytes))
     defaults = {"headers": _headers(options), **_traced(options, _trace)}
-    return httpx.Client(timeout=timeout_s, trust_env=False, **defaults)
+    return _TracedClient(timeout=timeout_s, trust_env=False, **defaults)
 
 
 def async_client(
@@ -71,7 +71,34 @@ def async_client(
     """Return a client for the event loop, like client(); with `is_raw` answers stay compressed."""
     options.setdefault("transport", _AsyncTransport(max_bytes, is_raw=is_raw))
     defaults = {"headers": _headers(options), **_traced(options, _trace_async)}
-    return httpx.AsyncClient(timeout=timeout_s, trust_env=False, **defaults)
+    return _TracedAsyncClient(timeout=timeout_s, trust_env=False, **defaults)
+
+
+class _TracedClient(httpx.Client):
+    def send(self, request: httpx.Request, **options: Any) -> httpx.Response:
+        with _call(request) as result:
+            response = super().send(request, **options)
+            result.status = response.status_code
+        return response
+
+
+class _TracedAsyncClient(httpx.AsyncClient):
+    async def send(self, request: httpx.Request, **options: Any) -> httpx.Response:
+        with _call(request) as result:
+            response = await super().send(request, **options)
+            result.status = response.status_code
+        return response
+
+
+@contextmanager
+def _call(request: httpx.Request) -> Iterator[tracing.CallResult]:
+    """Surround the request with a span. Its URL is sent without query, which may hold secrets."""
+    url = request.url
+    shown = str(url.copy_with(query=None, fragment=None, userinfo=b""))
+    with tracing.call(request.method, shown, url.host, url.port) as result:
+        if result.traceparent is not None:
+            request.headers.setdefault("traceparent", result.traceparent)
+        yield result
 
 
 @cache

@@ -14,6 +14,7 @@ _random = b""
 # One system call for many ids: the call costs more than the rest of an id.
 _POOL_BYTES = 4096
 
+_DASHES = (8, 13, 18, 23)
 _UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}", re.ASCII)
 
 
@@ -51,3 +52,22 @@ def _forget() -> None:
 
 # After a fork, two children must not use the same random bytes.
 os.register_at_fork(after_in_child=_forget)
+
+
+def is_id_prefix(text: str) -> bool:
+    """Return True if an id may begin with the text."""
+    return (
+        bool(text)
+        and all(letter in ("-" if place in _DASHES else "0123456789abcdef") for place, letter in enumerate(text[:36]))
+        and len(text) <= 36
+    )
+
+
+def prefix_range(prefix: str) -> tuple[str, str]:
+    """Return the lowest and the highest id that begins with the prefix."""
+    low, high = (prefix + pattern[len(prefix) :] for pattern in ("0" * 36, "f" * 36))
+    return _with_dashes(low), _with_dashes(high)
+
+
+def _with_dashes(text: str) -> str:
+    return "".join("-" if place in _DASHES else letter for place, letter in enumerate(text))

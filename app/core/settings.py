@@ -140,6 +140,9 @@ class Settings(_Read):
         default=[60.0, 120.0, 240.0], description="Seconds before each retry, comma separated."
     )
     health_port: int = Field(0, ge=0, le=65535, description="Port of a worker's /health; 0 takes any free one.")
+    health_ports: Annotated[dict[str, int], NoDecode] = Field(
+        default={}, description="Ports of /health by program, such as relay=52110; set for supervisord's programs."
+    )
     health_host: str = Field("127.0.0.1", description="Address of a worker's /health.")
     loop_stall_s: float = Field(
         15.0, gt=0, description="Seconds without a turn of its event loop after which a stalled worker exits."
@@ -343,6 +346,19 @@ class Settings(_Read):
     def _split(cls, value: Any) -> Any:
         return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
 
+    @field_validator("host", "health_host")
+    @classmethod
+    def _without_brackets(cls, value: str) -> str:
+        return value.removeprefix("[").removesuffix("]")
+
+    @field_validator("health_ports", mode="before")
+    @classmethod
+    def _split_ports(cls, value: Any) -> Any:
+        if not isinstance(value, str):
+            return value
+        pairs = [part.partition("=") for part in value.split(",") if part.strip()]
+        return {program.strip(): port.strip() for program, _, port in pairs}
+
     @property
     def sql_url(self) -> str:
         """Return the database's URL, with the default spelled out."""
@@ -350,7 +366,12 @@ class Settings(_Read):
 
     @property
     def api_url(self) -> str:
-        return self.url or f"http://{self.host}:{self.port}"
+        return self.url or self.local_url
+
+    @property
+    def local_url(self) -> str:
+        """Return the address of the api on this machine."""
+        return f"http://{netloc(self.host, self.port)}"
 
     @property
     def sandbox_count(self) -> int:
@@ -370,6 +391,12 @@ class Settings(_Read):
             raise ConfigError("; ".join(faults))
 
 
+def netloc(host: str, port: int) -> str:
+    """Return host and port for a URL: an IPv6 address in brackets, the loopback address for all addresses."""
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}.get(host, host)
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
 def _faults(secret: str) -> list[str]:
     """Return the reasons why the secret is weak."""
     faults = []
@@ -378,6 +405,19 @@ def _faults(secret: str) -> list[str]:
     if secret != secret.strip() or len(set(secret)) < MIN_DIFFERENT_CHARACTERS:
         faults.append("is too easy to guess")
     return faults
+
+
+def has_trace_receiver() -> bool:
+    """Return True if OpenTelemetry's own variables name a receiver of spans."""
+    if os.environ.get("OTEL_SDK_DISABLED", "").lower() == "true" or os.environ.get("OTEL_TRACES_EXPORTER") == "none":
+        return False
+    names = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
+    return any(os.environ.get(name) for name in names)
+
+
+def sentry_dsn() -> str:
+    """Return Sentry's own variable."""
+    return os.environ.get("SENTRY_DSN", "")
 
 
 class _Location(_Read):

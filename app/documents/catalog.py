@@ -73,6 +73,22 @@ def _has_tag(session: Session, tag: str) -> sa.ColumnElement[bool]:
     return sa.exists(sa.select(1).select_from(each).where(each.c.value == tag))
 
 
+def names(session: Session, tenant: str, document_ids: Collection[int]) -> dict[int | None, str]:
+    """Return a name for each document that has one: its title, the name of its last file, or its URL."""
+    if not document_ids:
+        return {}
+    file_name = (
+        sa.select(DocumentVersion.file_name)
+        .where(DocumentVersion.document_id == Document.id)
+        .order_by(DocumentVersion.id.desc())
+        .limit(1)
+        .scalar_subquery()
+    )
+    query = sa.select(Document.id, Document.title, file_name, Document.url)
+    rows = session.execute(query.where(Document.tenant == tenant, Document.id.in_(set(document_ids))))
+    return {row[0]: name for row in rows if (name := row[1] or row[2] or row[3])}
+
+
 def stored_bytes(session: Session, tenant: str) -> int:
     """Return the size of everything received, over all versions of all documents."""
     total = sa.select(sa.func.sum(DocumentVersion.size_bytes)).where(DocumentVersion.tenant == tenant)

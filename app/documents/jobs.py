@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from app.documents.operations import note_end
 from app.jobs.definition import Job
+from app.jobs.definition_checks import MAX_PRIORITY
 
 STAGES = {"extract": 10, "chunk": 10, "embed": 60, "index": 20}
 
@@ -45,6 +46,14 @@ class ReadScans(
     unique_key=lambda job: "scans",
 ):  # fmt: skip
     """Reprocess the files whose pictures could not be read for lack of tesseract, if this worker has it."""
+
+
+class ProbeOriginals(
+    Job, kind="documents.probe_originals", time_limit_s=30, max_tries=1, retry_delays=(), priority=MAX_PRIORITY
+):
+    """Read a blob that another process has written; `millrace doctor` starts it."""
+
+    blob_key: str
 
 
 class DocumentSelection(BaseModel):

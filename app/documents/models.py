@@ -16,6 +16,15 @@ _BLOB = sa.text("blob_key IS NOT NULL")
 MAX_URL_BYTES = 2_048  # an index entry of PostgreSQL holds 2,704
 
 
+class InstallationFact(Base):
+    """A value that all processes of an installation share, such as the marker of their store of originals."""
+
+    __tablename__ = "installation_fact"
+
+    name: Mapped[str] = mapped_column(sa.String(64), primary_key=True)
+    value: Mapped[str] = mapped_column(sa.Text)
+
+
 class Collection(Base):
     """A named set of documents: a case, a project, a site."""
 

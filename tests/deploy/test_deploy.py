@@ -79,7 +79,7 @@ def _deployed() -> list[Path]:
 
 @pytest.mark.parametrize("path", _deployed(), ids=lambda path: path.name)
 def test_only_settings_that_exist_are_set(path: Path) -> None:
-    named = set(re.findall(r"\bMILLRACE_[A-Z_]+", path.read_text()))
+    named = set(re.findall(r"\bMILLRACE_[A-Z0-9_]+", path.read_text()))
     # The one name that is Compose's own.
     assert named - _known_settings() - {"MILLRACE_IMAGE"} == set()
 
@@ -97,6 +97,84 @@ def test_containers_outlive_the_grace_period_and_own_nothing(name: str) -> None:
         assert service["cap_drop"] == ["ALL"]
     published = [word for word, one in services.items() if "ports" in one]
     assert published == (["api"] if name == "compose.yaml" else ["millrace"])
+
+
+def test_in_compose_workers_read_the_volume_that_the_api_writes() -> None:
+    services: dict[str, Any] = yaml.safe_load((DEPLOY / "compose.yaml").read_text())["services"]
+    users = {name: service for name, service in services.items() if name == "api" or name.startswith("worker")}
+    assert set(users) == {"api", "worker", "worker-interactive", "worker-bulk"}
+    for name, service in users.items():
+        assert service["environment"]["MILLRACE_BLOB_URL"] == "${MILLRACE_BLOB_URL:-file:/originals}", name
+        assert "originals:/originals" in service["volumes"], name
+        assert not any(mount.startswith("/originals") for mount in service["tmpfs"]), name
+
+
+def _applied(folder: Path) -> list[dict[str, Any]]:
+    """Return the resources of an overlay, as kubectl applies them."""
+    kubectl = shutil.which("kubectl")
+    if kubectl is None:
+        missing("kubectl", "https://kubernetes.io/docs/tasks/tools/")
+    ran = subprocess.run([kubectl, "kustomize", str(folder)], capture_output=True, text=True, check=False)
+    assert ran.returncode == 0, ran.stderr
+    return [item for item in yaml.safe_load_all(ran.stdout) if item]
+
+
+@pytest.mark.parametrize("store", ["claim", "bucket"])
+def test_in_kubernetes_workers_read_what_the_api_writes(store: str, tmp_path: Path) -> None:
+    shutil.copytree(DEPLOY / "k8s", tmp_path / "k8s")
+    overlay = tmp_path / "k8s" / "production"
+    secrets = (overlay / "secrets.example").read_text()
+    kustomization = overlay / "kustomization.yaml"
+    if store == "bucket":
+        secrets = secrets.replace("# MILLRACE", "MILLRACE")
+        kustomization.write_text(kustomization.read_text().replace("# components", "components"))
+    (overlay / "secrets.env").write_text(secrets)
+    made = _applied(overlay)
+    pods = {item["metadata"]["name"]: item["spec"]["template"]["spec"] for item in made if item["kind"] == "Deployment"}
+    claims = [item["metadata"]["name"] for item in made if item["kind"] == "PersistentVolumeClaim"]
+    settings = {name for item in made if item["kind"] in ("ConfigMap", "Secret") for name in item["data"]}
+    assert "MILLRACE_BLOB_URL" in settings
+    assert claims == (["originals"] if store == "claim" else [])
+    for name in ("api", "worker"):
+        volumes = {volume["name"]: volume for volume in pods[name]["volumes"]}
+        mounts = {mount["name"] for mount in pods[name]["containers"][0]["volumeMounts"]}
+        assert set(volumes) == mounts == ({"tmp", "data"} | set(claims)), name
+        assert len(pods[name]["containers"]) == 1
+
+
+def _overlay(folder: Path, *components: str) -> list[dict[str, Any]]:
+    """Return what the example overlay applies with these components."""
+    shutil.copytree(DEPLOY / "k8s", folder / "k8s")
+    overlay = folder / "k8s" / "production"
+    shutil.copy(overlay / "secrets.example", overlay / "secrets.env")
+    kustomization = overlay / "kustomization.yaml"
+    chosen = f"components: [{', '.join(f'../{name}' for name in components)}]"
+    kustomization.write_text(kustomization.read_text().replace("# components: [../s3]", chosen))
+    return _applied(overlay)
+
+
+def test_on_openshift_no_pod_names_a_uid(tmp_path: Path) -> None:
+    made = _overlay(tmp_path, "openshift")
+    contexts = [
+        item["spec"]["template"]["spec"]["securityContext"] for item in made if "template" in item.get("spec", {})
+    ]
+    assert len(contexts) == 5
+    for context in contexts:
+        assert context == {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}}
+    # A uid that the image does not know has group 0.
+    dockerfile = (REPOSITORY / "Dockerfile").read_text()
+    assert "chown 10001:0 /data /originals" in dockerfile and "chmod 0775 /data /originals" in dockerfile
+
+
+def test_a_pod_monitor_scrapes_every_process(tmp_path: Path) -> None:
+    made = _overlay(tmp_path, "monitoring")
+    [monitor] = [item for item in made if item["kind"] == "PodMonitor"]
+    [rule] = monitor["spec"]["selector"]["matchExpressions"]
+    [endpoint] = monitor["spec"]["podMetricsEndpoints"]
+    pods = [item["spec"]["template"] for item in made if item["kind"] == "Deployment"]
+    assert {pod["metadata"]["labels"][rule["key"]] for pod in pods} == set(rule["values"])
+    for pod in pods:
+        assert endpoint["port"] in {port["name"] for port in pod["spec"]["containers"][0]["ports"]}
 
 
 def _kustomized() -> list[dict[str, Any]]:

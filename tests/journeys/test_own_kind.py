@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import shlex
 import subprocess
 import sys
@@ -11,7 +12,7 @@ import pytest
 
 from tests.support import ten_lines
 from tests.support.command import millrace
-from tests.support.stack import Stack
+from tests.support.stack import REPOSITORY, Stack
 
 pytestmark = [
     pytest.mark.journey,
@@ -25,7 +26,7 @@ def test_the_ten_lines_of_the_readme_work_as_they_stand(stack: Stack, tmp_path: 
     commands = ten_lines.write(folder)
     code = [line for line in (folder / "shop" / "jobs.py").read_text().splitlines()[1:] if line]
     assert len(code) <= 10, "ten lines are promised"
-    assert len(commands) == 4
+    assert len(commands) == 5
 
     stack.cwd = folder
     for command in commands:
@@ -36,6 +37,9 @@ def _follow(command: str, stack: Stack, folder: Path) -> None:
     """Run a line of the README as a person does; an unknown line fails."""
     words = shlex.split(command)
     match words:
+        case ["make", "setup"]:
+            assert "setup:" in (REPOSITORY / "Makefile").read_text()
+            importlib.import_module("pytest")  # make run installs none
         case [".venv/bin/python", *rest]:
             ran = subprocess.run([sys.executable, *rest], cwd=folder, capture_output=True, text=True, timeout=60)
             assert ran.returncode == 0, ran.stdout + ran.stderr

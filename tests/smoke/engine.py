@@ -122,6 +122,14 @@ class Inside(ABC):
 
         return wait_until(ended, timeout_s=timeout_s, what=f"{len(job_ids)} jobs to end")
 
+    def upload(self, word: str) -> None:
+        """Send a file, which the api stores and a worker reads; return when a search finds it."""
+        rows = f"animal,place\\n{word},Perth\\n"
+        self.exec("sh", "-c", f"printf '{rows}' > /tmp/{word}.csv && millrace index /tmp/{word}.csv --wait --json")
+        wait_until(lambda: self.search_finds(word), timeout_s=60, what="the uploaded file to be found")
+        findings = {line["check"]: line for line in json.loads(self.exec("millrace", "doctor", "--json"))}
+        assert findings["uploads"]["state"] == "ok", findings["uploads"]
+
     def search_finds(self, word: str) -> bool:
         """Whether it is found now; an index that is still being built finds nothing."""
         try:

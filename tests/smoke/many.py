@@ -68,6 +68,8 @@ def check(image: str, say: Callable[[str], None]) -> None:
         say(f"cold start to ready {time.monotonic() - began:.1f} s")
         _main_job(system)
         say(f"main job done, found by search in {'Qdrant' if system.has_qdrant else 'the api itself'}")
+        system.upload("numbat")
+        say("a file uploaded to the api is read by a worker")
         _hurt(system)
         say("three workers, one killed, api and Redis replaced: nothing lost, nothing doubled")
         _scaled_down(system)

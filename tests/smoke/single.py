@@ -69,6 +69,8 @@ def check(image: str, say: Callable[[str], None]) -> None:
         wait_until(_healthy(box), timeout_s=60, what="the container's own health check")
         _main_job(box)
         say("main job done, found by search")
+        box.upload("numbat")
+        say("a file uploaded to the api is read by a worker")
         _killed(box)
         say("killed with jobs under way, started again: nothing lost")
         _one_side(box)

@@ -14,7 +14,7 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.api.http.errors import problem
-from app.core import clock, trace
+from app.core import clock, trace, tracing
 from app.core.logging import bind, get_logger
 from app.core.metrics import REQUEST_SECONDS
 from app.metrics.requests import RequestTiming, StrangerSample
@@ -128,8 +128,8 @@ class RequestScope:
     """One request and its answer."""
 
     __slots__ = (
-        "_complete", "_is_known", "_limit", "_receive", "_received", "_send", "_started", "request_id", "scope",
-        "status",
+        "_complete", "_is_known", "_limit", "_receive", "_received", "_send", "_span", "_started", "request_id",
+        "scope", "status",
     )  # fmt: skip
 
     def __init__(self, scope: Scope, receive: Receive, send: Send, limit: int, is_known: IsKnown | None = None) -> None:
@@ -141,6 +141,7 @@ class RequestScope:
         self._received = 0
         self._started = clock.monotonic()
         self._complete = False
+        self._span: tracing.Span | None = None
         self.status = 0
         self.request_id = self._identify()
         scope.setdefault("state", {})["request_id"] = self.request_id
@@ -154,6 +155,11 @@ class RequestScope:
         """Continue the caller's trace: jobs and calls of this request belong to it."""
         header = self._header(b"traceparent")
         traceparent = trace.checked(header.decode("latin-1")) if header else None
+        method, path = self.scope["method"], self.scope["path"]
+        if path not in QUIET:
+            self._span = tracing.begin(method, "SERVER", traceparent, http_request_method=method)
+        if self._span is not None:
+            traceparent = self._span.traceparent
         trace.enter(traceparent)
         if traceparent is not None:
             bind(trace_id=trace.trace_id(traceparent))
@@ -234,6 +240,9 @@ class RequestScope:
         path, client = self.scope["path"], self.scope.get("client")
         if route.endswith("{token}"):
             path = route  # the address holds a secret
+        if self._span is not None:
+            name, error = f"{self.scope['method']} {route}", str(self.status) if self.status >= 500 else None
+            self._span.end(name=name, error=error, http_route=route, http_response_status_code=self.status)
         write = log.debug if path in QUIET else log.info
         write(
             "request",

@@ -53,10 +53,16 @@ class JobSummary(ResponseModel):
     request_id: str | None
 
 
+class ListedJob(JobSummary):
+    """A job with the name of its document."""
+
+    document_name: str | None = Field(..., description="Title, file name or URL of its document.")
+
+
 class JobPage(ListPage):
     """A page of jobs."""
 
-    data: list[JobSummary]
+    data: list[ListedJob]
 
 
 class AttemptWorker(ResponseModel):

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import shutil
+import sys
+import tempfile
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +22,7 @@ FILE_SUFFIXES = (
 )  # fmt: skip
 BATCH_SUFFIXES = (".ndjson", ".jsonl")
 PATH = "/api/documents"
+STDIN_FOLDER = "millrace-stdin-"
 
 
 def list_requests(target: str, tags: Sequence[str]) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -53,6 +58,25 @@ def send_request(api: ApiClient, body: dict[str, Any]) -> dict[str, Any]:
     return job
 
 
+@contextmanager
+def stdin_folder() -> Iterator[Path]:
+    """A folder for what is read from stdin, until it has been sent."""
+    with tempfile.TemporaryDirectory(prefix=STDIN_FOLDER) as folder:
+        yield Path(folder)
+
+
+def store_stdin(folder: Path, name: str) -> Path:
+    """Return a file with the content of stdin. Raises CliExit if stdin is a terminal or empty."""
+    if sys.stdin.isatty():
+        raise CliExit(exit_codes.USAGE, "stdin is a terminal: pipe the document into the command")
+    path = folder / (Path(name).name or "stdin.md")
+    with path.open("wb") as file:
+        shutil.copyfileobj(sys.stdin.buffer, file)
+    if path.stat().st_size == 0:
+        raise CliExit(exit_codes.USAGE, "stdin is empty: there is nothing to index")
+    return path
+
+
 def _readable_files(folder: Path) -> list[Path]:
     suffixes = (*FIELD_OF_SUFFIX, *FILE_SUFFIXES)
     files = [file for file in sorted(folder.rglob("*")) if file.suffix.lower() in suffixes and file.is_file()]
@@ -70,10 +94,17 @@ def _read_file(path: Path) -> dict[str, Any]:
     except UnicodeDecodeError:
         text = None  # the server detects the encoding
     if field is None or text is None:
-        return {"file": path, "url": path.resolve().as_uri(), "source": "cli"}
-    body: dict[str, Any] = {field: text, "url": path.resolve().as_uri(), "source": "cli"}
+        return {"file": path, **_identity(path)}
+    body: dict[str, Any] = {field: text, **_identity(path)}
     title = _first_heading(text) if field == "markdown" else None
     return body | {"title": title or path.stem} if field != "html" else body
+
+
+def _identity(path: Path) -> dict[str, Any]:
+    """Return the URL by which a file is known when it is sent again; each document of stdin is a new one."""
+    if path.parent.name.startswith(STDIN_FOLDER):
+        return {"source": "cli"}
+    return {"url": path.resolve().as_uri(), "source": "cli"}
 
 
 def _first_heading(markdown: str) -> str | None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from app.cli import exit_codes
-from app.cli.client.http import ApiClient, exit_for_refusal, exit_for_unreachable
+from app.cli.client.http import ApiClient
 from app.cli.exit_codes import CliExit
 from app.core import http
 
@@ -93,7 +93,7 @@ def _read_stream(
             _check_deadline(deadline, timeout)
             broken_since = broken_since or time.monotonic()
             if time.monotonic() - broken_since > MAX_OUTAGE_S:
-                raise exit_for_unreachable(api.url, error) from error
+                raise api.exit_for_unreachable(error) from error
         _check_deadline(deadline, timeout)
         time.sleep(RECONNECT_PAUSE_S)
 
@@ -108,7 +108,7 @@ def _read_connection(
             response.read()
             if response.status_code >= 500:
                 response.raise_for_status()
-            raise exit_for_refusal(response)
+            raise api.exit_for_refusal(response)
         if response.status_code == 204:  # every event up to the end has been read
             yield ServerEvent(last_id, "end", {})
         yield from parse(response.iter_lines())

@@ -12,6 +12,7 @@ from app.cli.client import profiles
 from app.cli.client.profiles import Profile
 from app.cli.exit_codes import CliExit
 from app.core import http
+from app.core.ids import is_id_prefix, is_uuid
 
 _EXIT_CODES = {
     401: exit_codes.NOT_ALLOWED,
@@ -29,6 +30,8 @@ BUSY = {429, 502, 503, 504}
 # The first request with the same key is still running.
 KEY_IN_USE = "idempotency_key_in_use"
 MAX_PAUSE_S = 10.0
+JOBS = "/api/jobs"
+MAX_SHOWN_IDS = 5
 UPLOAD_TIMEOUT_S = 600.0
 
 
@@ -39,6 +42,7 @@ class ApiClient:
         chosen = profile or profiles.current()
         headers = {"authorization": f"Bearer {chosen.key}"} if chosen.key else {}
         self.url = chosen.url
+        self.source = chosen.source
         try:
             self.client = http.client(timeout_s, base_url=self.url, headers=headers, max_bytes=None)
         except (http.InvalidURL, UnicodeEncodeError) as error:
@@ -89,7 +93,7 @@ class ApiClient:
             except http.HTTPError as error:
                 # A request that may have been executed is repeated only if a second execution changes nothing.
                 if pause_s is None or not (method in REPEATABLE or isinstance(error, http.ConnectError)):
-                    raise exit_for_unreachable(self.url, error) from error
+                    raise self.exit_for_unreachable(error) from error
                 time.sleep(pause_s)
                 continue
             retry_s = _retry_pause_s(response, pause_s)
@@ -98,10 +102,52 @@ class ApiClient:
             time.sleep(retry_s)
         if response.is_success:
             return response.json() if response.content else None
-        raise exit_for_refusal(response)
+        raise self.exit_for_refusal(response)
+
+    def exit_for_unreachable(self, error: Exception) -> CliExit:
+        """Return the exit for a server that does not answer."""
+        reason = str(error) or type(error).__name__
+        message = f"no server answers at {self.url} ({reason}); start one with `millrace up`"
+        return CliExit(exit_codes.UNREACHABLE, message, server=self.url, source=self.source)
+
+    def exit_for_refusal(self, response: http.Response) -> CliExit:
+        """Return the exit code and the message for an error response."""
+        code, message = read_refusal(response)
+        return CliExit(code, message, server=self.url, source=self.source)
+
+    def full_id(self, path: str, text: str, **parameters: Any) -> str:
+        """Return the id of the one object of a list whose id begins with the text; the text itself if none does.
+
+        Raises CliExit if several do.
+        """
+        if not text or is_uuid(text):
+            return text
+        matches = self._ids(path, text, parameters)
+        if text in matches or not matches:
+            return text
+        if len(matches) > 1:
+            shown = ", ".join(matches[:MAX_SHOWN_IDS])
+            message = f"{text} is the beginning of several ids: {shown}; give more letters"
+            raise CliExit(exit_codes.USAGE, message, server=self.url, source=self.source)
+        return matches[0]
+
+    def _ids(self, path: str, text: str, parameters: dict[str, Any]) -> list[str]:
+        """Return the ids of the list that begin with the text; the list of jobs is searched by the server."""
+        if path == JOBS:
+            page = self.get(path, id_prefix=text, limit=MAX_SHOWN_IDS + 1) if is_id_prefix(text) else {"data": []}
+            return [row["id"] for row in page["data"]]
+        ids, cursor = [], None
+        while True:
+            page = self.get(path, limit=200, cursor=cursor, **parameters)
+            ids += [row["id"] for row in page["data"] if row["id"].startswith(text)]
+            cursor = page.get("next_cursor")
+            if cursor is None:
+                return ids
 
     def _send(self, method: str, path: str, file: Path | None, raw: bool, options: dict[str, Any]) -> http.Response:
         """Send once. With `raw` the file is the whole body, else it is part of a form."""
+        path = _to_unicode(path)
+        options = options | {name: _to_unicode(options[name]) for name in ("json", "params", "data") if name in options}
         if file is None:
             return self.client.request(method, path, **options)
         with file.open("rb") as content:  # each repeat starts at the beginning
@@ -110,30 +156,43 @@ class ApiClient:
             return self.client.request(method, path, files={"file": (file.name, content)}, **options)
 
 
-def exit_for_unreachable(url: str, error: Exception) -> CliExit:
-    """Return the exit for a server that does not answer."""
-    reason = str(error) or type(error).__name__
-    return CliExit(exit_codes.UNREACHABLE, f"no server answers at {url} ({reason}); start one with `make run`")
-
-
-def exit_for_refusal(response: http.Response) -> CliExit:
+def read_refusal(response: http.Response) -> tuple[int, str]:
     """Return the exit code and the message for an error response."""
     code = _EXIT_CODES.get(response.status_code, exit_codes.FAILED)
     try:
         problem = response.json()
     except ValueError:
-        return CliExit(code, f"the server answered {response.status_code}")
+        return code, f"the server answered {response.status_code}"
     if not isinstance(problem, dict):
         problem = {}
     detail = problem.get("detail") or problem.get("title")
     if isinstance(detail, list):
-        detail = "; ".join(str(item.get("msg", item)) if isinstance(item, dict) else str(item) for item in detail)
-    faults = [fault for fault in problem.get("errors") or [] if isinstance(fault, dict)]
-    messages = [str(fault.get("message") or fault.get("msg")) for fault in faults]
-    message = " ".join([str(detail or f"the server answered {response.status_code}"), *messages])
+        detail = "; ".join(_format_fault(item) if isinstance(item, dict) else str(item) for item in detail)
+    detail = str(detail or f"the server answered {response.status_code}")
+    faults = [_format_fault(fault) for fault in problem.get("errors") or [] if isinstance(fault, dict)]
+    faults = [fault for fault in faults if fault not in detail]
+    message = detail + (": " + "; ".join(faults) if faults else "")
     if response.status_code == 401:
         message += "; check the key (MILLRACE_API_KEY, a profile's, or MILLRACE_API_SECRET)"
-    return CliExit(code, message)
+    return code, message
+
+
+def _format_fault(fault: dict[str, Any]) -> str:
+    """Return the field and the message of a fault."""
+    field = fault.get("field") or ".".join(str(part) for part in fault.get("loc") or [] if part != "body")
+    message = str(fault.get("message") or fault.get("msg") or fault)
+    return f"{field}: {message}" if field else message
+
+
+def _to_unicode(value: Any) -> Any:
+    """Return the value with the bytes of words and file names that were not decoded, as in the locale C, decoded."""
+    if isinstance(value, str):
+        return value if value.isascii() else value.encode(errors="surrogateescape").decode(errors="replace")
+    if isinstance(value, dict):
+        return {_to_unicode(name): _to_unicode(item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_to_unicode(item) for item in value]
+    return value
 
 
 def _without_none(parameters: dict[str, Any]) -> dict[str, Any]:

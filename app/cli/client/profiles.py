@@ -62,7 +62,12 @@ def current() -> Profile:
 def local() -> Profile:
     """Return the installation on this machine, whatever else is set."""
     here = settings()
-    return Profile(f"http://{here.host}:{here.port}", here.api_secret.get_secret_value(), "this machine")
+    return Profile(here.local_url, here.api_secret.get_secret_value(), installation())
+
+
+def installation() -> str:
+    """Return the words for the installation on this machine, for messages."""
+    return f"this machine, data in {settings().data_dir.resolve()}"
 
 
 def _read_profile(here: Settings, name: str) -> Profile:
@@ -100,4 +105,7 @@ def _read_file(here: Settings) -> dict[str, Any]:
 
 
 def _path(here: Settings) -> Path:
-    return here.profiles.expanduser()
+    try:
+        return here.profiles.expanduser()
+    except RuntimeError:  # a user without a home folder, as in a container
+        return here.profiles

@@ -2,21 +2,32 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from app.cli import exit_codes
+from app.cli.exit_codes import CliExit
 from app.cli.lazy import backups, output
 from app.cli.options import AsJson
 
+STREAM = Path("-")
+
 
 def backup(
-    folder: Annotated[Path, typer.Argument(help="A folder that is new or empty.", metavar="DIR")],
+    folder: Annotated[
+        Path, typer.Argument(help="A folder that is new or empty, or - for a tar archive on stdout.", metavar="DIR")
+    ],
     as_json: AsJson = False,
 ) -> int:
     """Copy everything that is stored into a folder, while the system runs."""
+    if folder == STREAM:
+        if sys.stdout.isatty():
+            raise CliExit(exit_codes.USAGE, "stdout is a terminal: redirect the archive to a file")
+        backups.back_up_to(sys.stdout.buffer)
+        return exit_codes.OK
     result = backups.back_up(folder)
     if as_json:
         output.emit(result)
@@ -28,12 +39,18 @@ def backup(
 
 
 def restore(
-    folder: Annotated[Path, typer.Argument(help="A folder that `millrace backup` wrote.", metavar="DIR")],
+    folder: Annotated[
+        Path,
+        typer.Argument(help="A folder that `millrace backup` wrote, or - for its archive on stdin.", metavar="DIR"),
+    ],
     replace: Annotated[bool, typer.Option("--replace", help="Replace a database that is not empty.")] = False,
     as_json: AsJson = False,
 ) -> int:
     """Replace the database by a backup; the system must be stopped."""
-    result = backups.restore(folder, replace=replace)
+    if folder == STREAM:
+        result = backups.restore_from(sys.stdin.buffer, replace=replace)
+    else:
+        result = backups.restore(folder, replace=replace)
     if as_json:
         output.emit(result)
     else:

@@ -13,13 +13,6 @@ import typer
 
 from app.cli import exit_codes
 
-PROCESSES = {
-    "api": "Serve the API.",
-    "worker": "Run jobs.",
-    "scheduler": "Tick once a minute.",
-    "relay": "Feed the workers from the database.",
-}
-
 
 class CompletionWord(NamedTuple):
     """A command or an option with its help."""
@@ -44,7 +37,6 @@ def make_tree(command: Any) -> Tree:
     """Return the words that may follow each command: its subcommands first, then its options."""
     tree: Tree = {}
     _add_command(command, "", tree)
-    tree[""] = [*(CompletionWord(name, text) for name, text in PROCESSES.items()), *tree[""]]
     tree["completion"] = [*(CompletionWord(shell, f"For {shell}.") for shell in SCRIPTS), *tree["completion"]]
     return tree
 

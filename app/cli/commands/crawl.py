@@ -81,6 +81,7 @@ def list_crawls(limit: LongLimit = 20, as_json: AsJson = False) -> int:
 
 def _read_crawl(crawl_id: str) -> dict[str, Any]:
     with http.ApiClient() as api:
+        crawl_id = api.full_id("/api/jobs", crawl_id)  # a crawl of ours has the id of its job
         return dict(api.get(f"{METRICS_PATH}/{crawl_id}", include_per_page=True))
 
 

@@ -44,7 +44,7 @@ def _print_report(report: ImportReport) -> None:
     table = output.new_table("", "read", "to import" if report.dry_run else "imported", "present before", "left out")
     for name, counts in (("crawls", report.crawls), ("pages", report.pages), ("changes", report.changes)):
         table.add_row(name, *map(str, (counts.read, counts.taken, counts.here, counts.left_out)))
-    output.out.print(table)
+    output.print_table(table)
     for reason, count in report.reasons().items():
         ids = [row.id for row in report.left_out if row.reason == reason]
         output.out.print(f"left out {count}: {output.plain(reason)}  [dim]{output.plain(_shorten(ids))}[/]")

@@ -6,12 +6,11 @@ from collections.abc import Sequence
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperGroup
 
 from app.cli import exit_codes
 from app.cli.exit_codes import CliExit
 from app.cli.lazy import documents, follow_jobs, http, output, wait_for_jobs
-from app.cli.options import AsJson, new_group
+from app.cli.options import AsJson, DefaultGroup, new_group
 
 PATH = "/api/index"
 DEFAULT_COMMAND = "add"
@@ -20,13 +19,13 @@ MAX_WAIT_S = 6 * 3600.0
 REFUSED = "refused"
 
 
-class TargetGroup(TyperGroup):
+class TargetGroup(DefaultGroup):
     """Run `millrace index FOLDER` as `millrace index add FOLDER`; a folder with a command's name is ./verify."""
 
+    default = DEFAULT_COMMAND
+
     def parse_args(self, ctx: typer.Context, args: list[str]) -> list[str]:  # type: ignore[override]
-        if args and args[0] not in self.commands and args[0] not in ("--help", "-h"):
-            args = [DEFAULT_COMMAND, *args]
-        return super().parse_args(ctx, args)
+        return super().parse_args(ctx, args or ["--help"])
 
 
 index = new_group("Index pages, files and folders; maintain the search index.", cls=TargetGroup)
@@ -37,15 +36,21 @@ Wait = Annotated[bool, typer.Option(help="Follow the job to its end.")]
 
 @index.command(DEFAULT_COMMAND)
 def add_documents(
-    targets: Annotated[list[str], typer.Argument(help="Files, folders or http(s) addresses.", metavar="TARGET...")],
+    targets: Annotated[
+        list[str], typer.Argument(help="Files, folders, http(s) addresses, or - for stdin.", metavar="TARGET...")
+    ],
     wait: Annotated[bool, typer.Option(help="Follow every job to its end.")] = False,
     timeout_s: Annotated[float, typer.Option("--timeout", metavar="SECONDS", help="Maximum time to wait.")] = 600,
     tag: Annotated[list[str] | None, typer.Option(help="A tag for every document; repeatable.")] = None,
+    name: Annotated[
+        str, typer.Option(help="Name of the document on stdin; its suffix tells the type.", metavar="NAME")
+    ] = "stdin.md",
     as_json: AsJson = False,
 ) -> int:
     """Index pages, files and folders, one job each. The word `add` may be omitted."""
-    requests = [request for target in targets for request in documents.list_requests(target, tag or [])]
-    with http.ApiClient() as api:
+    with http.ApiClient() as api, documents.stdin_folder() as folder:
+        targets = [str(documents.store_stdin(folder, name)) if target == "-" else target for target in targets]
+        requests = [request for target in targets for request in documents.list_requests(target, tag or [])]
         started, refused = _send(api, requests)
         if wait:
             ended = wait_for_jobs.wait_for_jobs(api, started, timeout_s=timeout_s)
@@ -63,14 +68,17 @@ def _send(
 ) -> tuple[list[wait_for_jobs.StartedJob], list[wait_for_jobs.StartedJob]]:
     """Send all requests; return the started jobs and the refused files. A single refused request raises CliExit."""
     started, refused = [], []
-    for name, body in requests:
-        try:
-            started.append(wait_for_jobs.StartedJob(name, documents.send_request(api, body)))
-        except CliExit as error:
-            if len(requests) == 1 or error.code != exit_codes.USAGE:
-                raise
-            job = {"id": "-", "state": REFUSED, "error": {"message": error.message}}
-            refused.append(wait_for_jobs.StartedJob(name, job))
+    with output.new_progress() as bars:
+        bar = bars.add_task("[bold]sending[/]", total=len(requests), stage="")
+        for number, (name, body) in enumerate(requests):
+            bars.update(bar, completed=number, stage=f"{number}/{len(requests)}")
+            try:
+                started.append(wait_for_jobs.StartedJob(name, documents.send_request(api, body)))
+            except CliExit as error:
+                if len(requests) == 1 or error.code != exit_codes.USAGE:
+                    raise
+                job = {"id": "-", "state": REFUSED, "error": {"message": error.message}}
+                refused.append(wait_for_jobs.StartedJob(name, job))
     return started, refused
 
 
@@ -139,7 +147,7 @@ def list_generations(as_json: AsJson = False) -> int:
     for generation in page["data"]:
         name, dimension = output.plain(generation["name"]), str(generation["dimension"])
         table.add_row(name, dimension, generation["state"], generation["changed_at"] or "")
-    output.out.print(table)
+    output.print_table(table)
     return exit_codes.OK
 
 

@@ -22,7 +22,7 @@ LEVEL_STYLES = {"warning": "yellow", "error": "red", "critical": "red", "debug":
 
 jobs = new_group("Jobs: start, list, show, follow, explain, cancel, retry.")
 
-JobId = Annotated[str, typer.Argument(help="Id of the job.", metavar="ID")]
+JobId = Annotated[str, typer.Argument(help="Id of the job, or its first letters.", metavar="ID")]
 Payload = Annotated[
     str,
     typer.Argument(
@@ -102,15 +102,17 @@ def list_jobs(
 ) -> int:
     """List jobs, the newest first."""
     with http.ApiClient() as api:
+        parent = None if parent is None else api.full_id(PATH, parent)
         page = api.get(PATH, state=",".join(state or []) or None, kind=kind, parent_id=parent, limit=limit)
     if as_json:
         output.emit(page)
         return exit_codes.OK
-    table = output.new_table("id", "kind", "state", "progress", "try", "created")
+    table = output.new_table("id", "kind", "state", "progress", "try", "created", "document")
     for job in page["data"]:
         tries, created = f"{job['attempt']}/{job['max_attempts']}", str(job["created_at"])[:19]
         state_text = output.style_state(job["state"])
-        table.add_row(job["id"], job["kind"], state_text, _format_progress(job), tries, created)
+        name = output.plain(job.get("document_name"))
+        table.add_row(job["id"], job["kind"], state_text, _format_progress(job), tries, created, name)
     output.print_page(table, page)
     return exit_codes.OK
 
@@ -119,7 +121,7 @@ def list_jobs(
 def show_job(job_id: JobId, as_json: AsJson = False) -> int:
     """Show a job with its attempts, payload and result."""
     with http.ApiClient() as api:
-        job = api.get(f"{PATH}/{job_id}")
+        job = api.get(f"{PATH}/{api.full_id(PATH, job_id)}")
     if as_json:
         output.emit(job)
         return exit_codes.OK
@@ -154,7 +156,7 @@ def _print_attempt(attempt: dict[str, Any]) -> None:
 
 @jobs.command("follow")
 def follow(
-    job_ids: Annotated[list[str] | None, typer.Argument(help="Ids of jobs.", metavar="ID...")] = None,
+    job_ids: Annotated[list[str] | None, typer.Argument(help="Ids, or their first letters.", metavar="ID...")] = None,
     everything: Annotated[bool, typer.Option("--all", help="All jobs, until Ctrl-C.")] = False,
     kind: Annotated[str | None, typer.Option(help="With --all: only this kind, or shop.* for a prefix.")] = None,
     state: Annotated[list[str] | None, typer.Option(help="With --all: only this state; repeatable.")] = None,
@@ -168,14 +170,16 @@ def follow(
         raise CliExit(exit_codes.USAGE, "give either ids of jobs or --all")
     if everything:
         return follow_jobs.follow_all(kinds=kind, states=state or [], timeout_s=timeout_s, as_json=as_json)
-    return follow_jobs.follow(job_ids or [], timeout_s=timeout_s, as_json=as_json)
+    with http.ApiClient() as api:
+        job_ids = [api.full_id(PATH, job_id) for job_id in job_ids or []]
+    return follow_jobs.follow(job_ids, timeout_s=timeout_s, as_json=as_json)
 
 
 @jobs.command("explain")
 def explain_job(job_id: JobId, as_json: AsJson = False) -> int:
     """Explain why a job is in its state, and how to fix that."""
     with http.ApiClient() as api:
-        reason = api.get(f"{PATH}/{job_id}/explain")
+        reason = api.get(f"{PATH}/{api.full_id(PATH, job_id)}/explain")
     if as_json:
         output.emit(reason)
         return exit_codes.OK
@@ -196,7 +200,7 @@ def show_logs(
     """Show the log lines of the job's code; with --json one object a line."""
     filters = {"level": level, "attempt": attempt, "limit": LOG_PAGE_LINES}
     with http.ApiClient() as api:
-        cursor = None
+        cursor, job_id = None, api.full_id(PATH, job_id)
         while True:
             page = api.get(f"{PATH}/{job_id}/logs", cursor=cursor, **filters)
             for line in page["data"]:
@@ -243,7 +247,7 @@ def discard_job(job_id: JobId, as_json: AsJson = False) -> int:
 
 def _command(job_id: str, action: str, as_json: bool) -> int:
     with http.ApiClient() as api:
-        job = api.post(f"{PATH}/{job_id}/{action}")
+        job = api.post(f"{PATH}/{api.full_id(PATH, job_id)}/{action}")
     if as_json:
         output.emit(job)
         return exit_codes.OK

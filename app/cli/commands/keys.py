@@ -18,7 +18,7 @@ RATE_EXAMPLES = "'POST /api/search=600/minute' or '*=unlimited'"
 
 keys = new_group("API keys: list, create, update, rotate, revoke.")
 
-KeyId = Annotated[str, typer.Argument(help="Id of the key.", metavar="ID")]
+KeyId = Annotated[str, typer.Argument(help="Id of the key, or its first letters.", metavar="ID")]
 Tenant = Annotated[str | None, typer.Option("--tenant", help="Another tenant; requires the scope operator.")]
 Scopes = Annotated[
     list[str] | None,
@@ -80,7 +80,7 @@ def update_key(
     if not body:
         raise CliExit(exit_codes.USAGE, "nothing to update: give --name, --scope or --rate")
     with http.ApiClient() as api:
-        return _print_key(api.patch(f"{PATH}/{key_id}", body), as_json)
+        return _print_key(api.patch(f"{PATH}/{api.full_id(PATH, key_id)}", body), as_json)
 
 
 @keys.command("rotate")
@@ -93,14 +93,14 @@ def rotate_key(
 ) -> int:
     """Give a key a new secret and show it this once."""
     with http.ApiClient() as api:
-        return _print_key(api.post(f"{PATH}/{key_id}/rotate", {"overlap_s": overlap_s}), as_json)
+        return _print_key(api.post(f"{PATH}/{api.full_id(PATH, key_id)}/rotate", {"overlap_s": overlap_s}), as_json)
 
 
 @keys.command("revoke")
 def revoke_key(key_id: KeyId, as_json: AsJson = False) -> int:
     """Revoke a key and close the streams that were opened with it."""
     with http.ApiClient() as api:
-        return _print_key(api.delete(f"{PATH}/{key_id}"), as_json)
+        return _print_key(api.delete(f"{PATH}/{api.full_id(PATH, key_id)}"), as_json)
 
 
 def _parse_rates(options: Sequence[str]) -> dict[str, str]:

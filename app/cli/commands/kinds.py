@@ -34,7 +34,7 @@ def kinds(
     for kind in page["data"]:
         description = (kind["description"] or "").split("\n")[0]
         table.add_row(kind["kind"], kind["queue"], ", ".join(_list_fields(kind)), output.plain(description))
-    output.out.print(table)
+    output.print_table(table)
     return exit_codes.OK
 
 

@@ -33,7 +33,7 @@ def list_queues(as_json: AsJson = False) -> int:
         counts = [str(queue[name]) for name in COUNTS]
         age, pause = _format_age(queue["oldest_s"]), _format_pause(queue["paused"])
         table.add_row(queue["name"], str(queue["queued"]), age, *counts, pause)
-    output.out.print(table)
+    output.print_table(table)
     return exit_codes.OK
 
 

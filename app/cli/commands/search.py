@@ -16,12 +16,17 @@ def search(
     mode: Annotated[str, typer.Option(help="hybrid, semantic or keyword.")] = "hybrid",
     limit: Annotated[int, typer.Option(min=1, max=100, help="Maximum number of hits.")] = 5,
     domain: Annotated[str | None, typer.Option(help="Only pages of this domain.")] = None,
+    collection: Annotated[list[str] | None, typer.Option(help="Only documents of this collection; repeatable.")] = None,
+    tag: Annotated[list[str] | None, typer.Option(help="Only documents with this tag; repeatable, all apply.")] = None,
+    lang: Annotated[str | None, typer.Option(help="Only documents in this language, such as en.")] = None,
     as_json: AsJson = False,
 ) -> int:
     """Find documents; a search without hits succeeds."""
     body: dict[str, Any] = {"query": query, "mode": mode, "limit": limit}
-    if domain:
-        body["filters"] = {"domain": domain}
+    filters = {"domain": domain, "collections": collection, "tags": tag, "language": lang}
+    filters = {name: value for name, value in filters.items() if value}
+    if filters:
+        body["filters"] = filters
     with http.ApiClient() as api:
         response = api.post("/api/search", body)
     if as_json:

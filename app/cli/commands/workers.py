@@ -14,7 +14,7 @@ ALL_STATES = ["running", "paused", "draining", "stopped", "dead"]
 
 workers = new_group("Workers: the processes that run jobs.")
 
-WorkerId = Annotated[str, typer.Argument(help="Id of the worker.", metavar="ID")]
+WorkerId = Annotated[str, typer.Argument(help="Id of the worker, or its first letters.", metavar="ID")]
 
 
 @workers.command("list")
@@ -63,6 +63,7 @@ def drain_worker(worker_id: WorkerId, as_json: AsJson = False) -> int:
 
 def _command(worker_id: str, action: str, as_json: bool) -> int:
     with http.ApiClient() as api:
+        worker_id = api.full_id("/api/workers", worker_id, state=ALL_STATES)
         worker = api.post(f"/api/workers/{worker_id}/{action}")
     if as_json:
         output.emit(worker)

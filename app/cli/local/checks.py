@@ -10,18 +10,23 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import app.metrics.models
+import app.sources.models
+import app.tenants.models  # noqa: F401  all tables, so that a missing one is found
 from app.cli import exit_codes
 from app.cli.client.http import ApiClient
 from app.cli.exit_codes import CliExit
+from app.cli.local import store_probe
 from app.clients.changedetection import changedetection, close_changedetection, is_set_up
 from app.clients.changedetection_answers import InstanceInfo
-from app.core import redis
-from app.core.blobs import blobs
+from app.core import redis, schema
+from app.core.blobs import blob_url, blobs
 from app.core.db import close_database, database
 from app.core.errors import AppError, ConfigError
 from app.core.logging import mask
 from app.core.schema import current, head
 from app.core.settings import Settings, get_settings
+from app.documents.files import shared_store
 from app.jobs.ledger import worker_host, workers
 from app.search.embedders import Embedder, embedder
 from app.search.engine import engine
@@ -33,6 +38,8 @@ MIN_REDIS = (6, 2)
 MIN_DISK_BYTES = 1024**3
 MAX_LAG_S = 60.0
 API_TIMEOUT_S = 5.0
+SHARE_STORE = "give api and workers one folder or bucket: MILLRACE_BLOB_URL"
+SCHEMA_FAULT = "database_schema"
 NO_DATABASE = ("no database yet", "run millrace up or millrace migrate")
 
 
@@ -61,7 +68,10 @@ def run_checks() -> Iterator[Finding]:
     yield _guard("originals", "MILLRACE_BLOB_URL", _check_originals)
     api = _check_api()
     yield api
-    yield _guard("workers", "MILLRACE_DATABASE_URL", lambda: _check_workers(is_api_up=api.state == "ok"))
+    workers = _guard("workers", "MILLRACE_DATABASE_URL", lambda: _check_workers(is_api_up=api.state == "ok"))
+    yield workers
+    if workers.state == "ok":
+        yield _guard("uploads", "MILLRACE_BLOB_URL", _check_uploads)
     yield _guard("embedder", "MILLRACE_EMBEDDER", _check_embedder)
     yield _guard("search", "MILLRACE_QDRANT_URL", _check_search)
     yield _guard("watching", "MILLRACE_CHANGEDETECTION_URL", _check_watching)
@@ -72,7 +82,8 @@ def _guard(name: str, setting: str, check: Callable[[], Finding]) -> Finding:
     try:
         return check()
     except AppError as error:
-        return Finding(name, "fail", error.message, f"check the address in {setting}")
+        is_schema = error.code == SCHEMA_FAULT and name != "sql"
+        return Finding(name, "fail", error.message, "see sql above" if is_schema else f"check the address in {setting}")
 
 
 def _check_python() -> Finding:
@@ -114,11 +125,14 @@ def _check_sql() -> Finding:
         return Finding("sql", "warn", *NO_DATABASE)
     here = database()
     here.ping()
-    schema, newest = current(here), head()
-    if schema != newest:
-        summary = f"{here.dialect}, schema {schema or 'empty'}, not {newest}"
+    version, newest = current(here), head()
+    if version != newest:
+        summary = f"{here.dialect}, schema {version or 'empty'}, not {newest}"
         return Finding("sql", "fail", summary, "run millrace migrate")
-    return Finding("sql", "ok", f"{here.dialect}, schema {schema}")
+    fault = here.read(schema.fault)
+    if fault is not None:
+        return Finding("sql", "fail", f"{here.dialect}: {fault}", "docs/troubleshooting.md: the schema is incomplete")
+    return Finding("sql", "ok", f"{here.dialect}, schema {version}")
 
 
 def _check_redis() -> Finding:
@@ -134,9 +148,25 @@ def _check_redis() -> Finding:
 
 def _check_originals() -> Finding:
     asyncio.run(blobs().ping())
-    url = get_settings().blob_url
-    location = url if url.startswith("s3:") else "in a folder: api and workers must share it"
+    location = mask(blob_url())
+    if _has_database() and current(database()) == head() and not shared_store.is_shared(database(), blobs()):
+        summary = f"{location} is not the store that the other processes use"
+        return Finding("originals", "fail", summary, f"{SHARE_STORE}; after a loss: millrace config accept-store")
     return Finding("originals", "ok", location)
+
+
+def _check_uploads() -> Finding:
+    """Let a worker read what this process writes."""
+    job = store_probe.probe()
+    if job.state == "succeeded":
+        return Finding("uploads", "ok", "a worker has read a file that was written here")
+    if job.state == "failed" and job.error_code == "blob_not_found":
+        return Finding("uploads", "fail", "a worker could not read a file that was written here", SHARE_STORE)
+    if job.state == "failed":
+        fix = f"millrace jobs show {job.id}"
+        return Finding("uploads", "fail", f"a worker could not read a file: {job.error_message}", fix)
+    summary = f"no worker ran the probe within {store_probe.MAX_WAIT_S:g} s"
+    return Finding("uploads", "warn", summary, f"run millrace jobs explain {job.id}, then millrace doctor again")
 
 
 def _check_search() -> Finding:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from sqlalchemy.exc import DBAPIError
+
 from app.cli import exit_codes
-from app.cli.client.profiles import settings
+from app.cli.client.profiles import installation, settings
 from app.cli.exit_codes import CliExit
 from app.core.db import Database
 from app.core.errors import ConfigError, Unavailable
@@ -18,13 +20,19 @@ def upgrade_schema() -> tuple[str | None, str]:
     try:
         database = Database(here.sql_url)
     except ConfigError as error:
-        raise CliExit(exit_codes.USAGE, error.message) from error
+        raise CliExit(exit_codes.USAGE, error.message, source=installation()) from error
     try:
         database.ping()
         return current(database), upgrade(database)
     except ConfigError as error:
-        raise CliExit(exit_codes.USAGE, error.message) from error
+        raise CliExit(exit_codes.USAGE, error.message, source=installation()) from error
     except Unavailable as error:
-        raise CliExit(exit_codes.UNREACHABLE, error.message) from error
+        raise CliExit(exit_codes.UNREACHABLE, error.message, source=installation()) from error
+    except DBAPIError as error:
+        reason = str(error.orig).strip().partition("\n")[0]
+        message = (
+            f"the migration failed and was rolled back: {reason}; docs/troubleshooting.md: the schema is incomplete"
+        )
+        raise CliExit(exit_codes.FAILED, message, source=installation()) from error
     finally:
         database.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import secrets
 import shutil
@@ -11,10 +12,12 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from app.cli.local.setting_list import is_set_by_person
+from app.core.errors import ConfigError
 from app.core.settings import Settings, get_settings
 
 FOLDERS = ("logs", "run", "redis")
 MAX_PORT = 65535
+HEALTH_PORT_OFFSET = 10
 
 
 def prepare(settings: Settings) -> Settings:
@@ -22,7 +25,7 @@ def prepare(settings: Settings) -> Settings:
     folder = settings.data_dir.resolve()
     for name in FOLDERS:
         (folder / name).mkdir(parents=True, exist_ok=True)
-    folder.chmod(0o700)
+    _close_to_others(folder)
     values = _read_env_file(folder / ".env")
     if not settings.api_secret.get_secret_value():
         values["MILLRACE_API_SECRET"] = secrets.token_hex(32)
@@ -33,6 +36,37 @@ def prepare(settings: Settings) -> Settings:
     _write_private(folder / ".env", "".join(f"{name}={value}\n" for name, value in sorted(values.items())))
     get_settings.cache_clear()
     return get_settings()
+
+
+def _close_to_others(folder: Path) -> None:
+    """Let no other user read the folder; in a mounted folder of another owner, only the files made from now on."""
+    if folder.stat().st_uid == os.getuid():
+        folder.chmod(0o700)
+    else:
+        os.umask(0o077)
+
+
+def choose_health_ports(settings: Settings) -> dict[str, int]:
+    """Return the port of /health and /metrics of each program next to the api.
+
+    They are fixed: MILLRACE_HEALTH_PORT, or MILLRACE_PORT + 10, is the relay's; scheduler and workers follow. A port
+    that another program holds is replaced by any free one.
+    """
+    first = settings.health_port or settings.port + HEALTH_PORT_OFFSET
+    workers = [f"worker_{number:02d}" for number in range(settings.worker_count)]
+    ports = {program: first + number for number, program in enumerate(["relay", "scheduler", *workers])}
+    return {
+        program: port if port <= MAX_PORT and is_free(settings.health_host, port) else _any_port()
+        for program, port in ports.items()
+        if program.partition("_")[0] in settings.programs
+    }
+
+
+def write_health_ports(settings: Settings, ports: dict[str, int]) -> None:
+    """Store the ports for the health check of a container that does not run the api; the api's own is known."""
+    path = settings.data_dir.resolve() / "run" / "health_ports"
+    shown = [] if "api" in settings.programs else list(ports.values())
+    path.write_text("".join(f"{port}\n" for port in shown))
 
 
 def uses_local_redis() -> bool:
@@ -49,14 +83,28 @@ def find_redis_server() -> str | None:
 def is_free(host: str, port: int) -> bool:
     """Return True if this process could listen on the port."""
     try:
+        check_address(host, port)
+    except ConfigError:
+        return False
+    return True
+
+
+def check_address(host: str, port: int) -> None:
+    """Raise ConfigError with the reason if this process could not listen there."""
+    try:
         addresses = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
         family, kind, protocol, _, address = addresses[0]
         with socket.socket(family, kind, protocol) as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind(address)
-    except OSError:
-        return False
-    return True
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            raise ConfigError(f"port {port} is in use; set MILLRACE_PORT to a free one") from error
+        if error.errno == errno.EACCES:
+            message = f"MILLRACE_PORT: this user may not listen on port {port}; use one above 1023"
+            raise ConfigError(message) from error
+        message = f"MILLRACE_HOST: {host!r} is not an address of this machine ({error.strerror})"
+        raise ConfigError(message) from error
 
 
 def _read_env_file(path: Path) -> dict[str, str]:

@@ -14,14 +14,18 @@ import sysconfig
 from pathlib import Path
 
 from app.cli import exit_codes
+from app.cli.processes.supervised import end_with_parent
 from app.core.errors import ConfigError
 from app.core.settings import Settings, get_settings
 
 ROLE = "MILLRACE_ROLE"
+PROGRAM = "MILLRACE_PROGRAM"  # set by supervisord
 
 
 def run(word: str, options: list[str]) -> int:
     """Run the process that `word` names until it ends; return its exit code."""
+    if os.environ.get(PROGRAM):
+        end_with_parent()
     try:
         settings = _load_settings(word)
         if settings.modules:

@@ -13,7 +13,7 @@ from app.cli import exit_codes, output
 from app.cli.client.profiles import settings
 from app.cli.exit_codes import CliExit
 from app.cli.local.schema import upgrade_schema
-from app.cli.processes.local_install import prepare
+from app.cli.processes.local_install import prepare, write_health_ports
 from app.cli.processes.supervisor_client import Supervisor
 from app.core.errors import ConfigError
 
@@ -37,7 +37,9 @@ def run() -> int:
     supervisor = Supervisor(here, stdout_style=style)
     if supervisor.is_running():
         raise CliExit(exit_codes.FAILED, f"Millrace already runs on {here.data_dir}")
+    supervisor.end_leftovers()
     supervisor.socket.unlink(missing_ok=True)  # of a supervisord that was killed; a new one would log a line about it
+    write_health_ports(here, supervisor.health_ports)
     os.execve(sys.executable, supervisor.command, supervisor.environment)
 
 

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import shlex
+import shutil
 import signal
+import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
@@ -16,7 +21,8 @@ from app.cli.client.search_results import print_results
 from app.cli.client.wait_for_jobs import StartedJob, wait_for_jobs
 from app.cli.exit_codes import CliExit
 from app.cli.local.schema import upgrade_schema
-from app.cli.processes.local_install import is_free, prepare
+from app.cli.processes import leftovers
+from app.cli.processes.local_install import check_address, prepare
 from app.cli.processes.supervisor_client import TOP, Supervisor
 from app.core import http
 from app.core.errors import ConfigError
@@ -28,6 +34,12 @@ READY_PAUSE_S = 0.1
 READY_TIMEOUT_S = 2.0
 QUERY = "what happens to a job when its worker dies"
 
+# Only a clone has them.
+DEMO_PAGES = [page for page in (TOP / "docs", TOP / "README.md") if (TOP / "docs" / "getting-started.md").is_file()]
+NO_DEMO = "this installed package has none"
+# Settings that a command in another terminal needs to find this installation.
+LOCATING = ("MILLRACE_DATA_DIR", "MILLRACE_HOST", "MILLRACE_PORT")
+
 Print = Callable[..., None]
 
 
@@ -35,22 +47,24 @@ class _StopSignal(BaseException):
     """SIGINT or SIGTERM arrived."""
 
 
-def run(*, demo: bool, for_s: float | None, as_json: bool) -> int:
+def run(*, demo: bool | None, for_s: float | None, as_json: bool) -> int:
     """Start the system, show the demo, run, stop. The exit code depends on the start, not on how it was stopped."""
     say = _print_nothing if as_json else output.err.print
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _raise_stop_signal)
+    demo = _has_demo(say) if demo is None else demo
+    if demo and not DEMO_PAGES:
+        raise CliExit(exit_codes.USAGE, f"--demo indexes the pages of a clone of Millrace, and {NO_DEMO}")
     here = _prepare(say)
     supervisor = Supervisor(here)
     if supervisor.is_running():
-        raise CliExit(exit_codes.FAILED, f"Millrace already runs here, at {here.api_url}")
-    if not is_free(here.host, here.port):
-        raise CliExit(exit_codes.USAGE, f"port {here.port} is in use; set MILLRACE_PORT to a free one")
+        raise CliExit(exit_codes.FAILED, f"Millrace already runs here, at {here.local_url}")
+    _clear_the_way(here, supervisor, say)
     try:
         supervisor.start()
         _wait_until_ready(supervisor, here)
         workers = f"{here.worker_count} worker" + ("" if here.worker_count == 1 else "s")
-        say(f"[green]ready[/]  api, {workers}, scheduler, relay  {here.api_url}")
+        say(f"[green]ready[/]  api, {workers}, scheduler, relay  {here.local_url}")
         demo_result = _run_demo(say) if demo else None
         _print_summary(here, supervisor, demo_result, as_json)
         _run_until_stopped(supervisor, for_s)
@@ -61,6 +75,13 @@ def run(*, demo: bool, for_s: float | None, as_json: bool) -> int:
         supervisor.stop()
     say("stopped")
     return exit_codes.OK
+
+
+def _has_demo(say: Print) -> bool:
+    """Return True if the pages of the demo are here: an installed package has none."""
+    if not DEMO_PAGES:
+        say(f"no demo: {NO_DEMO}")
+    return bool(DEMO_PAGES)
 
 
 def _print_nothing(*_: Any) -> None:
@@ -86,10 +107,22 @@ def _prepare(say: Print) -> Settings:
     return here
 
 
+def _clear_the_way(here: Settings, supervisor: Supervisor, say: Print) -> None:
+    """End the programs of a start that was killed. Raises CliExit if the api could not listen."""
+    programs = sorted(set(leftovers.find(supervisor.socket).values()))
+    if programs:
+        say(f"ending {', '.join(programs)} of an earlier start, whose supervisord was killed")
+        supervisor.end_leftovers()
+    try:
+        check_address(here.host, here.port)
+    except ConfigError as error:
+        raise CliExit(exit_codes.USAGE, error.message) from error
+
+
 def _wait_until_ready(supervisor: Supervisor, here: Settings) -> None:
     """Wait until /readyz answers 200. Raises CliExit if a program cannot stay up."""
     deadline = time.monotonic() + MAX_START_S
-    with http.client(READY_TIMEOUT_S, base_url=here.api_url) as client:
+    with http.client(READY_TIMEOUT_S, base_url=here.local_url) as client:
         answer = ""
         while time.monotonic() < deadline:
             fault = supervisor.fault()
@@ -108,7 +141,7 @@ def _wait_until_ready(supervisor: Supervisor, here: Settings) -> None:
 
 def _run_demo(say: Print) -> dict[str, Any]:
     """Index the project's own pages with progress bars, then run one search; return its results."""
-    requests = [request for name in ("docs", "README.md") for request in list_requests(str(TOP / name), ["millrace"])]
+    requests = [request for page in DEMO_PAGES for request in list_requests(str(page), ["millrace"])]
     began = time.monotonic()
     with ApiClient(profile=local()) as api:
         started = [StartedJob(name, send_request(api, body)) for name, body in requests]
@@ -128,18 +161,32 @@ def _print_summary(here: Settings, supervisor: Supervisor, demo: dict[str, Any] 
     """Print the demo's results and the addresses of the system."""
     if as_json:
         programs = [program.name for program in supervisor.programs()]
-        output.emit({"url": here.api_url, "docs": f"{here.api_url}/docs", "programs": programs, "demo": demo})
+        output.emit({"url": here.local_url, "docs": f"{here.local_url}/docs", "programs": programs, "demo": demo})
         return
     if demo:
         output.out.print(f"\n[bold]millrace search[/] {output.plain(repr(demo['query']))}\n")
         print_results(demo["search"])
     folder = here.data_dir
-    output.out.print(f"API        {here.api_url}/api      (Authorization: Bearer, the secret is in {folder}/.env)")
-    output.out.print(f"API docs   {here.api_url}/docs")
-    output.out.print(f"Jobs       {here.api_url}/api/jobs  or  .venv/bin/millrace jobs list")
-    output.out.print('Search     .venv/bin/millrace search "..."')
+    output.out.print(f"API        {here.local_url}/api      (Authorization: Bearer, the secret is in {folder}/.env)")
+    output.out.print(f"API docs   {here.local_url}/docs")
+    command = output.plain(command_line())
+    output.out.print(f"Jobs       {here.local_url}/api/jobs  or  {command} jobs list")
+    output.out.print(f'Search     {command} search "..."')
     output.out.print(f"Logs       {folder}/logs")
     output.out.print("Ctrl-C stops everything.")
+
+
+def command_line() -> str:
+    """Return the words that run `millrace` against this installation from the same folder in another terminal."""
+    variables = [f"{name}={shlex.quote(os.environ[name])}" for name in LOCATING if os.environ.get(name)]
+    program = Path(sys.argv[0])
+    if program.name == "__main__.py":
+        words = f"{sys.executable} -m app"
+    elif shutil.which(program.name) == str(program.resolve()) or shutil.which(program.name) == str(program):
+        words = program.name
+    else:
+        words = shlex.quote(sys.argv[0])
+    return " ".join([*variables, words])
 
 
 def _run_until_stopped(supervisor: Supervisor, for_s: float | None) -> None:

@@ -6,6 +6,7 @@ listener leaves the reason in the fault file.
 
 from __future__ import annotations
 
+import os
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,7 +19,9 @@ from app.cli.processes.supervisor_listener import format_event
 def run(style: str, fault: Path, configuration: Path) -> int:
     """Run until a signal stops supervisord. Return 0, or 1 if a program could not stay up."""
     fault.unlink(missing_ok=True)
-    supervisord.main(["-n", "-c", str(configuration)])
+    # Only root names a user: supervisord looks a name up, and a container's uid may have none.
+    user = ["-u", "0"] if os.getuid() == 0 else []
+    supervisord.main(["-n", "-c", str(configuration), *user])
     try:
         reason = fault.read_text().strip()
     except FileNotFoundError:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import hashlib
 import math
 import os
@@ -22,7 +21,14 @@ from supervisor.xmlrpc import SupervisorTransport
 
 from app.cli import exit_codes
 from app.cli.exit_codes import CliExit
-from app.cli.processes.local_install import find_redis_server, uses_local_redis
+from app.cli.processes import leftovers
+from app.cli.processes.local_install import (
+    choose_health_ports,
+    find_redis_server,
+    uses_local_redis,
+    write_health_ports,
+)
+from app.cli.processes.supervised import end_with_parent
 from app.core.settings import Settings
 
 TOP = Path(__file__).resolve().parents[3]
@@ -53,8 +59,11 @@ class Supervisor:
     """
 
     def __init__(self, settings: Settings, *, stdout_style: str = "") -> None:
+        self.settings = settings
         self.folder = settings.data_dir.resolve()
         self.socket = _socket_path(self.folder)
+        self.health_ports = choose_health_ports(settings)
+        self._stop_s = math.ceil(settings.grace_s) + STOP_MARGIN_S
         fault = self.folder / "run" / "fault"
         style = stdout_style or "console"
         self.command = [sys.executable, "-m", "app.cli.processes.supervisor", style, str(fault), str(CONFIGURATION)]
@@ -87,13 +96,12 @@ class Supervisor:
             "PYTHONUNBUFFERED": "1",
             "MILLRACE_DATA_DIR": str(self.folder),
             "MILLRACE_SOCKET": str(self.socket),
-            "MILLRACE_USER": str(os.getuid()),
-            # Several processes share this machine: each takes a free port for its /health.
-            "MILLRACE_HEALTH_PORT": "0",
+            # Each program has its own port for /health; the api reads their metrics there.
+            "MILLRACE_HEALTH_PORTS": ",".join(f"{name}={port}" for name, port in self.health_ports.items()),
             "MILLRACE_LOCAL_REDIS": "true" if local else "false",
             "MILLRACE_REDIS_SERVER": server or "redis-server",
             "MILLRACE_WORKER_COUNT": str(settings.worker_count),
-            "MILLRACE_STOP_S": str(math.ceil(settings.grace_s) + STOP_MARGIN_S),
+            "MILLRACE_STOP_S": str(self._stop_s),
         }
 
     @property
@@ -108,7 +116,13 @@ class Supervisor:
         except (OSError, xmlrpc.client.Error):
             return False
 
+    def end_leftovers(self) -> None:
+        """End programs whose supervisord was killed; they would hold the ports of new ones."""
+        leftovers.end(self.socket, self._stop_s)
+
     def start(self) -> None:
+        self.socket.unlink(missing_ok=True)  # of a supervisord that was killed
+        write_health_ports(self.settings, self.health_ports)
         with (self.folder / "logs" / "start.log").open("wb") as log:
             self._process = subprocess.Popen(
                 self.command,
@@ -118,7 +132,7 @@ class Supervisor:
                 stderr=subprocess.STDOUT,
                 # A Ctrl-C reaches only this process, which decides when supervisord stops its programs.
                 start_new_session=True,
-                preexec_fn=_end_with_parent,
+                preexec_fn=end_with_parent,
             )
 
     @property
@@ -160,6 +174,8 @@ class Supervisor:
         groups = self._worker_groups()
         if process.poll() is None:
             process.terminate()
+        else:
+            self.end_leftovers()
         while process.poll() is None:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(timeout=HURRY_PAUSE_S)
@@ -187,9 +203,3 @@ def _socket_path(folder: Path) -> Path:
         return path
     digest = hashlib.sha256(str(folder).encode()).hexdigest()[:16]
     return Path(tempfile.gettempdir()) / f"millrace-{os.getuid()}-{digest}.sock"
-
-
-def _end_with_parent() -> None:
-    """In the child: request SIGTERM at the death of the parent, where the kernel supports it."""
-    if sys.platform.startswith("linux"):
-        ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable, Iterable, Sequence
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
@@ -111,6 +112,11 @@ async def restore(store: Blobs, folder: Path, *, expected: int | None = None) ->
     for path in files:
         await store.put_file(path)
     return len(files)
+
+
+async def probe(store: Blobs, key: str) -> dict[str, Any]:
+    """Return the size of a blob that another process has written. Raises NotFound if this store lacks it."""
+    return {"size_bytes": sum([len(part) async for part in store.stream(key)])}
 
 
 def _files(folder: Path) -> Iterable[Path]:

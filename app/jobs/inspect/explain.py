@@ -9,7 +9,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from app.core import clock
+from app.core import clock, schema
 from app.core.settings import get_settings
 from app.jobs.definition import definition
 from app.jobs.inspect.explain_queued import explain_queued, no_writes
@@ -36,6 +36,10 @@ _FIXES = {
     "lane_out_of_memory": "Raise memory_mb of its kind or MILLRACE_SANDBOX_MEMORY_MB, then retry.",
     "lane_crashed": "The code crashed its child process: read the attempts and the worker's log, then retry.",
     "not_found": "The object that the job needs does not exist: discard the job.",
+    "blob_not_found": (
+        "The worker does not find the original: give api and workers one store (MILLRACE_BLOB_URL; `millrace doctor` "
+        "checks it), then retry."
+    ),
     "quota_open_jobs": "The tenant had too many open jobs at every try: retry the job when they have ended.",
     "quota_documents": "The tenant has reached max_documents: delete documents or raise the quota, then retry.",
     "quota_bytes": "The tenant has reached max_bytes: delete documents or raise the quota, then retry.",
@@ -48,7 +52,7 @@ _FIXES = {
 def explain(session: Session, tenant: str, job_id: str, services: Services) -> dict[str, Any]:
     """Return the explanation in the shape of the API. Raises NotFound."""
     row = views.get(session, tenant, job_id)
-    reason = reason_of(session, row, services)
+    reason = _schema_incomplete(session, row) or reason_of(session, row, services)
     since = reason.since
     return {
         "job_id": row.id,
@@ -63,9 +67,20 @@ def explain(session: Session, tenant: str, job_id: str, services: Services) -> d
     }
 
 
+def _schema_incomplete(session: Session, row: JobRow) -> Reason | None:
+    """Return the reason for an open job whose tables are not whole. Reads the catalogue of the database."""
+    fault = None if row.state in ENDED else schema.fault(session)
+    if fault is None:
+        return None
+    message = f"The {'end' if row.state == 'running' else 'next step'} of this job cannot be written: {fault}."
+    fix = "Correct the schema, as `millrace doctor` says; the job then goes on, and nothing of it is lost."
+    return Reason("schema_incomplete", message, fix)
+
+
 def reason_of(session: Session, row: JobRow, services: Services) -> Reason:
     """Return the first obstacle, or the state of affairs."""
-    if row.state not in ENDED and (blocked := no_writes(services)) is not None:
+    blocked = None if row.state in ENDED else no_writes(services)
+    if blocked is not None:
         return blocked
     return _BY_STATE[row.state](session, row, services)
 

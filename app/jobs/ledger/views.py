@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 
 from app.core.clock import moment
 from app.core.errors import NotFound
-from app.core.ids import is_uuid
+from app.core.ids import is_uuid, prefix_range
 from app.jobs.enqueued import EnqueuedJob
 from app.jobs.models import AttemptRow, JobRow, WorkerRow
 from app.jobs.states import PROGRESS_FIELDS, attempt_number
@@ -40,6 +40,7 @@ class JobFilter:
     before_id: str | None = None
     only_kinds: Sequence[str] | None = None
     parent_id: str | None = None
+    id_prefix: str | None = None
 
 
 def job_view(job: JobRow | EnqueuedJob) -> dict[str, Any]:
@@ -119,6 +120,7 @@ def conditions(tenant: str, criteria: JobFilter) -> list[sa.ColumnElement[bool]]
         criteria.created_before is not None and JobRow.created_at < criteria.created_before,
         criteria.parent_id is not None and JobRow.parent_id == criteria.parent_id,
         criteria.before_id is not None and JobRow.id < criteria.before_id,
+        criteria.id_prefix is not None and JobRow.id.between(*prefix_range(criteria.id_prefix)),
         criteria.only_kinds is not None and _of_kinds(criteria.only_kinds or ()),
     ]
     return [JobRow.tenant == tenant, *(condition for condition in candidates if not isinstance(condition, bool))]

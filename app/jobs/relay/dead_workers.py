@@ -48,6 +48,9 @@ class DeadWorkers:
     def forget(self) -> None:
         """Restart all timeouts: the heartbeats could not be read, which does not mean that they stopped."""
         self._heartbeats.clear()
+        metrics.WORKERS.forget()
+        metrics.JOBS_WAITING.clear()
+        metrics.OLDEST_WAITING_SECONDS.clear()
 
     def check(self) -> dict[str, int]:
         """Mark workers dead whose process exited or whose heartbeat stopped; return the threads serving each queue."""

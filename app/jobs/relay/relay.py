@@ -12,7 +12,7 @@ from typing import Any
 
 from redis.exceptions import RedisError
 
-from app.core import clock, logging, metrics, redis
+from app.core import clock, logging, metrics, redis, telemetry
 from app.core.db import close_database, database
 from app.core.errors import ConfigError, Unavailable
 from app.core.health import HealthServer
@@ -120,6 +120,7 @@ class Relay:
 def main() -> None:
     """Be a relay process until SIGTERM or SIGINT; a second one changes nothing. Raises ConfigError."""
     logging.setup("relay")
+    telemetry.start("relay")
     functions.import_modules(get_settings().modules)  # a job may end here, and its definition wants to hear of it
     relay = Relay()
     for number in (signal.SIGTERM, signal.SIGINT):

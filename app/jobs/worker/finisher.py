@@ -60,6 +60,7 @@ class Finisher:
         self._marks_due = 0.0
         self._snapshots: dict[str, tuple[Claim, dict[str, Any]]] = {}
         self._unacked: list[tuple[str, str]] = []
+        self.problem = ""  # the reason why ends cannot be written now
         self._lock = threading.Lock()
         self._changed = threading.Condition(self._lock)
         self._in_hand: list[EndedRun] = []
@@ -175,9 +176,12 @@ class Finisher:
             return finish(session, ends) if ends else []
 
         try:
-            return database().transaction(write)
+            moved = database().transaction(write)
+            self.problem = ""
+            return moved
         except Exception as error:
             if _sql_is_away(error):
+                self.problem = f"ends of jobs cannot be written: {error}"
                 log.warning("ends_wait_for_sql", ends=len(ends), reason=str(error))
                 return None
             # One end, or its on_end, which may be foreign code, cannot be written: the others must not wait for it.

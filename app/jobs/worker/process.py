@@ -140,7 +140,7 @@ class WorkerProcess:
     def health(self) -> dict[str, Any]:
         """Return the answer of /health."""
         lag_s, draining = self.loop.stalled_s, self.stopping.is_set()
-        working = "stalled" if lag_s > STALLED_S else self.fetcher.problem or "healthy"
+        working = "stalled" if lag_s > STALLED_S else self.fetcher.problem or self.finisher.problem or "healthy"
         if self.fetcher.is_paused and working == "healthy":
             working = "paused"
         return {

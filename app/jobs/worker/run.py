@@ -10,6 +10,7 @@ from typing import Any
 
 from app.core import clock
 from app.core.errors import AppError
+from app.core.tracing import Span
 from app.jobs.definition import Job, definition
 from app.jobs.ledger.claims import Claim
 from app.jobs.worker.outcome import Verdict
@@ -27,7 +28,7 @@ class Run:
 
     __slots__ = (
         "_stop", "began", "claim", "ended", "hard_deadline", "progress", "queue", "reason", "redis_id", "result",
-        "soft_deadline", "started_at", "taken_at", "task", "verdict",
+        "soft_deadline", "span", "started_at", "taken_at", "task", "verdict",
     )  # fmt: skip
 
     def __init__(self, claim: Claim, redis_id: str, taken_from: str) -> None:
@@ -44,6 +45,7 @@ class Run:
         self.verdict: Verdict | None = None
         self.reason: AppError | None = None
         self.ended = False
+        self.span: Span | None = None
         # The task of an `async def` run.
         self.task: asyncio.Task[None] | None = None
         self._stop: Stop | None = None

@@ -7,11 +7,9 @@ import math
 import threading
 from typing import Any
 
-import sqlalchemy as sa
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse, PlainTextResponse, RedirectResponse
 from sqlalchemy.exc import SQLAlchemyError
-from sqlalchemy.orm import Session
 
 from app import __version__
 from app.api.http.app_state import hub_of
@@ -19,13 +17,14 @@ from app.api.http.errors import problem
 from app.api.models.base import documented
 from app.api.models.health import HealthDetail, Liveness, Readiness, ServiceInfo
 from app.clients.qdrant_errors import QdrantUnavailable
-from app.core import clock, metrics, redis
+from app.core import clock, http, joint_metrics, metrics, redis, schema
 from app.core.blobs import blobs
 from app.core.clock import moment
 from app.core.db import read
 from app.core.errors import ConfigError, Rejected, Unavailable
 from app.core.logging import get_logger
 from app.core.settings import get_settings
+from app.documents.files import shared_store
 from app.jobs.ledger.write_probe import write_fault
 from app.search.embedders import embedder
 from app.search.engine import engine
@@ -58,6 +57,8 @@ class HealthProbe:
         self._asking: asyncio.Task[str] | None = None
         self._redis = (-math.inf, OK)
         self._embedder = (-math.inf, OK)
+        self._is_store_shared = False
+        self.peers = http.async_client(joint_metrics.TIMEOUT_S)
         self._asking_search: asyncio.Task[tuple[str, Lag | None]] | None = None
 
     def start(self) -> None:
@@ -68,6 +69,7 @@ class HealthProbe:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        await self.peers.aclose()
 
     @property
     def lag_s(self) -> float:
@@ -116,8 +118,26 @@ class HealthProbe:
             self._embedder = clock.monotonic(), await _ask_embedder()
         return self._embedder[1]
 
+    async def originals(self) -> str:
+        """Return `healthy`, or the fault if workers cannot read what this api writes; asked until it is healthy."""
+        if not self._is_store_shared:
+            try:
+                await asyncio.wait_for(asyncio.to_thread(shared_store.require_shared), SQL_TIMEOUT_S)
+            except TimeoutError:
+                return "no answer"
+            except ConfigError as error:
+                log.warning("originals_not_usable", reason=error.message)
+                return "not shared with the workers"
+            except Unavailable as error:
+                log.warning("originals_not_usable", reason=error.message)
+                return "not reachable"
+            self._is_store_shared = True
+        return OK
+
     def _search_down(self, reason: str) -> tuple[str, None]:
         metrics.SEARCH_UP.set(0)
+        metrics.SEARCH_CHANGES_BEHIND.forget()
+        metrics.SEARCH_SECONDS_BEHIND.forget()
         return reason, None
 
     async def sql(self) -> str:
@@ -134,18 +154,13 @@ class HealthProbe:
 
 async def _ask_sql() -> str:
     try:
-        await read(_touch)
-        return await asyncio.to_thread(write_fault) or OK
+        return await read(schema.fault) or await asyncio.to_thread(write_fault) or OK
     except (Unavailable, ConfigError) as error:
         log.warning("sql_not_usable", reason=error.message)
         return "not reachable"
     except SQLAlchemyError as error:
         log.warning("sql_not_usable", reason=str(error))
         return "no schema: run `millrace migrate`"
-
-
-def _touch(session: Session) -> None:
-    session.execute(sa.text("SELECT 1 FROM job LIMIT 1"))
 
 
 def _probe(request: Request) -> HealthProbe:
@@ -161,6 +176,9 @@ async def _services(request: Request) -> tuple[dict[str, str], Lag | None]:
         services["search"], lag = await _probe(request).search()
     if get_settings().blob_url.startswith("s3:"):
         services["originals"] = await _ask_originals()
+    if services["sql"] == OK and services.get("originals", OK) == OK:
+        originals = await _probe(request).originals()
+        services |= {"originals": originals} if originals != OK else {}
     return services, lag
 
 
@@ -244,5 +262,10 @@ async def get_health(request: Request) -> dict[str, Any]:
 
 
 @router.get("/metrics", summary="Get Prometheus metrics", response_class=PlainTextResponse)
-async def get_prometheus_metrics() -> Response:
-    return Response(metrics.render(), media_type="text/plain; version=0.0.4; charset=utf-8")
+async def get_prometheus_metrics(request: Request) -> Response:
+    """Next to other programs under one supervisord, this answer has the metrics of all of them."""
+    ports = get_settings().health_ports
+    if not ports:
+        return Response(metrics.render("api"), media_type=metrics.CONTENT_TYPE)
+    text = await joint_metrics.read(_probe(request).peers, ports)
+    return Response(text, media_type=metrics.CONTENT_TYPE)

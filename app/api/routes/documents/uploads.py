@@ -6,7 +6,9 @@ import asyncio
 import contextlib
 import hashlib
 import json
+import re
 import tempfile
+import unicodedata
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -313,13 +315,23 @@ async def download_original(caller: CollectionCaller, document_id: str) -> Respo
     store = blobs()
     await store.written_at(file.blob_key)  # 404 for a missing blob, instead of a broken stream
     headers = {
-        "Content-Disposition": f"attachment; filename*=UTF-8''{quote(file.file_name)}",
+        "Content-Disposition": content_disposition(file.file_name),
         "Content-Length": str(file.size_bytes),
         "X-Content-Type-Options": "nosniff",
         "Content-Security-Policy": "sandbox",
         "ETag": f'"{file.blob_key}"',
     }
     return StreamingResponse(_close_after(store.stream(file.blob_key)), media_type=file.media_type, headers=headers)
+
+
+def content_disposition(name: str) -> str:
+    """Return the header of a download (RFC 6266): `filename` for every client, `filename*` for names beyond ASCII."""
+    decomposed = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode()
+    plain = re.sub(r"[^ !#-\[\]-~]|[%;/]", "_", decomposed).strip()
+    stem, dot, suffix = plain.rpartition(".")
+    if not (stem if dot else plain).strip("_ ."):  # at most the suffix was ASCII
+        plain = f"file{dot}{suffix if dot else ''}"
+    return f"attachment; filename=\"{plain}\"; filename*=UTF-8''{quote(name, safe='')}"
 
 
 async def _close_after(parts: AsyncIterator[bytes]) -> AsyncIterator[bytes]:

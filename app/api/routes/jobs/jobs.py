@@ -22,7 +22,8 @@ from app.api.streams.resume import LastEventId, LastEventIdHeader
 from app.api.streams.sse import EventStream, JobSseConnection
 from app.core.db import in_transaction, read
 from app.core.errors import Conflict, InvalidInput, NotFound
-from app.core.ids import is_uuid
+from app.core.ids import is_id_prefix, is_uuid
+from app.documents import catalog
 from app.documents.accept.quota import within
 from app.jobs.events.hub import EventHub
 from app.jobs.ledger import commands, views
@@ -46,6 +47,7 @@ async def list_jobs(
     queue: Annotated[str | None, Query(max_length=32)] = None,
     document_id: Annotated[int | None, Query(ge=0, le=MAX_ID)] = None,
     parent_id: Annotated[str | None, Query(max_length=36, description="Children of this job.")] = None,
+    id_prefix: Annotated[str | None, Query(max_length=36, description="Jobs whose id begins with this text.")] = None,
     error_code: Annotated[str | None, Query(max_length=100)] = None,
     fingerprint: Annotated[str | None, Query(max_length=32, description="Jobs that failed of the same fault.")] = None,
     discarded: bool | None = None,
@@ -59,6 +61,7 @@ async def list_jobs(
         queue=queue,
         document_id=document_id,
         parent_id=_job_id(parent_id, "parent_id"),
+        id_prefix=_id_prefix(id_prefix),
         error_code=error_code,
         fingerprint=fingerprint,
         discarded=discarded,
@@ -72,7 +75,18 @@ async def list_jobs(
 
 def _page_of_jobs(session: Session, tenant: str, conditions: views.JobFilter, paging: ListQuery) -> dict[str, Any]:
     rows = views.list_jobs(session, tenant, conditions, paging.limit + 1)
-    return paging.cut(rows, views.job_view, lambda row: [row.id])
+    names = catalog.names(session, tenant, [row.document_id for row in rows if row.document_id is not None])
+
+    def view(row: JobRow) -> dict[str, Any]:
+        return views.job_view(row) | {"document_name": names.get(row.document_id)}
+
+    return paging.cut(rows, view, lambda row: [row.id])
+
+
+def _id_prefix(text: str | None) -> str | None:
+    if text is not None and not is_id_prefix(text):
+        raise InvalidInput(f"id_prefix {text!r} must be the beginning of a job's id", code="id_prefix")
+    return text
 
 
 def _states(texts: list[str] | None) -> list[str] | None:

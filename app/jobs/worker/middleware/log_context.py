@@ -6,7 +6,7 @@ from typing import Any
 
 from dramatiq import Middleware
 
-from app.core import trace
+from app.core import error_reports, trace, tracing
 from app.core.logging import bind, get_logger, unbind
 from app.jobs.worker.run import Run
 
@@ -28,9 +28,14 @@ class LogContext(Middleware):
             request_id=claim.request_id,
             tenant=claim.tenant,
         )
-        trace.enter(claim.traceparent)
-        if claim.traceparent is not None:
-            bind(trace_id=trace.trace_id(claim.traceparent))
+        run = message.options["run"]
+        run.span = tracing.begin(
+            claim.kind, "CONSUMER", claim.traceparent, job_id=claim.id, job_attempt=claim.tries + 1
+        )
+        traceparent = claim.traceparent if run.span is None else run.span.traceparent
+        trace.enter(traceparent)
+        if traceparent is not None:
+            bind(trace_id=trace.trace_id(traceparent))
 
     def after_process_message(
         self, broker: Any, message: Any, *, result: Any = None, exception: BaseException | None = None
@@ -47,11 +52,19 @@ class LogContext(Middleware):
                 delay_s=verdict.delay_s,
                 traceback=verdict.traceback,
             )
-        self._leave()
+            if exception is not None and verdict.error_code == "unexpected":
+                error_reports.report(exception)
+        if run.span is not None and verdict is not None:
+            run.span.end(error=verdict.error_type, job_outcome=verdict.outcome, error_type=verdict.error_code)
+            run.span = None
+        self._leave(run)
 
     def after_skip_message(self, broker: Any, message: Any) -> None:
-        self._leave()
+        self._leave(message.options["run"])
 
-    def _leave(self) -> None:
+    def _leave(self, run: Run) -> None:
+        if run.span is not None:
+            run.span.end()
+            run.span = None
         unbind(*NAMES)
         trace.enter(None)

@@ -16,8 +16,8 @@ import pytest
 import typer
 
 from app.__main__ import PROCESSES as WORDS
-from app.cli.commands.completion import PROCESSES, SCRIPTS, make_tree
-from app.cli.main import app
+from app.cli.commands.completion import SCRIPTS, make_tree
+from app.cli.main import ROLES, app
 from tests.support.services import missing
 
 TREE = make_tree(typer.main.get_command(app))
@@ -25,16 +25,16 @@ TREE = make_tree(typer.main.get_command(app))
 
 def test_the_tree_has_commands_and_options() -> None:
     assert {word.text for word in TREE[""]} >= {*WORDS, "jobs", "search", "completion", "--profile", "--help"}
-    assert tuple(PROCESSES) == WORDS
+    assert tuple(ROLES) == WORDS
     assert {word.text for word in TREE["jobs"]} >= {"list", "follow", "cancel"}
     assert {word.text for word in TREE["jobs follow"]} >= {"--all", "--json", "--timeout"}
     assert {word.text for word in TREE["completion"]} >= set(SCRIPTS)
 
 
 def test_every_command_has_json_and_a_help_text() -> None:
-    """Except the command that runs until it is stopped, and the one that prints a script."""
+    """Except the commands that run until they are stopped, and the one that prints a script."""
     groups = {path.rpartition(" ")[0] for path in TREE if path} | {""}
-    commands = TREE.keys() - groups - {"all-in-one", "completion"}
+    commands = TREE.keys() - groups - {"all-in-one", "completion", *ROLES}
     assert [path for path in commands if "--json" not in {word.text for word in TREE[path]}] == []
     assert [word.text for words in TREE.values() for word in words if not word.help] == []
 

@@ -13,6 +13,7 @@ import pypdf
 import pytest
 import sqlalchemy as sa
 
+from app.api.routes.documents.uploads import content_disposition
 from app.core import clock
 from app.core.blobs import blobs
 from app.core.db import database
@@ -58,7 +59,9 @@ def test_a_file_is_read_found_and_given_back(api: Api, desk: Desk, tmp_path: Pat
     assert hit["document_id"] == job["document_id"] and hit["chunk"]["page"] in (1, 2)
     original = api.client.get(f"/api/documents/{job['document_id']}/original")
     assert original.content == made.path.read_bytes()
-    assert original.headers["content-disposition"] == "attachment; filename*=UTF-8''penstock.pptx"
+    assert original.headers["content-disposition"] == (
+        "attachment; filename=\"penstock.pptx\"; filename*=UTF-8''penstock.pptx"
+    )
     assert original.headers["x-content-type-options"] == "nosniff"
 
 
@@ -251,3 +254,17 @@ def test_a_locked_pdf_opens_with_its_password(api: Api, desk: Desk, tmp_path: Pa
     assert "sesame" not in api.client.get(f"/api/documents/{given['document_id']}").text
     assert desk.work(given["id"])["status"] == "indexed"
     assert api.client.post("/api/search", json={"query": "penstock", "mode": "keyword"}).json()["total"] == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "plain", "extended"),
+    [
+        ("a b.pdf", "a b.pdf", "a%20b.pdf"),
+        ("Müller & Söhne.pdf", "Muller & Sohne.pdf", "M%C3%BCller%20%26%20S%C3%B6hne.pdf"),
+        ('say "hi"; 50%.txt', "say _hi__ 50_.txt", "say%20%22hi%22%3B%2050%25.txt"),
+        ("履歴書.docx", "file.docx", "%E5%B1%A5%E6%AD%B4%E6%9B%B8.docx"),
+        ("履歴書", "file", "%E5%B1%A5%E6%AD%B4%E6%9B%B8"),
+    ],
+)
+def test_a_download_has_a_name_for_every_client(name: str, plain: str, extended: str) -> None:
+    assert content_disposition(name) == f"attachment; filename=\"{plain}\"; filename*=UTF-8''{extended}"

@@ -8,8 +8,8 @@ from alembic import op
 from app.core.errors import InvalidInput
 from app.documents.urls import canonical
 
-revision = "0021"
-down_revision = "0020"
+revision = "0024"
+down_revision = "0023"
 branch_labels = None
 depends_on = None
 
