@@ -25,13 +25,13 @@ from app.core import clock, logging, redis, schema
 from app.core.db import close_database, database
 from app.core.errors import ConfigError, Unavailable
 from app.core.health import HealthServer
+from app.core.process import prctl
 from app.core.settings import get_settings
 from app.jobs.admission import push
 from app.jobs.definition import caps
 from app.jobs.ledger import limit_commands, worker_host, workers
 from app.jobs.queues import QUEUES
 from app.jobs.sandbox import process_pool
-from app.jobs.sandbox.child import prctl
 from app.jobs.sandbox.job_log import JobLog
 from app.jobs.worker.middleware.cancellation import cancel_run
 from app.jobs.worker.process import EXIT_SOFTWARE, WorkerProcess

@@ -142,7 +142,7 @@ from app.core.logging import bind, unbind
 from app.jobs.sandbox import process_pool
 from app.jobs.sandbox.call import SandboxCall
 process_pool.start_pool(3)
-SandboxCall("tests.support.sandbox_functions:sit", {"note": %r}, time_limit_s=None, memory_mb=None).run()
+SandboxCall("tests.support.sandbox_functions:sit", {"note": %r}, time_limit_s=None, memory_mb=None, access="open").run()
 """
 
 _FORKING_HOST = """
@@ -153,7 +153,7 @@ from app.jobs.sandbox import process_pool
 from app.jobs.sandbox.call import SandboxCall
 
 def call(_):
-    return SandboxCall("os:getppid", {}, time_limit_s=20, memory_mb=None).run()
+    return SandboxCall("os:getppid", {}, time_limit_s=20, memory_mb=None, access="open").run()
 
 first = call(0)
 child = os.fork()
@@ -217,14 +217,14 @@ async def test_awaited_result() -> None:
     several = [run(sandbox_functions.add, {"left": n, "right": n}) for n in range(5)]
     assert await asyncio.gather(*several) == [0, 2, 4, 6, 8]
     with pytest.raises(InvalidInput):
-        await run(sandbox_functions.fail, {"error": "invalid"})
+        await run(sandbox_functions.fail, {"error": "invalid"}, access="open")
 
 
 @pytest.mark.anyio
 async def test_cancelled_task_kills_its_sandbox(tmp_path: Path) -> None:
     """The cancellation is raised when the sandbox is dead, well within two seconds."""
     note = tmp_path / "note"
-    task = asyncio.create_task(run(sandbox_functions.sit, {"note": str(note)}))
+    task = asyncio.create_task(run(sandbox_functions.sit, {"note": str(note)}, access="open"))
     pids = await asyncio.to_thread(pids_in, note)
     started = time.monotonic()
     task.cancel()
@@ -239,8 +239,9 @@ async def test_cancelled_task_kills_its_sandbox(tmp_path: Path) -> None:
 async def test_cancelled_twice_and_in_line(tmp_path: Path) -> None:
     """More tasks than sandboxes: those in line go at once, and a second cancellation changes nothing."""
     notes = [tmp_path / str(number) for number in range(2)]
+    never = str(tmp_path / "never")
     tasks = [
-        asyncio.create_task(run(sandbox_functions.meet, {"mine": str(note), "other": str(tmp_path / "never")}))
+        asyncio.create_task(run(sandbox_functions.meet, {"mine": str(note), "other": never}, access="open"))
         for note in notes
     ]
     await asyncio.to_thread(wait_until, lambda: all(note.exists() for note in notes), what="two running calls")
