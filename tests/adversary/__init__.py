@@ -1,0 +1,1 @@
+"""Attacks on the system by those whose input it takes: documents, pages, jobs, callers."""
