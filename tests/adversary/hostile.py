@@ -128,7 +128,7 @@ def look_into(blob: Path, pid: int) -> list[Any]:
 
     steps: list[Callable[[], Any]] = [
         lambda: Path(f"/proc/{pid}/environ").read_text(),
-        lambda: Path(f"/proc/{pid}/mem").open("rb").read(1),
+        lambda: os.open(f"/proc/{pid}/mem", os.O_RDONLY),
         lambda: os.listdir(f"/proc/{pid}/fd"),
         attach,
     ]

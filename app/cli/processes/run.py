@@ -15,13 +15,16 @@ from pathlib import Path
 
 from app.cli import exit_codes
 from app.core.errors import ConfigError
+from app.core.process import hide_memory
 from app.core.settings import Settings, get_settings
 
 ROLE = "MILLRACE_ROLE"
+HIDDEN_PROGRAM = "app.cli.processes.hidden_program"
 
 
 def run(word: str, options: list[str]) -> int:
     """Run the process that `word` names until it ends; return its exit code."""
+    hide_memory()
     try:
         settings = _load_settings(word)
         if settings.modules:
@@ -95,4 +98,4 @@ def _replace_process(command: list[str]) -> int:
     program = str(installed) if installed.is_file() else shutil.which(command[0])
     if program is None:
         raise ConfigError(f"{command[0]} is not installed in this environment")
-    os.execv(program, command)
+    os.execv(sys.executable, [sys.executable, "-P", "-m", HIDDEN_PROGRAM, program, *command[1:]])

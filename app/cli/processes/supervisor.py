@@ -13,10 +13,12 @@ from pathlib import Path
 from supervisor import supervisord
 
 from app.cli.processes.supervisor_listener import format_event
+from app.core.process import hide_memory
 
 
 def run(style: str, fault: Path, configuration: Path) -> int:
     """Run until a signal stops supervisord. Return 0, or 1 if a program could not stay up."""
+    hide_memory()
     fault.unlink(missing_ok=True)
     supervisord.main(["-n", "-c", str(configuration)])
     try:

@@ -32,7 +32,7 @@ from app.documents.models import Document, DocumentVersion
 from app.documents.text import clean, clean_line, detect_language, first_heading, scrub
 from app.jobs.ledger import claims
 from app.jobs.ledger.claims import Claim
-from app.jobs.sandbox import call
+from app.jobs.sandbox import call, outputs
 from app.jobs.worker.progress import Progress
 from app.search.embedders import embedder
 from app.search.index import generations
@@ -42,6 +42,7 @@ from app.search.text.analyzer import packed_terms
 
 EXTRACT_LIMIT_S = 60.0
 EXTRACT_FILE = "app.documents.extract.file:extract_file"
+OCR_PROGRAM = "tesseract"
 # OCR of a scanned book takes long.
 EXTRACT_FILE_LIMIT_S = 3000.0
 EXTRACT_HTML = "app.documents.extract.html_parser:extract_html"  # by name: its libraries are loaded in the sandbox only
@@ -155,7 +156,7 @@ async def extract_html(html: str, url: str | None) -> tuple[dict[str, Any], str]
         blob = Path(folder) / "page.html"
         await asyncio.to_thread(blob.write_text, html, "utf-8", "replace")
         page: dict[str, Any] = await call.run(EXTRACT_HTML, {"url": url}, blob=blob, time_limit_s=EXTRACT_LIMIT_S)
-        return page, await asyncio.to_thread(blob.with_suffix(".md").read_text, "utf-8")
+        return page, await asyncio.to_thread(outputs.read_text, blob.with_suffix(".md"))
 
 
 async def _extract_file(version: DocumentVersion, draft: Draft, progress: Progress) -> None:
@@ -170,10 +171,11 @@ async def _extract_file(version: DocumentVersion, draft: Draft, progress: Progre
             {"name": name, "media_type": version.media_type or "", "password": version.password},
             blob=blob,
             time_limit_s=EXTRACT_FILE_LIMIT_S,
+            programs=[OCR_PROGRAM],
             on_progress=lambda report: progress.report(**report),
         )
-        draft.text = await asyncio.to_thread(blob.with_suffix(".md").read_text, "utf-8")
-        stored = [await _store_attachment(attachment) for attachment in result["attachments"]]
+        draft.text = await asyncio.to_thread(outputs.read_text, blob.with_suffix(".md"))
+        stored = [await _store_attachment(attachment, Path(folder)) for attachment in result["attachments"]]
         draft.attachments = [original for original in stored if original is not None]
     draft.pages = [(page["start"], page["number"]) for page in result["pages"]]
     content = ContentFields(
@@ -193,9 +195,14 @@ async def _complete(draft: Draft, content: ContentFields) -> None:
     draft.fields.complete(content)
 
 
-async def _store_attachment(attachment: dict[str, str]) -> Original | None:
-    """Store an attachment; None if its type cannot be read."""
-    path, name = Path(attachment["path"]), safe_name(attachment["name"])
+async def _store_attachment(attachment: dict[str, str], folder: Path) -> Original | None:
+    """Store an attachment from the sandbox's folder; None if its type cannot be read.
+
+    The path comes from code that has read foreign bytes: it may name any file of this host, or a link to one.
+    """
+    path, name = folder / Path(attachment["path"]).name, safe_name(attachment["name"])
+    if not await asyncio.to_thread(outputs.is_plain_file, path):
+        raise InvalidInput("an attachment is not a file of its folder", code="broken_document")
     kind = await asyncio.to_thread(sniff, path, name)
     if kind is None:
         return None

@@ -105,6 +105,8 @@ def _is_open_to_others(path: Path, mode: int) -> bool:
 def program_folders() -> list[Path]:
     """Return the folders with this program, its libraries and Python."""
     paths = [Path(app.__file__).parent, *map(Path, site.getsitepackages())]
+    # Not the whole path: the working directory may hold the data.
+    paths += [Path(entry) for entry in sys.path if Path(entry).name in ("site-packages", "dist-packages")]
     names = ("stdlib", "platstdlib", "purelib", "platlib")
     paths += [Path(sysconfig.get_path(name)) for name in names]
     paths += [Path(sys.base_prefix) / "lib", Path(sys.base_exec_prefix) / "lib"]

@@ -14,7 +14,7 @@ from urllib.parse import urljoin
 
 from app.core.errors import InvalidInput, Rejected, SandboxCrashed, SandboxOutOfMemory, TimeLimitExceeded
 from app.core.logging import get_logger
-from app.jobs.sandbox import call
+from app.jobs.sandbox import call, outputs
 from app.sources.fetching import robots
 from app.sources.fetching.download import download
 from app.sources.fetching.polite_fetch import HostSession
@@ -86,7 +86,7 @@ async def _parse(body: bytes, url: str) -> dict[str, Any]:
         await asyncio.to_thread(blob.write_bytes, body)
         limits = {"max_pages": MAX_PAGES, "max_bytes": MAX_FILE_BYTES}
         await call.run(READ, {"url": url, **limits}, blob=blob, time_limit_s=READ_TIMEOUT_S)
-        text = await asyncio.to_thread(blob.with_suffix(".json").read_text, "utf-8")
+        text = await asyncio.to_thread(outputs.read_text, blob.with_suffix(".json"))
     file: dict[str, Any] = await asyncio.to_thread(json.loads, text)
     return file
 
