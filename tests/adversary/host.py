@@ -15,6 +15,7 @@ from typing import Any
 from app.core.errors import AppError
 from app.core.process import hide_memory
 from app.jobs.sandbox import capabilities, process_pool
+from app.jobs.sandbox.box import Access
 from app.jobs.sandbox.call import SandboxCall
 from app.jobs.sandbox.protocol import SandboxFailed
 
@@ -27,12 +28,13 @@ def main() -> None:
     process_pool.stop_pool()
 
 
-def _outcome(function: str, **arguments: Any) -> Any:
+def _outcome(function: str, access: Access = "closed", **arguments: Any) -> Any:
     arguments = {name: os.getpid() if value == "HOST" else value for name, value in arguments.items()}
     with tempfile.TemporaryDirectory(prefix="millrace-") as folder:
         blob = Path(folder) / "document"
         blob.write_text("words")
-        call = SandboxCall(f"tests.adversary.hostile:{function}", arguments, blob=blob, time_limit_s=30, memory_mb=300)
+        limits: dict[str, Any] = {"time_limit_s": 30, "memory_mb": 300}
+        call = SandboxCall(f"tests.adversary.hostile:{function}", arguments, blob=blob, access=access, **limits)
         try:
             return call.run()
         except (AppError, SandboxFailed) as error:

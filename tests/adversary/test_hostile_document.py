@@ -3,96 +3,33 @@
 from __future__ import annotations
 
 import errno
-import json
 import os
-import shutil
 import socket
-import stat
-import subprocess
 import sys
-import sysconfig
 import tempfile
 from collections.abc import Iterator
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from app.jobs.sandbox import landlock, seccomp
+from tests.adversary.hosts import DENIED, HOSTS, SECRET, common_folder, run_all
 from tests.support.sandbox_rig import ROOT
-
-HOSTS = ("root", "bare", "user")
-NO_ONE = 54321
-SECRET = "s3cret-of-the-host"
-DENIED = {"EPERM", "EACCES"}
 
 pytestmark = pytest.mark.skipif(
     landlock.version() == 0 or not seccomp.is_known_machine(), reason="needs Linux with Landlock on a known machine"
 )
 
 
-@pytest.fixture(scope="module", params=HOSTS)
-def host(request: pytest.FixtureRequest) -> str:
-    if request.param != "user" and os.geteuid() != 0:
-        pytest.skip("needs root")
-    return str(request.param)
-
-
-def run_all(host: str, *calls: dict[str, Any]) -> list[Any]:
-    """Run these calls in sandboxes of such a host; return their outcomes."""
-    user = {"user": NO_ONE, "group": NO_ONE, "extra_groups": []} if host == "user" and os.geteuid() == 0 else {}
-    python = _python()
-    ended = subprocess.run(
-        [python, "-m", "tests.adversary.host", host],
-        cwd=ROOT,
-        input=json.dumps(calls),
-        env={
-            "PATH": os.environ["PATH"],
-            "MILLRACE_API_SECRET": SECRET,
-            "ODD_NAME": SECRET,
-            "TMPDIR": _folder(),
-            "PYTHONPATH": os.pathsep.join((str(ROOT), sysconfig.get_path("purelib"))),
-            "PYTHONDONTWRITEBYTECODE": "1",
-        },
-        capture_output=True,
-        text=True,
-        timeout=100,
-        check=False,
-        **user,  # type: ignore[call-overload]
-    )
-    assert ended.returncode == 0, ended.stderr
-    outcomes: list[Any] = json.loads(ended.stdout)
-    return outcomes
-
-
 def attempt(host: str, function: str, **arguments: Any) -> Any:
     return run_all(host, {"function": function, **arguments})[0]
-
-
-@lru_cache
-def _python() -> str:
-    """Return a Python of this version that every user may run; ours may lie in a home."""
-    for path in (sys.executable, shutil.which("python3", path="/usr/bin:/usr/local/bin") or ""):
-        real = Path(path).resolve()
-        same = f"python{sys.version_info.major}.{sys.version_info.minor}" == real.name
-        if same and all(folder.stat().st_mode & stat.S_IXOTH for folder in (real, *real.parents)):
-            return path
-    pytest.skip("needs a Python of this version that other users may run")
-
-
-@lru_cache
-def _folder() -> str:
-    """Return a folder that any user may pass and write, as /tmp is."""
-    folder = tempfile.mkdtemp(prefix="adversary-")
-    os.chmod(folder, 0o1777)
-    return folder
 
 
 @pytest.fixture
 def treasure() -> Iterator[Path]:
     """A file outside of the call's folder that every user may read and change."""
-    with tempfile.TemporaryDirectory(dir=_folder()) as folder:
+    with tempfile.TemporaryDirectory(dir=common_folder()) as folder:
         os.chmod(folder, 0o777)
         path = Path(folder) / "millrace.db"
         path.write_text("rows of all tenants")
@@ -129,7 +66,7 @@ def test_no_link_or_pipe_can_be_left_for_the_host(host: str, treasure: Path) -> 
 
 def test_the_network_is_out_of_reach(host: str, redis_url: str) -> None:
     port = int(redis_url.rsplit(":", 1)[1].partition("/")[0])
-    with socket.socket(socket.AF_UNIX) as listener, tempfile.TemporaryDirectory(dir=_folder()) as folder:
+    with socket.socket(socket.AF_UNIX) as listener, tempfile.TemporaryDirectory(dir=common_folder()) as folder:
         os.chmod(folder, 0o755)
         listener.bind(f"{folder}/redis.sock")
         os.chmod(f"{folder}/redis.sock", 0o777)
@@ -165,7 +102,16 @@ def test_no_secret_and_no_descriptor_is_inside(host: str) -> None:
         {"function": "search_memory", "reversed_text": SECRET[::-1]},
         {"function": "descriptors"},
     )
-    allowed = {"PATH", "LANG", "TMPDIR", "HOME", "MILLRACE_ROLE", "TOKENIZERS_PARALLELISM", "MALLOC_ARENA_MAX"}
+    allowed = {
+        "PYTHONDONTWRITEBYTECODE",
+        "PATH",
+        "LANG",
+        "TMPDIR",
+        "HOME",
+        "MILLRACE_ROLE",
+        "TOKENIZERS_PARALLELISM",
+        "MALLOC_ARENA_MAX",
+    }
     assert {name for name in variables if not name.endswith("_NUM_THREADS")} <= allowed | {"LC_CTYPE"}
     assert found is False
     assert len(numbers) == 1  # the channel

@@ -162,7 +162,7 @@ def close(
 
 def open_up() -> None:
     """Make this process an open sandbox: other processes are out of reach, files and network are not."""
-    if os.geteuid() != 0:
+    if capabilities.SYS_ADMIN not in capabilities.held():
         prctl(_PR_SET_NO_NEW_PRIVS, 1)
     landlock.confine_to_own_processes()
     if capabilities.held() & capabilities.DANGEROUS:

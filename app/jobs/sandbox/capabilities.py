@@ -9,7 +9,7 @@ from collections.abc import Collection
 
 from app.core.process import prctl
 
-CHOWN, DAC_OVERRIDE, FOWNER, KILL, SETGID, SETUID = 0, 1, 3, 5, 6, 7
+CHOWN, DAC_OVERRIDE, FOWNER, KILL, SETGID, SETUID, SYS_ADMIN = 0, 1, 3, 5, 6, 7, 21
 # With one of these, root in an open sandbox could read the memory of other processes or raise its hard limits.
 DANGEROUS = frozenset({16, 17, 19, 20, 21, 22, 24, 38, 39, 40})
 _PR_CAPBSET_DROP = 24
