@@ -15,6 +15,7 @@ AppError
 ├── Stale                                                the fence moved: drop everything, write nothing
 ├── Interrupted                                          the worker is stopping: handed back, not counted
 ├── TimeLimitExceeded · SandboxCrashed                   retried, counted
+│   └── LoopBlocked (a TimeLimitExceeded)                its process ends, and this job alone is counted
 ├── SandboxOutOfMemory                                   failed
 ├── OutsideError
 │   ├── Unavailable                                      retried with back-off
@@ -120,6 +121,16 @@ class Interrupted(AppError):
 
 class TimeLimitExceeded(AppError):
     code = "time_limit"
+
+
+class LoopBlocked(TimeLimitExceeded):
+    """A job kept the event loop from all other jobs of its process. `stack` shows where."""
+
+    code = "loop_blocked"
+
+    def __init__(self, message: str, *, stack: str = "", code: str | None = None, errors: Any = None) -> None:
+        super().__init__(message, code=code, errors=errors)
+        self.stack = stack
 
 
 class SandboxCrashed(AppError):

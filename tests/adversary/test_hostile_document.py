@@ -102,17 +102,9 @@ def test_no_secret_and_no_descriptor_is_inside(host: str) -> None:
         {"function": "search_memory", "reversed_text": SECRET[::-1]},
         {"function": "descriptors"},
     )
-    allowed = {
-        "PYTHONDONTWRITEBYTECODE",
-        "PATH",
-        "LANG",
-        "TMPDIR",
-        "HOME",
-        "MILLRACE_ROLE",
-        "TOKENIZERS_PARALLELISM",
-        "MALLOC_ARENA_MAX",
-    }
-    assert {name for name in variables if not name.endswith("_NUM_THREADS")} <= allowed | {"LC_CTYPE"}
+    allowed = {"PATH", "LANG", "LC_CTYPE", "TMPDIR", "HOME", "MILLRACE_ROLE", "TOKENIZERS_PARALLELISM"}
+    allowed |= {"MALLOC_ARENA_MAX", "PYTHONDONTWRITEBYTECODE"}
+    assert {name for name in variables if not name.endswith("_NUM_THREADS")} <= allowed
     assert found is False
     assert len(numbers) == 1  # the channel
 

@@ -17,6 +17,7 @@ from app.core.errors import (
     Interrupted,
     InvalidInput,
     LimitReached,
+    LoopBlocked,
     NotAllowed,
     NotFound,
     Rejected,
@@ -105,6 +106,8 @@ def _with_error(
     trace = None
     if not isinstance(error, (*PERMANENT, *RETRYABLE, Cancelled)):
         trace = error.traceback if isinstance(error, SandboxFailed) else "".join(traceback.format_exception(error))
+    elif isinstance(error, LoopBlocked):
+        trace = error.stack
     shape = _VARYING.sub("#", f"{claim.kind} {name} {message}")
     return Verdict(
         state,
