@@ -27,7 +27,7 @@ DENIED = {"EPERM", "EACCES"}
 def run_all(host: str, *calls: dict[str, Any]) -> list[Any]:
     """Run these calls in sandboxes of such a host; return their outcomes."""
     user = {"user": NO_ONE, "group": NO_ONE, "extra_groups": []} if host == "user" and os.geteuid() == 0 else {}
-    python = _python()
+    python = python_for_all()
     ended = subprocess.run(
         [python, "-m", "tests.adversary.host", host],
         cwd=ROOT,
@@ -52,7 +52,7 @@ def run_all(host: str, *calls: dict[str, Any]) -> list[Any]:
 
 
 @lru_cache
-def _python() -> str:
+def python_for_all() -> str:
     """Return a Python of this version that every user may run; ours may lie in a home."""
     for path in (sys.executable, shutil.which("python3", path="/usr/bin:/usr/local/bin") or ""):
         real = Path(path).resolve()

@@ -247,7 +247,7 @@ def test_a_loop_that_stands_still_ends_the_process(plant: Plant) -> None:
     assert worker.wait(15) != 0
     plant.until_nobody_lives()
     assert "loop_stalled" in worker.tail(200)
-    row = plant.until(job_id, "retrying")
+    row = plant.until(job_id, "retrying", "queued")
     assert (row.tries, row.crashes, row.error_code) == (1, 0, "loop_blocked")
 
 
@@ -304,9 +304,8 @@ def test_each_job_has_a_thread_of_the_executor(plant: Plant) -> None:
     ids = [plant.enqueue(CallInThread(seconds=3)) for _ in range(8)]
     plant.worker()
     rows = [plant.until(job_id, "succeeded") for job_id in ids]
-    assert max(row.started_at for row in rows if row.started_at) < min(
-        row.finished_at for row in rows if row.finished_at
-    )
+    starts, ends = [row.started_at for row in rows], [row.finished_at for row in rows]
+    assert max(start for start in starts if start) < min(end for end in ends if end)
 
 
 @on_sqlite
