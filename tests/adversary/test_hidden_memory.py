@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import shutil
+import subprocess
+import sys
 import sysconfig
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,27 +14,35 @@ import pytest
 
 from app.core.db import Database
 from app.core.migrate import upgrade
-from tests.adversary.hosts import NO_ONE, SECRET, common_folder, python_for_all
-from tests.support.processes import Account, Process, free_port
+from tests.adversary.hosts import NO_ONE, SECRET, common_folder
+from tests.support.processes import Process, free_port
 from tests.support.sandbox_rig import ROOT, on_linux
+
+# Our Python may lie in a home that this user could not read.
+_READS = ("--inh-caps=+dac_read_search", "--ambient-caps=+dac_read_search")
+_AS_NO_ONE = ("setpriv", f"--reuid={NO_ONE}", f"--regid={NO_ONE}", "--clear-groups", *_READS)
 
 
 @on_linux
 @pytest.mark.parametrize("word", ["api", "relay", "scheduler", "worker"])
 def test_the_memory_of_each_process_is_closed(word: str, redis_url: str, tmp_path: Path) -> None:
     """The kernel gives the files in /proc of a hidden process to root, even if another user runs it."""
-    if os.geteuid() != 0:
-        pytest.skip("needs root, to run them as another user")
+    if os.geteuid() != 0 or shutil.which("setpriv") is None:
+        pytest.skip("needs root and setpriv, to run them as another user")
     port = free_port()
     process = _start(word, port, redis_url, tmp_path)
+    open_process = subprocess.Popen([*_AS_NO_ONE, "sleep", "600"])
     try:
         process.wait_for_port(port, 60)
+        assert Path(f"/proc/{open_process.pid}/environ").stat().st_uid == NO_ONE
         pids = list(_with_secret(process.pid))
         assert len(pids) == (2 if word == "worker" else 1)
         for pid in pids:
             assert Path(f"/proc/{pid}/environ").stat().st_uid == 0, Path(f"/proc/{pid}/cmdline").read_text()
     finally:
         process.stop()
+        open_process.kill()
+        open_process.wait()
 
 
 def _start(word: str, port: int, redis_url: str, folder: Path) -> Process:
@@ -52,8 +63,9 @@ def _start(word: str, port: int, redis_url: str, folder: Path) -> Process:
         "MILLRACE_PORT": str(port),
         "MILLRACE_HEALTH_PORT": str(port),
     }
-    command, account = [python_for_all(), "-m", "app", word], Account(NO_ONE, NO_ONE)
-    process = Process(word, command, log=folder / "log", env=environment, cwd=data, account=account)
+    process = Process(
+        word, [*_AS_NO_ONE, sys.executable, "-m", "app", word], log=folder / "log", env=environment, cwd=data
+    )
     process.start()
     return process
 
