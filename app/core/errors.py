@@ -134,7 +134,24 @@ class LoopBlocked(TimeLimitExceeded):
 
 
 class SandboxCrashed(AppError):
+    """The child process ended without an answer.
+
+    by_code: its own code did that (a fault of memory, an abort, a broken answer). Otherwise the host may have: the
+    kernel kills it when memory runs out, or its fork server has ended.
+    """
+
     code = "lane_crashed"
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        by_code: bool = False,
+        code: str | None = None,
+        errors: list[dict[str, Any]] | None = None,
+    ) -> None:
+        super().__init__(message, code=code, errors=errors)
+        self.by_code = by_code
 
 
 class SandboxOutOfMemory(AppError):

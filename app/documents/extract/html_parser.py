@@ -10,6 +10,7 @@ import trafilatura
 from lxml.etree import LxmlError
 from selectolax.lexbor import LexborHTMLParser, LexborNode
 
+from app.documents.extract.html_depth import check_depth
 from app.documents.extract.limits import USUAL, ExtractLimits
 from app.documents.extract.pages import Pages
 from app.documents.extract.plain import read
@@ -52,11 +53,11 @@ def extract(blob: Path, limits: ExtractLimits = USUAL) -> Pages:
 
 def to_markdown(html: str) -> str:
     """Return all text of HTML without navigation, such as a chapter or a letter."""
-    return _all_text(LexborHTMLParser(html))
+    return _all_text(LexborHTMLParser(check_depth(html)))
 
 
 def _extract(html: str, url: str | None) -> tuple[dict[str, Any], str]:
-    page = LexborHTMLParser(html)
+    page = LexborHTMLParser(check_depth(html))
     about = {
         "title": _content(page, _TITLES) or _text(page, "title") or _text(page, "h1"),
         "description": _content(page, _DESCRIPTIONS),

@@ -14,7 +14,7 @@ from app.documents.extract.limits import USUAL, ExtractLimits
 from app.documents.extract.pages import Pages
 from app.documents.extract.plain import decode
 
-_BROKEN = (MessageError, AssertionError, AttributeError, LookupError, TypeError, ValueError)
+_BROKEN = (MessageError, AssertionError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
 
 
 def extract(blob: Path, limits: ExtractLimits = USUAL) -> Pages:

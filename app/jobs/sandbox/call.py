@@ -45,7 +45,7 @@ from app.core.errors import (
     SandboxOutOfMemory,
     TimeLimitExceeded,
 )
-from app.core.logging import bound
+from app.core.logging import bound, get_logger
 from app.core.settings import get_settings
 from app.core.waiting import settled
 from app.jobs.sandbox import box, job_log
@@ -59,12 +59,15 @@ from app.jobs.sandbox.usage import Usage
 
 JSON: TypeAlias = Any
 DEFAULT_GRACE_S = 2.0
+CPU_LIMIT = "cpu_limit"
 
 _CHUNK_BYTES = 256 * 1024
 _REPORTED = {"done", "total", "unit", "stage", "message"}
 _ERRORS_OF_PARSERS = (InvalidInput, Rejected, SandboxOutOfMemory, TimeLimitExceeded)
 _MAX_STARTS = 3
 _MAX_DYING_S = 0.5
+
+log = get_logger(__name__)
 
 
 class _Answered(Exception):
@@ -258,7 +261,8 @@ class SandboxCall:
             raise garbage(frame) from None
         if self._access == "closed" and not isinstance(failure, (*_ERRORS_OF_PARSERS, SandboxFailed)):
             # Foreign bytes must not choose an error that hands the job back or never ends it.
-            failure = SandboxCrashed(f"{self.function} ended with {type(failure).__name__}: {failure}")
+            reason = f"{self.function} ended with {type(failure).__name__}: {failure}"
+            failure = SandboxCrashed(reason, by_code=True)
         raise _Answered(failure, reusable=reusable)
 
     def _death(self, sandbox: Sandbox, pool: SandboxPool) -> AppError:
@@ -271,15 +275,17 @@ class SandboxCall:
         if pool.stopped:
             return Interrupted("the sandboxes are being closed")
         if closed_channel:
-            return SandboxCrashed(f"sandbox closed its channel in {self.function} without an answer")
+            return SandboxCrashed(f"sandbox closed its channel in {self.function} without an answer", by_code=True)
         if code is None:
             return SandboxCrashed(f"sandbox lost in {self.function}: the fork server has ended")
         if code >= 0:
-            return SandboxCrashed(f"sandbox exited with status {code} in {self.function} without an answer")
+            reason = f"sandbox exited with status {code} in {self.function} without an answer"
+            return SandboxCrashed(reason, by_code=True)
         if code == -signal.SIGXCPU:
-            return TimeLimitExceeded(f"{self.function} used more than its CPU time", code="cpu_limit")
+            return TimeLimitExceeded(f"{self.function} used more than its CPU time", code=CPU_LIMIT)
         hint = " (by the kernel when memory ran out, or by a person)" if code == -signal.SIGKILL else ""
-        return SandboxCrashed(f"sandbox killed by {_signal_name(-code)} in {self.function}{hint}")
+        reason = f"sandbox killed by {_signal_name(-code)} in {self.function}{hint}"
+        return SandboxCrashed(reason, by_code=code != -signal.SIGKILL)
 
 
 def _signal_name(number: int) -> str:
@@ -344,3 +350,26 @@ async def run(
         call.stop(Cancelled("cancelled while in a sandbox"))
         await settled(future)
         raise
+
+
+async def parse(function: str, arguments: dict[str, JSON], *, blob: Path, **options: Any) -> JSON:
+    """Await a closed call that reads foreign bytes. A second crash on them is their fault, and so is too much CPU time.
+
+    Raises InvalidInput (broken_document) then: no later try would end in another way. `options` are those of `run`.
+    """
+    try:
+        try:
+            return await run(function, arguments, blob=blob, **options)
+        except SandboxCrashed as error:
+            if not error.by_code:
+                raise
+            log.warning("parser_crashed", function=function, reason=error.message)
+        return await run(function, arguments, blob=blob, **options)
+    except SandboxCrashed as error:
+        if not error.by_code:
+            raise
+        raise InvalidInput(f"its parser crashed twice: {error.message}", code="broken_document") from error
+    except TimeLimitExceeded as error:
+        if error.code != CPU_LIMIT:
+            raise
+        raise InvalidInput(f"its parser takes too long: {error.message}", code="broken_document") from error

@@ -85,7 +85,7 @@ async def _parse(body: bytes, url: str) -> dict[str, Any]:
         blob = Path(folder) / "sitemap"
         await asyncio.to_thread(blob.write_bytes, body)
         limits = {"max_pages": MAX_PAGES, "max_bytes": MAX_FILE_BYTES}
-        await call.run(READ, {"url": url, **limits}, blob=blob, time_limit_s=READ_TIMEOUT_S)
+        await call.parse(READ, {"url": url, **limits}, blob=blob, time_limit_s=READ_TIMEOUT_S)
         text = await asyncio.to_thread(outputs.read_text, blob.with_suffix(".json"))
     file: dict[str, Any] = await asyncio.to_thread(json.loads, text)
     return file
