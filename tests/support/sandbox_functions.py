@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from app.core.errors import AppError, InvalidInput, LimitReached, Rejected, Snooze, Unavailable
+from app.jobs.sandbox import programs
 from app.jobs.sandbox.child_progress import SandboxProgress
 from tests.support.waiting import wait_until
 
@@ -198,6 +199,49 @@ def raw_environment() -> str:
 def descriptors() -> list[int]:
     """Those open beyond stdio, but the one that lists them."""
     return [fd for fd in map(int, os.listdir("/proc/self/fd")) if fd > 2 and os.path.exists(f"/proc/self/fd/{fd}")]
+
+
+def _note_run(blob: Path) -> int:
+    with blob.with_name("runs").open("a") as file:
+        file.write("x")
+    return len(blob.with_name("runs").read_text())
+
+
+def crash_on(blob: Path, how: str, times: int) -> str:
+    """A parser that crashes on its first runs of a document."""
+    if _note_run(blob) <= times:
+        {"segfault": segfault, "abort": os.abort, "exit": lambda: os._exit(3), "answer": lambda: say("no frame\n")}[
+            how
+        ]()
+    return "read"
+
+
+def kill_from_outside(blob: Path) -> None:
+    _note_run(blob)
+    kill_self()
+
+
+def spin_on(blob: Path) -> None:
+    _note_run(blob)
+    spin()
+
+
+def recurse_on(blob: Path) -> None:
+    recurse_on(blob)
+
+
+def allocate_on(blob: Path, mib: int) -> int:
+    _note_run(blob)
+    return allocate(mib)
+
+
+def touch(blob: Path, path: str) -> None:
+    Path(path).touch()
+
+
+def run_program(blob: Path, name: str, words: list[str]) -> str:
+    ended = programs.run(name, words, timeout_s=20)
+    return (ended.stdout + ended.stderr).decode()
 
 
 CHANGES: dict[str, Callable[[], object]] = {

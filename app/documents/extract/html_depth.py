@@ -1,16 +1,21 @@
-"""Depth of HTML, found by one pass over its tags: building the tree takes a parser quadratic time in the depth."""
+"""Depth of HTML and its attributes, found by one pass over the tags: parsers take quadratic time in both."""
 
 from __future__ import annotations
 
 import re
+from collections import Counter
 
 from app.core.errors import InvalidInput
 
 # Browsers stop nesting at 512. Unclosed tags of careless pages count more than a browser would nest.
 MAX_DEPTH = 2_000
+# Parsers compare each attribute with all before it.
+MAX_ATTRIBUTES = 5_000
 
 _TAG = re.compile(r"<(?:!--|(/?)([a-z][^\s/>]*))")
 _TAG_END = re.compile(r"=\s*([\"'])|(/?)>")
+_QUOTED = re.compile(r"=\s*(?:\"[^\"]*\"?|'[^']*'?)")
+_ATTRIBUTE = re.compile(r"[^\s/=]+")
 # Unclosed elements above an element that a start tag ends; a parser looks further, and a page that needs it is broken.
 _MAX_LOOK = 50
 
@@ -34,6 +39,9 @@ _ENDS_FOREIGN = _names(
 _INLINE = _names(
     "a abbr b big cite code em font i kbd label mark nobr q s samp small span strike strong sub sup tt u var"
 )
+# A parser opens these again in each block until their end tag; of equal ones, the last three.
+_FORMATTING = _names("a b big code em font i nobr s small strike strong tt u")
+_MAX_EQUAL = 3
 # Elements that are blocks and end an open paragraph.
 _BLOCKS = _names(
     "address article aside blockquote center details dialog dir div dl fieldset figcaption figure footer form header "
@@ -61,9 +69,10 @@ _ENDS: dict[str, frozenset[str]] = {
 
 
 def check_depth(html: str) -> str:
-    """Return the HTML. Raises InvalidInput if its elements are nested more than MAX_DEPTH deep."""
-    if html.count("<") > MAX_DEPTH and _is_deeper(html, MAX_DEPTH):
-        raise InvalidInput(f"elements are nested more than {MAX_DEPTH:,} deep", code="broken_document")
+    """Return the HTML. Raises InvalidInput for more than MAX_DEPTH nested elements or MAX_ATTRIBUTES of one."""
+    reason = _find_fault(html.lower()) if len(html) > MAX_DEPTH else None
+    if reason is not None:
+        raise InvalidInput(reason, code="broken_document")
     return html
 
 
@@ -73,16 +82,27 @@ class _OpenElements:
     def __init__(self) -> None:
         self._stack: list[tuple[str, bool]] = []
         self._counts: dict[str, int] = {}
+        self._formatting: dict[str, list[str]] = {}
+        self._equal: Counter[str] = Counter()
+        self._reopened = 0
 
     def __len__(self) -> int:
-        return len(self._stack)
+        """The number of elements that a block here lies in."""
+        return max(len(self._stack), self._reopened)
 
     @property
     def is_foreign(self) -> bool:
         """True inside of SVG or MathML."""
         return bool(self._stack) and self._stack[-1][1] and self._stack[-1][0] not in _HOLDS_HTML
 
-    def start(self, name: str) -> None:
+    def start(self, name: str, tag: str) -> None:
+        """Open an element; `tag` is the text of its start tag."""
+        if name in _FORMATTING:
+            if name in ("a", "nobr"):
+                self._end_formatting(name)
+            self._formatting.setdefault(name, []).append(tag)
+            self._equal[tag] += 1
+            self._reopened += self._equal[tag] <= _MAX_EQUAL
         if self.is_foreign and name in _ENDS_FOREIGN:
             while self.is_foreign:
                 self._pop()
@@ -94,9 +114,16 @@ class _OpenElements:
 
     def end(self, name: str) -> None:
         """Close the innermost element of this name and all in it, if one is open."""
+        self._end_formatting(name)
         if self._counts.get(name):
             while self._pop() != name:
                 pass
+
+    def _end_formatting(self, name: str) -> None:
+        if self._formatting.get(name):
+            tag = self._formatting[name].pop()
+            self._reopened -= self._equal[tag] <= _MAX_EQUAL
+            self._equal[tag] -= 1
 
     def _end_any(self, names: frozenset[str]) -> None:
         """Close the innermost element of these names if only inline elements are open in it, and so on."""
@@ -116,25 +143,34 @@ class _OpenElements:
         return name
 
 
-def _is_deeper(html: str, limit: int) -> bool:
-    """Return True if more elements than the limit are open at once. Takes time in proportion to the length."""
+def _find_fault(text: str) -> str | None:
+    """Return the first fault of the text, in lower case. Takes time in proportion to the length."""
     elements = _OpenElements()
-    at, text = 0, html.lower()
+    at = 0
     while match := _TAG.search(text, at):
-        at, name = match.end(), match[2]
+        begin, at, name = match.start(), match.end(), match[2]
         if name is None:
             at = _after(text, "-->", at)
             continue
         at, is_closed = _end_of_tag(text, at)
+        if (
+            at - begin > 2 * MAX_ATTRIBUTES
+            and len(_ATTRIBUTE.findall(_QUOTED.sub("", text[begin:at]))) > MAX_ATTRIBUTES
+        ):
+            return f"an element has more than {MAX_ATTRIBUTES:,} attributes"
         if match[1]:
             elements.end(name)
         elif name in _RAW and not elements.is_foreign:
             at = _after(text, f"</{name}", at)
         elif not (name in _VOID or (is_closed and elements.is_foreign and name not in _ENDS_FOREIGN)):
-            elements.start(name)
-            if len(elements) > limit:
-                return True
-    return False
+            elements.start(name, text[begin:at])
+            if len(elements) > MAX_DEPTH:
+                return f"elements are nested more than {MAX_DEPTH:,} deep"
+    return None
+
+
+def _count_attributes(tag: str) -> int:
+    return len(_ATTRIBUTE.findall(_QUOTED.sub("", tag)))
 
 
 def _end_of_tag(text: str, at: int) -> tuple[int, bool]:

@@ -8,6 +8,7 @@ import email.policy
 import time
 import zlib
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,9 @@ DEEP = {
     "after much that is closed": "<p>x</p>" * 10_000 + "<section>" * 10_000,
     "after a comment": "<!-- > -->" + "<div>" * 10_000,
     "after a script": "<script>if (a < b) {}</script>" + "<div>" * 10_000,
+    "formatting that each block opens again": "".join(f"<p><font size={number}>x" for number in range(20_000)),
+    "attributes of one element": "<p " + " ".join(f"a{number}=1" for number in range(100_000)) + ">x",
+    "attributes without values": "<p " + " ".join(f"a{number}" for number in range(100_000)),
     "wrong end tags": "<div></p>" * 10_000,
 }
 FLAT = {
@@ -44,6 +48,9 @@ FLAT = {
     "items": "<ul>" + "<li>x" * 50_000 + "</ul>",
     "items with unclosed words": "<ul>" + "<li><b>x" * 10_000,
     "paragraphs with unclosed words": "<p><i>x" * 10_000,
+    "formatting that is closed": "".join(f"<p><font size={number}>x</font>" for number in range(20_000)),
+    "links without ends": "".join(f"<p><a href={number}>x" for number in range(20_000)),
+    "a picture in a value": "<img src='data:" + "x y=" * 50_000 + "'>",
     "rows": "<table>" + "<tr><td>a<td>b" * 20_000,
     "options": "<select>" + "<option>x" * 20_000,
     "definitions": "<dl>" + "<dt>a<dd>b" * 20_000,
@@ -71,7 +78,7 @@ def _pool() -> Iterator[None]:
 @pytest.mark.parametrize("name", DEEP)
 def test_deep_html_is_refused_by_one_look(name: str) -> None:
     started = time.monotonic()
-    with pytest.raises(InvalidInput, match="nested more than") as caught:
+    with pytest.raises(InvalidInput, match=r"nested more than|more than 5,000 attributes") as caught:
         check_depth(DEEP[name])
     assert caught.value.code == "broken_document"
     assert time.monotonic() - started < 2
@@ -85,7 +92,8 @@ def test_flat_html_is_not_taken_for_deep(name: str) -> None:
 @pytest.mark.parametrize("page", ["<" * 2 * MIB, "<a " * MIB, '<a b="' * MIB, "<!--" * MIB, "<script>" * (MIB // 4)])
 def test_the_look_takes_time_in_proportion(page: str) -> None:
     started = time.monotonic()
-    check_depth(page)
+    with suppress(InvalidInput):
+        check_depth(page)
     assert time.monotonic() - started < 5
 
 
