@@ -11,6 +11,8 @@ from app.core.errors import InvalidInput
 MAX_DEPTH = 2_000
 # Parsers compare each attribute with all before it.
 MAX_ATTRIBUTES = 5_000
+# Lexbor looks at all options of a list for each new one.
+MAX_OPTIONS = 20_000
 
 _TAG = re.compile(r"<(?:!--|(/?)([a-z][^\s/>]*))")
 _TAG_END = re.compile(r"=\s*([\"'])|(/?)>")
@@ -69,7 +71,7 @@ _ENDS: dict[str, frozenset[str]] = {
 
 
 def check_depth(html: str) -> str:
-    """Return the HTML. Raises InvalidInput for more than MAX_DEPTH nested elements or MAX_ATTRIBUTES of one."""
+    """Return the HTML. Raises InvalidInput for more nested elements, attributes or options than the limits."""
     reason = _find_fault(html.lower()) if len(html) > MAX_DEPTH else None
     if reason is not None:
         raise InvalidInput(reason, code="broken_document")
@@ -146,7 +148,7 @@ class _OpenElements:
 def _find_fault(text: str) -> str | None:
     """Return the first fault of the text, in lower case. Takes time in proportion to the length."""
     elements = _OpenElements()
-    at = 0
+    at = options = 0
     while match := _TAG.search(text, at):
         begin, at, name = match.start(), match.end(), match[2]
         if name is None:
@@ -164,6 +166,9 @@ def _find_fault(text: str) -> str | None:
             at = _after(text, f"</{name}", at)
         elif not (name in _VOID or (is_closed and elements.is_foreign and name not in _ENDS_FOREIGN)):
             elements.start(name, text[begin:at])
+            options = 0 if name == "select" else options + (name == "option")
+            if options > MAX_OPTIONS:
+                return f"a list has more than {MAX_OPTIONS:,} options"
             if len(elements) > MAX_DEPTH:
                 return f"elements are nested more than {MAX_DEPTH:,} deep"
     return None
