@@ -240,7 +240,7 @@ def print_lines(blob: Path, text: str) -> None:
 
 
 def work_as_usual(blob: Path) -> str:
-    """An honest parser: read the document, write beside it, import late, use a temporary file."""
+    """An honest parser: read the document, write next to it, import late, use a temporary file."""
     import tempfile
     import xml.dom.minidom
 

@@ -96,7 +96,7 @@ def test_other_processes_are_out_of_reach(host: str) -> None:
 
 
 def test_no_secret_and_no_descriptor_is_inside(host: str) -> None:
-    variables, found, numbers = run_all(
+    variables, has_secret, numbers = run_all(
         host,
         {"function": "environment"},
         {"function": "search_memory", "reversed_text": SECRET[::-1]},
@@ -105,7 +105,7 @@ def test_no_secret_and_no_descriptor_is_inside(host: str) -> None:
     allowed = {"PATH", "LANG", "LC_CTYPE", "TMPDIR", "HOME", "MILLRACE_ROLE", "TOKENIZERS_PARALLELISM"}
     allowed |= {"MALLOC_ARENA_MAX", "PYTHONDONTWRITEBYTECODE"}
     assert {name for name in variables if not name.endswith("_NUM_THREADS")} <= allowed
-    assert found is False
+    assert has_secret is False
     assert len(numbers) == 1  # the channel
 
 
@@ -136,13 +136,13 @@ def test_no_process_and_no_program_can_be_started(host: str) -> None:
 
 
 def test_the_disk_cannot_be_filled(host: str) -> None:
-    one, many, memory = run_all(
+    single, many, memory = run_all(
         host,
         {"function": "fill_one_file", "mib": 1500},
         {"function": "fill_many_files", "files": 8, "mib": 200},
         {"function": "share_memory"},
     )
-    assert one == "InvalidInput: a file of more than 256 MiB would be written"
+    assert single == "InvalidInput: a file of more than 256 MiB would be written"
     assert many == "InvalidInput: more than 512 MiB would be written"
     assert memory == ["EPERM", "EPERM"]
 

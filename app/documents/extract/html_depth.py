@@ -179,7 +179,7 @@ def _count_attributes(tag: str) -> int:
 
 
 def _end_of_tag(text: str, at: int) -> tuple[int, bool]:
-    """Return the position after the tag's `>`, and True if a slash stands before it. Quoted values may hold `>`."""
+    """Return the position after the tag's `>`, and True if a slash precedes it. Quoted values may hold `>`."""
     while match := _TAG_END.search(text, at):
         if match[1] is None:
             return match.end(), bool(match[2])
@@ -189,5 +189,5 @@ def _end_of_tag(text: str, at: int) -> tuple[int, bool]:
 
 def _after(text: str, end: str, at: int) -> int:
     """Return the position after the next `end`, or the length of the text."""
-    found = text.find(end, at)
-    return len(text) if found < 0 else found + len(end)
+    position = text.find(end, at)
+    return len(text) if position < 0 else position + len(end)

@@ -36,7 +36,7 @@ class ProcessState(NamedTuple):
 
     @classmethod
     def now(cls, ignored_signal: int) -> ProcessState:
-        """Take a snapshot; the handler of `ignored_signal` is set anew by the sandbox for each call."""
+        """Take a snapshot; the handler of `ignored_signal` is set by the sandbox for each call."""
         umask = os.umask(0o077)
         os.umask(umask)
         return cls(

@@ -19,7 +19,7 @@ _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
 
 class Usage:
-    """What a call takes in addition to its limits of the kernel. A fault is the error to end it with."""
+    """Memory and disk that a call takes beyond the reach of its kernel limits."""
 
     def __init__(self, sandbox: Sandbox, folder: Path | None, memory_mb: int | None) -> None:
         self._sandbox = sandbox

@@ -130,7 +130,7 @@ def line_of(frame: FrameType) -> str:
     inner: FrameType | None = frame
     while inner is not None and inner.f_code.co_filename.startswith((*_LIBRARIES, "<")):
         inner = inner.f_back
-    found = inner or frame
-    name, number = found.f_code.co_filename, found.f_lineno
+    shown = inner or frame
+    name, number = shown.f_code.co_filename, shown.f_lineno
     text = linecache.getline(name, number).strip()
-    return f"{name}, line {number}, in {found.f_code.co_name}" + (f": {text}" if text else "")
+    return f"{name}, line {number}, in {shown.f_code.co_name}" + (f": {text}" if text else "")

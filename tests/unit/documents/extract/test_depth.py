@@ -79,9 +79,7 @@ def _pool() -> Iterator[None]:
 @pytest.mark.parametrize("name", DEEP)
 def test_deep_html_is_refused_by_one_look(name: str) -> None:
     started = time.monotonic()
-    with pytest.raises(
-        InvalidInput, match=r"nested more than|more than 5,000 attributes|more than 20,000 options"
-    ) as caught:
+    with pytest.raises(InvalidInput, match=r"nested more than|more than [25]0?,000 (attributes|options)") as caught:
         check_depth(DEEP[name])
     assert caught.value.code == "broken_document"
     assert time.monotonic() - started < 2
