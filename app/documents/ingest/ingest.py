@@ -27,6 +27,7 @@ from app.documents.fields import ContentFields, DocumentFields
 from app.documents.files.sniff import sniff
 from app.documents.ingest.chunk import chunker
 from app.documents.ingest.draft import Draft, result_of
+from app.documents.ingest.extracted import ExtractedAttachment, ExtractedFile, ExtractedPage, check_answer
 from app.documents.ingest.unchanged import drop_fleeting, end_unchanged, has_same_text, is_outdated
 from app.documents.models import Document, DocumentVersion
 from app.documents.text import clean, clean_line, detect_language, first_heading, scrub
@@ -133,7 +134,7 @@ def _lock(session: Session, tenant: str, document_id: int, version_id: int) -> t
 
 async def extract_body(version: DocumentVersion, draft: Draft) -> None:
     """Fill the draft's text and fields from the received body."""
-    page: dict[str, Any] = {}
+    page = ExtractedPage()
     if version.body and version.body.strip():
         draft.text = await asyncio.to_thread(clean, version.body)
     if not draft.text and version.html:
@@ -144,21 +145,22 @@ async def extract_body(version: DocumentVersion, draft: Draft) -> None:
     text = draft.text
     title = first_heading(text) if version.format != "text" else clean_line(text.split("\n", 1)[0], 120)
     content = ContentFields(
-        title=clean_line(page.get("title")),
-        description=clean_line(page.get("description"), 4000),
-        language=clean_line(page.get("language"), 35),
+        title=clean_line(page.title),
+        description=clean_line(page.description, 4000),
+        language=clean_line(page.language, 35),
         derived_title=title,
     )
     await _complete(draft, content)
 
 
-async def extract_html(html: str, url: str | None) -> tuple[dict[str, Any], str]:
+async def extract_html(html: str, url: str | None) -> tuple[ExtractedPage, str]:
     """Run extract_html in the sandbox, where hostile bytes crash only a child; return its result and the Markdown."""
     with tempfile.TemporaryDirectory(prefix="millrace-") as folder:
         blob = Path(folder) / "page.html"
         await asyncio.to_thread(blob.write_text, html, "utf-8", "replace")
         limits = {"time_limit_s": EXTRACT_LIMIT_S, "cpu_s": EXTRACT_CPU_S}
-        page: dict[str, Any] = await call.parse(EXTRACT_HTML, {"url": url}, blob=blob, **limits)
+        answer = await call.parse(EXTRACT_HTML, {"url": url}, blob=blob, **limits)
+        page = check_answer(ExtractedPage, answer)
         return page, await asyncio.to_thread(outputs.read_text, blob.with_suffix(".md"))
 
 
@@ -169,7 +171,7 @@ async def _extract_file(version: DocumentVersion, draft: Draft, progress: Progre
     with tempfile.TemporaryDirectory(prefix="millrace-") as folder:
         blob = Path(folder) / "original"
         await blobs().fetch(version.blob_key, blob)
-        result: dict[str, Any] = await call.parse(
+        answer = await call.parse(
             EXTRACT_FILE,
             {"name": name, "media_type": version.media_type or "", "password": version.password},
             blob=blob,
@@ -177,15 +179,16 @@ async def _extract_file(version: DocumentVersion, draft: Draft, progress: Progre
             programs=[OCR_PROGRAM],
             on_progress=lambda report: progress.report(**report),
         )
+        result = check_answer(ExtractedFile, answer)
         draft.text = await asyncio.to_thread(outputs.read_text, blob.with_suffix(".md"))
-        stored = [await _store_attachment(attachment, Path(folder)) for attachment in result["attachments"]]
+        stored = [await store_attachment(attachment, Path(folder)) for attachment in result.attachments]
         draft.attachments = [original for original in stored if original is not None]
-    draft.pages = [(page["start"], page["number"]) for page in result["pages"]]
+    draft.pages = [(page.start, page.number) for page in result.pages]
     content = ContentFields(
-        title=result["title"],
-        description=result["description"],
-        language=result["language"],
-        metadata=scrub(result["metadata"]),
+        title=clean_line(result.title),
+        description=clean_line(result.description, 4000),
+        language=clean_line(result.language, 35),
+        metadata=scrub(result.metadata),
         derived_title=first_heading(draft.text) or Path(name).stem,
     )
     await _complete(draft, content)
@@ -198,12 +201,12 @@ async def _complete(draft: Draft, content: ContentFields) -> None:
     draft.fields.complete(content)
 
 
-async def _store_attachment(attachment: dict[str, str], folder: Path) -> Original | None:
+async def store_attachment(attachment: ExtractedAttachment, folder: Path) -> Original | None:
     """Store an attachment from the sandbox's folder; None if its type cannot be read.
 
     The path comes from code that has read foreign bytes: it may name any file of this host, or a link to one.
     """
-    path, name = folder / Path(attachment["path"]).name, safe_name(attachment["name"])
+    path, name = folder / Path(attachment.path).name, safe_name(attachment.name)
     if not await asyncio.to_thread(outputs.is_plain_file, path):
         raise InvalidInput("an attachment is not a file of its folder", code="broken_document")
     kind = await asyncio.to_thread(sniff, path, name)

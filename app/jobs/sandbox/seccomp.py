@@ -10,6 +10,7 @@ import ctypes
 import os
 import platform
 import struct
+import sys
 from collections.abc import Iterator
 from errno import ENOSYS, EPERM
 
@@ -70,7 +71,7 @@ class _Program(ctypes.Structure):
 
 
 def is_known_machine() -> bool:
-    return platform.machine() in _ARCHITECTURES
+    return sys.platform == "linux" and sys.maxsize > 2**32 and platform.machine() in _ARCHITECTURES
 
 
 def deny(*, may_fork: bool = False, may_exec: bool = False) -> bool:
@@ -79,7 +80,7 @@ def deny(*, may_fork: bool = False, may_exec: bool = False) -> bool:
     Return False if the kernel has no seccomp or the machine is not in the table. Needs no_new_privs or CAP_SYS_ADMIN.
     """
     machine = platform.machine()
-    if machine not in _ARCHITECTURES:
+    if not is_known_machine():
         return False
     lines = list(_lines(*_ARCHITECTURES[machine], may_fork, may_exec, os.getpid()))
     code = b"".join(struct.pack("=HBBI", *line) for line in lines)
