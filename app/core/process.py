@@ -9,6 +9,7 @@ import sys
 import threading
 from collections.abc import Callable
 from contextlib import suppress
+from functools import lru_cache
 from typing import NoReturn
 
 EXIT_SOFTWARE = 70  # sysexits.h: internal software error
@@ -16,11 +17,15 @@ EXIT_SOFTWARE = 70  # sysexits.h: internal software error
 _PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_SET_NAME, _PR_SET_CHILD_SUBREAPER = 1, 4, 15, 36
 
 
-def prctl(option: int, value: int | bytes, third: int = 0) -> bool:
+@lru_cache(maxsize=1)
+def libc() -> ctypes.CDLL:
+    """Return the C library; loading it again takes as long as a hundred calls."""
+    return ctypes.CDLL(None, use_errno=True)
+
+
+def prctl(option: int, value: int | bytes) -> bool:
     """Call prctl(2) for this process; return False if it failed, or outside Linux."""
-    if sys.platform != "linux":
-        return False
-    return bool(ctypes.CDLL(None, use_errno=True).prctl(option, value, third, 0, 0) == 0)
+    return sys.platform == "linux" and bool(libc().prctl(option, value, 0, 0, 0) == 0)
 
 
 def hide_memory() -> bool:

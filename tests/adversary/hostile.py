@@ -15,6 +15,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -138,7 +139,7 @@ def look_into(blob: Path, pid: int) -> list[Any]:
 def raise_limits(blob: Path) -> list[Any]:
     kinds = (resource.RLIMIT_AS, resource.RLIMIT_FSIZE, resource.RLIMIT_NOFILE, resource.RLIMIT_CORE)
     infinity = (resource.RLIM_INFINITY, resource.RLIM_INFINITY)
-    return [_attempt(lambda kind=kind: resource.setrlimit(kind, infinity)) for kind in kinds]
+    return [_attempt(partial(resource.setrlimit, kind, infinity)) for kind in kinds]
 
 
 def take_memory(blob: Path, mib: int) -> int:
@@ -242,9 +243,9 @@ def print_lines(blob: Path, text: str) -> None:
 def work_as_usual(blob: Path) -> str:
     """An honest parser: read the document, write next to it, import late, use a temporary file."""
     import tempfile
-    import xml.dom.minidom
+    from xml.dom import minidom
 
-    assert xml.dom.minidom
+    assert minidom.__name__
     blob.with_suffix(".md").write_text(blob.read_text().upper())
     with tempfile.TemporaryFile() as file:
         file.write(b"scratch")

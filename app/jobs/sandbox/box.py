@@ -102,8 +102,9 @@ def _is_open_to_others(path: Path, mode: int) -> bool:
         return False
 
 
+@lru_cache(maxsize=1)
 def program_folders() -> list[Path]:
-    """Return the folders with this program, its libraries and Python."""
+    """Return the folders with this program, its libraries and Python; the fork server finds them once for all."""
     paths = [Path(app.__file__).parent, *map(Path, site.getsitepackages())]
     # Not the whole path: the working directory may hold the data.
     paths += [Path(entry) for entry in sys.path if Path(entry).name in ("site-packages", "dist-packages")]

@@ -7,7 +7,7 @@ import struct
 import sys
 from collections.abc import Collection
 
-from app.core.process import prctl
+from app.core.process import libc, prctl
 
 CHOWN, DAC_OVERRIDE, FOWNER, KILL, SETGID, SETUID, SYS_ADMIN = 0, 1, 3, 5, 6, 7, 21
 # With one of these, root in an open sandbox could read the memory of other processes or raise its hard limits.
@@ -38,5 +38,5 @@ def drop(numbers: Collection[int] | None = None) -> None:
     low, high = mask & 0xFFFFFFFF, mask >> 32
     header = ctypes.create_string_buffer(struct.pack("=Ii", _VERSION_3, 0))
     data = ctypes.create_string_buffer(struct.pack("=6I", low, low, 0, high, high, 0))
-    if ctypes.CDLL(None, use_errno=True).capset(header, data) != 0:
+    if libc().capset(header, data) != 0:
         raise OSError(ctypes.get_errno(), "capset")

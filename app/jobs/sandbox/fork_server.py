@@ -28,6 +28,7 @@ from dataclasses import dataclass
 from typing import Any, NoReturn
 
 from app.core.process import adopt_orphans, die_with_parent, name_process
+from app.jobs.sandbox import box
 from app.jobs.sandbox.child import serve_calls, serve_one_call, set_up_logging
 
 ORDER_BYTES = 512
@@ -239,6 +240,7 @@ def _import(module: str) -> None:
 def _freeze() -> None:
     """Set up logging for all sandboxes, and keep the collector from writing to memory that they share."""
     set_up_logging(closed=True)
+    box.program_folders()
     gc.collect()
     gc.freeze()
 

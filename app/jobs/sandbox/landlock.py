@@ -11,6 +11,8 @@ from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
+from app.core.process import libc
+
 _CREATE_RULESET, _ADD_RULE, _RESTRICT_SELF = 444, 445, 446
 _VERSION_FLAG, _PATH_BENEATH = 1, 1
 
@@ -28,7 +30,7 @@ def version() -> int:
     """Return the version of Landlock's interface; 0 where the kernel has none, has it switched off or forbids it."""
     if sys.platform != "linux":
         return 0
-    return max(0, int(_libc().syscall(_CREATE_RULESET, None, 0, _VERSION_FLAG)))
+    return max(0, int(libc().syscall(_CREATE_RULESET, None, 0, _VERSION_FLAG)))
 
 
 def confine_files(rights: Iterable[tuple[Path, int]]) -> bool:
@@ -47,7 +49,7 @@ def confine_files(rights: Iterable[tuple[Path, int]]) -> bool:
         for path, allowed in rights:
             with suppress(FileNotFoundError, NotADirectoryError, PermissionError):
                 _add(ruleset, path, allowed & handled)
-        return bool(_libc().syscall(_RESTRICT_SELF, ruleset, 0) == 0)
+        return bool(libc().syscall(_RESTRICT_SELF, ruleset, 0) == 0)
     finally:
         os.close(ruleset)
 
@@ -63,7 +65,7 @@ def confine_to_own_processes() -> bool:
     if ruleset < 0:
         return False
     try:
-        return bool(_libc().syscall(_RESTRICT_SELF, ruleset, 0) == 0)
+        return bool(libc().syscall(_RESTRICT_SELF, ruleset, 0) == 0)
     finally:
         os.close(ruleset)
 
@@ -73,7 +75,7 @@ def _create(here: int, handled: int, scoped: int) -> int:
         return -1
     fields = [handled, 0, scoped] if here >= 6 else [handled]
     attributes = struct.pack(f"={len(fields)}Q", *fields)
-    return int(_libc().syscall(_CREATE_RULESET, attributes, len(attributes), 0))
+    return int(libc().syscall(_CREATE_RULESET, attributes, len(attributes), 0))
 
 
 def _add(ruleset: int, path: Path, allowed: int) -> None:
@@ -82,11 +84,7 @@ def _add(ruleset: int, path: Path, allowed: int) -> None:
         if not stat.S_ISDIR(os.fstat(descriptor).st_mode):
             allowed &= _OF_FILES
         rule = struct.pack("=Qi", allowed, descriptor)
-        if allowed and _libc().syscall(_ADD_RULE, ruleset, _PATH_BENEATH, rule, 0) != 0:
+        if allowed and libc().syscall(_ADD_RULE, ruleset, _PATH_BENEATH, rule, 0) != 0:
             raise OSError(ctypes.get_errno(), "landlock_add_rule", str(path))
     finally:
         os.close(descriptor)
-
-
-def _libc() -> ctypes.CDLL:
-    return ctypes.CDLL(None, use_errno=True)

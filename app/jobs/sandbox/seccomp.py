@@ -14,6 +14,8 @@ import sys
 from collections.abc import Iterator
 from errno import ENOSYS, EPERM
 
+from app.core.process import libc
+
 # Name → number on x86_64 and on aarch64; None where the architecture has no such call.
 _NUMBERS: dict[str, tuple[int | None, int | None]] = {
     # Network. The channel to the host is open already.
@@ -86,8 +88,7 @@ def deny(*, may_fork: bool = False, may_exec: bool = False) -> bool:
     code = b"".join(struct.pack("=HBBI", *line) for line in lines)
     buffer = ctypes.create_string_buffer(code, len(code))
     program = _Program(len(lines), ctypes.addressof(buffer))
-    libc = ctypes.CDLL(None, use_errno=True)
-    return bool(libc.syscall(_SECCOMP[machine], _SET_MODE_FILTER, _TSYNC, ctypes.byref(program)) == 0)
+    return bool(libc().syscall(_SECCOMP[machine], _SET_MODE_FILTER, _TSYNC, ctypes.byref(program)) == 0)
 
 
 def _lines(column: int, architecture: int, may_fork: bool, may_exec: bool, own_pid: int) -> Iterator[_Line]:
