@@ -7,8 +7,10 @@ from collections import Counter
 
 from app.core.errors import InvalidInput
 
-# Browsers stop nesting at 512. Unclosed tags of careless pages count more than a browser would nest.
-MAX_DEPTH = 2_000
+# Browsers stop nesting at 512. A parser takes a tenth of a second for this depth, and 25 s for twentyfold.
+MAX_DEPTH = 10_000
+# Formatting elements without an end tag: a parser opens all of them again in each block.
+MAX_REOPENED = 2_000
 # Parsers compare each attribute with all before it.
 MAX_ATTRIBUTES = 5_000
 # Lexbor looks at all options of a list for each new one.
@@ -72,7 +74,7 @@ _ENDS: dict[str, frozenset[str]] = {
 
 def check_depth(html: str) -> str:
     """Return the HTML. Raises InvalidInput for more nested elements, attributes or options than the limits."""
-    reason = _find_fault(html.lower()) if len(html) > MAX_DEPTH else None
+    reason = _find_fault(html.lower()) if len(html) > MAX_REOPENED else None
     if reason is not None:
         raise InvalidInput(reason, code="broken_document")
     return html
@@ -86,11 +88,10 @@ class _OpenElements:
         self._counts: dict[str, int] = {}
         self._formatting: dict[str, list[str]] = {}
         self._equal: Counter[str] = Counter()
-        self._reopened = 0
+        self.reopened = 0
 
     def __len__(self) -> int:
-        """The number of elements that a block here lies in."""
-        return max(len(self._stack), self._reopened)
+        return len(self._stack)
 
     @property
     def is_foreign(self) -> bool:
@@ -104,7 +105,7 @@ class _OpenElements:
                 self._end_formatting(name)
             self._formatting.setdefault(name, []).append(tag)
             self._equal[tag] += 1
-            self._reopened += self._equal[tag] <= _MAX_EQUAL
+            self.reopened += self._equal[tag] <= _MAX_EQUAL
         if self.is_foreign and name in _ENDS_FOREIGN:
             while self.is_foreign:
                 self._pop()
@@ -124,7 +125,7 @@ class _OpenElements:
     def _end_formatting(self, name: str) -> None:
         if self._formatting.get(name):
             tag = self._formatting[name].pop()
-            self._reopened -= self._equal[tag] <= _MAX_EQUAL
+            self.reopened -= self._equal[tag] <= _MAX_EQUAL
             self._equal[tag] -= 1
 
     def _end_any(self, names: frozenset[str]) -> None:
@@ -169,8 +170,10 @@ def _find_fault(text: str) -> str | None:
             options = 0 if name == "select" else options + (name == "option")
             if options > MAX_OPTIONS:
                 return f"a list has more than {MAX_OPTIONS:,} options"
-            if len(elements) > MAX_DEPTH:
-                return f"elements are nested more than {MAX_DEPTH:,} deep"
+            if len(elements) > MAX_DEPTH or elements.reopened > MAX_REOPENED:
+                return (
+                    f"elements are nested more than {MAX_DEPTH if len(elements) > MAX_DEPTH else MAX_REOPENED:,} deep"
+                )
     return None
 
 

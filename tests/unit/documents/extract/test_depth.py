@@ -35,14 +35,14 @@ DEEP = {
     "slashes that do not close": "<div/>" * (MIB // 6),
     "pictures": "<svg>" + "<g>" * (MIB // 3),
     "HTML that ends a picture": "<svg>" + "<div/>" * (MIB // 6),
-    "after much that is closed": "<p>x</p>" * 10_000 + "<section>" * 10_000,
-    "after a comment": "<!-- > -->" + "<div>" * 10_000,
-    "after a script": "<script>if (a < b) {}</script>" + "<div>" * 10_000,
+    "after much that is closed": "<p>x</p>" * 10_000 + "<section>" * 12_000,
+    "after a comment": "<!-- > -->" + "<div>" * 12_000,
+    "after a script": "<script>if (a < b) {}</script>" + "<div>" * 12_000,
     "formatting that each block opens again": "".join(f"<p><font size={number}>x" for number in range(20_000)),
     "options of one list": "<select>" + "<option>x" * 100_000,
     "attributes of one element": "<p " + " ".join(f"a{number}=1" for number in range(100_000)) + ">x",
     "attributes without values": "<p " + " ".join(f"a{number}" for number in range(100_000)),
-    "wrong end tags": "<div></p>" * 10_000,
+    "wrong end tags": "<div></p>" * 12_000,
 }
 FLAT = {
     "paragraphs": "<p>x" * 50_000,
