@@ -23,6 +23,7 @@ _READS = ("--inh-caps=+dac_read_search", "--ambient-caps=+dac_read_search")
 _AS_NO_ONE = ("setpriv", f"--reuid={NO_ONE}", f"--regid={NO_ONE}", "--clear-groups", *_READS)
 
 
+@pytest.mark.slow
 @on_linux
 @pytest.mark.parametrize("word", ["api", "relay", "scheduler", "worker"])
 def test_the_memory_of_each_process_is_closed(word: str, redis_url: str, tmp_path: Path) -> None:

@@ -67,7 +67,8 @@ async def test_an_attachment_in_the_folder_is_stored(tmp_path: Path, settings_en
 )
 def test_a_broken_answer_ends_the_job_for_good(change: dict[str, Any]) -> None:
     assert check_answer(ExtractedFile, GOOD).model_dump() == GOOD
-    for answer in (GOOD | change, None, [], "x", {}):
+    answers: list[Any] = [GOOD | change, None, [], "x", {}]
+    for answer in answers:
         with pytest.raises(InvalidInput, match="broken answer") as caught:
             check_answer(ExtractedFile, answer)
         assert caught.value.code == "broken_document"
@@ -75,6 +76,7 @@ def test_a_broken_answer_ends_the_job_for_good(change: dict[str, Any]) -> None:
 
 def test_a_broken_answer_of_a_page_ends_the_job_for_good() -> None:
     assert check_answer(ExtractedPage, {"title": "x"}).title == "x"
-    for answer in ({"title": {"x": 1}}, [], None):
+    answers: list[Any] = [{"title": {"x": 1}}, [], None]
+    for answer in answers:
         with pytest.raises(InvalidInput):
             check_answer(ExtractedPage, answer)

@@ -17,9 +17,12 @@ from app.jobs.sandbox import landlock, seccomp
 from tests.adversary.hosts import DENIED, HOSTS, SECRET, common_folder, run_all
 from tests.support.sandbox_rig import ROOT
 
-pytestmark = pytest.mark.skipif(
-    landlock.version() == 0 or not seccomp.is_known_machine(), reason="needs Linux with Landlock on a known machine"
-)
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        landlock.version() == 0 or not seccomp.is_known_machine(), reason="needs Linux with Landlock on a known machine"
+    ),
+]
 
 
 def attempt(host: str, function: str, **arguments: Any) -> Any:

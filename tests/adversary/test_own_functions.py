@@ -13,7 +13,10 @@ import pytest
 from app.jobs.sandbox import landlock
 from tests.adversary.hosts import DENIED, SECRET, common_folder, run_all
 
-pytestmark = pytest.mark.skipif(landlock.version() < 6, reason="needs Linux 6.12 or newer with Landlock")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(landlock.version() < 6, reason="needs Linux 6.12 or newer with Landlock"),
+]
 
 
 def opened(function: str, **arguments: Any) -> dict[str, Any]:

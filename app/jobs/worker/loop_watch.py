@@ -24,10 +24,8 @@ from app.jobs.worker.run import Run, Runs
 # A shorter stall is not reported: garbage collection and imports take that long.
 MIN_REPORTED_S = 1.0
 
-_LIBRARIES = tuple(
-    str(Path(folder).resolve())
-    for folder in (sysconfig.get_path("stdlib"), *site.getsitepackages(), Path(app.__file__).parent / "jobs")
-)
+_FOLDERS = [sysconfig.get_path("stdlib"), *site.getsitepackages(), str(Path(app.__file__).parent / "jobs")]
+_LIBRARIES = tuple(str(Path(folder).resolve()) for folder in _FOLDERS)
 
 log = get_logger(__name__)
 
@@ -120,9 +118,9 @@ class LoopWatch:
         for run in self._runs.all():
             if run.task is not None and (blocker is None or run is not blocker.run):
                 run.postpone(lost_s)
-        run, self._reported = self._reported, None
-        if run is not None and run.progress is not None and not run.ended:
-            self._finisher.snapshot(run.claim, run.progress.state())
+        reported, self._reported = self._reported, None
+        if reported is not None and reported.progress is not None and not reported.ended:
+            self._finisher.snapshot(reported.claim, reported.progress.state())
 
 
 def line_of(frame: FrameType) -> str:
