@@ -25,6 +25,7 @@ from app.core import clock, logging, redis, schema, telemetry
 from app.core.db import close_database, database
 from app.core.errors import ConfigError, Unavailable
 from app.core.health import HealthServer
+from app.core.process import EXIT_SOFTWARE, die_with_parent, leave, leave_when_overdue
 from app.core.settings import get_settings
 from app.documents.files import shared_store
 from app.jobs.admission import push
@@ -32,10 +33,9 @@ from app.jobs.definition import caps
 from app.jobs.ledger import limit_commands, worker_host, workers
 from app.jobs.queues import QUEUES
 from app.jobs.sandbox import process_pool
-from app.jobs.sandbox.child import prctl
 from app.jobs.sandbox.job_log import JobLog
 from app.jobs.worker.middleware.cancellation import cancel_run
-from app.jobs.worker.process import EXIT_SOFTWARE, WorkerProcess
+from app.jobs.worker.process import WorkerProcess
 from app.sources.fetching import connections
 
 EXIT_CONFIG = 2
@@ -47,7 +47,6 @@ SAME_SIGNAL_S = 0.25
 MAX_INTERRUPT_S = 3.0
 # A stop takes at most this long beyond the grace period, even if SQL or Redis are slow; the relay does the rest.
 MAX_STOP_S = 10.0
-_PR_SET_PDEATHSIG = 1
 
 # Set if SIGTERM came while this process was importing.
 _stop_requested = threading.Event()
@@ -119,7 +118,7 @@ class Lifespan(Middleware):
     def _take_signals(self) -> None:
         signal.signal(signal.SIGTERM, self._on_signal)
         # A killed master must not leave a live worker (its child would go on with ppid 1).
-        prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+        die_with_parent(signal.SIGTERM)
 
     def _watch_master(self) -> None:
         """Exit with the master, also if the kernel sends no signal, and at once while no job has been claimed.
@@ -210,6 +209,23 @@ class Lifespan(Middleware):
         telemetry.stop()
         sys.stderr.flush()
         os._exit(self._exit_code)
+
+    def _leave_stalled(self) -> NoReturn:
+        """Write the end of the job that blocks the loop, hand back the others, and exit."""
+        process = self.process
+        assert process is not None
+        leave_when_overdue(MAX_STOP_S)
+        blocker = process.loop_watch.blocker
+        fields = {"job_id": blocker.run.claim.id, "line": blocker.line, "stack": blocker.stack} if blocker else {}
+        log.critical("loop_stalled", seconds=round(process.loop.stalled_s, 1), **fields)
+        process.stop_fetching()
+        if process.end_blocked():
+            process.finisher.drain(MAX_INTERRUPT_S)
+            self._try(process.fetcher.give_back)
+            self._try(lambda: database().transaction(workers.set_state, process.id, "stopped"))
+            push.wake_relay()
+        # Without a known cause the relay counts a crash of each job: one of them would else end workers for ever.
+        leave(EXIT_SOFTWARE)
 
     def _try(self, step: Callable[[], Any]) -> None:
         try:
@@ -307,9 +323,9 @@ class Lifespan(Middleware):
             late, woken = clock.monotonic() - woken > 10 * TICK_S, clock.monotonic()
             if late:  # the whole process was suspended, not only the loop
                 continue
+            process.loop_watch.look()
             if process.loop.stalled_s > settings.loop_stall_s:
-                log.critical("loop_stalled", seconds=round(process.loop.stalled_s, 1), stack=process.loop.stack())
-                os._exit(EXIT_SOFTWARE)
+                self._leave_stalled()
             threads = [begin, *worker.consumers.values(), *worker.workers]
             if process.stopping.is_set():
                 continue

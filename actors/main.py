@@ -13,6 +13,7 @@ from actors.lifespan import EXIT_CONFIG, Lifespan
 from actors.running import add_actor
 from app.core import logging, telemetry
 from app.core.errors import ConfigError
+from app.core.process import hide_memory
 from app.core.settings import get_settings
 from app.jobs import functions
 from app.jobs.worker.broker import install
@@ -29,6 +30,7 @@ ROOMS = (
 
 try:
     settings = get_settings()
+    hide_memory()
     logging.setup("worker")
     telemetry.start("worker")
     broker = install([Lifespan()])

@@ -21,6 +21,7 @@ from app.core import clock, logging, telemetry
 from app.core.db import database
 from app.core.errors import AppError, ConfigError
 from app.core.health import HealthServer
+from app.core.process import hide_memory, leave
 from app.core.settings import get_settings
 from app.jobs import functions
 from app.jobs.schedules import firing, store
@@ -99,12 +100,15 @@ def _start() -> TickBroker:
     settings = get_settings()
     if settings.role not in ("", "scheduler"):
         raise ConfigError(f"MILLRACE_ROLE={settings.role}: this process may not be the scheduler")
+    hide_memory()
     logging.setup("scheduler")
     telemetry.start("scheduler")
     for module in DEFINITIONS:
         importlib.import_module(module)
     functions.import_modules(settings.modules)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    # A tick is one transaction, so it may be cut off.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: leave(0))
     broker = TickBroker()
     dramatiq.set_broker(broker)
     HealthServer(broker.health)

@@ -23,7 +23,8 @@ def main() -> None:
     """Run the word on the command line; app/cli/exit_codes.py lists the exit codes."""
     words = sys.argv[1:]
     if words and words[0] in PROCESSES and not {"-h", "--help"} & set(words[1:]):
-        sys.exit(importlib.import_module("app.cli.processes.run").run(words[0], words[1:]))
+        run = importlib.import_module("app.cli.processes.run").run
+        importlib.import_module("app.core.process").leave_after(lambda: run(words[0], words[1:]))
     if words and words[0] in INTERNAL:
         sys.exit(importlib.import_module(f"app.cli.processes.{INTERNAL[words[0]]}").run(words[1:]))
     importlib.import_module("app.cli.main").main()

@@ -32,6 +32,7 @@ from app.clients.firecrawl import close_firecrawl
 from app.core import logging, redis, telemetry
 from app.core.db import close_database, database
 from app.core.errors import ConfigError, NotFound, Unavailable
+from app.core.process import hide_memory, leave, leave_when_overdue
 from app.core.settings import get_settings
 from app.dashboard import routes as dashboard
 from app.documents.files import shared_store
@@ -57,6 +58,8 @@ EXPOSED_HEADERS = (
     "Idempotency-Replayed",
 )
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
+# A stop takes at most this long beyond the grace period.
+MAX_STOP_S = 8.0
 
 
 class Api(FastAPI):
@@ -199,6 +202,7 @@ def _on_stop(hang_up: Callable[[], None]) -> Callable[[], None]:
     before = {number: signal.getsignal(number) for number in SIGNALS}
 
     def stop(number: int, frame: FrameType | None) -> None:
+        leave_when_overdue(get_settings().grace_s + MAX_STOP_S)
         hang_up()
         previous = before[signal.Signals(number)]
         if callable(previous):
@@ -222,6 +226,7 @@ def _serve() -> FastAPI:
         settings = get_settings()
         settings.check_secrets()
         settings.data_dir.mkdir(parents=True, exist_ok=True)
+        hide_memory()
         logging.setup("api")
         telemetry.start("api")
         for name, ping in (("sql", database().ping), ("redis", redis.ping)):
@@ -241,7 +246,7 @@ def _exit_with_zero_on_term() -> None:
     """Exit with 0 after SIGTERM, which uvicorn raises again once it has stopped."""
     main_thread = threading.current_thread() is threading.main_thread()
     if main_thread and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
-        signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(0))
+        signal.signal(signal.SIGTERM, lambda number, frame: leave(0))
 
 
 def __getattr__(name: str) -> Any:

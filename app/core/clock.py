@@ -17,6 +17,11 @@ def moment(value: datetime | None) -> str | None:
     return None if value is None else value.isoformat().replace("+00:00", "Z")
 
 
+def parse_moment(text: str) -> datetime:
+    """Return the time that `moment` wrote."""
+    return datetime.fromisoformat(text)
+
+
 def monotonic() -> float:
     """Return seconds that never jump when the wall clock is changed."""
     return time.monotonic()

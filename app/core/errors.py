@@ -15,6 +15,7 @@ AppError
 ├── Stale                                                the fence moved: drop everything, write nothing
 ├── Interrupted                                          the worker is stopping: handed back, not counted
 ├── TimeLimitExceeded · SandboxCrashed                   retried, counted
+│   └── LoopBlocked (a TimeLimitExceeded)                its process ends, and this job alone is counted
 ├── SandboxOutOfMemory                                   failed
 ├── OutsideError
 │   ├── Unavailable                                      retried with back-off
@@ -124,8 +125,35 @@ class TimeLimitExceeded(AppError):
     code = "time_limit"
 
 
+class LoopBlocked(TimeLimitExceeded):
+    """A job kept the event loop from all other jobs of its process. `stack` shows where."""
+
+    code = "loop_blocked"
+
+    def __init__(self, message: str, *, stack: str = "", code: str | None = None, errors: Any = None) -> None:
+        super().__init__(message, code=code, errors=errors)
+        self.stack = stack
+
+
 class SandboxCrashed(AppError):
+    """The child process ended without an answer.
+
+    by_code: its own code did that (a fault of memory, an abort, a broken answer). Otherwise the host may have: the
+    kernel kills it when memory runs out, or its fork server has ended.
+    """
+
     code = "lane_crashed"
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        by_code: bool = False,
+        code: str | None = None,
+        errors: list[dict[str, Any]] | None = None,
+    ) -> None:
+        super().__init__(message, code=code, errors=errors)
+        self.by_code = by_code
 
 
 class SandboxOutOfMemory(AppError):

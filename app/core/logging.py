@@ -14,7 +14,7 @@ import structlog
 from structlog.typing import EventDict, WrappedLogger
 
 from app.core.log_repeats import Repeats
-from app.core.settings import get_settings
+from app.core.settings import Settings, get_settings
 
 _repeats = Repeats()
 # One variable for all names: structlog's own, one per name, cost a job more than its claim.
@@ -66,10 +66,13 @@ def _with_bound(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
     return {**_standing, **_bound.get(), **event}
 
 
-def setup(role: str) -> None:
-    """Route structlog and the standard library's loggers to one format."""
+def setup(role: str, *, read_files: bool = True) -> None:
+    """Route structlog and the standard library's loggers to one format.
+
+    Without `read_files` only the environment counts: a process that must not hold secrets reads no file of settings.
+    """
     global _standing
-    settings = get_settings()
+    settings = get_settings() if read_files else Settings(_env_file=None)
     _standing = {"role": role} | ({"program": settings.program} if settings.program else {})
     console = settings.log_format == "console" or (settings.log_format == "auto" and sys.stderr.isatty())
     shared: list[Any] = [

@@ -1,1 +1,1 @@
-"""Attacks on the running system, one file for each kind of attack."""
+"""Attacks on the system by those whose input it takes: documents, pages, jobs, callers."""

@@ -53,7 +53,7 @@ def timed_ms(times: int, action: Callable[[], object]) -> list[float]:
 
 
 def in_a_sandbox() -> None:
-    SandboxCall("tests.bench.sandboxes:nothing", {}, time_limit_s=30, memory_mb=512).run()
+    SandboxCall("tests.bench.sandboxes:nothing", {}, time_limit_s=30, memory_mb=512, access="open").run()
 
 
 def in_a_bare_child() -> None:
@@ -119,7 +119,7 @@ def measure(size: int = 2) -> None:
     row("cancel: stop() until run() has raised", cancels_ms())
     server = process_pool.server_pid()
     if sys.platform == "linux" and server is not None:
-        pid = SandboxCall("tests.bench.sandboxes:sandbox_pid", {}, time_limit_s=30, memory_mb=512).run()
+        pid = SandboxCall("tests.bench.sandboxes:sandbox_pid", {}, time_limit_s=30, memory_mb=512, access="open").run()
         for name, one in (("fork server", server), (f"idle sandbox, one of {size}", pid)):
             used = memory_kib(one)
             print(f"{name:<44} PSS {used['Pss'] / 1024:6.1f} MiB   its own {used['Private_Dirty'] / 1024:6.1f} MiB")

@@ -160,6 +160,52 @@ async def block(job: Block, progress: Progress) -> None:
     time.sleep(job.seconds)
 
 
+class BlockOnce(Job, kind="tests.block_once", max_tries=1):
+    """Stalls the whole loop at its only try."""
+
+    seconds: float
+
+
+@job_actor(BlockOnce)
+async def block_once(job: BlockOnce, progress: Progress) -> None:
+    time.sleep(job.seconds)
+
+
+class BlockInChildTask(Job, kind="tests.block_in_child_task", max_tries=1):
+    """Stalls the whole loop from a task that it has started."""
+
+    seconds: float
+
+
+@job_actor(BlockInChildTask)
+async def block_in_child_task(job: BlockInChildTask, progress: Progress) -> None:
+    async def wait() -> None:
+        time.sleep(job.seconds)
+
+    await asyncio.gather(asyncio.sleep(0), wait())
+
+
+class CallInThread(Job, kind="tests.call_in_thread"):
+    """Waits in a thread of the loop's executor."""
+
+    seconds: float
+
+
+@job_actor(CallInThread)
+async def call_in_thread(job: CallInThread, progress: Progress) -> None:
+    await asyncio.to_thread(time.sleep, job.seconds)
+
+
+class Alarm(Job, kind="tests.alarm"):
+    """Leaves a clock that ends its process later."""
+
+
+@job_actor(Alarm)
+def alarm(job: Alarm, progress: Progress) -> dict[str, Any]:
+    signal.alarm(1)
+    return {"pid": os.getpid()}
+
+
 class Talk(Job, kind="tests.talk", retry_delays=(0.1,)):
     """Logs in each of the ways there are."""
 

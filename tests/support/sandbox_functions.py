@@ -6,16 +6,21 @@ Only light imports: every test that starts new sandboxes preloads this module.
 from __future__ import annotations
 
 import ctypes
+import locale
 import os
+import resource
 import signal
+import socket
 import stat
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from app.core.errors import AppError, InvalidInput, LimitReached, Rejected, Snooze, Unavailable
+from app.jobs.sandbox import programs
 from app.jobs.sandbox.child_progress import SandboxProgress
 from tests.support.waiting import wait_until
 
@@ -194,6 +199,91 @@ def raw_environment() -> str:
 def descriptors() -> list[int]:
     """Those open beyond stdio, but the one that lists them."""
     return [fd for fd in map(int, os.listdir("/proc/self/fd")) if fd > 2 and os.path.exists(f"/proc/self/fd/{fd}")]
+
+
+def _note_run(blob: Path) -> int:
+    with blob.with_name("runs").open("a") as file:
+        file.write("x")
+    return len(blob.with_name("runs").read_text())
+
+
+def crash_on(blob: Path, how: str, times: int) -> str:
+    """A parser that crashes on its first runs of a document."""
+    crashes: dict[str, Callable[[], object]] = {
+        "segfault": segfault,
+        "abort": lambda: os.abort(),
+        "exit": lambda: leave(3),
+        "answer": lambda: say("no frame\n"),
+    }
+    if _note_run(blob) <= times:
+        crashes[how]()
+    return "read"
+
+
+def kill_from_outside(blob: Path) -> None:
+    _note_run(blob)
+    kill_self()
+
+
+def spin_on(blob: Path) -> None:
+    _note_run(blob)
+    spin()
+
+
+def recurse_on(blob: Path) -> None:
+    recurse_on(blob)
+
+
+def allocate_on(blob: Path, mib: int) -> int:
+    _note_run(blob)
+    return allocate(mib)
+
+
+def touch(blob: Path, path: str) -> None:
+    Path(path).touch()
+
+
+def run_program(blob: Path, name: str, words: list[str]) -> str:
+    ended = programs.run(name, words, timeout_s=20)
+    return (ended.stdout + ended.stderr).decode()
+
+
+CHANGES: dict[str, Callable[[], object]] = {
+    "alarm": lambda: signal.alarm(60),
+    "timer": lambda: signal.setitimer(signal.ITIMER_PROF, 60),
+    "handler": lambda: signal.signal(signal.SIGTERM, signal.SIG_IGN),
+    "mask": lambda: signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGALRM}),
+    "folder": lambda: os.chdir("/"),
+    "umask": lambda: os.umask(0o123),
+    "environment": lambda: os.environ.update(TZ="Asia/Tokyo"),
+    "removed variable": lambda: os.environ.pop("PATH"),
+    "locale": lambda: locale.setlocale(locale.LC_ALL, "C.UTF-8"),
+    "limit": lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (100, 200)),
+    "recursion limit": lambda: sys.setrecursionlimit(50_000),
+    "import path": lambda: sys.path.insert(0, "/nowhere"),
+    "standard output": lambda: setattr(sys, "stdout", sys.stderr),
+    "socket timeout": lambda: socket.setdefaulttimeout(3),
+    "priority": lambda: os.nice(3),
+}
+
+
+def change(name: str, fails: bool = False) -> None:
+    """Change the process as careless code does."""
+    CHANGES[name]()
+    if fails:
+        raise ValueError("after the change")
+
+
+def process_state() -> list[str]:
+    """All that a later call would meet, as text."""
+    umask = os.umask(0)
+    os.umask(umask)
+    limits = [resource.getrlimit(kind) for kind in (resource.RLIMIT_NOFILE, resource.RLIMIT_NPROC)]
+    signals = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGALRM)]
+    timers = [signal.getitimer(timer)[0] for timer in (signal.ITIMER_REAL, signal.ITIMER_PROF)]
+    state = [os.getcwd(), umask, sorted(os.environ.items()), locale.setlocale(locale.LC_ALL), limits, signals, timers]
+    state += [signal.pthread_sigmask(signal.SIG_BLOCK, ()), sys.getrecursionlimit(), sys.path, sys.stdout is sys.stderr]
+    return [str(value) for value in [*state, socket.getdefaulttimeout(), os.nice(0)]]
 
 
 def group() -> list[int]:

@@ -28,7 +28,8 @@ on_linux = pytest.mark.skipif(sys.platform != "linux", reason="the kernel's help
 
 
 def make(name: str, /, *, time_limit_s: float | None = 30, memory_mb: int | None = 1024, **rest: Any) -> SandboxCall:
-    options = {key: rest.pop(key) for key in ("blob", "on_progress", "grace_s", "cpu_s") if key in rest}
+    names = ("blob", "on_progress", "grace_s", "cpu_s", "programs")
+    options = {"access": rest.pop("access", "open")} | {key: rest.pop(key) for key in names if key in rest}
     return SandboxCall(f"{HERE}:{name}", rest, time_limit_s=time_limit_s, memory_mb=memory_mb, **options)
 
 

@@ -28,6 +28,8 @@ from app.core.schema import current, head
 from app.core.settings import Settings, get_settings
 from app.documents.files import shared_store
 from app.jobs.ledger import worker_host, workers
+from app.jobs.sandbox.box import readable_paths
+from app.jobs.sandbox.layers import find_layers_alone
 from app.search.embedders import Embedder, embedder
 from app.search.engine import engine
 from app.search.engines.base import Lag
@@ -63,6 +65,7 @@ def run_checks() -> Iterator[Finding]:
         return
     yield _check_secrets(here)
     yield _check_disk(here)
+    yield _guard("sandbox", "MILLRACE_SANDBOX_MEMORY_MB", lambda: _check_sandbox(here))
     yield _guard("sql", "MILLRACE_DATABASE_URL", _check_sql)
     yield _guard("redis", "MILLRACE_REDIS_URL", _check_redis)
     yield _guard("originals", "MILLRACE_BLOB_URL", _check_originals)
@@ -112,6 +115,20 @@ def _check_disk(here: Settings) -> Finding:
     if free < MIN_DISK_BYTES:
         return Finding("disk", "warn", summary, "free disk space, or move MILLRACE_DATA_DIR")
     return Finding("disk", "ok", summary)
+
+
+def _check_sandbox(here: Settings) -> Finding:
+    """Try to get out of a closed sandbox; a layer that the kernel or the container lacks is a warning."""
+    layers = find_layers_alone()
+    held = ", ".join(layer.name for layer in layers if layer.holds)
+    lacking = "; ".join(f"{layer.name}: {layer.lack}" for layer in layers if not layer.holds)
+    summary = f"closed: {held or 'nothing'}" + (f"; open: {lacking}" if lacking else "")
+    data = here.data_dir.resolve()
+    if any(data.is_relative_to(path) for path in readable_paths()):
+        return Finding("sandbox", "warn", f"{summary}; it can read {data}", "move MILLRACE_DATA_DIR elsewhere")
+    if any(layer.is_needed and not layer.holds for layer in layers):
+        return Finding("sandbox", "warn", summary, "use a kernel with Landlock (5.13 or newer) and seccomp")
+    return Finding("sandbox", "ok", summary)
 
 
 def _has_database() -> bool:

@@ -16,16 +16,19 @@ from pathlib import Path
 from app.cli import exit_codes
 from app.cli.processes.supervised import end_with_parent
 from app.core.errors import ConfigError
+from app.core.process import hide_memory
 from app.core.settings import Settings, get_settings
 
 ROLE = "MILLRACE_ROLE"
 PROGRAM = "MILLRACE_PROGRAM"  # set by supervisord
+HIDDEN_PROGRAM = "app.cli.processes.hidden_program"
 
 
 def run(word: str, options: list[str]) -> int:
     """Run the process that `word` names until it ends; return its exit code."""
     if os.environ.get(PROGRAM):
         end_with_parent()
+    hide_memory()
     try:
         settings = _load_settings(word)
         if settings.modules:
@@ -92,4 +95,4 @@ def _replace_process(command: list[str]) -> int:
     program = str(installed) if installed.is_file() else shutil.which(command[0])
     if program is None:
         raise ConfigError(f"{command[0]} is not installed in this environment")
-    os.execv(program, command)
+    os.execv(sys.executable, [sys.executable, "-P", "-m", HIDDEN_PROGRAM, program, *command[1:]])

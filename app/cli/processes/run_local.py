@@ -26,6 +26,7 @@ from app.cli.processes.local_install import check_address, prepare
 from app.cli.processes.supervisor_client import TOP, Supervisor
 from app.core import http
 from app.core.errors import ConfigError
+from app.core.process import hide_memory
 from app.core.settings import Settings
 
 MAX_START_S = 60.0
@@ -49,6 +50,7 @@ class _StopSignal(BaseException):
 
 def run(*, demo: bool | None, for_s: float | None, as_json: bool) -> int:
     """Start the system, show the demo, run, stop. The exit code depends on the start, not on how it was stopped."""
+    hide_memory()
     say = _print_nothing if as_json else output.err.print
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _raise_stop_signal)

@@ -14,10 +14,12 @@ from pathlib import Path
 from supervisor import supervisord
 
 from app.cli.processes.supervisor_listener import format_event
+from app.core.process import hide_memory
 
 
 def run(style: str, fault: Path, configuration: Path) -> int:
     """Run until a signal stops supervisord. Return 0, or 1 if a program could not stay up."""
+    hide_memory()
     fault.unlink(missing_ok=True)
     # Only root names a user: supervisord looks a name up, and a container's uid may have none.
     user = ["-u", "0"] if os.getuid() == 0 else []

@@ -21,6 +21,8 @@ from typing import Any
 from supervisor.childutils import listener
 from supervisor.xmlrpc import SupervisorTransport
 
+from app.core.process import hide_memory
+
 RETRY_PAUSE_S = 0.1
 PING_TIMEOUT_S = 2.0
 # A server may need long to read its append-only file. After this time the programs start and report it themselves.
@@ -38,6 +40,7 @@ def run(options: list[str]) -> int:
 
     Options: json|console, socket, redis.conf or -, fault file, programs.
     """
+    hide_memory()
     style, rpc_socket, redis_conf, fault, *programs = options
     supervisor_listener = SupervisorListener(style, rpc_socket, Path(fault), programs)
     conf = None if redis_conf == "-" else Path(redis_conf)

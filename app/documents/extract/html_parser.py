@@ -8,6 +8,7 @@ from typing import Any
 from selectolax.lexbor import LexborHTMLParser, LexborNode
 
 from app.documents.extract.html_clean_parser import clean_page, clean_text, length
+from app.documents.extract.html_depth import check_depth
 from app.documents.extract.html_main_parser import find_main
 from app.documents.extract.html_markdown_parser import write_markdown
 from app.documents.extract.limits import USUAL, ExtractLimits
@@ -42,12 +43,12 @@ def extract(blob: Path, limits: ExtractLimits = USUAL) -> Pages:
 
 def to_markdown(html: str) -> str:
     """Return all text of HTML without navigation, such as a chapter or a letter."""
-    body = clean_text(LexborHTMLParser(html))
+    body = clean_text(LexborHTMLParser(check_depth(html)))
     return "" if body is None else write_markdown(body)
 
 
 def _extract(html: str, url: str | None, pages: Pages) -> tuple[dict[str, Any], str]:
-    page = LexborHTMLParser(html)
+    page = LexborHTMLParser(check_depth(html))
     about = {
         "title": _content(page, _TITLES) or _text(page, "title") or _text(page, "h1"),
         "description": _content(page, _DESCRIPTIONS),

@@ -18,7 +18,7 @@ from app.documents.extract.limits import USUAL, ExtractLimits
 from app.documents.extract.pages import Pages
 from app.documents.extract.plain import decode, decode_html
 
-_BROKEN = (MessageError, AssertionError, AttributeError, LookupError, TypeError, ValueError)
+_BROKEN = (MessageError, AssertionError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
 # The rest of a longer header is dropped: the library's parser is slow.
 MAX_HEADER_CHARACTERS = 16 * 1024
 # Labels in encoded words (RFC 2047) and in parameters (RFC 2231).

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import io
-import os
-import shutil
 import struct
-import subprocess
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,7 +16,9 @@ from PIL import Image, UnidentifiedImageError
 from app.core.errors import InvalidInput
 from app.documents.extract.limits import USUAL, ExtractLimits
 from app.documents.extract.pages import Pages
+from app.jobs.sandbox import programs
 
+PROGRAM = "tesseract"
 # Errors that Pillow raises on inconsistent pictures.
 _BROKEN = (
     UnidentifiedImageError, ArithmeticError, AttributeError, LookupError, OSError, EOFError, SyntaxError, TypeError,
@@ -27,19 +26,15 @@ _BROKEN = (
 )  # fmt: skip
 
 
-def _program() -> str | None:
-    return shutil.which("tesseract")  # not cached: it may be installed while this process runs
-
-
 def is_installed() -> bool:
-    return _program() is not None
+    return programs.is_installed(PROGRAM)
 
 
 @lru_cache(maxsize=1)
 def _languages() -> str:
     """Return all installed languages, English first."""
-    listing = subprocess.run([str(_program()), "--list-langs"], capture_output=True, text=True, check=False, timeout=20)
-    names = [line for line in listing.stdout.splitlines()[1:] if line.strip() and line != "osd"]
+    listing = programs.run(PROGRAM, ["--list-langs"], timeout_s=20).stdout.decode("utf-8", "replace")
+    names = [line for line in listing.splitlines()[1:] if line.strip() and line != "osd"]
     return "+".join(sorted(names, key=lambda name: name != "eng")[:6]) or "eng"
 
 
@@ -83,17 +78,10 @@ def read(picture: Image.Image, limit_s: float) -> str:
     time."""
     data = io.BytesIO()
     picture.save(data, "PNG")
-    command = [str(_program()), "stdin", "stdout", "-l", _languages()]
     try:
-        process = subprocess.run(
-            command,
-            input=data.getvalue(),
-            capture_output=True,
-            check=False,
-            timeout=limit_s,
-            env={**os.environ, "OMP_THREAD_LIMIT": "1"},
-        )
-    except subprocess.TimeoutExpired as error:
+        arguments = ["stdin", "stdout", "-l", _languages()]
+        process = programs.run(PROGRAM, arguments, data=data.getvalue(), timeout_s=limit_s)
+    except TimeoutError as error:
         raise InvalidInput(f"tesseract took longer than {limit_s:g} s for one page", code="ocr_failed") from error
     if process.returncode != 0:
         why = process.stderr.decode("utf-8", "replace").strip()[-300:] or f"exit code {process.returncode}"

@@ -29,12 +29,13 @@ from app.documents.fields import ContentFields, DocumentFields
 from app.documents.files.sniff import sniff
 from app.documents.ingest.chunk import chunker
 from app.documents.ingest.draft import Draft, result_of
+from app.documents.ingest.extracted import ExtractedAttachment, ExtractedFile, ExtractedPage, check_answer
 from app.documents.ingest.unchanged import drop_fleeting, end_unchanged, has_same_text, is_outdated
 from app.documents.models import Document, DocumentVersion
 from app.documents.text import clean, clean_line, detect_language, first_heading, scrub
 from app.jobs.ledger import claims
 from app.jobs.ledger.claims import Claim
-from app.jobs.sandbox import call
+from app.jobs.sandbox import call, outputs
 from app.jobs.worker.progress import Progress
 from app.search.embedders import embedder
 from app.search.index import generations
@@ -43,11 +44,14 @@ from app.search.index.write import NewChunk, pack_terms, replace_document
 from app.search.text.analyzer import packed_terms
 
 EXTRACT_LIMIT_S = 60.0
+# Less than the limit: on a busy machine a page may need longer, and is tried again.
+EXTRACT_CPU_S = 40.0
 # Metadata about the reading of a file, which describes no content.
 OWN_METADATA = {"no_text", "ocr_missing", "truncated", "unread_pages", "modified_ns"}
 MAX_DESCRIPTION_CHARACTERS = 2_000
 _WORDS = re.compile(r"[^\W_]+")
 EXTRACT_FILE = "app.documents.extract.file:extract_file"
+OCR_PROGRAM = "tesseract"
 # OCR of a scanned book takes long.
 EXTRACT_FILE_LIMIT_S = 3000.0
 EXTRACT_HTML = "app.documents.extract.html_parser:extract_html"  # by name: its libraries are loaded in the sandbox only
@@ -136,7 +140,7 @@ def _lock(session: Session, tenant: str, document_id: int, version_id: int) -> t
 
 async def extract_body(version: DocumentVersion, draft: Draft) -> None:
     """Fill the draft's text and fields from the received body."""
-    page: dict[str, Any] = {}
+    page = ExtractedPage()
     if version.body and version.body.strip():
         draft.text = await asyncio.to_thread(clean, version.body)
     if not draft.text and version.html:
@@ -147,21 +151,23 @@ async def extract_body(version: DocumentVersion, draft: Draft) -> None:
     text = draft.text
     title = first_heading(text) if version.format != "text" else clean_line(text.split("\n", 1)[0], 120)
     content = ContentFields(
-        title=clean_line(page.get("title")),
-        description=clean_line(page.get("description"), 4000),
-        language=clean_line(page.get("language"), 35),
+        title=clean_line(page.title),
+        description=clean_line(page.description, 4000),
+        language=clean_line(page.language, 35),
         derived_title=title,
     )
     await _complete(draft, content)
 
 
-async def extract_html(html: str, url: str | None) -> tuple[dict[str, Any], str]:
+async def extract_html(html: str, url: str | None) -> tuple[ExtractedPage, str]:
     """Run extract_html in the sandbox, where hostile bytes crash only a child; return its result and the Markdown."""
     with tempfile.TemporaryDirectory(prefix="millrace-") as folder:
         blob = Path(folder) / "page.html"
         await asyncio.to_thread(blob.write_text, html, "utf-8", "replace")
-        page: dict[str, Any] = await call.run(EXTRACT_HTML, {"url": url}, blob=blob, time_limit_s=EXTRACT_LIMIT_S)
-        return page, await asyncio.to_thread(blob.with_suffix(".md").read_text, "utf-8")
+        limits = {"time_limit_s": EXTRACT_LIMIT_S, "cpu_s": EXTRACT_CPU_S}
+        answer = await call.parse(EXTRACT_HTML, {"url": url}, blob=blob, **limits)
+        page = check_answer(ExtractedPage, answer)
+        return page, await asyncio.to_thread(outputs.read_text, blob.with_suffix(".md"))
 
 
 async def extract_original(original: Original) -> str:
@@ -170,8 +176,9 @@ async def extract_original(original: Original) -> str:
         blob = Path(folder) / "original"
         await blobs().fetch(original.blob_key, blob)
         arguments = {"name": original.file_name, "media_type": original.media_type}
-        await call.run(EXTRACT_FILE, arguments, blob=blob, time_limit_s=EXTRACT_LIMIT_S)
-        return await asyncio.to_thread(blob.with_suffix(".md").read_text, "utf-8")
+        limits = {"time_limit_s": EXTRACT_LIMIT_S, "cpu_s": EXTRACT_CPU_S, "programs": [OCR_PROGRAM]}
+        await call.parse(EXTRACT_FILE, arguments, blob=blob, **limits)
+        return await asyncio.to_thread(outputs.read_text, blob.with_suffix(".md"))
 
 
 async def _extract_file(version: DocumentVersion, draft: Draft, progress: Progress) -> None:
@@ -181,23 +188,25 @@ async def _extract_file(version: DocumentVersion, draft: Draft, progress: Progre
     with tempfile.TemporaryDirectory(prefix="millrace-") as folder:
         blob = Path(folder) / "original"
         await blobs().fetch(version.blob_key, blob)
-        result: dict[str, Any] = await call.run(
+        answer = await call.parse(
             EXTRACT_FILE,
             {"name": name, "media_type": version.media_type or "", "password": version.password},
             blob=blob,
             time_limit_s=EXTRACT_FILE_LIMIT_S,
+            programs=[OCR_PROGRAM],
             on_progress=lambda report: progress.report(**report),
         )
-        draft.text = await asyncio.to_thread(blob.with_suffix(".md").read_text, "utf-8")
-        stored = [await _store_attachment(attachment) for attachment in result["attachments"]]
+        result = check_answer(ExtractedFile, answer)
+        draft.text = await asyncio.to_thread(outputs.read_text, blob.with_suffix(".md"))
+        stored = [await store_attachment(attachment, Path(folder)) for attachment in result.attachments]
         draft.attachments = [original for original in stored if original is not None]
     draft.file_name = name
-    draft.pages = [(page["start"], page["number"]) for page in result["pages"]]
+    draft.pages = [(page.start, page.number) for page in result.pages]
     content = ContentFields(
-        title=result["title"],
-        description=result["description"],
-        language=result["language"],
-        metadata=scrub(result["metadata"]),
+        title=clean_line(result.title),
+        description=clean_line(result.description, 4000),
+        language=clean_line(result.language, 35),
+        metadata=scrub(result.metadata),
         derived_title=first_heading(draft.text) or Path(name).stem,
     )
     await _complete(draft, content)
@@ -210,9 +219,14 @@ async def _complete(draft: Draft, content: ContentFields) -> None:
     draft.fields.complete(content)
 
 
-async def _store_attachment(attachment: dict[str, str]) -> Original | None:
-    """Store an attachment; None if its type cannot be read."""
-    path, name = Path(attachment["path"]), safe_name(attachment["name"])
+async def store_attachment(attachment: ExtractedAttachment, folder: Path) -> Original | None:
+    """Store an attachment from the sandbox's folder; None if its type cannot be read.
+
+    The path comes from code that has read foreign bytes: it may name any file of this host, or a link to one.
+    """
+    path, name = folder / Path(attachment.path).name, safe_name(attachment.name)
+    if not await asyncio.to_thread(outputs.is_plain_file, path):
+        raise InvalidInput("an attachment is not a file of its folder", code="broken_document")
     kind = await asyncio.to_thread(sniff, path, name)
     if kind is None:
         return None

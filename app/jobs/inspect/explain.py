@@ -33,6 +33,7 @@ _FIXES = {
     "expired": "Start it again with a later expires_at, or retry it, which removes expires_at.",
     "poison": "It crashed its worker several times, last while it ran alone: read the workers' logs before a retry.",
     "time_limit": "Make the job faster or raise time_limit_s of its kind, then retry.",
+    "loop_blocked": "Await the slow call, pass it to asyncio.to_thread, or write the job as a plain def; then retry.",
     "lane_out_of_memory": "Raise memory_mb of its kind or MILLRACE_SANDBOX_MEMORY_MB, then retry.",
     "lane_crashed": "The code crashed its child process: read the attempts and the worker's log, then retry.",
     "not_found": "The object that the job needs does not exist: discard the job.",
@@ -166,6 +167,11 @@ def _explain_running(row: JobRow, where: str, facts: dict[str, Any]) -> Reason:
             "over_time", message, "Raise time_limit_s of its kind if it needs more time.", row.started_at, facts
         )
     progress = row.progress or {}
+    blocked = progress.get("blocked")
+    if blocked:
+        message = f"The job blocks the event loop of its {where} at {blocked['line']}; other jobs there stand still."
+        at = clock.parse_moment(blocked["at"])
+        return Reason("blocks_loop", message, _FIXES["loop_blocked"], at, facts | {"line": blocked["line"]})
     stage = f", in stage {progress['stage']}" if progress.get("stage") else ""
     percent = f", {progress['percent']:.0f} %" if progress.get("percent") else ""
     message = f"The job runs on {where}{stage}{percent}."

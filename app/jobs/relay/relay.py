@@ -16,6 +16,7 @@ from app.core import clock, logging, metrics, redis, telemetry
 from app.core.db import close_database, database
 from app.core.errors import ConfigError, Unavailable
 from app.core.health import HealthServer
+from app.core.process import leave_when_overdue
 from app.core.settings import get_settings
 from app.jobs import functions
 from app.jobs.children import children
@@ -27,6 +28,8 @@ from app.jobs.relay.windows import Windows
 TICK_S = 0.5
 BACKLOG_TICK_S = 0.05
 BATCH = 1000
+# After that a stopping relay ends in the middle of its round: every step of it is one transaction.
+MAX_STOP_S = 10.0
 # Further batches of children to cancel come in the next round.
 MAX_CANCEL_BATCHES_PER_TICK = 20
 
@@ -123,8 +126,14 @@ def main() -> None:
     telemetry.start("relay")
     functions.import_modules(get_settings().modules)  # a job may end here, and its definition wants to hear of it
     relay = Relay()
+
+    def stop(*_: object) -> None:
+        if not relay.stop.is_set():
+            leave_when_overdue(MAX_STOP_S)
+            relay.stop.set()
+
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: relay.stop.set())
+        signal.signal(number, stop)
     health = HealthServer(lambda: relay.state)
     log.info("relay_started", health=health.url)
     relay.run()

@@ -1,4 +1,4 @@
-"""The two wall-clock limits of one call: a signal at the soft one, a kill at the hard one."""
+"""Limits of one call that the host enforces: two of wall-clock time, and the usage that the kernel does not limit."""
 
 from __future__ import annotations
 
@@ -8,24 +8,35 @@ from app.core.clock import monotonic
 from app.core.errors import TimeLimitExceeded
 from app.jobs.sandbox.child import SOFT_LIMIT_SIGNAL
 from app.jobs.sandbox.pool import Sandbox
+from app.jobs.sandbox.usage import CHECK_S, Usage
 
 
 class CallLimits:
-    """The limits of a call that begins now."""
+    """The limits of a call that begins now: a signal at the soft one, a kill at the hard one and at too much usage."""
 
-    def __init__(self, soft_s: float | None, grace_s: float) -> None:
+    def __init__(self, soft_s: float | None, grace_s: float, usage: Usage) -> None:
         self.soft_s = soft_s
         self.grace_s = grace_s
         self.asked = False
         self.at = math.inf if soft_s is None else monotonic() + soft_s
+        self._usage = usage
+        self._check_at = monotonic() + CHECK_S
 
-    def wait_ms(self) -> int | None:
-        """Return the time until the next limit; None without one."""
-        return None if self.at == math.inf else max(0, math.ceil((self.at - monotonic()) * 1000))
+    def wait_ms(self) -> int:
+        """Return the time until the next limit or check."""
+        return max(0, math.ceil((min(self.at, self._check_at) - monotonic()) * 1000))
 
     def enforce(self, sandbox: Sandbox) -> None:
-        """Signal the sandbox if the soft limit is over; kill it and raise TimeLimitExceeded if the hard one is."""
-        if monotonic() < self.at:
+        """Signal the sandbox at the soft limit; kill it and raise at the hard one, and if it took too much."""
+        now = monotonic()
+        if now >= self._check_at:
+            self._check_at = now + CHECK_S
+            fault = self._usage.fault()
+            if fault is not None:
+                sandbox.kill()
+                sandbox.wait_exit_code()
+                raise fault
+        if now < self.at:
             return
         if not self.asked:
             self.asked = True

@@ -1,6 +1,8 @@
-"""Fork server of the sandboxes: one thread, warm modules, a new sandbox for each pair of descriptors it receives.
+"""Fork server of the sandboxes: one thread, warm modules, a new sandbox for each order it receives.
 
-The host sends one byte with two descriptors: the sandbox's channel, and a leash that the server keeps. Over the leash
+An order is JSON of ORDER_BYTES, `{"access", "module"}`, with two or three descriptors: the sandbox's channel, a leash
+that the server keeps, and for a closed sandbox the pipe for its output. The server imports the module of a closed
+sandbox, which serves one call only, so that the next one finds it imported. Over the leash
 the server sends the sandbox's pid and, after its death, its exit code (negative: the signal), both as eight bytes. The
 host closes the leash (or dies) to end the sandbox. Only then does the server kill its group and reap it, so the pid
 that the host knows is not reused before. Descendants that left the group are adopted and killed, too.
@@ -12,6 +14,7 @@ from __future__ import annotations
 
 import gc
 import importlib
+import json
 import os
 import select
 import signal
@@ -19,13 +22,16 @@ import socket
 import struct
 import sys
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
-from app.jobs.sandbox.child import adopt_orphans, die_with_parent, name_process, serve_calls, set_up_logging
+from app.core.process import adopt_orphans, die_with_parent, name_process
+from app.jobs.sandbox import box
+from app.jobs.sandbox.child import serve_calls, serve_one_call, set_up_logging
 
+ORDER_BYTES = 512
 NUMBER = struct.Struct("!q")
 
 
@@ -79,38 +85,44 @@ class ForkServer:
         return True
 
     def _take_order(self) -> bool:
-        message, descriptors, _, _ = socket.recv_fds(self._control, 1, 2)
+        message, descriptors, _, _ = socket.recv_fds(self._control, ORDER_BYTES, 3)
         if not message:
             return False
-        if len(descriptors) == 2:
+        order = json.loads(message)
+        if len(descriptors) == (3 if order["access"] == "closed" else 2):
+            if order["access"] == "closed":
+                _import(order["module"])
             self._fork(*descriptors)
         else:  # the descriptor table is full: the host sees the leash close
             for descriptor in descriptors:
                 os.close(descriptor)
         return True
 
-    def _fork(self, channel: int, leash_end: int) -> None:
+    def _fork(self, channel: int, leash_end: int, output: int | None = None) -> None:
         leash = socket.socket(fileno=leash_end)
         try:
             pid = os.fork()
         except OSError as error:
             sys.stderr.write(f"millrace: no sandbox could be forked: {error}\n")
-            os.close(channel)
-            leash.close()
-            return
+            pid = -1
         if pid == 0:
             leash.close()
-            self._become_sandbox(socket.socket(fileno=channel))
+            self._become_sandbox(socket.socket(fileno=channel), output)
+        os.close(channel)
+        if output is not None:
+            os.close(output)
+        if pid < 0:
+            leash.close()
+            return
         with suppress(OSError):  # the child has already made the group
             os.setpgid(pid, pid)
-        os.close(channel)
         leash.setblocking(False)
         self._children[pid] = _Child(leash)
         self._by_leash[leash.fileno()] = pid
         self._poll.register(leash, select.POLLIN)
         _send_number(leash, pid)
 
-    def _become_sandbox(self, channel: socket.socket) -> NoReturn:
+    def _become_sandbox(self, channel: socket.socket, output: int | None) -> NoReturn:
         exit_code = 1
         try:
             signal.set_wakeup_fd(-1)
@@ -120,7 +132,10 @@ class ForkServer:
                     child.leash.close()
             for end in (self._control, self._wake, self._woken):
                 end.close()
-            serve_calls(channel)
+            if output is None:
+                serve_calls(channel)
+            else:
+                serve_one_call(channel, output)
             exit_code = 0
         except BaseException:  # noqa: BLE001 - an exception must not continue the server's loop in a second process
             traceback.print_exc()
@@ -212,13 +227,20 @@ def _kill(pid: int) -> None:
         os.kill(pid, signal.SIGKILL)
 
 
-def _preload(modules: Sequence[str]) -> None:
-    for module in modules:
-        try:
-            importlib.import_module(module)
-        except ImportError as error:  # the call that needs it raises the same error
-            sys.stderr.write(f"millrace: sandboxes could not preload {module}: {error}\n")
-    set_up_logging()
+def _import(module: str) -> None:
+    if module in sys.modules:
+        return
+    try:
+        importlib.import_module(module)
+    except Exception as error:  # noqa: BLE001  the call that needs it raises the same error
+        sys.stderr.write(f"millrace: sandboxes could not preload {module}: {error}\n")
+    _freeze()
+
+
+def _freeze() -> None:
+    """Set up logging for all sandboxes, and keep the collector from writing to memory that they share."""
+    set_up_logging(closed=True)
+    box.program_folders()
     gc.collect()
     gc.freeze()
 
@@ -227,5 +249,7 @@ def main(boot: dict[str, Any]) -> None:
     """`boot`: control (a descriptor), host (its pid), preload (module names)."""
     os.dup2(2, 1)
     name_process("mr-sandboxes")
-    _preload(boot["preload"])
+    for module in boot["preload"]:
+        _import(module)
+    _freeze()
     ForkServer(socket.socket(fileno=boot["control"]), boot["host"]).serve()

@@ -57,7 +57,8 @@ class FrameReader:
             seen = 0
             yield _decoded(line)
         if len(self._buffer) > _MAX_FRAME_BYTES:
-            raise SandboxCrashed(f"sandbox answered with a line of more than {_MAX_FRAME_BYTES:,} bytes")
+            reason = f"sandbox answered with a line of more than {_MAX_FRAME_BYTES:,} bytes"
+            raise SandboxCrashed(reason, by_code=True)
 
 
 def _decoded(line: bytes) -> dict[str, Any]:
@@ -72,7 +73,7 @@ def _decoded(line: bytes) -> dict[str, Any]:
 
 def garbage(frame: object) -> SandboxCrashed:
     """Return the error for an unreadable answer."""
-    return SandboxCrashed(f"sandbox answered with an unreadable frame: {str(frame)[:80]!r}")
+    return SandboxCrashed(f"sandbox answered with an unreadable frame: {str(frame)[:80]!r}", by_code=True)
 
 
 def rebuild_error(error: dict[str, Any]) -> Exception:

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import sys
 import threading
-import traceback
 from collections.abc import Callable, Coroutine
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, TypeVar
+from weakref import WeakKeyDictionary
 
 from app.core import clock, metrics
-from app.core.logging import get_logger
+from app.core.logging import bound, get_logger
 
 try:
     import uvloop
@@ -23,6 +22,8 @@ except ImportError:  # no wheel for this platform
 T = TypeVar("T")
 TURN_S = 0.25
 BOOT_TIMEOUT_S = 10.0
+# Threads of `asyncio.to_thread` beyond one a job: for the start of jobs, and for requests that jobs share.
+SPARE_THREADS = 8
 
 log = get_logger(__name__)
 
@@ -34,10 +35,14 @@ class JobLoop:
         self.loop: asyncio.AbstractEventLoop = _new_loop()
         self.last_turn = clock.monotonic()
         self._running = threading.Event()
+        self._owners: WeakKeyDictionary[asyncio.Task[Any], str] = WeakKeyDictionary()
         self._thread = threading.Thread(target=self._run, name="jobs-loop", daemon=True)
 
-    def start(self) -> None:
-        """Raises RuntimeError if the loop does not turn."""
+    def start(self, jobs: int) -> None:
+        """Start the loop for so many jobs at once. Raises RuntimeError if it does not turn."""
+        executor = ThreadPoolExecutor(jobs + SPARE_THREADS, thread_name_prefix="to-thread")
+        self.loop.set_default_executor(executor)
+        self.loop.set_task_factory(self._make_task)
         self._thread.start()
         if not self._running.wait(BOOT_TIMEOUT_S):
             raise RuntimeError("the event loop did not start")
@@ -50,10 +55,20 @@ class JobLoop:
         """Seconds since the loop's last turn, beyond the usual interval."""
         return max(0.0, clock.monotonic() - self.last_turn - TURN_S)
 
-    def stack(self) -> str:
-        """Return the stack of the loop's thread."""
-        frame = sys._current_frames().get(self._thread.ident or 0)
-        return "".join(traceback.format_stack(frame)) if frame else ""
+    @property
+    def thread_id(self) -> int:
+        return self._thread.ident or 0
+
+    def owner(self, task: asyncio.Task[Any]) -> str | None:
+        """Return the id of the job whose code started the task."""
+        return self._owners.get(task)
+
+    def _make_task(self, loop: asyncio.AbstractEventLoop, coroutine: Any, **options: Any) -> asyncio.Task[Any]:
+        task: asyncio.Task[Any] = asyncio.Task(coroutine, loop=loop, **options)
+        job_id = bound().get("job_id")
+        if job_id is not None:
+            self._owners[task] = str(job_id)
+        return task
 
     def stop(self) -> None:
         self.loop.call_soon_threadsafe(self.loop.stop)

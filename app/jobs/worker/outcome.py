@@ -18,6 +18,7 @@ from app.core.errors import (
     Interrupted,
     InvalidInput,
     LimitReached,
+    LoopBlocked,
     NotAllowed,
     NotFound,
     Rejected,
@@ -133,6 +134,8 @@ def _with_error(
     trace = None
     if not isinstance(error, (*PERMANENT, *RETRYABLE, Cancelled)):
         trace = error.traceback if isinstance(error, SandboxFailed) else _traceback_of(error)
+    elif isinstance(error, LoopBlocked):
+        trace = error.stack
     shape = _VARYING.sub("#", f"{claim.kind} {name} {message}")
     return Verdict(
         state,

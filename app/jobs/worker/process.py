@@ -12,13 +12,15 @@ from app.core.db import database
 from app.core.errors import ConfigError, Interrupted, Stale, Unavailable
 from app.core.ids import uuid7
 from app.core.logging import get_logger
+from app.core.process import EXIT_SOFTWARE
 from app.core.settings import get_settings
 from app.jobs.ledger import claims
 from app.jobs.worker.fetcher import Fetcher
 from app.jobs.worker.finisher import EndedRun, Finisher
 from app.jobs.worker.held_check import HeldCheck
 from app.jobs.worker.loop import JobLoop
-from app.jobs.worker.outcome import Verdict, end_of
+from app.jobs.worker.loop_watch import LoopWatch
+from app.jobs.worker.outcome import Verdict, end_of, judge
 from app.jobs.worker.progress import ProgressPublisher
 from app.jobs.worker.run import Run, Runs
 
@@ -26,7 +28,6 @@ from app.jobs.worker.run import Run, Runs
 MAX_THREAD_WAIT_S = 1.0
 STALLED_S = 5.0
 SQL_RETRY_S = 0.5
-EXIT_SOFTWARE = 70  # sysexits.h: internal software error
 
 log = get_logger(__name__)
 
@@ -46,12 +47,13 @@ class WorkerProcess:
         self.progress_publisher = ProgressPublisher(self.finisher.snapshot)
         self.finisher.before_ends = self.progress_publisher.settle
         self.held_check = HeldCheck(self.runs, self.finisher)
+        self.loop_watch = LoopWatch(self.loop, self.runs, self.finisher)
         self.fetcher = Fetcher(lambda: self.id, known_kinds, self.runs, self.finisher)
 
     def start(self, queues: list[str], threads: int) -> None:
         self.threads = threads
         self.fetcher.set_up(queues, threads)
-        self.loop.start()
+        self.loop.start(threads)
         self.finisher.start()
         self.progress_publisher.start()
 
@@ -102,6 +104,15 @@ class WorkerProcess:
         """Hand back runs that did not stop, so that their end is recorded before the process exits."""
         for run in self.runs.all():
             self.end(run, Verdict("queued", "handed_back", run.claim.tries))
+
+    def end_blocked(self) -> bool:
+        """End the run that blocks the loop as a counted try, and hand back all others; False if no run is known to."""
+        blocker = self.loop_watch.blocker
+        if blocker is None:
+            return False
+        self.end(blocker.run, judge(blocker.run.claim, self.loop_watch.error(blocker)))
+        self.abandon()
+        return True
 
     def nudge(self, worker_id: str) -> None:
         """Read this worker's row now, not at the next heartbeat: it may hold an order."""

@@ -44,9 +44,7 @@ class Progress:
         self._now: dict[str, Any] = {"percent": 0.0, "stage": None, "done": None, "total": None}
         self._now |= {"unit": None, "message": None}
         if claim.continues:  # the try goes on, and its percent must not fall
-            self._now |= {
-                name: value for name, value in last.items() if name not in ("seq", "message") and value is not None
-            }
+            self._now |= {name: last[name] for name in self._now if name != "message" and last.get(name) is not None}
         self._unpublished: list[dict[str, Any]] = []
 
     def report(

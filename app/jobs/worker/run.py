@@ -97,6 +97,11 @@ class Run:
         now = clock.monotonic()
         self.soft_deadline, self.hard_deadline = now + time_limit_s, now + time_limit_s + grace_s
 
+    def postpone(self, seconds: float) -> None:
+        """Give the run more time: another one has kept the loop from it."""
+        if self.soft_deadline is not None and self.hard_deadline is not None:
+            self.soft_deadline, self.hard_deadline = self.soft_deadline + seconds, self.hard_deadline + seconds
+
     def disarm(self) -> None:
         self.soft_deadline = self.hard_deadline = None
 

@@ -52,7 +52,7 @@ async def inspect_page(page: PageText) -> PageInspection:
     with tempfile.TemporaryDirectory(prefix="millrace-") as folder:
         blob = Path(folder) / "page.html"
         await asyncio.to_thread(blob.write_text, page.text, "utf-8", "replace")
-        fields: dict[str, Any] = await call.run(INSPECT, arguments, blob=blob, time_limit_s=INSPECT_TIMEOUT_S)
+        fields: dict[str, Any] = await call.parse(INSPECT, arguments, blob=blob, time_limit_s=INSPECT_TIMEOUT_S)
     canonical = fields["canonical"] or canonical_of_header(page.link, page.url)
     return PageInspection(**{**fields, "links": tuple(fields["links"]), "canonical": canonical})
 

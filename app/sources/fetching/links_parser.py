@@ -8,6 +8,7 @@ from urllib.parse import urldefrag, urljoin, urlsplit
 
 from selectolax.lexbor import LexborHTMLParser, LexborNode
 
+from app.documents.extract.html_depth import check_depth
 from app.documents.models import MAX_URL_BYTES
 from app.sources.fetching.refresh import refresh_target
 from app.sources.fetching.robots_directives import directives
@@ -19,7 +20,7 @@ _INVISIBLE = "script, style, noscript, template, svg, iframe"
 
 def inspect_html(blob: Path, url: str, robots_tag: str | None, agent: str) -> dict[str, Any]:
     """Return the fields of a PageInspection for the HTML in the file (UTF-8). Runs in the sandbox."""
-    page = LexborHTMLParser(blob.read_text("utf-8", "replace"))
+    page = LexborHTMLParser(check_depth(blob.read_text("utf-8", "replace")))
     base = _absolute(_attribute(page.css_first("base[href]"), "href"), url) or url
     tags = directives([robots_tag or "", *_meta_robots(page, agent)], agent)
     return {

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from app.clients.browser import find_chromium, render
-from app.core.errors import OutsideError, SandboxCrashed, SandboxOutOfMemory, TimeLimitExceeded
+from app.core.errors import InvalidInput, OutsideError, SandboxCrashed, SandboxOutOfMemory, TimeLimitExceeded
 from app.core.logging import get_logger
 from app.core.settings import get_settings
 from app.sources.fetching.links import inspect_page
@@ -40,6 +40,6 @@ async def _is_empty(page: PageText) -> bool:
         return False
     try:
         inspection = await inspect_page(page)
-    except (SandboxCrashed, SandboxOutOfMemory, TimeLimitExceeded):
+    except (InvalidInput, SandboxCrashed, SandboxOutOfMemory, TimeLimitExceeded):
         return False  # a page that crashes the sandbox is not given to a browser
     return inspection.scripts > 0 and inspection.characters < MIN_CHARACTERS

@@ -25,7 +25,7 @@ from app.core.errors import (
 from app.core.logging import get_logger
 from app.core.settings import get_settings
 from app.documents import urls
-from app.jobs.sandbox import call
+from app.jobs.sandbox import call, outputs
 from app.sources.fetching import robots
 from app.sources.fetching.body_decoder import IncompleteBody
 from app.sources.fetching.download import Download, download
@@ -176,8 +176,8 @@ async def _parse(body: bytes, url: str) -> dict[str, Any]:
         blob = Path(folder) / "sitemap"
         await asyncio.to_thread(blob.write_bytes, body)
         limits = {"max_pages": MAX_PAGES, "max_bytes": MAX_FILE_BYTES}
-        await call.run(READ, {"url": url, **limits}, blob=blob, time_limit_s=READ_TIMEOUT_S)
-        text = await asyncio.to_thread(blob.with_suffix(".json").read_text, "utf-8")
+        await call.parse(READ, {"url": url, **limits}, blob=blob, time_limit_s=READ_TIMEOUT_S)
+        text = await asyncio.to_thread(outputs.read_text, blob.with_suffix(".json"))
     file: dict[str, Any] = await asyncio.to_thread(json.loads, text)
     return file
 

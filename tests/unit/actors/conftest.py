@@ -96,7 +96,7 @@ class Plant:
 
     def living(self) -> dict[int, str]:
         """Pids and programs of every process that was started for this test, masters, workers and sandboxes."""
-        mark = f"{MARK}={self.env[MARK]}".encode()
+        mark = self.env[MARK].encode()
         sessions = {process.pid for process in self.stack.processes}
         commands = {}
         for folder in Path("/proc").glob("[0-9]*"):
@@ -147,7 +147,9 @@ def plant(
         "MILLRACE_MODULES": "tests.support.kinds",
         "MILLRACE_BEAT_S": "0.5",
         "MILLRACE_LOG_LEVEL": "debug",
-        MARK: uuid7(),
+        MARK: (mark := uuid7()),
+        # The environment of sandboxes is blank but for a few names.
+        "MILLRACE_PROGRAM": mark,
     }
     redis.push()
     made = Plant(Stack(tmp_path / "logs", env, API_SECRET), tmp_path, settings_env)

@@ -7,16 +7,23 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
 
 from app.core.db import database
 from app.core.http import client
+from app.jobs.inspect.explain import explain
+from app.jobs.inspect.reason import Services
 from app.jobs.ledger import commands
 from app.jobs.models import WorkerRow
 from tests.support.kinds import (
+    Alarm,
     Block,
+    BlockInChildTask,
+    BlockOnce,
+    CallInThread,
     Compute,
     Fail,
     FailOnce,
@@ -240,7 +247,75 @@ def test_a_loop_that_stands_still_ends_the_process(plant: Plant) -> None:
     assert worker.wait(15) != 0
     plant.until_nobody_lives()
     assert "loop_stalled" in worker.tail(200)
-    assert plant.until(job_id, "queued").tries == 0
+    row = plant.until(job_id, "retrying", "queued")
+    assert (row.tries, row.crashes, row.error_code) == (1, 0, "loop_blocked")
+
+
+@on_sqlite
+@pytest.mark.parametrize("kind", [BlockOnce, BlockInChildTask])
+def test_a_job_that_blocks_the_loop_is_named_with_its_line_and_counted_alone(
+    plant: Plant, kind: type[BlockOnce]
+) -> None:
+    plant.env["MILLRACE_LOOP_STALL_S"] = "4"
+    worker = plant.worker()
+    neighbours = [plant.enqueue(Sleep(seconds=60)), plant.enqueue(Compute(seconds=60))]
+    for other in neighbours:
+        plant.until_begun(other)
+    job_id = plant.enqueue(kind(seconds=60))
+
+    def explained() -> dict[str, Any]:
+        return database().read(explain, "default", job_id, Services())
+
+    wait_until(lambda: explained()["reason"] == "blocks_loop", what="explain to name the line")
+    assert "kinds.py, line " in explained()["message"]
+    assert "time.sleep(job.seconds)" in explained()["facts"]["line"]
+    assert "to_thread" in explained()["fix"]
+    assert worker.wait(20) != 0
+    row = plant.until(job_id, "failed", relay=False)
+    assert (row.tries, row.crashes, row.error_code) == (1, 0, "loop_blocked")
+    (attempt,) = plant.ledger.attempts(job_id)
+    assert attempt.error_type == "LoopBlocked"
+    assert "time.sleep(job.seconds)" in (attempt.error_message or "")
+    assert "kinds.py" in (attempt.traceback or "")
+    for other in neighbours:
+        row = plant.until(other, "queued")
+        assert (row.tries, row.crashes) == (0, 0)
+    log = worker.tail(400)
+    assert "loop_blocked" in log
+    assert job_id in log
+    plant.until_nobody_lives()
+
+
+@on_sqlite
+def test_a_stall_does_not_use_up_the_time_of_the_neighbours(plant: Plant) -> None:
+    """The loop is kept from it longer than it may run, and it is stopped in its own time."""
+    plant.worker()
+    slow, blocking = plant.enqueue(Slow()), plant.enqueue(Block(seconds=7))
+    assert plant.until(blocking, "succeeded", timeout_s=30).tries == 0
+    row = plant.until(slow, "retrying", "failed")
+    assert (row.error_type, row.crashes) == ("TimeLimitExceeded", 0)
+    assert "did not stop" not in (row.error_message or "")
+
+
+@on_sqlite
+def test_each_job_has_a_thread_of_the_executor(plant: Plant) -> None:
+    """Eight calls on eight slots run at once, whatever the number of cores."""
+    plant.env["MILLRACE_WORKER_THREADS"] = "8"
+    ids = [plant.enqueue(CallInThread(seconds=3)) for _ in range(8)]
+    plant.worker()
+    rows = [plant.until(job_id, "succeeded") for job_id in ids]
+    starts, ends = [row.started_at for row in rows], [row.finished_at for row in rows]
+    assert max(start for start in starts if start) < min(end for end in ends if end)
+
+
+@on_sqlite
+def test_a_later_job_does_not_meet_the_alarm_of_an_earlier_one(plant: Plant) -> None:
+    plant.env["MILLRACE_SANDBOXES"] = "1"
+    plant.worker()
+    first = plant.until(plant.enqueue(Alarm()), "succeeded")
+    second = plant.until(plant.enqueue(Compute(seconds=2)), "succeeded", "retrying", "failed")
+    assert second.state == "succeeded"
+    assert first.result != second.result
 
 
 @on_sqlite

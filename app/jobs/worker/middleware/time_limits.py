@@ -8,7 +8,7 @@ from typing import Any
 from dramatiq import Middleware
 
 from app.core import clock
-from app.core.errors import TimeLimitExceeded
+from app.core.errors import AppError, TimeLimitExceeded
 from app.core.logging import get_logger
 from app.jobs.worker.outcome import judge
 from app.jobs.worker.process import WorkerProcess
@@ -53,6 +53,10 @@ class TimeLimits(Middleware):
             run.interrupt(run.reason)  # repeated: the code may have swallowed the first
         if soft is None or hard is None or now < soft:
             return
+        watch = self._process.loop_watch
+        blocker = watch.blocker
+        if run.task is not None and watch.is_stalled and (blocker is None or blocker.run is not run):
+            return  # another run keeps the loop from it
         limit_s = run.definition.time_limit_s if run.definition else 0.0
         error = TimeLimitExceeded(f"the time limit of {limit_s:g} s was exceeded")
         if now < hard:
@@ -61,5 +65,8 @@ class TimeLimits(Middleware):
         run.disarm()
         # The code runs on and can write nothing; only the exit of the process ends it.
         log.error("hard_time_limit", job_id=run.claim.id, kind=run.claim.kind)
-        self._process.end(run, judge(run.claim, TimeLimitExceeded(f"{error.message}, and it did not stop")))
+        final: AppError = TimeLimitExceeded(f"{error.message}, and it did not stop")
+        if blocker is not None and blocker.run is run:
+            final = watch.error(blocker)
+        self._process.end(run, judge(run.claim, final))
         self._process.end_soon("a job passed its hard time limit")

@@ -212,10 +212,10 @@ def test_log_lines_carry_the_hosts_context(capfd: pytest.CaptureFixture[str], on
     process_pool.start_pool(1)
     bind(job_id="job-7")
     try:
-        SandboxCall(sandbox_jobs.log, {"event": "first"}, time_limit_s=30, memory_mb=None).run()
+        SandboxCall(sandbox_jobs.log, {"event": "first"}, time_limit_s=30, memory_mb=None, access="open").run()
     finally:
         unbind("job_id")
-    SandboxCall(sandbox_jobs.log, {"event": "second"}, time_limit_s=30, memory_mb=None).run()
+    SandboxCall(sandbox_jobs.log, {"event": "second"}, time_limit_s=30, memory_mb=None, access="open").run()
     process_pool.stop_pool()
     first, second = (json.loads(line) for line in capfd.readouterr().err.splitlines() if line.startswith("{"))
     assert (first["event"], first["job_id"], first["role"]) == ("first", "job-7", "lane")

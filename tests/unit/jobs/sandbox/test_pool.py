@@ -16,13 +16,16 @@ from typing import Any
 import pytest
 
 from app.core.errors import (
+    AppError,
     InvalidInput,
     SandboxCrashed,
+    TimeLimitExceeded,
 )
 from app.jobs.sandbox import process_pool
 from app.jobs.sandbox.call import run
 from app.jobs.sandbox.child import MAX_CALLS
 from app.jobs.sandbox.pool import sandbox_environment
+from app.jobs.sandbox.protocol import SandboxFailed
 from tests.support import sandbox_functions
 from tests.support.sandbox_rig import HERE, ROOT, SECRETS, all_dead, call, is_alive, on_linux, pids_in
 from tests.support.waiting import wait_until
@@ -53,12 +56,36 @@ def test_sandbox_that_was_left_dirty_is_replaced(name: str, arguments: dict[str,
     assert call(name, **arguments) != call("group")[0]
 
 
-def test_sandbox_that_failed_is_replaced(one_sandbox: None) -> None:
-    """A failure may have left anything behind."""
+@pytest.mark.parametrize("error", ["invalid", "foreign", "unavailable"])
+def test_sandbox_of_a_plain_exception_is_used_again(error: str, one_sandbox: None) -> None:
     before = call("group")[0]
-    with pytest.raises(InvalidInput):
-        call("fail", error="invalid")
-    assert call("group")[0] != before
+    with pytest.raises((AppError, SandboxFailed)):
+        call("fail", error=error)
+    assert call("group")[0] == before
+
+
+def test_sandbox_that_was_interrupted_is_replaced(one_sandbox: None) -> None:
+    """A time limit or an exit may have left anything half done."""
+    before = call("group")[0]
+    with pytest.raises(TimeLimitExceeded):
+        call("spin", time_limit_s=0.1)
+    after = call("group")[0]
+    with pytest.raises(SandboxFailed):
+        call("fail", error="exit")
+    assert len({before, after, call("group")[0]}) == 3
+
+
+@pytest.mark.parametrize("name", sorted(sandbox_functions.CHANGES))
+@pytest.mark.parametrize("fails", [False, True])
+def test_no_later_call_meets_what_an_earlier_one_changed(name: str, fails: bool, one_sandbox: None) -> None:
+    """Folder, umask, environment, locale, handlers, timers, limits and more; after a failure as well."""
+    before = call("process_state")
+    if fails:
+        with pytest.raises(SandboxFailed):
+            call("change", name=name, fails=True)
+    else:
+        call("change", name=name)
+    assert call("process_state") == before
 
 
 def test_sandboxes_have_their_own_group_and_ignore_the_hosts_signals() -> None:
@@ -142,7 +169,7 @@ from app.core.logging import bind, unbind
 from app.jobs.sandbox import process_pool
 from app.jobs.sandbox.call import SandboxCall
 process_pool.start_pool(3)
-SandboxCall("tests.support.sandbox_functions:sit", {"note": %r}, time_limit_s=None, memory_mb=None).run()
+SandboxCall("tests.support.sandbox_functions:sit", {"note": %r}, time_limit_s=None, memory_mb=None, access="open").run()
 """
 
 _FORKING_HOST = """
@@ -153,7 +180,7 @@ from app.jobs.sandbox import process_pool
 from app.jobs.sandbox.call import SandboxCall
 
 def call(_):
-    return SandboxCall("os:getppid", {}, time_limit_s=20, memory_mb=None).run()
+    return SandboxCall("os:getppid", {}, time_limit_s=20, memory_mb=None, access="open").run()
 
 first = call(0)
 child = os.fork()
@@ -217,14 +244,14 @@ async def test_awaited_result() -> None:
     several = [run(sandbox_functions.add, {"left": n, "right": n}) for n in range(5)]
     assert await asyncio.gather(*several) == [0, 2, 4, 6, 8]
     with pytest.raises(InvalidInput):
-        await run(sandbox_functions.fail, {"error": "invalid"})
+        await run(sandbox_functions.fail, {"error": "invalid"}, access="open")
 
 
 @pytest.mark.anyio
 async def test_cancelled_task_kills_its_sandbox(tmp_path: Path) -> None:
     """The cancellation is raised when the sandbox is dead, well within two seconds."""
     note = tmp_path / "note"
-    task = asyncio.create_task(run(sandbox_functions.sit, {"note": str(note)}))
+    task = asyncio.create_task(run(sandbox_functions.sit, {"note": str(note)}, access="open"))
     pids = await asyncio.to_thread(pids_in, note)
     started = time.monotonic()
     task.cancel()
@@ -239,8 +266,9 @@ async def test_cancelled_task_kills_its_sandbox(tmp_path: Path) -> None:
 async def test_cancelled_twice_and_in_line(tmp_path: Path) -> None:
     """More tasks than sandboxes: those in line go at once, and a second cancellation changes nothing."""
     notes = [tmp_path / str(number) for number in range(2)]
+    never = str(tmp_path / "never")
     tasks = [
-        asyncio.create_task(run(sandbox_functions.meet, {"mine": str(note), "other": str(tmp_path / "never")}))
+        asyncio.create_task(run(sandbox_functions.meet, {"mine": str(note), "other": never}, access="open"))
         for note in notes
     ]
     await asyncio.to_thread(wait_until, lambda: all(note.exists() for note in notes), what="two running calls")
