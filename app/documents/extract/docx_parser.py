@@ -11,6 +11,7 @@ from lxml import etree
 from app.core.errors import InvalidInput
 from app.documents.extract import archives
 from app.documents.extract.equation_parser import equation_text
+from app.documents.extract.html_parser import to_markdown
 from app.documents.extract.limits import ExtractLimits
 from app.documents.extract.ooxml_parser import (
     Package,
@@ -25,6 +26,7 @@ from app.documents.extract.ooxml_parser import (
     name_of,
 )
 from app.documents.extract.pages import Pages
+from app.documents.extract.plain import decode, decode_html
 
 # Wrappers of blocks or runs whose content is read like their own place.
 _WRAPPERS = {
@@ -153,6 +155,19 @@ class _DocxReader:
                 yield from self._blocks(form)
             elif name in ("oMath", "oMathPara"):
                 yield equation_text(element)
+            elif name == "altChunk" and (text := self._inserted(attribute(element, "id") or "")):
+                yield text
+
+    def _inserted(self, relationship_id: str) -> str:
+        """Return the text of an inserted file: HTML or plain text."""
+        relationship = self.package.relationships(self._part).get(relationship_id)
+        data = self.package.read_bytes(relationship.part) if relationship is not None else None
+        if relationship is None or data is None:
+            return ""
+        ending = relationship.part.rpartition(".")[2].lower()
+        if ending in ("html", "htm", "xhtml"):
+            return to_markdown(decode_html(data))
+        return decode(data) if ending == "txt" else ""
 
     def _rows(self, table: etree._Element) -> Iterator[list[str]]:
         for row in table:

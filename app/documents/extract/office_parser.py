@@ -70,7 +70,7 @@ def _xlsx(blob: Path, limits: ExtractLimits) -> Pages:
         package = Package(archive)
         beside = _beside_sheets(package, Pages(limits))
     with _transitional(blob).open("rb") as file:  # given a path, openpyxl decides by the ending of the name
-        book = openpyxl.load_workbook(file, read_only=True, data_only=True)
+        book = openpyxl.load_workbook(file, read_only=True, data_only=True, keep_links=False)
         pages = Pages(limits)
         _properties(pages, book.properties)
         for sheet in book.worksheets[: limits.sheets]:
