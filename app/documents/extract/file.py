@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from app.core.errors import InvalidInput
-from app.documents.extract import epub_parser, html_parser, mail, ocr, odf_parser, office_parser, pdf_parser, plain
+from app.documents.extract import epub_parser, html_parser, mail, ocr, odf_parser, plain
 from app.documents.extract.limits import USUAL, ExtractLimits
+from app.documents.extract.office import office_parser
 from app.documents.extract.pages import Pages
+from app.documents.extract.pdf import pdf_parser
 from app.documents.files import sniff
 
 _READERS: dict[str, Callable[[Path, ExtractLimits], Pages]] = {

@@ -241,7 +241,9 @@ def _drop_comments(body: LexborNode) -> None:
     if not comments:
         return
     links = sum(map(length, body.css("a"))) - sum(length(link) for part in comments for link in part.css("a"))
-    if length(body) - sum(map(length, comments)) - links >= MIN_CONTENT_CHARACTERS:
+    inside = {node.mem_id for part in comments for node in part.css("p, pre")}
+    has_paragraph = any(length(node) for node in body.css("p, pre") if node.mem_id not in inside)
+    if has_paragraph or length(body) - sum(map(length, comments)) - links >= MIN_CONTENT_CHARACTERS:
         _drop(comments)
 
 

@@ -25,6 +25,9 @@ MIN_EXTRACTED_SHARE = 0.4
 # An element with this share of the extracted text holds the content.
 MIN_HELD_SHARE = 0.95
 MIN_PIECE_CHARACTERS = 20
+_CONTAINERS = {"div", "section", "article", "main", "center", "body"}
+_STRUCTURES = "table, pre, h1, h2, ol, dl, figure"
+MAX_NEIGHBOUR_LINKS = 0.5
 # Blocks of links are menus, unless they are most of the page.
 MIN_LINKS, MIN_LINK_SHARE, MAX_MENU_SHARE = 3, 0.75, 0.6
 _MENUS = {"ul", "ol", "dl", "div", "section", "table", "p", "td", "li"}
@@ -113,4 +116,17 @@ def _around(body: LexborNode, extracted: str, characters: int) -> LexborNode:
     if total < MIN_EXTRACTED_SHARE * characters:
         return body
     holders = [node for node in elements if held.get(node.mem_id, 0) >= MIN_HELD_SHARE * total]
-    return holders[-1] if holders else body  # in the page's order, so the last is the innermost
+    return _with_neighbours(holders[-1], body) if holders else body  # in the page's order: the last is the innermost
+
+
+def _with_neighbours(node: LexborNode, body: LexborNode) -> LexborNode:
+    """Return the element, or one above it that also holds a table, code or a heading next to it."""
+    while node.mem_id != body.mem_id and (parent := node.parent) is not None:
+        more = length(parent) - length(node)
+        links = sum(map(length, parent.css("a"))) - sum(map(length, node.css("a")))
+        is_part = node.tag not in _CONTAINERS
+        is_rich = len(parent.css(_STRUCTURES)) > len(node.css(_STRUCTURES))
+        if not is_part and (not is_rich or more > length(node) or links > MAX_NEIGHBOUR_LINKS * more):
+            break
+        node = parent
+    return node

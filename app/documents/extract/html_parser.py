@@ -14,6 +14,7 @@ from app.documents.extract.html_markdown_parser import write_markdown
 from app.documents.extract.limits import USUAL, ExtractLimits
 from app.documents.extract.pages import Pages
 from app.documents.extract.plain import read_html
+from app.documents.text import strip_data_uris
 
 _TITLES = 'meta[property="og:title"]'
 _DESCRIPTIONS = 'meta[name="description"], meta[property="og:description"]'
@@ -27,7 +28,7 @@ def extract_html(blob: Path, url: str | None = None) -> dict[str, Any]:
     """
     html = blob.read_text("utf-8", "replace")
     about, text = _extract(html, url, Pages())
-    blob.with_suffix(".md").write_text(text, "utf-8", "replace")
+    blob.with_suffix(".md").write_text(strip_data_uris(text), "utf-8", "replace")
     return about
 
 

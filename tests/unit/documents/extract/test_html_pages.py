@@ -157,3 +157,23 @@ def test_a_chapter_and_a_letter_are_content_as_a_whole(tmp_path: Path) -> None:
         text = read(path)["text"]
         assert "Part one\n\nThe mill.\n\nA note.\n\nYours, Ada" in text
         assert "Preview" not in text and "Contents" not in text
+
+
+def test_a_table_next_to_the_only_paragraph_is_content(tmp_path: Path) -> None:
+    """In one form around the whole page, and beside a block of text."""
+    table = "<table><tr><th>Day</th><th>cm</th></tr><tr><td>1</td><td>12</td></tr></table>"
+    words = "<p>The level of the river is read each morning at six by the miller.</p>"
+    for body in (
+        f"<form id=aspnetForm><div><a href=1>Home</a></div><div><h1>Levels</h1>{words}<input>{table}</div></form>",
+        f"<div><a href=1>Home</a></div><div><h1>Levels</h1><div><div>{words}</div>{table}</div></div>",
+    ):
+        text = _read(tmp_path, f"<body>{body}</body>")
+        assert text.startswith("# Levels\n\nThe level of the river") and "| 1 | 12 |" in text
+
+
+def test_comments_below_a_short_text_are_left_out_and_a_guest_book_is_read(tmp_path: Path) -> None:
+    comments = "<div class='comments'><div class='comment'><p>Nice bread, I make it each week.</p></div></div>"
+    assert _read(tmp_path, f"<main><h1>Bread</h1><p>Mix flour.</p>{comments}</main>") == "# Bread\n\nMix flour."
+    book = "<div class='comment'><p>Lovely mill!</p></div><div class='comment'><p>Great day out.</p></div>"
+    text = _read(tmp_path, f"<main><h1>Guest book</h1>{book}</main>")
+    assert text == "# Guest book\n\nLovely mill!\n\nGreat day out."

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from app.clients.browser import find_chromium
-from app.documents.extract.pdf_bidi import PdfGlyph, in_reading_order
+from app.documents.extract.pdf.pdf_bidi import PdfGlyph, in_reading_order
 from tests.support import made_documents, make_pdf
 from tests.support.extraction import read
 from tests.support.make_pdf import Drawn, placed

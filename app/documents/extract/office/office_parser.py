@@ -11,11 +11,11 @@ from lxml.etree import LxmlError
 
 from app.core.errors import InvalidInput
 from app.documents.extract import archives
-from app.documents.extract.docx_parser import extract_docx
 from app.documents.extract.limits import USUAL, ExtractLimits
-from app.documents.extract.ooxml_parser import Package, alternative_text, chart_text, child, descendants
+from app.documents.extract.office.docx_parser import extract_docx
+from app.documents.extract.office.ooxml_parser import Package, alternative_text, chart_text, child, descendants
+from app.documents.extract.office.pptx_parser import extract_pptx
 from app.documents.extract.pages import Pages
-from app.documents.extract.pptx_parser import extract_pptx
 
 _STRICT = b"http://purl.oclc.org/ooxml/"
 _NAMESPACES = (
@@ -70,7 +70,7 @@ def _xlsx(blob: Path, limits: ExtractLimits) -> Pages:
         package = Package(archive)
         beside = _beside_sheets(package, Pages(limits))
     with _transitional(blob).open("rb") as file:  # given a path, openpyxl decides by the ending of the name
-        book = openpyxl.load_workbook(file, read_only=True, data_only=True)
+        book = openpyxl.load_workbook(file, read_only=True, data_only=True, keep_links=False)
         pages = Pages(limits)
         _properties(pages, book.properties)
         for sheet in book.worksheets[: limits.sheets]:

@@ -8,9 +8,9 @@ from pathlib import Path
 from lxml import etree
 
 from app.documents.extract import archives
-from app.documents.extract.equation_parser import equation_text
 from app.documents.extract.limits import ExtractLimits
-from app.documents.extract.ooxml_parser import (
+from app.documents.extract.office.equation_parser import equation_text
+from app.documents.extract.office.ooxml_parser import (
     Package,
     alternative_text,
     attribute,

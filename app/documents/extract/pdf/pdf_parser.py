@@ -14,9 +14,9 @@ from app.core.errors import InvalidInput
 from app.documents.extract import ocr
 from app.documents.extract.limits import USUAL, ExtractLimits
 from app.documents.extract.pages import Pages
-from app.documents.extract.pdf_annotations_parser import flatten, missing_texts
-from app.documents.extract.pdf_bidi import DIVISION
-from app.documents.extract.pdf_lines_parser import PdfLine, has_letters, open_text, read_lines
+from app.documents.extract.pdf.pdf_annotations_parser import flatten, missing_texts
+from app.documents.extract.pdf.pdf_bidi import DIVISION
+from app.documents.extract.pdf.pdf_lines_parser import PdfLine, has_letters, open_text, read_lines
 
 # A page with an image and less text than this was scanned.
 MIN_CHARACTERS = 16

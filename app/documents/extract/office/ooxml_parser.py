@@ -41,9 +41,13 @@ class Package:
 
     def read(self, part: str) -> etree._Element | None:
         """Return the root element of a part; None for a part that is missing or empty."""
-        name = self._names.get(part.lower())
-        data = archives.read_member(self._archive, name) if name is not None else None
+        data = self.read_bytes(part)
         return parse_xml(data) if data and data.strip() else None
+
+    def read_bytes(self, part: str) -> bytes | None:
+        """Return the bytes of a part; None for a missing one."""
+        name = self._names.get(part.lower())
+        return archives.read_member(self._archive, name) if name is not None else None
 
     def main(self) -> str:
         """Return the name of the main part. Raises InvalidInput if the file names none."""

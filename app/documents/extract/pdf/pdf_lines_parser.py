@@ -13,7 +13,7 @@ from typing import Any
 
 import pypdfium2.raw as raw
 
-from app.documents.extract.pdf_bidi import DIVISION, PdfGlyph, in_reading_order, is_right_to_left
+from app.documents.extract.pdf.pdf_bidi import DIVISION, PdfGlyph, in_reading_order, is_right_to_left
 
 # Of the size of the font: a gap between two letters, beyond the usual gap of their line, that divides words.
 MIN_SPACE = 0.15

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from lxml import etree
 
-from app.documents.extract.ooxml_parser import attribute, child, name_of
+from app.documents.extract.office.ooxml_parser import attribute, child, name_of
 
 _PROPERTIES = frozenset({"ctrlPr", "rPr"})
 
