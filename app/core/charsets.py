@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import codecs
-import re
+from collections.abc import Callable
 from functools import lru_cache
 
 from webencodings.labels import LABELS
@@ -37,10 +37,6 @@ _MULTI_BYTE = {
 _CODECS = _SINGLE_BYTE | _MULTI_BYTE
 _MARKS = ((b"\xef\xbb\xbf", "utf-8"), (b"\xff\xfe", "utf-16-le"), (b"\xfe\xff", "utf-16-be"))
 _ASCII_BLANKS = " \t\n\f\r"
-# Pages declare their encoding near their beginning.
-MAX_DECLARATION_BYTES = 4096
-_META = re.compile(rb"<meta\b[^<>]*?charset\s*=\s*[\"']?\s*([^\s\"'/>;]+)", re.IGNORECASE)
-_XML = re.compile(rb"\s{0,64}<\?xml\b[^<>]*?encoding\s*=\s*[\"']([^\s\"'<>]+)")
 
 
 def encoding_of(label: str | None) -> str | None:
@@ -54,17 +50,6 @@ def encoding_of(label: str | None) -> str | None:
 def encoding_of_mark(data: bytes) -> tuple[str, int] | None:
     """Return the codec and the length of the byte order mark at the beginning; None without one."""
     return next(((codec, len(mark)) for mark, codec in _MARKS if data.startswith(mark)), None)
-
-
-def declared_label(html: bytes) -> str | None:
-    """Return the first label that a page declares in its XML declaration or a meta element; None without one.
-
-    A page whose declaration can be read is not UTF-16: browsers take such a label for UTF-8.
-    """
-    head = html[:MAX_DECLARATION_BYTES]
-    match = _XML.match(head) or _META.search(head)
-    label = match[1].decode("latin-1") if match else None
-    return "utf-8" if (encoding_of(label) or "").startswith("utf-16") else label
 
 
 def decode(data: bytes, label: str | None = None) -> str:
@@ -87,9 +72,12 @@ def decode(data: bytes, label: str | None = None) -> str:
 
 async def decode_off_loop(data: bytes, label: str | None = None) -> str:
     """Decode like decode(); a long body in a thread."""
-    if len(data) <= MAX_BYTES_ON_LOOP:
-        return decode(data, label)
-    return await asyncio.to_thread(decode, data, label)
+    return await run_off_loop(len(data), lambda: decode(data, label))
+
+
+async def run_off_loop(size_bytes: int, work: Callable[[], str]) -> str:
+    """Return the result of work on so many bytes; done in a thread if they are many."""
+    return work() if size_bytes <= MAX_BYTES_ON_LOOP else await asyncio.to_thread(work)
 
 
 def _decode(data: bytes, codec: str, start: int = 0, *, errors: str = "replace") -> str:

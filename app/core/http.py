@@ -31,6 +31,8 @@ def timeout(seconds: float, *, connect: float) -> httpx.Timeout:
 
 
 USER_AGENT = "Millrace/0.1"
+# httpx would also offer br and zstd, whose decoders it finds installed; only the fetcher bounds what they unpack to.
+ACCEPT_ENCODING = "gzip, deflate"
 # Resolves a host and port to the addresses that may be connected to, best first; raises if there are none.
 AddressesOf = Callable[[str, int], Awaitable[list[str]]]
 MAX_CONNECTIONS = 200
@@ -57,7 +59,12 @@ def _authorities() -> ssl.SSLContext:
 
 
 def _headers(options: dict[str, Any]) -> dict[str, str]:
-    return {"user-agent": USER_AGENT, **options.pop("headers", {})}
+    return {"user-agent": USER_AGENT, "accept-encoding": ACCEPT_ENCODING, **options.pop("headers", {})}
+
+
+def is_temporary(status: int) -> bool:
+    """Return True for a status after which a later request may succeed."""
+    return status in (408, 425, 429) or status >= 500
 
 
 def _traced(options: dict[str, Any], hook: Any) -> dict[str, Any]:
@@ -172,8 +179,3 @@ def _in_words_of_httpx() -> Iterator[None]:
         raise httpx.ProtocolError(str(error)) from error
     except (httpcore.NetworkError, httpcore.ConnectionNotAvailable) as error:
         raise httpx.NetworkError(str(error)) from error
-
-
-def is_temporary(status: int) -> bool:
-    """Return True for a status after which a later request may succeed."""
-    return status in (408, 425, 429) or status >= 500

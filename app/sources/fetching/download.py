@@ -14,7 +14,7 @@ from app.core.errors import InvalidInput, Rejected, TooManyRedirects, Unavailabl
 from app.core.http import AsyncClient, Cookies, HTTPError, InvalidURL, Response, TimeoutException, is_temporary
 from app.core.settings import get_settings
 from app.sources.fetching import connections
-from app.sources.fetching.body_decoder import ACCEPTED, BodyDecoder, IncompleteBody
+from app.sources.fetching.inflate import ACCEPTED, IncompleteBody, Inflater
 from app.sources.fetching.refresh import refresh_target
 
 MAX_REDIRECTS = 20
@@ -162,10 +162,10 @@ class _Request:
         length = response.headers.get("content-length", "")
         if length.isdecimal() and int(length) > self.max_bytes and not self.truncate:
             raise self._too_large(url)
-        decoder = BodyDecoder(response.headers.get("content-encoding", ""))
+        inflater = Inflater(response.headers.get("content-encoding", ""))
         parts: list[bytes] = []
         try:
-            await self._read(url, response, decoder, parts)
+            await self._read(url, response, inflater, parts)
         except TimeoutException:
             raise
         except HTTPError as error:
@@ -177,25 +177,25 @@ class _Request:
             raise
         return b"".join(parts)
 
-    async def _read(self, url: str, response: Response, decoder: BodyDecoder, parts: list[bytes]) -> None:
+    async def _read(self, url: str, response: Response, inflater: Inflater, parts: list[bytes]) -> None:
         left = self.max_bytes
         async for packed in response.aiter_raw():
-            part = decoder.feed(packed, left)
+            part = inflater.feed(packed, left)
             parts.append(part[:left])
             left -= len(part)
             if left < 0:
                 if self.truncate:
                     return
                 raise self._too_large(url)
-        _check_whole(url, response, decoder)
+        _check_whole(url, response, inflater)
 
     def _too_large(self, url: str) -> Rejected:
         return Rejected(f"{url} is larger than {self.max_bytes:,} bytes", code="too_large")
 
 
-def _check_whole(url: str, response: Response, decoder: BodyDecoder) -> None:
+def _check_whole(url: str, response: Response, inflater: Inflater) -> None:
     """Raise IncompleteBody if the body ended early, or the server sent a part of it only."""
-    decoder.finish()
+    inflater.finish()
     if response.status_code != 206:
         return
     match = _RANGE.fullmatch(response.headers.get("content-range", ""))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from dataclasses import dataclass
 from typing import overload
 
@@ -85,7 +84,7 @@ async def fetch(
         return NotModified(response.url)
     response.check_status()
     format_ = _format(response)
-    text = await asyncio.to_thread(_decode, response, format_)
+    text = await charsets.run_off_loop(len(response.body), lambda: _decode(response, format_))
     if not text.strip():
         raise EmptyPage(f"{response.url} has no text")
     return PageText(

@@ -27,8 +27,8 @@ from app.core.settings import get_settings
 from app.documents import urls
 from app.jobs.sandbox import call
 from app.sources.fetching import robots
-from app.sources.fetching.body_decoder import IncompleteBody
 from app.sources.fetching.download import Download, download
+from app.sources.fetching.inflate import IncompleteBody
 from app.sources.fetching.polite_fetch import HostSession
 
 MAX_PAGES = 50_000

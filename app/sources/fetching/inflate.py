@@ -45,7 +45,7 @@ class Decoder(Protocol):
         """Return the decompressed piece; of a larger one a little more than `max_bytes`."""
 
 
-class BodyDecoder:
+class Inflater:
     """Decoder of one body, which may be compressed several times. Raises Rejected for an unknown encoding."""
 
     def __init__(self, encoding: str) -> None:
