@@ -17,6 +17,7 @@ from sqlalchemy.orm import Session
 from app.core import clock, redis
 from app.core.db import Database, database
 from app.core.ids import uuid7
+from app.documents.models import InstallationFact
 from app.jobs.admission import admit, limits, push
 from app.jobs.admission.push import QueuedRef
 from app.jobs.definition import Job
@@ -175,6 +176,7 @@ class Databases:
 def _delete_all(session: Session) -> None:
     for table in (AttemptRow, DebouncedRow, LimitRow, JobRow, ThrottleRow, WorkerRow, ScheduleTickRow, ScheduleRow):
         session.execute(sa.delete(table))
+    session.execute(sa.delete(InstallationFact))  # the next test has another store of originals
     session.execute(sa.update(Tenant).values(dict.fromkeys(QUOTAS)))
     limits.clear_cache()
 

@@ -75,6 +75,7 @@ def faulty(sqlite_url: str, redis_url: str, settings_env: SettingsEnv) -> Iterat
         await in_transaction(lambda session: session.get(JobRow, word))
 
     with served(app) as running:
+        wait_until(lambda: running.hub.has_redis, what="the hub to reach Redis")
         yield running
 
 
@@ -145,7 +146,8 @@ def test_the_secret_alone_is_enough(faulty: Api) -> None:
 
 @pytest.mark.parametrize("open_", ["/", "/livez", "/readyz", "/health", "/metrics", "/docs", "/openapi.json"])
 def test_public_routes_need_no_key(faulty: Api, open_: str) -> None:
-    assert faulty.anyone.get(open_).status_code == 200
+    answer = faulty.anyone.get(open_)
+    assert answer.status_code == 200, answer.text
 
 
 def test_valid_request_id_is_returned_and_an_invalid_one_replaced(faulty: Api) -> None:
