@@ -16,10 +16,16 @@ def search(
     mode: Annotated[str, typer.Option(help="hybrid, semantic or keyword.")] = "hybrid",
     limit: Annotated[int, typer.Option(min=1, max=100, help="Maximum number of hits.")] = 5,
     domain: Annotated[str | None, typer.Option(help="Only pages of this domain.")] = None,
+    operators: Annotated[
+        bool | None,
+        typer.Option("--operators/--no-operators", help="Read quotes and -words as operators; by default if short."),
+    ] = None,
     as_json: AsJson = False,
 ) -> int:
     """Find documents; a search without hits succeeds."""
     body: dict[str, Any] = {"query": query, "mode": mode, "limit": limit}
+    if operators is not None:
+        body["operators"] = operators
     if domain:
         body["filters"] = {"domain": domain}
     with http.ApiClient() as api:
