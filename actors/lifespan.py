@@ -36,6 +36,7 @@ from app.jobs.sandbox import process_pool
 from app.jobs.sandbox.job_log import JobLog
 from app.jobs.worker.middleware.cancellation import cancel_run
 from app.jobs.worker.process import WorkerProcess
+from app.search.index import reanalysis
 from app.sources.fetching import connections
 
 EXIT_CONFIG = 2
@@ -279,6 +280,7 @@ class Lifespan(Middleware):
                 identity = (process.id, process.fetcher.queues, process.threads, url)
                 database().transaction(workers.register, *identity, paused=process.fetcher.is_paused)
                 database().transaction(limit_commands.declare, caps())
+                database().transaction(reanalysis.request_reanalysis)
                 return
             except Unavailable as error:
                 log.warning("worker_waits", reason=error.message)

@@ -9,12 +9,13 @@ from actors.runtime import job_actor
 from app.core.db import read
 from app.jobs.worker.progress import Progress
 from app.search.engine import engine
-from app.search.index import generations, model_switch, verify
+from app.search.index import generations, model_switch, reanalysis, verify
 from app.search.jobs import (
     BuildGeneration,
     CompareGenerations,
     DropGeneration,
     FollowIndex,
+    ReanalyzeDocuments,
     SwapGeneration,
     VerifyIndex,
 )
@@ -32,6 +33,11 @@ async def follow_index(job: FollowIndex, progress: Progress) -> dict[str, Any]:
 @job_actor(VerifyIndex)
 async def verify_index(job: VerifyIndex, progress: Progress) -> dict[str, Any]:
     return await verify.verify(progress, repair=job.repair)
+
+
+@job_actor(ReanalyzeDocuments)
+async def reanalyze_documents(job: ReanalyzeDocuments, progress: Progress) -> dict[str, Any]:
+    return await reanalysis.reanalyze(progress)
 
 
 @job_actor(BuildGeneration)

@@ -236,7 +236,13 @@ class Settings(_Read):
         None,
         gt=0,
         le=100,
-        description="Weight of meaning relative to words; by default 1, and 1.75 with a transformer.",
+        description="Weight of meaning relative to words; by default 1.4, and 3 with a transformer.",
+    )
+    search_weak_similarity: float | None = Field(
+        None,
+        ge=0,
+        le=1,
+        description="Cosine below which a hit by meaning alone is weak; by default 0.35, and 0.3 with a transformer.",
     )
     search_rrf_k: int = Field(60, ge=1, description="k of reciprocal rank fusion.")
     changedetection_url: str = Field(

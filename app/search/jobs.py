@@ -17,6 +17,18 @@ class FollowIndex(
     """Update the index outside of SQL; a request during a run starts one more run."""
 
 
+class ReanalyzeDocuments(
+    Job,
+    kind="search.reanalyze",
+    queue="bulk",
+    time_limit_s=86_400,
+    retry_delays=(5.0, 60.0, 300.0),
+    open_to="operator",
+    unique_key=lambda job: "reanalyze",
+):
+    """Make the words of documents again that another version of the program analysed."""
+
+
 class BuildGeneration(
     Job, kind="search.build_generation", queue="bulk", time_limit_s=7 * 86_400, retry_delays=(5.0, 60.0, 300.0),
     open_to="operator", unique_key=lambda job: "generation", stages={"embed": 90, "build": 5, "follow": 5},

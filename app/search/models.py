@@ -11,7 +11,7 @@ from app.core.db import Base, BigId, JsonColumn, UtcDateTime
 
 
 class Chunk(Base):
-    """A piece of a version's text with its packed terms and vector.
+    """A piece of a version's text with its packed terms, the version of the analyzer that made them, and its vector.
 
     `document_terms` are the terms of the whole document, on its first chunk: neighbours overlap, so sums would count
     twice.
@@ -24,6 +24,7 @@ class Chunk(Base):
     __table_args__ = (
         sa.Index("ix_chunk_document", "document_id", "ordinal"),
         sa.Index("ix_chunk_tenant", "tenant", "document_id"),
+        sa.Index("ix_chunk_analyzer", "analyzer", "document_id"),
     )
 
     id: Mapped[int] = mapped_column(BigId, primary_key=True)
@@ -41,6 +42,8 @@ class Chunk(Base):
     text_hash: Mapped[str] = mapped_column(sa.String(32))
     terms: Mapped[bytes] = mapped_column(sa.LargeBinary)
     document_terms: Mapped[bytes | None] = mapped_column(sa.LargeBinary)
+    # By default 1, the analyzer of programs that do not write this column.
+    analyzer: Mapped[int] = mapped_column(sa.SmallInteger, server_default="1")
     vector: Mapped[bytes | None] = mapped_column(sa.LargeBinary)
 
 

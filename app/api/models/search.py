@@ -68,7 +68,12 @@ class SearchHit(ResponseModel):
     title: str | None
     description: str | None
     text: str = Field(..., description="The text of the chunk.")
-    score: float
+    score: float = Field(
+        ...,
+        description="hybrid: 0 to 1, the mean of the share of the best keyword score and of the cosine; with `rrf` by "
+        "ranks alone. semantic: the cosine. keyword: BM25, above 0.",
+    )
+    weak: bool = Field(..., description="No word of the query led here, and the cosine is low: probably unrelated.")
     metadata: HitMetadata
     document_id: Number
     snippet: str
@@ -93,6 +98,11 @@ class SearchAnswer(ResponseModel):
     total: int = Field(..., description="Number of matching documents.")
     query: str
     corrected_query: str | None = Field(..., description="The query that was used where no document has a word of it.")
+    words_matched: bool | None = Field(
+        ..., description="False if no document has a word of the query: all hits are by meaning. Null in semantic mode."
+    )
+    operators: bool = Field(..., description="True if quotes, -word, site: and lang: were read as operators.")
+    relaxed: list[str] = Field(..., description="Phrases that no document has: their words were searched instead.")
     mode: Literal["hybrid", "semantic", "keyword", "bm25"]
     limit: int
     offset: int
@@ -138,6 +148,7 @@ class IndexStatus(ResponseModel):
     model: str
     dimension: int
     behind: IndexLag
+    outdated: int = Field(..., description="Chunks analysed by another version of the program.")
 
 
 class GenerationSummary(ResponseModel):

@@ -108,7 +108,8 @@ def show_state(as_json: AsJson = False) -> int:
         return exit_codes.OK
     behind = state["behind"]
     lag = f"{behind['changes']} changes behind, {behind['seconds']:g} s" if behind["changes"] else "up to date"
-    output.out.print(f"{output.plain(state['engine'])}  {output.plain(state['model'])}  {lag}")
+    analysis = f", {state['outdated']} passages to analyse again" if state.get("outdated") else ""
+    output.out.print(f"{output.plain(state['engine'])}  {output.plain(state['model'])}  {lag}{analysis}")
     return exit_codes.OK
 
 

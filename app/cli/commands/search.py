@@ -19,6 +19,10 @@ def search(
     collection: Annotated[list[str] | None, typer.Option(help="Only documents of this collection; repeatable.")] = None,
     tag: Annotated[list[str] | None, typer.Option(help="Only documents with this tag; repeatable, all apply.")] = None,
     lang: Annotated[str | None, typer.Option(help="Only documents in this language, such as en.")] = None,
+    operators: Annotated[
+        bool | None,
+        typer.Option("--operators/--no-operators", help="Read quotes and -words as operators; by default if short."),
+    ] = None,
     as_json: AsJson = False,
 ) -> int:
     """Find documents; a search without hits succeeds."""
@@ -27,6 +31,8 @@ def search(
     filters = {name: value for name, value in filters.items() if value}
     if filters:
         body["filters"] = filters
+    if operators is not None:
+        body["operators"] = operators
     with http.ApiClient() as api:
         response = api.post("/api/search", body)
     if as_json:

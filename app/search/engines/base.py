@@ -21,7 +21,7 @@ T = TypeVar("T")
 DEFAULT_FUSION: Fusion = "relative"
 
 # Upper bound of languages that a word of a query is stemmed by.
-MAX_LANGUAGES = 16
+MAX_LANGUAGES = 32
 
 # Upper bound of values that a facet shows, the commonest first.
 FACET_VALUES = 50
@@ -64,7 +64,8 @@ class EngineRequest:
     offset.
 
     A document has each word of `required`, and no word of `excluded`. `degraded` is the reason why part of the query is
-    ignored. `semantic_weight` is the weight of meaning relative to words when shares are fused.
+    ignored, `relaxed` are phrases that no document has. `semantic_weight` is the weight of meaning relative to words.
+    A hit without words whose cosine is below `weak_below` is weak.
     """
 
     tenant: str
@@ -83,6 +84,8 @@ class EngineRequest:
     excluded: Sequence[str] = ()
     facets: Sequence[Facet] = ()
     degraded: str | None = None
+    relaxed: Sequence[str] = ()
+    weak_below: float = 0.0
 
     def weights(self, names: Sequence[str]) -> list[float]:
         """Return the weight of each of these rankings."""
@@ -106,6 +109,7 @@ class Hit:
 class SearchResult:
     """A page of hits, the number of matching documents, the hashes of the terms, and the offset of the page.
 
+    `outdated`: the index may hold terms of another analyzer.
     `exact` is at least 1 if a document has one of the terms. `as_of` is the last change the engine has read. A facet
     counts
     all matching documents by value.
@@ -117,6 +121,7 @@ class SearchResult:
     offset: int = 0
     exact: int = 0
     as_of: int = 0
+    outdated: bool = False
     facets: Mapping[Facet, list[tuple[str, int]]] = field(default_factory=dict)
 
 

@@ -28,7 +28,7 @@ class BestChunk:
         self, terms: Sequence[int], vector: Vectors | None, weight: Callable[[int], float] = lambda term: 1.0
     ) -> None:
         self._wanted = np.array(sorted(set(terms)), np.uint32)
-        self._weights = np.array([abs(weight(term)) for term in self._wanted.tolist()])
+        self._weights = np.array([weight(term) for term in self._wanted.tolist()])
         self._vector = vector
 
     def choose(self, spans: Sequence[tuple[int, int]], terms: Sequence[bytes], vectors: Vectors) -> list[int]:
@@ -65,7 +65,7 @@ class BestChunk:
         at = np.minimum(np.searchsorted(self._wanted, hashes), len(self._wanted) - 1)
         present = np.flatnonzero(self._wanted[at] == hashes)
         owners = np.repeat(np.arange(len(chunks)), sizes)[present]
-        frequency = counts[present].astype(np.float64)
+        frequency = np.maximum(counts[present].astype(np.float64), 1.0)
         saturated = self._weights[at[present]] * frequency / (frequency + K1)
         return np.bincount(owners, saturated, len(chunks)) / (self._weights.sum() or 1.0)
 

@@ -24,18 +24,12 @@ def rrf(
     return ids, np.bincount(places, shares, len(ids)).astype(np.float64)
 
 
-def relative(scores: npt.NDArray[np.float64], matched: npt.NDArray[np.bool_]) -> npt.NDArray[np.float64]:
-    """Return each matched score as a share of the best one, from 0 to 1; shares of two rankings may be added.
+def share_of_best(scores: npt.NDArray[np.float64], matched: npt.NDArray[np.bool_]) -> npt.NDArray[np.float64]:
+    """Return each matched score as a share of the best one, from 0 to 1; for scores without an upper bound."""
+    best = float(scores[matched].max(initial=0.0))
+    return np.where(matched, np.maximum(scores, 0.0) / best, 0.0) if best > 0 else np.zeros(len(scores))
 
-    If even the best is negative (Okapi of words in most documents) the share is inverted: twice is half.
-    """
-    shares = np.zeros(len(scores))
-    if matched.any():
-        best = float(scores[matched].max())
-        if best > 0:
-            shares[matched] = np.maximum(scores[matched], 0.0) / best
-        else:
-            shares[matched] = np.divide(
-                best, scores[matched], out=np.ones(int(matched.sum())), where=scores[matched] < 0
-            )
-    return shares
+
+def similarity(scores: npt.NDArray[np.float64], matched: npt.NDArray[np.bool_]) -> npt.NDArray[np.float64]:
+    """Return each matched cosine as it is, from 0 to 1: one far from the query stays low, even if it is the best."""
+    return np.where(matched, np.clip(scores, 0.0, 1.0), 0.0)

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from app.search.engines.base import Fusion
-from app.search.engines.fusion import relative, rrf
+from app.search.engines.fusion import rrf, share_of_best, similarity
 
 # Depth to which each ranking enters rank fusion. Fixed, so that the order does not depend on the requested page.
 FUSED_DEPTH = 1000
@@ -20,10 +20,18 @@ Bools = npt.NDArray[np.bool_]
 
 
 class Ranking:
-    """The slots where `matched` is true, best score first, then lowest document id."""
+    """The slots where `matched` is true, best score first, then lowest document id.
 
-    def __init__(self, scores: Floats, matched: Bools, ids: Slots) -> None:
-        self.scores, self.matched, self.ids = scores, matched, ids
+    `are_cosines`: the scores have a meaning of their own; others are compared with the best one only.
+    """
+
+    def __init__(self, scores: Floats, matched: Bools, ids: Slots, *, are_cosines: bool = False) -> None:
+        self.scores, self.matched, self.ids, self.are_cosines = scores, matched, ids, are_cosines
+
+    @property
+    def shares(self) -> Floats:
+        """Return a value from 0 to 1 for each slot, to be added to those of another ranking."""
+        return (similarity if self.are_cosines else share_of_best)(self.scores, self.matched)
 
     def score(self, slot: int) -> float | None:
         return float(self.scores[slot]) if self.matched[slot] else None
@@ -56,17 +64,13 @@ class Order:
     def __init__(
         self, rankings: Sequence[Ranking], fusion: Fusion, rrf_k: int, weights: Sequence[float] | None = None
     ) -> None:
-        """Fuse the rankings. `weights`: the weight of each ranking when shares are fused; equal by default."""
+        """Fuse the rankings. `weights`: the weight of each ranking in the mean of shares; equal by default."""
         self._ids = rankings[0].ids
         self.matched = np.logical_or.reduce([ranking.matched for ranking in rankings])
         self.total = int(self.matched.sum())
         if len(rankings) > 1 and fusion == "relative":
-            counted = weights or [1.0] * len(rankings)
-            shares = [
-                weight * relative(ranking.scores, ranking.matched)
-                for weight, ranking in zip(counted, rankings, strict=True)
-            ]
-            rankings = [Ranking(np.sum(shares, axis=0), self.matched, self._ids)]
+            shares = np.average([ranking.shares for ranking in rankings], axis=0, weights=weights)
+            rankings = [Ranking(shares, self.matched, self._ids)]
         self._rankings, self._k = rankings, rrf_k
 
     def page(self, limit: int, offset: int, after: tuple[float, int] | None) -> tuple[list[tuple[int, float]], int]:

@@ -14,6 +14,7 @@ from sqlalchemy.orm import Session
 from app.core import clock
 from app.search.engines.base import Lag
 from app.search.models import ChangeCounter, Chunk, IndexChange, document, vector_of
+from app.search.text.analyzer import ANALYZER_VERSION
 
 ROWS_AT_ONCE = 2_000
 
@@ -95,6 +96,17 @@ def changed(
         query = query.where(IndexChange.tenant == tenant)
     rows = session.execute(query).all()
     return list(dict.fromkeys(row.document_id for row in rows)), rows[-1].seq if rows else after
+
+
+def outdated() -> sa.ColumnElement[bool]:
+    """Return SQL for chunks of another analyzer; two ranges, so that an index finds them."""
+    return sa.or_(Chunk.analyzer < ANALYZER_VERSION, Chunk.analyzer > ANALYZER_VERSION)
+
+
+def has_outdated(session: Session, tenant: str | None = None) -> bool:
+    """Return True if a chunk, of this tenant or of any, has terms of another analyzer."""
+    query = sa.select(Chunk.id).where(outdated())
+    return session.scalar((query if tenant is None else query.where(Chunk.tenant == tenant)).limit(1)) is not None
 
 
 def lag(session: Session, at: int) -> Lag:

@@ -18,7 +18,7 @@ from app.jobs.schedules.store import DEFAULT_TENANT
 from app.search.embedders import Vectors
 from app.search.jobs import FollowIndex
 from app.search.models import ChangeCounter, Chunk, ChunkVector, IndexChange, vector_of
-from app.search.text.analyzer import packed_terms, primary
+from app.search.text.analyzer import ANALYZER_VERSION, packed_terms, primary
 
 COUNTER = 1
 ROWS_AT_ONCE = 500
@@ -104,6 +104,7 @@ def replace_document(
             "language": primary(language),
             "text_hash": chunk.text_hash,
             "terms": packed,
+            "analyzer": ANALYZER_VERSION,
             "document_terms": None if ordinal else document_terms,
             "vector": vector,
         }

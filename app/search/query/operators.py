@@ -5,6 +5,11 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+from app.search.text.words import plain_words
+
+# In a longer query, operators are text by default: it is a pasted passage, whose quotes and dashes are prose.
+MAX_OPERATOR_WORDS = 20
+
 _PART = re.compile(
     r'(?<!\S)(?P<minus>-?)"(?P<phrase>[^"]*[^\W_][^"]*)"'
     r"|(?<!\S)site:(?P<site>[^\s\"]+)"
@@ -23,6 +28,16 @@ class ParsedQuery:
     without_phrases: tuple[str, ...] = ()
     site: str | None = None
     language: str | None = None
+
+
+def has_operators(query: str, choice: bool | None) -> bool:
+    """Return True if the query's operators apply: as the caller chose, by default in a query of up to 20 words.
+
+    Two characters of a script without blanks count as a word.
+    """
+    if choice is not None:
+        return choice
+    return sum(0.5 if word.kind == "pair" else 1.0 for word in plain_words(query)) <= MAX_OPERATOR_WORDS
 
 
 def parse(query: str) -> ParsedQuery:

@@ -20,7 +20,8 @@ MAX_PAGE_HITS = 100
 class Question:
     """A caller's question; `cursor` comes from the previous page and overrides the offset.
 
-    `query` may contain operators. `all_chunks` shows every matching chunk of a document instead of the best one.
+    `query` may contain operators; `operators` turns them on or off, None decides by the length. `all_chunks` shows
+    every matching chunk of a document instead of the best one.
     """
 
     query: str
@@ -32,6 +33,7 @@ class Question:
     fusion: Fusion = DEFAULT_FUSION
     facets: Sequence[Facet] = ()
     all_chunks: bool = False
+    operators: bool | None = None
 
 
 def check_question(question: Question) -> None:
@@ -46,7 +48,7 @@ def check_question(question: Question) -> None:
 
 
 def _digest(question: Question) -> str:
-    asked = [question.query, question.mode, question.fusion, asdict(question.filters)]
+    asked = [question.query, question.mode, question.fusion, asdict(question.filters), question.operators]
     return hashlib.blake2b(json.dumps(asked, default=str).encode(), digest_size=8).hexdigest()
 
 

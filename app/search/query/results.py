@@ -8,7 +8,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from app.search.engines.base import Hit, SearchResult
+from app.search.engines.base import EngineRequest, Hit, SearchResult
 from app.search.models import Chunk, document
 from app.search.query.all_chunks import place_of
 from app.search.text.snippets import snippet
@@ -19,11 +19,11 @@ _DOCUMENT = (
 )  # fmt: skip
 
 
-def results(session: Session, tenant: str, result: SearchResult) -> list[dict[str, Any]]:
+def results(session: Session, ask: EngineRequest, result: SearchResult) -> list[dict[str, Any]]:
     """Return results in the hits' order; a hit is left out if its document was replaced after the engine's read."""
-    rows = _rows(session, tenant, [hit.chunk_id for hit in result.hits])
+    rows = _rows(session, ask.tenant, [hit.chunk_id for hit in result.hits])
     return [
-        _result(hit, row, result.terms)
+        _result(hit, row, result.terms) | {"weak": _is_weak(hit, ask.weak_below)}
         for hit in result.hits
         if (row := rows.get(hit.chunk_id)) and row["document_id"] == hit.document_id
     ]
@@ -75,6 +75,11 @@ def _result(hit: Hit, row: Mapping[str, Any], terms: Sequence[int]) -> dict[str,
         },
         "chunk": place_of(hit.chunk_id, row),
     }
+
+
+def _is_weak(hit: Hit, weak_below: float) -> bool:
+    """Return True if only its meaning brought the hit here, and that is far from the query's."""
+    return hit.keyword is None and hit.semantic is not None and hit.semantic < weak_below
 
 
 def _metadata(row: Mapping[str, Any]) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from app.core.settings import get_settings
 from app.search.embedders import Vectors
 from app.search.engine import engine
 from app.search.engines.base import EngineRequest, Filters, Mode, Model, SearchResult, Size
+from app.search.engines.source import has_outdated
 from app.search.index.generations import active, embedder_of
 from app.search.query import operators
 from app.search.query.all_chunks import add_chunks
@@ -31,23 +32,26 @@ from app.search.text.typos import correct
 log = get_logger(__name__)
 
 # A model that reads sentences knows more than averaged words do: the best of 1 to 3 on both collections with MiniLM.
-SENTENCE_WEIGHT = 1.75
+WORD_VECTOR_WEIGHT, SENTENCE_WEIGHT = 1.4, 3.0
+# A cosine below which a hit by meaning alone is weak: nine in ten relevant documents of both collections are above.
+WORD_VECTOR_WEAK, SENTENCE_WEAK = 0.35, 0.3
 READS = 3
+OUTDATED = "words of some documents may be missed: they are analysed again after an update of the program"
 
 
 async def search(tenant: str, question: Question) -> dict[str, Any]:
-    """Return {results, total, query, corrected_query, mode, limit, offset, next_cursor, has_more, as_of, degraded,
-    facets}.
+    """Return {results, total, query, corrected_query, words_matched, operators, relaxed, mode, limit, offset,
+    next_cursor, has_more, as_of, degraded, facets}.
 
     Results are best first. If no document has any of the words, their typos are corrected: `corrected_query` is then
-    the
-    query that was searched. If meaning is unavailable, a hybrid search uses words only and states the reason in
-    `degraded`.
+    the query that was searched. `words_matched` is False if no document has a word of the searched query, `operators`
+    is False if the query was read as text alone, and `relaxed` are its phrases that no document has. If meaning is
+    unavailable, a hybrid search uses words only and states the reason in `degraded`.
     Raises InvalidInput for an invalid query, page or cursor, Unavailable if the engine cannot answer now.
     """
     check_question(question)
     question = replace(question, query=question.query.encode("utf-8", "replace").decode())
-    asked = operators.parse(question.query)
+    asked = _parse(question)
     answer, exact = await _answer(tenant, question, asked)
     if exact or question.mode == "semantic":
         return answer
@@ -69,7 +73,9 @@ async def similar(
     if vector is None:
         return []
     filters = Filters(not_ids=(document_id,), collection_ids=within)
-    ask = EngineRequest(tenant, "", vector, model, mode="semantic", filters=filters, limit=limit)
+    ask = EngineRequest(
+        tenant, "", vector, model, mode="semantic", filters=filters, limit=limit, weak_below=_weak_similarity(model)
+    )
     answer, _, _ = await engine().search(ask, partial(_shape, ask, Question("", mode="semantic", limit=limit)))
     results: list[dict[str, Any]] = answer["results"]
     return results
@@ -99,7 +105,7 @@ def _shape(
 
     A document may be replaced between the engine's read and this one.
     """
-    shown = results(session, ask.tenant, result)
+    shown = results(session, ask, result)
     if question.all_chunks:
         add_chunks(session, ask, result.terms, shown)
     end = result.offset + len(result.hits)
@@ -109,13 +115,16 @@ def _shape(
         "total": result.total,
         "query": question.query,
         "corrected_query": None,
+        "words_matched": None if ask.mode == "semantic" else result.exact > 0,
+        "operators": operators.has_operators(question.query, question.operators),
+        "relaxed": list(ask.relaxed),
         "mode": question.mode,
         "limit": question.limit,
         "offset": result.offset,
         "next_cursor": cursor(question, end, result.hits[-1]) if more else None,
         "has_more": more,
         "as_of": result.as_of,
-        "degraded": [ask.degraded] if ask.degraded else [],
+        "degraded": _degraded(session, ask, result),
         "facets": {
             name: [{"value": value, "count": count} for value, count in values]
             for name, values in result.facets.items()
@@ -124,11 +133,18 @@ def _shape(
     return answer, result.exact, len(shown) == len(result.hits)
 
 
+def _degraded(session: Session, ask: EngineRequest, result: SearchResult) -> list[str]:
+    reasons = [ask.degraded] if ask.degraded else []
+    if ask.mode != "semantic" and (result.outdated or has_outdated(session, ask.tenant)):
+        reasons.append(OUTDATED)
+    return reasons
+
+
 async def make_request(
     tenant: str, question: Question, asked: ParsedQuery | None = None, model: Model | None = None
 ) -> EngineRequest:
     """Return the engine's request for a question: with vector and phrases. `model` defaults to the searched one."""
-    asked = asked or operators.parse(question.query)
+    asked = asked or _parse(question)
     after, offset = read_cursor(question)
     filters = question.filters
     if asked.site is not None:
@@ -151,16 +167,39 @@ async def make_request(
         fusion=question.fusion,
         rrf_k=get_settings().search_rrf_k,
         semantic_weight=_semantic_weight(model),
+        weak_below=_weak_similarity(model),
         excluded=asked.without,
         facets=question.facets,
     )
     if asked.phrases:
-        ids = await _with_phrases(ask, asked.phrases)
-        ask = replace(ask, filters=replace(ask.filters, document_ids=ids))
+        ids, relaxed = await _require_phrases(ask, asked.phrases)
+        ask = replace(ask, relaxed=relaxed)
+        if ids:
+            ask = replace(ask, filters=replace(ask.filters, document_ids=ids))
     if asked.without_phrases:
         ids = [document_id for phrase in asked.without_phrases for document_id in await _with_phrases(ask, (phrase,))]
         ask = replace(ask, filters=replace(ask.filters, not_ids=[*ask.filters.not_ids, *ids]))
     return ask
+
+
+def _parse(question: Question) -> ParsedQuery:
+    if operators.has_operators(question.query, question.operators):
+        return operators.parse(question.query)
+    return ParsedQuery(question.query)
+
+
+async def _require_phrases(ask: EngineRequest, phrases: Sequence[str]) -> tuple[list[int], Sequence[str]]:
+    """Return the documents with the phrases, and the phrases that no document has; then the others are required.
+
+    If no document has all the others, none is required.
+    """
+    ids = await _with_phrases(ask, phrases)
+    if ids or len(phrases) == 1:
+        return ids, () if ids else phrases
+    required = [phrase for phrase in phrases if await _with_phrases(ask, (phrase,))]
+    if 0 < len(required) < len(phrases):
+        ids = await _with_phrases(ask, required)
+    return ids, [phrase for phrase in phrases if not ids or phrase not in required]
 
 
 async def _with_phrases(ask: EngineRequest, phrases: Sequence[str]) -> list[int]:
@@ -180,7 +219,19 @@ def _semantic_weight(model: Model) -> float:
     weight = get_settings().search_semantic_weight
     if weight is not None:
         return weight
-    return 1.0 if model.generation.startswith("wordllama/") else SENTENCE_WEIGHT
+    return WORD_VECTOR_WEIGHT if _has_word_vectors(model) else SENTENCE_WEIGHT
+
+
+def _weak_similarity(model: Model) -> float:
+    """Return the cosine below which a hit by meaning alone is weak: the settings' value, else that of its type."""
+    weak = get_settings().search_weak_similarity
+    if weak is not None:
+        return weak
+    return WORD_VECTOR_WEAK if _has_word_vectors(model) else SENTENCE_WEAK
+
+
+def _has_word_vectors(model: Model) -> bool:
+    return model.generation.startswith("wordllama/")
 
 
 async def _meaning(model: Model, mode: Mode, text: str, language: str | None) -> tuple[Vectors | None, str | None]:

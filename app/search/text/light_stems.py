@@ -1,16 +1,34 @@
-"""Light stemmers for languages without a Snowball stemmer, or with one that does not fit folding.
+"""Light stemmers of Hebrew and Arabic.
 
-Both remove affixes while enough of the word is left. Letters are code points, since editors reorder right-to-left text.
+They remove affixes while enough of the word is left. Letters are code points, since editors reorder right-to-left text.
 """
 
 from __future__ import annotations
 
 import re
 
-_HEBREW = re.compile("[\u05d0-\u05ea]{4,}")
-# vav, he, bet, kaf, lamed, mem, shin; then yod mem, vav tav, or he
-_HEBREW_PREFIX = re.compile("^[\u05d5\u05d4\u05d1\u05db\u05dc\u05de\u05e9]+(?=.{3})")
-_HEBREW_ENDING = re.compile("(?<=...)(?:\u05d9\u05de|\u05d5\u05ea|\u05d4)$")
+_HEBREW = re.compile("[\u05d0-\u05ea]{3,}")
+_VAV, _HE, _SHIN, _YOD = "\u05d5", "\u05d4", "\u05e9", "\u05d9"
+# bet, kaf, lamed
+_IN_AS_TO = "\u05d1\u05db\u05dc"
+# yod mem, vav tav, he
+_PLURAL, _FEMININE_PLURAL = "\u05d9\u05de", "\u05d5\u05ea"
+# Year, hour, language, and their plurals: short words that often have a prefix.
+_HEBREW_SHORT = frozenset(
+    (
+        "\u05e9\u05e0\u05d4", "\u05e9\u05e0\u05d5\u05ea", "\u05e9\u05e2\u05d4", "\u05e9\u05e2\u05d5\u05ea",
+        "\u05e9\u05e4\u05d4", "\u05e9\u05e4\u05d5\u05ea",
+    )
+)  # fmt: skip
+# Of years, days, women, sons, daughters, houses, people, towns: forms with another stem.
+_HEBREW_IRREGULAR = {
+    "\u05e2\u05e8\u05d9\u05de": "\u05e2\u05d9\u05e8",
+    "\u05e9\u05e0\u05d9\u05de": "\u05e9\u05e0\u05d4", "\u05e9\u05e0\u05ea": "\u05e9\u05e0\u05d4",
+    "\u05d9\u05de\u05d9\u05de": "\u05d9\u05d5\u05de", "\u05e0\u05e9\u05d9\u05de": "\u05d0\u05e9\u05d4",
+    "\u05d0\u05d9\u05e9\u05d4": "\u05d0\u05e9\u05d4", "\u05d1\u05e0\u05d9\u05de": "\u05d1\u05e0",
+    "\u05d1\u05e0\u05d5\u05ea": "\u05d1\u05ea", "\u05d1\u05ea\u05d9\u05de": "\u05d1\u05d9\u05ea",
+    "\u05d0\u05e0\u05e9\u05d9\u05de": "\u05d0\u05d9\u05e9",
+}  # fmt: skip
 
 _ARABIC = re.compile("[\u0621-\u064a]{3,}")
 _WAW = "\u0648"
@@ -23,14 +41,44 @@ _SUFFIXES = (
 
 
 def hebrew(word: str) -> str:
-    """Remove a plural or feminine ending, and the prefixes and, the, in, as, to, from, that; at least three letters
-    stay.
+    """Remove the prefixes and, the, in, as, to, that, then a plural or feminine ending.
 
-    Like `arabic`, it removes the same letters with and without a prefix.
+    Mem is not removed: as a prefix it means from, but many nouns begin with it (mikhtav of katav). Other prefixes
+    are removed only where enough of a word is left, so that a root keeps its first letter.
     """
     if _HEBREW.fullmatch(word) is None:
         return word
-    return _HEBREW_PREFIX.sub("", _HEBREW_ENDING.sub("", word))
+    shorter = _without_hebrew_prefix(word)
+    while shorter != word:
+        word, shorter = shorter, _without_hebrew_prefix(shorter)
+    if word in _HEBREW_IRREGULAR:
+        return _HEBREW_IRREGULAR[word]
+    if word.endswith(_FEMININE_PLURAL) and len(word) == 4:
+        return word[:-2] + _HE  # shanot is the plural of shana
+    letters = _count_before_ending(word)
+    stem = word[:letters] if letters >= 3 else word
+    return stem[:-1] if stem.endswith(_YOD + _YOD) else stem
+
+
+def _without_hebrew_prefix(word: str) -> str:
+    first, rest = word[0], word[1:]
+    if word in _HEBREW_IRREGULAR or len(rest) < 3 or (rest[0] == _VAV and first != _HE):
+        return word
+    if first in (_VAV, _HE) or rest in _HEBREW_IRREGULAR or rest in _HEBREW_SHORT:
+        return rest
+    letters = _count_before_ending(rest)
+    if first in _IN_AS_TO:
+        return rest if letters >= 3 else word
+    if first == _SHIN:
+        return rest if letters >= (3 if rest[0] == _HE else 4) else word
+    return word
+
+
+def _count_before_ending(word: str) -> int:
+    """Count the letters before a plural or feminine ending."""
+    if word.endswith((_PLURAL, _FEMININE_PLURAL)):
+        return len(word) - 2
+    return len(word) - 1 if word.endswith(_HE) else len(word)
 
 
 def arabic(word: str) -> str:

@@ -9,11 +9,14 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from app.search.models import document, document_version
-from app.search.text.analyzer import fold, has_cjk, words
+from app.search.text.normalize import fold
+from app.search.text.words import has_pairs, plain_words
 
 # Number of documents checked for a phrase, those with the best keyword scores.
 MAX_CANDIDATES = 5_000
 IDS_AT_ONCE = 200
+# The signs of C++ and C# are part of the word, as in words.py.
+_MORE = r"[^\W_]|\+\+|\#(?![^\W_])"
 
 
 def filter_by_phrases(session: Session, tenant: str, ids: Sequence[int], phrases: Sequence[str]) -> list[int]:
@@ -38,10 +41,10 @@ def filter_by_phrases(session: Session, tenant: str, ids: Sequence[int], phrases
 
 def _test(phrase: str) -> Callable[[str], bool]:
     """Return a function that tests whether a folded text has the phrase."""
-    if has_cjk(phrase):
+    if has_pairs(phrase):
         # Pairs overlap, so the characters themselves are compared; a blank matches any white space.
         spaced = re.compile(r"\s+".join(re.escape(part) for part in fold(phrase).split()))
         return lambda text: spaced.search(text) is not None
-    between = r"[\W_]+".join(re.escape(word.folded) for word in words(phrase))
-    pattern = re.compile(rf"(?<![^\W_]){between}(?![^\W_])")
+    between = r"[\W_]+".join(re.escape(word.folded) for word in plain_words(phrase))
+    pattern = re.compile(rf"(?<![^\W_]){between}(?!{_MORE})")
     return lambda text: pattern.search(text) is not None

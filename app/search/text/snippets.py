@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass
 
-from app.search.text.analyzer import stems, term_hash, words
+from app.search.text.analyzer import term_hash, terms_of_words
+from app.search.text.words import words
 
 LENGTH = 240
 
@@ -21,12 +22,12 @@ class Snippet:
 
 def snippet(text: str, terms: Collection[int], language: str | None, *, length: int = LENGTH) -> Snippet:
     """Return the window of the text with the most different terms, then the most words, then the earliest."""
-    spans_of_words = list(words(text))
     searched = set(terms)
-    hashes = [term_hash(stem) for stem in stems([word.folded for word in spans_of_words], language)]
-    hits = [
-        (word.start, word.end, value) for word, value in zip(spans_of_words, hashes, strict=True) if value in searched
-    ]
+    listed = list(words(text))
+    hashes = [term_hash(term) for term in terms_of_words(listed, language)]
+    hits = sorted(
+        (word.start, word.end, value) for word, value in zip(listed, hashes, strict=True) if value in searched
+    )
     start, end = _window(text, hits, length)
     spans = [(max(a, start) - start, b - start) for a, b, _ in hits if start <= a and b <= end]
     return Snippet(text[start:end], start, _join_spans(spans))

@@ -77,7 +77,35 @@ _LISTS = {
         alle at av bare ble bli blir da de deg dei dem den denne der dere deres det dette di din disse ditt du eller en
         er et etter for fra fordi ha hadde han hans har hennes her hun hva hvem hver hvilken hvis hvor hvordan i ikke
         inn ja jeg kan kom kunne man mange med meg meget mellom men mer min mitt mot mye na nar noe noen og ogsa om opp
-        oss over pa samme seg selv sin sine sitt skal skulle slik som sa til ut uten var vart ved vi vil ville vare
+        oss over pa samme seg selv sin sine sitt skal skulle slik som sa til ut uten var vart ved vi vil ville vaere
+        berre dykk dykkar eg ein eit eitt fra fra hennar hja honom ho hoss ikkje ingen korleis kva kvar kven kvifor me
+        meir mykje no noka noko nokon nokre ogso sidan sjolv skulle somme vere verte vore vart
+    """,
+    "cs": """
+        a aby ale ani az bez bude budem budes by byl byla byli bylo byt co coz do i ja jak jako je jeho jej jeji jejich
+        jen jenz jeste ji jim jiz jsem jsi jsme jsou jste k kam kde kdo kdyz ke ktera ktere kteri ktery ma mate me mezi
+        mi mit mne mu muze my na nad nam nas nasi ne nebo nebyl neni nez nic o od on ona oni ono pak po pod podle pokud
+        pro proc proto protoze pred pres pri s se si sve svuj svych ta tak take takze tam te tedy ten tento teto tim to
+        toho tohoto tom tomto tomu tu tuto ty tyto u uz v vam vas ve vice vsak vsech vsechno vy z za zda ze
+    """,
+    "pl": """
+        a aby ale ani az bardzo bez bo byc by byl byla byli bylo byly ci co czy dla do gdy gdzie go i ich ile im inne ja
+        jak jako je jednak jego jej jemu jest jestem jeszcze jezeli juz kiedy kto ktora ktore ktorego ktorej ktory
+        ktorych ktorym ktorzy ma maja mi mial mnie moze mozna na nad nam nas nawet nia nic nich nie niego niej nim niz o
+        od on ona one oni ono oraz po pod poniewaz przed przez przy sa sam se sie skad soba swoje ta tak taka takie
+        takze tam te tego tej ten to tu tych tylko tym u w we wie wiec wszystko z za ze zeby
+    """,
+    "uk": """
+        а або адже але без би був була були було бути в вас вже ви від він вона вони воно все всі втім де для до є її за
+        зі і із інших їх його її й коли ледве лише ми мене мені може на навіть над нам нас наш не нею ним них ні ніж о
+        однак ось от по при про під після саме себе собі та так також там те теж ти тим тих то тоді того той тому тут у
+        уже хоча хто це цей ці цього цьому ця чи чим чого через що щоб щодо як яка яке які який якого якщо я з
+    """,
+    "el": """
+        αλλα αν απο αυτα αυτεσ αυτη αυτο αυτοι αυτοσ αυτου αυτων για δε δεν εαν ειμαι ειναι εκεινη εκεινο εκεινοσ ενα
+        ενασ ενω επισησ εχει εχουν η ηταν θα και κατα κι μα με μεσα μετα μη μην μια μου μπορει να ο οι ομωσ οποια οποιο
+        οποιοσ οπωσ οταν οτι ουτε παρα που πριν προσ πωσ σαν σε στα στη στην στισ στο στον στουσ συ τα τη την τησ τι τισ
+        το τον του τουσ των ωσ
     """,
     "fi": """
         ei eivat en eri ettei etta ha han hanen he heidan hanta ja jo joka jonka jos joita jota jotka kanssa kuin kun

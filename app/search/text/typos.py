@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 
-from app.search.text.analyzer import primary, word_variants, words
+from app.search.text.analyzer import primary, word_variants
 from app.search.text.stopwords import STOP_WORDS
+from app.search.text.words import plain_words
 
 MIN_CHARACTERS = 4
 MAX_CHARACTERS = 24
@@ -32,7 +33,7 @@ async def correct(text: str, languages: Sequence[str], known: Known) -> str | No
 
     `known` counts the documents with each of some terms.
     """
-    suspects = [word for word in words(text) if _may_be_typo(word.folded, languages)]
+    suspects = [word for word in plain_words(text) if _may_be_typo(word.folded, languages)]
     forms = {word.folded: _hashes(word.folded, languages) for word in suspects}
     there = await known([value for values in forms.values() for value in values])
     unknown = [word for word in suspects if not any(value in there for value in forms[word.folded])]

@@ -18,6 +18,8 @@ from app.jobs.inspect.explain import explain
 from app.jobs.inspect.reason import Services
 from app.jobs.ledger import commands
 from app.jobs.models import WorkerRow
+from app.search.engines.source import has_outdated
+from app.search.models import Chunk
 from tests.support.kinds import (
     Alarm,
     Block,
@@ -430,3 +432,17 @@ def test_a_worker_serves_the_queues_it_was_told_to(plant: Plant) -> None:
     other = plant.enqueue(Noop())
     plant.worker("-Q", "default")
     assert plant.until(other, "succeeded").fence == 1
+
+
+@on_sqlite
+def test_a_starting_worker_has_documents_of_another_analyzer_analysed_again(plant: Plant) -> None:
+    """After an update of the program nobody has to ask for it."""
+    old = Chunk(
+        tenant="default", document_id=1, version_id=1, generation="g", ordinal=0, text="the mill", span_start=0,
+        span_end=8, headings=[], text_hash="0", terms=b"", analyzer=1,
+    )  # fmt: skip
+    database().transaction(lambda session: session.add(old))
+    assert database().read(has_outdated)
+    plant.worker()
+    wait_until(lambda: not database().read(has_outdated), timeout_s=60, what="the words of the chunk")
+    assert database().read(lambda session: session.scalar(sa.select(Chunk.document_terms)))

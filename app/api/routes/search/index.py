@@ -16,11 +16,13 @@ from app.api.http.responses import answer_of, answered
 from app.api.models.base import documented
 from app.api.models.jobs import JOB_ACCEPTED
 from app.api.models.search import IndexStatus
+from app.core.db import read
 from app.jobs.ledger.enqueue import enqueue
 from app.jobs.schedules.store import DEFAULT_TENANT
 from app.search.engine import engine
 from app.search.index import write
 from app.search.index.generations import active
+from app.search.index.reanalysis import count_outdated
 from app.search.jobs import FollowIndex, VerifyIndex
 
 router = APIRouter(prefix="/api/index", tags=["search"])
@@ -38,11 +40,20 @@ class VerifyRequest(BaseModel):
     "/state", summary="Get the engine of the search index and its lag", responses={200: documented(IndexStatus)}
 )
 async def get_index_state(caller: Operator) -> dict[str, Any]:
-    """`behind`: the number of unread changes and the age of the oldest. The embedded engine is never behind."""
+    """`behind`: the number of unread changes and the age of the oldest. The embedded engine is never behind.
+
+    `outdated`: the number of chunks that another version of the program analysed, and a job will analyse again.
+    """
     opened, model = await asyncio.to_thread(engine), await active()
     lag = await opened.lag(model)
     behind = {"changes": lag.changes, "seconds": round(lag.seconds, 1)}
-    return {"engine": opened.name, "model": model.generation, "dimension": model.dimension, "behind": behind}
+    return {
+        "engine": opened.name,
+        "model": model.generation,
+        "dimension": model.dimension,
+        "behind": behind,
+        "outdated": await read(count_outdated),
+    }
 
 
 @router.post(

@@ -88,6 +88,11 @@ class SearchQuery(BaseModel):
     facets: Annotated[list[Facet], Field(max_length=5)] = Field(
         default=[], description="Count all matches by these fields; the 50 most frequent values of each."
     )
+    operators: bool | None = Field(
+        None,
+        description='true: read "phrases", -words, site: and lang: as operators; false: as text. By default they are '
+        "operators in a query of up to 20 words.",
+    )
     chunks: Literal["best", "all"] = Field("best", description="all: every matching chunk of each document, up to 20.")
 
 
@@ -106,6 +111,7 @@ async def search(caller: CollectionReader, body: SearchQuery) -> dict[str, Any]:
         fusion=body.fusion,
         facets=tuple(dict.fromkeys(body.facets)),
         all_chunks=body.chunks == "all",
+        operators=body.operators,
     )
     answer = await query.search(caller.tenant, question) | {"mode": body.mode}
     if "collection" in answer["facets"]:

@@ -1,4 +1,4 @@
-"""rank-bm25's Okapi over numpy postings that support single additions and removals.
+"""Okapi BM25 with scores above 0, over numpy postings that support single additions and removals.
 
 A document is its packed terms (analyzer.pack) and gets a slot, never reused. Postings are one sorted base and a small
 dictionary of later additions, which is merged into the base when it has grown to a tenth of it.
@@ -8,26 +8,28 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
-from rank_bm25 import BM25Okapi
 
 from app.search.engines.memory.growable_array import GrowableArray
 from app.search.text.analyzer import unpack
+
+# Share of Lucene's positive rarity that a word in half of the documents or more keeps; Okapi's own is below 0 there.
+# Lucene's rarity for all words ranks one of the two test collections worse.
+COMMON_WEIGHT = 0.1
 
 Slots = npt.NDArray[np.int32]
 Floats = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
 
 
-class Bm25(BM25Okapi):  # type: ignore[misc]
-    """Returns the same scores as its parent class for the hashed terms of the documents that are not removed."""
+class Bm25:
+    """Scores the documents that are not removed. A term in every document still weighs more than nothing."""
 
-    def __init__(self, *, k1: float = 1.5, b: float = 0.75, epsilon: float = 0.25, min_merge: int = 50_000) -> None:
-        # The parent's constructor counts a whole corpus and divides by zero on an empty one.
-        self.k1, self.b, self.epsilon = k1, b, epsilon
+    def __init__(self, *, k1: float = 1.5, b: float = 0.75, min_merge: int = 50_000) -> None:
+        self.k1, self.b = k1, b
         self._min_merge = min_merge
         self.corpus_size = 0
         self._total_length = 0
@@ -43,10 +45,7 @@ class Bm25(BM25Okapi):  # type: ignore[misc]
         self._new_df: Counter[int] = Counter()
         self._new: dict[int, list[tuple[int, int]]] = {}
         self._new_pairs = 0
-        # Number of terms with each document frequency: gives the average idf without a walk over all terms.
-        self._df_histogram = np.zeros(1, np.int64)
         self._norm: Floats | None = None
-        self._average_idf: float | None = None
 
     @property
     def avgdl(self) -> float:
@@ -111,55 +110,37 @@ class Bm25(BM25Okapi):  # type: ignore[misc]
         self._total_length -= int(self._length.view[slot])
         self._count(unpack(packed)[0], -1)
 
-    def get_scores(self, query: Iterable[int]) -> Floats:
-        """Return a score for each slot, 0 for those without a term of the query."""
-        return self.match(query)[0]
-
-    def get_batch_scores(self, query: Iterable[int], doc_ids: Sequence[int]) -> list[float]:
-        scores = self.get_scores(query)
-        return [float(scores[slot]) for slot in doc_ids]
-
-    def match(self, query: Iterable[int]) -> tuple[Floats, Bools]:
-        """Return a score for each slot, and whether its document has a term of the query (a score may be 0 or less)."""
+    def match(self, weights: Mapping[int, float]) -> tuple[Floats, Bools]:
+        """Return a score for each slot, above 0 exactly where its document has a term of the query, and these slots."""
         scores, matched = np.zeros(self.slots), np.zeros(self.slots, np.bool_)
         if self.corpus_size == 0:
             return scores, matched
         norm = self._norms()
-        for term, times in Counter(query).items():
-            df = self.document_frequency(term)
-            if df == 0:
-                continue
-            weight = times * self._weight(df)
-            for slots, counts in self._postings(term):
-                frequency = counts.astype(np.float64)
-                scores[slots] += weight * (frequency * (self.k1 + 1) / (frequency + norm[slots]))
+        for term, weight in weights.items():
+            idf = self.weight(term)
+            for slots, counts in self._postings(term) if idf else ():
+                frequency = np.maximum(counts.astype(np.float64), 1.0)
+                scores[slots] += weight * idf * (frequency * (self.k1 + 1) / (frequency + norm[slots]))
                 matched[slots] = True
         matched &= self.alive
         scores[~self.alive] = 0.0
         return scores, matched
 
+    def having(self, terms: Iterable[int]) -> Bools:
+        """Return the slots whose document has one of the terms."""
+        return self.match(dict.fromkeys(terms, 1.0))[1]
+
     def weight(self, term: int) -> float:
-        """Return the term's inverse document frequency, with the parent's floor; 0 for an unknown term."""
+        """Return the term's inverse document frequency, which is above 0; 0 for an unknown term."""
         df = self.document_frequency(term)
-        return self._weight(df) if df else 0.0
+        if not df:
+            return 0.0
+        odds = (self.corpus_size - df + 0.5) / (df + 0.5)
+        return max(math.log(odds), COMMON_WEIGHT * math.log1p(odds))
 
     def document_frequency(self, term: int) -> int:
         at = self._place(term)
         return self._new_df[term] if at is None else int(self._df[at])
-
-    def _weight(self, df: int) -> float:
-        idf = math.log(self.corpus_size - df + 0.5) - math.log(df + 0.5)
-        return idf if idf >= 0 else self.epsilon * self.average_idf
-
-    @property
-    def average_idf(self) -> float:
-        """Return the average over all terms, before the floor."""
-        if self._average_idf is None:
-            df = np.nonzero(self._df_histogram)[0]
-            terms = self._df_histogram[df]
-            idf = np.log(self.corpus_size - df + 0.5) - np.log(df + 0.5)
-            self._average_idf = float((terms * idf).sum() / terms.sum()) if len(df) else 0.0
-        return self._average_idf
 
     def _postings(self, term: int) -> Iterable[tuple[Slots, npt.NDArray[np.integer]]]:
         at = self._place(term)
@@ -190,31 +171,19 @@ class Bm25(BM25Okapi):  # type: ignore[misc]
         self._alive.append(True)
         self.corpus_size += 1
         self._total_length += length
-        self._norm = self._average_idf = None
+        self._norm = None
         return len(self._terms) - 1
 
     def _count(self, hashes: npt.NDArray[np.uint32], step: int) -> None:
         """Add `step` documents to the count of each term."""
-        self._norm = self._average_idf = None
+        self._norm = None
         at = np.searchsorted(self._vocabulary, hashes)
         known = np.zeros(len(hashes), np.bool_)
         inside = at < len(self._vocabulary)
         known[inside] = self._vocabulary[at[inside]] == hashes[inside]
-        before = np.zeros(len(hashes), np.int64)
-        before[known] = self._df[at[known]]
         self._df[at[known]] += step
         for i in np.nonzero(~known)[0].tolist():
-            term = int(hashes[i])
-            before[i] = self._new_df[term]
-            self._new_df[term] += step
-        highest = int(before.max(initial=0)) + 2
-        if highest > len(self._df_histogram):
-            self._df_histogram = np.concatenate(
-                [self._df_histogram, np.zeros(2 * highest - len(self._df_histogram), np.int64)]
-            )
-        np.subtract.at(self._df_histogram, before, 1)
-        np.add.at(self._df_histogram, before + step, 1)
-        self._df_histogram[0] = 0  # terms without a live document do not count
+            self._new_df[int(hashes[i])] += step
 
     def merge(
         self,
@@ -247,6 +216,5 @@ class Bm25(BM25Okapi):  # type: ignore[misc]
         self._vocabulary = ordered[first]
         self._bounds = np.append(np.flatnonzero(first), len(ordered)).astype(np.int64)
         self._df = np.diff(self._bounds)
-        self._df_histogram = np.bincount(self._df, minlength=1)
         self._new, self._new_df, self._new_pairs = {}, Counter(), 0
-        self._norm = self._average_idf = None
+        self._norm = None

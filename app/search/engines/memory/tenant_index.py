@@ -20,7 +20,7 @@ from app.search.engines.memory.growable_array import GrowableArray
 from app.search.engines.memory.vectors import VectorRows
 from app.search.engines.ranking import Order, Ranking
 from app.search.engines.source import IndexedDocument
-from app.search.text.analyzer import query_terms, word_variants
+from app.search.text.analyzer import query_terms, typed_variants, word_variants
 
 Bools = npt.NDArray[np.bool_]
 Floats = npt.NDArray[np.float64]
@@ -81,7 +81,7 @@ class MemoryIndex:
 
     def search(self, ask: EngineRequest, *, as_of: int = 0) -> SearchResult:
         """Return the requested page of hits; `as_of` is the last change the index has read."""
-        terms = [] if ask.mode == "semantic" else self.terms_of(ask.query, ask.filters)
+        terms = {} if ask.mode == "semantic" else self.terms_of(ask.query, ask.filters)
         allowed = self._allowed(ask)
         rankings: dict[str, Ranking] = {}
         if ask.mode != "semantic":
@@ -89,13 +89,16 @@ class MemoryIndex:
             rankings["keyword"] = Ranking(scores, matched & allowed, self._ids.view)
         if ask.mode != "keyword" and ask.vector is not None:
             matched = allowed & self._has_vector.view if ask.vector.any() else np.zeros_like(allowed)
-            rankings["semantic"] = Ranking(self._similarity(ask.vector, matched), matched, self._ids.view)
+            cosines = self._similarity(ask.vector, matched)
+            rankings["semantic"] = Ranking(cosines, matched, self._ids.view, are_cosines=True)
         order = Order(list(rankings.values()), ask.fusion, ask.rrf_k, ask.weights(list(rankings)))
         page, offset = order.page(ask.limit, ask.offset, ask.after)
-        best = BestChunk(terms, ask.vector, self.bm25.weight)
+        best = BestChunk([*terms], ask.vector, self.bm25.weight)
         facets = self._facets.count(ask.facets, order.matched)
         exact = int(rankings["keyword"].matched.sum()) if "keyword" in rankings else 0
-        return SearchResult(self._hits(page, rankings, best), order.total, terms, offset, exact, as_of, facets)
+        return SearchResult(
+            self._hits(page, rankings, best), order.total, [*terms], offset, exact, as_of, facets=facets
+        )
 
     def matching(self, ask: EngineRequest, most: int) -> list[int]:
         """Return ids of the documents that match filters and words, best keyword score first."""
@@ -116,7 +119,7 @@ class MemoryIndex:
                 states[document_id] = IndexedState(frozenset(ids), having, self.bm25.postings_of(slot))
         return states
 
-    def terms_of(self, query: str, filters: Filters) -> list[int]:
+    def terms_of(self, query: str, filters: Filters) -> dict[int, float]:
         return query_terms(query, self._query_languages(filters))
 
     def _query_languages(self, filters: Filters) -> list[str]:
@@ -162,17 +165,17 @@ class MemoryIndex:
         self._narrow(allowed, ask.filters)
         if ask.required or ask.excluded:
             spoken = self._query_languages(ask.filters)
-            for word in ask.required:
-                allowed &= self._having(word, spoken)
-            for word in ask.excluded:
-                allowed &= ~self._having(word, spoken)
+            for text in ask.required:
+                allowed &= self._having(word_variants(text, spoken))
+            for text in ask.excluded:
+                allowed &= ~self._having(typed_variants(text, spoken))
         return allowed
 
-    def _having(self, text: str, spoken: Sequence[str]) -> Bools:
-        """Return True where a document has each word of the text, in any of its forms."""
+    def _having(self, words: Sequence[Sequence[int]]) -> Bools:
+        """Return True where a document has each of the words, in any of its forms."""
         having = np.ones(len(self._ids), np.bool_)
-        for variants in word_variants(text, spoken):
-            having &= self.bm25.match(variants)[1]
+        for variants in words:
+            having &= self.bm25.having(variants)
         return having
 
     def _narrow(self, allowed: Bools, filters: Filters) -> None:

@@ -28,7 +28,7 @@ from app.search.engines.qdrant.reader import Conditions, QdrantReader, Scores, n
 from app.search.engines.qdrant.writer import QdrantWriter
 from app.search.engines.ranking import Order, Ranking
 from app.search.engines.source import counter, lag
-from app.search.text.analyzer import query_terms, word_variants
+from app.search.text.analyzer import ANALYZER_VERSION, query_terms, typed_variants, word_variants
 
 K = TypeVar("K")
 T = TypeVar("T")
@@ -101,26 +101,26 @@ async def _built(answer: Awaitable[T], nothing: T) -> T:
 
 @dataclass(frozen=True, slots=True)
 class _Terms:
-    """The hashes of one query: the scored terms, and conditions for what a document must and must not have."""
+    """The weights of the scored terms of a query, and conditions for what a document must and must not have."""
 
-    scored: list[int]
+    scored: dict[int, float]
     required: Conditions
     excluded: Conditions
 
 
 async def _terms(place: QdrantReader, ask: EngineRequest) -> _Terms:
     if ask.mode == "semantic" and not ask.excluded and not ask.required:
-        return _Terms([], [], [])
+        return _Terms({}, [], [])
     language = ask.filters.language
     spoken = [language] if language else await place.list_languages(ask.tenant, MAX_LANGUAGES)
 
-    def having(text: str) -> Conditions:
-        return [shape.has_any("terms", variants) for variants in word_variants(text, spoken)]
+    def having(words: Sequence[Sequence[int]]) -> Conditions:
+        return [shape.has_any("terms", variants) for variants in words]
 
     return _Terms(
-        [] if ask.mode == "semantic" else query_terms(ask.query, spoken),
-        [condition for text in ask.required for condition in having(text)],
-        [models.Filter(must=words) for text in ask.excluded if (words := having(text))],
+        {} if ask.mode == "semantic" else query_terms(ask.query, spoken),
+        [condition for text in ask.required for condition in having(word_variants(text, spoken))],
+        [models.Filter(must=words) for text in ask.excluded if (words := having(typed_variants(text, spoken)))],
     )
 
 
@@ -139,22 +139,23 @@ async def _search(ask: EngineRequest) -> SearchResult:
     place = QdrantReader(name_of(ask.model))
     terms = await _terms(place, ask)
     heads, depth = _heads(ask, terms), _depth(ask)
-    scored = bool(terms.scored)
     near = ask.mode != "keyword" and ask.vector is not None and bool(ask.vector.any())
-    matched = _matched(heads, terms.scored if scored else [], near)
+    matched = _matched(heads, [*terms.scored], near)
     requests = {"keyword": _by_words(place, ask, terms, heads, depth)} if ask.mode != "semantic" else {}
     if ask.mode != "keyword":
         requests["semantic"] = _by_meaning(place, ask, heads, terms, depth if near else 0)
-    tell = [place.count(matched), place.at()]
-    rankings, (total, at), facets = await asyncio.gather(
-        _all(requests), asyncio.gather(*tell), _all({name: place.facet(name, matched) for name in ask.facets})
+    tell = asyncio.gather(place.count(matched), place.marker())
+    rankings, (total, marker), facets = await asyncio.gather(
+        _all(requests), tell, _all({name: place.facet(name, matched) for name in ask.facets})
     )
     if total > depth and ask.offset + ask.limit > depth:
         raise InvalidInput(f"offset: this engine pages through the first {depth:,} documents", code="page_too_deep")
     exact = len(rankings.get("keyword", ()))
     await _complete(place, ask, heads, terms, rankings, depth)
     hits, offset = _page(ask, rankings)
-    return SearchResult(hits, total, terms.scored, offset, exact, at, facets)
+    marker = marker or {}
+    outdated = marker.get("analyzer") != ANALYZER_VERSION
+    return SearchResult(hits, total, [*terms.scored], offset, exact, int(marker.get("change", 0)), outdated, facets)
 
 
 def _depth(ask: EngineRequest) -> int:
@@ -236,7 +237,7 @@ def _as_list(conditions: Any) -> Conditions:
 def _page(ask: EngineRequest, rankings: dict[str, Scores]) -> tuple[list[Hit], int]:
     """Return the hits of the page and its offset; the chunk of each hit is chosen later."""
     ids = np.array(sorted(set().union(*rankings.values())), np.int64)
-    ranked = {name: _ranking(scores, ids) for name, scores in rankings.items()}
+    ranked = {name: _ranking(scores, ids, are_cosines=name == "semantic") for name, scores in rankings.items()}
     page, offset = Order(list(ranked.values()), ask.fusion, ask.rrf_k, ask.weights(list(ranked))).page(
         ask.limit, ask.offset, ask.after
     )
@@ -250,10 +251,10 @@ def _page(ask: EngineRequest, rankings: dict[str, Scores]) -> tuple[list[Hit], i
     return hits, offset
 
 
-def _ranking(scores: Scores, ids: np.ndarray[Any, np.dtype[np.int64]]) -> Ranking:
+def _ranking(scores: Scores, ids: np.ndarray[Any, np.dtype[np.int64]], *, are_cosines: bool) -> Ranking:
     matched = np.array([key in scores for key in ids.tolist()], np.bool_)
     values = np.array([scores.get(key, 0.0) for key in ids.tolist()], np.float64)
-    return Ranking(values, matched, ids)
+    return Ranking(values, matched, ids, are_cosines=are_cosines)
 
 
 def _with_best_chunks(session: Session, ask: EngineRequest, result: SearchResult) -> SearchResult:

@@ -19,9 +19,9 @@ from app.jobs.ledger import claims
 from app.jobs.worker.progress import Progress
 from app.search.engines.base import Model
 from app.search.engines.qdrant.writer import QdrantWriter
-from app.search.engines.source import IndexedDocument, changed, counter, documents
+from app.search.engines.source import IndexedDocument, changed, counter, documents, has_outdated
 from app.search.models import Chunk, document
-from app.search.text.analyzer import unpack
+from app.search.text.analyzer import ANALYZER_VERSION, unpack
 
 DOCUMENTS_AT_ONCE = 100
 CHANGES_AT_ONCE = 200
@@ -50,8 +50,12 @@ async def follow(model: Model, progress: Progress) -> dict[str, Any]:
 
 @dataclass(frozen=True, slots=True)
 class _Step:
-    """The documents to write next, read in one transaction; `last` is the change reached by writing them."""
+    """The documents to write next, read in one transaction; `last` is the change reached by writing them.
 
+    `analyzer` is the version of all terms in SQL at the change `value`, 0 if they are of several.
+    """
+
+    analyzer: int
     value: int
     pruned: int
     last: int
@@ -71,6 +75,8 @@ async def _follow(model: Model, progress: Progress) -> dict[str, Any]:
             written += index.written
             continue
         if index.change >= step.value:
+            if index.analyzer != step.analyzer:
+                await index.save_marker(analyzer=step.analyzer)
             await index.tidy()
             return {"documents": written, "built": built, "change": index.change}
         written += await index.put(step.ids, step.documents, average)
@@ -98,11 +104,13 @@ async def _build(model: Model, progress: Progress, average: float) -> QdrantWrit
 
 
 def _next(session: Session, generation: str, at: int) -> _Step:
+    # Before the counter: what was analysed before this read has a smaller number.
+    analyzer = 0 if has_outdated(session) else ANALYZER_VERSION
     value, pruned = counter(session)
     if at < pruned:
-        return _Step(value, pruned, at, [], [])
+        return _Step(analyzer, value, pruned, at, [], [])
     ids, last = changed(session, at, most=CHANGES_AT_ONCE)
-    return _Step(value, pruned, last if ids else value, ids, list(documents(session, generation, ids=ids)))
+    return _Step(analyzer, value, pruned, last if ids else value, ids, list(documents(session, generation, ids=ids)))
 
 
 def _after(session: Session, generation: str, after: int) -> tuple[int | None, int, list[IndexedDocument]]:
@@ -118,4 +126,4 @@ def usual_words(session: Session) -> float:
     """Return the usual number of searched words of a document; in a longer one each word counts a little less."""
     newest = sa.select(Chunk.document_terms).where(Chunk.document_terms.is_not(None)).order_by(Chunk.id.desc())
     sizes = [float(unpack(terms)[1].sum()) for terms in session.scalars(newest.limit(SAMPLE)) if terms]
-    return sum(sizes) / len(sizes) if sizes else USUAL_WORDS
+    return sum(sizes) / len(sizes) if any(sizes) else USUAL_WORDS

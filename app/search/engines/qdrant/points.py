@@ -7,7 +7,7 @@ it stores how far the collection has followed.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -91,16 +91,15 @@ def _is_known(vector: bytes | None) -> bool:
 def _weighed(terms: bytes, average: float) -> models.SparseVector:
     """Return the document's side of Okapi's formula; the server adds the other, the rarity of each term."""
     hashes, counts = unpack(terms)
-    frequency = counts.astype(np.float64)
-    norm = K1 * (1 - B + B * frequency.sum() / average)
+    frequency = np.maximum(counts.astype(np.float64), 1.0)
+    norm = K1 * (1 - B + B * float(counts.sum()) / average)
     values = frequency * (K1 + 1) / (frequency + norm)
     return models.SparseVector.model_construct(indices=hashes.tolist(), values=values.tolist())
 
 
-def question(terms: Sequence[int]) -> models.SparseVector:
-    """Return the words of a query with their counts."""
-    values, counts = np.unique(np.asarray(terms, np.uint32), return_counts=True)
-    return models.SparseVector(indices=values.tolist(), values=counts.astype(float).tolist())
+def question(terms: Mapping[int, float]) -> models.SparseVector:
+    """Return the words of a query with their weights."""
+    return models.SparseVector(indices=[*terms], values=[*terms.values()])
 
 
 def has(key: str, value: Any) -> models.FieldCondition:

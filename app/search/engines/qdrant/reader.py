@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from qdrant_client import models
@@ -33,7 +33,7 @@ class QdrantReader:
         self.name = name
         self._patience_s = math.ceil(get_settings().qdrant_timeout_s)
 
-    async def by_words(self, tenant: str, terms: Sequence[int], filter_: models.Filter, most: int) -> Scores:
+    async def by_words(self, tenant: str, terms: Mapping[int, float], filter_: models.Filter, most: int) -> Scores:
         """Return the documents with the best keyword scores, best first; rarity is per tenant."""
         corpus = models.Filter(must=[shape.has("tenant", tenant), shape.has("head", True)])
         response = await self._ask(
@@ -115,7 +115,7 @@ class QdrantReader:
                 }
 
     async def marker(self) -> dict[str, Any] | None:
-        """Return the collection's marker: {change, next, done}; None if it has none."""
+        """Return the collection's marker: {change, next, done, analyzer}; None if it has none."""
         points = await self._ask("retrieve", ids=[shape.MARKER], with_payload=True)
         return dict(points[0].payload or {}) if points else None
 

@@ -23,13 +23,14 @@ POINTS_AT_ONCE = 256
 class QdrantWriter:
     """Writes one collection. `change` is the last change read, `next` the document after which a build continues.
 
+    `analyzer` is the version that made all its terms, 0 if they may be of several.
     Each call raises Unavailable if Qdrant does not answer; all can be repeated.
     """
 
     def __init__(self, alias: str, name: str, marker: dict[str, Any]) -> None:
         self.alias, self.name = alias, name
         self.change, self.next = int(marker.get("change", 0)), int(marker.get("next", 0))
-        self.done = bool(marker.get("done"))
+        self.done, self.analyzer = bool(marker.get("done")), int(marker.get("analyzer", 0))
         self.written = 0
 
     @classmethod
@@ -92,7 +93,7 @@ class QdrantWriter:
         """Store the marker; called after the writes that it describes."""
         for name, value in now.items():
             setattr(self, name, value)
-        marker = {"change": self.change, "next": self.next, "done": self.done}
+        marker = {"change": self.change, "next": self.next, "done": self.done, "analyzer": self.analyzer}
         point = models.PointStruct(id=shape.MARKER, vector={}, payload=marker)
         await self._do("upsert", points=[point], wait=True)
 

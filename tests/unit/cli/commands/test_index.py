@@ -51,6 +51,10 @@ def test_an_indexed_file_is_found(stack: Stack, terminal: StackTerminal, tmp_pat
         assert result.code == 0, result.err
         assert result.json["results"][0]["title"] == "Tea", mode
 
+    for option, is_read in (("--operators", True), ("--no-operators", False)):
+        answer = terminal("search", '"green tea" -kettle', option, "--json").json
+        assert answer["operators"] is is_read and answer["results"][0]["title"] == "Tea"
+
     shown = terminal("search", "green tea")
     assert "Tea" in shown.out
     assert "eighty degrees" in shown.out

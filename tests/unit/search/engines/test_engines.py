@@ -23,6 +23,7 @@ from app.search.engines.source import counter
 from app.search.index.write import prune_changes, touch_document
 from app.search.models import IndexChange
 from app.search.query.question import MAX_QUERY_CHARACTERS, Question
+from app.search.query.search import WORD_VECTOR_WEIGHT
 from tests.support.desk import TENANT, Desk, encode
 
 WORDS = ["mill", "wheel", "water", "sluice", "gate", "heron", "reed", "stone", "flour", "axle", "bank", "stream"]
@@ -205,18 +206,51 @@ def test_the_best_chunk_of_a_long_document_is_shown(desk: Desk) -> None:
 
 
 def test_scores_say_how_they_were_made(desk: Desk) -> None:
-    """The fused score is the sum of both shares of the best, or of both ranks' shares."""
+    """The fused score is the mean of the share of the best and the cosine, or the sum of both ranks' shares."""
     _fill(desk, 6)
-    best = desk.find("unique4 water", mode="semantic")["results"][0]["score"]
     hit = desk.find("unique4 water")["results"][0]
     assert hit["scores"]["keyword_rank"] == 1
-    assert hit["score"] == pytest.approx(1 + hit["scores"]["semantic"] / best)
+    weight = WORD_VECTOR_WEIGHT
+    assert hit["score"] == pytest.approx((1 + weight * hit["scores"]["semantic"]) / (1 + weight), abs=1e-6)
     hit = desk.find("unique4 water", fusion="rrf")["results"][0]
     ranks = [hit["scores"]["keyword_rank"], hit["scores"]["semantic_rank"]]
     assert hit["score"] == pytest.approx(sum(1 / (60 + rank) for rank in ranks))
     only = desk.find("unique4", mode="keyword")["results"]
     assert len(only) == 1 and only[0]["scores"]["semantic"] is None
     assert only[0]["score"] == only[0]["scores"]["keyword"]
+
+
+def test_a_keyword_score_is_above_zero(desk: Desk) -> None:
+    """Even in an index of one document, and of a word that every document has."""
+    desk.put("the mill wheel", external_id="1")
+    assert desk.find("mill", mode="keyword")["results"][0]["score"] > 0
+    desk.put("the mill pond", external_id="2")
+    desk.put("the mill race", external_id="3")
+    scores = [hit["score"] for hit in desk.find("mill", mode="keyword")["results"]]
+    assert len(scores) == 3 and min(scores) > 0
+    rare = desk.find("mill pond", mode="keyword")["results"]
+    assert rare[0]["text"] == "the mill pond" and rare[0]["score"] > 2 * rare[1]["score"] > 0
+
+
+def test_a_query_without_a_matching_word_says_so(desk: Desk) -> None:
+    """Its hits are by meaning alone, with low scores, and weak if they are far from the query."""
+    for number, text in enumerate(
+        ["the water mill grinds flour", "a heron stands in the reed", "stones of the old weir"]
+    ):
+        desk.put(text, external_id=str(number))
+    answer = desk.find("quarterly tax accounting software")
+    assert answer["words_matched"] is False and answer["results"]
+    assert all(0 <= hit["score"] < 0.3 and hit["scores"]["keyword"] is None for hit in answer["results"])
+    assert all(hit["weak"] is (hit["scores"]["semantic"] < 0.35) for hit in answer["results"])
+    assert answer["results"][-1]["weak"]
+    answer = desk.find("heron reed")
+    assert answer["words_matched"] is True
+    best = answer["results"][0]
+    assert best["scores"]["keyword"] > 0 and 0.6 < best["score"] <= 1 and not best["weak"]
+    assert desk.find("quarterly tax", mode="keyword")["words_matched"] is False
+    assert desk.find("heron", mode="semantic")["words_matched"] is None
+    assert desk.find("herron", mode="hybrid")["words_matched"] is True  # as corrected
+    assert desk.find("heron", filters=Filters(document_ids=(1,)))["words_matched"] is False
 
 
 def test_stems_and_accents_of_the_documents_language(desk: Desk) -> None:

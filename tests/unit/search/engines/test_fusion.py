@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from app.search.engines.base import Fusion
-from app.search.engines.fusion import relative, rrf
+from app.search.engines.fusion import rrf, share_of_best, similarity
 from app.search.engines.ranking import Order, Ranking
 
 IDS = np.arange(10, 3010)
@@ -29,12 +29,25 @@ def test_reciprocal_rank_fusion_example() -> None:
 
 
 def test_shares_of_the_best() -> None:
-    """The best is 1, what was not found is 0; among negative scores the least bad is 1."""
-    found = np.array([True, True, True, False])
-    assert relative(np.array([4.0, 1.0, -1.0, 9.0]), found).tolist() == [1, 0.25, 0, 0]
-    assert relative(np.array([-1.0, -4.0, -2.0, 9.0]), found).tolist() == [1, 0.25, 0.5, 0]
-    assert relative(np.array([0.0, -4.0, 0.0, 9.0]), found).tolist() == [1, 0, 1, 0]
-    assert relative(np.zeros(4), np.zeros(4, np.bool_)).tolist() == [0, 0, 0, 0]
+    """The best is 1, what was not matched is 0."""
+    matched = np.array([True, True, True, False])
+    assert share_of_best(np.array([4.0, 1.0, -1.0, 9.0]), matched).tolist() == [1, 0.25, 0, 0]
+    assert share_of_best(np.array([0.0, 0.0, 0.0, 9.0]), matched).tolist() == [0, 0, 0, 0]
+    assert share_of_best(np.zeros(4), np.zeros(4, np.bool_)).tolist() == [0, 0, 0, 0]
+
+
+def test_cosines_keep_their_meaning() -> None:
+    """The best of bad ones stays bad."""
+    matched = np.array([True, True, True, False])
+    assert similarity(np.array([0.2, 0.1, -0.5, 0.9]), matched).tolist() == [0.2, 0.1, 0, 0]
+
+
+def test_a_fused_score_is_a_weighted_mean_from_0_to_1() -> None:
+    every, ids = np.ones(3, np.bool_), np.arange(3)
+    words = Ranking(np.array([8.0, 4.0, 0.0]), np.array([True, True, False]), ids)
+    meaning = Ranking(np.array([0.5, 0.9, 0.3]), every, ids, are_cosines=True)
+    page, _ = Order([words, meaning], "relative", 60, [1.0, 3.0]).page(3, 0, None)
+    assert dict(page) == pytest.approx({0: 2.5 / 4, 1: 3.2 / 4, 2: 0.9 / 4})
 
 
 @pytest.mark.parametrize("fusion", ["relative", "rrf"])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from app.search.query.operators import ParsedQuery, parse
+from app.search.query.operators import MAX_OPERATOR_WORDS, ParsedQuery, has_operators, parse
 
 
 @pytest.mark.parametrize(
@@ -29,3 +29,21 @@ from app.search.query.operators import ParsedQuery, parse
 )
 def test_operators(query: str, asked: ParsedQuery) -> None:
     assert parse(query) == asked
+
+
+@pytest.mark.parametrize(
+    ("query", "by_default"),
+    [
+        ("word " * MAX_OPERATOR_WORDS, True),
+        ("word " * (MAX_OPERATOR_WORDS + 1), False),
+        ("x-ray-film " * 6 + "a b", True),
+        ("x-ray-film " * 7, False),
+        ("水車" * 18, True),
+        ("水車" * 24, False),
+        ("", True),
+    ],
+)
+def test_long_queries_are_text_by_default(query: str, by_default: bool) -> None:
+    assert has_operators(query, None) is by_default
+    assert has_operators(query, True) is True
+    assert has_operators(query, False) is False

@@ -44,12 +44,45 @@ def test_exact_words(filled: Desk) -> None:
     """Side by side and in their order, whatever case, accents and stop words; in every mode."""
     assert _numbers(filled, '"water mill"') == ["1"]
     assert _numbers(filled, '"WATER, mill" bank') == ["1"]
-    assert _numbers(filled, '"mill water"') == []
+    assert filled.find('"water mill"', mode="keyword")["relaxed"] == []
     assert _numbers(filled, '"elan vital" "CAFE by"') == ["6"]
     assert _numbers(filled, '"to be or not to be"', mode="hybrid") == ["4"]
     assert _numbers(filled, '"water mill"', mode="semantic") == ["1"]
-    assert _numbers(filled, '"water mill"', filters=Filters(document_ids=(2, 3))) == []
     assert _numbers(filled, "mill") == ["1", "2", "3", "6"]
+
+
+def test_a_phrase_that_no_document_has_is_relaxed(filled: Desk) -> None:
+    """Its words are searched, and the answer says so; the other phrases stay required."""
+    answer = filled.find('"mill water"', mode="keyword")
+    assert answer["relaxed"] == ["mill water"] and answer["total"] == 4
+    answer = filled.find('"water mill" "zebra crossing"', mode="keyword")
+    assert answer["relaxed"] == ["zebra crossing"] and [hit["document_id"] for hit in answer["results"]] == ["1"]
+    answer = filled.find('"water mill" "wind mills"', mode="keyword")  # both exist, in no document together
+    assert answer["relaxed"] == ["water mill", "wind mills"] and answer["total"] == 4
+    answer = filled.find('"water mill"', mode="keyword", filters=Filters(document_ids=(2, 3)))
+    assert answer["relaxed"] == ["water mill"] and answer["total"] == 2
+    assert filled.find('"mill water"', mode="semantic")["relaxed"] == ["mill water"]
+    assert filled.find('mill -"mill water"', mode="keyword")["relaxed"] == []
+
+
+PASTED = (
+    'In the report the author says that the so-called "miracle drive" - built in 1911 -needs no wheel at all, and that '
+    "its -lang:de variant, see site:nowhere.test, turns with water from the old bank of the river."
+)
+
+
+def test_a_pasted_passage_has_no_operators(filled: Desk) -> None:
+    """Over twenty words quotes, dashes and colons are prose, unless the caller says otherwise; fewer are operators."""
+    answer = filled.find(PASTED, mode="keyword", limit=50)
+    assert answer["operators"] is False and answer["relaxed"] == []
+    assert {"1", "2", "3"} <= {hit["document_id"] for hit in answer["results"]}
+    answer = filled.find(PASTED, mode="keyword", operators=True)
+    assert answer["operators"] is True and answer["total"] == 0
+    assert filled.find('mill -wheel "water mill"', mode="keyword")["operators"] is True
+    answer = filled.find('mill -wheel "mill water"', mode="keyword", operators=False, limit=50)
+    assert answer["operators"] is False and answer["relaxed"] == []
+    assert [hit["document_id"] for hit in answer["results"]].count("2") == 1
+    assert filled.find("site:other.net", mode="keyword", operators=False)["total"] == 0
 
 
 def test_words_to_leave_out(filled: Desk) -> None:

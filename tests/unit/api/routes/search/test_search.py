@@ -111,3 +111,27 @@ def test_health_names_the_server_of_embeddings(sqlite_url: str, redis_url: str, 
             api.client.get("/health")
             assert len(player.batches) == batches_before
             assert "embedder" not in api.client.get("/readyz").json()["services"]
+
+
+def test_an_answer_says_how_the_query_was_read(lite_api: Api, desk: Desk) -> None:
+    """Operators by choice of the caller or by length, phrases relaxed, no matching word, hits that are weak."""
+    answer = _search(lite_api, query='"mill wind" wheel')
+    assert (answer["operators"], answer["relaxed"], answer["words_matched"]) == (True, ["mill wind"], True)
+    assert answer["total"] == 2
+    answer = _search(lite_api, query='"mill wind" -wheel', operators=False)
+    assert (answer["operators"], answer["relaxed"], answer["total"]) == (False, [], 2)
+    long = "the passage of a letter " * 6 + '"as said" -wheel'
+    assert _search(lite_api, query=long)["operators"] is False
+    assert _search(lite_api, query=long)["total"] == 2
+    assert _search(lite_api, query=long, operators=None)["operators"] is False
+    answer = _search(lite_api, query=long, operators=True)
+    assert (answer["operators"], answer["relaxed"], answer["total"]) == (True, ["as said"], 0)
+    answer = _search(lite_api, query="quarterly accounting", mode="hybrid")
+    assert answer["words_matched"] is False and {hit["weak"] for hit in answer["results"]} <= {True, False}
+    assert all(0 <= hit["score"] <= 1 for hit in answer["results"])
+    assert _search(lite_api, query="mill", mode="semantic")["words_matched"] is None
+    assert lite_api.client.post("/api/search", json={"query": "x", "operators": "perhaps"}).status_code == 422
+
+
+def test_the_state_counts_what_is_to_be_analysed_again(lite_api: Api, desk: Desk) -> None:
+    assert lite_api.client.get("/api/index/state").json()["outdated"] == 0
