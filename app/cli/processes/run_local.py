@@ -163,12 +163,14 @@ def _print_summary(here: Settings, supervisor: Supervisor, demo: dict[str, Any] 
     """Print the demo's results and the addresses of the system."""
     if as_json:
         programs = [program.name for program in supervisor.programs()]
-        output.emit({"url": here.local_url, "docs": f"{here.local_url}/docs", "programs": programs, "demo": demo})
+        addresses = {"url": here.local_url, "dashboard": f"{here.local_url}/ui/", "docs": f"{here.local_url}/docs"}
+        output.emit({**addresses, "programs": programs, "demo": demo})
         return
     if demo:
         output.out.print(f"\n[bold]millrace search[/] {output.plain(repr(demo['query']))}\n")
         print_results(demo["search"])
     folder = here.data_dir
+    output.out.print(f"Dashboard  {here.local_url}/ui/      (sign in with the secret in {folder}/.env)")
     output.out.print(f"API        {here.local_url}/api      (Authorization: Bearer, the secret is in {folder}/.env)")
     output.out.print(f"API docs   {here.local_url}/docs")
     command = output.plain(command_line())
