@@ -21,12 +21,13 @@ from typing import Any, NoReturn
 from dramatiq import Middleware
 from sqlalchemy.exc import SQLAlchemyError
 
-from app.core import clock, logging, redis, schema, telemetry
+from app.core import clock, logging, redis, schema
 from app.core.db import close_database, database
 from app.core.errors import ConfigError, Unavailable
 from app.core.health import HealthServer
 from app.core.process import EXIT_SOFTWARE, die_with_parent, leave, leave_when_overdue
 from app.core.settings import get_settings
+from app.core.telemetry import setup as telemetry
 from app.documents.files import shared_store
 from app.jobs.admission import push
 from app.jobs.definition import caps

@@ -11,10 +11,11 @@ gc.disable()  # imports make no garbage, and a tenth of their time would be coll
 
 from actors.lifespan import EXIT_CONFIG, Lifespan
 from actors.running import add_actor
-from app.core import logging, telemetry
+from app.core import logging
 from app.core.errors import ConfigError
 from app.core.process import hide_memory
 from app.core.settings import get_settings
+from app.core.telemetry import setup as telemetry
 from app.jobs import functions
 from app.jobs.worker.broker import install
 

@@ -17,12 +17,13 @@ from periodiq import cron
 from sqlalchemy.exc import SQLAlchemyError
 
 from actors.lifespan import EXIT_CONFIG
-from app.core import clock, logging, telemetry
+from app.core import clock, logging
 from app.core.db import database
 from app.core.errors import AppError, ConfigError
 from app.core.health import HealthServer
 from app.core.process import hide_memory, leave
 from app.core.settings import get_settings
+from app.core.telemetry import setup as telemetry
 from app.jobs import functions
 from app.jobs.schedules import firing, store
 

@@ -29,11 +29,12 @@ from app.api.routes.search import generations, index, search
 from app.api.routes.web import crawl_metrics, crawls, deliveries, firecrawl_proxy, scrape, watches
 from app.clients.changedetection import close_changedetection
 from app.clients.firecrawl import close_firecrawl
-from app.core import logging, redis, telemetry
+from app.core import logging, redis
 from app.core.db import close_database, database
 from app.core.errors import ConfigError, NotFound, Unavailable
 from app.core.process import hide_memory, leave, leave_when_overdue
 from app.core.settings import get_settings
+from app.core.telemetry import setup as telemetry
 from app.dashboard import routes as dashboard
 from app.documents.files import shared_store
 from app.jobs import functions

@@ -8,8 +8,8 @@ from contextlib import suppress
 from urllib.parse import urlsplit
 
 from app.core.errors import Rejected, Unavailable
-from app.core.guard import Resolver, addresses
 from app.core.logging import get_logger
+from app.core.network.guard import Resolver, addresses
 from app.core.settings import get_settings
 
 MAX_CONNECTIONS = 500

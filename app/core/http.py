@@ -13,9 +13,9 @@ from urllib.parse import urlsplit
 import httpcore
 import httpx
 
-from app.core import trace, tracing
 from app.core.errors import Rejected
-from app.core.inflate import ACCEPTED, Inflater
+from app.core.network.inflate import ACCEPTED, Inflater
+from app.core.telemetry import trace, tracing
 
 HTTPError = httpx.HTTPError
 InvalidURL = httpx.InvalidURL

@@ -13,8 +13,8 @@ from typing import Any
 import structlog
 from structlog.typing import EventDict, WrappedLogger
 
-from app.core.log_repeats import Repeats
 from app.core.settings import Settings, get_settings
+from app.core.telemetry.log_repeats import Repeats
 
 _repeats = Repeats()
 # One variable for all names: structlog's own, one per name, cost a job more than its claim.

@@ -12,8 +12,8 @@ from sqlalchemy.orm import Session
 from app.core import clock
 from app.core.db import read
 from app.core.errors import InvalidInput, Rejected, Unavailable, UnknownHost
-from app.core.guard import resolve
 from app.core.http import HTTPError, InvalidURL, Response, async_client, pinned
+from app.core.network.guard import resolve
 from app.core.settings import get_settings
 from app.deliveries.signing import secrets_of, signature
 from app.jobs.ledger import views

@@ -36,10 +36,11 @@ from typing import Any, Unpack
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from app.core import clock, migrate, redis, trace
+from app.core import clock, migrate, redis
 from app.core.db import Database, close_database, database
 from app.core.ids import uuid7
 from app.core.settings import overridden
+from app.core.telemetry import trace
 from app.jobs import functions
 from app.jobs.admission import push
 from app.jobs.definition import Job

@@ -14,8 +14,8 @@ import redis as redis_py
 import sqlalchemy as sa
 
 from app.core import clock
-from app.core.addresses import network_of
 from app.core.db import Database, database
+from app.core.network.addresses import network_of
 from app.main import create_app
 from app.metrics import requests
 from app.metrics.models import RequestMetric

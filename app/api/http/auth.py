@@ -15,9 +15,9 @@ from app.api.http import rate_limits as rates
 from app.api.http.app_state import keyring_of
 from app.api.http.errors import request_id_of
 from app.api.http.middleware import HOLD, TENANT
-from app.core.addresses import network_of
 from app.core.db import read
 from app.core.errors import NotAllowed, NotFound, Unauthenticated, Unavailable
+from app.core.network.addresses import network_of
 from app.core.settings import get_settings
 from app.documents import collections
 from app.jobs.ledger import views

@@ -14,9 +14,10 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.api.http.errors import problem
-from app.core import clock, trace, tracing
+from app.core import clock
 from app.core.logging import bind, get_logger
 from app.core.metrics import REQUEST_SECONDS
+from app.core.telemetry import trace, tracing
 from app.metrics.requests import RequestTiming, StrangerSample
 from app.tenants.keyring import KeyLease
 

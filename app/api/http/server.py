@@ -18,8 +18,8 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
 from app.api.http.middleware import MAX_HEADER_BYTES, MAX_HEADERS
-from app.core.addresses import network_of
 from app.core.logging import get_logger
+from app.core.network.addresses import network_of
 from app.core.settings import Settings, get_settings
 
 # Request line and headers together, and also a chunk's extension or the headers after a body.

@@ -12,11 +12,12 @@ from typing import Any, TypedDict, Unpack
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from app.core import clock, metrics, sql, trace
+from app.core import clock, metrics, sql
 from app.core.db import BigId, UtcDateTime
 from app.core.errors import InvalidInput
 from app.core.ids import uuid7
 from app.core.settings import get_settings
+from app.core.telemetry import trace
 from app.jobs.admission import admit
 from app.jobs.definition import Debounce, Job
 from app.jobs.definition_checks import MAX_PRIORITY

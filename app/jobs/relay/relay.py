@@ -12,12 +12,13 @@ from typing import Any
 
 from redis.exceptions import RedisError
 
-from app.core import clock, logging, metrics, redis, telemetry
+from app.core import clock, logging, metrics, redis
 from app.core.db import close_database, database
 from app.core.errors import ConfigError, Unavailable
 from app.core.health import HealthServer
 from app.core.process import leave_when_overdue
 from app.core.settings import get_settings
+from app.core.telemetry import setup as telemetry
 from app.jobs import functions
 from app.jobs.children import children
 from app.jobs.events import publish

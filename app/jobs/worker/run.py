@@ -10,7 +10,7 @@ from typing import Any
 
 from app.core import clock
 from app.core.errors import AppError
-from app.core.tracing import Span
+from app.core.telemetry.tracing import Span
 from app.jobs.definition import Job, definition
 from app.jobs.ledger.claims import Claim
 from app.jobs.worker.outcome import Verdict

@@ -10,7 +10,7 @@ from app.clients.changedetection_answers import RequestRefused, Watch
 from app.clients.changedetection_template import notification
 from app.core import clock
 from app.core.db import in_transaction, read
-from app.core.guard import is_private_by_name
+from app.core.network.guard import is_private_by_name
 from app.core.settings import get_settings
 from app.jobs.worker.progress import Progress
 from app.sources.changes import watches

@@ -1,7 +1,7 @@
 """Decompress the bodies of web pages as browsers do: several codings, wrong labels, faults at the end.
 
 The output is limited, so that a decompression bomb is stopped. Clients of services take one coding only, and use
-app.core.inflate.
+app.core.network.inflate.
 """
 
 from __future__ import annotations

@@ -7,8 +7,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from weakref import WeakKeyDictionary
 
-from app.core.guard import Resolver, addresses
 from app.core.http import AsyncClient, guarded_client, timeout
+from app.core.network.guard import Resolver, addresses
 from app.core.settings import get_settings
 
 # A connection belongs to the event loop that opened it.

@@ -8,7 +8,7 @@ from typing import overload
 from app.clients import firecrawl
 from app.core import clock
 from app.core.errors import Rejected
-from app.core.guard import is_private_by_name
+from app.core.network.guard import is_private_by_name
 from app.core.settings import get_settings
 from app.documents.accept.accept import About, Content
 from app.sources.fetching.page_text import EmptyPage, NotModified, PageText, Validators

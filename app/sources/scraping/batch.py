@@ -7,7 +7,7 @@ from typing import Any
 from app.clients.firecrawl import firecrawl
 from app.core.db import in_transaction
 from app.core.errors import InvalidInput
-from app.core.guard import is_private_by_name
+from app.core.network.guard import is_private_by_name
 from app.sources.crawls import crawls
 from app.sources.scraping import proxy
 from app.sources.scraping.scrape import PageRequest, firecrawl_options

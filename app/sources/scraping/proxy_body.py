@@ -10,7 +10,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from app.core.errors import InvalidInput, Unsupported
-from app.core.guard import is_private_by_name
+from app.core.network.guard import is_private_by_name
 from app.core.settings import get_settings
 
 # Subtrees without addresses that Firecrawl opens: a schema for extraction, and headers for the pages.

@@ -23,7 +23,7 @@ from app.core.errors import (
     TimeLimitExceeded,
     Unavailable,
 )
-from app.core.guard import is_private_by_name
+from app.core.network.guard import is_private_by_name
 from app.documents.ingest.ingest import extract_html, extract_original
 from app.documents.text import scrub_text
 from app.sources.fetching.page_text import PageText

@@ -17,13 +17,14 @@ from app.api.http.errors import problem
 from app.api.models.base import documented
 from app.api.models.health import HealthDetail, Liveness, Readiness, ServiceInfo
 from app.clients.qdrant_errors import QdrantUnavailable
-from app.core import clock, http, joint_metrics, metrics, redis, schema
+from app.core import clock, http, metrics, redis, schema
 from app.core.blobs import blobs
 from app.core.clock import moment
 from app.core.db import read
 from app.core.errors import ConfigError, Rejected, Unavailable
 from app.core.logging import get_logger
 from app.core.settings import get_settings
+from app.core.telemetry import joint_metrics
 from app.documents.files import shared_store
 from app.jobs.ledger.write_probe import write_fault
 from app.search.embedders import embedder

@@ -6,8 +6,8 @@ from typing import Any
 
 from dramatiq import Middleware
 
-from app.core import error_reports, trace, tracing
 from app.core.logging import bind, get_logger, unbind
+from app.core.telemetry import error_reports, trace, tracing
 from app.jobs.worker.run import Run
 
 NAMES = ("job_id", "kind", "attempt", "fence", "request_id", "tenant", "trace_id")

@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from app.core import clock, http, trace
+from app.core import clock, http
 from app.core.db import database
+from app.core.telemetry import trace
 from app.jobs.definition import Debounce, Job, Throttle
 from app.jobs.models import JobRow
 from tests.unit.api.conftest import Api

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from app.core import error_reports, tracing
+from app.core.telemetry import error_reports, tracing
 
 
 def start(role: str) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import structlog
 
-from app.core.log_repeats import INTERVAL_S, MAX_KNOWN_LINES, Repeats
+from app.core.telemetry.log_repeats import INTERVAL_S, MAX_KNOWN_LINES, Repeats
 
 
 class Times:

@@ -1,7 +1,7 @@
 """Spans of requests, jobs and calls by OpenTelemetry, where its extra is installed and a receiver is set.
 
 The standard variables OTEL_* configure receiver, sampling and resource. A span's identity is carried as a traceparent
-(app/core/trace.py), so jobs and calls continue the trace of their request in any process.
+(app/core/telemetry/trace.py), so jobs and calls continue the trace of their request in any process.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from contextlib import contextmanager
 from typing import Any, Literal
 
 from app import __version__
-from app.core import trace
 from app.core.logging import get_logger
 from app.core.settings import has_trace_receiver
+from app.core.telemetry import trace
 
 Kind = Literal["SERVER", "CONSUMER", "CLIENT"]
 Value = str | int | float | bool

@@ -11,7 +11,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from app.core.errors import Rejected, Unavailable
-from app.core.guard import Resolver, addresses, is_public, look_up, resolve
+from app.core.network.guard import Resolver, addresses, is_public, look_up, resolve
 from app.sources.fetching.download import split_url
 from tests.support.databases import SettingsEnv
 

@@ -1,0 +1,1 @@
+"""Traces, metrics of all programs, error reports, and log lines that repeat."""
