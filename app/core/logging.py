@@ -62,6 +62,11 @@ def line_of(record: logging.LogRecord) -> dict[str, Any]:
     }
 
 
+def _without_repeats(logger: WrappedLogger, name: str, event: EventDict) -> EventDict:
+    """Drop repetitions, but no line of a job: its owner reads each of them."""
+    return event if "job_id" in _bound.get() else _repeats(logger, name, event)
+
+
 def _with_bound(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
     return {**_standing, **_bound.get(), **event}
 
@@ -87,7 +92,7 @@ def setup(role: str, *, read_files: bool = True) -> None:
     if not console:
         renderer = [structlog.processors.format_exc_info, _masked, structlog.processors.JSONRenderer()]
     structlog.configure(
-        processors=[_repeats, *shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        processors=[_without_repeats, *shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
         wrapper_class=structlog.make_filtering_bound_logger(settings.log_level),
         logger_factory=structlog.stdlib.LoggerFactory(),
         cache_logger_on_first_use=True,

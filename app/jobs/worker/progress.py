@@ -44,7 +44,8 @@ class Progress:
         self._now: dict[str, Any] = {"percent": 0.0, "stage": None, "done": None, "total": None}
         self._now |= {"unit": None, "message": None}
         if claim.continues:  # the try goes on, and its percent must not fall
-            self._now |= {name: last[name] for name in self._now if name != "message" and last.get(name) is not None}
+            dropped = ("seq", "message", "blocked")
+            self._now |= {name: value for name, value in last.items() if name not in dropped and value is not None}
         self._unpublished: list[dict[str, Any]] = []
 
     def report(

@@ -9,7 +9,7 @@ import time
 import pytest
 from webencodings.labels import LABELS
 
-from app.core.charsets import declared_label, decode, encoding_of
+from app.core.charsets import MAX_SEARCHED_BYTES, declared_label, decode, encoding_of
 
 # Codecs that Python finds and no browser does; several take quadratic time.
 PYTHON_ONLY = (
@@ -74,7 +74,9 @@ def test_decoding_replaces_errors_in_the_named_encoding(data: bytes, label: str 
         (b'<?xml version="1.0" encoding="koi8-r"?><html/>', "koi8-r"),
         (b"<meta charset=utf-16>", "utf-8"),
         (b"<meta name=a><p>charset=gbk</p>", None),
-        (b" " * 5000 + b"<meta charset=gbk>", None),
+        (b" " * 5000 + b"<meta charset=gbk>", "gbk"),
+        (b"<!-- <meta charset=gbk> --><script>'<meta charset=gbk>'</script><p>", None),
+        (b" " * MAX_SEARCHED_BYTES + b"<meta charset=gbk>", None),
         (b"<meta " * 1000, None),
     ],
 )
