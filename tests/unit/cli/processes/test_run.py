@@ -140,4 +140,5 @@ def test_own_modules_are_found_in_the_working_directory(env: dict[str, str], tmp
             word, [script, word], log=tmp_path / word, env=env | {"MILLRACE_MODULES": "own_kinds"}, cwd=folder
         )
         command.start()
-        assert command.wait(40) == 7, command.tail()
+        assert command.wait(40) == 2, command.tail()
+        assert "MILLRACE_MODULES: own_kinds cannot be imported: SystemExit: 7" in command.tail()
