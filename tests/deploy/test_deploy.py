@@ -63,7 +63,12 @@ def test_the_rules_fire_when_they_should() -> None:
 
 def test_every_rule_is_tested() -> None:
     tested = yaml.safe_load((ALERTS / "rules.test.yaml").read_text())["tests"]
-    fired = {one["alertname"] for test in tested for one in test["alert_rule_test"] if one.get("exp_alerts")}
+    fired = {
+        rule_test["alertname"]
+        for test in tested
+        for rule_test in test["alert_rule_test"]
+        if rule_test.get("exp_alerts")
+    }
     rules = yaml.safe_load((ALERTS / "rules.yaml").read_text())["groups"][0]["rules"]
     assert fired == {rule["alert"] for rule in rules}
 
@@ -190,16 +195,16 @@ def _kustomized() -> list[dict[str, Any]]:
             assert {path.name for path in place.glob("*.yaml")} == {"kustomization.yaml", *base["resources"]}
         else:
             files = [place]
-        made += [one for path in files for one in yaml.safe_load_all(path.read_text()) if one]
+        made += [manifest for path in files for manifest in yaml.safe_load_all(path.read_text()) if manifest]
     for patch in kustomization["patches"]:
-        found = [
-            one
-            for one in made
-            if (one["kind"], one["metadata"]["name"]) == (patch["target"]["kind"], patch["target"]["name"])
+        matches = [
+            manifest
+            for manifest in made
+            if (manifest["kind"], manifest["metadata"]["name"]) == (patch["target"]["kind"], patch["target"]["name"])
         ]
-        assert len(found) == 1
+        assert len(matches) == 1
         assert yaml.safe_load(patch["patch"]) == [{"op": "remove", "path": "/spec/replicas"}]
-        del found[0]["spec"]["replicas"]
+        del matches[0]["spec"]["replicas"]
     return made
 
 
@@ -207,15 +212,15 @@ def _kustomized() -> list[dict[str, Any]]:
 def test_the_manifests_fit_the_schemas_of_kubernetes(version: str) -> None:
     """An old release that is still run, and a new one; strict: a misspelt field is an error."""
     made = _kustomized()
-    assert {one["kind"] for one in made} >= {
+    assert {manifest["kind"] for manifest in made} >= {
         "Deployment", "Job", "Service", "PodDisruptionBudget", "NetworkPolicy", "HorizontalPodAutoscaler",
     }  # fmt: skip
-    for one in made:
-        kubernetes_validate.validate(one, version, strict=True)
+    for manifest in made:
+        kubernetes_validate.validate(manifest, version, strict=True)
 
 
 def test_a_misspelt_field_does_not_fit() -> None:
-    broken = next(one for one in _kustomized() if one["kind"] == "Deployment")
+    broken = next(manifest for manifest in _kustomized() if manifest["kind"] == "Deployment")
     broken["spec"]["template"]["spec"]["terminationGracePeriod"] = 1
     with pytest.raises(kubernetes_validate.ValidationError):
         kubernetes_validate.validate(broken, "1.37", strict=True)
@@ -223,9 +228,9 @@ def test_a_misspelt_field_does_not_fit() -> None:
 
 def test_pods_are_closed_and_end_in_time() -> None:
     pods = {
-        one["metadata"]["name"]: one["spec"]["template"]["spec"]
-        for one in _kustomized()
-        if "template" in one.get("spec", {})
+        manifest["metadata"]["name"]: manifest["spec"]["template"]["spec"]
+        for manifest in _kustomized()
+        if "template" in manifest.get("spec", {})
     }
     assert set(pods) == {"api", "worker", "relay", "scheduler", "migrate"}
     for name, pod in pods.items():

@@ -287,8 +287,8 @@ async def held(job: Held, progress: Progress) -> None:
 
 def _write_fence(session: Session, claim: Claim, path: str) -> None:
     claims.hold(session, claim)
-    with Path(path).open("a") as said:
-        said.write(f"{claim.fence} ")
+    with Path(path).open("a") as lines:
+        lines.write(f"{claim.fence} ")
 
 
 class Noted(
@@ -303,8 +303,8 @@ class Noted(
 @job_actor(Noted)
 async def noted(job: Noted, progress: Progress) -> None:
     for word in ("begin", "end"):
-        with Path(job.path).open("a") as said:
-            said.write(f"{word} {job.number}\n")
+        with Path(job.path).open("a") as lines:
+            lines.write(f"{word} {job.number}\n")
         await asyncio.sleep(0.2)
 
 
@@ -318,5 +318,5 @@ class Single(Job, kind="tests.single", open_to="write", unique_key=lambda job: j
 async def single(job: Single, progress: Progress) -> None:
     while not Path(f"{job.path}.go").exists():
         await asyncio.sleep(0.05)
-    with Path(job.path).open("a") as said:
-        said.write("ran\n")
+    with Path(job.path).open("a") as lines:
+        lines.write("ran\n")

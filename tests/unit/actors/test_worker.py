@@ -340,22 +340,22 @@ def test_a_worker_frozen_past_its_death_writes_nothing_and_begins_anew(plant: Pl
     plant.relay_patience(2)
     frozen = plant.worker()
     old = plant.workers()[0]
-    said = plant.folder / "said"
-    job_id = plant.enqueue(Held(path=str(said), seconds=20))
+    output = plant.folder / "said"
+    job_id = plant.enqueue(Held(path=str(output), seconds=20))
     plant.until_begun(job_id)
-    wait_until(said.exists, what="the job to write")
+    wait_until(output.exists, what="the job to write")
     frozen.freeze()
     row = plant.until(job_id, "queued", timeout_s=10)
     assert (row.fence, row.crashes) == (1, 1)
     other = plant.worker()
     plant.tick()
-    wait_until(lambda: "2" in said.read_text().split(), what="the job to write elsewhere")
-    written = said.read_text().split().count("1")
+    wait_until(lambda: "2" in output.read_text().split(), what="the job to write elsewhere")
+    written = output.read_text().split().count("1")
     frozen.wake()
     wait_until(lambda: len(plant.workers()) == 2, what="the woken worker to register anew")
     assert old not in plant.workers()
     assert plant.until(job_id, "succeeded", timeout_s=30).fence == 2
-    assert said.read_text().split().count("1") == written
+    assert output.read_text().split().count("1") == written
     assert [attempt.outcome for attempt in plant.ledger.attempts(job_id)] == ["died", "succeeded"]
     assert other.stop() == 0
     assert plant.until(plant.enqueue(Noop()), "succeeded").fence == 1
@@ -374,7 +374,7 @@ def test_a_job_that_kills_its_worker_again_and_again_is_poison(plant: Plant) -> 
         plant.tick()
         if not worker.alive:
             worker.start()
-        return {plant.row(one).state for one in (job_id, *good)} <= {"failed", "succeeded"}
+        return {plant.row(each_id).state for each_id in (job_id, *good)} <= {"failed", "succeeded"}
 
     wait_until(all_ended, timeout_s=60, what="the poison to be found", poll_s=0.1)
     row = plant.row(job_id)

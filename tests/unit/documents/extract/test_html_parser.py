@@ -25,15 +25,15 @@ def _extract(folder: Path, html: str) -> dict[str, Any]:
 
 
 def test_main_content(tmp_path: Path) -> None:
-    found = _extract(
+    page = _extract(
         tmp_path,
         f"""<html lang="en-GB"><head><title>Mills &amp; wheels</title><meta name="description" content="On mills">
         </head><body><nav><a href="/">Home</a></nav><article><h1>Mills</h1>{ARTICLE}<h2>Parts</h2><ul><li>wheel</li>
         <li>axle</li></ul>{ARTICLE}</article><footer>Imprint</footer><script>alert("no")</script></body></html>""",
     )
-    assert found["language"] == "en-GB" and found["description"] == "On mills" and "Mills" in found["title"]
-    assert "## Parts" in found["markdown"] and "- wheel" in found["markdown"]
-    assert not any(word in found["markdown"] for word in ("Home", "Imprint", "alert"))
+    assert page["language"] == "en-GB" and page["description"] == "On mills" and "Mills" in page["title"]
+    assert "## Parts" in page["markdown"] and "- wheel" in page["markdown"]
+    assert not any(word in page["markdown"] for word in ("Home", "Imprint", "alert"))
 
 
 @pytest.mark.parametrize(
@@ -52,8 +52,8 @@ def test_main_content(tmp_path: Path) -> None:
 )
 def test_small_and_odd_pages(tmp_path: Path, html: str, text: str | None) -> None:
     """Where there is next to no content, all text counts; nothing fails."""
-    found = _extract(tmp_path, html)
-    assert text is None or found["markdown"].strip() == text
+    page = _extract(tmp_path, html)
+    assert text is None or page["markdown"].strip() == text
 
 
 @settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

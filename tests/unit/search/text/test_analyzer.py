@@ -24,7 +24,7 @@ ANYTHING = st.text(st.characters(categories=None), max_size=200)
 
 
 @pytest.mark.parametrize(
-    ("text", "language", "found"),
+    ("text", "language", "expected"),
     [
         ("The Wheels, turning!", "en", ["wheel", "turn"]),
         ("Résumé RESUME re\u0301sume\u0301", "en", ["resum"] * 3),
@@ -40,18 +40,18 @@ ANYTHING = st.text(st.characters(categories=None), max_size=200)
         ("", "en", []),
     ],
 )
-def test_terms(text: str, language: str | None, found: list[str]) -> None:
-    assert terms(text, language) == found
+def test_terms(text: str, language: str | None, expected: list[str]) -> None:
+    assert terms(text, language) == expected
 
 
 @given(ANYTHING, st.sampled_from(["en", "de", "ru", "ar", "zz", None]))
 def test_any_text_has_terms_that_pack(text: str, language: str | None) -> None:
     """Nothing fails; packed are the distinct hashes, rising, with their counts; compounds are not counted."""
-    found = terms(text, language)
+    stems = terms(text, language)
     hashes, counts = unpack(packed_terms(text, language))
     stop = STOP_WORDS.get(language or "en", frozenset())
     assert counts.sum() == sum(word.folded not in stop or not word.stemmed for word in plain_words(text))
-    assert set(hashes.tolist()) == {term_hash(term) for term in found}
+    assert set(hashes.tolist()) == {term_hash(term) for term in stems}
     assert (np.diff(hashes.astype(np.int64)) > 0).all()
 
 
@@ -63,9 +63,9 @@ def test_words_stand_where_they_say(text: str) -> None:
 
 def test_a_query_is_stemmed_in_every_language_of_the_index() -> None:
     """Its stop words are those of the commonest."""
-    wanted = query_terms("the drehen wheels", ["en", "de"])
-    assert {term_hash("wheel"), term_hash("dreh")} <= set(wanted)
-    assert term_hash("the") not in wanted
+    alternatives = query_terms("the drehen wheels", ["en", "de"])
+    assert {term_hash("wheel"), term_hash("dreh")} <= set(alternatives)
+    assert term_hash("the") not in alternatives
     assert query_terms("the of", ["en"]) == {}
     assert query_terms("wheels wheels", []) == {term_hash("wheel"): 2}
 

@@ -30,12 +30,12 @@ def asking(settings_env: SettingsEnv, redis_url: str, site: FakeSite) -> FakeSit
     return site
 
 
-def _urls(*said: str) -> bytes:
-    return f"{HEAD}<urlset {SPACE}>{''.join(f'<url><loc>{one}</loc></url>' for one in said)}</urlset>".encode()
+def _urls(*urls: str) -> bytes:
+    return f"{HEAD}<urlset {SPACE}>{''.join(f'<url><loc>{one}</loc></url>' for one in urls)}</urlset>".encode()
 
 
-def _index(*said: str) -> bytes:
-    inner = "".join(f"<sitemap><loc>{one}</loc></sitemap>" for one in said)
+def _index(*urls: str) -> bytes:
+    inner = "".join(f"<sitemap><loc>{url}</loc></sitemap>" for url in urls)
     return f"{HEAD}<sitemapindex {SPACE}>{inner}</sitemapindex>".encode()
 
 
@@ -46,8 +46,8 @@ def _all(url: str, most: int = 1000, report: SitemapReport | None = None) -> lis
     return asyncio.run(run())
 
 
-def _paths(site: FakeSite, found: list[SitemapEntry]) -> list[str]:
-    return [entry.url.removeprefix(site.url) for entry in found]
+def _paths(site: FakeSite, entries: list[SitemapEntry]) -> list[str]:
+    return [entry.url.removeprefix(site.url) for entry in entries]
 
 
 def test_an_index_with_files_of_every_kind(asking: FakeSite) -> None:
@@ -64,10 +64,10 @@ def test_an_index_with_files_of_every_kind(asking: FakeSite) -> None:
     asking.pages["/c.txt"] = site_page(
         f"{asking.url}/four\r\nnonsense\n".encode(), headers={"content-type": "text/plain"}
     )
-    found = _all(f"{asking.url}/deep/page")
-    assert _paths(asking, found) == ["/one?a=1&b=2", "/two", "/three", "/four"]
-    assert found[0].lastmod == datetime(2026, 11, 28, 8, tzinfo=UTC)
-    assert found[1].lastmod == datetime(2026, 11, 27, tzinfo=UTC) and found[2].lastmod is None
+    entries = _all(f"{asking.url}/deep/page")
+    assert _paths(asking, entries) == ["/one?a=1&b=2", "/two", "/three", "/four"]
+    assert entries[0].lastmod == datetime(2026, 11, 28, 8, tzinfo=UTC)
+    assert entries[1].lastmod == datetime(2026, 11, 27, tzinfo=UTC) and entries[2].lastmod is None
 
 
 def test_without_a_word_of_it_at_the_usual_place(asking: FakeSite) -> None:

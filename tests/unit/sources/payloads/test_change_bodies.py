@@ -48,13 +48,13 @@ def _parse(body: Any) -> PageChange:
     ],
 )  # fmt: skip
 def test_our_template_however_it_is_wrapped(body: Any) -> None:
-    found = _parse(body)
-    assert (found.url, found.watch_id, found.history_key, found.detected_at) == (URL, UUID, 1795338646, AT)
-    assert (found.title, found.diff, found.key) == ("Prices", "-1\n+2", f"{UUID}:1795338646")
+    event = _parse(body)
+    assert (event.url, event.watch_id, event.history_key, event.detected_at) == (URL, UUID, 1795338646, AT)
+    assert (event.title, event.diff, event.key) == ("Prices", "-1\n+2", f"{UUID}:1795338646")
 
 
 def test_the_older_service_s_own() -> None:
-    found = _parse(
+    event = _parse(
         {
             "watch_id": "w",
             "watch_url": URL,
@@ -64,8 +64,8 @@ def test_the_older_service_s_own() -> None:
             "snapshot": "x" * 900,
         }
     )
-    assert (found.url, found.watch_id, found.detected_at, found.diff_url) == (URL, "w", AT, "http://cd/diff/w")
-    assert len(found.diff) == 500 and found.extra["diff_size"] == 900 and found.history_key is None
+    assert (event.url, event.watch_id, event.detected_at, event.diff_url) == (URL, "w", AT, "http://cd/diff/w")
+    assert len(event.diff) == 500 and event.extra["diff_size"] == 900 and event.history_key is None
     naive = _parse({"watch_id": "w", "watch_url": URL, "detected_at": "2026-11-22T09:10:46"})
     assert naive.detected_at == AT
 

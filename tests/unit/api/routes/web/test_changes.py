@@ -87,7 +87,10 @@ def test_a_change_is_read_and_found_and_told(intake: Api, site: FakeSite) -> Non
     assert (event["state"], event["job_id"], event["content_id"]) == ("indexed", reply["job_id"], result[0]["id"])
     assert (event["origin"], event["title"], event["summary"]) == ("webhook", "Prices", "-a\n+b") and event["ended_at"]
     versions = intake.client.get(f"/api/documents/{document}/versions").json()["data"]
-    assert [(one["state"], one["is_current"]) for one in versions] == [("current", True), ("superseded", False)]
+    assert [(version["state"], version["is_current"]) for version in versions] == [
+        ("current", True),
+        ("superseded", False),
+    ]
     diff = intake.client.get(f"/api/documents/{document}/diff").json()
     assert (diff["from"], diff["to"]) == (versions[1]["id"], versions[0]["id"])
     assert (
