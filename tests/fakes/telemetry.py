@@ -7,13 +7,16 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
+import brotli
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from tests.fakes.server import FakeServer, Request, Response
 
 
 def _content(request: Request) -> bytes:
-    return gzip.decompress(request.body) if request.headers.get("content-encoding") == "gzip" else request.body
+    """Return the body unpacked; Sentry's SDK sends br where a decoder is installed."""
+    unpack = {"gzip": gzip.decompress, "br": brotli.decompress}.get(request.headers.get("content-encoding", ""))
+    return request.body if unpack is None else bytes(unpack(request.body))
 
 
 @dataclass(frozen=True)
