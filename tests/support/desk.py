@@ -54,7 +54,7 @@ class Desk:
     def run(self, progress: Progress) -> dict[str, Any]:
         job = IngestDocument.model_validate(progress.claim.payload)
         force = progress.claim.kind == ReprocessDocument.kind
-        return asyncio.run(ingest(job.document_id, job.version_id, progress, force=force))
+        return on_a_loop(ingest(job.document_id, job.version_id, progress, force=force))
 
     def work(self, job_id: str) -> dict[str, Any]:
         """Run the job, and write how it ended; its error is raised."""
