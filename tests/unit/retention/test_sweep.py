@@ -38,7 +38,7 @@ from app.retention.policy import Policy
 from app.retention.sweep import delete_before, sweep
 from app.search.index.write import touch_document
 from app.search.models import IndexChange
-from app.tenants import audit
+from app.tenants import audit, sessions
 from app.tenants.models import AuditEntry
 from tests.support.databases import SettingsEnv
 from tests.unit.jobs.conftest import WORKER, Chore, Ledger
@@ -152,13 +152,19 @@ def test_sweep_deletes_every_other_table_by_age(ledger: Ledger) -> None:
         for key, free_at in (("free", now - DAY), ("taken", now + DAY)):
             row = ThrottleRow(tenant="t", kind="k", unique_key=key, job_id=ids.uuid7(), free_at=free_at)
             session.add(row)
+        for ends_at in (now - timedelta(minutes=1), now + DAY):
+            browser, _ = sessions.create(
+                session, tenant="t", key_id=None, secret_hash=b"s", address="127.0.0.1", agent="tests"
+            )
+            browser.ends_at = ends_at
         touch_document(session, tenant="default", document_id=1)
         session.execute(sa.update(IndexChange).values(at=now - 8 * DAY))
 
     ledger.db.transaction(put)
     deleted = asyncio.run(sweep(_claim_job(ledger)))["deleted"]
     assert deleted == {
-        "jobs": 0, "log_lines": 0, "schedule_ticks": 1, "audit_entries": 1, "idempotency_keys": 1, "throttles": 1,
+        "jobs": 0, "log_lines": 0, "schedule_ticks": 1, "audit_entries": 1, "idempotency_keys": 1, "sessions": 1,
+        "throttles": 1,
         "deliveries": 0, "request_metrics": 0, "operation_metrics": 0, "scraped_pages": 0,
         "change_events": 0, "stranger_metrics": 0, "crawls": 0, "changes": 1, "surplus": 0, "blobs": 0,
     }  # fmt: skip
