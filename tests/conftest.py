@@ -7,6 +7,7 @@ them hands out is fresh, and gone afterwards; servers are shared within one test
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Generator, Iterator
 from pathlib import Path
 
@@ -26,6 +27,9 @@ pytest_plugins = [
 ]
 
 close_network()
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # A shell starts a command in the background like this, and every process of ours would ignore Ctrl-C.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 for _name in [name for name in os.environ if name.startswith("MILLRACE_") and not name.startswith("MILLRACE_TEST_")]:
     del os.environ[_name]  # a desk's own settings must not steer the tests
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # our processes, dozens of them, would compile the program each time
