@@ -21,7 +21,10 @@ def commit() -> str | None:
     if tag:
         return tag
     newest = next((schema.SCRIPTS / "versions").glob(f"{schema.head()}_*.py"))
-    added = _git("log", "--diff-filter=A", "--format=%H", "--", str(newest.relative_to(REPOSITORY))).splitlines()
+    # A merge may add it.
+    added = _git(
+        "log", "-m", "--first-parent", "--diff-filter=A", "--format=%H", "--", str(newest.relative_to(REPOSITORY))
+    ).splitlines()
     return _git("rev-parse", "--verify", f"{added[-1]}^") or None if added else None
 
 
