@@ -133,8 +133,8 @@ def _restore_sqlite(database: Database, copy: Path) -> None:
     with _emptied_log(place):
         fresh.replace(place)
         _sync_folder(place.parent)
-        for beside in ("-wal", "-shm"):
-            place.with_name(place.name + beside).unlink(missing_ok=True)
+        for suffix in ("-wal", "-shm"):
+            place.with_name(place.name + suffix).unlink(missing_ok=True)
     _sync_folder(place.parent)
 
 

@@ -44,7 +44,7 @@ class DashboardRoute(APIRoute):
             except RequestValidationError as error:
                 faults = "; ".join(f"{fault['loc'][-1]}: {fault['msg']}" for fault in error.errors()[:5])
                 return await _error_page(request, 422, faults)
-            except Exception as error:
+            except Exception as error:  # whatever fails, a browser gets a page with the id of this log line
                 log.error("unexpected error", path=request.url.path, exc_info=error)
                 return await _error_page(request, 500, "This page has a fault; the log has it under the request below.")
 
@@ -89,7 +89,7 @@ async def _error_page(request: Request, status: int, detail: str, error: AppErro
 
 
 async def _known_visitor(request: Request) -> Visitor | None:
-    """Return the visitor for the frame of an error page, None if that cannot be told now."""
+    """Return the visitor for the frame of an error page, None if it cannot be determined now."""
     try:
         return await visitor_of(request)
     except AppError:

@@ -1,4 +1,4 @@
-"""What a process sends to receivers outside: spans and reports of errors."""
+"""Spans and error reports that a process sends to receivers outside."""
 
 from __future__ import annotations
 

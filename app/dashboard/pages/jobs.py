@@ -9,6 +9,7 @@ from typing import Annotated, Any
 from fastapi import Query, Request, Response
 from sqlalchemy.orm import Session
 
+from app.access.kinds import require_manageable_kind
 from app.core.db import in_transaction, read
 from app.core.errors import Conflict, InvalidInput, NotFound
 from app.core.ids import is_uuid
@@ -158,5 +159,6 @@ async def act_on_job(visitor: Writer, job_id: str, act: str) -> Response:
 
 
 def _act(session: Session, visitor: Visitor, run: Act, act: str, job_id: str) -> None:
+    require_manageable_kind(visitor.identity, views.get(session, visitor.tenant, job_id).kind)
     run(session, visitor.tenant, job_id)
     visitor.note(session, f"job.{act}", job_id)

@@ -10,8 +10,9 @@ from cron_descriptor.Exception import FormatException, MissingFieldException, Wr
 from fastapi import Form, Request, Response
 from sqlalchemy.orm import Session
 
+from app.access.kinds import require_schedule_access
 from app.core.db import in_transaction, read
-from app.core.errors import InvalidInput, NotAllowed, NotFound
+from app.core.errors import InvalidInput, NotFound
 from app.core.sql import storable
 from app.dashboard.frame import page
 from app.dashboard.listing import PAGE_ROWS, address, before_number, before_uuid, cut
@@ -114,7 +115,7 @@ def _workers(session: Session, before_id: str | None) -> tuple[list[dict[str, An
 @router.post("/workers/{worker_id}/{order}")
 async def order_worker(visitor: Operator, worker_id: str, order: Literal["pause", "resume", "drain"]) -> Response:
     await in_transaction(_order, visitor, worker_id, order)
-    return see_other("/ui/workers", f"The worker was told to {order}.")
+    return see_other("/ui/workers", f"The order was given to the worker: {order}.")
 
 
 def _order(session: Session, visitor: Visitor, worker_id: str, order: Order) -> None:
@@ -154,9 +155,7 @@ async def act_on_schedule(visitor: Writer, schedule_id: int, act: Literal["run",
 
 def _act_on_schedule(session: Session, visitor: Visitor, schedule_id: int, act: str) -> None:
     row = store.get(session, visitor.tenant, schedule_id)
-    if row.in_code and not visitor.may("admin"):
-        message = f"the program declares schedule {row.name!r}; this needs the scope 'admin'"
-        raise NotAllowed(message, code="scope_missing")
+    require_schedule_access(visitor.identity, row)
     if act == "run":
         store.run_now(session, visitor.tenant, schedule_id, visitor.identity.request_id)
     else:

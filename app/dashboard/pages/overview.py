@@ -91,7 +91,7 @@ def _attention(services: Services, data: dict[str, Any]) -> list[Attention]:
     if new:
         count = sum(group["count"] for group in new)
         message = f"{count} failed jobs in {len(new)} groups had new failures in the last hour."
-        cards.append(Attention("warn", message, "Read the error, mend it, and retry the group.", "/ui/failures"))
+        cards.append(Attention("warn", message, "Read the error, fix its cause, and retry the group.", "/ui/failures"))
     return sorted(cards, key=lambda card: card.severity != "fail")
 
 

@@ -12,12 +12,13 @@ import httpx
 import pytest
 from fastapi.routing import APIRoute
 from markupsafe import escape
+from sqlalchemy.orm import Session
 
 from app.core import clock
 from app.core.db import database
 from app.dashboard.routes import ROUTERS
 from app.dashboard.security import CSP, next_page
-from app.jobs.models import JobRow
+from app.jobs.models import JobRow, ScheduleRow
 from app.tenants import sessions
 from tests.support.databases import SettingsEnv
 from tests.support.stack import API_SECRET
@@ -329,3 +330,19 @@ def test_another_tenants_things_are_not_there(key_client: Client, furnishing: Fu
     ):  # fmt: skip
         assert other.get(path).status_code == 404, path
     assert other.post(f"/ui/jobs/{furnishing.job_id}/cancel").status_code == 404
+
+
+def test_jobs_and_schedules_of_operators_are_changed_by_operators_alone(
+    key_client: Client, furnishing: Furnishing
+) -> None:
+    def reserve(session: Session) -> None:
+        for row in (session.get(JobRow, furnishing.job_id), session.get(ScheduleRow, int(furnishing.schedule_id))):
+            assert row is not None
+            row.kind = "search.drop_generation"
+
+    database().transaction(reserve)
+    paths = (f"/ui/jobs/{furnishing.job_id}/cancel", f"/ui/schedules/{furnishing.schedule_id}/run")
+    for client in (key_client("read", "write"), key_client("admin")):
+        assert [client.post(path).status_code for path in paths] == [403, 403]
+    operator = key_client("operator")
+    assert operator.post(paths[0]).status_code == 303

@@ -7,10 +7,10 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy.orm import Session
 
+from app.access.kinds import unmanageable_kinds
 from app.api.http.audit import note
 from app.api.http.auth import Caller, Identity
 from app.api.http.idempotency import Answer, Idempotent
-from app.api.http.kind_access import unmanageable_kinds
 from app.api.http.responses import answer_of, answered
 from app.api.http.times import utc
 from app.api.models.base import documented

@@ -10,8 +10,8 @@ from fastapi import APIRouter, Query, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy.orm import Session
 
+from app.access.kinds import require_manageable_kind, require_payload_access
 from app.api.http.auth import Caller, Identity
-from app.api.http.kind_access import require_manageable_kind, require_payload_access
 from app.api.http.paging import ListQuery, Paging, invalid_cursor
 from app.api.http.responses import accepted
 from app.api.http.times import utc, zoned

@@ -9,9 +9,9 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query, Request, Response
 from sqlalchemy.orm import Session
 
+from app.access.kinds import require_manageable_kind
 from app.api.http.app_state import Events
 from app.api.http.auth import Caller, Identity, KindCaller
-from app.api.http.kind_access import require_manageable_kind
 from app.api.http.paging import MAX_ID, ListQuery, Paging
 from app.api.http.responses import accepted
 from app.api.http.times import utc

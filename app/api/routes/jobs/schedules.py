@@ -10,24 +10,21 @@ from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy.orm import Session
 
 import app.retention.jobs  # noqa: F401  schedules of its kinds can be run from here
+from app.access.kinds import require_schedule_access, require_startable_kind
 from app.api.http.auth import Caller, Identity
 from app.api.http.idempotency import Answer, Idempotent
-from app.api.http.kind_access import require_startable_kind
 from app.api.http.paging import ListQuery, Paging
 from app.api.http.responses import answer_of, answered
 from app.api.models.base import documented
 from app.api.models.jobs import JOB_ACCEPTED
 from app.api.models.schedules import ScheduleDetail, SchedulePage
 from app.core.db import in_transaction, read
-from app.core.errors import NotAllowed, NotFound
+from app.core.errors import NotFound
 from app.core.sql import storable
-from app.jobs.definition import definition
-from app.jobs.models import ScheduleRow
 from app.jobs.schedules import store
 from app.jobs.schedules.cron import MAX_CRON_LENGTH, MAX_INTERVAL_S, MIN_INTERVAL_S
 from app.jobs.schedules.firing import CatchUp, Overlap
 from app.jobs.schedules.store import MAX_CATCH_UP, Plan
-from app.tenants import scopes
 
 router = APIRouter(prefix="/api", tags=["schedules"])
 
@@ -111,21 +108,6 @@ def _id(schedule_id: str) -> int:
     return int(schedule_id)
 
 
-def _check_access(caller: Identity, row: ScheduleRow) -> None:
-    """Raises NotAllowed unless the caller may start jobs of the schedule's kind.
-
-    A schedule that the program declares also needs the scope admin. Operators may change every schedule.
-    """
-    if caller.may(scopes.OPERATOR):
-        return
-    if row.in_code and not caller.may(scopes.ADMIN):
-        raise NotAllowed(
-            f"the program declares schedule {row.name!r}; this key needs the scope 'admin'", code="scope_missing"
-        )
-    if definition(row.kind) is not None:
-        require_startable_kind(caller, row.kind)
-
-
 @router.get("/schedules", summary="List schedules, the oldest first", responses={200: documented(SchedulePage)})
 async def list_schedules(
     caller: Caller, paging: Paging, kind: Annotated[str | None, Query(max_length=100)] = None
@@ -170,7 +152,7 @@ async def update_schedule(caller: Caller, schedule_id: str, body: ScheduleChange
 
 
 def _change(session: Session, caller: Identity, schedule_id: str, body: ScheduleChange) -> dict[str, Any]:
-    _check_access(caller, store.get(session, caller.tenant, _id(schedule_id)))
+    require_schedule_access(caller, store.get(session, caller.tenant, _id(schedule_id)))
     changed = store.change(session, caller.tenant, _id(schedule_id), body.name, body.changes())
     require_startable_kind(caller, changed.kind)
     return store.schedule_detail(session, changed)
@@ -182,7 +164,7 @@ async def delete_schedule(caller: Caller, schedule_id: str) -> None:
 
 
 def _delete(session: Session, caller: Identity, schedule_id: int) -> None:
-    _check_access(caller, store.get(session, caller.tenant, schedule_id))
+    require_schedule_access(caller, store.get(session, caller.tenant, schedule_id))
     store.delete(session, caller.tenant, schedule_id)
 
 
@@ -201,7 +183,7 @@ async def resume_schedule(caller: Caller, schedule_id: str) -> dict[str, Any]:
 def _switch(session: Session, caller: Identity, schedule_id: str, *, on: bool) -> dict[str, Any]:
     switch = store.resume if on else store.pause
     row = switch(session, caller.tenant, _id(schedule_id))
-    _check_access(caller, row)
+    require_schedule_access(caller, row)
     return store.schedule_detail(session, row)
 
 
@@ -213,7 +195,7 @@ async def run_schedule(request: Request, caller: Caller, once: Idempotent, sched
 
     def work(session: Session) -> Answer:
         row = store.get(session, caller.tenant, _id(schedule_id))
-        _check_access(caller, row)
+        require_schedule_access(caller, row)
         return answer_of(store.run_now(session, caller.tenant, row.id, caller.request_id))
 
     return await answered(request, caller.tenant, await once.run(caller, work))

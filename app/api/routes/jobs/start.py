@@ -13,9 +13,9 @@ from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
 from pydantic.errors import PydanticInvalidForJsonSchema
 from sqlalchemy.orm import Session
 
+from app.access.kinds import may_start, require_startable_kind
 from app.api.http.auth import Identity, KindCaller
 from app.api.http.idempotency import Answer, Idempotent
-from app.api.http.kind_access import may_start, require_startable_kind
 from app.api.http.responses import answer_of, answered
 from app.api.http.times import zoned
 from app.api.models.base import documented

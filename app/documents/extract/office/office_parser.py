@@ -68,18 +68,18 @@ def _properties(pages: Pages, properties: Any) -> None:
 def _xlsx(blob: Path, limits: ExtractLimits) -> Pages:
     with archives.open_archive(blob) as archive:
         package = Package(archive)
-        beside = _beside_sheets(package, Pages(limits))
+        extra_texts = _texts_by_sheet(package, Pages(limits))
     with _transitional(blob).open("rb") as file:  # given a path, openpyxl decides by the ending of the name
         book = openpyxl.load_workbook(file, read_only=True, data_only=True, keep_links=False)
         pages = Pages(limits)
         _properties(pages, book.properties)
         for sheet in book.worksheets[: limits.sheets]:
             table = pages.table(sheet.iter_rows(values_only=True))
-            pages.add("\n\n".join([f"# {sheet.title}\n\n{table}", *beside.get(sheet.title, ())]))
+            pages.add("\n\n".join([f"# {sheet.title}\n\n{table}", *extra_texts.get(sheet.title, ())]))
         if len(book.worksheets) > limits.sheets:
             pages.cut("sheets", limits.sheets)
         for sheet in book.chartsheets[: limits.sheets]:
-            pages.add("\n\n".join([f"# {sheet.title}", *beside.get(sheet.title, ())]))
+            pages.add("\n\n".join([f"# {sheet.title}", *extra_texts.get(sheet.title, ())]))
         book.close()
         return pages
 
@@ -100,17 +100,17 @@ def _transitional(blob: Path) -> Path:
         return copy
 
 
-def _beside_sheets(package: Package, pages: Pages) -> dict[str, list[str]]:
+def _texts_by_sheet(package: Package, pages: Pages) -> dict[str, list[str]]:
     """Return by sheet the texts outside of its cells: text boxes, charts, alternative texts, comments."""
     main = package.main()
     sheets = child(package.read(main), "sheets")
-    beside: dict[str, list[str]] = {}
+    extra_texts: dict[str, list[str]] = {}
     for sheet in sheets if sheets is not None else ():
         key = next((value for name, value in sheet.attrib.items() if name.endswith("}id")), "")
         relationship = package.relationships(main).get(key)
         if relationship is None:
             continue
-        texts = beside.setdefault(sheet.get("name", ""), [])
+        texts = extra_texts.setdefault(sheet.get("name", ""), [])
         for part, drawing in package.related(relationship.part, "drawing"):
             texts += (
                 "".join(item.text or "" for item in descendants(body, "t")) for body in descendants(drawing, "txBody")
@@ -120,5 +120,5 @@ def _beside_sheets(package: Package, pages: Pages) -> dict[str, list[str]]:
         for _, comments in package.related(relationship.part, "comments", "threadedComment"):
             for comment in descendants(comments, "comment", "threadedComment"):
                 texts.append("".join(item.text or "" for item in descendants(comment, "t", "text")))
-        beside[sheet.get("name", "")] = [text for text in dict.fromkeys(texts) if text.strip()]
-    return beside
+        extra_texts[sheet.get("name", "")] = [text for text in dict.fromkeys(texts) if text.strip()]
+    return extra_texts

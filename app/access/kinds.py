@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from app.api.http.auth import Identity
 from app.core.errors import InvalidInput, NotAllowed
 from app.jobs.definition import Job, definition, kinds
+from app.jobs.models import ScheduleRow
 from app.tenants import scopes
+from app.tenants.identity import Identity
 
 
 def require_startable_kind(caller: Identity, name: str) -> type[Job]:
@@ -33,7 +34,7 @@ def may_start(caller: Identity, kind: type[Job]) -> bool:
 
 
 def require_manageable_kind(caller: Identity, name: str) -> None:
-    """Raises NotAllowed if jobs of this kind are for administrators or operators and the caller is none."""
+    """Raises NotAllowed if jobs of this kind are reserved for administrators or operators, unless the caller is one."""
     if not _may_manage(caller, definition(name)):
         raise NotAllowed(f"this key may not change jobs of kind {name}", code="scope_missing")
 
@@ -52,3 +53,17 @@ def unmanageable_kinds(caller: Identity) -> tuple[str, ...]:
 def _may_manage(caller: Identity, kind: type[Job] | None) -> bool:
     is_reserved = kind is not None and kind.open_to in (scopes.ADMIN, scopes.OPERATOR)
     return kind is None or not is_reserved or may_start(caller, kind)
+
+
+def require_schedule_access(caller: Identity, row: ScheduleRow) -> None:
+    """Raises NotAllowed unless the caller may start jobs of the schedule's kind.
+
+    A schedule that the program declares also needs the scope admin. Operators may change every schedule.
+    """
+    if caller.may(scopes.OPERATOR):
+        return
+    if row.in_code and not caller.may(scopes.ADMIN):
+        message = f"the program declares schedule {row.name!r}; this key needs the scope 'admin'"
+        raise NotAllowed(message, code="scope_missing")
+    if definition(row.kind) is not None:
+        require_startable_kind(caller, row.kind)
