@@ -26,6 +26,7 @@ import sys
 import threading
 import time
 import traceback
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, suppress
 from errno import EFBIG, ENOMEM
@@ -106,7 +107,7 @@ def limit_resources(memory_mb: int | None, cpu_s: float | None) -> Iterator[None
         resource.setrlimit(resource.RLIMIT_CPU, cpu)
 
 
-class _CallServer:
+class _CallServer(ABC):
     """Answers the calls of one sandbox, one after the other."""
 
     def __init__(self, channel: socket.socket) -> None:
@@ -167,9 +168,9 @@ class _CallServer:
         finally:
             self._limit.running = False
 
+    @abstractmethod
     def _confined(self, request: dict[str, Any]) -> AbstractContextManager[None]:
         """Return a context in which the limits of this call hold."""
-        raise NotImplementedError
 
     def _bind(self, context: dict[str, Any], progress: SandboxProgress) -> None:
         if self._logs is not None:

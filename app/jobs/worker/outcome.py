@@ -70,7 +70,7 @@ def judge(claim: Claim, error: BaseException | None) -> Verdict:
     """Return the verdict for a claim whose code returned (None) or raised. Never raises itself."""
     try:
         return _judge(claim, error)
-    except Exception as fault:
+    except Exception as fault:  # reading foreign code's error may raise anything; the attempt must end
         log.exception("error_unreadable", job_id=claim.id, kind=claim.kind)
         return _unreadable(claim, error, fault)
 
